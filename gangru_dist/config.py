@@ -1,0 +1,356 @@
+"""What a run is made of: frozen dataclasses, checked where they are declared.
+
+One class a part of the system; `RunConfig` holds them all. Values come from a preset
+(`presets.py`), then a TOML file, then `--set key=value` (`settings.py`). Every length is in
+trading days unless its name says otherwise. SPEC and DESIGN numbers are the sections of the
+project's specification; [R] marks the broker's report, [D] a decision of ours.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from gangru_dist.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+PRICE_VOLUME_FEATURES = (
+    "open",
+    "high",
+    "low",
+    "close",
+    "vwap",
+    "volume",
+    "amount",
+    "turnover_rate",
+    "daily_return",
+    "overnight_return",
+    "intraday_return",
+    "amplitude",
+    "upper_shadow",
+    "lower_shadow",
+    "close_to_vwap",
+    "volume_ratio",
+    "return_5d",
+    "volatility_5d",
+)
+"""The eighteen features of SPEC 2, in its order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class BarsConfig:
+    """How a vendor's export becomes our columns (SPEC 1)."""
+
+    format: Literal["generic", "ashare", "tushare", "akshare", "baostock", "qlib"] = "generic"
+    """Named column mapping of a common export; `generic` expects our own names."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column -> the file's column, on top of the format's mapping."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """Our column -> what the file's number is multiplied by (per cent: 0.01, lots: 100)."""
+    price_limits: Literal["auto", "none", "ashare"] = "auto"
+    """Daily price-limit rule for trading; `auto` takes the format's own."""
+    max_quarantined: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of rows that may be set aside before the build stops."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class PanelConfig:
+    """The panel store (SPEC 2, DESIGN 2)."""
+
+    features: tuple[str, ...] = PRICE_VOLUME_FEATURES
+    """Names out of `features.price_volume.FEATURES`; their order is the model's input order."""
+    buckets: int = Field(default=64, ge=1, le=4096)
+    """Hash buckets of assets; also the largest number of workers of one window."""
+
+    def __post_init__(self) -> None:
+        twice = sorted({name for name in self.features if self.features.count(name) > 1})
+        if twice or not self.features:
+            raise ConfigError(f"panel.features must be non-empty and unique; repeated: {twice}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class UniverseConfig:
+    """Which assets count on a day (SPEC 3) [R, D]. Traded that day is always asked."""
+
+    exclude_st: bool = True
+    """Leave out assets under special treatment that day [R]."""
+    min_listed_days: int = Field(default=120, ge=0)
+    """Listed at least this many trading days: half a year [R, D]."""
+    min_traded_days: int = Field(default=30, ge=1)
+    """Days traded among the last `samples.lookback` [D]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class SampleConfig:
+    """One sample: lookback days x features, standardized (SPEC 3)."""
+
+    lookback: int = Field(default=40, ge=2)
+    """Days of features in one sample, the day itself included [R]."""
+    mad_clip: float = Field(default=5.0, gt=0)
+    """Along time: clip at median +- this x 1.4826 x MAD [D]."""
+    z_clip: float = Field(default=5.0, gt=0)
+    """Across assets: clip the z-score at +- this [D]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class LabelConfig:
+    """What is predicted (SPEC 3)."""
+
+    horizon: int = Field(default=20, ge=1)
+    """Holding period of the label [R]."""
+    entry_lag: int = Field(default=1, ge=0)
+    """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
+    winsorize_mad: float = Field(default=5.0, gt=0)
+    """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
+    transform: Literal["zscore", "rank"] = "zscore"
+    """`rank` replaces the label by its normal score of the day's rank."""
+
+    @property
+    def reach(self) -> int:
+        """Trading days from a signal to the end of its label."""
+        return self.entry_lag + self.horizon
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class WindowConfig:
+    """Rolling refits (SPEC 4) [R]."""
+
+    history_days: int = Field(default=400, ge=2)
+    """Training days lie within this many trading days up to the refit day."""
+    sample_every: int = Field(default=5, ge=1)
+    """Every so many trading days one training day."""
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Last share of the training days; decides early stopping."""
+    embargo: bool = True
+    """Drop training days whose label reaches past the first validation day [D]."""
+    refit_months: tuple[int, ...] = (6, 12)
+    """Refit on the last trading day on or before the end of these months."""
+    first: dt.date | None = None
+    """Leave out refit days before this date."""
+    last: dt.date | None = None
+    """Leave out refit days after this date."""
+
+    def __post_init__(self) -> None:
+        if not self.refit_months or not all(1 <= month <= 12 for month in self.refit_months):
+            raise ConfigError(
+                f"windows.refit_months={list(self.refit_months)} must be months from 1 to 12."
+            )
+        if self.first and self.last and self.first > self.last:
+            raise ConfigError(
+                f"windows.first={self.first} lies after windows.last={self.last}: no window is left."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class GanConfig:
+    """Generator, discriminator and their training (SPEC 5)."""
+
+    hidden: int = Field(default=128, ge=1)
+    """LSTM units a layer [D]."""
+    layers: int = Field(default=2, ge=1)
+    """LSTM layers [D]."""
+    noise_channels: int = Field(default=8, ge=0)
+    """Noise values drawn per day of a sample; 0 at scoring time [D]."""
+    channels: tuple[int, int] = (32, 64)
+    """Feature maps of the discriminator's two strided convolutions [D]."""
+    dropout: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the discriminator's feature maps dropped, per sample [D]."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training days; the GAN has no early stop."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Adam's step of both networks [R]."""
+    reconstruction_weight: float = Field(default=0.0, ge=0)
+    """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class GruConfig:
+    """The predictor: GRU layers and a head (SPEC 5) [R]."""
+
+    hidden: int = Field(default=128, ge=1)
+    """GRU units a layer."""
+    layers: int = Field(default=2, ge=1)
+    """GRU layers."""
+    head: tuple[int, ...] = (256, 64, 64)
+    """Units of the head's hidden layers; one output without bias follows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TrainingConfig:
+    """The predictor's training, and what both stages share (SPEC 5)."""
+
+    epochs: int = Field(default=50, ge=1)
+    """At most so many passes over the training days [R]."""
+    patience: int = Field(default=10, ge=1)
+    """Stop after so many epochs without a better validation IC [R]."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Adam's step [R]."""
+    seeds: tuple[int, ...] = (0,)
+    """One model a seed; their standardized scores are averaged."""
+    precision: Literal["float32", "bf16", "float64"] = "float32"
+    """Arithmetic of the networks; bf16 = autocast, weights stay float32."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Epochs between checkpoints; what an interruption costs at most."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(
+                f"training.seeds={list(self.seeds)} must be unique numbers >= 0, at least one."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ResourcesConfig:
+    """What a run may use; nothing here changes a result (SPEC 8.1, 8.6)."""
+
+    workers: int = Field(default=1, ge=1)
+    """Workers of one window, data-parallel over assets."""
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """Ray CPUs a training worker or scoring actor asks for."""
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    """Ray GPUs a training worker asks for; fractions share a device."""
+    threads_per_worker: int = Field(default=1, ge=1)
+    """Torch threads; two spinning threads can be slower than one."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Windows trained at once; None = as many as the cluster has room for."""
+    windows_per_run: int = Field(default=1, ge=1)
+    """Windows chained in one Ray Train run: saves a laptop the start-up."""
+    max_failures: int = Field(default=2, ge=0)
+    """Restarts of a window's workers before it counts as failed."""
+    ingest: Literal["direct", "ray"] = "direct"
+    """`direct`: a rank reads its bucket files; `ray`: Ray Data streams them to it."""
+    scoring_actors: int | None = Field(default=None, ge=1)
+    """Scoring actors; None = as many as the cluster has room for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class FactorConfig:
+    """From a raw prediction to the factor (SPEC 6) [R]."""
+
+    winsorize_mad: float = Field(default=5.0, gt=0)
+    """Per day: clip at median +- this x 1.4826 x MAD."""
+    neutralize: tuple[Literal["industry", "size"], ...] = ("industry", "size")
+    """What the cross-sectional regression removes."""
+    quantiles: int = Field(default=10, ge=2)
+    """1 = lowest factor ... this = highest."""
+    min_assets: int = Field(default=10, ge=2)
+    """A day with fewer scored assets gets no factor; the summary names it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class EvaluationConfig:
+    """The monthly evaluation (SPEC 7)."""
+
+    top_fraction: float = Field(default=0.1, gt=0, le=1)
+    """Share of the universe held by the long portfolio [R]."""
+    cost_bps: float = Field(default=15.0, ge=0)
+    """One-way trading cost in basis points of the figures "with costs"; those without stand beside."""
+    picks: int = Field(default=50, ge=1)
+    """Best assets listed overall [R]."""
+    picks_per_industry: int = Field(default=10, ge=1)
+    """Best assets listed per industry [R]."""
+    decay_horizons: tuple[int, ...] = (1, 5, 10, 20, 40, 60)
+    """Holding periods of the IC-decay figure, trading days."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class SyntheticConfig:
+    """The made-up market behind `--bars synthetic` (DESIGN 3)."""
+
+    assets: int = Field(default=200, ge=20)
+    """Assets that ever trade; some list late, some delist."""
+    first: dt.date = dt.date(2017, 1, 3)
+    """First trading day."""
+    last: dt.date = dt.date(2020, 6, 30)
+    """Last trading day."""
+    signal_ic: float = Field(default=0.1, ge=0, lt=1)
+    """Planted correlation of the past 40 days' signal with the next 20 days' return; 0 = none."""
+    seed: int = Field(default=0, ge=0)
+    """Everything about the market follows from it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class RunConfig:
+    """Everything that decides a run. Sections are documented with their classes."""
+
+    variant: Literal["gan_gru", "gru"] = "gan_gru"
+    """`gru` trains the predictor on the samples themselves."""
+    bars: BarsConfig = field(default_factory=BarsConfig)
+    panel: PanelConfig = field(default_factory=PanelConfig)
+    universe: UniverseConfig = field(default_factory=UniverseConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    gan: GanConfig = field(default_factory=GanConfig)
+    gru: GruConfig = field(default_factory=GruConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    factor: FactorConfig = field(default_factory=FactorConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        if self.universe.min_traded_days > self.samples.lookback:
+            raise ConfigError(
+                f"universe.min_traded_days={self.universe.min_traded_days} is more than "
+                f"samples.lookback={self.samples.lookback}: no asset could qualify."
+            )
+        if self.windows.history_days <= self.label.reach + self.windows.sample_every:
+            raise ConfigError(
+                f"windows.history_days={self.windows.history_days} leaves no training day: a label "
+                f"takes label.entry_lag + label.horizon = {self.label.reach} days of it."
+            )
+        if self.resources.workers > self.panel.buckets:
+            raise ConfigError(
+                f"resources.workers={self.resources.workers} is more than panel.buckets="
+                f"{self.panel.buckets}: a worker would have no assets."
+            )
+
+
+_ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
+
+MODEL_SECTIONS = (
+    "variant",
+    "universe",
+    "samples",
+    "label",
+    "windows",
+    "gan",
+    "gru",
+    "training",
+)
+"""Sections that decide a window's weights; the others never do."""
+
+
+def to_dict(cfg: RunConfig) -> dict[str, Any]:
+    """Plain JSON types: dates as ISO strings, tuples as lists."""
+    result: dict[str, Any] = _ADAPTER.dump_python(cfg, mode="json")
+    return result
+
+
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """Inverse of `to_dict`. Raises pydantic's ValidationError; `settings.py` words it."""
+    return _ADAPTER.validate_python(values)
+
+
+def model_settings(cfg: RunConfig) -> dict[str, Any]:
+    """The settings that decide one window's weights for any seed: what `model.json` names.
+
+    Which refit days a run covers, how many seeds it has and how often it saves are left out,
+    for they do not change the model of a given day and seed.
+    """
+    values = to_dict(cfg)
+    chosen = {name: values[name] for name in MODEL_SECTIONS}
+    chosen["features"] = values["panel"]["features"]
+    for name in ("first", "last", "refit_months"):
+        del chosen["windows"][name]
+    for name in ("seeds", "checkpoint_every"):
+        del chosen["training"][name]
+    if cfg.variant == "gru":
+        del chosen["gan"]
+    return chosen

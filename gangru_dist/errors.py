@@ -1,0 +1,46 @@
+"""Every error this package raises on purpose.
+
+    GangruError
+    ├── ConfigError     a setting is misspelt, of a wrong type, or impossible
+    ├── StorageError    a URI cannot be used, a name would leave its folder
+    ├── PanelError      the panel store is missing, unfinished, or lacks what was asked for
+    │   └── BarsError   the vendor's bars cannot be trusted; names file, column and a row
+    ├── WindowError     a refit day does not exist or has no model
+    ├── TrainingError   one or more windows failed
+    └── ResourceError   the cluster can never meet a request
+
+A message says what is wrong, the value, where, and the way out. `cli.main` prints it
+without a traceback and exits with 2; anything else is a defect of ours and shows one.
+"""
+
+
+class GangruError(Exception):
+    """Root of all errors that a user can act on."""
+
+
+class ConfigError(GangruError):
+    """A setting is misspelt, of a wrong type, or impossible with another."""
+
+
+class StorageError(GangruError):
+    """A URI cannot be used, or a name would leave its folder."""
+
+
+class PanelError(GangruError):
+    """The panel store is missing, unfinished, or lacks what was asked for."""
+
+
+class BarsError(PanelError):
+    """The vendor's bars cannot be trusted; the message names file, column and a row."""
+
+
+class WindowError(GangruError):
+    """A refit day does not exist, lacks history, or has no model."""
+
+
+class TrainingError(GangruError):
+    """One or more windows failed; the summary table says which and why."""
+
+
+class ResourceError(GangruError):
+    """The cluster can never meet a request; the message says what is missing."""

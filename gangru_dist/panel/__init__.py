@@ -1,0 +1,1 @@
+"""The panel: one row per (date, asset), sorted, unique; its store and its dense form."""
