@@ -1,0 +1,156 @@
+"""What a panel store holds: `panel/manifest.json`, written last, read first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gangru_dist.errors import PanelError
+from gangru_dist.storage import Storage
+
+VERSION = 1
+"""Layout of the store; a reader refuses any other."""
+
+MANIFEST = "manifest.json"
+"""Its name below `<storage>/panel`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PanelFile:
+    """One parquet file: the rows of one bucket and year, sorted by (asset, date)."""
+
+    name: str
+    """Path below `<storage>/panel`."""
+    bucket: int
+    """Hash bucket of its assets."""
+    year: int
+    """Year of its dates."""
+    rows: int
+    """Number of its rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Manifest:
+    """Description of a finished panel; files that it does not list are no part of it."""
+
+    features: tuple[str, ...]
+    """Names of the feature columns, in the model's order."""
+    buckets: int
+    """Number of hash buckets."""
+    calendar: np.ndarray
+    """(days,) datetime64[D], ascending: every date in the bars, suspended rows included."""
+    files: tuple[PanelFile, ...]
+    """Sorted by (bucket, year)."""
+    rows: int
+    """Traded (date, asset) rows."""
+    assets: int
+    """Assets that ever traded."""
+    months: dict[str, str]
+    """Month ("2018-12") -> hash of its rows, whatever their order or bucket."""
+    source: dict[str, Any]
+    """Bars' URI and what they looked like; settings they were read with."""
+    has_industry: bool = True
+    """Whether any row names its industry."""
+    has_market_cap: bool = True
+    """Whether any row has a market cap."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all rows and of the features' names."""
+        return _digest(self.features, self.months)
+
+    def fingerprint_to(self, date: dt.date) -> str:
+        """Hash of the rows up to the end of `date`'s month: later bars leave it alone."""
+        month = f"{date:%Y-%m}"
+        return _digest(self.features, {k: v for k, v in self.months.items() if k <= month})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, ready for `Storage.write_json`."""
+        return {
+            "version": VERSION,
+            "fingerprint": self.fingerprint,
+            "rows": self.rows,
+            "assets": self.assets,
+            "buckets": self.buckets,
+            "features": list(self.features),
+            "first_day": str(self.calendar[0]),
+            "last_day": str(self.calendar[-1]),
+            "has_industry": self.has_industry,
+            "has_market_cap": self.has_market_cap,
+            "source": self.source,
+            "months": self.months,
+            "calendar": [str(day) for day in self.calendar],
+            "files": [[f.name, f.bucket, f.year, f.rows] for f in self.files],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Manifest:
+        """Inverse of `to_json`.
+
+        Raises:
+            PanelError: Another version wrote it, or it is damaged.
+        """
+        if values.get("version") != VERSION:
+            raise PanelError(
+                f"the panel has layout version {values.get('version')}, this program reads "
+                f"{VERSION}. Build it again with jobs/panel.py --overwrite."
+            )
+        try:
+            return cls(
+                features=tuple(values["features"]),
+                buckets=values["buckets"],
+                calendar=np.array(values["calendar"], dtype="datetime64[D]"),
+                files=tuple(
+                    PanelFile(name=name, bucket=bucket, year=year, rows=rows)
+                    for name, bucket, year, rows in values["files"]
+                ),
+                rows=values["rows"],
+                assets=values["assets"],
+                months=dict(values["months"]),
+                source=dict(values["source"]),
+                has_industry=values["has_industry"],
+                has_market_cap=values["has_market_cap"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PanelError(
+                f"the panel's {MANIFEST} is damaged ({type(error).__name__}: {error}). "
+                "Build it again with jobs/panel.py --overwrite."
+            ) from error
+
+
+def read_manifest(root: Storage) -> Manifest:
+    """Manifest of the panel below a storage root.
+
+    Raises:
+        PanelError: No panel was built there, or another version wrote it.
+    """
+    panel = root.child("panel")
+    try:
+        values = panel.read_json(MANIFEST)
+    except FileNotFoundError:
+        raise PanelError(
+            f"no finished panel at {panel.uri}. Build it first: "
+            f"python jobs/panel.py --bars URI --storage {root.uri}"
+        ) from None
+    except ValueError as error:
+        raise PanelError(
+            f"{panel.uri}/{MANIFEST} is no JSON ({error}). Build the panel again with "
+            "jobs/panel.py --overwrite."
+        ) from error
+    return Manifest.from_json(values)
+
+
+def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:
+    """(n,) int64 bucket of each asset's name, the same on every machine and in every run."""
+    digests = (hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in assets)
+    return np.array([int.from_bytes(d, "big") % buckets for d in digests], dtype=np.int64)
+
+
+def _digest(features: tuple[str, ...], months: dict[str, str]) -> str:
+    text = "\n".join([str(VERSION), *features, "", *(f"{k} {months[k]}" for k in sorted(months))])
+    return hashlib.sha256(text.encode()).hexdigest()

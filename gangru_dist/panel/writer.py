@@ -1,0 +1,143 @@
+"""Write panel rows: one file a (bucket, year), named by its content; hashes by month.
+
+The hash of a month is the sum, modulo 2^256, of the SHA-256 of each asset's rows in it. A sum
+does not depend on order, so neither bucket nor file nor machine shows in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gangru_dist.panel.manifest import PanelFile
+from gangru_dist.storage import Storage
+
+_MODULUS = 2**256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BucketWritten:
+    """What is known of one bucket once its files are written."""
+
+    files: tuple[PanelFile, ...]
+    """One a year, ascending."""
+    assets: int
+    """Distinct assets."""
+    months: dict[str, int]
+    """Month ("2018-12") -> sum of hashes."""
+    has_industry: bool
+    """Whether any row names its industry."""
+    has_market_cap: bool
+    """Whether any row has a market cap."""
+
+
+def write_bucket(panel: Storage, bucket: int, buckets: int, rows: pa.Table) -> BucketWritten:
+    """Write one bucket's rows, a file a year, each whole or not at all.
+
+    Args:
+        panel: The folder `<storage>/panel`.
+        bucket: Its number.
+        buckets: How many there are; decides the width of the folder's number.
+        rows: All rows of the bucket, `panel_schema` columns, sorted by (asset, date), unique.
+    """
+    width = max(2, len(str(buckets - 1)))
+    year = pc.year(rows["date"])
+    hashes = row_group_hashes(rows)
+    files = []
+    for value in sorted(pc.unique(year).to_pylist()):
+        part = rows.filter(pc.equal(year, value))
+        content = sum(h for (_, month), h in hashes.items() if month[:4] == f"{value:04d}")
+        text = f"{','.join(rows.column_names)} {content % _MODULUS:x}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        name = f"bucket={bucket:0{width}d}/{value:04d}-{digest}.parquet"
+        panel.write_bytes(name, _parquet(part))
+        files.append(PanelFile(name=name, bucket=bucket, year=value, rows=len(part)))
+    return BucketWritten(
+        files=tuple(files),
+        assets=len(pc.unique(rows["asset"])),
+        months=add_hashes({month: h} for (_, month), h in hashes.items()),
+        has_industry=rows["industry"].null_count < len(rows),
+        has_market_cap=rows["market_cap"].null_count < len(rows),
+    )
+
+
+def add_hashes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sum of hashes by month."""
+    total: dict[str, int] = {}
+    for part in parts:
+        for month, value in part.items():
+            total[month] = (total.get(month, 0) + value) % _MODULUS
+    return total
+
+
+def row_group_hashes(rows: pa.Table) -> dict[tuple[str, str], int]:
+    """SHA-256 of each asset's rows of each month, as a number.
+
+    `rows` is sorted by (asset, date). The key is (asset, month); every column counts, a null
+    float counts as NaN, and the sign of a zero and the bits of a NaN do not.
+    """
+    if not len(rows):
+        return {}
+    names = rows["asset"].to_pylist()
+    date = rows["date"].to_numpy().astype("datetime64[D]")
+    month = date.astype("datetime64[M]")
+    asset = _string_keys(rows["asset"])
+    content = _row_bytes(rows)
+    change = (asset[1:] != asset[:-1]) | (month[1:] != month[:-1])
+    starts = np.flatnonzero(np.concatenate([[True], change]))
+    ends = np.append(starts[1:], len(rows))
+    return {
+        (names[a], str(month[a])): int.from_bytes(
+            hashlib.sha256(content[a:b].tobytes()).digest(), "big"
+        )
+        for a, b in zip(starts, ends, strict=True)
+    }
+
+
+def _row_bytes(rows: pa.Table) -> np.ndarray:
+    """(n, bytes) uint8, one line a row, columns side by side in the schema's order."""
+    columns = [_column_bytes(rows.column(name)) for name in rows.column_names]
+    return np.ascontiguousarray(np.concatenate(columns, axis=1))
+
+
+def _column_bytes(column: pa.ChunkedArray) -> np.ndarray:
+    """(n, bytes) uint8 of a column; little-endian on every machine."""
+    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+        values = _string_keys(column)
+    elif pa.types.is_floating(column.type):
+        values = column.to_numpy() + 0.0
+        values[np.isnan(values)] = np.nan
+    elif pa.types.is_date(column.type):
+        values = column.to_numpy().astype("datetime64[D]").astype(np.int32)
+    else:
+        values = column.to_numpy().astype(np.uint8)
+    little = values.astype(values.dtype.newbyteorder("<"))
+    return little.view(np.uint8).reshape(len(little), -1)
+
+
+def _string_keys(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) uint64, a hash of each string; null is 0."""
+    coded = column.combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    digests = (
+        hashlib.blake2b(text.encode(), digest_size=8).digest()
+        for text in coded.dictionary.to_pylist()
+    )
+    keys = np.array([*(int.from_bytes(d, "big") for d in digests), 0], dtype=np.uint64)
+    indices = pc.fill_null(coded.indices, len(keys) - 1).to_numpy()
+    return np.asarray(keys[indices])
+
+
+def _parquet(table: pa.Table) -> bytes:
+    """A parquet file in memory; strings by dictionary, numbers plain and compressed."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", use_dictionary=["asset", "industry", "date", "list_date"]
+    )
+    return bytes(sink.getvalue().to_pybytes())
