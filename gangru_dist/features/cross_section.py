@@ -1,0 +1,123 @@
+"""Operations over all assets of one date. Shapes: D days, N assets; NaN = no value that day.
+
+A value that is missing takes no part in a statistic and stays missing. Each day is worked on
+alone, so that no operation here can see another day.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+
+_MAD_TO_SIGMA = 1.4826
+"""Makes the median absolute deviation of normal values their standard deviation."""
+_FLAT = 1e-12
+"""A spread below this share of the values' size counts as none."""
+
+
+def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray, "D N"]:
+    """Clip each day at its median +- `mad` x 1.4826 x MAD [SPEC 6].
+
+    Where more than half of a day's values are equal, MAD is 0 and all become the median.
+    """
+    result = x.copy()
+    some = ~np.isnan(x).all(axis=1)
+    if not some.any():
+        return result
+    values = x[some]
+    middle = np.nanmedian(values, axis=1, keepdims=True)
+    spread = np.nanmedian(np.abs(values - middle), axis=1, keepdims=True)
+    reach = mad * _MAD_TO_SIGMA * spread
+    result[some] = np.clip(values, middle - reach, middle + reach)
+    return result
+
+
+def _day_mean(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D 1"]:
+    known = ~np.isnan(x)
+    total = np.where(known, x, 0.0).sum(axis=1, keepdims=True)
+    return np.asarray(total / np.maximum(known.sum(axis=1, keepdims=True), 1))
+
+
+def cs_zscore(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
+    """Mean 0, standard deviation 1 (of the day's N, not N - 1); all 0 if the values are equal."""
+    deviation = x - _day_mean(x)
+    std = np.sqrt(_day_mean(deviation**2))
+    size = np.where(np.isnan(x), 0.0, np.abs(x)).max(axis=1, keepdims=True, initial=0.0)
+    flat = std <= _FLAT * size
+    scaled = deviation / np.where(flat, 1.0, std)
+    return np.where(flat & ~np.isnan(x), 0.0, scaled)
+
+
+def cs_rank(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
+    """Rank within the day as a fraction in (0, 1): (rank - 0.5) / count, ties share theirs."""
+    ranks = np.asarray(rankdata(x, axis=1, nan_policy="omit"), dtype=np.float64)
+    count = (~np.isnan(x)).sum(axis=1, keepdims=True)
+    return (ranks - 0.5) / np.maximum(count, 1)
+
+
+def cs_quantile(x: Float[np.ndarray, "D N"], q: int) -> Int[np.ndarray, "D N"]:
+    """Quantile of each value within its day: 1 = lowest ... `q` = highest, 0 = no value.
+
+    The edges are those of `pandas.qcut` (and so of alphalens): linear between the sorted
+    values, right-closed. Equal values fall into the same quantile, so with ties, or with fewer
+    values than `q`, quantiles can be empty.
+    """
+    known = ~np.isnan(x)
+    ranks = np.asarray(rankdata(x, axis=1, method="min", nan_policy="omit"), dtype=np.float64)
+    below = np.where(known, ranks - 1, 0).astype(np.int64)  # values strictly smaller
+    gaps = np.maximum(known.sum(axis=1, keepdims=True) - 1, 1)
+    quantile = np.maximum(-(-below * q // gaps), 1)  # ceil, in integers: exact at the edges
+    return np.where(known, quantile, 0).astype(np.int16)
+
+
+def _demean(
+    x: Float[np.ndarray, "D N"], groups: Int[np.ndarray, "D N"] | None
+) -> Float[np.ndarray, "D N"]:
+    """Deviation from the mean of the day's group (None: of the day)."""
+    if groups is None:
+        return x - _day_mean(x)
+    known = ~np.isnan(x)
+    width = int(groups.max(initial=-1)) + 2  # code -1 is a group of its own
+    cell = (groups.astype(np.int64) + 1) + width * np.arange(len(x))[:, None]
+    size = np.bincount(cell[known], minlength=width * len(x))
+    total = np.bincount(cell[known], weights=x[known], minlength=width * len(x))
+    return x - (total / np.maximum(size, 1))[cell]
+
+
+def cs_neutralize(
+    score: Float[np.ndarray, "D N"],
+    *,
+    groups: Int[np.ndarray, "D N"] | None = None,
+    exposure: Float[np.ndarray, "D N"] | None = None,
+) -> Float[np.ndarray, "D N"]:
+    """Residual of a least-squares regression on group dummies and one exposure, day by day.
+
+    Computed by partialling out (Frisch, Waugh, Lovell): score and exposure are demeaned within
+    the groups, then one slope a day remains, which equals the regression on explicit dummies.
+
+    Args:
+        score: Any unit; NaN = no score.
+        groups: Group codes, e.g. industries; -1 = unknown, a group of its own. None = one
+            group, which leaves an intercept.
+        exposure: One regressor, e.g. log market cap. An asset without it counts as having the
+            mean exposure of its group.
+
+    Returns:
+        Residuals in the unit of `score`; NaN where `score` is. The only member of a group has
+        residual 0.
+
+    Source:
+        SPEC 6. Frisch & Waugh (1933), Lovell (1963).
+    """
+    residual = _demean(score, groups)
+    if exposure is None:
+        return residual
+    seen = np.where(np.isnan(score), np.nan, exposure)
+    regressor = np.nan_to_num(_demean(seen, groups), nan=0.0)
+    product = (regressor * np.nan_to_num(residual, nan=0.0)).sum(axis=1, keepdims=True)
+    square = (regressor**2).sum(axis=1, keepdims=True)
+    size = (np.nan_to_num(seen, nan=0.0) ** 2).sum(axis=1, keepdims=True)
+    flat = square <= _FLAT * size
+    slope = np.where(flat, 0.0, product / np.where(flat, 1.0, square))
+    return residual - slope * regressor
