@@ -9,6 +9,7 @@ project's specification; [R] marks the broker's report, [D] a decision of ours.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import field
 from typing import Any, Literal
 
@@ -83,6 +84,8 @@ class UniverseConfig:
     """Listed at least this many trading days: half a year [R, D]."""
     min_traded_days: int = Field(default=30, ge=1)
     """Days traded among the last `samples.lookback` [D]."""
+    min_assets: int = Field(default=10, ge=3)
+    """A training or validation day with fewer labelled assets is left out, and said so [D]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -142,7 +145,8 @@ class WindowConfig:
             )
         if self.first and self.last and self.first > self.last:
             raise ConfigError(
-                f"windows.first={self.first} lies after windows.last={self.last}: no window is left."
+                f"windows.first={self.first} lies after windows.last={self.last}: no window is "
+                "left."
             )
 
 
@@ -249,7 +253,7 @@ class EvaluationConfig:
     top_fraction: float = Field(default=0.1, gt=0, le=1)
     """Share of the universe held by the long portfolio [R]."""
     cost_bps: float = Field(default=15.0, ge=0)
-    """One-way trading cost in basis points of the figures "with costs"; those without stand beside."""
+    """Trading cost a side, basis points, of the figures with costs; those without stand beside."""
     picks: int = Field(default=50, ge=1)
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
@@ -334,8 +338,8 @@ def to_dict(cfg: RunConfig) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
-    """Inverse of `to_dict`. Raises pydantic's ValidationError; `settings.py` words it."""
-    return _ADAPTER.validate_python(values)
+    """Inverse of `to_dict`, strict: no "5" for 5. Raises pydantic's ValidationError."""
+    return _ADAPTER.validate_json(json.dumps(values), strict=True)
 
 
 def model_settings(cfg: RunConfig) -> dict[str, Any]:

@@ -85,9 +85,9 @@ def _resolve_s3(uri: str) -> tuple[pafs.FileSystem, str]:
     unknown = sorted(set(options) - {"endpoint_override", "region", "scheme"})
     if unknown or parts.username or not parts.netloc:
         raise StorageError(
-            f"s3 URI of bucket {parts.hostname!r} has what it may not: {unknown or 'user or no bucket'}"
-            ". Write s3://bucket/prefix?endpoint_override=host:port&region=…&scheme=http; keys come "
-            "from the environment or the node's role."
+            f"s3 URI of bucket {parts.hostname!r} has what it may not: "
+            f"{unknown or 'user or no bucket'}. Write s3://bucket/prefix?endpoint_override="
+            "host:port&region=…&scheme=http; keys come from the environment or the node's role."
         )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in options:
@@ -108,8 +108,8 @@ class Storage:
     """A folder at a URI. Cheap to make, safe to pickle: it carries the URI alone."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
         self.filesystem, self.path = resolve(uri)
+        self.uri = uri if "://" in uri else self.path  # absolute: workers have other folders
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Storage, (self.uri,))
@@ -125,6 +125,8 @@ class Storage:
     def child(self, *names: str) -> Storage:
         """A folder below this one; each name is checked."""
         tail = "/".join(checked_name(name, what="storage name") for name in names)
+        if "://" not in self.uri:
+            return Storage(f"{self.path.rstrip('/')}/{tail}")
         base, question, query = self.uri.partition("?")
         return Storage(f"{base.rstrip('/')}/{tail}{question}{query}")
 

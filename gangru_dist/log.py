@@ -1,0 +1,111 @@
+"""One event a line, `key=value`, unit in the key; a progress bar only where a person looks.
+
+    2026-03-02T03:00:07 INFO  window_done window=2018-12-31 epochs=23 valid_ic=+0.081
+
+Modules log through `logging.getLogger(__name__)` with lazy arguments. Only the driver reports
+progress; workers are quiet.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+_console = Console(stderr=True)
+_logger = logging.getLogger(__name__)
+
+LINE_EVERY_SECONDS = 15.0
+"""Time between two progress lines where there is no terminal."""
+
+
+def setup(level: int = logging.INFO) -> None:
+    """Send this package's events to standard error; safe to call again."""
+    handler: logging.Handler
+    if _console.is_terminal:
+        handler = RichHandler(console=_console, show_path=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        line = "%(asctime)s %(levelname)-7s %(message)s"
+        handler.setFormatter(logging.Formatter(line, datefmt="%Y-%m-%dT%H:%M:%S"))
+    package = logging.getLogger("gangru_dist")
+    package.handlers = [handler]
+    package.setLevel(level)
+    package.propagate = False
+
+
+def progress(name: str, *, total: int, unit: str = "") -> Progress:
+    """Progress of `total` equal steps: a bar with ETA on a terminal, else a line now and then."""
+    return Progress(name, total=total, unit=unit, bar=_console.is_terminal)
+
+
+class Progress:
+    """Context manager; call `advance` from one thread at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        total: int,
+        unit: str = "",
+        bar: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.total, self.unit, self.done = name, total, unit, 0
+        self._clock, self._started, self._spoke = clock, clock(), clock()
+        self._bar = _make_bar() if bar else None
+        self._task = self._bar.add_task(name, total=total, note=unit) if self._bar else None
+
+    def __enter__(self) -> Self:
+        self._started = self._spoke = self._clock()
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Count `steps` as done; `note` (say `epoch=3/50`) stands beside the count."""
+        self.done += steps
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, advance=steps, note=note or self.unit)
+        elif self._clock() - self._spoke >= LINE_EVERY_SECONDS and self.done < self.total:
+            self._spoke = self._clock()
+            _logger.info("progress %s", self.line(note))
+
+    @property
+    def eta_seconds(self) -> float:
+        """Time left at the pace so far; infinite before the first step."""
+        elapsed = self._clock() - self._started
+        return elapsed / self.done * (self.total - self.done) if self.done else float("inf")
+
+    def line(self, note: str = "") -> str:
+        """What a log gets: `what=score done=3/10 eta_s=20`."""
+        text = f"what={self.name} done={self.done}/{self.total} eta_s={self.eta_seconds:.0f}"
+        return f"{text} {note}" if note else text
+
+
+def _make_bar() -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=_console,
+    )

@@ -1,0 +1,73 @@
+"""Named runs. A result is a preset plus a commit: what is not named here was not run.
+
+| preset | market | what for | takes |
+|---|---|---|---|
+| `demo` | synthetic, 200 assets | every stage once, small networks | minutes on two cores |
+| `report` | one's own bars | the broker's report to the letter (SPEC [R]) | hours; GPUs help |
+| `default` | one's own bars | what our evaluation on real data supports | hours; GPUs help |
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+from gangru_dist.config import (
+    EvaluationConfig,
+    GanConfig,
+    GruConfig,
+    LabelConfig,
+    PanelConfig,
+    ResourcesConfig,
+    RunConfig,
+    SyntheticConfig,
+    TrainingConfig,
+)
+
+
+def demo() -> RunConfig:
+    """The whole chain on a made-up market: three refit days, networks of 32 units.
+
+    Learning rates are ten times the report's: a small network on a strong planted signal
+    learns it within a few epochs. Nothing here says anything about a real market.
+    """
+    return RunConfig(
+        panel=PanelConfig(buckets=8),
+        gan=GanConfig(
+            hidden=32,
+            layers=1,
+            channels=(8, 16),
+            epochs=2,
+            learning_rate=1e-3,
+            reconstruction_weight=10.0,
+        ),
+        gru=GruConfig(hidden=32, layers=1, head=(32, 16)),
+        training=TrainingConfig(epochs=8, patience=4, learning_rate=3e-3),
+        resources=ResourcesConfig(windows_per_run=2),
+        synthetic=SyntheticConfig(assets=200, last=dt.date(2020, 6, 30), signal_ic=0.1),
+    )
+
+
+def report() -> RunConfig:
+    """The broker's report to the letter: what it states is spelt out here, even if a default.
+
+    Trades at the close that made the signal (`entry_lag` 0) and costs nothing, as there.
+    What the report is silent about has our defaults (SPEC [D]).
+    """
+    return RunConfig(
+        variant="gan_gru",
+        label=LabelConfig(horizon=20, entry_lag=0),
+        gan=GanConfig(epochs=50, learning_rate=1e-4, reconstruction_weight=0.0),
+        gru=GruConfig(hidden=128, layers=2, head=(256, 64, 64)),
+        training=TrainingConfig(epochs=50, patience=10, learning_rate=1e-4),
+        evaluation=EvaluationConfig(top_fraction=0.1, cost_bps=0.0),
+    )
+
+
+def default() -> RunConfig:
+    """The declared defaults: trade the day after the signal, pay 15 basis points a side."""
+    return RunConfig()
+
+
+ALL: dict[str, Callable[[], RunConfig]] = {"demo": demo, "report": report, "default": default}
+"""Preset name -> function; adding one = one function and its place here."""

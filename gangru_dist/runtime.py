@@ -1,0 +1,123 @@
+"""Ray's session: started in this process, or a running cluster's, and quiet either way.
+
+| how a job is started | what happens |
+|---|---|
+| `python jobs/train.py …` | Ray starts here and ends with the job |
+| the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
+| `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+import gangru_dist
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import ResourceError
+
+_logger = logging.getLogger(__name__)
+
+_DRIVER_ENV = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about hidden GPUs
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for it: 2 s by default
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def worker_environment(cfg: RunConfig) -> dict[str, str]:
+    """Environment of every worker: threads that sleep when they wait, and few of them."""
+    threads = str(cfg.resources.threads_per_worker)
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "passive",  # two spinning threads are slower than one
+    }
+
+
+@contextmanager
+def session(cfg: RunConfig) -> Iterator[None]:
+    """Ray, for as long as the block lasts. Inside another session: that one, left running."""
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _DRIVER_ENV.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        _connect(address, cfg)
+        _quieten()
+        yield
+    finally:
+        ray.shutdown()  # ends what we started; only leaves what we joined
+
+
+def _connect(address: str | None, cfg: RunConfig) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address or address == "local":
+        os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
+        _logger.info("ray_start where=here")
+        ray.init(address="local", include_dashboard=True, **quiet)
+        return
+    environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
+        environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
+    _logger.info("ray_join address=%s", address)
+    try:
+        ray.init(address=address, runtime_env=environment, **quiet)
+    except ConnectionError as error:
+        raise ResourceError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}. Start one, or unset RAY_ADDRESS "
+            "to use this machine alone."
+        ) from error
+
+
+def _quieten() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def slots(*, cpus: float, gpus: float = 0.0) -> int:
+    """How many workers of that size the living nodes hold at once, each on one node."""
+    return sum(_room(node, cpus, gpus) for node in _nodes())
+
+
+def require(what: str, *, workers: int, cpus: float, gpus: float = 0.0) -> None:
+    """Check that the cluster can ever run `workers` workers of that size together.
+
+    Raises:
+        ResourceError: It cannot; Ray itself would wait for ever.
+    """
+    room = slots(cpus=cpus, gpus=gpus)
+    if room >= workers:
+        return
+    nodes = ", ".join(f"{node.get('CPU', 0):g} CPU {node.get('GPU', 0):g} GPU" for node in _nodes())
+    raise ResourceError(
+        f"{what} asks for {workers} worker(s) of {cpus:g} CPU and {gpus:g} GPU each; the cluster "
+        f"has room for {room} (nodes: {nodes or 'none'}). Lower resources.workers, "
+        "resources.cpus_per_worker or resources.gpus_per_worker, or add nodes."
+    )
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Total resources of each living node."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _room(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """Workers one node holds, whole; the 1e-9 forgives 3 x 0.1 > 0.3."""
+    asked = {"CPU": cpus, "GPU": gpus}
+    return min(int(node.get(name, 0.0) / need + 1e-9) for name, need in asked.items() if need > 0)

@@ -1,0 +1,188 @@
+"""From preset, TOML file and `--set` to one checked RunConfig.
+
+Later sources win: preset, then `--config FILE.toml`, then each `--set key=value` in turn.
+A message names the key as it was typed, where it stood, and the nearest keys there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import difflib
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
+from typing import Any
+
+from pydantic import ValidationError
+
+from gangru_dist import presets
+from gangru_dist.config import RunConfig, from_dict, to_dict
+from gangru_dist.errors import ConfigError
+from gangru_dist.storage import resolve
+
+
+def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Resolve a run's configuration.
+
+    Args:
+        preset: A name out of `presets.ALL`.
+        file: Path or URI of a TOML file; its tables are the sections of RunConfig.
+        overrides: `key=value`, value as in TOML; a bare word is a string, `none` is no value
+            where a setting may have none.
+
+    Raises:
+        ConfigError: Unknown preset or key, wrong type, out of range, impossible combination.
+    """
+    if preset not in presets.ALL:
+        raise ConfigError(f"there is no preset {preset!r}; there are {', '.join(presets.ALL)}.")
+    values = to_dict(presets.ALL[preset]())
+    origins: dict[str, str] = {}
+    for origin, given in _sources(file, overrides):
+        for key, value in _leaves_given(given, origin):
+            _put(values, key, value)
+            origins[key] = origin
+    try:
+        return from_dict(values)
+    except ValidationError as error:
+        raise ConfigError(_worded(error, origins, preset)) from error
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line `section.key: old -> new` a setting that differs, sorted by key."""
+    lines: list[str] = []
+    for key in sorted(set(a) | set(b)):
+        name, old, new = f"{prefix}{key}", a.get(key), b.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += difference(old, new, f"{name}.")
+        elif old != new:
+            lines.append(f"{name}: {old!r} -> {new!r}")
+    return lines
+
+
+def _known(cls: type[Any] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> declared type, of every setting there is."""
+    known: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            known |= _known(typing.cast("type[Any]", hint), f"{prefix}{name}.")
+        else:
+            known[f"{prefix}{name}"] = hint
+    return known
+
+
+_KEYS = _known()
+_SECTIONS = {key.rpartition(".")[0] for key in _KEYS} - {""}
+_TABLES = {key for key, hint in _KEYS.items() if typing.get_origin(hint) is dict}
+
+
+def _sources(
+    file: str | None, overrides: Sequence[str]
+) -> Iterator[tuple[str, Iterator[tuple[str, Any]]]]:
+    """(where it stands, its flattened keys and values) of each source, in order."""
+    if file is not None:
+        yield f"file {file}", _flatten(_read_toml(file))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(
+                f"--set {text!r} is not key=value. Write for example --set training.epochs=5."
+            )
+        yield f"--set {text}", _flatten({key.strip(): _parse(value.strip())})
+
+
+def _read_toml(file: str) -> dict[str, Any]:
+    filesystem, path = resolve(file)
+    try:
+        with filesystem.open_input_file(path) as stream:
+            text = bytes(stream.readall()).decode()
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read --config {file}: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file} is not TOML: {error}.") from error
+
+
+def _parse(text: str) -> Any:
+    """A TOML value; what is none is the string as it stands."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested tables; a table that is itself a setting's value is opened too."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and (value or key not in _TABLES):
+            yield from _flatten(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tuple[str, Any]]:
+    """The same with keys checked and values as plain JSON types."""
+    for key, value in given:
+        table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
+        if key not in _KEYS and table is None:
+            raise ConfigError(_unknown(key, origin))
+        if value == "none" and NoneType in typing.get_args(_KEYS.get(key)):
+            yield key, None
+        else:
+            yield key, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else value
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; below a table-valued setting the rest of the key is one entry's name."""
+    table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
+    parts = [*table.split("."), key[len(table) + 1 :]] if table else key.split(".")
+    for part in parts[:-1]:
+        values = values[part]
+    values[parts[-1]] = value
+
+
+def _unknown(key: str, origin: str) -> str:
+    where = "" if origin == f"--set {key}" else f" ({origin})"
+    if key in _SECTIONS:
+        inside = [name for name in _KEYS if name.startswith(f"{key}.")]
+        return f"{key!r}{where} is a section, not a setting. In it: {', '.join(inside)}."
+    near = nearest(key)
+    hint = f"The nearest are: {', '.join(near)}." if near else f"Sections: {sorted(_SECTIONS)}."
+    return f"unknown setting {key!r}{where}. {hint}"
+
+
+def nearest(key: str) -> list[str]:
+    """Up to three known dotted keys that `key` may have meant, best first."""
+    last = key.rpartition(".")[2]
+    same_name = [name for name in _KEYS if name.rpartition(".")[2] == last]
+    by_name = {name.rpartition(".")[2]: name for name in reversed(_KEYS)}
+    close = difflib.get_close_matches(key, _KEYS, n=3)
+    close_name = [by_name[name] for name in difflib.get_close_matches(last, by_name, n=3)]
+    ordered = [*same_name, *close, *close_name] if "." not in key else [*close, *same_name]
+    return list(dict.fromkeys([*ordered, *close_name]))[:3]
+
+
+def _worded(error: ValidationError, origins: Mapping[str, str], preset: str) -> str:
+    """One line a wrong value: key, value, where it stood, what is allowed."""
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        path = [str(part) for part in item["loc"]]
+        key = next(
+            (".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in _KEYS),
+            ".".join(path),
+        )
+        origin = origins.get(key) or origins.get(".".join(path)) or f"preset {preset}"
+        allowed = item["msg"].replace("Input should be", "must be").replace("array", "list [a, b]")
+        lines.setdefault(
+            ".".join(path), f"{'.'.join(path)}={item['input']!r} ({origin}): {allowed}."
+        )
+    return "; ".join(lines.values())
