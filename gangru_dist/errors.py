@@ -7,6 +7,8 @@
     │   └── BarsError   the vendor's bars cannot be trusted; names file, column and a row
     ├── WindowError     a refit day does not exist or has no model
     ├── TrainingError   one or more windows failed
+    ├── FactorError     the factor table is missing, or a score cannot be trusted
+    ├── EvaluationError the factor table cannot be judged: empty, too short, not of this panel
     └── ResourceError   the cluster can never meet a request
 
 A message says what is wrong, the value, where, and the way out. `cli.main` prints it
@@ -42,5 +44,13 @@ class TrainingError(GangruError):
     """One or more windows failed; the summary table says which and why."""
 
 
+class EvaluationError(GangruError):
+    """The factor table cannot be judged: empty, too short, or not of this panel."""
+
+
 class ResourceError(GangruError):
     """The cluster can never meet a request; the message says what is missing."""
+
+
+class FactorError(GangruError):
+    """The factor table is missing or cannot be written, or a score cannot be trusted."""

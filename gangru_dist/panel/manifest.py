@@ -69,6 +69,20 @@ class Manifest:
         month = f"{date:%Y-%m}"
         return _digest(self.features, {k: v for k, v in self.months.items() if k <= month})
 
+    def require_features(self, names: Sequence[str]) -> None:
+        """Check that the panel holds these features.
+
+        Raises:
+            PanelError: It lacks one.
+        """
+        missing = [name for name in names if name not in self.features]
+        if missing:
+            raise PanelError(
+                f"the panel lacks the feature(s) {', '.join(missing)}; it holds "
+                f"{', '.join(self.features)}. Build it again with jobs/panel.py --overwrite, or "
+                "leave them out of panel.features."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for `Storage.write_json`."""
         return {

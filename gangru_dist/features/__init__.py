@@ -1,0 +1,1 @@
+"""From bars to samples: price-volume features, labels, standardized lookback blocks."""

@@ -1,0 +1,74 @@
+"""The label: the only module that looks forward (SPEC 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import norm, rankdata
+
+from gangru_dist.config import LabelConfig
+
+
+def last_price(adj_close: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
+    """Last known adjusted close, carried over suspended days; NaN before the first trade."""
+    known = np.where(np.isnan(adj_close), 0, np.arange(len(adj_close))[:, None])
+    newest = np.maximum.accumulate(known, axis=0)
+    return np.take_along_axis(adj_close, newest, axis=0)
+
+
+def forward_return(
+    adj_close: Float[np.ndarray, "D N"],
+    traded: Bool[np.ndarray, "D N"],
+    *,
+    horizon: int,
+    entry_lag: int,
+) -> Float[np.ndarray, "D N"]:
+    """Return of buying at t + entry_lag and selling `horizon` trading days later [R].
+
+    Args:
+        adj_close: Adjusted close, currency per share; NaN on days without a bar.
+        traded: Whether the asset traded that day.
+        horizon: Holding period, trading days.
+        entry_lag: Days from signal to purchase.
+
+    Returns:
+        A fraction (0.01 = 1 %). NaN in the last `entry_lag + horizon` rows and where the asset
+        is suspended on the entry day. One that is suspended or delisted before the exit keeps
+        its last price.
+    """
+    reach = entry_lag + horizon
+    result = np.full(adj_close.shape, np.nan)
+    if reach >= len(adj_close):
+        return result
+    price = last_price(adj_close)
+    entry = slice(entry_lag, len(adj_close) - horizon)
+    bought = np.where(traded[entry], price[entry], np.nan)
+    result[:-reach] = price[reach:] / bought - 1.0
+    return result
+
+
+def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
+    """One day's labels: winsorized and z-scored over the day's assets, or normal ranks [D].
+
+    Args:
+        returns: Forward returns of the day's universe, NaN = no label.
+        cfg: Clip and transform.
+
+    Returns:
+        Mean 0, standard deviation 1 over the assets with a label, NaN elsewhere; all 0 if the
+        returns do not differ.
+    """
+    known = ~np.isnan(returns)
+    result = np.full(returns.shape, np.nan)
+    values = returns[known].astype(np.float64)
+    if values.size == 0:
+        return result
+    if cfg.transform == "rank":
+        values = norm.ppf((rankdata(values) - 0.5) / values.size)
+    else:
+        middle = np.median(values)
+        reach = cfg.winsorize_mad * 1.4826 * np.median(np.abs(values - middle))
+        values = np.clip(values, middle - reach, middle + reach)
+    spread = values.std()
+    result[known] = (values - values.mean()) / spread if spread > 1e-12 else 0.0
+    return result

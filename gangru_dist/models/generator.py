@@ -1,0 +1,29 @@
+"""The generator: an LSTM that turns a sample and noise into features (SPEC 5) [R]."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gangru_dist.config import GanConfig
+
+
+class Generator(nn.Module):
+    """G(x, z): a sample of the shape of x. B samples, T days, F features, Z noise channels."""
+
+    def __init__(self, features: int, cfg: GanConfig) -> None:
+        super().__init__()
+        self.noise_channels = cfg.noise_channels
+        self.lstm = nn.LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers, batch_first=True)
+        self.out = nn.Linear(cfg.hidden, features)
+
+    def forward(
+        self, x: Float[Tensor, "B T F"], noise: Float[Tensor, "B T Z"] | None = None
+    ) -> Float[Tensor, "B T F"]:
+        """Without noise, z = 0: the result is a function of the data alone."""
+        if noise is None:
+            noise = x.new_zeros(x.shape[0], x.shape[1], self.noise_channels)
+        states, _ = self.lstm(torch.cat([x, noise], dim=-1))  # (B, T, H)
+        features: Tensor = self.out(states)
+        return features

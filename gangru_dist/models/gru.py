@@ -1,0 +1,30 @@
+"""The predictor: two GRU layers, then an MLP to one number (SPEC 5) [R]."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gangru_dist.config import GruConfig
+
+
+class GruPredictor(nn.Module):
+    """Maps a feature block to pRet. B samples, T lookback days, F features, H hidden."""
+
+    def __init__(self, features: int, cfg: GruConfig) -> None:
+        super().__init__()
+        self.gru = nn.GRU(features, cfg.hidden, cfg.layers, batch_first=True)
+        layers: list[nn.Module] = []
+        for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
+            layers += [nn.Linear(wide, narrow), nn.ReLU()]
+        # -IC gives a last bias no gradient, only rounding noise that Adam would amplify
+        layers.append(nn.Linear((cfg.hidden, *cfg.head)[-1], 1, bias=False))
+        self.head = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
+        states, _ = self.gru(x)  # (B, T, H)
+        newest = states[:, -1]  # (B, H)
+        score: Tensor = self.head(newest)  # (B, 1)
+        return score.squeeze(-1)  # (B,); bare squeeze() would drop B when B == 1

@@ -1,0 +1,75 @@
+"""Losses as functions of one worker's share and a sum over all shares (SPEC 5, DESIGN 4).
+
+Every function takes `all_sum`, which adds a tensor over the workers. Gradients flow through a
+worker's own share only; the caller then sums parameter gradients over the workers, which is
+the gradient of the whole cross-section's loss. A single process passes `own_share`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+AllSum = Callable[[Tensor], Tensor]
+
+
+def own_share(x: Tensor) -> Tensor:
+    """The sum over all workers when there is one."""
+    return x
+
+
+def through(x: Tensor, all_sum: AllSum) -> Tensor:
+    """Global sum of x whose gradient is that of this worker's share."""
+    detached = x.detach()
+    return all_sum(detached.clone()) + (x - detached)
+
+
+def correlation(
+    a: Float[Tensor, " M"], b: Float[Tensor, " M"], all_sum: AllSum = own_share
+) -> Float[Tensor, ""]:
+    """Pearson correlation over the whole cross-section; 0 if either is constant.
+
+    `a` and `b` are this worker's share, possibly empty. Means are taken out of the graph: the
+    deviations sum to zero, so their gradient is exact without it. Sums are float64.
+    """
+    a, b = a.double(), b.double()
+    sums = all_sum(torch.stack([a.detach().sum(), b.detach().sum(), a.new_tensor(a.numel())]))
+    mean_a, mean_b = sums[0] / sums[2], sums[1] / sums[2]
+    x, y = a - mean_a, b - mean_b
+    parts = torch.stack([(x * y).sum(), x.square().sum(), y.square().sum()])
+    xy, xx, yy = through(parts, all_sum).unbind()
+    tiny = torch.finfo(torch.float64).tiny
+    return xy / (xx.clamp(min=tiny) * yy.clamp(min=tiny)).sqrt()
+
+
+def ic_loss(
+    score: Float[Tensor, " M"], label: Float[Tensor, " M"], all_sum: AllSum = own_share
+) -> Float[Tensor, ""]:
+    """Minus the IC of one day's whole cross-section [R]."""
+    return -correlation(score, label, all_sum)
+
+
+def _mean(x: Float[Tensor, " M"], all_sum: AllSum) -> Float[Tensor, ""]:
+    count = all_sum(torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device))
+    return through(x.double().sum(), all_sum) / count.clamp(min=1.0)
+
+
+def discriminator_loss(
+    real: Float[Tensor, " M"], fake: Float[Tensor, " M"], all_sum: AllSum = own_share
+) -> Float[Tensor, ""]:
+    """-E[log D(x)] - E[log(1 - D(G(z)))] from logits [R]; softplus keeps it finite."""
+    return _mean(F.softplus(-real) + F.softplus(fake), all_sum)
+
+
+def generator_loss(
+    fake: Float[Tensor, " M"],
+    distance: Float[Tensor, " M"],
+    weight: float,
+    all_sum: AllSum = own_share,
+) -> Float[Tensor, ""]:
+    """-E[log D(G(z))] [R] + weight x E|G - x| [D]; `distance` is the mean |G - x| per sample."""
+    return _mean(F.softplus(-fake) + weight * distance, all_sum)

@@ -1,0 +1,41 @@
+"""What scores: the frozen generator (or nothing) and the predictor behind it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gangru_dist.config import GanConfig, GruConfig
+from gangru_dist.models.generator import Generator
+from gangru_dist.models.gru import GruPredictor
+
+
+class FactorNetwork(nn.Module):
+    """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`."""
+
+    def __init__(self, features: int, gru: GruConfig, gan: GanConfig | None) -> None:
+        super().__init__()
+        self.generator = Generator(features, gan) if gan else None
+        self.predictor = GruPredictor(features, gru)
+        self.architecture: dict[str, Any] = {
+            "features": features,
+            "gru": asdict(gru),
+            "gan": asdict(gan) if gan else None,
+        }
+
+    def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
+        score: Tensor = self.predictor(x if self.generator is None else self.generator(x))
+        return score
+
+
+def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
+    """An untrained network of a stored architecture; weights are loaded afterwards."""
+    gan = architecture["gan"]
+    return FactorNetwork(
+        architecture["features"],
+        GruConfig(**architecture["gru"]),
+        GanConfig(**gan) if gan else None,
+    )

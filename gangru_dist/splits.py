@@ -1,0 +1,130 @@
+"""Rolling windows over the trading calendar: refit days, training and validation days (SPEC 4).
+
+No label of a window ends after its refit day R, and no training label reaches past the first
+validation day. With every 5th day, a label of 21 days and R the last index:
+
+    index        R-399 ........................ R-21 ........ R | R+1 ........ next R
+    train/valid  t   t   t   t   t   t | v   v   v              |
+    label ends   .....................................   <= R   |
+    scored                                                      | every day
+"""
+
+from __future__ import annotations
+
+import calendar as months
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+
+from gangru_dist.config import LabelConfig, WindowConfig
+from gangru_dist.errors import WindowError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One refit: its days are indices into the trading calendar it was made from."""
+
+    name: str
+    """Refit day, ISO."""
+    refit: int
+    """Last day whose close may be used."""
+    train_days: tuple[int, ...]
+    """Ascending."""
+    valid_days: tuple[int, ...]
+    """Ascending, all after the training days."""
+    score_first: int
+    """First day scored by this window's model; one past the calendar if there is none."""
+    score_last: int
+    """Last day scored; score_first - 1 if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedWindow:
+    """A refit day that cannot be trained, and why."""
+
+    name: str
+    reason: str
+
+
+def refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
+    """Indices of the last trading day on or before the end of each refit month [R].
+
+    `calendar` is (D,) datetime64[D], ascending. The last month counts once it is known to be
+    over: a later trading day is there, or no weekday of it is left.
+    """
+    first, last = calendar[0].astype(dt.date), calendar[-1].astype(dt.date)
+    found = []
+    for year in range(first.year, last.year + 1):
+        for month in sorted(set(cfg.refit_months)):
+            end = np.datetime64(dt.date(year, month, months.monthrange(year, month)[1]))
+            index = int(np.searchsorted(calendar, end, side="right")) - 1
+            is_over = index + 1 < len(calendar) or np.busday_count(last, end + 1) <= 1
+            if index >= 0 and is_over and calendar[index] > end - 31:
+                found.append(index)
+    return found
+
+
+def _days(refit: int, cfg: WindowConfig, label: LabelConfig) -> tuple[list[int], list[int]]:
+    newest = refit - label.reach
+    sampled = list(range(newest, refit - cfg.history_days, -cfg.sample_every))[::-1]
+    count = max(1, round(len(sampled) * cfg.validation_fraction))
+    train, valid = sampled[:-count], sampled[-count:]
+    if cfg.embargo:
+        train = [day for day in train if day + label.reach <= valid[0]]
+    return train, valid
+
+
+def make_windows(
+    calendar: np.ndarray, cfg: WindowConfig, label: LabelConfig, *, lookback: int
+) -> tuple[list[Window], list[SkippedWindow]]:
+    """All refits between `cfg.first` and `cfg.last`, and those left out for want of history.
+
+    A window needs `history_days` plus the first sample's lookback before its refit day.
+    """
+    windows, skipped = [], []
+    refits = refit_days(calendar, cfg)
+    need = cfg.history_days + lookback - 1
+    for position, refit in enumerate(refits):
+        date = calendar[refit].astype(dt.date)
+        if (cfg.first and date < cfg.first) or (cfg.last and date > cfg.last):
+            continue
+        train, valid = _days(refit, cfg, label)
+        if refit + 1 < need or not train:
+            reason = (
+                f"{refit + 1} trading days of history up to {date}, {need} needed "
+                f"(windows.history_days={cfg.history_days} + samples.lookback={lookback} - 1)"
+                if refit + 1 < need
+                else f"no training day is left before the first validation day "
+                f"(windows.history_days={cfg.history_days}, embargo of {label.reach} days)"
+            )
+            skipped.append(SkippedWindow(name=str(date), reason=reason))
+            continue
+        after = refits[position + 1] if position + 1 < len(refits) else len(calendar) - 1
+        windows.append(
+            Window(
+                name=str(date),
+                refit=refit,
+                train_days=tuple(train),
+                valid_days=tuple(valid),
+                score_first=refit + 1,
+                score_last=after,
+            )
+        )
+    return windows, skipped
+
+
+def select_windows(windows: list[Window], names: list[str]) -> list[Window]:
+    """The named windows, in calendar order.
+
+    Raises:
+        WindowError: A name is no refit day; the message gives those that are.
+    """
+    known = {window.name: window for window in windows}
+    for name in names:
+        if name not in known:
+            raise WindowError(
+                f"{name!r} is no refit day of this panel and configuration; there are "
+                f"{', '.join(known) or 'none'}."
+            )
+    return [window for window in windows if window.name in set(names)]

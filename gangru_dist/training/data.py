@@ -1,0 +1,157 @@
+"""One worker's data of one window: its share of the panel and of each day's cross-section.
+
+What concerns the whole cross-section (moments, labels) is computed once, over all workers,
+and kept; samples are cut when needed and forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gangru_dist.config import RunConfig, SampleConfig
+from gangru_dist.features.labels import forward_return, training_label
+from gangru_dist.features.samples import (
+    Moments,
+    cs_standardize,
+    cs_sums,
+    cut,
+    moments,
+    ts_standardize,
+)
+from gangru_dist.models.noise import asset_keys
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.universe import universe_mask
+from gangru_dist.splits import Window
+from gangru_dist.training.collective import Collective
+
+DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class DayShare:
+    """This worker's part of one day's cross-section: the M assets that have a label."""
+
+    date: str
+    row: int
+    """Row of the day in the worker's panel."""
+    members: Int[Tensor, " M"]
+    """Columns of the worker's panel."""
+    label: Float[Tensor, " M"]
+    moments: Moments
+    """Of the whole universe, over all workers."""
+    total: int
+    """Assets with a label over all workers."""
+
+
+@dataclass(frozen=True)
+class WindowData:
+    """All a worker needs for one window."""
+
+    panel: Float[Tensor, "D N F"]
+    keys: Int[Tensor, " N"]
+    train: tuple[DayShare, ...]
+    valid: tuple[DayShare, ...]
+    dropped: tuple[str, ...]
+    """Training or validation days with too few labelled assets."""
+    cfg: SampleConfig
+    dtype: torch.dtype
+
+    def samples(self, day: DayShare) -> Float[Tensor, "M T F"]:
+        """Standardized samples of this worker's share, cut afresh."""
+        raw = cut(self.panel, day.row, day.members, self.cfg.lookback).to(self.dtype)
+        z, known = ts_standardize(raw, self.cfg)
+        return cs_standardize(z, known, day.moments, self.cfg)
+
+
+def first_day(window: Window, lookback: int) -> int:
+    """Index of the earliest calendar day a window's samples read."""
+    return (window.train_days or window.valid_days)[0] - lookback + 1
+
+
+def prepare(
+    block: PanelBlock,
+    window: Window,
+    calendar: np.ndarray,
+    cfg: RunConfig,
+    collective: Collective,
+    device: torch.device | str = "cpu",
+) -> WindowData:
+    """Cut a worker's block into days: universe, labels and moments of whole cross-sections.
+
+    Args:
+        block: This worker's assets, from `first_day` to the refit day; it knows nothing later.
+        window: Days as indices into `calendar`.
+        calendar: (D,) datetime64[D] of the whole panel.
+        cfg: The run.
+        collective: The window's workers.
+        device: Where the panel is kept.
+    """
+    panel = torch.from_numpy(block.features).to(device)
+    rows = {day: block.row(calendar[day]) for day in (*window.train_days, *window.valid_days)}
+    labels = _labels(block, list(rows.values()), cfg, collective)
+    universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
+    shares: dict[int, DayShare | None] = {}
+    for (day, row), (label, total) in zip(rows.items(), labels, strict=True):
+        members = torch.from_numpy(np.flatnonzero(universe[row])).to(device)
+        day_moments = _moments(panel, row, members, cfg, collective)
+        has_label = np.flatnonzero(~np.isnan(label))
+        shares[day] = DayShare(
+            date=str(calendar[day]),
+            row=row,
+            members=torch.from_numpy(has_label).to(device),
+            label=torch.from_numpy(label[has_label]).to(device, DTYPES[cfg.training.precision]),
+            moments=day_moments,
+            total=total,
+        )
+        if total < cfg.universe.min_assets:
+            shares[day] = None
+    return WindowData(
+        panel=panel,
+        keys=asset_keys(block.assets.tolist()).to(device),
+        train=_kept(shares, window.train_days),
+        valid=_kept(shares, window.valid_days),
+        dropped=tuple(str(calendar[day]) for day, share in shares.items() if share is None),
+        cfg=cfg.samples,
+        dtype=DTYPES[cfg.training.precision],
+    )
+
+
+def _kept(shares: dict[int, DayShare | None], days: Iterable[int]) -> tuple[DayShare, ...]:
+    return tuple(share for day in days if (share := shares[day]) is not None)
+
+
+def _moments(
+    panel: Tensor, row: int, members: Tensor, cfg: RunConfig, collective: Collective
+) -> Moments:
+    raw = cut(panel, row, members, cfg.samples.lookback).to(DTYPES[cfg.training.precision])
+    return moments(collective.all_sum(cs_sums(*ts_standardize(raw, cfg.samples))))
+
+
+def _labels(
+    block: PanelBlock, rows: list[int], cfg: RunConfig, collective: Collective
+) -> list[tuple[np.ndarray, int]]:
+    """Per day: this worker's labels (N,), NaN outside the universe, and their global count."""
+    returns = forward_return(
+        block.adj_close,
+        block.traded,
+        horizon=cfg.label.horizon,
+        entry_lag=cfg.label.entry_lag,
+    )
+    universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
+    own = np.where(universe, returns, np.nan)[rows]  # (days, N)
+    shares = collective.gather((np.asarray(block.assets), own))
+    names = np.concatenate([share[0] for share in shares])
+    order = np.argsort(names)  # the same sums in the same order, whoever owns what
+    everyone = np.concatenate([share[1] for share in shares], axis=1)[:, order]
+    mine = np.searchsorted(names[order], block.assets)
+    found = []
+    for day in everyone:
+        label = training_label(day, cfg.label)
+        found.append((label[mine], int((~np.isnan(label)).sum())))
+    return found

@@ -1,0 +1,195 @@
+"""One epoch of each stage, plain torch (SPEC 5). A batch is one day's whole cross-section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gangru_dist.config import GanConfig
+from gangru_dist.models.discriminator import Discriminator
+from gangru_dist.models.generator import Generator
+from gangru_dist.models.losses import (
+    correlation,
+    discriminator_loss,
+    generator_loss,
+    ic_loss,
+)
+from gangru_dist.models.network import FactorNetwork
+from gangru_dist.models.noise import normal, sample_keys, uniform
+from gangru_dist.training.collective import Collective
+from gangru_dist.training.data import DayShare, WindowData
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the draws of an epoch depend on, beside the asset."""
+
+    seed: int
+    epoch: int
+
+
+def autocast(data: WindowData, *, bf16: bool) -> torch.autocast:
+    """bf16 arithmetic inside the networks; losses and weights stay as they are."""
+    return torch.autocast(data.panel.device.type, torch.bfloat16, enabled=bf16)
+
+
+def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
+    """Forward pass of a share that may be empty; an empty one costs nothing and has no gradient."""
+    if len(inputs[0]) == 0:
+        return inputs[0].new_zeros(0, requires_grad=True)
+    output: Tensor = network(*inputs)
+    return output.to(inputs[0].dtype)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], collective: Collective) -> None:
+    """Replace each gradient by its sum over the workers: one flat all-reduce."""
+    if collective.size == 1:
+        return
+    kept = list(parameters)
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in kept]
+    flat = collective.all_sum(torch.cat([grad.flatten() for grad in grads]))
+    for parameter, piece in zip(kept, flat.split([p.numel() for p in kept]), strict=True):
+        parameter.grad = piece.view_as(parameter)
+
+
+def _update(
+    loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, collective: Collective
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    sum_gradients(network.parameters(), collective)
+    optimizer.step()
+
+
+def predictor_epoch(
+    network: FactorNetwork,
+    optimizer: torch.optim.Optimizer,
+    data: WindowData,
+    order: Sequence[int],
+    collective: Collective,
+    *,
+    bf16: bool = False,
+) -> float:
+    """One pass over the training days; returns the mean loss (-IC)."""
+    losses = []
+    for index in order:
+        day = data.train[index]
+        x = data.samples(day)
+        with autocast(data, bf16=bf16):
+            if network.generator is not None and len(x):
+                with torch.no_grad():
+                    x = network.generator(x)
+            score = _call(network.predictor, x)
+        loss = ic_loss(score.to(data.dtype), day.label, collective.all_sum)
+        _update(loss, network.predictor, optimizer, collective)
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def validation_ic(
+    network: FactorNetwork,
+    data: WindowData,
+    days: Sequence[DayShare],
+    collective: Collective,
+    *,
+    bf16: bool = False,
+) -> list[float]:
+    """IC of each day's whole cross-section."""
+    found = []
+    for day in days:
+        with autocast(data, bf16=bf16):
+            score = _call(network, data.samples(day))
+        found.append(float(correlation(score, day.label, collective.all_sum)))
+    return found
+
+
+@dataclass(frozen=True)
+class GanLosses:
+    """Means over an epoch. Accuracy: share of logits on the right side of 0, real and fake."""
+
+    discriminator: float
+    generator: float
+    accuracy: float
+    distance: float
+    """Mean |G - x|, in standard deviations of a feature."""
+
+
+class GanTrainer:
+    """One discriminator step and one generator step in turn, day by day [R]."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+        cfg: GanConfig,
+    ) -> None:
+        self.generator, self.discriminator = generator, discriminator
+        self.generator_optimizer, self.discriminator_optimizer = optimizers
+        self.cfg = cfg
+
+    def epoch(
+        self,
+        data: WindowData,
+        order: Sequence[int],
+        step: Step,
+        collective: Collective,
+        *,
+        bf16: bool = False,
+    ) -> GanLosses:
+        """One pass over the training days."""
+        sums = [self._day(data, data.train[index], step, collective, bf16=bf16) for index in order]
+        means = torch.stack(sums).mean(dim=0).tolist()
+        return GanLosses(*means)
+
+    def _day(
+        self, data: WindowData, day: DayShare, step: Step, collective: Collective, *, bf16: bool
+    ) -> Float[Tensor, " figures"]:
+        x = data.samples(day)
+        draws = _Draws(data.keys[day.members], day.date, step, self.discriminator.mask_size)
+        noise = draws.noise(x, self.cfg.noise_channels)
+        with autocast(data, bf16=bf16):
+            fake = self._generate(x, noise)
+            real_logit = _call(self.discriminator, x, draws.dropout("real"))
+            fake_logit = _call(self.discriminator, fake.detach(), draws.dropout("fake"))
+        loss_d = discriminator_loss(real_logit, fake_logit, collective.all_sum)
+        _update(loss_d, self.discriminator, self.discriminator_optimizer, collective)
+        self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
+        with autocast(data, bf16=bf16):
+            logit = _call(self.discriminator, fake, draws.dropout("generator"))
+        distance = (fake - x).abs().mean(dim=(1, 2))
+        loss_g = generator_loss(logit, distance, self.cfg.reconstruction_weight, collective.all_sum)
+        _update(loss_g, self.generator, self.generator_optimizer, collective)
+        self.discriminator.requires_grad_(True)
+        right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()) / (2 * day.total)
+        health = torch.stack([right.double(), distance.detach().double().sum() / day.total])
+        return torch.cat(
+            [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
+        )
+
+    def _generate(self, x: Tensor, noise: Tensor) -> Tensor:
+        if len(x) == 0:
+            return torch.zeros_like(x, requires_grad=True)
+        return self.generator(x, noise).to(x.dtype)  # type: ignore[no-any-return]
+
+
+class _Draws:
+    """Random numbers of one day's step, functions of (seed, epoch, day, asset)."""
+
+    def __init__(self, keys: Tensor, date: str, step: Step, mask_size: int) -> None:
+        self.keys, self.where = keys, f"epoch={step.epoch}/day={date}"
+        self.seed, self.mask_size = step.seed, mask_size
+
+    def noise(self, x: Float[Tensor, "M T F"], channels: int) -> Float[Tensor, "M T Z"]:
+        keys = sample_keys(self.keys, seed=self.seed, purpose=f"noise/{self.where}")
+        drawn = normal(keys, x.shape[1] * channels)
+        return drawn.view(len(x), x.shape[1], channels).to(x.dtype)
+
+    def dropout(self, which: str) -> Float[Tensor, "M C"]:
+        purpose = f"dropout={which}/{self.where}"
+        return uniform(sample_keys(self.keys, seed=self.seed, purpose=purpose), self.mask_size)

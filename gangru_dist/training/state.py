@@ -1,0 +1,136 @@
+"""Everything that matters between two epochs, and its exact copy as bytes (SPEC 8.2).
+
+Random numbers are functions of (seed, epoch, day, asset), so there is no generator to save.
+Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import TrainingError
+from gangru_dist.models.discriminator import Discriminator
+from gangru_dist.models.network import FactorNetwork
+
+Stage = Literal["gan", "predictor", "done"]
+
+
+@dataclass
+class Progress:
+    """Where a window's training stands; plain JSON types."""
+
+    stage: Stage
+    epoch: int = 0
+    """Epochs of this stage that are done."""
+    best_ic: float | None = None
+    """Best validation IC so far; None before the first predictor epoch."""
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One entry an epoch: stage, epoch, losses, validation IC, samples per second."""
+
+
+class TrainingState:
+    """Networks, optimizers, best predictor and progress of one window and seed."""
+
+    def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
+        features = len(cfg.panel.features)
+        gan = cfg.gan if cfg.variant == "gan_gru" else None
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.network = FactorNetwork(features, cfg.gru, gan)
+            self.discriminator = Discriminator(cfg.samples.lookback, features, gan) if gan else None
+        self.progress = Progress(stage="gan" if gan else "predictor")
+        self.best: dict[str, Tensor] = {}
+        self._place(cfg, device)
+        self.optimizers = {
+            name: torch.optim.Adam(
+                part.parameters(),
+                lr=cfg.training.learning_rate if name == "predictor" else cfg.gan.learning_rate,
+            )
+            for name, part in self._parts().items()
+        }
+
+    def _place(self, cfg: RunConfig, device: torch.device | str) -> None:
+        dtype = torch.float64 if cfg.training.precision == "float64" else torch.float32
+        for part in self._parts().values():
+            part.to(device, dtype)
+
+    def _parts(self) -> dict[str, nn.Module]:
+        parts: dict[str, nn.Module | None] = {
+            "generator": self.network.generator,
+            "discriminator": self.discriminator,
+            "predictor": self.network.predictor,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def keep_best(self) -> None:
+        """Copy the predictor: this epoch is the best so far."""
+        weights = self.network.predictor.state_dict()
+        self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+    def use_best(self) -> None:
+        """Put the best epoch's predictor in place."""
+        self.network.predictor.load_state_dict(self.best)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by a dotted name, on the CPU."""
+        found = {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for part_name, part in self._parts().items():
+            found |= {f"{part_name}.{name}": t for name, t in part.state_dict().items()}
+            moments = self.optimizers[part_name].state_dict()["state"]
+            for index, values in moments.items():
+                found |= {f"adam.{part_name}.{index}.{key}": t for key, t in values.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+    def to_bytes(self, identity: str) -> bytes:
+        """The whole state; `identity` says of which window, seed and configuration."""
+        about = {"identity": identity, "progress": json.dumps(vars(self.progress))}
+        return bytes(save(self.tensors(), metadata=about))
+
+    def restore(self, data: bytes, identity: str) -> None:
+        """Inverse of `to_bytes`.
+
+        Raises:
+            TrainingError: The bytes are of another window, seed or configuration.
+        """
+        about = _metadata(data)
+        if about["identity"] != identity:
+            raise TrainingError(
+                f"checkpoint of {about['identity']} cannot continue {identity}; remove it or "
+                "use another --run."
+            )
+        tensors = load(data)
+        self.progress = Progress(**json.loads(about["progress"]))
+        device = next(self.network.parameters()).device
+        self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
+        for name, part in self._parts().items():
+            part.load_state_dict(_below(f"{name}.", tensors))
+            self._restore_adam(name, _below(f"adam.{name}.", tensors))
+
+    def _restore_adam(self, name: str, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            index, _, what = key.partition(".")
+            state.setdefault(int(index), {})[what] = tensor
+        optimizer = self.optimizers[name]
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The header's metadata of a safetensors file."""
+    size = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + size])
+    return dict(header["__metadata__"])

@@ -1,0 +1,146 @@
+"""One window's training from first to last epoch: GAN stage, then predictor stage (SPEC 5).
+
+The core that Ray Train's worker, a Tune trial and a plain test call alike: it takes what it
+reports to as an argument and never heard of Ray.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import TrainingError
+from gangru_dist.training.collective import Alone, Collective
+from gangru_dist.training.data import WindowData
+from gangru_dist.training.loop import (
+    GanTrainer,
+    Step,
+    predictor_epoch,
+    validation_ic,
+)
+from gangru_dist.training.state import TrainingState
+
+Report = Callable[[dict[str, Any], TrainingState], None]
+"""Called by every worker after every epoch with the epoch's figures and the state."""
+
+_STAGE_NUMBER = {"gan": 0, "predictor": 1}
+
+
+def silent(metrics: dict[str, Any], state: TrainingState) -> None:
+    """A report that goes nowhere."""
+
+
+def train_window(
+    data: WindowData,
+    state: TrainingState,
+    cfg: RunConfig,
+    *,
+    seed: int,
+    collective: Collective | None = None,
+    report: Report = silent,
+) -> TrainingState:
+    """Train from wherever `state` stands to the end; the best epoch's predictor is in place.
+
+    Raises:
+        TrainingError: No usable day is left, or a loss is no longer finite.
+    """
+    group = collective or Alone()
+    _check(data)
+    while state.progress.stage != "done":
+        started = time.perf_counter()
+        stage, epoch = state.progress.stage, state.progress.epoch
+        order = np.random.default_rng([seed, _STAGE_NUMBER[stage], epoch]).permutation(
+            len(data.train)
+        )
+        if stage == "gan":
+            figures = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
+        else:
+            figures = _predictor_epoch(data, state, cfg, order.tolist(), group)
+        seconds = time.perf_counter() - started
+        entry = {"stage": stage, "epoch": epoch + 1, **figures}
+        _check_finite(entry)
+        samples = sum(day.total for day in data.train)
+        state.progress.history.append(entry)
+        _advance(state, cfg)
+        report({**entry, "seconds": seconds, "samples_per_s": samples / seconds}, state)
+    state.use_best()
+    return state
+
+
+def _check(data: WindowData) -> None:
+    for name, days in (("training", data.train), ("validation", data.valid)):
+        if not days:
+            raise TrainingError(
+                f"no {name} day has enough assets with a label; left out: "
+                f"{', '.join(data.dropped)}. See universe.min_assets, universe.min_listed_days."
+            )
+
+
+def _check_finite(entry: dict[str, Any]) -> None:
+    for name, value in entry.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrainingError(
+                f"{name} is {value} in epoch {entry['epoch']} of the {entry['stage']} stage: the "
+                "training diverged. Lower training.learning_rate or gan.learning_rate."
+            )
+
+
+def _gan_epoch(
+    data: WindowData,
+    state: TrainingState,
+    cfg: RunConfig,
+    order: list[int],
+    step: Step,
+    group: Collective,
+) -> dict[str, float]:
+    assert state.network.generator is not None
+    assert state.discriminator is not None
+    trainer = GanTrainer(
+        state.network.generator,
+        state.discriminator,
+        (state.optimizers["generator"], state.optimizers["discriminator"]),
+        cfg.gan,
+    )
+    losses = trainer.epoch(data, order, step, group, bf16=cfg.training.precision == "bf16")
+    return {
+        "discriminator_loss": losses.discriminator,
+        "generator_loss": losses.generator,
+        "discriminator_accuracy": losses.accuracy,
+        "distance": losses.distance,
+    }
+
+
+def _predictor_epoch(
+    data: WindowData,
+    state: TrainingState,
+    cfg: RunConfig,
+    order: list[int],
+    group: Collective,
+) -> dict[str, float]:
+    bf16 = cfg.training.precision == "bf16"
+    optimizer = state.optimizers["predictor"]
+    loss = predictor_epoch(state.network, optimizer, data, order, group, bf16=bf16)
+    daily = validation_ic(state.network, data, data.valid, group, bf16=bf16)
+    return {"train_loss": loss, "valid_ic": sum(daily) / len(daily)}
+
+
+def _advance(state: TrainingState, cfg: RunConfig) -> None:
+    """Count the epoch, keep the best, and decide whether the stage is over."""
+    progress = state.progress
+    progress.epoch += 1
+    if progress.stage == "gan":
+        if progress.epoch >= cfg.gan.epochs:
+            progress.stage, progress.epoch = "predictor", 0
+        return
+    ic = progress.history[-1]["valid_ic"]
+    if progress.best_ic is None or ic > progress.best_ic:
+        progress.best_ic, progress.best_epoch = ic, progress.epoch
+        state.keep_best()
+    waited = progress.epoch - progress.best_epoch
+    if progress.epoch >= cfg.training.epochs or waited >= cfg.training.patience:
+        progress.stage = "done"

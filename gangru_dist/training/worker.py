@@ -1,0 +1,166 @@
+"""What each Ray Train worker runs: wiring only [Ray].
+
+A worker trains a chain of (window, seed) tasks one after another. A task whose model is
+finished is skipped, the one a checkpoint belongs to is continued, so a restart by Ray, a job
+submitted again and an undisturbed run all end with the same weights.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import TrainingError
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.store import read_block
+from gangru_dist.splits import Window
+from gangru_dist.storage import Storage
+from gangru_dist.training import collective
+from gangru_dist.training.artifact import identity, read_about, write_model
+from gangru_dist.training.data import first_day, prepare
+from gangru_dist.training.state import TrainingState
+from gangru_dist.training.window import train_window
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One window and seed to train."""
+
+    window: Window
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For logs and tables."""
+        return f"{self.window.name}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one Ray Train run does; travels to its workers."""
+
+    root: Storage
+    run: Storage
+    cfg: RunConfig
+    tasks: tuple[Task, ...]
+    progress: Any
+    """Handle of the progress actor, or None."""
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, str]:
+    """Train every task of the chain that has no finished model yet.
+
+    Returns:
+        Task name -> why it could not be trained. Such an error is the same on every worker and
+        in every attempt, so it is not raised: the chain goes on, and Ray does not try again.
+    """
+    job: Job = config["job"]
+    torch.set_num_threads(job.cfg.resources.threads_per_worker)
+    logging.getLogger().setLevel(logging.WARNING)
+    manifest = read_manifest(job.root)
+    failures: dict[str, str] = {}
+    for task in job.tasks:
+        code = task_identity(job.cfg, manifest, task)
+        about = read_about(job.run, task.window.name, task.seed)
+        if about is not None and about["identity"] == code:
+            continue
+        try:
+            _train(job, manifest, task, code)
+        except TrainingError as error:
+            failures[task.name] = str(error)
+    return failures
+
+
+def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
+    """What decides the task's weights, the panel up to its refit day included."""
+    day: dt.date = manifest.calendar[task.window.refit].astype(dt.date)
+    return identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
+
+
+def own_buckets(buckets: int, rank: int, size: int) -> list[int]:
+    """Rank r of N owns the buckets b with b mod N = r (DESIGN 4)."""
+    return list(range(rank, buckets, size))
+
+
+def _read_share(job: Job, manifest: Manifest, window: Window, rank: int, size: int) -> PanelBlock:
+    calendar = manifest.calendar
+    return read_block(
+        job.root,
+        manifest,
+        start=calendar[first_day(window, job.cfg.samples.lookback)].astype(dt.date),
+        end=calendar[window.refit].astype(dt.date),
+        buckets=own_buckets(manifest.buckets, rank, size),
+        features=job.cfg.panel.features,
+    )
+
+
+def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
+    started = time.time()
+    group = collective.current()
+    device = ray.train.torch.get_device()
+    block = _read_share(job, manifest, task.window, group.rank, group.size)
+    data = prepare(block, task.window, manifest.calendar, job.cfg, group, device)
+    state = TrainingState(job.cfg, task.seed, device)
+    resumed = _restore(state, code)
+    reporter = _Reporter(job, task, code, group.rank)
+    train_window(data, state, job.cfg, seed=task.seed, collective=group, report=reporter.report)
+    if group.rank == 0:
+        about = {
+            "identity": code,
+            "variant": job.cfg.variant,
+            "features": list(job.cfg.panel.features),
+            "workers": group.size,
+            "resumed_epochs": resumed,
+            "days_left_out": list(data.dropped),
+            "train_days": [day.date for day in data.train],
+            "valid_days": [day.date for day in data.valid],
+            "seconds": time.time() - started,
+        }
+        write_model(job.run, task.window.name, task.seed, state, about)
+    group.gather(None)  # nobody goes on before the model is there
+
+
+def _restore(state: TrainingState, code: str) -> int:
+    """Continue from Ray's latest checkpoint if it is this task's; epochs it holds."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        if Path(folder, "identity").read_text() != code:
+            return 0
+        state.restore(Path(folder, STATE).read_bytes(), code)
+    return len(state.progress.history)
+
+
+class _Reporter:
+    """One report to Ray Train an epoch, a checkpoint with it when due, a line to the driver."""
+
+    def __init__(self, job: Job, task: Task, code: str, rank: int) -> None:
+        self.job, self.task, self.code, self.rank = job, task, code, rank
+
+    def report(self, metrics: dict[str, Any], state: TrainingState) -> None:
+        """Every rank must report; only rank 0 brings the checkpoint."""
+        count = len(state.progress.history)
+        is_due = count % self.job.cfg.training.checkpoint_every == 0
+        if self.rank == 0 and self.job.progress is not None:
+            self.job.progress.update.remote(self.task.name, metrics)
+        if self.rank != 0 or not (is_due or state.progress.stage == "done"):
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, STATE).write_bytes(state.to_bytes(self.code))
+            Path(folder, "identity").write_text(self.code)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
