@@ -42,8 +42,11 @@ BAR_COLUMNS: dict[str, BarColumn] = {
     "industry": BarColumn(kind="string"),
     "is_st": BarColumn(kind="bool"),
     "list_date": BarColumn(kind="date"),
+    "vwap": BarColumn(kind="float"),
+    "traded": BarColumn(kind="bool"),
 }
-"""The bars' columns by name (SPEC 1); `total_shares` stands in for `market_cap`."""
+"""The bars' columns by name (SPEC 1). `total_shares` (x close) stands in for `market_cap`, `vwap`
+(x volume) for `amount`; `traded` false marks a suspended day whatever its volume says."""
 
 REQUIRED = tuple(name for name, column in BAR_COLUMNS.items() if column.required)
 """Names of the columns that bars must have."""

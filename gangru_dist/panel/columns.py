@@ -1,0 +1,180 @@
+"""Turn a vendor's column of whatever type into ours, or say which value cannot be.
+
+CSV columns arrive as strings, and some vendors' parquet files hold numbers as strings too;
+both go through the same parser. Null stays null; what cannot be read is an error, never null.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gangru_dist.errors import BarsError
+from gangru_dist.panel.schema import ARROW_TYPES, Kind
+
+CODED = pa.dictionary(pa.int32(), pa.string())
+"""Type of text columns while they are read: each name once."""
+
+_TRUE = {"1", "true", "t", "yes", "y", "1.0"}
+_FALSE = {"0", "false", "f", "no", "n", "0.0"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a column comes from, for messages."""
+
+    file: str
+    """Name of the file."""
+    column: str
+    """The file's name of the column."""
+    first_row: int
+    """Number of the first row in the file, counted from 0."""
+
+    def error(self, problem: str, way_out: str) -> BarsError:
+        """A BarsError that names file and column."""
+        return BarsError(f"{self.file}: column {self.column!r} {problem}. {way_out}")
+
+    def bad_value(self, index: int, value: object, wanted: str) -> BarsError:
+        """A BarsError that also names the row and its value."""
+        return self.error(
+            f"has {value!r} in row {self.first_row + index}, which is no {wanted}",
+            "Correct the file, or map another column with --set bars.columns.<ours>=<theirs>",
+        )
+
+
+def convert(column: pa.ChunkedArray, kind: Kind, place: Place) -> pa.ChunkedArray | pa.Array:
+    """The column as date32, dictionary<string>, float64 or bool.
+
+    Raises:
+        BarsError: Its type or a value cannot be one; names file, column, row and value.
+    """
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), CODED if kind == "string" else ARROW_TYPES[kind])
+    if pa.types.is_dictionary(column.type) and kind != "string":
+        column = column.cast(column.type.value_type)
+    return _CONVERTERS[kind](column, place)
+
+
+def _string(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (_is_text(plain) or pa.types.is_integer(plain)):
+        raise place.error(
+            f"is of type {column.type}, text is needed", "Export it as text (leading zeros!)"
+        )
+    if pa.types.is_dictionary(column.type):
+        return column.cast(CODED)
+    return column.cast(pa.string()).dictionary_encode()
+
+
+def _float(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    kind = column.type
+    if _is_text(kind):
+        return _parse_floats(column.cast(pa.string()), place)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return column.cast(pa.float64(), safe=False)
+    raise place.error(
+        f"is of type {kind}, a number is needed", "Map another column with --set bars.columns"
+    )
+
+
+def _parse_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    trimmed = pc.utf8_trim_whitespace(column)
+    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    try:
+        return trimmed.cast(pa.float64())
+    except pa.ArrowInvalid:
+        parsed = pd.to_numeric(trimmed.to_pandas(), errors="coerce").to_numpy(dtype=float)
+        bad = np.isnan(parsed) & trimmed.is_valid().to_numpy()
+        bad &= ~pc.equal(pc.utf8_lower(trimmed), "nan").to_pandas().fillna(value=False).to_numpy()
+        if not bad.any():  # pandas reads what arrow does not, such as "+1.5"
+            return pa.chunked_array([pa.array(parsed)])
+        index = int(np.flatnonzero(bad)[0])
+        raise place.bad_value(index, column[index].as_py(), "number") from None
+
+
+def _bool(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    if pa.types.is_boolean(column.type):
+        return column
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    true, false = (pc.is_in(text, pa.array(sorted(words))) for words in (_TRUE, _FALSE))
+    empty = pc.or_(pc.is_null(text), pc.equal(pc.fill_null(text, ""), ""))
+    bad = pc.invert(pc.or_(pc.or_(true, false), empty)).to_numpy()
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise place.bad_value(index, column[index].as_py(), "yes or no (1/0, true/false)")
+    return pc.if_else(empty, pa.scalar(None, pa.bool_()), true)
+
+
+def _date(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_date(kind):
+        return column.cast(pa.date32())
+    if pa.types.is_timestamp(kind):
+        return _from_timestamps(column, place)
+    if _is_text(kind) or pa.types.is_integer(kind):
+        return _parse_dates(column.cast(pa.string()), place)
+    raise place.error(
+        f"is of type {kind}, a date is needed", "Export dates as YYYY-MM-DD, YYYYMMDD or date32"
+    )
+
+
+def _from_timestamps(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    if column.type.tz is not None:
+        raise place.error(
+            f"has time zone {column.type.tz}, so its days depend on where one stands",
+            "Convert it to the exchange's local date first",
+        )
+    days = column.cast(pa.timestamp("ns")).cast(pa.date32(), safe=False)
+    same = pc.equal(days.cast(pa.timestamp("ns")), column.cast(pa.timestamp("ns")))
+    bad = ~pc.fill_null(same, fill_value=True).to_numpy()
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise place.bad_value(index, str(column[index].as_py()), "day: these are intraday bars")
+    return days
+
+
+def _parse_dates(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Dates written as 2018-12-28, 20181228, 2018/12/28, or with a midnight behind."""
+    coded = column.combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    days = [_parse_date(text) for text in coded.dictionary.to_pylist()]
+    bad = [i for i, day in enumerate(days) if day == ""]
+    if bad:
+        index = int(np.flatnonzero(coded.indices.to_numpy(zero_copy_only=False) == bad[0])[0])
+        raise place.bad_value(index, column[index].as_py(), "day (YYYY-MM-DD or YYYYMMDD)")
+    values = pa.array([None if day is None else np.datetime64(day, "D") for day in days])
+    return pa.chunked_array([values.cast(pa.date32()).take(coded.indices)])
+
+
+def _parse_date(text: str) -> str | None:
+    """ISO day of a text; None for an empty one, "" for one that is no day."""
+    plain = text.strip()
+    if plain in ("", "0", "NaT", "nan", "None"):
+        return None
+    for tail in (" 00:00:00", "T00:00:00"):
+        plain = plain.removesuffix(tail)
+    plain = plain.removesuffix(".0").replace("/", "-")
+    if len(plain) == 8 and plain.isdigit():
+        plain = f"{plain[:4]}-{plain[4:6]}-{plain[6:]}"
+    parts = plain.split("-")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts) or len(parts[0]) != 4:
+        return ""
+    iso = f"{parts[0]}-{parts[1]:0>2}-{parts[2]:0>2}"
+    try:
+        np.datetime64(iso, "D")
+    except ValueError:
+        return ""
+    return iso
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+_CONVERTERS = {"string": _string, "float": _float, "bool": _bool, "date": _date}

@@ -1,0 +1,300 @@
+"""Find and read a vendor's files: parquet or CSV, any partitioning, any storage.
+
+Files are cut into units, one task each: neighbours until there are enough rows, a large parquet
+file by its row groups. Reading streams in batches, so neither a file nor a unit need fit into
+memory. Names that start with `_` or `.` (markers, checksums) are passed over; every other file
+must be bars. Hive folders (`date=2018-12-28/`) give their column where the file has none.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from gangru_dist.errors import BarsError
+from gangru_dist.panel.columns import Place, convert
+from gangru_dist.panel.formats import BarsFormat
+from gangru_dist.panel.schema import BAR_COLUMNS, REQUIRED
+from gangru_dist.storage import resolve
+
+BATCH_ROWS = 500_000
+"""Rows held at once by a task; also the least of a unit, where files are small."""
+
+_PARQUET = (".parquet", ".pq", ".parq")
+_CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
+_CSV_ROW_BYTES = 60  # a guess, for cutting units only
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarsFile:
+    """One file of the bars."""
+
+    name: str
+    """Path below the bars' folder; how messages call it."""
+    path: str
+    """Path for the filesystem."""
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970; 0 where the storage does not say."""
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether it is read as parquet, else as CSV."""
+        return self.name.lower().endswith(_PARQUET)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarsPart:
+    """A file, or some row groups of a parquet file."""
+
+    number: int
+    """Index of the file in the sorted list of files."""
+    file: BarsFile
+    """Where the rows are."""
+    row_groups: tuple[int, ...] = ()
+    """Which; () = the whole of a CSV file."""
+    first_row: int = 0
+    """Rows of the file before these."""
+    rows: int = 0
+    """How many, a guess for CSV."""
+
+
+def list_files(uri: str) -> list[BarsFile]:
+    """Files of the bars at a URI (a folder or one file), sorted by name.
+
+    Raises:
+        BarsError: There are none, or one is empty or neither parquet nor CSV.
+    """
+    filesystem, path = resolve(uri)
+    top = filesystem.get_file_info(path)
+    if top.type == pafs.FileType.File:
+        found = [top]
+        base = str(PurePosixPath(path).parent)
+    else:
+        found = filesystem.get_file_info(
+            pafs.FileSelector(path, recursive=True, allow_not_found=True)
+        )
+        base = path.rstrip("/")
+    files = [_bars_file(info, base) for info in found if info.type == pafs.FileType.File]
+    bars = sorted((file for file in files if not _hidden(file.name)), key=lambda file: file.name)
+    if not bars:
+        raise BarsError(f"no files at {uri}. --bars takes a folder, or a file, of parquet or CSV.")
+    for file in bars:
+        _check_file(file)
+    return bars
+
+
+def cut_parts(uri: str, files: Sequence[BarsFile]) -> list[BarsPart]:
+    """All row groups of all parquet files, all CSV files; opens the parquet footers."""
+    filesystem, _ = resolve(uri)
+    with ThreadPoolExecutor(16) as pool:
+        cut = pool.map(lambda item: _cut(filesystem, *item), enumerate(files))
+        return [part for parts in cut for part in parts]
+
+
+def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
+    """Neighbouring parts together until a unit has `rows` rows."""
+    units: list[list[BarsPart]] = []
+    filled = rows
+    for part in parts:
+        if filled + part.rows > rows and filled:
+            units.append([])
+            filled = 0
+        units[-1].append(part)
+        filled += part.rows
+    return units
+
+
+def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
+    """Batches of a part in our columns (`schema.BAR_COLUMNS` as far as they are there).
+
+    Every batch of a file has the same columns; at least one comes, if only without rows.
+
+    Raises:
+        BarsError: A required column is missing, or a type or value is not what it must be.
+    """
+    filesystem, _ = resolve(uri)
+    with _readable(part.file):
+        partitions = _partitions(part.file.name)
+        read = _read_parquet if part.file.is_parquet else _read_csv
+        first = part.first_row
+
+        def choose(names: Sequence[str]) -> dict[str, str]:
+            return choose_columns(part.file.name, [*names, *partitions], form)
+
+        for raw, chosen in read(filesystem, part, choose):
+            yield _ours(raw, chosen, part.file.name, partitions, first)
+            first += len(raw)
+
+
+def choose_columns(file: str, names: Sequence[str], form: BarsFormat) -> dict[str, str]:
+    """Our column -> the file's.
+
+    Raises:
+        BarsError: A required column, or one the format leaves no other name for, is missing.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    chosen = {}
+    for ours in BAR_COLUMNS:
+        there = [name for name in form.names(ours) if name in names]
+        if there:
+            chosen[ours] = there[0]
+    if set(twice) & set(chosen.values()):
+        raise BarsError(f"{file} has column(s) {twice} twice. Remove or rename one of them.")
+    needed = [name for name in REQUIRED if not (name == "amount" and "vwap" in chosen)]
+    missing = [name for name in needed if name not in chosen]
+    if missing:
+        spelled = [
+            name if form.names(name) == (name,) else f"{name} (there: {'/'.join(form.names(name))})"
+            for name in missing
+        ]
+        raise BarsError(
+            f"{file} lacks the column(s) {', '.join(spelled)}; it has {', '.join(names)}. If they "
+            "go by other names, say so: --set bars.columns.<ours>=<theirs> or bars.format; if it "
+            "is no bars file, point --bars at the bars only."
+        )
+    return chosen
+
+
+Choose = Callable[[Sequence[str]], dict[str, str]]
+Batches = Iterator[tuple[pa.Table, dict[str, str]]]
+
+
+def _read_parquet(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -> Batches:
+    with filesystem.open_input_file(part.file.path) as source:
+        file = pq.ParquetFile(source)
+        names = file.schema_arrow.names
+        chosen = choose(names)
+        wanted = [name for name in chosen.values() if name in names]
+        text = [ours for ours in chosen if BAR_COLUMNS[ours].kind == "string"]
+        file = pq.ParquetFile(source, read_dictionary=[chosen[ours] for ours in text])
+        batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
+        for batch in batches:
+            yield pa.Table.from_batches([batch]), chosen
+        if not part.row_groups:
+            yield file.schema_arrow.empty_table().select(wanted), chosen
+
+
+def _read_csv(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -> Batches:
+    names, delimiter = _csv_header(filesystem, part.file)
+    chosen = choose(names)
+    wanted = [name for name in chosen.values() if name in names]
+    empty = pa.schema([(name, pa.string()) for name in wanted]).empty_table()
+    with filesystem.open_input_stream(part.file.path, compression="detect") as source:
+        reader = pa_csv.open_csv(
+            source,
+            read_options=pa_csv.ReadOptions(block_size=32 << 20),
+            parse_options=pa_csv.ParseOptions(delimiter=delimiter),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=wanted,
+                column_types=dict.fromkeys(wanted, pa.string()),
+                null_values=_MISSING,
+                strings_can_be_null=True,
+            ),
+        )
+        seen = False
+        for batch in reader:
+            seen = True
+            yield pa.Table.from_batches([batch]), chosen
+        if not seen:
+            yield empty, chosen
+
+
+def _csv_header(filesystem: pafs.FileSystem, file: BarsFile) -> tuple[list[str], str]:
+    """Names of the first line, and what separates them."""
+    with filesystem.open_input_stream(file.path, compression="detect") as source:
+        head = source.read(1 << 16).split(b"\n", 1)[0]
+    line = head.decode("utf-8-sig").rstrip("\r")
+    delimiter = max(",\t;|", key=line.count)
+    return next(csv.reader([line], delimiter=delimiter), []), delimiter
+
+
+def _ours(
+    raw: pa.Table, chosen: dict[str, str], file: str, partitions: dict[str, str | None], first: int
+) -> pa.Table:
+    columns: dict[str, Any] = {}
+    for ours, theirs in chosen.items():
+        place = Place(file=file, column=theirs, first_row=first)
+        if theirs in raw.column_names:
+            column = raw[theirs]
+        else:
+            column = pa.chunked_array([pa.repeat(pa.scalar(partitions[theirs]), len(raw))])
+            column = column.cast(pa.string())
+        columns[ours] = convert(column, BAR_COLUMNS[ours].kind, place)
+    return pa.table(columns)
+
+
+def _cut(filesystem: pafs.FileSystem, number: int, file: BarsFile) -> list[BarsPart]:
+    if not file.is_parquet:
+        return [BarsPart(number=number, file=file, rows=file.size // _CSV_ROW_BYTES)]
+    with _readable(file), filesystem.open_input_file(file.path) as source:
+        footer = pq.ParquetFile(source).metadata
+    sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    if not sizes:
+        return [BarsPart(number=number, file=file)]
+    return [
+        BarsPart(
+            number=number, file=file, row_groups=(group,), first_row=sum(sizes[:group]), rows=rows
+        )
+        for group, rows in enumerate(sizes)
+    ]
+
+
+@contextmanager
+def _readable(file: BarsFile) -> Iterator[None]:
+    """Word what goes wrong when a file is opened or decoded."""
+    kind = "parquet" if file.is_parquet else "CSV"
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise BarsError(f"{file.name} is not UTF-8 ({error}). Convert it first.") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise BarsError(
+            f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
+        ) from error
+
+
+def _bars_file(info: pafs.FileInfo, base: str) -> BarsFile:
+    return BarsFile(
+        name=info.path[len(base) + 1 :],
+        path=info.path,
+        size=info.size,
+        modified=info.mtime_ns or 0,
+    )
+
+
+def _check_file(file: BarsFile) -> None:
+    if file.size == 0:
+        raise BarsError(f"{file.name} is empty (0 bytes). Export it again, or move it away.")
+    if not file.name.lower().endswith(_PARQUET + _CSV):
+        raise BarsError(
+            f"{file.name} is neither parquet nor CSV ({', '.join(_PARQUET + _CSV)}). Move it away, "
+            "or point --bars at the bars only."
+        )
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in name.split("/"))
+
+
+def _partitions(name: str) -> dict[str, str | None]:
+    """Columns that the folders' names give: `date=2018-12-28/part.parquet`."""
+    pairs = [part.split("=", 1) for part in name.split("/")[:-1] if "=" in part]
+    return {
+        key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+        for key, value in pairs
+    }
