@@ -1,0 +1,113 @@
+"""Information coefficients at the monthly rebalances (SPEC 7).
+
+A period runs from one rebalance's entry day to the next's. It is named after the month in which
+it is earned: the rebalance of 2019-01-31 makes the IC of 2019-02, as in the broker's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from gangru_dist import metrics
+from gangru_dist.evaluation.market import Market, Rebalances
+
+TRAILING = 12
+"""Months in "the last year" and in running means."""
+
+
+def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[np.ndarray, "P N"]:
+    """Return of each asset from the close of row start[p] to that of stop[p].
+
+    A suspended or delisted asset keeps its last price; NaN if it never traded up to `start`.
+    """
+    return np.asarray(market.price[stop] / market.price[start] - 1)
+
+
+def month_names(market: Market, rebalances: Rebalances) -> list[str]:
+    """The month after each rebalance day, `2019-02`: when its return is earned."""
+    months = market.dates[rebalances.day].astype("datetime64[M]") + 1
+    return [str(month) for month in months]
+
+
+def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
+    """One row a whole period: month, rebalance, entry, exit, assets, ic, ic_pearson, ic_score.
+
+    `ic` is Spearman's of the factor; `ic_pearson` Pearson's; `ic_score` Spearman's of the raw
+    prediction, before it is neutralized.
+    """
+    done = rebalances.complete
+    earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
+    factor = rebalances.factor[done]
+    ic = metrics.rank_ic(factor, earned)
+    names = month_names(market, rebalances)
+    return pd.DataFrame(
+        {
+            "month": [names[row] for row in done],
+            "rebalance": market.dates[rebalances.day[done]].astype("datetime64[s]"),
+            "entry": market.dates[rebalances.entry[done]].astype("datetime64[s]"),
+            "exit": market.dates[rebalances.exit[done]].astype("datetime64[s]"),
+            "assets": (np.isfinite(factor) & np.isfinite(earned)).sum(axis=1),
+            "ic": ic,
+            "ic_mean_12": pd.Series(ic).rolling(TRAILING, min_periods=TRAILING).mean().to_numpy(),
+            "ic_cumulative": np.nancumsum(ic),
+            "ic_pearson": metrics.ic(factor, earned),
+            "ic_score": metrics.rank_ic(rebalances.score[done], earned),
+        }
+    )
+
+
+def ic_summary(values: Float[np.ndarray, " P"]) -> dict[str, float | int | str | None]:
+    """Mean, ICIR and both significance tests of monthly ICs; NaN become None."""
+    test = metrics.t_test(values)
+    lags = metrics.newey_west_lags(test.count)
+    kept = metrics.finite(values)
+    figures: dict[str, float] = {
+        "mean": metrics.mean(values),
+        "std": float(kept.std(ddof=1)) if len(kept) > 1 else float("nan"),
+        "icir": metrics.icir(values),
+        "t": test.statistic,
+        "p_value": test.p_value,
+        "newey_west_t": metrics.newey_west_t(values, lags=lags),
+        "latest": float(values[-1]),
+        "mean_12": metrics.mean(values[-TRAILING:]),
+        "share_positive": metrics.mean((kept > 0).astype(np.float64)),
+    }
+    rounded = {name: value if np.isfinite(value) else None for name, value in figures.items()}
+    return {
+        **rounded,
+        "stars": metrics.stars(test.p_value),
+        "months": test.count,
+        "newey_west_lags": lags,
+    }
+
+
+def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) -> pd.DataFrame:
+    """Spearman IC of the month-ends' factor with the return of each holding period.
+
+    Columns: horizon (trading days after entry), months, ic, std_error, newey_west_t. Long
+    horizons overlap from month to month, hence Newey-West with at least as many lags as months
+    overlap; `std_error` is ic / newey_west_t. Month-ends too late for a horizon are left out.
+    """
+    rows = []
+    for horizon in horizons:
+        values = _horizon_ic(market, rebalances, horizon)
+        count = len(metrics.finite(values))
+        lags = max(metrics.newey_west_lags(count), -(-horizon // 21) - 1)
+        t = metrics.newey_west_t(values, lags=lags)
+        average = metrics.mean(values)
+        rows.append((horizon, count, average, average / t if t else np.nan, t))
+    return pd.DataFrame(rows, columns=["horizon", "months", "ic", "std_error", "newey_west_t"])
+
+
+def _horizon_ic(market: Market, rebalances: Rebalances, horizon: int) -> np.ndarray:
+    """IC of each month-end that has a factor and `horizon` more days after entry."""
+    has_factor = np.isfinite(rebalances.factor).any(axis=1)
+    reachable = (rebalances.entry >= 0) & (rebalances.entry + horizon < len(market.dates))
+    chosen = np.flatnonzero(has_factor & reachable)
+    start = rebalances.entry[chosen]
+    earned = period_return(market, start, start + horizon)
+    return metrics.rank_ic(rebalances.factor[chosen], earned)

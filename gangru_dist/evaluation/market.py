@@ -1,0 +1,188 @@
+"""What the evaluation needs of the market, and how a factor table lies on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from gangru_dist.errors import EvaluationError
+from gangru_dist.panel.block import PanelBlock
+
+FACTOR_COLUMNS = ("date", "asset", "score", "factor", "quantile")
+"""Columns a factor table must have here; `window` and `model` are used where they are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Market:
+    """Prices and trading conditions of D consecutive trading days and N assets."""
+
+    dates: np.ndarray
+    """(D,) datetime64[D], ascending."""
+    assets: np.ndarray
+    """(N,) str, ascending."""
+    price: Float[np.ndarray, "D N"]
+    """Adjusted close, last one carried over days without a bar; NaN before the first bar."""
+    suspended: Bool[np.ndarray, "D N"]
+    """No bar that day: can be neither bought nor sold."""
+    limit_up: Bool[np.ndarray, "D N"]
+    """Closed at the upper price limit: cannot be bought."""
+    limit_down: Bool[np.ndarray, "D N"]
+    """Closed at the lower price limit: cannot be sold."""
+    market_cap: Float[np.ndarray, "D N"]
+    """Currency; NaN where unknown."""
+    industry: Int[np.ndarray, "D N"]
+    """Index into `industries`, -1 where unknown."""
+    industries: tuple[str, ...]
+    """Names, ascending."""
+
+
+def carry_forward(values: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
+    """Last finite value so far of each column; NaN before the first."""
+    days = np.arange(len(values))[:, None]
+    last = np.maximum.accumulate(np.where(np.isfinite(values), days, -1), axis=0)
+    carried = np.take_along_axis(values, np.maximum(last, 0), axis=0)
+    return np.where(last >= 0, carried, np.nan)
+
+
+def to_market(block: PanelBlock) -> Market:
+    """The block as the evaluation sees it; columns it was read without count as unknown."""
+    shape = block.traded.shape
+    return Market(
+        dates=block.dates,
+        assets=block.assets,
+        price=carry_forward(block.adj_close.astype(np.float64)),
+        suspended=~block.traded,
+        limit_up=_filled(block.limit_up, shape, False),
+        limit_down=_filled(block.limit_down, shape, False),
+        market_cap=_filled(block.market_cap, shape, np.nan),
+        industry=_filled(block.industry, shape, -1),
+        industries=block.industries,
+    )
+
+
+def _filled(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | float) -> np.ndarray:
+    """The values, or an array of `empty` where the block was read without them."""
+    return values if values.shape == shape else np.full(shape, empty, values.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebalances:
+    """The month-ends from the first factor day on, and the factor of those days.
+
+    M month-ends. Without a factor that day (a window failed, say) a row of `factor` is all NaN:
+    no IC, and the portfolio keeps what it holds.
+    """
+
+    day: Int[np.ndarray, " M"]
+    """Row of the last trading day of a month in the market's dates."""
+    entry: Int[np.ndarray, " M"]
+    """`day` + entry lag: when one trades, at the close; -1 if it lies after the market's end."""
+    exit: Int[np.ndarray, " M"]
+    """The next month-end's entry day; -1 if it lies after the market's end."""
+    factor: Float[np.ndarray, "M N"]
+    """NaN outside the universe, which is the factor table's rows of that day."""
+    score: Float[np.ndarray, "M N"]
+    """The raw prediction; NaN outside the universe."""
+    quantile: Int[np.ndarray, "M N"]
+    """1 = lowest factor; 0 outside the universe."""
+
+    @property
+    def complete(self) -> Int[np.ndarray, " P"]:
+        """Rows that have a factor and whose whole period lies in the market: P periods."""
+        has_factor = np.isfinite(self.factor).any(axis=1)
+        return np.flatnonzero(has_factor & (self.exit >= 0))
+
+
+def month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
+    """Rows of each month's last trading day.
+
+    The last month counts once no weekday of it is left: whether a day is a holiday is not known
+    before the next month's bars are there.
+    """
+    months = dates.astype("datetime64[M]")
+    ends = np.flatnonzero(months[1:] != months[:-1])
+    next_month = (months[-1] + 1).astype("datetime64[D]")
+    finished = np.busday_count(dates[-1] + np.timedelta64(1, "D"), next_month) == 0
+    return np.append(ends, len(dates) - 1) if finished else ends
+
+
+def to_rebalances(table: pd.DataFrame, market: Market, *, entry_lag: int) -> Rebalances:
+    """Lay the factor table on the market's month-ends.
+
+    Raises:
+        EvaluationError: The table is empty, lacks a column, has a pair twice, knows days or
+            assets the market does not, or leaves no whole period to judge.
+    """
+    rows, columns = _positions(table, market)
+    span = slice(int(rows.min()), None)
+    day = month_ends(market.dates[span]) + span.start
+    factor, score = np.full((2, len(day), len(market.assets)), np.nan)
+    quantile = np.zeros(factor.shape, dtype=np.int64)
+    slot = np.full(len(market.dates), -1)
+    slot[day] = np.arange(len(day))
+    keep = (slot[rows] >= 0) & np.isfinite(_numbers(table, "factor"))
+    place = slot[rows[keep]], columns[keep]
+    factor[place] = _numbers(table, "factor")[keep]
+    score[place] = _numbers(table, "score")[keep]
+    quantile[place] = np.nan_to_num(_numbers(table, "quantile")[keep]).astype(np.int64)
+    entry = np.where(day + entry_lag < len(market.dates), day + entry_lag, -1)
+    exit_ = np.append(entry[1:], -1)
+    result = Rebalances(
+        day=day, entry=entry, exit=exit_, factor=factor, score=score, quantile=quantile
+    )
+    _require_periods(result, market)
+    return result
+
+
+def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+    return table[column].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column in the market of each table row, checked."""
+    missing = [name for name in FACTOR_COLUMNS if name not in table.columns]
+    if missing or table.empty:
+        what = f"lacks the columns {missing}" if missing else "has no rows"
+        raise EvaluationError(f"the factor table {what}. Run jobs/score.py for this run first.")
+    dates = pd.to_datetime(table["date"]).to_numpy().astype("datetime64[D]")
+    assets = table["asset"].to_numpy(dtype=str)
+    rows = _found(dates, market.dates, "day")
+    columns = _found(assets, market.assets, "asset")
+    pairs = rows.astype(np.int64) * len(market.assets) + columns
+    ordered = np.sort(pairs)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        row, column = divmod(int(twice[0]), len(market.assets))
+        raise EvaluationError(
+            f"{len(twice)} repeated (date, asset) rows in the factor table, first "
+            f"{market.dates[row]} {market.assets[column]}. Score those days again."
+        )
+    return rows, columns
+
+
+def _found(values: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+    """Index of each value in the ascending `known`."""
+    index = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    strange = np.flatnonzero(known[index] != values)
+    if len(strange):
+        raise EvaluationError(
+            f"the factor table has {len(strange)} rows of a {what} that the panel does not know, "
+            f"first {values[strange[0]]}. Was the panel rebuilt since? Run jobs/score.py again."
+        )
+    return index
+
+
+def _require_periods(rebalances: Rebalances, market: Market) -> None:
+    """At least one whole period between two month-ends must be there."""
+    if len(rebalances.complete) > 0:
+        return
+    scored = np.isfinite(rebalances.factor).any(axis=1)
+    days = ", ".join(str(market.dates[row]) for row in rebalances.day[scored]) or "none"
+    raise EvaluationError(
+        f"month-ends with a factor: {days}. A report needs two rebalance days and the trading day "
+        f"on which the second is entered; the panel ends {market.dates[-1]}. Score more days with "
+        "jobs/score.py, or add later bars."
+    )

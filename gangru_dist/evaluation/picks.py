@@ -1,0 +1,100 @@
+"""The newest picks, and how the factor did inside each industry (SPEC 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from gangru_dist import metrics
+from gangru_dist.evaluation.ic import TRAILING, period_return
+from gangru_dist.evaluation.market import Market, Rebalances
+from gangru_dist.evaluation.portfolio import top_assets
+
+UNKNOWN = "unknown"
+"""Industry of assets whose industry is not known; left out of the industry tables."""
+
+
+def newest(rebalances: Rebalances) -> int:
+    """Row of the last rebalance that has a factor, entered already or not."""
+    return int(np.flatnonzero(np.isfinite(rebalances.factor).any(axis=1))[-1])
+
+
+def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
+    """The newest rebalance's universe, best factor first.
+
+    Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up`, `down` or
+    empty: its close that day), industry_rank.
+    """
+    row = newest(rebalances)
+    day = int(rebalances.day[row])
+    members = np.flatnonzero(np.isfinite(rebalances.factor[row]))
+    order = members[np.argsort(-rebalances.factor[row, members], kind="stable")]
+    names = np.array([*market.industries, UNKNOWN])
+    up, down = market.limit_up[day, order], market.limit_down[day, order]
+    table = pd.DataFrame(
+        {
+            "rank": np.arange(1, len(order) + 1),
+            "asset": market.assets[order],
+            "industry": names[market.industry[day, order]],
+            "factor": rebalances.factor[row, order],
+            "score": rebalances.score[row, order],
+            "quantile": rebalances.quantile[row, order],
+            "market_cap": market.market_cap[day, order],
+            "at_limit": np.where(up, "up", np.where(down, "down", "")),
+        }
+    )
+    table["industry_rank"] = table.groupby("industry").cumcount() + 1
+    return table
+
+
+def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+    """One row a known industry: IC and top excess, of the latest period and the mean of 12.
+
+    `excess` = equal-weighted return of the industry's own top (`top_fraction` of its members, at
+    least one) less that of all its members, over a whole period; no restrictions, no costs. `ic`
+    is Spearman's within the industry, NaN below three members. Members are the rebalance day's
+    universe of that industry that day. Columns: industry, assets (latest), ic_latest, ic_mean_12,
+    excess_latest, excess_mean_12.
+    """
+    done = rebalances.complete[-TRAILING:]
+    earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
+    groups = market.industry[rebalances.day[done]]
+    rows = []
+    for number, name in enumerate(market.industries):
+        inside = groups == number
+        factor = np.where(inside & np.isfinite(earned), rebalances.factor[done], np.nan)
+        if not np.isfinite(factor).any():
+            continue
+        ic = metrics.rank_ic(factor, earned)
+        excess = _top_excess(factor, earned, top_fraction)
+        rows.append(
+            {
+                "industry": name,
+                "assets": int(np.isfinite(factor[-1]).sum()),
+                "ic_latest": ic[-1],
+                "ic_mean_12": metrics.mean(ic),
+                "excess_latest": excess[-1],
+                "excess_mean_12": metrics.mean(excess),
+            }
+        )
+    columns = ["industry", "assets", "ic_latest", "ic_mean_12", "excess_latest", "excess_mean_12"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _top_excess(
+    factor: Float[np.ndarray, "P N"], earned: Float[np.ndarray, "P N"], fraction: float
+) -> Float[np.ndarray, " P"]:
+    """Mean return of the top less that of all, per period; NaN without members."""
+    result = np.full(len(factor), np.nan)
+    for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
+        members = np.isfinite(values)
+        if members.any():
+            top = top_assets(values, fraction)
+            result[period] = returns[top].mean() - returns[members].mean()
+    return result
+
+
+def universe_size(rebalances: Rebalances) -> Int[np.ndarray, " M"]:
+    """Assets with a factor at each month-end."""
+    return np.asarray(np.isfinite(rebalances.factor).sum(axis=1))

@@ -1,0 +1,220 @@
+"""The long portfolio and its benchmark, day by day (SPEC 7), and every trading rule in it.
+
+**Targets.** On a rebalance day: the `floor(top_fraction x universe)` assets of the highest factor,
+at least one; ties go to the alphabetically first asset.
+
+**Trades** happen at the close of the entry day, `label.entry_lag` days later:
+
+1. Held assets that are suspended or at the lower limit cannot be sold: they keep the weight they
+   have drifted to, target or not.
+2. Held targets at the upper limit cannot be bought and need not be sold: they keep theirs too.
+3. Targets not held that are suspended or at the upper limit are not bought.
+4. All other held assets that are no targets are sold.
+5. What 1 and 2 leave of the capital is spread equally over the other targets. If there is none,
+   it is cash, earning nothing, until the next rebalance.
+
+Between rebalances weights drift with prices. A suspended or delisted asset keeps its last price.
+A month-end without a factor trades nothing.
+
+**Costs** are a fraction of the traded value (purchases and sales), paid by all positions in
+proportion. A day's value is taken before that day's trades are paid, so the first is 1.
+
+**Turnover** is half the sum of absolute weight changes, cash included; the first purchase does
+not count.
+
+**Benchmark:** the equal-weighted universe under the same days, drifting alike, without trading
+restrictions and costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from gangru_dist import metrics
+from gangru_dist.evaluation.market import Market, Rebalances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portfolio:
+    """Value of one unit of capital over T days, and what was traded at K rebalances."""
+
+    days: Int[np.ndarray, " T"]
+    """Rows of the market's dates, consecutive; the first is the first entry day."""
+    value: Float[np.ndarray, " T"]
+    """Without costs; starts at 1."""
+    traded: Float[np.ndarray, " T"]
+    """Purchases plus sales that day, as a fraction of the value; 0 on days without trade."""
+    trades: pd.DataFrame
+    """One row a rebalance: row (of `Rebalances`), turnover, held, targets, not_bought, not_sold,
+    frozen_weight, cash."""
+    weights: Float[np.ndarray, "K N"]
+    """After the trade of each rebalance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Who can be traded at one close."""
+
+    suspended: Bool[np.ndarray, " N"]
+    limit_up: Bool[np.ndarray, " N"]
+    limit_down: Bool[np.ndarray, " N"]
+
+
+def top_assets(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndarray, " N"]:
+    """The `floor(fraction x universe)` assets of the highest factor, at least one."""
+    universe = np.flatnonzero(np.isfinite(factor))
+    count = max(1, int(len(universe) * fraction + 1e-9))  # 0.29 x 100 is 28.999… in floats
+    order = np.argsort(-factor[universe], kind="stable")
+    chosen = np.zeros(len(factor), dtype=bool)
+    chosen[universe[order[:count]]] = True
+    return chosen
+
+
+def rebalanced(
+    weights: Float[np.ndarray, " N"], targets: Bool[np.ndarray, " N"], conditions: Conditions
+) -> Float[np.ndarray, " N"]:
+    """Weights after the trade under the rules above; one less their sum is cash."""
+    frozen = frozen_positions(weights, targets, conditions)
+    buyable = targets & ~frozen & ~conditions.suspended & ~conditions.limit_up
+    after = np.where(frozen, weights, 0.0)
+    if buyable.any():
+        after[buyable] = max(0.0, 1.0 - after.sum()) / buyable.sum()
+    return after
+
+
+def frozen_positions(
+    weights: Float[np.ndarray, " N"], targets: Bool[np.ndarray, " N"], conditions: Conditions
+) -> Bool[np.ndarray, " N"]:
+    """Held assets that keep the weight they drifted to: rules 1 and 2."""
+    unsellable = conditions.suspended | conditions.limit_down
+    return np.asarray((weights > 0) & (unsellable | (targets & conditions.limit_up)))
+
+
+def long_portfolio(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
+    """Equal weight in the top of the universe, with the trading rules; costs come after."""
+    targets = {
+        row: top_assets(rebalances.factor[row], top_fraction) for row in _entered(rebalances)
+    }
+    return _simulate(market, rebalances, targets, restricted=True)
+
+
+def universe_portfolio(market: Market, rebalances: Rebalances) -> Portfolio:
+    """Equal weight in the whole universe, without restrictions."""
+    targets = {row: np.isfinite(rebalances.factor[row]) for row in _entered(rebalances)}
+    return _simulate(market, rebalances, targets, restricted=False)
+
+
+def after_costs(portfolio: Portfolio, cost_bps: float) -> Float[np.ndarray, " T"]:
+    """Daily value with one-way costs in basis points of the traded value.
+
+    The costs of a day's trades lower the values of all later days.
+    """
+    kept = np.cumprod(1.0 - portfolio.traded * cost_bps * 1e-4)
+    return np.asarray(portfolio.value * np.append(1.0, kept[:-1]))
+
+
+def _entered(rebalances: Rebalances) -> list[int]:
+    """Rows that have a factor and an entry day within the market."""
+    has_factor = np.isfinite(rebalances.factor).any(axis=1)
+    return [int(row) for row in np.flatnonzero(has_factor & (rebalances.entry >= 0))]
+
+
+def _last_day(market: Market, rebalances: Rebalances) -> int:
+    """Where the simulation ends: the last factor's exit, or the market's end before it."""
+    last = _entered(rebalances)[-1]
+    return int(rebalances.exit[last]) if rebalances.exit[last] >= 0 else len(market.dates) - 1
+
+
+def _simulate(
+    market: Market,
+    rebalances: Rebalances,
+    targets: dict[int, np.ndarray],
+    *,
+    restricted: bool,
+) -> Portfolio:
+    """Trade at each entry day, let weights drift in between."""
+    rows = list(targets)
+    first, end = int(rebalances.entry[rows[0]]), _last_day(market, rebalances)
+    stops = [int(rebalances.entry[row]) for row in rows[1:]] + [end]
+    value, traded = np.ones(end - first + 1), np.zeros(end - first + 1)
+    weights, history, trades = np.zeros(len(market.assets)), [], []
+    for row, stop in zip(rows, stops, strict=True):
+        day = int(rebalances.entry[row])
+        conditions = _conditions(market, day, restricted=restricted)
+        after = rebalanced(weights, targets[row], conditions)
+        trades.append(_trade(row, weights, after, targets[row], conditions))
+        traded[day - first] = np.abs(after - weights).sum()
+        growth, weights = _drift(market, after, day, stop)
+        value[day - first : stop - first + 1] = value[day - first] * growth
+        history.append(after)
+    table = pd.DataFrame(trades)
+    table.loc[0, "turnover"] = np.nan
+    return Portfolio(
+        days=np.arange(first, end + 1),
+        value=value,
+        traded=traded,
+        trades=table,
+        weights=np.array(history),
+    )
+
+
+def _conditions(market: Market, day: int, *, restricted: bool) -> Conditions:
+    """Conditions at the close of a day; without restrictions everyone can be traded."""
+    nobody = np.zeros(len(market.assets), dtype=bool)
+    if not restricted:
+        return Conditions(suspended=nobody, limit_up=nobody, limit_down=nobody)
+    return Conditions(
+        suspended=market.suspended[day],
+        limit_up=market.limit_up[day],
+        limit_down=market.limit_down[day],
+    )
+
+
+def _drift(market: Market, weights: np.ndarray, day: int, stop: int) -> tuple[np.ndarray, ...]:
+    """Value of one unit on each day from `day` to `stop`, and the weights it ends with."""
+    held = np.flatnonzero(weights)
+    cash = 1.0 - weights.sum()
+    grown = weights[held] * (market.price[day : stop + 1, held] / market.price[day, held])
+    growth = grown.sum(axis=1) + cash
+    drifted = np.zeros(len(weights))
+    drifted[held] = grown[-1] / growth[-1]
+    return growth, drifted
+
+
+def _trade(
+    row: int, before: np.ndarray, after: np.ndarray, targets: np.ndarray, conditions: Conditions
+) -> dict[str, int | float]:
+    """What happened at one rebalance."""
+    frozen = frozen_positions(before, targets, conditions)
+    unsold = frozen & ~targets
+    return {
+        "row": row,
+        "turnover": metrics.turnover(with_cash(before), with_cash(after)),
+        "held": int((after > 0).sum()),
+        "targets": int(targets.sum()),
+        "not_bought": int((targets & (before == 0) & (after == 0)).sum()),
+        "not_sold": int(unsold.sum()),
+        "frozen_weight": float(before[frozen].sum()),
+        "cash": float(max(0.0, 1.0 - after.sum())),
+    }
+
+
+def with_cash(weights: Float[np.ndarray, " N"]) -> np.ndarray:
+    """Weights with the cash appended, shape (N + 1,)."""
+    return np.append(weights, 1.0 - weights.sum())
+
+
+def value_figures(value: Float[np.ndarray, " T"]) -> dict[str, float | None]:
+    """SPEC 7's figures of a daily value; None where undefined."""
+    figures = {
+        "total_return": float(value[-1] / value[0] - 1),
+        "annualized_return": metrics.annualized_return(value),
+        "annualized_volatility": metrics.annualized_volatility(value),
+        "information_ratio": metrics.information_ratio(value),
+        "max_drawdown": metrics.max_drawdown(value),
+    }
+    return {name: figure if np.isfinite(figure) else None for name, figure in figures.items()}

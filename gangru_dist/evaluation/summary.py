@@ -1,0 +1,246 @@
+"""All of the evaluation in one call: factor table and panel block -> tables and metrics.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gangru_dist import metrics
+from gangru_dist.config import RunConfig
+from gangru_dist.evaluation import ic, picks, portfolio, published, quantiles
+from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
+from gangru_dist.evaluation.portfolio import Portfolio
+from gangru_dist.panel.block import PanelBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Every table of the report; `metrics` is what metrics.json holds."""
+
+    monthly: pd.DataFrame
+    """`ic.monthly_ic` with each period's portfolio and universe return."""
+    decay: pd.DataFrame
+    """`ic.ic_decay`."""
+    quantile_months: pd.DataFrame
+    """`quantiles.quantile_returns`."""
+    quantiles: pd.DataFrame
+    """`quantiles.quantile_summary`."""
+    daily: pd.DataFrame
+    """date, long, long_net, universe, excess, excess_net: daily values from 1."""
+    trades: pd.DataFrame
+    """One row a rebalance: rebalance, entry, turnover, held, targets, not_bought, …"""
+    yearly: pd.DataFrame
+    """One row a calendar year."""
+    industries: pd.DataFrame
+    """`picks.industry_table`."""
+    ranked: pd.DataFrame
+    """`picks.ranked_universe`."""
+    coverage: pd.DataFrame
+    """date, scored: assets with a factor on each day of the table."""
+    metrics: dict[str, Any]
+    """Plain JSON types, NaN as None."""
+
+
+def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluation:
+    """Judge a factor table by the market it was made from.
+
+    Args:
+        table: date, asset, score, factor, quantile; other columns are ignored.
+        block: Days from the table's first on, with market_cap, industry and limits.
+        cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` are used.
+
+    Raises:
+        EvaluationError: The table is empty, not of this panel, or spans less than one period.
+    """
+    market = to_market(block)
+    rebalances = to_rebalances(table, market, entry_lag=cfg.label.entry_lag)
+    long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.evaluation.top_fraction)
+    universe = portfolio.universe_portfolio(market, rebalances)
+    daily = _daily(market, long, universe, cfg.evaluation.cost_bps)
+    monthly = _with_returns(ic.monthly_ic(market, rebalances), daily)
+    months = quantiles.quantile_returns(market, rebalances, quantiles=cfg.factor.quantiles)
+    summary = quantiles.quantile_summary(months, quantiles=cfg.factor.quantiles)
+    trades = _trades(market, rebalances, long)
+    tables = {
+        "monthly": monthly,
+        "decay": ic.ic_decay(market, rebalances, cfg.evaluation.decay_horizons),
+        "quantile_months": months,
+        "quantiles": summary,
+        "daily": daily,
+        "trades": trades,
+        "yearly": _yearly(monthly, daily, trades),
+        "industries": picks.industry_table(
+            market, rebalances, top_fraction=cfg.evaluation.top_fraction
+        ),
+        "ranked": picks.ranked_universe(market, rebalances),
+        "coverage": _coverage(table),
+    }
+    return Evaluation(**tables, metrics=_metrics(tables, market, rebalances, cfg))
+
+
+def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:
+    """Daily values; excess = long over universe, so its growth is the geometric excess."""
+    net = portfolio.after_costs(long, cost_bps)
+    return pd.DataFrame(
+        {
+            "date": market.dates[long.days].astype("datetime64[s]"),
+            "long": long.value,
+            "long_net": net,
+            "universe": universe.value,
+            "excess": long.value / universe.value,
+            "excess_net": net / universe.value,
+        }
+    )
+
+
+def _with_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
+    """Add each period's return of long, long_net and universe, and the geometric excess."""
+    values = daily.set_index("date")
+    start, stop = values.loc[monthly["entry"]], values.loc[monthly["exit"]]
+    result = monthly.copy()
+    for name in ("long", "long_net", "universe", "excess"):
+        result[f"{name}_return"] = stop[name].to_numpy() / start[name].to_numpy() - 1
+    return result
+
+
+def _trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
+    """The portfolio's trades with their dates and the size of the universe."""
+    rows = long.trades["row"].to_numpy()
+    table = long.trades.drop(columns="row")
+    table.insert(0, "rebalance", market.dates[rebalances.day[rows]].astype("datetime64[s]"))
+    table.insert(1, "entry", market.dates[rebalances.entry[rows]].astype("datetime64[s]"))
+    table.insert(2, "universe", picks.universe_size(rebalances)[rows])
+    return table
+
+
+def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) -> pd.DataFrame:
+    """One row a calendar year of the daily values; the first and last may be parts of a year.
+
+    A year's return runs from the last value of the year before. ICs belong to the year in which
+    they are earned, turnover to that of the entry day.
+    """
+    ic_year = monthly["month"].str[:4].astype(int)
+    trade_year = trades["entry"].dt.year
+    rows = []
+    for year in sorted(daily["date"].dt.year.unique()):
+        inside = np.flatnonzero(daily["date"].dt.year == year)
+        span = daily.iloc[max(inside[0] - 1, 0) : inside[-1] + 1]
+        values = monthly.loc[ic_year == year, "ic"].to_numpy()
+        rows.append(
+            {
+                "year": int(year),
+                "days": len(inside),
+                "months": len(metrics.finite(values)),
+                "ic": metrics.mean(values),
+                "icir": metrics.icir(values),
+                **{f"{name}_return": _growth(span[name]) for name in _VALUES},
+                "long_volatility": metrics.annualized_volatility(span["long"].to_numpy()),
+                "long_drawdown": metrics.max_drawdown(span["long"].to_numpy()),
+                "turnover": metrics.mean(trades.loc[trade_year == year, "turnover"].to_numpy()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+_VALUES = ("long", "long_net", "universe", "excess", "excess_net")
+
+
+def _growth(values: pd.Series) -> float:
+    return float(values.iloc[-1] / values.iloc[0] - 1)
+
+
+def _coverage(table: pd.DataFrame) -> pd.DataFrame:
+    """Assets with a factor on each day of the table."""
+    scored = table.loc[table["factor"].notna()]
+    counts = scored.groupby(pd.to_datetime(scored["date"])).size()
+    return pd.DataFrame({"date": counts.index, "scored": counts.to_numpy()})
+
+
+def _metrics(
+    tables: dict[str, pd.DataFrame], market: Market, rebalances: Rebalances, cfg: RunConfig
+) -> dict[str, Any]:
+    """Every figure of SPEC 7, with the settings they depend on and the broker's beside."""
+    monthly, daily = tables["monthly"], tables["daily"]
+    return {
+        "period": _period(monthly, daily, market, rebalances),
+        "settings": _settings(cfg),
+        "ic": ic.ic_summary(monthly["ic"].to_numpy()),
+        "ic_raw_score": ic.ic_summary(monthly["ic_score"].to_numpy()),
+        "ic_pearson": ic.ic_summary(monthly["ic_pearson"].to_numpy()),
+        "long": portfolio.value_figures(daily["long"].to_numpy()),
+        "long_with_costs": portfolio.value_figures(daily["long_net"].to_numpy()),
+        "universe": portfolio.value_figures(daily["universe"].to_numpy()),
+        "excess": portfolio.value_figures(daily["excess"].to_numpy()),
+        "excess_with_costs": portfolio.value_figures(daily["excess_net"].to_numpy()),
+        "turnover": number(metrics.mean(tables["trades"]["turnover"].to_numpy())),
+        "quantiles": {
+            "monotonicity": number(quantiles.monotonicity(tables["quantiles"])),
+            "long_short_mean": number(
+                metrics.mean(tables["quantile_months"]["long_short"].to_numpy())
+            ),
+            "table": records(tables["quantiles"]),
+        },
+        "decay": records(tables["decay"]),
+        "yearly": records(tables["yearly"]),
+        "industries": records(tables["industries"]),
+        "notes": _notes(market, rebalances),
+        "published": {"source": published.SOURCE, **published.FIGURES},
+    }
+
+
+def _period(
+    monthly: pd.DataFrame, daily: pd.DataFrame, market: Market, rebalances: Rebalances
+) -> dict[str, Any]:
+    """What time the figures are of."""
+    last = picks.newest(rebalances)
+    return {
+        "first_month": monthly["month"].iloc[0],
+        "last_month": monthly["month"].iloc[-1],
+        "months": len(monthly),
+        "first_day": f"{daily['date'].iloc[0]:%Y-%m-%d}",
+        "last_day": f"{daily['date'].iloc[-1]:%Y-%m-%d}",
+        "newest_rebalance": str(market.dates[rebalances.day[last]]),
+        "newest_universe": int(picks.universe_size(rebalances)[last]),
+    }
+
+
+def _settings(cfg: RunConfig) -> dict[str, Any]:
+    """The settings that the figures depend on."""
+    return {
+        "entry_lag": cfg.label.entry_lag,
+        "top_fraction": cfg.evaluation.top_fraction,
+        "cost_bps": cfg.evaluation.cost_bps,
+        "quantiles": cfg.factor.quantiles,
+    }
+
+
+def _notes(market: Market, rebalances: Rebalances) -> list[str]:
+    """What a reader must know about gaps."""
+    has_factor = np.isfinite(rebalances.factor).any(axis=1)
+    inside = np.arange(len(has_factor)) < picks.newest(rebalances)
+    gaps = [str(market.dates[row]) for row in rebalances.day[inside & ~has_factor]]
+    notes = []
+    if gaps:
+        notes.append(
+            f"No factor on the month-ends {', '.join(gaps)}: no IC there, and the portfolio kept "
+            "what it held."
+        )
+    if not market.industries:
+        notes.append("The panel has no industries: industry tables are left out.")
+    if not market.limit_up.any() and not market.limit_down.any():
+        notes.append("The panel marks no price limits: every asset with a bar could be traded.")
+    return notes
+
+
+def number(value: float) -> float | None:
+    """The value for JSON: None if it is NaN or infinite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON: plain numbers and strings, NaN as None."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

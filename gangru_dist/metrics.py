@@ -1,0 +1,182 @@
+"""The figures of SPEC 7 as functions of arrays: numpy and scipy only.
+
+D dates, N assets, T daily values. Returns are fractions (0.01 = 1 %). A daily value is what one
+unit of capital has become; its first entry is the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+DAYS_PER_YEAR = 252
+"""Trading days of a year in every annualized figure [R]."""
+MIN_PAIRS = 3
+"""A correlation of fewer pairs is NaN: two points always correlate perfectly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TTest:
+    """Two-sided t-test of mean = 0."""
+
+    statistic: float
+    """mean / (standard deviation / sqrt(count)); NaN below two values."""
+    p_value: float
+    """Probability of a statistic at least as far from 0 if the mean were 0."""
+    count: int
+    """Values that took part."""
+
+
+def ic(score: Float[np.ndarray, "D N"], forward_return: Float[np.ndarray, "D N"]) -> np.ndarray:
+    """Pearson correlation over the assets of each date, shape (D,).
+
+    Pairs with a NaN take no part. NaN where fewer than `MIN_PAIRS` pairs are left or one side
+    is constant.
+    """
+    both = np.isfinite(score) & np.isfinite(forward_return)
+    return _correlation(score, forward_return, both)
+
+
+def rank_ic(
+    score: Float[np.ndarray, "D N"], forward_return: Float[np.ndarray, "D N"]
+) -> np.ndarray:
+    """Spearman correlation over the assets of each date, shape (D,): ties share their mean rank.
+
+    NaN as in `ic`. Ranks are taken among the pairs that are complete.
+    """
+    both = np.isfinite(score) & np.isfinite(forward_return)
+    return _correlation(_ranks(score, both), _ranks(forward_return, both), both)
+
+
+def _ranks(values: Float[np.ndarray, "D N"], take: Bool[np.ndarray, "D N"]) -> np.ndarray:
+    """Mean ranks from 1 among the taken values of each date; NaN elsewhere."""
+    ranks = np.full(values.shape, np.nan)
+    for row, chosen in enumerate(take):
+        if chosen.any():
+            ranks[row, chosen] = stats.rankdata(values[row, chosen])
+    return ranks
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, take: Bool[np.ndarray, "D N"]) -> np.ndarray:
+    """Pearson correlation of the taken pairs of each row, shape (D,)."""
+    count = take.sum(axis=1, keepdims=True)
+    a, b = (_deviations(side, take, count) for side in (a, b))
+    product = (a * b).sum(axis=1)
+    norm = np.sqrt((a * a).sum(axis=1)) * np.sqrt((b * b).sum(axis=1))
+    valid = (count[:, 0] >= MIN_PAIRS) & (norm > 0)
+    result = np.full(len(take), np.nan)
+    result[valid] = np.clip(product[valid] / norm[valid], -1.0, 1.0)
+    return result
+
+
+def _deviations(values: np.ndarray, take: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Taken values less their row's mean, 0 elsewhere; exactly 0 in a constant row."""
+    kept = np.where(take, values, 0.0).astype(np.float64)
+    mean = kept.sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    high = np.where(take, values, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    low = np.where(take, values, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    return np.where(take & (high > low), kept - mean, 0.0)
+
+
+def finite(values: Float[np.ndarray, " T"]) -> np.ndarray:
+    """The values that are neither NaN nor infinite, in order."""
+    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
+
+
+def mean(values: Float[np.ndarray, " T"]) -> float:
+    """Mean of the finite values; NaN if there are none."""
+    kept = finite(values)
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def icir(values: Float[np.ndarray, " T"]) -> float:
+    """Mean over standard deviation (n - 1) of the finite values, not annualized; NaN below two."""
+    kept = finite(values)
+    if len(kept) < 2 or np.ptp(kept) == 0:
+        return float("nan")
+    return float(kept.mean() / kept.std(ddof=1))
+
+
+def t_test(values: Float[np.ndarray, " T"]) -> TTest:
+    """t-test of mean = 0 over the finite values, which are taken as independent [R]."""
+    kept = finite(values)
+    ratio = icir(values)
+    if np.isnan(ratio):
+        return TTest(statistic=float("nan"), p_value=float("nan"), count=len(kept))
+    statistic = ratio * float(np.sqrt(len(kept)))
+    p_value = float(2 * stats.t.sf(abs(statistic), len(kept) - 1))
+    return TTest(statistic=statistic, p_value=p_value, count=len(kept))
+
+
+def stars(p_value: float) -> str:
+    """`*` below 10 %, `**` below 5 %, `***` below 1 %, else empty [R]."""
+    return "*" * sum(p_value < level for level in (0.10, 0.05, 0.01))
+
+
+def newey_west_t(values: Float[np.ndarray, " T"], *, lags: int) -> float:
+    """Mean over its Newey-West standard error (Bartlett weights, no small-sample factor).
+
+    `lags` = 0 is the t of independent values with variance over n. NaN below two values or
+    without variance.
+
+    Source:
+        Newey and West (1987), equation 5, for a regression on a constant.
+    """
+    kept = finite(values)
+    count = len(kept)
+    if count < 2 or np.ptp(kept) == 0:
+        return float("nan")
+    deviation = kept - kept.mean()
+    variance = float(deviation @ deviation) / count
+    for lag in range(1, min(lags, count - 1) + 1):
+        weight = 1 - lag / (lags + 1)
+        variance += 2 * weight * float(deviation[lag:] @ deviation[:-lag]) / count
+    return float(kept.mean() / np.sqrt(variance / count)) if variance > 0 else float("nan")
+
+
+def newey_west_lags(count: int) -> int:
+    """Rule of thumb of Newey and West (1994): floor(4 (n / 100)^(2/9))."""
+    return int(4 * (count / 100) ** (2 / 9))
+
+
+def turnover(before: Float[np.ndarray, " N"], after: Float[np.ndarray, " N"]) -> float:
+    """One-way turnover: half the sum of absolute weight changes. Both sum to one, cash included."""
+    return float(np.abs(after - before).sum() / 2)
+
+
+def daily_returns(value: Float[np.ndarray, " T"]) -> np.ndarray:
+    """Return of each day over the day before, shape (T - 1,)."""
+    return np.asarray(value[1:] / value[:-1] - 1)
+
+
+def annualized_return(value: Float[np.ndarray, " T"]) -> float:
+    """Geometric: (last / first)^(252 / (T - 1)) - 1; NaN below two values."""
+    if len(value) < 2:
+        return float("nan")
+    return float((value[-1] / value[0]) ** (DAYS_PER_YEAR / (len(value) - 1)) - 1)
+
+
+def annualized_volatility(value: Float[np.ndarray, " T"]) -> float:
+    """Standard deviation (n - 1) of the daily returns x sqrt(252); NaN below three values."""
+    if len(value) < 3:
+        return float("nan")
+    return float(daily_returns(value).std(ddof=1) * np.sqrt(DAYS_PER_YEAR))
+
+
+def information_ratio(value: Float[np.ndarray, " T"]) -> float:
+    """Annualized return over annualized volatility; NaN without volatility."""
+    volatility = annualized_volatility(value)
+    return annualized_return(value) / volatility if volatility > 0 else float("nan")
+
+
+def drawdown(value: Float[np.ndarray, " T"]) -> np.ndarray:
+    """Loss since the highest value so far, shape (T,): 0 at a high, -0.2 = 20 % below it."""
+    return np.asarray(value / np.maximum.accumulate(value) - 1)
+
+
+def max_drawdown(value: Float[np.ndarray, " T"]) -> float:
+    """Largest loss from a high, as a positive fraction; NaN of no values."""
+    return float(-drawdown(value).min()) if len(value) else float("nan")

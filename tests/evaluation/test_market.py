@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gangru_dist.errors import EvaluationError
+from gangru_dist.evaluation.market import carry_forward, month_ends, to_market, to_rebalances
+from tests.evaluation.worlds import random_block, random_table
+
+
+def _days(*days: str) -> np.ndarray:
+    return np.array(days, dtype="datetime64[D]")
+
+
+class TestReference:
+    def test_carry_forward_is_pandas_ffill(self):
+        values = random_block().adj_close
+        np.testing.assert_array_equal(carry_forward(values), pd.DataFrame(values).ffill())
+
+    def test_month_ends_are_pandas_last_of_each_month(self):
+        dates = random_block(days=300).dates
+        last = pd.Series(dates).groupby(dates.astype("datetime64[M]")).max().to_numpy()
+        ours = dates[month_ends(dates)]
+        np.testing.assert_array_equal(ours, last[: len(ours)].astype("datetime64[D]"))
+
+
+class TestProperties:
+    def test_a_month_with_weekdays_left_is_not_over(self):
+        assert list(month_ends(_days("2020-11-27", "2020-11-30", "2020-12-30"))) == [1]
+
+    def test_a_month_without_weekdays_left_is_over(self):
+        assert list(month_ends(_days("2020-11-27", "2020-12-31"))) == [0, 1]
+        assert list(month_ends(_days("2020-05-28", "2020-05-29"))) == [1]  # then a weekend
+
+    @given(cut=st.integers(1, 149), seed=st.integers(0, 99))
+    def test_carried_prices_ignore_the_future(self, cut, seed):
+        block = random_block(seed=seed)
+        base = carry_forward(block.adj_close)
+        block.adj_close[cut:] = random_block(seed=seed + 1).adj_close[cut:]
+        np.testing.assert_array_equal(carry_forward(block.adj_close)[:cut], base[:cut])
+
+    def test_the_check_has_teeth(self):
+        block = random_block()
+        base = carry_forward(block.adj_close[::-1])[::-1]
+        block.adj_close[50:] *= 2
+        leaked = carry_forward(block.adj_close[::-1])[::-1]
+        assert not np.array_equal(leaked[:50], base[:50], equal_nan=True)
+
+    def test_entry_and_exit_follow_the_lag(self):
+        block = random_block()
+        market = to_market(block)
+        table = random_table(block)
+        for lag in (0, 1, 5):
+            found = to_rebalances(table, market, entry_lag=lag)
+            np.testing.assert_array_equal(found.entry[:-1], found.day[:-1] + lag)
+            np.testing.assert_array_equal(found.exit[:-1], found.entry[1:])
+            assert found.exit[-1] == -1
+
+    def test_rows_land_on_their_date_and_asset(self):
+        block = random_block()
+        table = random_table(block)
+        found = to_rebalances(table, to_market(block), entry_lag=1)
+        wide = table.pivot_table(index="date", columns="asset", values="factor")
+        wide = wide.reindex(columns=block.assets)
+        expected = wide.loc[block.dates[found.day].astype("datetime64[s]")].to_numpy()
+        np.testing.assert_array_equal(found.factor, expected)
+
+    def test_block_without_trading_columns_is_tradable(self):
+        block = random_block()
+        empty = np.empty((len(block.dates), 0))
+        bare = dataclasses.replace(
+            block,
+            limit_up=empty.astype(bool),
+            limit_down=empty.astype(bool),
+            industry=empty.astype(np.int16),
+            market_cap=empty,
+            industries=(),
+        )
+        market = to_market(bare)
+        assert not market.limit_up.any()
+        assert (market.industry == -1).all()
+
+
+class TestValidation:
+    def setup_method(self):
+        self.block = random_block()
+        self.market = to_market(self.block)
+        self.table = random_table(self.block)
+
+    def test_empty(self):
+        with pytest.raises(EvaluationError, match="no rows"):
+            to_rebalances(self.table.iloc[:0], self.market, entry_lag=1)
+
+    def test_missing_column(self):
+        with pytest.raises(EvaluationError, match=r"lacks the columns \['quantile'\]"):
+            to_rebalances(self.table.drop(columns="quantile"), self.market, entry_lag=1)
+
+    def test_unknown_day(self):
+        table = self.table.assign(date=pd.Timestamp("2019-01-05"))
+        with pytest.raises(EvaluationError, match="2019-01-05"):
+            to_rebalances(table, self.market, entry_lag=1)
+
+    def test_unknown_asset(self):
+        table = self.table.assign(asset="999999.SZ")
+        with pytest.raises(EvaluationError, match=r"999999\.SZ"):
+            to_rebalances(table, self.market, entry_lag=1)
+
+    def test_repeated_pair(self):
+        table = pd.concat([self.table, self.table.iloc[:1]])
+        with pytest.raises(EvaluationError, match=r"1 repeated \(date, asset\) rows"):
+            to_rebalances(table, self.market, entry_lag=1)
+
+    @pytest.mark.parametrize("until", ["2019-01-20", "2019-01-31"])
+    def test_too_few_rebalance_days(self, until):
+        table = self.table[self.table["date"] <= until]
+        days = np.flatnonzero(self.block.dates <= np.datetime64("2019-02-20"))
+        fields = {
+            name: values[days] if isinstance(values, np.ndarray) and name != "assets" else values
+            for name, values in vars(self.market).items()
+        }
+        short = type(self.market)(**fields)
+        with pytest.raises(EvaluationError, match="needs two rebalance days"):
+            to_rebalances(table, short, entry_lag=1)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.evaluation import portfolio
+from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
+from gangru_dist.evaluation.portfolio import Conditions, rebalanced, top_assets
+from gangru_dist.panel.block import PanelBlock
+from tests.evaluation.simulator import Simulator
+from tests.evaluation.worlds import random_block, random_table
+
+
+def _world(seed: int, entry_lag: int) -> tuple[PanelBlock, pd.DataFrame, Market, Rebalances]:
+    block = random_block(seed=seed)
+    table = random_table(block, seed=seed + 100)
+    market = to_market(block)
+    return block, table, market, to_rebalances(table, market, entry_lag=entry_lag)
+
+
+def _conditions(
+    assets: int,
+    *,
+    suspended: tuple[int, ...] = (),
+    up: tuple[int, ...] = (),
+    down: tuple[int, ...] = (),
+) -> Conditions:
+    def mask(indices: tuple[int, ...]) -> np.ndarray:
+        return np.isin(np.arange(assets), indices)
+
+    return Conditions(suspended=mask(suspended), limit_up=mask(up), limit_down=mask(down))
+
+
+class TestReference:
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("entry_lag", [0, 1, 3])
+    @pytest.mark.parametrize("cost_bps", [0.0, 25.0])
+    def test_long_equals_the_slow_simulator(self, seed, entry_lag, cost_bps):
+        block, table, market, rebalances = _world(seed, entry_lag)
+        ours = portfolio.long_portfolio(market, rebalances, top_fraction=0.2)
+        oracle = Simulator(
+            block, table, entry_lag=entry_lag, top_fraction=0.2, cost_bps=cost_bps
+        ).run()
+        assert ours.days[0] == oracle["first"]
+        value = portfolio.after_costs(ours, cost_bps)
+        np.testing.assert_allclose(value, oracle["value"], rtol=1e-12)
+        np.testing.assert_allclose(ours.trades["turnover"][1:], oracle["turnover"][1:], atol=1e-12)
+
+    @pytest.mark.parametrize("entry_lag", [0, 1])
+    def test_universe_equals_the_slow_simulator(self, entry_lag):
+        block, table, market, rebalances = _world(7, entry_lag)
+        ours = portfolio.universe_portfolio(market, rebalances)
+        oracle = Simulator(
+            block, table, entry_lag=entry_lag, top_fraction=1, cost_bps=0, restricted=False
+        ).run()
+        np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+
+    def test_gap_in_the_factor_equals_the_slow_simulator(self):
+        block, table, market, _ = _world(8, 1)
+        table = table[table["date"].dt.month != 3]
+        ours = portfolio.long_portfolio(
+            market, to_rebalances(table, market, entry_lag=1), top_fraction=0.2
+        )
+        oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
+        np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+
+    def test_factor_that_ends_early_equals_the_slow_simulator(self):
+        block, table, market, _ = _world(9, 1)
+        table = table[table["date"] < "2019-05-01"]
+        ours = portfolio.long_portfolio(
+            market, to_rebalances(table, market, entry_lag=1), top_fraction=0.2
+        )
+        oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
+        assert len(ours.value) == len(oracle["value"])
+        np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+
+
+class TestProperties:
+    """The trading rules, one by one."""
+
+    before = np.array([0.3, 0.3, 0.4, 0.0, 0.0])
+    targets = np.array([True, False, False, True, True])
+
+    def test_free_market_is_equal_weight(self):
+        after = rebalanced(self.before, self.targets, _conditions(5))
+        np.testing.assert_allclose(after, [1 / 3, 0, 0, 1 / 3, 1 / 3])
+
+    @pytest.mark.parametrize("how", ["suspended", "down"])
+    def test_what_cannot_be_sold_keeps_its_weight(self, how):
+        after = rebalanced(self.before, self.targets, _conditions(5, **{how: (2,)}))
+        np.testing.assert_allclose(after, [0.2, 0, 0.4, 0.2, 0.2])
+
+    @pytest.mark.parametrize("how", ["suspended", "up"])
+    def test_what_cannot_be_bought_leaves_its_share_to_the_others(self, how):
+        after = rebalanced(self.before, self.targets, _conditions(5, **{how: (3,)}))
+        np.testing.assert_allclose(after, [0.5, 0, 0, 0, 0.5])
+
+    def test_limit_up_can_be_sold_and_limit_down_bought(self):
+        after = rebalanced(self.before, self.targets, _conditions(5, up=(1,), down=(3,)))
+        np.testing.assert_allclose(after, [1 / 3, 0, 0, 1 / 3, 1 / 3])
+
+    def test_held_target_at_the_upper_limit_keeps_its_weight(self):
+        after = rebalanced(self.before, self.targets, _conditions(5, up=(0,)))
+        np.testing.assert_allclose(after, [0.3, 0, 0, 0.35, 0.35])
+
+    def test_nothing_to_buy_is_cash(self):
+        after = rebalanced(self.before, self.targets, _conditions(5, up=(3, 4), suspended=(0,)))
+        np.testing.assert_allclose(after, [0.3, 0, 0, 0, 0])
+        again = rebalanced(after, self.targets, _conditions(5))
+        np.testing.assert_allclose(again.sum(), 1)
+
+    @pytest.mark.parametrize(("members", "count"), [(9, 1), (10, 1), (19, 1), (100, 29), (1, 1)])
+    def test_top_is_floored_and_never_empty(self, members, count):
+        factor = np.append(np.arange(float(members)), np.nan)
+        chosen = top_assets(factor, 0.29 if members == 100 else 0.1)
+        assert chosen.sum() == count
+        assert chosen[members - count : members].all()
+
+    def test_ties_go_to_the_first_asset(self):
+        chosen = top_assets(np.array([1.0, 2.0, 2.0, 2.0, np.nan]), 0.25)
+        np.testing.assert_array_equal(chosen, [False, True, False, False, False])
+
+    def test_first_day_is_one_and_costs_only_lower_the_value(self):
+        _, _, market, rebalances = _world(3, 1)
+        ours = portfolio.long_portfolio(market, rebalances, top_fraction=0.1)
+        net = portfolio.after_costs(ours, 20.0)
+        assert ours.value[0] == net[0] == 1
+        assert net[1] == pytest.approx(ours.value[1] * (1 - 20e-4))
+        assert (np.diff(net / ours.value) <= 1e-15).all()
+
+    def test_prices_after_the_end_do_not_matter(self):
+        block, table, market, _ = _world(4, 1)
+        table = table[table["date"] < "2019-05-01"]
+        rebalances = to_rebalances(table, market, entry_lag=1)
+        base = portfolio.long_portfolio(market, rebalances, top_fraction=0.1)
+        block.adj_close[base.days[-1] + 1 :] *= 3
+        again = portfolio.long_portfolio(to_market(block), rebalances, top_fraction=0.1)
+        np.testing.assert_array_equal(base.value, again.value)
