@@ -46,14 +46,14 @@ def cs_zscore(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
     size = np.where(np.isnan(x), 0.0, np.abs(x)).max(axis=1, keepdims=True, initial=0.0)
     flat = std <= _FLAT * size
     scaled = deviation / np.where(flat, 1.0, std)
-    return np.where(flat & ~np.isnan(x), 0.0, scaled)
+    return np.asarray(np.where(flat & ~np.isnan(x), 0.0, scaled))
 
 
 def cs_rank(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
     """Rank within the day as a fraction in (0, 1): (rank - 0.5) / count, ties share theirs."""
     ranks = np.asarray(rankdata(x, axis=1, nan_policy="omit"), dtype=np.float64)
     count = (~np.isnan(x)).sum(axis=1, keepdims=True)
-    return (ranks - 0.5) / np.maximum(count, 1)
+    return np.asarray((ranks - 0.5) / np.maximum(count, 1))
 
 
 def cs_quantile(x: Float[np.ndarray, "D N"], q: int) -> Int[np.ndarray, "D N"]:
@@ -68,7 +68,7 @@ def cs_quantile(x: Float[np.ndarray, "D N"], q: int) -> Int[np.ndarray, "D N"]:
     below = np.where(known, ranks - 1, 0).astype(np.int64)  # values strictly smaller
     gaps = np.maximum(known.sum(axis=1, keepdims=True) - 1, 1)
     quantile = np.maximum(-(-below * q // gaps), 1)  # ceil, in integers: exact at the edges
-    return np.where(known, quantile, 0).astype(np.int16)
+    return np.asarray(np.where(known, quantile, 0), dtype=np.int16)
 
 
 def _demean(
@@ -76,13 +76,13 @@ def _demean(
 ) -> Float[np.ndarray, "D N"]:
     """Deviation from the mean of the day's group (None: of the day)."""
     if groups is None:
-        return x - _day_mean(x)
+        return np.asarray(x - _day_mean(x))
     known = ~np.isnan(x)
     width = int(groups.max(initial=-1)) + 2  # code -1 is a group of its own
     cell = (groups.astype(np.int64) + 1) + width * np.arange(len(x))[:, None]
     size = np.bincount(cell[known], minlength=width * len(x))
     total = np.bincount(cell[known], weights=x[known], minlength=width * len(x))
-    return x - (total / np.maximum(size, 1))[cell]
+    return np.asarray(x - (total / np.maximum(size, 1))[cell])
 
 
 def cs_neutralize(
@@ -120,4 +120,4 @@ def cs_neutralize(
     size = (np.nan_to_num(seen, nan=0.0) ** 2).sum(axis=1, keepdims=True)
     flat = square <= _FLAT * size
     slope = np.where(flat, 0.0, product / np.where(flat, 1.0, square))
-    return residual - slope * regressor
+    return np.asarray(residual - slope * regressor)

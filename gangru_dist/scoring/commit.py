@@ -1,0 +1,238 @@
+"""Writing the factor table: scorers write files, the driver makes them appear at once.
+
+A commit is a compare-and-swap on the table's version (no rebasing): of two jobs the loser
+reads again what the winner wrote, plans anew and tries again, so days are neither lost nor
+doubled. Each commit carries its own application transaction, so one whose answer was lost is
+recognized and not repeated. What a killed job leaves behind are files that no version lists;
+`vacuum` removes them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from gangru_dist.errors import FactorError
+from gangru_dist.scoring.table import (
+    FILE_SCHEMA,
+    PARTITION,
+    DayCoverage,
+    data_files,
+    days_of_file,
+    delta_address,
+    open_table,
+    with_coverage,
+)
+from gangru_dist.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+_LONGEST_PAUSE_S = 2.0
+_CHECKPOINT_EVERY = "10"
+"""Commits between checkpoints of the log; without them each load reads every commit."""
+RETENTION_HOURS = 7 * 24
+"""A version stays readable and an unlisted file is spared for so long: no job takes longer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFile:
+    """A written file that no version of the table lists yet."""
+
+    month: str
+    """Its partition."""
+    path: str
+    """Below the table."""
+    size: int
+    """Bytes."""
+    rows: int
+    """Number of rows."""
+    days: tuple[DayCoverage, ...]
+    """Days it covers, ascending; a day of an empty universe has no rows."""
+
+
+def write_file(
+    factor: Storage, month: str, rows: pa.Table, days: Iterable[DayCoverage]
+) -> DataFile:
+    """Write rows of one month under a new name; nobody sees them before a commit.
+
+    Args:
+        factor: Of `factor_storage`.
+        month: "2019-07".
+        rows: Columns of `FILE_SCHEMA`, sorted by (date, asset).
+        days: Every day that the rows answer for.
+    """
+    covered = tuple(sorted(days, key=lambda day: day.date))
+    sink = pa.BufferOutputStream()
+    pq.write_table(with_coverage(rows, list(covered)), sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    path = f"{PARTITION}={month}/{uuid.uuid4().hex}.parquet"
+    factor.write_bytes(path, data)
+    return DataFile(month=month, path=path, size=len(data), rows=rows.num_rows, days=covered)
+
+
+def _read_file(factor: Storage, path: str) -> pa.Table:
+    with factor.filesystem.open_input_file(factor.full(path)) as handle:
+        return pq.ParquetFile(handle).read().replace_schema_metadata(None).cast(FILE_SCHEMA)
+
+
+def _merge_month(factor: Storage, old: Sequence[str], new: Sequence[DataFile]) -> DataFile:
+    """One file of a month: the new days, and the old ones that are not among them."""
+    replaced = {day.date for file in new for day in file.days}
+    kept = [day for path in old for day in days_of_file(factor, path) if day.date not in replaced]
+    if not kept and len(new) == 1:
+        return new[0]
+    dates = pa.array([day.date for day in kept], pa.string()).cast(pa.date32())
+    tables = [_read_file(factor, file.path) for file in new]
+    tables += [
+        table.filter(pc.is_in(table["date"], dates))
+        for table in (_read_file(factor, path) for path in (old if kept else ()))
+    ]
+    rows = pa.concat_tables(tables).sort_by([("date", "ascending"), ("asset", "ascending")])
+    days = [*kept, *(day for file in new for day in file.days)]
+    return write_file(factor, new[0].month, rows, days)
+
+
+def _add_action(file: DataFile) -> AddAction:
+    dates = [day.date for day in file.days]
+    stats = {
+        "numRecords": file.rows,
+        "minValues": {"date": dates[0]},
+        "maxValues": {"date": dates[-1]},
+        "nullCount": {"date": 0, "asset": 0, "score": 0},
+    }
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values={PARTITION: file.month},
+        modification_time=int(time.time() * 1000),
+        data_change=True,
+        stats=json.dumps(stats),
+    )
+
+
+def _create(factor: Storage) -> DeltaTable:
+    uri, options = delta_address(factor)
+    schema = Schema.from_arrow(FILE_SCHEMA.append(pa.field(PARTITION, pa.string())))
+    configuration = {
+        "delta.checkpointInterval": _CHECKPOINT_EVERY,
+        "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS} hours",
+    }
+    return DeltaTable.create(
+        uri,
+        schema,
+        mode="error",
+        partition_by=[PARTITION],
+        configuration=configuration,
+        storage_options=options,
+    )
+
+
+def _open_or_create(factor: Storage) -> DeltaTable:
+    uri, options = delta_address(factor)
+    try:
+        return DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        if factor.is_local:
+            factor.filesystem.create_dir(factor.path)
+        return _create(factor)  # two jobs at once: the loser's error leads to another attempt
+
+
+def _try_commit(
+    factor: Storage, table: DeltaTable, months: dict[str, list[DataFile]], transaction: str
+) -> list[DataFile]:
+    existing = data_files(table)
+    merged = [_merge_month(factor, existing.get(m, []), files) for m, files in months.items()]
+    table.create_write_transaction(
+        [_add_action(file) for file in merged],
+        mode="overwrite",
+        schema=table.schema(),
+        partition_by=[PARTITION],
+        partition_filters=[(PARTITION, "in", list(months))],
+        commit_properties=CommitProperties(
+            max_commit_retries=0,  # compare-and-swap: any other commit in between makes it fail
+            app_transactions=[Transaction(transaction, 1)],
+        ),
+    )
+    return merged
+
+
+def _group(files: Sequence[DataFile]) -> dict[str, list[DataFile]]:
+    months: dict[str, list[DataFile]] = {}
+    seen: dict[str, str] = {}
+    for file in files:
+        months.setdefault(file.month, []).append(file)
+        for day in file.days:
+            if day.date in seen or not day.date.startswith(file.month):
+                raise FactorError(
+                    f"{day.date} is in {file.path} and in {seen.get(day.date, 'another month')}: "
+                    "a day must have one file."
+                )
+            seen[day.date] = file.path
+    return months
+
+
+def commit(factor: Storage, files: Sequence[DataFile]) -> int:
+    """Make the files' days appear in one version; days that were there are replaced.
+
+    Returns:
+        The table's newest version after it.
+
+    Raises:
+        FactorError: The store refused every attempt, or a day is in two of the files. The
+            table is then as it was.
+    """
+    months = _group(files)
+    transaction = f"gangru_dist-{uuid.uuid4().hex}"
+    failure: Exception | None = None
+    for attempt in range(_ATTEMPTS + 1):
+        try:
+            table = _open_or_create(factor)
+            if not months or table.transaction_version(transaction) is not None:
+                return int(table.version())
+            if attempt == _ATTEMPTS:
+                break
+            merged = _try_commit(factor, table, months, transaction)
+            _drop(factor, {file.path for file in files} - {file.path for file in merged})
+        except (DeltaError, OSError) as error:
+            failure = error
+            logger.info("commit_retry attempt=%d reason=%s", attempt + 1, error)
+            time.sleep(random.uniform(0.1, 1) * min(_LONGEST_PAUSE_S, 0.05 * 2**attempt))
+    raise FactorError(
+        f"the factor table at {factor.uri} could not be written in {_ATTEMPTS} attempts; it is as "
+        f"it was. The last answer: {failure}. Check the store, then run the job again."
+    ) from failure
+
+
+def _drop(factor: Storage, paths: Iterable[str]) -> None:
+    """Remove files that went into a merged one and that no version lists."""
+    for path in paths:
+        factor.delete(path)
+
+
+def vacuum(factor: Storage, *, retention_hours: int = RETENTION_HOURS) -> list[str]:
+    """Delete files that no version of the last `retention_hours` lists; what was deleted.
+
+    Those of killed jobs too. Less than `RETENTION_HOURS` could hit a job that is running.
+    """
+    table = open_table(factor)
+    return list(
+        table.vacuum(
+            retention_hours=retention_hours,
+            enforce_retention_duration=retention_hours >= RETENTION_HOURS,
+            dry_run=False,
+            full=True,
+        )
+    )

@@ -1,0 +1,277 @@
+"""The factor table: a Delta table below `runs/<run>/factor`, one parquet file a month.
+
+Rows are sorted by (date, asset). Every file names in its footer the days it covers, with or
+without rows, what scored them and how many assets took part: so the coverage appears and
+disappears with the rows themselves, and no second file can disagree with the table.
+`commit.py` writes; any Delta reader reads.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from gangru_dist.errors import FactorError, StorageError
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.storage import Storage
+
+COLUMNS = ("date", "asset", "score", "factor", "quantile", "window", "model")
+"""What a reader gets (SPEC 6)."""
+
+FILE_SCHEMA = pa.schema(
+    [
+        pa.field("date", pa.date32(), nullable=False),
+        pa.field("asset", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("factor", pa.float64()),  # null on a day with too few assets
+        pa.field("quantile", pa.int16(), nullable=False),  # 0 on such a day
+        pa.field("window", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+    ]
+)
+"""Columns of a data file; the month stands in its path, as Delta does it."""
+
+PARTITION = "month"
+"""Partition column, "2019-07"."""
+
+_FOOTER = b"gangru_dist.coverage"
+_READERS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayCoverage:
+    """What the table holds of one day."""
+
+    date: str
+    """ISO."""
+    window: str
+    """Refit day of the model."""
+    model: str
+    """Hash of the weights that made the scores."""
+    basis: str
+    """Hash of the settings and of the panel up to the month before; "" = unknown: stale."""
+    month_end: str = ""
+    """Last day of its month that the panel had when it was scored, ISO."""
+    month_rows: str = ""
+    """Hash of the panel's rows of the month, as they were then."""
+    traded: int = 0
+    """Assets with a bar that day."""
+    universe: int = 0
+    """Members of the universe: all of them are scored."""
+    ranked: int = 0
+    """Assets with a factor: `universe`, or 0 if they are fewer than `factor.min_assets`."""
+    missing_industry: int = 0
+    """Scored assets without an industry."""
+    missing_market_cap: int = 0
+    """Scored assets without a market cap."""
+    neutralized: str = ""
+    """What was removed: `industry+size`, `industry`, `size`, or nothing."""
+
+
+def factor_storage(root: Storage, run: str) -> Storage:
+    """Where the factor table of a run lies."""
+    return root.child("runs", run, "factor")
+
+
+def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
+    """URI and options by which delta-rs finds the table; credentials come from the environment.
+
+    Raises:
+        StorageError: A filesystem that delta-rs does not know.
+    """
+    scheme = urlsplit(factor.uri).scheme if "://" in factor.uri else "file"
+    if scheme == "file":
+        return factor.path, {}
+    if scheme not in ("s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs"):
+        raise StorageError(
+            f"the factor table cannot be kept at {factor.uri!r}: Delta knows local folders, s3://, "
+            "gs://, abfs:// and hdfs://."
+        )
+    if scheme != "s3":
+        return factor.uri.split("?")[0], {}
+    query = dict(parse_qsl(urlsplit(factor.uri).query))
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if "endpoint_override" in query:
+        endpoint = f"{query.get('scheme', 'https')}://{query['endpoint_override']}"
+    options = {"AWS_REGION": query["region"]} if "region" in query else {}
+    if endpoint:
+        options["AWS_ENDPOINT_URL"] = endpoint
+        options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
+    return f"s3://{factor.path}", options
+
+
+def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> DeltaTable:
+    """The newest version, or the one of a version number or a time (without zone: UTC).
+
+    Raises:
+        FactorError: There is no table, or none that old.
+    """
+    uri, options = delta_address(factor)
+    try:
+        table = DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        raise FactorError(
+            f"no factor table at {factor.uri}. Score first: python jobs/score.py --storage URI "
+            "--run NAME"
+        ) from None
+    if as_of is None:
+        return table
+    newest, created = table.version(), table.metadata().created_time
+    try:
+        table.load_as_version(as_of)
+        if isinstance(as_of, dt.datetime) and created > _epoch_ms(as_of):
+            raise DeltaError("the table was made later")  # delta-rs would give the empty one
+    except DeltaError as error:
+        raise FactorError(
+            f"the factor table at {factor.uri} has no version as of {as_of!r} ({error}); the "
+            f"newest is {newest}."
+        ) from error
+    return table
+
+
+def _epoch_ms(time: dt.datetime) -> float:
+    aware = time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    return aware.timestamp() * 1000
+
+
+def data_files(table: DeltaTable) -> dict[str, list[str]]:
+    """Month -> paths of its files below the table; one, unless others wrote there too."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    months: dict[str, list[str]] = {}
+    for row in actions.select(["path", f"partition.{PARTITION}"]).to_pylist():
+        months.setdefault(row[f"partition.{PARTITION}"], []).append(row["path"])
+    return months
+
+
+def with_coverage(rows: pa.Table, days: list[DayCoverage]) -> pa.Table:
+    """Rows in the file's schema, which names the days that they cover."""
+    footer = json.dumps([asdict(day) for day in days]).encode()
+    return rows.cast(FILE_SCHEMA).replace_schema_metadata({_FOOTER: footer})
+
+
+def _days_without_footer(file: pq.ParquetFile) -> list[DayCoverage]:
+    """For files that another tool wrote (a compaction): the days of its rows, all stale."""
+    rows = file.read(columns=["date", "window", "model"]).group_by(["date", "window", "model"])
+    return [
+        DayCoverage(
+            date=str(row["date"]), window=str(row["window"]), model=str(row["model"]), basis=""
+        )
+        for row in rows.aggregate([]).to_pylist()
+    ]
+
+
+def days_of_file(factor: Storage, path: str) -> list[DayCoverage]:
+    """Days covered by one data file; reads its footer alone."""
+    with factor.filesystem.open_input_file(factor.full(path)) as handle:
+        file = pq.ParquetFile(handle)
+        footer = (file.schema_arrow.metadata or {}).get(_FOOTER)
+        if footer is None:
+            return _days_without_footer(file)
+        return [DayCoverage(**day) for day in json.loads(footer)]
+
+
+def covered_days(factor: Storage) -> dict[dt.date, DayCoverage]:
+    """Days in the newest version, ascending; empty if there is no table yet."""
+    uri, options = delta_address(factor)
+    if not DeltaTable.is_deltatable(uri, storage_options=options):
+        return {}
+    paths = [path for paths in data_files(open_table(factor)).values() for path in paths]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = [day for days in pool.map(lambda p: days_of_file(factor, p), paths) for day in days]
+    return {dt.date.fromisoformat(day.date): day for day in sorted(found, key=lambda d: d.date)}
+
+
+def _between(start: dt.date | None, end: dt.date | None) -> Any:
+    """Filter on dates and, so that other months' files are not opened, on the partition."""
+    conditions = []
+    if start is not None:
+        conditions.append(pc.field("date") >= pa.scalar(start, pa.date32()))
+        conditions.append(pc.field(PARTITION) >= f"{start:%Y-%m}")
+    if end is not None:
+        conditions.append(pc.field("date") <= pa.scalar(end, pa.date32()))
+        conditions.append(pc.field(PARTITION) <= f"{end:%Y-%m}")
+    combined = None
+    for condition in conditions:
+        combined = condition if combined is None else combined & condition
+    return combined
+
+
+def read_factor(
+    storage: str,
+    run: str,
+    start: dt.date | None = None,
+    end: dt.date | None = None,
+    *,
+    as_of: int | dt.datetime | None = None,
+) -> pd.DataFrame:
+    """The factor of a run, one row per (date, asset), sorted by both.
+
+    Args:
+        storage: Root URI of the runs, as `--storage`.
+        run: Name of the run, as `--run`.
+        start: First day; None = from the beginning.
+        end: Last day, included; None = to the end.
+        as_of: Read the table as it was: version number, or time (UTC if it has no zone). Goes back
+            as far as no `jobs/score.py --vacuum` has cleared (a week stays in any case).
+
+    Returns:
+        `COLUMNS`: date (datetime64), asset, score (pRet, any unit; the mean of z-scores if there
+        are several seeds), factor (mean 0, standard deviation 1 a day; NaN on a day with too few
+        assets), quantile (1 = lowest; 0 where there is no factor), window (refit day), model
+        (hash of the weights). Always whole days: a job's rows appear in one commit.
+
+    Raises:
+        FactorError: No such table or version.
+    """
+    table = open_table(factor_storage(Storage(storage), run), as_of)
+    dataset: pads.Dataset = table.to_pyarrow_dataset()
+    rows = dataset.to_table(columns=list(COLUMNS), filter=_between(start, end))
+    frame: pd.DataFrame = rows.sort_by([("date", "ascending"), ("asset", "ascending")]).to_pandas()
+    frame["date"] = pd.to_datetime(frame["date"])
+    return frame
+
+
+def to_alphalens(
+    frame: pd.DataFrame, block: PanelBlock
+) -> tuple[pd.Series, pd.DataFrame, pd.Series]:
+    """What `alphalens.utils.get_clean_factor_and_forward_returns` takes.
+
+    Args:
+        frame: Of `read_factor`; rows without a factor are left out.
+        block: Dense panel over the same days and what follows (for forward returns), read with
+            `trading=True` if industries are wanted.
+
+    Returns:
+        `factor`: values by (date, asset). `prices`: adjusted closes, dates x assets, NaN on
+        suspended days; alphalens takes the price of the signal's own day as entry, so shift it
+        by `-label.entry_lag` rows for ours. `groupby`: industry of each factor value, empty
+        without industries.
+    """
+    known = frame.dropna(subset=["factor"])
+    index = pd.MultiIndex.from_frame(known[["date", "asset"]])
+    factor = pd.Series(known["factor"].to_numpy(), index=index, name="factor")
+    dates = pd.DatetimeIndex(block.dates, name="date")
+    assets = pd.Index(block.assets, name="asset")
+    prices = pd.DataFrame(block.adj_close, index=dates, columns=assets)
+    if block.industry.shape != block.adj_close.shape:
+        return factor, prices, pd.Series(dtype="str", name="group")
+    names = np.array([*block.industries, "unknown"], dtype=object)  # code -1 is the last
+    days, columns = (
+        dates.get_indexer(pd.Index(known["date"])),
+        assets.get_indexer(pd.Index(known["asset"])),
+    )
+    return factor, prices, pd.Series(names[block.industry[days, columns]], index, name="group")
