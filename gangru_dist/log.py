@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -64,7 +63,7 @@ class Progress:
         self._bar = _make_bar() if bar else None
         self._task = self._bar.add_task(name, total=total, note=unit) if self._bar else None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Progress:
         self._started = self._spoke = self._clock()
         if self._bar:
             self._bar.start()

@@ -46,8 +46,16 @@ def worker_environment(cfg: RunConfig) -> dict[str, str]:
 
 
 @contextmanager
-def session(cfg: RunConfig) -> Iterator[None]:
-    """Ray, for as long as the block lasts. Inside another session: that one, left running."""
+def session(cfg: RunConfig, *, cpus: int | None = None) -> Iterator[None]:
+    """Ray, for as long as the block lasts. Inside another session: that one, left running.
+
+    Args:
+        cfg: Decides the workers' threads.
+        cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
+
+    Raises:
+        ResourceError: `RAY_ADDRESS` names a cluster that does not answer.
+    """
     if ray.is_initialized():
         yield
         return
@@ -55,19 +63,19 @@ def session(cfg: RunConfig) -> Iterator[None]:
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     try:
-        _connect(address, cfg)
+        _connect(address, cfg, cpus)
         _quieten()
         yield
     finally:
         ray.shutdown()  # ends what we started; only leaves what we joined
 
 
-def _connect(address: str | None, cfg: RunConfig) -> None:
+def _connect(address: str | None, cfg: RunConfig, cpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address or address == "local":
         os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
         _logger.info("ray_start where=here")
-        ray.init(address="local", include_dashboard=True, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
         return
     environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir

@@ -16,7 +16,6 @@ _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Collects events from workers; the driver fetches them in batches."""
 
@@ -38,7 +37,7 @@ class ProgressLog:
 
     def __init__(self, cfg: RunConfig, tasks: int) -> None:
         self.cfg, self.tasks = cfg, tasks
-        self.board = ProgressBoard.remote()  # type: ignore[attr-defined]
+        self.board = ray.remote(num_cpus=0)(ProgressBoard).remote()
         self.started = time.time()
         self.done: dict[str, float] = {}
         self._stop = threading.Event()

@@ -1,0 +1,22 @@
+"""Shared fixtures: one Ray cluster a session, few threads, warnings of Ray tests let pass."""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray warns about itself; everywhere else a warning is an error (pyproject.toml)."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local cluster of two CPUs, started by the first test that asks; mark those `ray`."""
+    from gangru_dist.config import RunConfig
+    from gangru_dist.runtime import session
+
+    with session(RunConfig(), cpus=2):
+        yield

@@ -1,0 +1,64 @@
+import logging
+
+import pytest
+
+from gangru_dist import log
+
+
+class Clock:
+    """Time that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestReference:
+    def test_eta_is_the_pace_so_far(self) -> None:
+        clock = Clock()
+        with log.Progress("score", total=10, clock=clock) as progress:
+            assert progress.eta_seconds == float("inf")
+            clock.now += 6
+            progress.advance(3)
+            assert progress.eta_seconds == pytest.approx(14)  # 2 s a step, 7 left
+            assert progress.line("epoch=1/5") == "what=score done=3/10 eta_s=14 epoch=1/5"
+
+
+class TestProperties:
+    def test_a_log_gets_a_line_now_and_then(self, caplog: pytest.LogCaptureFixture) -> None:
+        clock = Clock()
+        with (
+            caplog.at_level(logging.INFO, logger="gangru_dist.log"),
+            log.Progress("score", total=100, clock=clock) as progress,
+        ):
+            for _ in range(100):
+                clock.now += log.LINE_EVERY_SECONDS / 10
+                progress.advance()
+        assert len(caplog.messages) == 9  # every tenth step, and not the last
+        assert caplog.messages[0] == "progress what=score done=10/100 eta_s=135"
+
+    def test_without_a_terminal_there_is_no_bar(self, capfd: pytest.CaptureFixture[str]) -> None:
+        with log.progress("score", total=2) as progress:
+            progress.advance(2)
+        assert capfd.readouterr() == ("", "")
+
+    def test_the_bar_counts_as_the_lines_do(self) -> None:
+        with log.Progress("score", total=4, unit="days", bar=True) as progress:
+            progress.advance(3)
+        assert progress.done == 3
+
+    def test_setup_twice_speaks_once(self, capfd: pytest.CaptureFixture[str]) -> None:
+        package = logging.getLogger("gangru_dist")
+        before = package.handlers, package.level, package.propagate
+        try:
+            log.setup()
+            log.setup()
+            logging.getLogger("gangru_dist.x").info("event key=%d", 1)
+        finally:
+            package.handlers, package.propagate = before[0], before[2]
+            package.setLevel(before[1])
+        lines = capfd.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].endswith("INFO    event key=1")

@@ -1,0 +1,81 @@
+import os
+
+import pytest
+
+from gangru_dist import runtime
+from gangru_dist.config import ResourcesConfig, RunConfig
+from gangru_dist.errors import ResourceError
+
+NODES = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {"memory": 1.0}]
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_nodes", lambda: NODES)
+
+
+@pytest.mark.usefixtures("nodes")
+class TestReference:
+    @pytest.mark.parametrize(
+        ("cpus", "gpus", "expected"),
+        [
+            (1, 0, 6),
+            (2, 0, 3),
+            (3, 0, 1),
+            (0.1, 0, 60),
+            (1, 1, 1),
+            (1, 0.5, 2),
+            (1, 0.3, 3),
+            (5, 0, 0),
+        ],
+    )
+    def test_slots_are_whole_workers_of_single_nodes(
+        self, cpus: float, gpus: float, expected: int
+    ) -> None:
+        assert runtime.slots(cpus=cpus, gpus=gpus) == expected
+
+
+class TestValidation:
+    @pytest.mark.usefixtures("nodes")
+    def test_a_request_that_can_never_be_met_says_the_numbers(self) -> None:
+        runtime.require("a window", workers=2, cpus=2)
+        match = (
+            r"a window asks for 4 worker\(s\) of 2 CPU and 0 GPU.*room for 3.*4 CPU 1 GPU, 2 CPU"
+        )
+        with pytest.raises(ResourceError, match=match):
+            runtime.require("a window", workers=4, cpus=2)
+
+    def test_no_cluster_at_the_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime.ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(runtime.ray, "init", _refuse)
+        monkeypatch.setattr(runtime.ray, "shutdown", lambda: None)
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        with (
+            pytest.raises(ResourceError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379"),
+            runtime.session(RunConfig()),
+        ):
+            pass
+
+
+def _refuse(**_: object) -> None:
+    raise ConnectionError
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestCluster:
+    def test_workers_are_quiet_and_have_the_package(self) -> None:
+        @runtime.ray.remote
+        def look() -> tuple[str | None, str | None, str]:
+            import gangru_dist
+
+            name = gangru_dist.__name__
+            return os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS"), name
+
+        assert runtime.ray.get(look.remote()) == ("passive", "1", "gangru_dist")
+
+    def test_a_session_inside_another_leaves_it_running(self) -> None:
+        cfg = RunConfig(resources=ResourcesConfig())
+        with runtime.session(cfg):
+            assert runtime.slots(cpus=1) == 2
+        assert runtime.ray.is_initialized()

@@ -1,0 +1,144 @@
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gangru_dist import presets
+from gangru_dist.config import RunConfig, from_dict, to_dict
+from gangru_dist.errors import ConfigError
+from gangru_dist.settings import difference, load, nearest
+
+
+class TestReference:
+    @pytest.mark.parametrize("preset", presets.ALL)
+    def test_a_preset_alone_is_itself(self, preset: str) -> None:
+        assert load(preset) == presets.ALL[preset]()
+
+    @pytest.mark.parametrize(
+        ("text", "path", "expected"),
+        [
+            ("training.epochs=5", "training.epochs", 5),
+            ("training.learning_rate=1", "training.learning_rate", 1.0),
+            ("training.seeds=[3, 4]", "training.seeds", (3, 4)),
+            ("training={epochs=6}", "training.epochs", 6),
+            ("variant=gru", "variant", "gru"),
+            ('variant="gru"', "variant", "gru"),
+            ("windows.first=2019-01-01", "windows.first", dt.date(2019, 1, 1)),
+            ("windows.embargo=false", "windows.embargo", False),
+            ("resources.max_concurrent=none", "resources.max_concurrent", None),
+            ("bars.price_limits=none", "bars.price_limits", "none"),
+            ("bars.columns.open=Open", "bars.columns", {"open": "Open"}),
+            (
+                "bars.columns={open='a b', close='c=d'}",
+                "bars.columns",
+                {"open": "a b", "close": "c=d"},
+            ),
+            ("factor.neutralize=[]", "factor.neutralize", ()),
+        ],
+    )
+    def test_set(self, text: str, path: str, expected: object) -> None:
+        value: object = load("default", overrides=[text])
+        for name in path.split("."):
+            value = getattr(value, name)
+        assert value == expected
+        assert type(value) is type(expected)
+
+    def test_the_report_preset_follows_the_report(self) -> None:
+        cfg = load("report")
+        assert (cfg.variant, cfg.label.horizon, cfg.label.entry_lag) == ("gan_gru", 20, 0)
+        assert (cfg.samples.lookback, len(cfg.panel.features)) == (40, 18)
+        assert (cfg.windows.history_days, cfg.windows.sample_every) == (400, 5)
+        assert (cfg.gru.hidden, cfg.gru.layers, cfg.gru.head) == (128, 2, (256, 64, 64))
+        assert (cfg.training.epochs, cfg.training.patience) == (50, 10)
+        assert cfg.training.learning_rate == cfg.gan.learning_rate == 1e-4
+        assert (cfg.gan.reconstruction_weight, cfg.evaluation.cost_bps) == (0.0, 0.0)
+
+
+class TestProperties:
+    def test_later_sources_win(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.toml"
+        file.write_text("[training]\nepochs = 7\npatience = 3\n[bars.scales]\nvolume = 100\n")
+        cfg = load("demo", str(file), ["training.patience=4", "training.patience=5"])
+        assert (cfg.training.epochs, cfg.training.patience) == (7, 5)
+        assert cfg.bars.scales == {"volume": 100.0}
+        assert cfg.gru == presets.demo().gru
+
+    @given(st.sampled_from(sorted(presets.ALL)), st.integers(1, 99), st.floats(1e-6, 1.0))
+    def test_plain_form_is_lossless(self, preset: str, epochs: int, rate: float) -> None:
+        cfg = load(preset, None, [f"gan.epochs={epochs}", f"gan.learning_rate={rate!r}"])
+        assert from_dict(to_dict(cfg)) == cfg
+        assert (cfg.gan.epochs, cfg.gan.learning_rate) == (epochs, rate)
+
+    def test_difference_names_what_changed(self) -> None:
+        old, new = to_dict(RunConfig()), to_dict(load("default", None, ["gan.epochs=3"]))
+        assert difference(old, old) == []
+        assert difference(old, new) == [f"gan.epochs: {old['gan']['epochs']} -> 3"]
+        assert difference({"a": 1}, {"b": {"c": 2}}) == ["a: 1 -> None", "b: None -> {'c': 2}"]
+
+
+class TestValidation:
+    @pytest.mark.parametrize(
+        ("typed", "meant"),
+        [
+            ("training.epocs", "training.epochs"),
+            ("trainig.epochs", "training.epochs"),
+            ("epochs", "training.epochs"),
+            ("horizont", "label.horizon"),
+            ("window.first", "windows.first"),
+            ("label.delay", "label.entry_lag"),
+            ("bars.colums.open", "bars.columns"),
+        ],
+    )
+    def test_a_misspelt_key_is_answered_with_the_nearest(self, typed: str, meant: str) -> None:
+        assert meant in nearest(typed)
+        with pytest.raises(ConfigError, match=f"unknown setting '{typed}'.*{meant}"):
+            load("default", None, [f"{typed}=1"])
+
+    def test_a_misspelt_key_in_a_file_names_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.toml"
+        file.write_text("[training]\nepochs = 7\npatients = 3\n")
+        with pytest.raises(ConfigError, match=r"'training.patients' \(file .*mine.toml\)"):
+            load("default", str(file))
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("training.epochs=abc", r"training.epochs='abc' .*must be a valid integer"),
+            ("training.epochs='5'", r"training.epochs='5' .*must be a valid integer"),
+            ("training.epochs=true", r"training.epochs=True .*must be a valid integer"),
+            ("training.epochs=0", r"training.epochs=0 .*greater than or equal to 1"),
+            ("training.learning_rate=nan", r"learning_rate=nan .*finite"),
+            ("training.seeds=3", r"training.seeds=3 .*list \[a, b\]"),
+            ("training.seeds=[1, 1]", r"training.seeds=\[1, 1\] must be unique"),
+            ("variant=gan", r"variant='gan' .*'gan_gru' or 'gru'"),
+            ("windows.first=2020-02-31", r"windows.first='2020-02-31' .*valid date"),
+            ("bars.scales.volume=x", r"bars.scales.volume='x' .*valid number"),
+            ("training=5", r"'training' .*is a section.*training.patience"),
+            ("epochs", r"'epochs' is not key=value"),
+            ("=3", r"'=3' is not key=value"),
+            ("resources.workers=100", r"resources.workers=100 is more than panel.buckets"),
+            ("windows.history_days=20", r"windows.history_days=20 leaves no training day"),
+            ("samples.lookback=10", r"universe.min_traded_days=30 is more than samples.lookback"),
+        ],
+    )
+    def test_a_wrong_value_is_quoted_with_what_is_allowed(self, text: str, says: str) -> None:
+        with pytest.raises(ConfigError, match=says):
+            load("default", None, [text])
+
+    def test_all_wrong_values_are_named_at_once(self) -> None:
+        with pytest.raises(ConfigError, match=r"gan.epochs=0.*training.epochs='x'"):
+            load("default", None, ["training.epochs=x", "gan.epochs=0"])
+
+    def test_unknown_preset(self) -> None:
+        with pytest.raises(ConfigError, match="no preset 'dmeo'; there are demo, report, default"):
+            load("dmeo")
+
+    def test_missing_and_broken_files(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"cannot read --config .*nope.toml"):
+            load("demo", str(tmp_path / "nope.toml"))
+        broken = tmp_path / "broken.toml"
+        broken.write_text("[training\n")
+        with pytest.raises(ConfigError, match=r"broken.toml is not TOML: .*line 1"):
+            load("demo", str(broken))

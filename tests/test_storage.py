@@ -1,0 +1,147 @@
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gangru_dist.errors import StorageError
+from gangru_dist.storage import RetryingS3FileSystem, Storage, checked_name
+
+
+class TestReference:
+    def test_local_files(self, tmp_path: Path) -> None:
+        root = Storage(str(tmp_path))
+        root.write_bytes("a/b/x.bin", b"123")
+        root.write_json("a/y.json", {"z": 1, "a": "é"})
+        assert (tmp_path / "a/b/x.bin").read_bytes() == b"123"
+        assert root.read_json("a/y.json") == {"z": 1, "a": "é"}
+        assert list(root.read_json("a/y.json")) == ["z", "a"]
+        assert root.list_files() == ["a/b/x.bin", "a/y.json"]
+        assert root.list_files("a/b") == ["a/b/x.bin"]
+        assert root.exists("a/y.json")
+        assert not root.exists("a")
+        root.delete("a/y.json")
+        root.delete("a/y.json")
+        root.delete_folder("a/b")
+        root.delete_folder("a/b")
+        assert root.list_files() == []
+
+    @pytest.mark.parametrize("prefix", ["", "file://"])
+    def test_uris_of_a_folder(self, tmp_path: Path, prefix: str) -> None:
+        root = Storage(f"{prefix}{tmp_path}")
+        assert root.is_local
+        assert root.path == str(tmp_path)
+        assert root.child("runs", "r1").path == str(tmp_path / "runs/r1")
+
+    def test_fsspec_serves_other_schemes(self) -> None:
+        root = Storage("memory://bucket/prefix").child("sub")
+        root.write_bytes("x", b"1")
+        assert not root.is_local
+        assert root.read_bytes("x") == b"1"
+        assert root.list_files() == ["x"]
+        root.delete_folder("")
+
+
+class TestProperties:
+    @given(st.text(max_size=12))
+    def test_a_checked_name_never_leaves_its_folder(self, name: str) -> None:
+        base = Path("/base")
+        try:
+            path = (base / checked_name(name, what="name")).resolve()
+        except StorageError:
+            return
+        assert path.parent == base
+
+    def test_a_folder_named_like_a_query(self, tmp_path: Path) -> None:
+        root = Storage(str(tmp_path / "a?b"))
+        assert root.child("c").path == str(tmp_path / "a?b/c")
+
+    def test_pickled_by_uri_and_absolute(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        root = Storage("here")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert pickle.loads(pickle.dumps(root)).path == str(tmp_path / "here")
+
+    def test_a_reader_sees_the_old_or_the_new(self, tmp_path: Path) -> None:
+        root = Storage(str(tmp_path))
+        contents = [bytes([n]) * 200_000 for n in range(2)]
+        root.write_bytes("x", contents[0])
+        stop = threading.Event()
+        torn: list[bytes] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                data = root.read_bytes("x")
+                if data not in contents:
+                    torn.append(data[:1])
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for n in range(60):
+            root.write_bytes("x", contents[n % 2])
+        stop.set()
+        reader.join()
+        assert torn == []
+        assert root.list_files() == ["x"]
+
+    def test_a_failed_write_leaves_what_was_there(self, tmp_path: Path) -> None:
+        root = Storage(str(tmp_path))
+        root.write_json("x.json", [1])
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            root.write_json("x.json", [float("nan")])
+        (tmp_path / "y").mkdir()
+        with pytest.raises(OSError, match="y"):
+            root.write_bytes("y", b"a folder is in the way")
+        assert root.read_json("x.json") == [1]
+        assert root.list_files() == ["x.json"]
+
+    def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
+        (tmp_path / "x.json.0123.part").write_bytes(b"{")
+        assert Storage(str(tmp_path)).list_files() == []
+
+    def test_no_secret_travels_with_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYKEYKEY")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRETSECRET")
+        uri = "s3://bucket/prefix?endpoint_override=127.0.0.1:9&scheme=http&region=x"
+        root = Storage(uri)
+        assert root.path == "bucket/prefix"
+        assert root.child("a").uri == uri.replace("prefix", "prefix/a")
+        pickled = pickle.dumps((root, root.filesystem))
+        assert b"SECRET" not in pickled
+        assert b"KEYKEY" not in pickled
+        again = pickle.loads(pickled)[1]
+        assert isinstance(again, RetryingS3FileSystem)
+        assert again == root.filesystem
+
+
+class TestValidation:
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", ".hidden", "a b", "a\n", "é"])
+    def test_unsafe_names(self, name: str) -> None:
+        with pytest.raises(StorageError, match="cannot be a folder's name"):
+            checked_name(name, what="run")
+
+    @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd"])
+    def test_files_outside(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(StorageError, match="would leave"):
+            Storage(str(tmp_path)).full(name)
+
+    def test_unknown_scheme(self) -> None:
+        with pytest.raises(StorageError, match=r"cannot use 'nope://x': .*s3://"):
+            Storage("nope://x")
+
+    @pytest.mark.parametrize(
+        "uri", ["s3://key:secret@bucket/x", "s3:///x", "s3://bucket/x?access_key=y"]
+    )
+    def test_s3_uris_carry_no_keys(self, uri: str) -> None:
+        with pytest.raises(StorageError, match="keys come from the environment") as caught:
+            Storage(uri)
+        assert "secret" not in str(caught.value)
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            Storage(str(tmp_path)).read_bytes("nope")
