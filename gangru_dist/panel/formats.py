@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
 from gangru_dist.panel.schema import BAR_COLUMNS
@@ -129,6 +131,31 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
         adjusted=base.adjusted,
         price_limits=limits,
     )
+
+
+def to_our_units(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.ndarray]:
+    """Scale the file's numbers and derive the columns that stand in for others.
+
+    Args:
+        values: Our column -> (n,) float64, NaN = missing; only columns that the file has.
+        form: Scales, and whether prices and volume are adjusted.
+
+    Returns:
+        As SPEC 1 has them: prices as traded, shares, currency, fractions; `amount` from vwap x
+        volume and `market_cap` from close x total_shares where the file has no such column.
+    """
+    ours = {name: column * form.scales.get(name, 1.0) for name, column in values.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if form.adjusted and "adj_factor" in ours:
+            for name in ("open", "high", "low", "close", "vwap"):
+                if name in ours:
+                    ours[name] = ours[name] / ours["adj_factor"]
+            ours["volume"] = ours["volume"] * ours["adj_factor"]
+        if "amount" not in ours:
+            ours["amount"] = ours["vwap"] * ours["volume"]
+        if "market_cap" not in ours and "total_shares" in ours:
+            ours["market_cap"] = ours["close"] * ours["total_shares"]
+    return ours
 
 
 def _check_names(given: Collection[str], *, key: str) -> None:

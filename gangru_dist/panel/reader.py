@@ -108,9 +108,9 @@ def cut_parts(uri: str, files: Sequence[BarsFile]) -> list[BarsPart]:
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
     """Neighbouring parts together until a unit has `rows` rows."""
     units: list[list[BarsPart]] = []
-    filled = rows
+    filled = 0
     for part in parts:
-        if filled + part.rows > rows and filled:
+        if not units or filled + part.rows > rows:
             units.append([])
             filled = 0
         units[-1].append(part)

@@ -1,0 +1,276 @@
+"""Build the panel store from a vendor's bars, as two small Ray Data jobs [Ray].
+
+    units of files -> map columns, check -> staging, cut by bucket
+    buckets        -> sort, duplicates, features, limits -> panel files
+    driver         -> quality.json, manifest.json (last), staging and old files removed
+
+Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
+be larger than the memory of all nodes. Any task may run twice. Until the manifest is swapped a
+reader sees the old panel, afterwards the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray.data
+
+from gangru_dist import log
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import BarsError, GangruError, PanelError
+from gangru_dist.features import price_volume
+from gangru_dist.features.bucket import BucketTask
+from gangru_dist.features.price_volume import check_inputs, feature_named
+from gangru_dist.features.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
+from gangru_dist.panel.calendar import trading_days
+from gangru_dist.panel.formats import BarsFormat, bars_format
+from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.quality import QUALITY, Quality, check_share, merge
+from gangru_dist.panel.reader import BarsFile, BarsPart, cut_parts, group_units, list_files
+from gangru_dist.panel.staging import new_staging, remove_staging
+from gangru_dist.panel.writer import add_hashes
+from gangru_dist.storage import Storage
+
+_logger = logging.getLogger(__name__)
+
+_OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
+_MAX_BLOCKS = 4096  # of Ray Data; more units share a task
+
+
+def build_panel(
+    bars_uri: str, root: Storage, cfg: RunConfig, *, overwrite: bool = False
+) -> Manifest:
+    """Build `<storage>/panel`; with the same bars and settings as it was built from, do nothing.
+
+    Args:
+        bars_uri: Folder or file of the bars, any URI.
+        root: Storage root.
+        cfg: Its sections `bars` and `panel` count.
+        overwrite: Build even if nothing has changed.
+
+    Raises:
+        BarsError: The bars cannot be trusted; an earlier panel stays as it was.
+        PanelError: A feature is unknown or cannot be computed from these bars.
+    """
+    form = bars_format(cfg.bars)
+    for name in cfg.panel.features:
+        feature_named(name)
+    files = list_files(bars_uri)
+    source = _source(bars_uri, files, cfg)
+    old = _old_manifest(root)
+    if old is not None and old.source == source and not overwrite:
+        _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
+        return old
+    panel = root.child("panel")
+    remove_staging(panel)
+    try:
+        staged, parts = _stage(bars_uri, files, panel, form, cfg)
+        task = _bucket_task(staged, files, form, cfg)
+        built = _build(staged, task, panel, cfg)
+        quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
+        check_share(quality, allowed=cfg.bars.max_quarantined)
+        manifest = _manifest(built, task, source, cfg)
+        panel.write_json(QUALITY, _quality_json(quality, staged, manifest, len(parts)))
+        panel.write_json(MANIFEST, manifest.to_json())
+    finally:
+        remove_staging(panel)
+    _remove_unlisted(panel, manifest)
+    _logger.info(
+        "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
+        manifest.rows,
+        manifest.assets,
+        len(manifest.calendar),
+        quality.set_aside,
+        manifest.fingerprint[:12],
+        panel.uri,
+    )
+    return manifest
+
+
+def _stage(
+    uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
+) -> tuple[list[Staged], list[BarsPart]]:
+    """Stage 1 over all units; then what only the whole can tell is checked."""
+    parts = cut_parts(uri, files)
+    units = group_units(parts)
+    _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
+    staging = new_staging()
+    work = [
+        partial(
+            stage_unit,
+            uri,
+            unit,
+            form,
+            panel=panel,
+            prefix=f"{staging}/unit-{number:05d}",
+            buckets=cfg.panel.buckets,
+        )
+        for number, unit in enumerate(units)
+    ]
+    staged: list[Staged] = _run("panel_read", work)
+    check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
+    return staged, parts
+
+
+def _build(
+    staged: Sequence[Staged], task: BucketTask, panel: Storage, cfg: RunConfig
+) -> list[Bucketed]:
+    """Stage 2 over all buckets."""
+    names = [name for unit in staged for name in unit.names]
+    buckets = cfg.panel.buckets
+    return _run(
+        "panel_features",
+        [
+            partial(build_bucket, number, names, task, panel=panel, buckets=buckets)
+            for number in range(buckets)
+        ],
+    )
+
+
+def _run(name: str, work: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Results of all calls in their order, each made by a Ray Data task.
+
+    Raises:
+        GangruError: The first that a call returned as its value.
+    """
+    items = [{"number": i, "call": pickle.dumps(call)} for i, call in enumerate(work)]
+    blocks = min(len(items), _MAX_BLOCKS)
+    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(_call)
+    results: list[Any] = [None] * len(items)
+    with log.progress(name, total=len(items)) as progress:
+        for row in tasks.iter_rows():
+            results[row["number"]] = pickle.loads(row["result"])  # our own, in memory
+            progress.advance()
+    for result in results:
+        if isinstance(result, GangruError):
+            raise result
+    return results
+
+
+def _call(row: dict[str, Any]) -> dict[str, Any]:
+    """Runs on a worker: one call; an error the user can act on is a result like any other."""
+    call = pickle.loads(row["call"])  # made by this process's driver
+    return {"number": row["number"], "result": pickle.dumps(as_value(call))}
+
+
+def _bucket_task(
+    staged: Sequence[Staged], files: Sequence[BarsFile], form: BarsFormat, cfg: RunConfig
+) -> BucketTask:
+    """What stage 2 needs to know of all bars together."""
+    columns = _columns(staged)
+    everywhere = [name for name, having in columns.items() if "adj_factor" in having]
+    if everywhere and len(everywhere) < len(columns):
+        without = next(name for name in sorted(columns) if name not in set(everywhere))
+        raise BarsError(
+            f"{without} has no column adj_factor and {sorted(everywhere)[0]} has: adjusted prices "
+            "would jump between them. Export the factor with every file, or with none."
+        )
+    there = frozenset().union(*columns.values())
+    if "total_shares" in there:
+        there |= {"market_cap"}
+    check_inputs(cfg.panel.features, there)
+    if not everywhere:
+        _logger.warning("bars_without_adj_factor: prices are taken as adjusted already")
+    return BucketTask(
+        features=cfg.panel.features,
+        calendar=trading_days(np.concatenate([unit.dates for unit in staged])),
+        has_turnover_rate="turnover_rate" in there,
+        price_limits=form.price_limits,
+        files=tuple(file.name for file in files),
+    )
+
+
+def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:
+    """File -> its columns, of all files."""
+    return {name: having for unit in staged for name, having in unit.columns.items()}
+
+
+def _duplicates(bucket: Bucketed) -> Quality:
+    return Quality(quarantined=bucket.duplicates)
+
+
+def _manifest(
+    built: Sequence[Bucketed], task: BucketTask, source: dict[str, Any], cfg: RunConfig
+) -> Manifest:
+    written = [bucket.written for bucket in built]
+    files = tuple(file for bucket in written for file in bucket.files)
+    months = add_hashes(bucket.months for bucket in written)
+    return Manifest(
+        features=cfg.panel.features,
+        buckets=cfg.panel.buckets,
+        calendar=task.calendar,
+        files=files,
+        rows=sum(file.rows for file in files),
+        assets=sum(bucket.assets for bucket in written),
+        months={month: f"{months[month]:064x}" for month in sorted(months)},
+        source=source,
+        has_industry=any(bucket.has_industry for bucket in written),
+        has_market_cap=any(bucket.has_market_cap for bucket in written),
+    )
+
+
+def _quality_json(
+    quality: Quality, staged: Sequence[Staged], manifest: Manifest, parts: int
+) -> dict[str, Any]:
+    """Content of quality.json."""
+    columns = _columns(staged)
+    lacking = {}
+    for name in ("adj_factor", *_OPTIONAL):
+        without = sorted(
+            file
+            for file, having in columns.items()
+            if name not in having and not (name == "market_cap" and "total_shares" in having)
+        )
+        if without:
+            lacking[name] = {"files": len(without), "example": without[0]}
+    return {
+        "bars": manifest.source["uri"],
+        "files": len(columns),
+        "parts": parts,
+        "rows_kept": manifest.rows,
+        "assets": manifest.assets,
+        "first_day": str(manifest.calendar[0]),
+        "last_day": str(manifest.calendar[-1]),
+        **quality.to_json(),
+        "optional_columns_missing": lacking,
+    }
+
+
+def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, Any]:
+    """What the panel is made from; equal sources give equal panels."""
+    listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
+    code = inspect.getsource(price_volume)
+    return {
+        "uri": uri,
+        "files": len(files),
+        "bytes": sum(file.size for file in files),
+        "listing": hashlib.sha256(listing.encode()).hexdigest(),
+        "features_code": hashlib.sha256(code.encode()).hexdigest(),
+        "bars": asdict(cfg.bars),
+        "buckets": cfg.panel.buckets,
+        "features": list(cfg.panel.features),
+    }
+
+
+def _old_manifest(root: Storage) -> Manifest | None:
+    """The panel that is there; None if there is none, or none that can be read."""
+    try:
+        return read_manifest(root)
+    except PanelError:
+        return None
+
+
+def _remove_unlisted(panel: Storage, manifest: Manifest) -> None:
+    """Delete panel files of earlier builds, now that no manifest names them."""
+    listed = {file.name for file in manifest.files}
+    for name in panel.list_files():
+        if name.startswith("bucket=") and name not in listed:
+            panel.delete(name)

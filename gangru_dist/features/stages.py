@@ -1,0 +1,130 @@
+"""What the two stages of a panel build do with one unit and one bucket: plain functions.
+
+`pipeline` maps them over a cluster. They return what the driver must know, never rows, and an
+error that the user can act on as a value, so that the driver raises it once and plainly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gangru_dist.errors import GangruError
+from gangru_dist.features.bucket import BucketTask, panel_rows
+from gangru_dist.panel.calendar import trading_days
+from gangru_dist.panel.formats import BarsFormat
+from gangru_dist.panel.quality import Finding, Quality, merge
+from gangru_dist.panel.reader import BATCH_ROWS, BarsPart, read_part
+from gangru_dist.panel.staging import read_staged, write_staged
+from gangru_dist.panel.validate import check_rows
+from gangru_dist.panel.writer import BucketWritten, write_bucket
+from gangru_dist.storage import Storage
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """What stage 1 tells of one unit."""
+
+    names: tuple[str, ...]
+    """Staged files, in order."""
+    columns: dict[str, frozenset[str]]
+    """File -> which of our columns it has."""
+    dates: np.ndarray
+    """(days,) datetime64[D], distinct dates of its usable rows."""
+    quality: Quality
+    """Counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucketed:
+    """What stage 2 tells of one bucket."""
+
+    written: BucketWritten
+    """Files and hashes."""
+    duplicates: dict[str, Finding] = field(default_factory=dict)
+    """Rows set aside here."""
+
+
+def as_value(work: Callable[[], Result]) -> Result | GangruError:
+    """Result of `work`, or the error that the user can act on."""
+    try:
+        return work()
+    except GangruError as error:
+        return error
+
+
+def stage_unit(
+    bars_uri: str,
+    unit: Sequence[BarsPart],
+    form: BarsFormat,
+    *,
+    panel: Storage,
+    prefix: str,
+    buckets: int,
+) -> Staged:
+    """Read, check and stage one unit, a batch at a time.
+
+    Args:
+        bars_uri: Where the bars are.
+        unit: Files or row groups.
+        form: Their mapping.
+        panel: The folder `<storage>/panel`.
+        prefix: Start of the names of the staged files; belongs to this unit alone.
+        buckets: Number of hash buckets.
+
+    Raises:
+        BarsError: The bars cannot be understood.
+    """
+    names: list[str] = []
+    waiting: list[pa.Table] = []
+    columns: dict[str, frozenset[str]] = {}
+    counts: list[Quality] = []
+    days: list[np.ndarray] = []
+
+    def flush() -> None:
+        names.append(f"{prefix}-{len(names):04d}.arrow")
+        write_staged(panel, names[-1], pa.concat_tables(waiting), buckets)
+        waiting.clear()
+
+    for part in unit:
+        row = part.first_row
+        for table in read_part(bars_uri, part, form):
+            columns[part.file.name] = frozenset(table.column_names)
+            checked, quality = check_rows(
+                table, form, file=part.file.name, number=part.number, first_row=row
+            )
+            row += len(table)
+            counts.append(quality)
+            if len(checked):
+                waiting.append(checked)
+                days.append(pc.unique(checked["date"]).to_numpy(zero_copy_only=False))
+            if sum(map(len, waiting)) >= BATCH_ROWS:
+                flush()
+    if waiting:
+        flush()
+    return Staged(
+        names=tuple(names),
+        columns=columns,
+        dates=trading_days(np.concatenate(days)) if days else np.empty(0, "datetime64[D]"),
+        quality=merge(counts),
+    )
+
+
+def build_bucket(
+    bucket: int, names: Sequence[str], task: BucketTask, *, panel: Storage, buckets: int
+) -> Bucketed:
+    """Turn one bucket's staged rows into its panel files.
+
+    Raises:
+        BarsError: Two rows of one date and code contradict each other.
+    """
+    rows, duplicates = panel_rows(read_staged(panel, names, bucket), task)
+    written = write_bucket(panel, bucket, buckets, rows)
+    return Bucketed(written=written, duplicates=duplicates)

@@ -1,0 +1,198 @@
+"""Which rows of the bars can be trusted (SPEC 1). docs/data.md is the list in words.
+
+A row that cannot be used is set aside and counted under its first reason; a file that cannot be
+understood was refused before, by `reader` and `columns`. Duplicates show only once the rows of
+a stock are together: `features.bucket` finds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gangru_dist.panel.columns import CODED
+from gangru_dist.panel.formats import BarsFormat, to_our_units
+from gangru_dist.panel.quality import Example, Finding, Quality
+
+CHECKED = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("code", CODED),
+        *((name, pa.float64()) for name in ("open", "high", "low", "close", "volume", "amount")),
+        *((name, pa.float64()) for name in ("adj_factor", "turnover_rate", "market_cap")),
+        ("industry", CODED),
+        ("is_st", pa.bool_()),
+        ("list_date", pa.date32()),
+        ("suspended", pa.bool_()),
+        ("file", pa.int32()),
+    ]
+)
+"""Columns of rows that passed: our units, no stand-ins, and the file's number for messages."""
+
+PRICES = ("open", "high", "low", "close")
+_TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
+_SHOWN = ("open", "high", "low", "close", "volume", "amount", "adj_factor", "turnover_rate")
+
+
+def check_rows(
+    table: pa.Table, form: BarsFormat, *, file: str, number: int, first_row: int
+) -> tuple[pa.Table, Quality]:
+    """Our units, and only rows that can be used.
+
+    Args:
+        table: One batch of a file, as `reader.read_part` gives it.
+        form: Scales and what is derived.
+        file: The file's name, for examples.
+        number: The file's number, for later messages.
+        first_row: Rows of the file before this batch.
+
+    Returns:
+        Rows in the columns of `CHECKED`, order kept, suspended ones flagged; and the counts.
+    """
+    floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
+    values = to_our_units({name: _float(table[name]) for name in floats}, form)
+    suspended = _suspended(values["volume"], table)
+    quarantined: dict[str, Finding] = {}
+    kept = np.ones(len(table), dtype=bool)
+
+    def example(index: int) -> Example:
+        shown = {name: _plain(values[name][index]) for name in _SHOWN if name in values}
+        where = {"file": file, "row": first_row + index}
+        day, code = table["date"][index].as_py(), table["code"][index].as_py()
+        return {**where, "date": str(day), "code": code, **shown}
+
+    for reason, wrong in _reasons(table, values, suspended).items():
+        found = np.flatnonzero(wrong & kept)
+        if len(found):
+            quarantined[reason] = Finding(count=len(found), example=example(int(found[0])))
+            kept[found] = False
+    notes = _notes(table, values, kept & ~suspended, file)
+    quality = Quality(
+        rows=len(table),
+        suspended=int((suspended & kept).sum()),
+        quarantined=quarantined,
+        notes=notes,
+    )
+    checked = _assemble(table, values, suspended, number)
+    return (checked if kept.all() else checked.filter(pa.array(kept))), quality
+
+
+def _reasons(
+    table: pa.Table, values: Mapping[str, np.ndarray], suspended: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool. A suspended day's numbers mean nothing, so they are not judged."""
+    price = np.stack([values[name] for name in PRICES])
+    low, high = values["low"], values["high"]
+    with np.errstate(invalid="ignore"):
+        bad_price = ~(np.isfinite(price) & (price > 0)).all(axis=0)
+        outside = np.zeros(len(table), dtype=bool)
+        for name in ("open", "close"):
+            outside |= values[name] > high * (1 + _TOLERANCE)
+            outside |= values[name] < low * (1 - _TOLERANCE)
+        traded = {
+            "price missing, infinite or not above 0": bad_price,
+            "high below low": high < low,
+            "open or close outside low to high": outside,
+            "volume missing, infinite or negative": ~_at_least_zero(values["volume"]),
+            "amount missing, infinite or negative": ~_at_least_zero(values["amount"]),
+            "turnover_rate infinite or negative": _bad_turnover(values),
+            "adj_factor missing, infinite or not above 0": _bad_factor(values),
+        }
+    return {
+        "date missing": _null(table["date"]),
+        "code missing": _null(table["code"]),
+        **{reason: wrong & ~suspended for reason, wrong in traded.items()},
+    }
+
+
+def _suspended(volume: np.ndarray, table: pa.Table) -> np.ndarray:
+    """Volume 0, or marked as not traded."""
+    if "traded" not in table.column_names:
+        return np.asarray(volume == 0)
+    marked = pc.invert(pc.fill_null(table["traded"], fill_value=True)).to_numpy()
+    return np.asarray((volume == 0) | marked)
+
+
+def _at_least_zero(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.isfinite(values) & (values >= 0))
+
+
+def _bad_turnover(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    rate = values.get("turnover_rate", np.zeros(len(values["close"])))
+    return np.asarray(np.isinf(rate) | (rate < 0))
+
+
+def _bad_factor(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    factor = values.get("adj_factor", np.ones(len(values["close"])))
+    return ~np.asarray(np.isfinite(factor) & (factor > 0))
+
+
+def _notes(
+    table: pa.Table, values: dict[str, np.ndarray], traded: np.ndarray, file: str
+) -> dict[str, Finding]:
+    """Repairs that lose no row; `market_cap` in `values` is cleaned in passing."""
+    notes = {}
+    if not len(table):
+        notes["file without rows"] = Finding(count=1, example={"file": file})
+    if "market_cap" in values:
+        cap = values["market_cap"]
+        with np.errstate(invalid="ignore"):
+            unknown = ~(np.isfinite(cap) & (cap > 0))
+        values["market_cap"] = np.where(unknown, np.nan, cap)
+        if (unknown & traded).any():
+            count = int((unknown & traded).sum())
+            notes["market_cap unknown"] = Finding(count=count, example={"file": file})
+    if not _is_sorted(table):
+        notes["batch not sorted by date, nor by code and date"] = Finding(
+            count=1, example={"file": file}
+        )
+    return notes
+
+
+def _is_sorted(table: pa.Table) -> bool:
+    """Dates ascend, or codes stand together and dates ascend within each."""
+    date = table["date"].cast(pa.int32()).to_numpy()
+    code = table["code"].combine_chunks()
+    code = code.combine_chunks() if isinstance(code, pa.ChunkedArray) else code
+    later = np.diff(date) >= 0
+    other = np.diff(code.indices.to_numpy(zero_copy_only=False)) != 0
+    runs = int(other.sum()) + 1
+    together = runs <= len(code.dictionary)
+    return bool(later.all() or (together and (later | other).all()))
+
+
+def _assemble(
+    table: pa.Table, values: Mapping[str, np.ndarray], suspended: np.ndarray, number: int
+) -> pa.Table:
+    count = len(table)
+    given = {name: table[name] for name in ("date", "code", "industry", "is_st", "list_date")
+             if name in table.column_names}  # fmt: skip
+    given.setdefault("industry", pa.nulls(count, CODED))
+    given.setdefault("list_date", pa.nulls(count, pa.date32()))
+    given["is_st"] = pc.fill_null(given.get("is_st", pa.nulls(count, pa.bool_())), False)
+    absent = {"adj_factor": np.ones(count)}
+    for field in CHECKED:
+        if pa.types.is_floating(field.type):
+            default = absent.get(field.name, np.full(count, np.nan))
+            given[field.name] = pa.array(values.get(field.name, default))
+    given["suspended"] = pa.array(suspended)
+    given["file"] = pa.array(np.full(count, number, dtype=np.int32))
+    return pa.table({name: given[name] for name in CHECKED.names}, schema=CHECKED)
+
+
+def _float(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _null(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(pc.is_null(column).to_numpy())
+
+
+def _plain(value: float) -> Any:
+    """A float for JSON: not finite becomes its name."""
+    return float(value) if math.isfinite(value) else str(value)
