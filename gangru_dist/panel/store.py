@@ -190,16 +190,21 @@ def _place(table: pa.Table, dates: np.ndarray, assets: np.ndarray) -> tuple[np.n
     day = np.searchsorted(dates, day_value)
     coded = table["asset"].combine_chunks().dictionary_encode()
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    code = coded.indices.to_numpy()
     names = np.array(coded.dictionary.to_pylist(), dtype=np.str_)
-    known = np.searchsorted(assets, names)
+    known = np.searchsorted(assets, names)  # of a filtered table, names may have no row left
+    used = np.unique(code)
     if len(day) and (day.max() >= len(dates) or (dates[day] != day_value).any()):
         raise PanelError(
             f"rows from {day_value.min()} to {day_value.max()} do not fit a block of the trading "
             f"days from {dates[0]} to {dates[-1]}."
         )
-    if len(names) and (known.max() >= len(assets) or (assets[known] != names).any()):
-        raise PanelError(f"rows of other assets than the block's {len(assets)}, e.g. {names[0]}.")
-    return day, known[coded.indices.to_numpy()]
+    strange = [
+        n for n, at in zip(names[used], known[used], strict=True) if n not in assets[at : at + 1]
+    ]
+    if strange:
+        raise PanelError(f"rows of other assets than the block's {len(assets)}, e.g. {strange[0]}.")
+    return day, known[code]
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray:
