@@ -1,0 +1,280 @@
+"""How the synthetic market moves: returns, limits, volume, and the planted dependence.
+
+The planted signal of an asset is high when its price lies low within its own last 40 days and
+its recent volume is quiet: a reversal with drying turnover. Both are shapes within the 40
+days, so they survive the standardization of samples: the newest `close` and the mean of the
+five newest `volume` of a standardized sample are the signal, up to a monotone map.
+
+The daily log return of an asset on day t is
+
+    market + industry + idiosyncratic + drift x signal(t - 2),
+
+all but the last symmetric about zero and drawn independently of the past, so that without a
+signal no statistic of past bars has a rank IC. (Volatility differs between assets and clusters;
+it is log returns that are symmetric, for a rank correlation sees no compounding. Every asset
+has a market beta of 1: with others, the one realized path of the market would be a lasting
+reward of beta.) signal(t - 2) is known after the close of t - 2 and acts from the close of
+t - 1 on, which is the entry day of a label with `entry_lag` 1.
+
+Constants are assumptions of the right size for the A-share market, not estimates; `RANK_ICS`
+was measured on the market they make and belongs to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from gangru_dist.errors import ConfigError
+from gangru_dist.panel.synthetic_assets import Lives
+
+LOOKBACK = 40
+"""Days the signal looks back."""
+MIN_TRADED = 30
+"""Days traded among them that a signal needs."""
+HORIZON = 20
+"""Days of return whose rank IC `signal_ic` is."""
+DELAY = 2
+"""Days from a signal to the first daily return it acts on."""
+DRIFTS = (0.0, 0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005)
+"""Daily log returns per unit of signal at which the rank IC was measured."""
+RANK_ICS = (0.0, 0.0215, 0.052, 0.1, 0.144, 0.184, 0.247, 0.288, 0.311)
+"""What they gave: means over 6 seeds of 1,500 assets x 863 days, standard error 0.001 to 0.002.
+
+Less than in proportion, for the drift itself wears the reversal out: bought low, prices rise.
+"""
+
+MAX_SIGNAL_IC = 0.3
+"""The strongest dependence on offer; beyond, the market is little but its signal."""
+
+_RECENT = 5
+_VOLATILITY = 0.02
+_INDUSTRY_VOLATILITY = 0.006
+_MARKET_VOLATILITY = 0.011
+_FREEDOM = 4
+_TICK = 0.01
+_LOWEST = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What is drawn before the market runs; D days x N assets."""
+
+    shock: Float[np.ndarray, "D N"]
+    """Daily log return but for the planted drift."""
+    volatility: Float[np.ndarray, "D N"]
+    """Idiosyncratic volatility a day, a fraction."""
+    surprise: Float[np.ndarray, "D N"]
+    """Absolute idiosyncratic return in units of its volatility."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Share counts of D days x N assets; splits multiply them."""
+
+    total: Float[np.ndarray, "D N"]
+    """Whole shares issued."""
+    free: Float[np.ndarray, "D N"]
+    """Whole shares that can be traded."""
+    price: Float[np.ndarray, " N"]
+    """First price, currency per share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closes:
+    """Prices of D days x N assets, currency per share as traded."""
+
+    close: Float[np.ndarray, "D N"]
+    """In ticks and within the day's limits; NaN where the asset did not trade."""
+    reference: Float[np.ndarray, "D N"]
+    """The last close before, adjusted for what the day pays out."""
+
+
+def draw_noise(lives: Lives, rng: np.random.Generator) -> Noise:
+    """Fat-tailed returns whose volatility differs between assets and clusters in time."""
+    days, count = lives.traded.shape
+    level = _VOLATILITY * np.exp(0.25 * rng.standard_normal(count))
+    wave = _autoregression(rng.standard_normal((days, 1)), 0.97, 0.2)
+    own = _autoregression(rng.standard_normal((days, count)), 0.98, 0.25)
+    volatility = level * np.exp(wave + own)
+    own_return = _student(rng, (days, count))
+    by_industry = _student(rng, (days, int(lives.industry.max()) + 1))
+    market = _student(rng, (days, 1)) * np.exp(wave)
+    shock = _MARKET_VOLATILITY * market + volatility * own_return
+    shock += _INDUSTRY_VOLATILITY * by_industry[:, lives.industry]
+    return Noise(shock=shock, volatility=volatility, surprise=np.abs(own_return))
+
+
+def draw_shares(lives: Lives, rng: np.random.Generator) -> Shares:
+    """Market caps of 8 billion in the median, prices of 12."""
+    count = len(lives.assets)
+    cap = 8e9 * np.exp(1.1 * rng.standard_normal(count))
+    price = np.clip(np.round(12 * np.exp(0.6 * rng.standard_normal(count)), 2), 3, 150)
+    total = np.round(cap / price / 1000) * 1000
+    free = np.round(total * rng.uniform(0.35, 1, count) / 1000) * 1000
+    split = lives.split_factor
+    return Shares(total=np.round(total * split), free=np.round(free * split), price=price)
+
+
+def draw_volume(
+    lives: Lives, noise: Noise, shares: Shares, rng: np.random.Generator
+) -> Float[np.ndarray, "D N"]:
+    """Shares traded, in lots of 100; 0 where the asset does not trade.
+
+    Turnover has a level of its own, waves of weeks, and rises with the day's surprise,
+    whatever its sign.
+    """
+    shape = lives.traded.shape
+    level = np.log(0.012) + 0.4 * rng.standard_normal(shape[1])
+    wave = _autoregression(rng.standard_normal(shape), 0.95, 0.5)
+    everywhere = _autoregression(rng.standard_normal((shape[0], 1)), 0.95, 0.2)
+    day = 0.3 * rng.standard_normal(shape) + 0.25 * (noise.surprise - 0.7)
+    turnover = np.minimum(np.exp(level + wave + everywhere + day), 0.5)
+    lots = np.maximum(np.round(turnover * shares.free / 100), 1)
+    return np.where(lives.traded, 100 * lots, 0.0)
+
+
+def drift_per_signal(signal_ic: float) -> float:
+    """Daily log return per unit of signal that gives the wished rank IC over `HORIZON` days.
+
+    Raises:
+        ConfigError: More is wished than was measured.
+    """
+    if signal_ic > MAX_SIGNAL_IC:
+        raise ConfigError(
+            f"synthetic.signal_ic={signal_ic} is too strong to plant; at most {MAX_SIGNAL_IC} goes."
+        )
+    return float(np.interp(signal_ic, RANK_ICS, DRIFTS))
+
+
+def run_market(
+    lives: Lives,
+    noise: Noise,
+    first_price: Float[np.ndarray, " N"],
+    volume: Float[np.ndarray, "D N"],
+    drift: float,
+) -> Closes:
+    """Run prices through all days, one after the other.
+
+    A suspension passes without a return. The signal of a day is computed from the closes of
+    that day and before, and moves prices from `DELAY` days later on.
+    """
+    days = len(lives.dates)
+    factor = lives.adj_factor
+    close, adjusted, reference = (np.full(factor.shape, np.nan) for _ in range(3))
+    activity = np.log1p(volume / factor)
+    last = first_price * factor[np.argmax(lives.traded, axis=0), np.arange(len(lives.assets))]
+    signals = np.zeros(factor.shape)
+    for t in range(days):
+        push = drift * signals[t - DELAY] if t >= DELAY else 0.0
+        reference[t] = last / factor[t]
+        low, high = limit_prices(reference[t], lives.limit[t])
+        price = np.clip(to_tick(reference[t] * np.exp(noise.shock[t] + push)), low, high)
+        close[t] = np.where(lives.traded[t], price, np.nan)
+        adjusted[t] = close[t] * factor[t]
+        last = np.where(lives.traded[t], adjusted[t], last)
+        if drift and t + 1 >= LOOKBACK:
+            window = slice(t + 1 - LOOKBACK, t + 1)
+            signals[t] = np.nan_to_num(signal_of_window(adjusted[window], activity[window]))
+    return Closes(close=close, reference=reference)
+
+
+def draw_days(
+    lives: Lives, noise: Noise, closes: Closes, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "D N"]]:
+    """Open, high, low and average price around given closes, within the day's limits.
+
+    Keys `open`, `high`, `low`, `vwap`; currency per share, NaN where there is no close. A
+    third of the day's return is made overnight. The average price lies within low and high.
+    """
+    shape, close = closes.close.shape, closes.close
+    bottom, top = limit_prices(closes.reference, lives.limit)
+    gap = 0.3 * noise.volatility * rng.standard_normal(shape)
+    overnight = np.exp(0.3 * np.log(close / closes.reference) + gap)
+    start = np.clip(to_tick(closes.reference * overnight), bottom, top)
+    up, down = 0.5 * noise.volatility * np.abs(rng.standard_normal((2, *shape)))
+    high = np.clip(to_tick(np.maximum(start, close) * np.exp(up)), bottom, top)
+    low = np.clip(to_tick(np.minimum(start, close) * np.exp(-down)), bottom, top)
+    middle = (start + high + low + close) / 4
+    vwap = np.clip(middle + 0.2 * (high - low) * rng.standard_normal(shape), low, high)
+    return {"open": start, "high": high, "low": low, "vwap": vwap}
+
+
+def signal_of_window(
+    close: Float[np.ndarray, "T N"], activity: Float[np.ndarray, "T N"]
+) -> Float[np.ndarray, " N"]:
+    """The planted signal of the window's last day, z-scored across assets.
+
+    Args:
+        close: Adjusted close of T days; NaN where the asset did not trade.
+        activity: log(1 + volume / adjustment factor); read where `close` is a number.
+
+    Returns:
+        Mean 0 and standard deviation 1 across the assets; NaN for one that did not trade on
+        the last day or on too few days before.
+    """
+    traded = np.isfinite(close)
+    position = _recent_against_window(close, traded, 1)
+    volume = _recent_against_window(activity, traded, _RECENT)
+    known = traded[-1] & (traded.sum(axis=0) >= MIN_TRADED)
+    raw = -(_across(position, known) + _across(volume, known))
+    return _across(raw, known)
+
+
+def _recent_against_window(
+    values: Float[np.ndarray, "T N"], traded: np.ndarray, recent: int
+) -> Float[np.ndarray, " N"]:
+    """Mean of the `recent` newest days less the window's, in its standard deviations."""
+    count = np.maximum(traded.sum(axis=0), 1)
+    mean = np.where(traded, values, 0.0).sum(axis=0) / count
+    deviation = np.where(traded, values - mean, 0.0)
+    spread = np.sqrt(np.square(deviation).sum(axis=0) / count)
+    newest = deviation[-recent:].sum(axis=0) / np.maximum(traded[-recent:].sum(axis=0), 1)
+    result: np.ndarray = np.divide(newest, spread, out=np.zeros_like(newest), where=spread > 0)
+    return result
+
+
+def _across(values: Float[np.ndarray, " N"], known: np.ndarray) -> Float[np.ndarray, " N"]:
+    """z-score across the known assets; NaN for the others, 0 if all are equal."""
+    result = np.full(values.shape, np.nan)
+    if known.any():
+        chosen = values[known]
+        result[known] = (chosen - chosen.mean()) / (chosen.std() or 1.0)
+    return result
+
+
+def limit_prices(
+    reference: Float[np.ndarray, "*shape"], limit: Float[np.ndarray, "*shape"]
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Lowest and highest price of the day, currency: reference x (1 -+ limit), to the tick.
+
+    `reference` is the previous close, adjusted for what the day pays out; it is rounded to the
+    tick itself first, as the exchange does.
+    """
+    reference = to_tick(reference)
+    return to_tick(reference * (1 - limit)), to_tick(reference * (1 + limit))
+
+
+def to_tick(price: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Round to cents, half up, never under ten cents."""
+    cents = np.floor(price / _TICK + 0.5 + 1e-6)
+    rounded: np.ndarray = np.maximum(np.round(cents * _TICK, 2), _LOWEST)
+    return rounded
+
+
+def _student(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Student's t with unit variance."""
+    draws: np.ndarray = rng.standard_t(_FREEDOM, shape) / np.sqrt(_FREEDOM / (_FREEDOM - 2))
+    return draws
+
+
+def _autoregression(
+    noise: Float[np.ndarray, "D M"], memory: float, spread: float
+) -> Float[np.ndarray, "D M"]:
+    """Stationary first-order autoregression with standard deviation `spread`."""
+    result = spread * noise
+    for t in range(1, len(noise)):
+        result[t] = memory * result[t - 1] + np.sqrt(1 - memory**2) * result[t]
+    return result
