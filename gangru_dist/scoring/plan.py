@@ -1,0 +1,244 @@
+"""What is to be scored: days without up-to-date scores, cut into units of (window, month).
+
+Decided from three small things, the panel's manifest, the models' `model.json` and the table's
+footers; no bar and no weight is read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.errors import FactorError, WindowError
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.scoring.table import DayCoverage
+from gangru_dist.splits import Window, make_windows
+from gangru_dist.training.artifact import identity
+
+Models = Mapping[int, Mapping[str, Any]]
+"""`model.json` of one window by seed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """Days of one month that one window's models score: the work of one actor's call."""
+
+    window: str
+    """Refit day, ISO."""
+    model: str
+    """Hash of the weights, see `ensemble_model`."""
+    month: str
+    """"2019-07"."""
+    days: tuple[str, ...]
+    """ISO, ascending."""
+    basis: str
+    """See `DayCoverage`; as the next two."""
+    month_end: str
+    month_rows: str
+    block_start: str
+    """First day of the panel block, the same for all units of a window: lookback included."""
+    block_end: str
+    """Last day of the panel block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unscored:
+    """Days that a window should score and cannot."""
+
+    window: str
+    first: str
+    last: str
+    days: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Work of a scoring job."""
+
+    units: tuple[Unit, ...]
+    """By window and month."""
+    unscored: tuple[Unscored, ...]
+    up_to_date: int
+    """Days left out because the table has them already."""
+
+    @property
+    def days(self) -> int:
+        """Days to be scored."""
+        return sum(len(unit.days) for unit in self.units)
+
+
+def ensemble_model(models: Models) -> str:
+    """Twelve hex digits that identify exactly the weights of all seeds together.
+
+    One seed: the model's own hash, as in `model.json`.
+    """
+    hashes = [str(models[seed]["sha256"]) for seed in sorted(models)]
+    if len(hashes) == 1:
+        return hashes[0][:12]
+    return hashlib.sha256("/".join(hashes).encode()).hexdigest()[:12]
+
+
+def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest) -> str | None:
+    """Why a window cannot score, or None."""
+    seeds = cfg.training.seeds
+    missing = [seed for seed in seeds if seed not in models]
+    if missing:
+        return f"no finished model of seed {', '.join(map(str, missing))}: run jobs/train.py"
+    panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
+    for seed in seeds:
+        if models[seed]["identity"] != identity(cfg, window.name, seed, panel):
+            return (
+                f"the model of seed {seed} was trained with other settings or another panel: "
+                "run jobs/train.py"
+            )
+    return None
+
+
+def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
+    """Hash of what decides a day's row beside the weights, up to the end of the month before."""
+    before = np.datetime64(month, "M").astype("datetime64[D]") - 1
+    values = to_dict(cfg)
+    facts = [values["factor"], values["universe"], values["samples"]]
+    facts.append(manifest.fingerprint_to(before.astype(dt.date)))
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _is_current(done: DayCoverage | None, unit: Unit) -> bool:
+    """Whether the table's row of a day is what scoring it now would give.
+
+    Rows of the day's own month may have been added since, but not changed: where the panel
+    has the same last day as then, it must have the same rows.
+    """
+    if done is None or (done.model, done.basis) != (unit.model, unit.basis):
+        return False
+    return done.month_end != unit.month_end or done.month_rows == unit.month_rows
+
+
+def _month_units(
+    window: Window, days: np.ndarray, models: Models, cfg: RunConfig, manifest: Manifest
+) -> Iterable[Unit]:
+    calendar = manifest.calendar
+    ends = calendar[np.append(calendar[1:].astype("M8[M]") != calendar[:-1].astype("M8[M]"), True)]
+    months = days.astype("datetime64[M]")
+    for month in np.unique(months):
+        yield Unit(
+            window=window.name,
+            model=ensemble_model({seed: models[seed] for seed in cfg.training.seeds}),
+            month=str(month),
+            days=tuple(str(day) for day in days[months == month]),
+            basis=_basis(cfg, manifest, str(month)),
+            month_end=str(ends[ends.astype("datetime64[M]") == month][0]),
+            month_rows=manifest.months.get(str(month), "")[:12],
+            block_start="",
+            block_end="",
+        )
+
+
+def _with_block(units: list[Unit], cfg: RunConfig, manifest: Manifest) -> list[Unit]:
+    """Give all units of a window the same span of the panel, so that an actor reads it once."""
+    if not units:
+        return []
+    first = np.datetime64(units[0].days[0])
+    index = int(np.searchsorted(manifest.calendar, first)) - cfg.samples.lookback + 1
+    start = str(manifest.calendar[max(index, 0)])
+    end = units[-1].days[-1]
+    return [replace(unit, block_start=start, block_end=end) for unit in units]
+
+
+def _span(manifest: Manifest, start: dt.date | None, end: dt.date | None) -> tuple[str, str]:
+    calendar = manifest.calendar
+    low = str(start or calendar[0])
+    high = str(end or calendar[-1])
+    chosen = (calendar >= np.datetime64(low)) & (calendar <= np.datetime64(high))
+    if not chosen.any():
+        raise FactorError(
+            f"no trading day from {low} to {high}; the panel has {calendar[0]} to {calendar[-1]}."
+        )
+    return low, high
+
+
+def make_plan(
+    manifest: Manifest,
+    cfg: RunConfig,
+    models: Mapping[str, Models],
+    covered: Mapping[dt.date, DayCoverage],
+    *,
+    start: dt.date | None = None,
+    end: dt.date | None = None,
+    again: bool = False,
+) -> Plan:
+    """Units to score between `start` and `end`.
+
+    Args:
+        manifest: Of the panel.
+        cfg: The run.
+        models: Window -> seed -> `model.json`.
+        covered: Days in the table.
+        start: First day; None = from the beginning.
+        end: Last day, included; None = the newest.
+        again: Also days whose scores are up to date.
+
+    Raises:
+        FactorError: No trading day lies between `start` and `end`.
+        WindowError: No window has a model, or none may score those days.
+    """
+    low, high = _span(manifest, start, end)
+    windows, _ = make_windows(
+        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
+    )
+    units: list[Unit] = []
+    unscored: list[Unscored] = []
+    wanted = 0
+    for window in windows:
+        days = manifest.calendar[window.score_first : window.score_last + 1]
+        days = days[(days >= np.datetime64(low)) & (days <= np.datetime64(high))]
+        if not len(days):
+            continue
+        wanted += len(days)
+        reason = _why_not(window, models.get(window.name, {}), cfg, manifest)
+        if reason:
+            unscored.append(_unscored(window, days, reason))
+            continue
+        found = _month_units(window, days, models[window.name], cfg, manifest)
+        fresh = [unit if again else _stale_part(unit, covered) for unit in found]
+        units += _with_block([unit for unit in fresh if unit.days], cfg, manifest)
+    _check(windows, wanted, unscored, (low, high))
+    stopped = sum(part.days for part in unscored)
+    done = wanted - stopped - sum(len(unit.days) for unit in units)
+    return Plan(units=tuple(units), unscored=tuple(unscored), up_to_date=done)
+
+
+def _stale_part(unit: Unit, covered: Mapping[dt.date, DayCoverage]) -> Unit:
+    stale = (d for d in unit.days if not _is_current(covered.get(dt.date.fromisoformat(d)), unit))
+    return replace(unit, days=tuple(stale))
+
+
+def _unscored(window: Window, days: np.ndarray, reason: str) -> Unscored:
+    return Unscored(
+        window=window.name, first=str(days[0]), last=str(days[-1]), days=len(days), reason=reason
+    )
+
+
+def _check(
+    windows: list[Window], wanted: int, unscored: list[Unscored], span: tuple[str, str]
+) -> None:
+    if not wanted:
+        names = ", ".join(window.name for window in windows) or "none"
+        raise WindowError(
+            f"no window scores a day from {span[0]} to {span[1]}; this panel and configuration "
+            f"have the refit days {names}, and each scores the days after it up to the next."
+        )
+    if sum(part.days for part in unscored) == wanted:
+        first = unscored[0]
+        raise WindowError(
+            f"no day from {span[0]} to {span[1]} can be scored. Window {first.window}: "
+            f"{first.reason}."
+        )

@@ -1,0 +1,209 @@
+"""A window's models applied to cross-sections of the panel. Knows torch, not Ray.
+
+Shapes: D days, N assets of a block, M members of one day's universe, T lookback, F features.
+Always float32, or float64 if the weights are; a score does not depend on who computes it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gangru_dist.config import RunConfig, SampleConfig
+from gangru_dist.errors import FactorError
+from gangru_dist.features.cross_section import cs_zscore
+from gangru_dist.features.samples import cross_section_samples
+from gangru_dist.models.network import FactorNetwork
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import universe_mask
+from gangru_dist.scoring.commit import DataFile, write_file
+from gangru_dist.scoring.factor import Factor, to_factor
+from gangru_dist.scoring.plan import Unit, ensemble_model
+from gangru_dist.scoring.table import FILE_SCHEMA, DayCoverage, factor_storage
+from gangru_dist.storage import Storage
+from gangru_dist.training.artifact import read_model
+
+_CHUNK = 1024
+"""Samples a forward pass: 4,000 at once need 250 MB for the gates and are no faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """The models of one window, one a seed, in evaluation mode on one device."""
+
+    window: str
+    networks: tuple[FactorNetwork, ...]
+    model: str
+    """Hash of all weights."""
+
+
+def load_ensemble(
+    run: Storage, window: str, seeds: tuple[int, ...], device: torch.device
+) -> Ensemble:
+    """Models of a window from storage.
+
+    Raises:
+        WindowError: One is missing or damaged.
+    """
+    loaded = {seed: read_model(run, window, seed) for seed in seeds}
+    return Ensemble(
+        window=window,
+        networks=tuple(loaded[seed][0].to(device).eval() for seed in sorted(seeds)),
+        model=ensemble_model({seed: about for seed, (_, about) in loaded.items()}),
+    )
+
+
+def predict(network: FactorNetwork, samples: Float[Tensor, "M T F"]) -> Float[np.ndarray, " M"]:
+    """The network's output, pRet, for each sample."""
+    with torch.inference_mode():
+        return torch.cat([network(part) for part in samples.split(_CHUNK)]).cpu().numpy()
+
+
+def score_day(
+    ensemble: Ensemble,
+    panel: Float[Tensor, "D N F"],
+    day: int,
+    members: Int[Tensor, " M"],
+    cfg: SampleConfig,
+) -> Float[np.ndarray, " M"]:
+    """Score of each member: pRet, or the mean of the seeds' z-scored pRet if there are several.
+
+    Raises:
+        FactorError: A prediction is not finite: the weights are no good.
+    """
+    if not len(members):
+        return np.empty(0, dtype=np.float32)
+    dtype = next(ensemble.networks[0].parameters()).dtype
+    samples = cross_section_samples(panel, day, members, cfg).to(dtype)
+    predicted = np.stack([predict(network, samples) for network in ensemble.networks])
+    bad = int((~np.isfinite(predicted)).any(axis=0).sum())
+    if bad:
+        raise FactorError(
+            f"{bad} of {len(members)} predictions of window {ensemble.window} (model "
+            f"{ensemble.model}) are not finite. Train the window again with --overwrite."
+        )
+    if len(predicted) == 1:
+        return np.asarray(predicted[0])
+    return np.asarray(cs_zscore(predicted.astype(np.float64)).mean(axis=0))
+
+
+def score_block(
+    ensemble: Ensemble,
+    block: PanelBlock,
+    days: list[int],
+    members: Bool[np.ndarray, "D N"],
+    cfg: SampleConfig,
+) -> Float[np.ndarray, "K N"]:
+    """Scores of K days of a block, float64; NaN for assets outside that day's universe."""
+    device = next(ensemble.networks[0].parameters()).device
+    panel = torch.from_numpy(block.features).to(device)
+    scores = np.full((len(days), len(block.assets)), np.nan)
+    for row, day in enumerate(days):
+        chosen = np.flatnonzero(members[day])
+        index = torch.from_numpy(chosen).to(device)
+        scores[row, chosen] = score_day(ensemble, panel, day, index, cfg)
+    return scores
+
+
+class Scorer:
+    """Scores units and writes their files; keeps the newest window's models and block."""
+
+    def __init__(self, root: Storage, run: str, cfg: RunConfig) -> None:
+        self._root, self._cfg = root, cfg
+        self._run, self._factor = root.child("runs", run), factor_storage(root, run)
+        self._manifest = read_manifest(root)
+        on_gpu = cfg.resources.gpus_per_worker > 0 and torch.cuda.is_available()
+        self._device = torch.device("cuda" if on_gpu else "cpu")
+        self._ensemble: Ensemble | None = None
+        self._block: tuple[tuple[str, str], PanelBlock] | None = None
+
+    def __call__(self, unit: Unit) -> DataFile:
+        """Score one unit and write its file, which nobody reads before the driver's commit.
+
+        Raises:
+            FactorError: The models changed since the plan, or predict what is not finite.
+            PanelError: The panel was rebuilt meanwhile.
+        """
+        ensemble = self._models(unit)
+        block = self._panel(unit)
+        cfg = self._cfg
+        days = [block.row(np.datetime64(day)) for day in unit.days]
+        members = universe_mask(block, cfg.universe, cfg.samples.lookback)
+        scores = score_block(ensemble, block, days, members, cfg.samples)
+        factor = to_factor(
+            scores, _rows(block.industry, days), _rows(block.market_cap, days), cfg.factor
+        )
+        covered = _coverage(unit, block, days, factor)
+        return write_file(self._factor, unit.month, _table(unit, block, scores, factor), covered)
+
+    def _models(self, unit: Unit) -> Ensemble:
+        if self._ensemble is None or self._ensemble.window != unit.window:
+            seeds = self._cfg.training.seeds
+            self._ensemble = load_ensemble(self._run, unit.window, seeds, self._device)
+        if self._ensemble.model != unit.model:
+            raise FactorError(
+                f"window {unit.window} was trained anew while it was scored (model {unit.model} "
+                f"became {self._ensemble.model}). Run the job again."
+            )
+        return self._ensemble
+
+    def _panel(self, unit: Unit) -> PanelBlock:
+        span = (unit.block_start, unit.block_end)
+        if self._block is None or self._block[0] != span:
+            self._block = None  # never two blocks in memory
+            first, last = (dt.date.fromisoformat(day) for day in span)
+            names = self._cfg.panel.features
+            block = read_block(
+                self._root, self._manifest, start=first, end=last, features=names, trading=True
+            )
+            self._block = (span, block)
+        return self._block[1]
+
+
+def _rows(values: np.ndarray, days: list[int]) -> np.ndarray:
+    return np.asarray(values[days])
+
+
+def _table(unit: Unit, block: PanelBlock, scores: np.ndarray, factor: Factor) -> pa.Table:
+    """Rows of the unit's members, sorted by (date, asset)."""
+    day, asset = np.nonzero(~np.isnan(scores))
+    dates = np.array(unit.days, dtype="datetime64[D]")[day]
+    columns = {
+        "date": pa.array(dates, pa.date32()),
+        "asset": pa.array(block.assets[asset], pa.string()),
+        "score": pa.array(scores[day, asset].astype(np.float32)),
+        "factor": pa.array(factor.factor[day, asset], from_pandas=True),  # NaN -> null
+        "quantile": pa.array(factor.quantile[day, asset], pa.int16()),
+        "window": pa.array([unit.window] * len(day), pa.string()),
+        "model": pa.array([unit.model] * len(day), pa.string()),
+    }
+    return pa.table(columns, schema=FILE_SCHEMA)
+
+
+def _coverage(unit: Unit, block: PanelBlock, days: list[int], factor: Factor) -> list[DayCoverage]:
+    ranked = (~np.isnan(factor.factor)).sum(axis=1)
+    return [
+        DayCoverage(
+            date=date,
+            window=unit.window,
+            model=unit.model,
+            basis=unit.basis,
+            month_end=unit.month_end,
+            month_rows=unit.month_rows,
+            traded=int(block.traded[day].sum()),
+            universe=int(factor.scored[row]),
+            ranked=int(ranked[row]),
+            missing_industry=int(factor.missing_industry[row]),
+            missing_market_cap=int(factor.missing_market_cap[row]),
+            neutralized=factor.neutralized(row),
+        )
+        for row, (date, day) in enumerate(zip(unit.days, days, strict=True))
+    ]

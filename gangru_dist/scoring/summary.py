@@ -1,0 +1,92 @@
+"""What a scoring job did and what the factor table holds: `factor-summary.json`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gangru_dist.scoring.plan import Unscored
+from gangru_dist.scoring.table import DayCoverage
+from gangru_dist.storage import Storage
+
+_logger = logging.getLogger(__name__)
+SUMMARY = "factor-summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """One scoring job, and the table after it."""
+
+    scored: int
+    """Days scored by this job."""
+    rows: int
+    """Rows written by this job."""
+    up_to_date: int
+    """Days that were in the table already."""
+    unscored: tuple[Unscored, ...]
+    """Days that a window should score and cannot, and why."""
+    version: int
+    """The table's version after the job."""
+    seconds: float
+    """Wall time of the job."""
+    days: Mapping[dt.date, DayCoverage]
+    """All days of the table, ascending."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every day of the panel that a window answers for has its scores."""
+        return not self.unscored
+
+    def to_json(self) -> dict[str, Any]:
+        """For `factor-summary.json`: totals, what is odd, then every day."""
+        return {
+            "version": self.version,
+            "days": len(self.days),
+            "first_day": str(min(self.days, default="")),
+            "last_day": str(max(self.days, default="")),
+            "rows": sum(day.universe for day in self.days.values()),
+            "odd_days": self.odd_days(),
+            "unscored": [asdict(part) for part in self.unscored],
+            "coverage": [asdict(day) for day in self.days.values()],
+        }
+
+    def odd_days(self) -> dict[str, int]:
+        """Number of days of the table by what is unusual about them."""
+        days = list(self.days.values())
+        return {
+            "empty_universe": sum(day.universe == 0 for day in days),
+            "too_few_assets_for_a_factor": sum(0 == day.ranked < day.universe for day in days),
+            "not_neutralized_by_industry": sum("industry" not in day.neutralized for day in days),
+            "not_neutralized_by_size": sum("size" not in day.neutralized for day in days),
+            "some_without_industry": sum(day.missing_industry > 0 for day in days),
+            "some_without_market_cap": sum(day.missing_market_cap > 0 for day in days),
+        }
+
+    def lines(self) -> list[str]:
+        """Events for the log."""
+        odd = " ".join(f"{name}={count}" for name, count in self.odd_days().items() if count)
+        first, last = min(self.days, default=None), max(self.days, default=None)
+        return [
+            f"score_done days={self.scored} rows={self.rows} up_to_date_days={self.up_to_date} "
+            f"rows_per_s={self.rows / max(self.seconds, 1e-9):.0f} seconds={self.seconds:.1f}",
+            f"factor_table version={self.version} days={len(self.days)} first={first} last={last}"
+            + (f" days_with: {odd}" if odd else ""),
+            *(
+                f"unscored window={part.window} days={part.days} first={part.first} "
+                f"last={part.last} reason={part.reason}"
+                for part in self.unscored
+            ),
+        ]
+
+
+def write_summary(run: Storage, summary: ScoreSummary) -> None:
+    """Write `factor-summary.json` and say the summary.
+
+    The file is a view of the table's own coverage: after a kill the next job sets it right.
+    """
+    run.write_json(SUMMARY, summary.to_json())
+    for line in summary.lines():
+        (_logger.warning if line.startswith("unscored") else _logger.info)("%s", line)

@@ -1,0 +1,402 @@
+"""Scoring days: equal to a plain forward pass, repeatable, blind to the future, all or nothing."""
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gangru_dist.config import FactorConfig, TrainingConfig, to_dict
+from gangru_dist.errors import FactorError, PanelError, WindowError
+from gangru_dist.features.samples import ts_standardize
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.scoring import predictor, score
+from gangru_dist.scoring.factor import to_factor
+from gangru_dist.scoring.score import score_days
+from gangru_dist.scoring.table import covered_days, factor_storage, open_table, read_factor
+from gangru_dist.splits import make_windows
+from gangru_dist.storage import Storage
+from gangru_dist.training.artifact import finished_models, read_model
+from tests.scoring.market import CFG, DAYS, FEATURES, RUN, make_rows, make_world, write_models
+from tests.scoring.market import write_panel as rewrite_panel
+
+
+@pytest.fixture(autouse=True)
+def in_process(request, monkeypatch):
+    """Without the `ray` mark every unit is scored here, as `--daily` does."""
+    if not request.node.get_closest_marker("ray"):
+        monkeypatch.setattr(score, "_score_on_cluster", score._score_here)
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory):
+    """The same world as built, and scored once: copied by the tests that change them."""
+    folder = tmp_path_factory.mktemp("worlds")
+    built = make_world(str(folder / "built"))
+    shutil.copytree(built.path, folder / "scored")
+    scored = Storage(str(folder / "scored"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "_score_on_cluster", score._score_here)
+        score_days(scored, RUN, CFG)
+    return built, scored
+
+
+@pytest.fixture
+def root(worlds, tmp_path):
+    """Panel and models, nothing scored."""
+    shutil.copytree(worlds[0].path, tmp_path / "root")
+    return Storage(str(tmp_path / "root"))
+
+
+@pytest.fixture
+def scored(worlds, tmp_path):
+    """The same, all days scored."""
+    shutil.copytree(worlds[1].path, tmp_path / "scored")
+    return Storage(str(tmp_path / "scored"))
+
+
+def table(root):
+    return read_factor(root.uri, RUN)
+
+
+def window_of(day, cfg=CFG):
+    calendar = np.array(DAYS, dtype="datetime64[D]")
+    windows, _ = make_windows(calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback)
+    index = int(np.searchsorted(calendar, np.datetime64(day)))
+    return next(w.name for w in windows if w.score_first <= index <= w.score_last)
+
+
+def plain_scores(root, frame, day, seed=0, cfg=CFG):
+    """A day's scores by pandas pivots and one forward pass, and its members' rows."""
+    position = DAYS.get_loc(day)
+    lookback = DAYS[position - cfg.samples.lookback + 1 : position + 1]
+    recent = frame[frame["date"].isin(lookback)]
+    today = frame[frame["date"] == day].set_index("asset")
+    listed = DAYS.get_indexer(today["list_date"], method="bfill")
+    early = today["list_date"] < DAYS[0]
+    traded = recent.groupby("asset").size().reindex(today.index)
+    chosen = (
+        ~today["is_st"]
+        & (early | (position - listed >= cfg.universe.min_listed_days))
+        & (traded >= cfg.universe.min_traded_days)
+    )
+    members = today.index[chosen].sort_values()
+    wide = [
+        recent.pivot_table(name, "date", "asset", dropna=False)
+        .reindex(index=lookback, columns=members)
+        .to_numpy()
+        for name in FEATURES
+    ]
+    raw = torch.from_numpy(np.stack(wide, axis=-1).astype(np.float32)).transpose(0, 1)
+    z, known = ts_standardize(raw, cfg.samples)
+    mean = z.double().sum(0) / known.sum(0).clamp(min=1)
+    std = ((z.double() - mean).square() * known).sum(0) / known.sum(0).clamp(min=1)
+    x = ((z - mean) / std.sqrt().clamp(min=1e-9)).clamp(-cfg.samples.z_clip, cfg.samples.z_clip)
+    network, _ = read_model(root.child("runs", RUN), window_of(day, cfg), seed)
+    with torch.no_grad():
+        return pd.Series(network((x * known).float()).numpy(), index=members), today.loc[members]
+
+
+class TestReference:
+    def test_scores_are_those_of_a_plain_forward_pass(self, scored):
+        got = table(scored).set_index(["date", "asset"])
+        days = got.index.get_level_values("date").unique()
+        assert days[0] > pd.Timestamp("2019-01-31")
+        assert days[-1] == DAYS[-1]
+        for day in days[::6]:
+            expected, _ = plain_scores(scored, make_rows(), day)
+            pd.testing.assert_series_equal(
+                got.loc[day, "score"], expected, check_names=False, rtol=0, atol=1e-6,
+                check_index_type=False,
+            )  # fmt: skip
+
+    def test_factor_is_that_of_the_days_own_columns(self, scored):
+        day = pd.Timestamp("2019-03-20")
+        got = table(scored).query("date == @day")
+        _, today = plain_scores(scored, make_rows(), day)
+        codes = today["industry"].map({"bank": 0, "coal": 1}).fillna(-1).astype(np.int16)
+        expected = to_factor(
+            got["score"].to_numpy(np.float64)[None],
+            codes.to_numpy()[None],
+            today["market_cap"].to_numpy()[None],
+            CFG.factor,
+        )
+        np.testing.assert_allclose(got["factor"], expected.factor[0], atol=1e-5)
+        info = covered_days(factor_storage(scored, RUN))[day.date()]
+        assert info.missing_industry == today["industry"].isna().sum() > 0
+        assert info.missing_market_cap == today["market_cap"].isna().sum() > 0
+        assert info.universe == info.ranked == len(got)
+        assert info.neutralized == "industry+size"
+
+    def test_ensemble_averages_standardized_scores(self, tmp_path):
+        cfg = dataclasses.replace(CFG, training=TrainingConfig(seeds=(0, 7)))
+        root = make_world(str(tmp_path), cfg)
+        score_days(root, RUN, cfg)
+        day = pd.Timestamp("2019-04-10")
+        parts = [plain_scores(root, make_rows(), day, seed, cfg)[0] for seed in (0, 7)]
+        expected = sum((part - part.mean()) / part.std(ddof=0) for part in parts) / 2
+        got = table(root).query("date == @day")
+        np.testing.assert_allclose(got["score"], expected, atol=1e-5)
+
+    def test_lineage_names_the_weights(self, scored):
+        frame = table(scored)
+        models = finished_models(scored.child("runs", RUN))
+        pairs = frame[["window", "model"]].drop_duplicates().itertuples(index=False, name=None)
+        assert dict(pairs) == {window: seeds[0]["model"] for window, seeds in models.items()}
+        for day, window in frame.groupby("date")["window"].first().items():
+            assert window == window_of(day)
+
+    @pytest.mark.ray
+    @pytest.mark.parametrize("actors", [1, 2])
+    def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
+        resources = dataclasses.replace(CFG.resources, scoring_actors=actors)
+        summary = score_days(root, RUN, dataclasses.replace(CFG, resources=resources))
+        assert summary.scored == len(summary.days)
+        alone = make_world(str(tmp_path_factory.mktemp("alone")))
+        monkeypatch.setattr(score, "_score_on_cluster", score._score_here)
+        score_days(alone, RUN, CFG)
+        pd.testing.assert_frame_equal(table(root), table(alone))
+
+    @pytest.mark.ray
+    def test_an_error_in_an_actor_is_one_clear_error(self, root, ray_cluster):
+        spoil(root)
+        with pytest.raises(FactorError, match="are not finite"):
+            score_days(root, RUN, CFG)
+
+
+def spoil(root):
+    """Make one model's weights infinite, with a matching hash."""
+    from gangru_dist.training.artifact import write_model
+    from gangru_dist.training.state import TrainingState
+
+    run = root.child("runs", RUN)
+    window, seeds = next(iter(finished_models(run).items()))
+    state = TrainingState(CFG, seed=0)
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(float("nan"))
+    write_model(run, window, 0, state, {"identity": seeds[0]["identity"]})
+
+
+class TestProperties:
+    def test_a_second_run_has_nothing_to_do(self, root):
+        first = score_days(root, RUN, CFG)
+        before, version = table(root), open_table(factor_storage(root, RUN)).version()
+        second = score_days(root, RUN, CFG)
+        assert (second.scored, second.up_to_date) == (0, first.scored)
+        assert open_table(factor_storage(root, RUN)).version() == version
+        pd.testing.assert_frame_equal(table(root), before)
+
+    def test_from_and_to_score_again_and_change_nothing_else(self, scored):
+        before = table(scored)
+        summary = score_days(scored, RUN, CFG, start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
+        assert summary.scored == len(pd.bdate_range("2019-03-20", "2019-04-10"))
+        pd.testing.assert_frame_equal(table(scored), before)
+
+    def test_pieces_give_the_same_table_as_one_run(self, scored, tmp_path_factory):
+        other = make_world(str(tmp_path_factory.mktemp("pieces")))
+        score_days(other, RUN, CFG, start=dt.date(2019, 4, 15))
+        score_days(other, RUN, CFG, end=dt.date(2019, 2, 20))
+        score_days(other, RUN, CFG)
+        pd.testing.assert_frame_equal(table(scored), table(other))
+        assert covered_days(factor_storage(scored, RUN)) == covered_days(factor_storage(other, RUN))
+
+    def test_daily_adds_the_newest_day(self, root, tmp_path_factory):
+        grown = Storage(str(tmp_path_factory.mktemp("grown")))
+        short = DAYS[:-1]
+        manifest = rewrite_panel(grown, make_rows(days=short), short)
+        write_models(grown, manifest)
+        score_days(grown, RUN, CFG)
+        rewrite_panel(grown, make_rows())  # the evening's bars
+        summary = score_days(grown, RUN, CFG, daily=True)
+        assert (summary.scored, summary.ok) == (1, True)
+        score_days(root, RUN, CFG)
+        pd.testing.assert_frame_equal(table(grown), table(root))
+        assert score_days(grown, RUN, CFG).scored == 0  # appended bars do not make the old stale
+
+    def test_days_of_an_older_model_are_scored_anew(self, scored):
+        before = table(scored)
+        write_models(scored, read_manifest(scored), salt=1)
+        assert score_days(scored, RUN, CFG).scored == before["date"].nunique()
+        after = table(scored)
+        assert len(after) == len(before)
+        assert not set(after["model"]) & set(before["model"])
+
+    def test_other_factor_settings_make_all_days_stale(self, scored):
+        cfg = dataclasses.replace(CFG, factor=FactorConfig(quantiles=5))
+        assert score_days(scored, RUN, cfg).up_to_date == 0
+        assert table(scored)["quantile"].max() == 5
+
+    def test_rewritten_bars_make_their_month_and_later_ones_stale(self, scored):
+        frame = make_rows()
+        late = frame["date"] == "2019-04-15"
+        frame.loc[late, "close"] += 1
+        rewrite_panel(scored, frame)
+        summary = score_days(scored, RUN, CFG)
+        assert summary.scored == (DAYS >= "2019-04-01").sum()
+
+    @pytest.mark.parametrize("cut", ["2019-02-14", "2019-03-29", "2019-04-30"])
+    def test_scores_ignore_the_future(self, scored, tmp_path_factory, cut):
+        other = make_world(str(tmp_path_factory.mktemp("tampered")))
+        past, future = make_rows(), make_rows(seed=1)
+        tampered = pd.concat([past[past["date"] <= cut], future[future["date"] > cut]])
+        manifest = rewrite_panel(other, tampered)
+        write_models(other, manifest)
+        score_days(other, RUN, CFG)
+        expected, got = (frame[frame["date"] <= cut] for frame in (table(scored), table(other)))
+        pd.testing.assert_frame_equal(
+            got.drop(columns="model"), expected.drop(columns="model"), check_exact=True
+        )
+        late, moved = (frame[frame["date"] > cut] for frame in (table(scored), table(other)))
+        assert (
+            not late["score"].reset_index(drop=True).equals(moved["score"].reset_index(drop=True))
+        )
+
+    def test_the_check_has_teeth(self, root, tmp_path_factory, monkeypatch):
+        """Samples that look one day ahead must fail it."""
+        honest = predictor.cross_section_samples
+
+        def leaks(panel, day, members, cfg):
+            return honest(panel, min(day + 1, len(panel) - 1), members, cfg)
+
+        monkeypatch.setattr(predictor, "cross_section_samples", leaks)
+        score_days(root, RUN, CFG)
+        with pytest.raises(AssertionError):
+            self.test_scores_ignore_the_future(root, tmp_path_factory, "2019-04-17")
+
+    def test_the_universe_is_that_of_the_day(self, scored):
+        got = table(scored)
+        assert got.query("asset == '000003.SZ'")["date"].max() <= pd.Timestamp("2019-03-10")
+        newcomer = got.query("asset == '000004.SZ'")["date"].min()
+        assert newcomer >= DAYS[DAYS.get_loc("2019-03-01") + CFG.universe.min_listed_days]
+
+    def test_buckets_change_nothing(self, root, tmp_path_factory):
+        other = Storage(str(tmp_path_factory.mktemp("buckets")))
+        write_models(other, rewrite_panel(other, make_rows(), buckets=1))
+        score_days(root, RUN, CFG)
+        score_days(other, RUN, CFG)
+        pd.testing.assert_frame_equal(table(root), table(other))
+
+    def test_a_window_without_model_is_named_and_the_others_scored(self, root):
+        windows = sorted(finished_models(root.child("runs", RUN)))
+        root.child("runs", RUN).delete_folder(f"windows/{windows[-1]}")
+        summary = score_days(root, RUN, CFG)
+        assert not summary.ok
+        (part,) = summary.unscored
+        assert part.window == windows[-1]
+        assert "no finished model of seed 0" in part.reason
+        assert set(table(root)["window"]) == set(windows[:-1])
+        stored = root.child("runs", RUN).read_json("factor-summary.json")
+        assert stored["unscored"][0]["days"] == part.days > 0
+        assert any("unscored window=" in line for line in summary.lines())
+
+    def test_days_of_an_empty_or_a_small_universe_are_covered_and_counted(self, tmp_path):
+        frame = make_rows()
+        few = (frame["date"] == "2019-04-16") & ~frame["asset"].isin(["000010.SZ", "000012.SZ"])
+        gone = frame["date"] == "2019-04-18"
+        root = make_world(str(tmp_path), frame=frame[~few & ~gone])
+        summary = score_days(root, RUN, CFG)
+        day = table(root).query("date == @pd.Timestamp('2019-04-16')")
+        assert len(day) == 2
+        assert day["factor"].isna().all()
+        assert set(day["quantile"]) == {0}
+        odd = summary.odd_days()
+        assert (odd["empty_universe"], odd["too_few_assets_for_a_factor"]) == (1, 1)
+        assert summary.days[dt.date(2019, 4, 18)].universe == 0
+        assert score_days(root, RUN, CFG).scored == 0
+
+    @pytest.mark.parametrize("column", ["industry", "market_cap"])
+    def test_a_missing_column_leaves_its_step_out_and_says_so(self, tmp_path, column):
+        root = make_world(str(tmp_path), frame=make_rows().assign(**{column: None}))
+        summary = score_days(root, RUN, CFG)
+        left = "size" if column == "industry" else "industry"
+        assert {day.neutralized for day in summary.days.values()} == {left}
+        assert table(root)["factor"].notna().all()
+
+    @pytest.mark.slow
+    def test_killed_at_random_moments_and_run_again(self, scored, tmp_path_factory):
+        code = textwrap.dedent(
+            """
+            import json, sys
+            from gangru_dist.config import from_dict
+            from gangru_dist.scoring import score
+            from gangru_dist.storage import Storage
+            score._score_on_cluster = score._score_here
+            print("ready", flush=True)
+            while True:
+                score.score_days(Storage(sys.argv[1]), "r", from_dict(json.loads(sys.argv[2])),
+                                 start=__import__("datetime").date(2019, 1, 1))
+            """
+        )
+        rng = random.Random(0)
+        other = make_world(str(tmp_path_factory.mktemp("killed")))
+        for _ in range(5):
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, other.uri, json.dumps(to_dict(CFG))],
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            )
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(rng.uniform(0.0, 0.8))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            if covered_days(factor_storage(other, RUN)):
+                assert not table(other).duplicated(["date", "asset"]).any()
+        score_days(other, RUN, CFG)
+        pd.testing.assert_frame_equal(table(other), table(scored))
+
+
+class TestValidation:
+    def test_no_model_at_all(self, tmp_path):
+        root = Storage(str(tmp_path))
+        rewrite_panel(root, make_rows())
+        with pytest.raises(WindowError, match=r"can be scored.*no finished model.*jobs/train.py"):
+            score_days(root, RUN, CFG)
+
+    def test_model_of_other_settings(self, root):
+        cfg = dataclasses.replace(
+            CFG, universe=dataclasses.replace(CFG.universe, min_listed_days=1)
+        )
+        with pytest.raises(WindowError, match="other settings or another panel"):
+            score_days(root, RUN, cfg)
+
+    def test_no_trading_day(self, root):
+        with pytest.raises(FactorError, match="no trading day from 2019-03-30 to 2019-03-31"):
+            score_days(root, RUN, CFG, start=dt.date(2019, 3, 30), end=dt.date(2019, 3, 31))
+
+    def test_days_before_the_first_window(self, root):
+        with pytest.raises(WindowError, match="no window scores a day"):
+            score_days(root, RUN, CFG, end=dt.date(2018, 12, 10))
+
+    def test_no_panel(self, tmp_path):
+        with pytest.raises(PanelError, match="no finished panel"):
+            score_days(Storage(str(tmp_path)), RUN, CFG)
+
+    def test_weights_that_predict_nonsense_leave_the_table_as_it_was(self, scored):
+        before = table(scored)
+        spoil(scored)
+        with pytest.raises(FactorError, match="are not finite"):
+            score_days(scored, RUN, CFG)
+        pd.testing.assert_frame_equal(table(scored), before)
+
+    def test_models_trained_anew_meanwhile(self, root, monkeypatch):
+        real = score.Scorer
+
+        def late(*args):
+            write_models(root, read_manifest(root), salt=5)
+            return real(*args)
+
+        monkeypatch.setattr(score, "Scorer", late)
+        with pytest.raises(FactorError, match="trained anew while it was scored"):
+            score_days(root, RUN, CFG)
