@@ -146,8 +146,8 @@ def _parse_dates(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     if bad:
         index = int(np.flatnonzero(coded.indices.to_numpy(zero_copy_only=False) == bad[0])[0])
         raise place.bad_value(index, column[index].as_py(), "day (YYYY-MM-DD or YYYYMMDD)")
-    values = pa.array([None if day is None else np.datetime64(day, "D") for day in days])
-    return pa.chunked_array([values.cast(pa.date32()).take(coded.indices)])
+    values = pa.array(np.array(days, dtype="datetime64[D]"), pa.date32())  # None is NaT is null
+    return pa.chunked_array([values.take(coded.indices)])
 
 
 def _parse_date(text: str) -> str | None:

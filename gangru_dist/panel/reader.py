@@ -179,8 +179,8 @@ def _read_parquet(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -
         names = file.schema_arrow.names
         chosen = choose(names)
         wanted = [name for name in chosen.values() if name in names]
-        text = [ours for ours in chosen if BAR_COLUMNS[ours].kind == "string"]
-        file = pq.ParquetFile(source, read_dictionary=[chosen[ours] for ours in text])
+        text = [theirs for ours, theirs in chosen.items() if BAR_COLUMNS[ours].kind == "string"]
+        file = pq.ParquetFile(source, read_dictionary=[name for name in text if name in wanted])
         batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
         for batch in batches:
             yield pa.Table.from_batches([batch]), chosen

@@ -1,0 +1,133 @@
+"""Each vendor's export of the same two bars becomes the same bars in our units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.config import BarsConfig
+from gangru_dist.errors import ConfigError
+from gangru_dist.panel.formats import bars_format
+from gangru_dist.panel.reader import cut_parts, list_files, read_part
+from gangru_dist.panel.validate import check_rows
+
+OURS = {
+    "open": [10.0, 11.0],
+    "high": [10.5, 11.5],
+    "low": [9.5, 10.5],
+    "close": [10.2, 11.2],
+    "volume": [1000.0, 2000.0],
+    "amount": [10100.0, 22200.0],
+}
+EXTRA = {"adj_factor": [1.0, 2.0], "turnover_rate": [0.01, 0.02], "market_cap": [1e8, 2e8]}
+
+EXPORTS = {
+    "generic": {"date": ["2019-01-02", "2019-01-03"], "code": ["a", "a"], **OURS, **EXTRA},
+    "ashare": {
+        "date": ["2019-01-02", "2019-01-03"],
+        "code": ["a", "a"],
+        **OURS,
+        "adj_factor": [1.0, 2.0],
+        "turnover_rate": [1.0, 2.0],
+        "total_shares": [1e8 / 10.2, 2e8 / 11.2],
+    },
+    "tushare": {
+        "trade_date": ["20190102", "20190103"],
+        "ts_code": ["a", "a"],
+        **{name: OURS[name] for name in ("open", "high", "low", "close")},
+        "vol": [10.0, 20.0],
+        "amount": [10.1, 22.2],
+        "adj_factor": [1.0, 2.0],
+        "turnover_rate": [7.0, 8.0],
+        "turnover_rate_f": [1.0, 2.0],
+        "total_mv": [1e4, 2e4],
+    },
+    "akshare": {
+        "日期": ["2019-01-02", "2019-01-03"],
+        "股票代码": ["a", "a"],
+        "开盘": OURS["open"],
+        "最高": OURS["high"],
+        "最低": OURS["low"],
+        "收盘": OURS["close"],
+        "成交量": [10, 20],
+        "成交额": OURS["amount"],
+        "换手率": [1.0, 2.0],
+        "adj_factor": [1.0, 2.0],
+        "总市值": [1e8, 2e8],
+    },
+    "baostock": {
+        "date": ["2019-01-02", "2019-01-03"],
+        "code": ["a", "a"],
+        **{name: [str(value) for value in values] for name, values in OURS.items()},
+        "turn": ["1.0", "2.0"],
+        "tradestatus": ["1", "1"],
+        "isST": ["0", "0"],
+        "backAdjustFactor": ["1.0", "2.0"],
+        "market_cap": [1e8, 2e8],
+    },
+    "qlib": {
+        "datetime": ["2019-01-02", "2019-01-03"],
+        "instrument": ["a", "a"],
+        **{
+            f"${name}": [OURS[name][0], OURS[name][1] * 2]
+            for name in ("open", "high", "low", "close")
+        },
+        "$volume": [1000.0, 1000.0],
+        "$vwap": [10.1, 22.2],
+        "$factor": [1.0, 2.0],
+        **{name: EXTRA[name] for name in ("turnover_rate", "market_cap")},
+    },
+}
+
+
+def read(folder: Path, columns: dict[str, object], config: BarsConfig) -> pd.DataFrame:
+    pd.DataFrame(columns).to_csv(folder / "a.csv", index=False)
+    form = bars_format(config)
+    (part,) = cut_parts(str(folder), list_files(str(folder)))
+    (table,) = read_part(str(folder), part, form)
+    return check_rows(table, form, file="a.csv", number=0, first_row=0)[0].to_pandas()
+
+
+class TestReference:
+    @pytest.mark.parametrize("name", EXPORTS)
+    def test_every_export_gives_the_same_bars(self, tmp_path: Path, name: str) -> None:
+        found = read(tmp_path, EXPORTS[name], BarsConfig(format=name))
+        for column, values in {**OURS, **EXTRA}.items():
+            np.testing.assert_allclose(found[column], values, rtol=1e-12, err_msg=column)
+        assert found["date"].astype("str").tolist() == ["2019-01-02", "2019-01-03"]
+
+    def test_a_day_that_baostock_marks_as_suspended(self, tmp_path: Path) -> None:
+        export = {**EXPORTS["baostock"], "tradestatus": ["1", "0"], "volume": ["1000", ""]}
+        found = read(tmp_path, export, BarsConfig(format="baostock"))
+        assert found["suspended"].tolist() == [False, True]
+
+    def test_own_scale_on_top_of_a_format(self, tmp_path: Path) -> None:
+        export = {**EXPORTS["ashare"], "turnover_rate": [0.01, 0.02]}
+        config = BarsConfig(format="ashare", scales={"turnover_rate": 1.0})
+        np.testing.assert_allclose(read(tmp_path, export, config)["turnover_rate"], [0.01, 0.02])
+
+    @pytest.mark.parametrize(
+        ("format_", "limits", "expected"),
+        [
+            ("generic", "auto", "none"),
+            ("generic", "ashare", "ashare"),
+            ("tushare", "auto", "ashare"),
+            ("tushare", "none", "none"),
+        ],
+    )
+    def test_price_limits(self, format_: str, limits: str, expected: str) -> None:
+        config = BarsConfig(format=format_, price_limits=limits)  # type: ignore[arg-type]
+        assert bars_format(config).price_limits == expected
+
+
+class TestValidation:
+    def test_unknown_column_of_ours(self) -> None:
+        with pytest.raises(ConfigError, match=r"bars.columns.volumes: no such .*\['volume'"):
+            bars_format(BarsConfig(columns={"volumes": "vol"}))
+
+    def test_scale_of_a_text(self) -> None:
+        with pytest.raises(ConfigError, match=r"bars.scales.industry: no such column"):
+            bars_format(BarsConfig(scales={"industry": 2.0}))

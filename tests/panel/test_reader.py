@@ -1,0 +1,243 @@
+"""Vendors' files: what is read, from where, and every refusal."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gangru_dist.config import BarsConfig
+from gangru_dist.errors import BarsError
+from gangru_dist.panel.formats import bars_format
+from gangru_dist.panel.reader import cut_parts, group_units, list_files, read_part
+
+GENERIC = bars_format(BarsConfig())
+
+
+def make_frame(days: int = 5, codes: tuple[str, ...] = ("000001.SZ", "600000.SH")) -> pd.DataFrame:
+    """Generic bars, sorted by code and date."""
+    rng = np.random.default_rng(0)
+    index = pd.MultiIndex.from_product(
+        [codes, pd.bdate_range("2019-01-02", periods=days)], names=["code", "date"]
+    )
+    frame = index.to_frame(index=False)
+    frame["date"] = frame["date"].dt.date
+    close = 10 + rng.random(len(frame))
+    return frame.assign(
+        open=close, high=close * 1.01, low=close * 0.99, close=close, volume=1000.0, amount=1e4
+    )
+
+
+def write_parquet(frame: pd.DataFrame, path: Path, **options: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, **options)
+
+
+def read_all(folder: Path, config: BarsConfig | None = None) -> pa.Table:
+    """Everything under a folder."""
+    form = bars_format(config or BarsConfig())
+    parts = cut_parts(str(folder), list_files(str(folder)))
+    tables = [table for part in parts for table in read_part(str(folder), part, form)]
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def assert_same(found: pa.Table, frame: pd.DataFrame) -> None:
+    """Same rows, whatever the order of rows and columns."""
+    columns, order = frame.columns.tolist(), ["code", "date"]
+    left = found.select(columns).to_pandas().astype({"code": "str"})
+    pd.testing.assert_frame_equal(
+        left.sort_values(order, ignore_index=True),
+        frame.astype({"code": "str"}).sort_values(order, ignore_index=True),
+        check_exact=False,
+        rtol=1e-15,
+    )
+
+
+class TestReference:
+    def test_parquet_by_row_groups(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        write_parquet(frame, tmp_path / "a.parquet", row_group_size=3)
+        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)))
+        assert [(part.row_groups, part.first_row) for part in parts] == [
+            ((0,), 0), ((1,), 3), ((2,), 6), ((3,), 9),
+        ]  # fmt: skip
+        assert_same(read_all(tmp_path), frame)
+
+    @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "sub/A.CSV"])
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_csv(self, tmp_path: Path, name: str, separator: str) -> None:
+        frame = make_frame()
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        text = frame.to_csv(index=False, sep=separator).encode("utf-8-sig")  # with Excel's mark
+        path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+        assert_same(read_all(tmp_path), frame)
+
+    def test_one_file_is_enough(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        write_parquet(frame, tmp_path / "a.parquet")
+        assert_same(read_all(tmp_path / "a.parquet"), frame)
+
+    def test_hive_folders_give_their_column(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        for date, part in frame.groupby("date"):
+            write_parquet(part.drop(columns="date"), tmp_path / f"date={date}" / "part-0.parquet")
+        assert_same(read_all(tmp_path), frame)
+        for code, part in frame.groupby("code"):
+            write_parquet(part.drop(columns="code"), tmp_path / "x" / f"code={code}" / "0.parquet")
+        assert_same(read_all(tmp_path / "x"), frame)
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda d: d.astype("datetime64[ns]"),
+            lambda d: d.astype("str"),
+            lambda d: pd.to_datetime(d).dt.strftime("%Y%m%d"),
+            lambda d: pd.to_datetime(d).dt.strftime("%Y%m%d").astype(int),
+            lambda d: pd.to_datetime(d).dt.strftime("%Y/%m/%d"),
+            lambda d: pd.to_datetime(d).dt.strftime("%Y-%m-%d 00:00:00"),
+        ],
+        ids=["timestamp", "iso", "compact", "number", "slashes", "midnight"],
+    )
+    def test_dates_in_any_spelling(self, tmp_path: Path, convert) -> None:  # type: ignore[no-untyped-def]
+        frame = make_frame()
+        write_parquet(frame.assign(date=convert(frame["date"])), tmp_path / "a.parquet")
+        assert_same(read_all(tmp_path), frame)
+
+    def test_numbers_kept_as_text(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        text = frame.astype(dict.fromkeys(["open", "close", "volume"], "str"))
+        write_parquet(text.assign(is_st=["1", "0"] * 5), tmp_path / "a.parquet")
+        found = read_all(tmp_path)
+        assert_same(found, frame.assign(is_st=[True, False] * 5))
+
+    def test_own_column_names(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        write_parquet(frame.rename(columns={"volume": "Vol.", "code": "sym"}), tmp_path / "a.pq")
+        config = BarsConfig(columns={"volume": "Vol.", "code": "sym"})
+        assert_same(read_all(tmp_path, config), frame)
+
+
+class TestProperties:
+    def test_markers_are_passed_over(self, tmp_path: Path) -> None:
+        write_parquet(make_frame(), tmp_path / "a.parquet")
+        for name in ("_SUCCESS", ".a.parquet.crc", "_metadata"):
+            (tmp_path / name).write_bytes(b"")
+        assert [file.name for file in list_files(str(tmp_path))] == ["a.parquet"]
+
+    def test_units_hold_every_part_once(self, tmp_path: Path) -> None:
+        for number in range(7):
+            write_parquet(make_frame(), tmp_path / f"{number}.parquet")
+        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)))
+        units = group_units(parts, rows=25)
+        assert [part for unit in units for part in unit] == parts
+        assert [len(unit) for unit in units] == [2, 2, 2, 1]
+
+    def test_a_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
+        write_parquet(make_frame()[:0], tmp_path / "a.parquet")
+        (tmp_path / "b.csv").write_text("date,code,open,high,low,close,volume,amount\n")
+        assert len(read_all(tmp_path)) == 0
+
+
+class TestValidation:
+    def test_no_files(self, tmp_path: Path) -> None:
+        with pytest.raises(BarsError, match="no files at"):
+            list_files(str(tmp_path / "nowhere"))
+
+    def test_no_bytes(self, tmp_path: Path) -> None:
+        (tmp_path / "a.parquet").write_bytes(b"")
+        with pytest.raises(BarsError, match=r"a.parquet is empty \(0 bytes\)"):
+            list_files(str(tmp_path))
+
+    def test_neither_parquet_nor_csv(self, tmp_path: Path) -> None:
+        (tmp_path / "bars.xlsx").write_bytes(b"PK")
+        with pytest.raises(BarsError, match=r"bars.xlsx is neither parquet nor CSV"):
+            list_files(str(tmp_path))
+
+    def test_parquet_in_name_only(self, tmp_path: Path) -> None:
+        (tmp_path / "a.parquet").write_text("date,code\n" * 10)
+        with pytest.raises(BarsError, match=r"a.parquet cannot be read as parquet: .*[Pp]arquet"):
+            read_all(tmp_path)
+
+    def test_cut_off_parquet(self, tmp_path: Path) -> None:
+        write_parquet(make_frame(), tmp_path / "a.parquet")
+        whole = (tmp_path / "a.parquet").read_bytes()
+        (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BarsError, match=r"a.parquet cannot be read as parquet"):
+            read_all(tmp_path)
+
+    def test_uneven_csv(self, tmp_path: Path) -> None:
+        text = make_frame().to_csv(index=False)
+        (tmp_path / "a.csv").write_text(text + "2019-01-09,x,1\n")
+        with pytest.raises(BarsError, match=r"a.csv cannot be read as CSV: .*Expected 8 columns"):
+            read_all(tmp_path)
+
+    def test_csv_of_another_encoding(self, tmp_path: Path) -> None:
+        text = make_frame().rename(columns={"open": "开盘"}).to_csv(index=False)
+        (tmp_path / "a.csv").write_bytes(text.encode("gbk"))
+        with pytest.raises(BarsError, match=r"a.csv is not UTF-8"):
+            read_all(tmp_path)
+
+    @pytest.mark.parametrize("column", ["date", "code", "open", "close", "volume", "amount"])
+    def test_missing_column(self, tmp_path: Path, column: str) -> None:
+        write_parquet(make_frame().drop(columns=column), tmp_path / "a.parquet")
+        with pytest.raises(BarsError, match=rf"a.parquet lacks the column\(s\) {column}.*bars.col"):
+            read_all(tmp_path)
+
+    def test_missing_column_by_the_name_it_should_have(self, tmp_path: Path) -> None:
+        write_parquet(make_frame(), tmp_path / "a.parquet")
+        with pytest.raises(BarsError, match=r"date \(there: trade_date\), code \(there: ts_code\)"):
+            read_all(tmp_path, BarsConfig(format="tushare"))
+
+    @pytest.mark.parametrize(
+        ("column", "value", "match"),
+        [
+            ("close", "ten", r"column 'close' has 'ten' in row 3, which is no number"),
+            ("date", "2019-13-01", r"'date' has '2019-13-01' in row 3, which is no day"),
+            ("date", "tomorrow", r"'date' has 'tomorrow' in row 3, which is no day"),
+            ("is_st", "maybe", r"'is_st' has 'maybe' in row 3, which is no yes or no"),
+        ],
+    )
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_bad_value(
+        self, tmp_path: Path, suffix: str, column: str, value: str, match: str
+    ) -> None:
+        frame = make_frame().assign(is_st="0")
+        frame[column] = frame[column].astype("str").astype(object)
+        frame.loc[3, column] = value
+        if suffix == "csv":
+            frame.to_csv(tmp_path / "a.csv", index=False)
+        else:
+            write_parquet(frame, tmp_path / "a.parquet", row_group_size=2)
+        with pytest.raises(BarsError, match=rf"a.{suffix}: column {match.removeprefix('column ')}"):
+            read_all(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("column", "values", "match"),
+        [
+            ("close", pd.bdate_range("2019-01-02", periods=10), "timestamp.* a number is needed"),
+            ("date", np.linspace(0, 1, 10), "double, a date is needed"),
+            ("code", np.linspace(0, 1, 10), "double, text is needed"),
+            ("date", pd.date_range("2019-01-02", periods=10, tz="Asia/Shanghai"), "time zone Asia"),
+            ("date", pd.date_range("2019-01-02 09:30", periods=10, freq="min"), "intraday bars"),
+        ],
+        ids=["price", "date", "code", "zoned", "intraday"],
+    )
+    def test_wrong_type(self, tmp_path: Path, column: str, values: object, match: str) -> None:
+        write_parquet(make_frame().assign(**{column: values}), tmp_path / "a.parquet")
+        with pytest.raises(BarsError, match=rf"a.parquet: column '{column}' .*{match}"):
+            read_all(tmp_path)
+
+    def test_column_twice(self, tmp_path: Path) -> None:
+        buffer = io.StringIO()
+        frame = make_frame()
+        pd.concat([frame, frame["close"]], axis=1).to_csv(buffer, index=False)
+        (tmp_path / "a.csv").write_text(buffer.getvalue())
+        with pytest.raises(BarsError, match=r"a.csv has column\(s\) \['close'\] twice"):
+            read_all(tmp_path)

@@ -1,0 +1,138 @@
+"""Every bad row is set aside under its reason, with an example, and no other row is."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gangru_dist.config import BarsConfig
+from gangru_dist.errors import BarsError
+from gangru_dist.panel.columns import CODED
+from gangru_dist.panel.formats import bars_format
+from gangru_dist.panel.quality import Finding, Quality, check_share, merge
+from gangru_dist.panel.validate import CHECKED, check_rows
+
+GENERIC = bars_format(BarsConfig())
+
+
+def make_table(**changes: tuple[int, Any]) -> pa.Table:
+    """Six good rows of one stock; `close=(2, nan)` changes one value."""
+    columns: dict[str, list[Any]] = {
+        "date": [dt.date(2019, 1, day) for day in range(2, 8)],
+        "code": ["x"] * 6,
+        "open": [10.0] * 6,
+        "high": [11.0] * 6,
+        "low": [9.0] * 6,
+        "close": [10.5] * 6,
+        "volume": [100.0] * 6,
+        "amount": [1000.0] * 6,
+        "adj_factor": [1.0] * 6,
+        "turnover_rate": [0.01] * 6,
+        "market_cap": [1e9] * 6,
+    }
+    for name, (row, value) in changes.items():
+        columns[name][row] = value
+    types = {"date": pa.date32(), "code": CODED}
+    return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
+
+
+def check(table: pa.Table) -> tuple[pa.Table, Quality]:
+    return check_rows(table, GENERIC, file="a.csv", number=3, first_row=100)
+
+
+class TestReference:
+    @pytest.mark.parametrize(
+        ("column", "value", "reason"),
+        [
+            ("date", None, "date missing"),
+            ("code", None, "code missing"),
+            ("close", 0.0, "price missing, infinite or not above 0"),
+            ("open", -1.0, "price missing, infinite or not above 0"),
+            ("low", None, "price missing, infinite or not above 0"),
+            ("high", np.inf, "price missing, infinite or not above 0"),
+            ("high", 8.0, "high below low"),
+            ("close", 11.5, "open or close outside low to high"),
+            ("open", 8.5, "open or close outside low to high"),
+            ("volume", -1.0, "volume missing, infinite or negative"),
+            ("volume", None, "volume missing, infinite or negative"),
+            ("amount", np.inf, "amount missing, infinite or negative"),
+            ("amount", None, "amount missing, infinite or negative"),
+            ("turnover_rate", -0.1, "turnover_rate infinite or negative"),
+            ("adj_factor", 0.0, "adj_factor missing, infinite or not above 0"),
+            ("adj_factor", None, "adj_factor missing, infinite or not above 0"),
+        ],
+    )
+    def test_one_bad_value(self, column: str, value: Any, reason: str) -> None:
+        found, quality = check(make_table(**{column: (2, value)}))
+        assert len(found) == 5
+        assert {name: f.count for name, f in quality.quarantined.items()} == {reason: 1}
+        example = quality.quarantined[reason].example
+        assert (example["file"], example["row"]) == ("a.csv", 102)
+
+    def test_good_rows_pass_unchanged(self) -> None:
+        found, quality = check(make_table())
+        assert found.schema.equals(CHECKED)
+        assert quality == Quality(rows=6)
+        assert set(found["file"].to_pylist()) == {3}
+
+    def test_a_suspended_day_is_flagged_and_not_judged(self) -> None:
+        table = make_table(volume=(2, 0.0), close=(2, 0.0))
+        found, quality = check(table)
+        assert quality.suspended == 1
+        assert not quality.quarantined
+        assert found["suspended"].to_pylist() == [False, False, True, False, False, False]
+
+    def test_absent_optional_columns(self) -> None:
+        table = make_table().drop_columns(["adj_factor", "turnover_rate", "market_cap"])
+        row = check(table)[0].to_pylist()[0]
+        assert (row["adj_factor"], row["is_st"], row["industry"], row["list_date"]) == (
+            1.0, False, None, None,
+        )  # fmt: skip
+        assert np.isnan([row["turnover_rate"], row["market_cap"]]).all()
+
+    def test_unknown_turnover_and_market_cap_cost_no_row(self) -> None:
+        found, quality = check(make_table(turnover_rate=(1, None), market_cap=(2, 0.0)))
+        assert len(found) == 6
+        assert quality.notes["market_cap unknown"].count == 1
+        assert np.isnan(found["market_cap"][2].as_py())
+
+
+class TestProperties:
+    def test_unsorted_rows_are_noted(self) -> None:
+        quality = check(make_table().take([1, 0, 2, 3, 4, 5]))[1]
+        assert list(quality.notes) == ["batch not sorted by date, nor by code and date"]
+
+    def test_each_row_counts_once(self) -> None:
+        table = make_table(close=(2, -1.0), volume=(2, -1.0), amount=(2, -1.0))
+        assert check(table)[1].set_aside == 1
+
+    def test_merge_adds_up_and_keeps_the_first_example(self) -> None:
+        one = Quality(rows=5, quarantined={"x": Finding(count=2, example={"file": "a"})})
+        two = Quality(rows=7, suspended=1, quarantined={"x": Finding(count=1, example={})})
+        both = merge([one, two])
+        assert (both.rows, both.suspended, both.set_aside) == (12, 1, 3)
+        assert both.quarantined["x"] == Finding(count=3, example={"file": "a"})
+
+
+class TestValidation:
+    bad = Quality(rows=100, quarantined={"high below low": Finding(count=2, example={"row": 7})})
+
+    def test_too_many(self) -> None:
+        match = r"2 of 100 rows \(2.00%\) .* allows 1.00%: 2 x high below low, e.g. row=7"
+        with pytest.raises(BarsError, match=match):
+            check_share(self.bad, allowed=0.01)
+
+    def test_just_few_enough(self) -> None:
+        check_share(self.bad, allowed=0.02)
+
+    def test_no_rows(self) -> None:
+        with pytest.raises(BarsError, match="no rows at all"):
+            check_share(Quality(), allowed=1.0)
+
+    def test_all_suspended(self) -> None:
+        with pytest.raises(BarsError, match="no traded row is left of 5"):
+            check_share(Quality(rows=5, suspended=5), allowed=1.0)
