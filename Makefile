@@ -6,10 +6,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STORAGE ?= demo-storage
 BIN := .venv/bin
 SETUP := .venv/.from-lock
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install -qq --no-compile
 FAST := not ray and not gpu and not slow
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check pure bench lock setup clean
+.PHONY: demo test test-all check bench lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -33,20 +34,19 @@ setup: $(SETUP)
 
 # --without-pip and pip --python: Debian ships venv and pip, but not the ensurepip between them.
 $(SETUP): requirements.lock pyproject.toml
-	@echo "setting up .venv from requirements.lock: about 2 minutes the first time, mostly downloads"
+	@echo "setting up .venv from requirements.lock: about 2 minutes, mostly downloads"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs python >= 3.11, this is " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
-	@$(PYTHON) -m pip --python $(BIN)/python install -q --disable-pip-version-check \
-		-r requirements.lock
-	@$(PYTHON) -m pip --python $(BIN)/python install -q --disable-pip-version-check \
-		--no-deps --no-build-isolation -e .
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # What pip resolves today from pyproject.toml, as tested here; run it, then `make test`, then commit.
 lock:
 	rm -rf .venv
 	$(PYTHON) -m venv --without-pip .venv
-	$(PYTHON) -m pip --python $(BIN)/python install -q -e ".[dev]" "setuptools>=77"
+	$(PIP) "setuptools>=77"
+	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PYTHON) -m pip --python $(BIN)/python list --format freeze --exclude-editable \
 		| sed -e 's/+cpu$$//' > requirements.lock
 	touch $(SETUP)

@@ -53,7 +53,7 @@ def run_pipeline(
 
     Raises:
         GangruError: Bars that cannot be trusted, no window with enough history, too few
-            rebalance days, and what else a stage raises. A window that failed stops no other: see `ok`.
+            rebalance days, and what else a stage raises. A failed window stops no other.
     """
     with runtime.session(cfg):
         with _stage("panel"):
