@@ -129,7 +129,7 @@ def to_rebalances(table: pd.DataFrame, market: Market, *, entry_lag: int) -> Reb
     score[place] = _numbers(table, "score")[keep]
     quantile[place] = np.nan_to_num(_numbers(table, "quantile")[keep]).astype(np.int64)
     entry = np.where(day + entry_lag < len(market.dates), day + entry_lag, -1)
-    exit_ = np.append(entry[1:], -1)
+    exit_ = np.append(entry, -1)[1:]
     result = Rebalances(
         day=day, entry=entry, exit=exit_, factor=factor, score=score, quantile=quantile
     )

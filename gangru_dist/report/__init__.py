@@ -1,0 +1,1 @@
+"""Tables and pictures -> one HTML page; no torch, no Ray."""

@@ -1,0 +1,276 @@
+"""One self-contained page of a run, and everything in it as JSON and CSV.
+
+Below `<storage>/runs/<run>/report/`: `report.html`, `metrics.json`, `<table>.csv`. Each file
+appears whole; the page comes last.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.errors import ConfigError
+from gangru_dist.evaluation.picks import UNKNOWN
+from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.quality import QUALITY
+from gangru_dist.panel.store import Manifest, read_block, read_manifest
+from gangru_dist.report import figures, text, training
+from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
+from gangru_dist.storage import Storage, checked_name
+
+PAGE, METRICS = "report.html", "metrics.json"
+"""Names of the two main outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What is known of a run beside its factor."""
+
+    run: str
+    cfg: RunConfig
+    manifest: dict[str, Any]
+    """Of the panel, without its long lists."""
+    quality: dict[str, Any]
+    """`panel/quality.json`; empty if there is none."""
+    claimed: dict[str, Any]
+    """`config.json` of the run: version and commit; empty if there is none."""
+    models: list[dict[str, Any]]
+    """Every finished model's `model.json`."""
+    coverage: pd.DataFrame
+    """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
+
+
+def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = None) -> str:
+    """Evaluate a run's factor and write its page, metrics and tables.
+
+    Args:
+        root: Storage root.
+        run: Whose factor table.
+        cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` decide the figures.
+        compare: Another run, shown beside under the same evaluation settings.
+
+    Returns:
+        URI or path of the page.
+
+    Raises:
+        PanelError: No panel is there.
+        FactorError: A run has no factor table.
+        EvaluationError: The table does not span two rebalances, or is not of this panel.
+        ConfigError: `compare` is the run itself.
+    """
+    if compare == run:
+        raise ConfigError(f"--compare {compare} is the run itself; name another one.")
+    names = [run] if compare is None else [run, checked_name(compare, what="--compare")]
+    manifest = read_manifest(root)
+    tables = {name: read_factor(root.uri, name) for name in names}
+    block = _market_block(root, manifest, list(tables.values()))
+    found = {name: evaluate(table, block, cfg) for name, table in tables.items()}
+    sources = _sources(root, manifest, run, cfg)
+    folder = root.child("runs", run, "report")
+    _write_tables(folder, found, sources)
+    folder.write_bytes(PAGE, render(found, sources).encode())
+    return folder.full(PAGE) if folder.is_local else folder.child(PAGE).uri
+
+
+def _market_block(root: Storage, manifest: Manifest, tables: list[pd.DataFrame]) -> PanelBlock:
+    """Prices and trading conditions from the first day with a factor to the panel's end."""
+    last = manifest.calendar[-1].astype(dt.date)
+    firsts = [table["date"].min().date() for table in tables if not table.empty]
+    start = min([last, *firsts])
+    return read_block(root, manifest, start=start, end=last, features=(), trading=True)
+
+
+def _sources(root: Storage, manifest: Manifest, run: str, cfg: RunConfig) -> Sources:
+    folder = root.child("runs", run)
+    days = [asdict(day) for day in covered_days(factor_storage(root, run)).values()]
+    columns = ["date", "traded", "universe", "ranked", "missing_industry", "missing_market_cap"]
+    coverage = pd.DataFrame(days)[[*columns, "neutralized"]].rename(columns={"ranked": "scored"})
+    coverage["date"] = pd.to_datetime(coverage["date"])
+    long_lists = ("calendar", "files", "months")
+    return Sources(
+        run=run,
+        cfg=cfg,
+        manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
+        quality=_json_if_there(root.child("panel"), QUALITY),
+        claimed=_json_if_there(folder, "config.json"),
+        models=training.read_models(folder),
+        coverage=coverage,
+    )
+
+
+def _json_if_there(folder: Storage, name: str) -> dict[str, Any]:
+    return dict(folder.read_json(name)) if folder.exists(name) else {}
+
+
+def _write_tables(folder: Storage, found: dict[str, Evaluation], sources: Sources) -> None:
+    """metrics.json and one CSV a table; those of a compared run under its name."""
+    ours, *others = found.items()
+    content: dict[str, Any] = {"run": sources.run, **ours[1].metrics}
+    content["compared"] = {name: other.metrics for name, other in others}
+    for name, table in tables_of(ours[1], sources).items():
+        csv = table.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
+        folder.write_bytes(f"{name}.csv", csv.encode())
+    folder.write_json(METRICS, content)
+
+
+def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
+    """CSV name -> table: everything that the page shows."""
+    return {
+        "monthly": found.monthly,
+        "decay": found.decay,
+        "quantiles": found.quantiles,
+        "quantile_months": found.quantile_months,
+        "daily": found.daily,
+        "trades": found.trades,
+        "yearly": found.yearly,
+        "industries": found.industries,
+        "picks": _picks(found, sources.cfg),
+        "picks_by_industry": _picks_by_industry(found, sources.cfg),
+        "coverage": sources.coverage,
+        "training": training.model_table(sources.models),
+        "training_epochs": training.history_table(sources.models),
+    }
+
+
+def _picks(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
+    return found.ranked.head(cfg.evaluation.picks)
+
+
+def _picks_by_industry(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
+    """The best of each known industry, industries in alphabetical order."""
+    ranked = found.ranked
+    chosen = ranked["industry_rank"] <= cfg.evaluation.picks_per_industry
+    known = ranked["industry"] != UNKNOWN
+    return ranked[chosen & known].sort_values(["industry", "industry_rank"])
+
+
+def render(found: dict[str, Evaluation], sources: Sources) -> str:
+    """The page as HTML; the first evaluation is the run's, the others stand beside."""
+    environment = Environment(
+        loader=PackageLoader("gangru_dist.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(text.FILTERS)
+    ours = next(iter(found.values()))
+    models = training.model_table(sources.models)
+    latest = _rows(ours.monthly.tail(1))[0]
+    return environment.get_template("report.html").render(
+        sources=sources,
+        cfg=sources.cfg,
+        metrics=ours.metrics,
+        runs=list(found),
+        summary=text.summary_sentence(ours.metrics, latest, sources.cfg.evaluation.picks),
+        key_rows=text.key_rows([one.metrics for one in found.values()]),
+        notes=[*ours.metrics["notes"], *_period_note(found), *training.gan_warnings(models)],
+        figures=_figures(found, sources),
+        quantile_rows=_rows(ours.quantiles),
+        yearly=_rows(ours.yearly),
+        industries=_rows(ours.industries),
+        picks=_rows(_picks(ours, sources.cfg)),
+        by_industry=_grouped(_picks_by_industry(ours, sources.cfg)),
+        trades=ours.trades.mean(numeric_only=True).to_dict(),
+        coverage=_coverage_row(sources.coverage),
+        models=_rows(models),
+        settings=_flat(to_dict(sources.cfg)),
+        lineage=_lineage(sources),
+    )
+
+
+def _period_note(found: dict[str, Evaluation]) -> list[str]:
+    """Runs that are judged over other months must not be compared unawares."""
+    spans = {
+        name: f"{one.metrics['period']['first_month']} to {one.metrics['period']['last_month']}"
+        for name, one in found.items()
+    }
+    if len(set(spans.values())) < 2:
+        return []
+    listed = ", ".join(f"{name}: {span}" for name, span in spans.items())
+    return [f"The runs cover different months, so their figures do not compare ({listed})."]
+
+
+def _figures(found: dict[str, Evaluation], sources: Sources) -> dict[str, Markup]:
+    """SVG by name. They are ours, hence not escaped; matplotlib escapes the texts in them."""
+    ours, *others = found.items()
+    history = training.history_table(sources.models)
+    drawn = {
+        "ic": figures.monthly_ic({name: one.monthly for name, one in found.items()}),
+        "decay": figures.decay(ours[1].decay),
+        "quantiles": figures.quantile_bars(ours[1].quantiles),
+        "values": figures.values(
+            ours[1].daily,
+            sources.cfg.evaluation.cost_bps,
+            {name: one.daily for name, one in others},
+        ),
+        "turnover": figures.turnover(ours[1].trades),
+        "coverage": figures.coverage(sources.coverage),
+    }
+    if not ours[1].industries.empty:
+        drawn["industries"] = figures.industries(ours[1].industries)
+    if not history.empty and "valid_ic" in history:
+        drawn["validation"] = figures.validation_curves(history)
+    if not history.empty and "discriminator_accuracy" in history:
+        drawn["gan"] = figures.gan_curves(history)
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _grouped(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    return [(str(name), _rows(rows)) for name, rows in table.groupby("industry")]
+
+
+def _coverage_row(table: pd.DataFrame) -> dict[str, Any]:
+    """What the page says of the coverage in words."""
+    return {
+        "days": len(table),
+        "first": f"{table['date'].min():%Y-%m-%d}",
+        "last": f"{table['date'].max():%Y-%m-%d}",
+        "scored": float(table["scored"].mean()),
+        "traded": float(table["traded"].replace(0, np.nan).mean()),
+        "without_factor": int((table["scored"] == 0).sum()),
+        "missing_industry": int(table["missing_industry"].sum()),
+        "missing_market_cap": int(table["missing_market_cap"].sum()),
+        "neutralized": sorted({name or "nothing" for name in table["neutralized"]}),
+    }
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Dotted key and value of every setting."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((prefix + name, shown))
+    return rows
+
+
+def _lineage(sources: Sources) -> list[tuple[str, str]]:
+    """From which bars and code the figures come."""
+    manifest, claimed = sources.manifest, sources.claimed
+    rows = [
+        ("package version", claimed.get("package_version")),
+        ("commit", claimed.get("commit")),
+        ("panel fingerprint", manifest["fingerprint"]),
+        ("panel days", f"{manifest['first_day']} to {manifest['last_day']}"),
+        ("panel rows", text.count(manifest["rows"])),
+        ("panel assets", text.count(manifest["assets"])),
+        *((f"bars: {key}", value) for key, value in manifest["source"].items()),
+        ("models", ", ".join(str(model.get("model")) for model in sources.models) or None),
+        ("written", f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"),
+    ]
+    return [(name, str(value)) for name, value in rows if value not in (None, {}, [])]

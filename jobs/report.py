@@ -1,0 +1,32 @@
+"""Judge a run's factor: metrics.json, CSV tables and one self-contained report.html.
+
+    python jobs/report.py --storage s3://bucket/prefix --run report
+    python jobs/report.py --storage data --run default --compare default-gru
+
+Needs the panel and the factor table of jobs/score.py over two month-ends at least; starts no Ray.
+`--compare` shows another run of the same storage beside this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gangru_dist.cli import Job, Outcome, run_job
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """What only this job asks."""
+    parser.add_argument("--compare", metavar="RUN", help="another run to show beside this one")
+
+
+def body(job: Job) -> Outcome:
+    """Check the run's name, judge its factor, write the page."""
+    from gangru_dist.report.document import write_report  # matplotlib and Delta: not for --help
+
+    job.claim()
+    page = write_report(job.root, job.run, job.cfg, job.args.compare)
+    return Outcome(outputs=(page,))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_job(__doc__, body, flags=flags))

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
+from gangru_dist.evaluation.summary import evaluate
+from gangru_dist.report import document
+from gangru_dist.report.document import write_report
+from gangru_dist.storage import Storage
+from tests.report.store import RUN, World, write_factor, write_models, write_world
+
+
+class _Tags(HTMLParser):
+    """Checks that tags nest, and collects ids and addresses."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href"):
+                self.addresses.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = write_world(tmp_path_factory.mktemp("storage"), runs=(RUN, "other"))
+    write_report(world.root, RUN, world.cfg, "other")
+    return world
+
+
+@pytest.fixture(scope="module")
+def page(world: World) -> str:
+    return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+
+
+class TestReference:
+    def test_metrics_are_those_of_the_evaluation(self, world):
+        found = world.root.child("runs", RUN, "report").read_json("metrics.json")
+        expected = evaluate(world.table, world.block, world.cfg).metrics
+        other = found.pop("compared")["other"]
+        assert found.pop("run") == RUN
+        assert found["ic"] == pytest.approx(expected["ic"])
+        assert found["long_with_costs"] == pytest.approx(expected["long_with_costs"])
+        assert set(found) == set(expected)
+        assert other["ic"] != found["ic"]
+
+    def test_tables_are_csv(self, world):
+        report = world.root.child("runs", RUN, "report")
+        names = {name for name in report.list_files() if name.endswith(".csv")}
+        assert {"monthly.csv", "daily.csv", "picks.csv", "coverage.csv", "training.csv"} <= names
+        daily = pd.read_csv(io.BytesIO(report.read_bytes("daily.csv")), parse_dates=["date"])
+        expected = evaluate(world.table, world.block, world.cfg).daily
+        pd.testing.assert_frame_equal(daily, expected, check_dtype=False, rtol=1e-6)
+
+    def test_page_prints_the_figures(self, world, page):
+        metrics = evaluate(world.table, world.block, world.cfg).metrics
+        assert f"{metrics['ic']['mean']:.4f}".replace("-", "\N{MINUS SIGN}") in page
+        assert f"{metrics['turnover']:.2f}" in page
+        for theirs in ("0.1096 ***", "38.13", "23.18", "27.29", "22.32", "Southwest Securities"):
+            assert theirs in page
+
+
+class TestProperties:
+    def test_page_is_whole_and_needs_nothing_else(self, page):
+        tags = _Tags()
+        tags.feed(page)
+        assert tags.open == []
+        assert all(address.startswith("#") for address in tags.addresses)
+        assert not re.search(r"@import|url\((?!#)", page)
+
+    def test_ids_of_figures_do_not_clash(self, page):
+        tags = _Tags()
+        tags.feed(page)
+        assert len(tags.ids) == len(set(tags.ids))
+
+    def test_all_figures_are_there(self, page):
+        assert page.count("<svg") == page.count("</svg>") == 9
+
+    def test_no_number_is_missing_by_accident(self, page):
+        text = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+        assert not re.search(r"\bnan\b|\binf\b|Undefined", text)
+
+    def test_names_from_data_are_escaped_and_a_lost_generator_is_said(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})  # seconds saved, pages elsewhere
+        world = write_world(tmp_path)
+        write_models(world.root, RUN, accuracy=0.99)
+        folder = world.root.child("panel")
+        quality = folder.read_json("quality.json")
+        quality["quarantined"] = {"<script>x</script>": {"rows": 2, "example": {"a": "<b>"}}}
+        folder.write_json("quality.json", quality)
+        write_report(world.root, RUN, world.cfg)
+        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        assert "<script>" not in page
+        assert "&lt;script&gt;" in page
+        assert "may have collapsed" in page
+
+    def test_runs_without_models_and_quality_still_report(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        world.root.child("panel").delete("quality.json")
+        world.root.child("runs", RUN).delete_folder("windows")
+        write_report(world.root, RUN, world.cfg)
+        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        assert "<h2>Training</h2>" not in page
+        assert "no quality.json" in page
+
+    def test_needs_neither_torch_nor_ray(self):
+        code = (
+            "import sys, gangru_dist.report.document\n"
+            "bad = {'torch', 'ray'} & set(sys.modules)\n"
+            "assert not bad, bad"
+        )
+        root = Path(__file__).parents[2]
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+class TestValidation:
+    def test_no_panel(self, tmp_path, world):
+        with pytest.raises(PanelError, match="no finished panel"):
+            write_report(Storage(str(tmp_path)), RUN, world.cfg)
+
+    def test_no_factor_table(self, world):
+        with pytest.raises(FactorError):
+            write_report(world.root, "never", world.cfg)
+
+    def test_compared_with_itself(self, world):
+        with pytest.raises(ConfigError, match="the run itself"):
+            write_report(world.root, RUN, world.cfg, RUN)
+
+    def test_one_month_leaves_nothing_behind(self, world):
+        table = world.table
+        write_factor(
+            world.root, "short", table[table["date"] > table["date"].max() - pd.DateOffset(days=9)]
+        )
+        with pytest.raises(EvaluationError, match="two rebalance days"):
+            write_report(world.root, "short", world.cfg)
+        assert world.root.child("runs", "short", "report").list_files() == []

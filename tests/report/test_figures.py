@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+
+from gangru_dist.report import figures, training
+
+
+def _industries(*names: str) -> pd.DataFrame:
+    values = np.linspace(-0.1, 0.2, len(names))
+    columns = ("ic_latest", "ic_mean_12", "excess_latest", "excess_mean_12")
+    return pd.DataFrame({"industry": names, **dict.fromkeys(columns, values)})
+
+
+class TestProperties:
+    def test_same_table_same_picture(self):
+        table = _industries("bank", "coal")
+        assert figures.industries(table) == figures.industries(table)
+
+    def test_awkward_names_stay_text(self):
+        svg = figures.industries(_industries("<b>&", "$x_1$", "食品饮料"))
+        texts = {element.text for element in ET.fromstring(svg).iter() if element.text}
+        assert {"<b>&", "$x_1$", "食品饮料"} <= texts
+
+    def test_gaps_do_not_break_a_picture(self):
+        table = pd.DataFrame({"quantile": [1, 2], "mean_excess": [np.nan, 0.01]})
+        assert "<svg" in figures.quantile_bars(table)
+        decay = pd.DataFrame({"horizon": [1, 60], "ic": [0.1, np.nan], "std_error": [np.nan] * 2})
+        assert "<svg" in figures.decay(decay)
+
+    def test_more_windows_than_a_legend_holds(self):
+        rows = [
+            (f"20{year}-06-30", 0, "predictor", n, 0.1) for year in range(10, 24) for n in (1, 2)
+        ]
+        history = pd.DataFrame(rows, columns=["window", "seed", "stage", "epoch", "valid_ic"])
+        assert "2010-06-30" not in figures.validation_curves(history)
+
+
+class TestValidation:
+    def test_no_models(self):
+        assert training.model_table([]).empty
+        assert training.gan_warnings(training.model_table([])) == []
+        assert training.history_table([]).empty
