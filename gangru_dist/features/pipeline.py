@@ -31,10 +31,11 @@ from gangru_dist.features.bucket import BucketTask
 from gangru_dist.features.price_volume import check_inputs, feature_named
 from gangru_dist.features.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
 from gangru_dist.panel.calendar import trading_days
+from gangru_dist.panel.files import BarsFile, list_files
 from gangru_dist.panel.formats import BarsFormat, bars_format
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
 from gangru_dist.panel.quality import QUALITY, Quality, check_share, merge
-from gangru_dist.panel.reader import BarsFile, BarsPart, cut_parts, group_units, list_files
+from gangru_dist.panel.reader import BarsPart, cut_parts, group_units
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
@@ -99,23 +100,13 @@ def _stage(
     uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
 ) -> tuple[list[Staged], list[BarsPart]]:
     """Stage 1 over all units; then what only the whole can tell is checked."""
-    parts = cut_parts(uri, files)
+    parts = cut_parts(uri, files, form)
     units = group_units(parts)
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
-    work = [
-        partial(
-            stage_unit,
-            uri,
-            unit,
-            form,
-            panel=panel,
-            prefix=f"{staging}/unit-{number:05d}",
-            buckets=cfg.panel.buckets,
-        )
-        for number, unit in enumerate(units)
-    ]
-    staged: list[Staged] = _run("panel_read", work)
+    work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets)
+    units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
+    staged: list[Staged] = _run("panel_read", work, units_and_names)
     check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
     return staged, parts
 
@@ -126,28 +117,23 @@ def _build(
     """Stage 2 over all buckets."""
     names = [name for unit in staged for name in unit.names]
     buckets = cfg.panel.buckets
-    return _run(
-        "panel_features",
-        [
-            partial(build_bucket, number, names, task, panel=panel, buckets=buckets)
-            for number in range(buckets)
-        ],
-    )
+    work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets)
+    return _run("panel_features", work, [(number,) for number in range(buckets)])
 
 
-def _run(name: str, work: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Results of all calls in their order, each made by a Ray Data task.
+def _run(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """`work(*a)` for each `a` of `arguments`, in their order, each a row of a Ray Data map.
 
     Raises:
         GangruError: The first that a call returned as its value.
     """
-    items = [{"number": i, "call": pickle.dumps(call)} for i, call in enumerate(work)]
+    items = [{"number": i, "arguments": pickle.dumps(a)} for i, a in enumerate(arguments)]
     blocks = min(len(items), _MAX_BLOCKS)
-    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(_call)
+    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(partial(_call, work))
     results: list[Any] = [None] * len(items)
     with log.progress(name, total=len(items)) as progress:
         for row in tasks.iter_rows():
-            results[row["number"]] = pickle.loads(row["result"])  # our own, in memory
+            results[row["number"]] = pickle.loads(row["result"])
             progress.advance()
     for result in results:
         if isinstance(result, GangruError):
@@ -155,9 +141,12 @@ def _run(name: str, work: Sequence[Callable[[], Any]]) -> list[Any]:
     return results
 
 
-def _call(row: dict[str, Any]) -> dict[str, Any]:
-    """Runs on a worker: one call; an error the user can act on is a result like any other."""
-    call = pickle.loads(row["call"])  # made by this process's driver
+def _call(work: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
+    """Runs on a worker: one call; an error the user can act on is a result like any other.
+
+    The pickles never leave Ray's memory: they carry our own objects through a Ray Data row.
+    """
+    call = partial(work, *pickle.loads(row["arguments"]))
     return {"number": row["number"], "result": pickle.dumps(as_value(call))}
 
 

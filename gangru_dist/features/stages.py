@@ -63,10 +63,10 @@ def as_value(work: Callable[[], Result]) -> Result | GangruError:
 def stage_unit(
     bars_uri: str,
     unit: Sequence[BarsPart],
-    form: BarsFormat,
-    *,
-    panel: Storage,
     prefix: str,
+    *,
+    form: BarsFormat,
+    panel: Storage,
     buckets: int,
 ) -> Staged:
     """Read, check and stage one unit, a batch at a time.
@@ -74,9 +74,9 @@ def stage_unit(
     Args:
         bars_uri: Where the bars are.
         unit: Files or row groups.
-        form: Their mapping.
-        panel: The folder `<storage>/panel`.
         prefix: Start of the names of the staged files; belongs to this unit alone.
+        form: The files' mapping.
+        panel: The folder `<storage>/panel`.
         buckets: Number of hash buckets.
 
     Raises:

@@ -1,9 +1,8 @@
-"""Find and read a vendor's files: parquet or CSV, any partitioning, any storage.
+"""Read a vendor's files: parquet or CSV, any partitioning, any storage.
 
 Files are cut into units, one task each: neighbours until there are enough rows, a large parquet
 file by its row groups. Reading streams in batches, so neither a file nor a unit need fit into
-memory. Names that start with `_` or `.` (markers, checksums) are passed over; every other file
-must be bars. Hive folders (`date=2018-12-28/`) give their column where the file has none.
+memory. Hive folders (`date=2018-12-28/`) give their column where the file has none.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,6 +22,7 @@ import pyarrow.parquet as pq
 
 from gangru_dist.errors import BarsError
 from gangru_dist.panel.columns import Place, convert
+from gangru_dist.panel.files import BarsFile
 from gangru_dist.panel.formats import BarsFormat
 from gangru_dist.panel.schema import BAR_COLUMNS, REQUIRED
 from gangru_dist.storage import resolve
@@ -31,29 +30,8 @@ from gangru_dist.storage import resolve
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
 
-_PARQUET = (".parquet", ".pq", ".parq")
-_CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
 _CSV_ROW_BYTES = 60  # a guess, for cutting units only
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BarsFile:
-    """One file of the bars."""
-
-    name: str
-    """Path below the bars' folder; how messages call it."""
-    path: str
-    """Path for the filesystem."""
-    size: int
-    """Bytes."""
-    modified: int
-    """Nanoseconds since 1970; 0 where the storage does not say."""
-
-    @property
-    def is_parquet(self) -> bool:
-        """Whether it is read as parquet, else as CSV."""
-        return self.name.lower().endswith(_PARQUET)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,36 +50,16 @@ class BarsPart:
     """How many, a guess for CSV."""
 
 
-def list_files(uri: str) -> list[BarsFile]:
-    """Files of the bars at a URI (a folder or one file), sorted by name.
+def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:
+    """All row groups of all parquet files, all CSV files; opens every footer and header.
 
     Raises:
-        BarsError: There are none, or one is empty or neither parquet nor CSV.
+        BarsError: A file cannot be opened or lacks a required column: better known now than
+            after an hour of reading the others.
     """
-    filesystem, path = resolve(uri)
-    top = filesystem.get_file_info(path)
-    if top.type == pafs.FileType.File:
-        found = [top]
-        base = str(PurePosixPath(path).parent)
-    else:
-        found = filesystem.get_file_info(
-            pafs.FileSelector(path, recursive=True, allow_not_found=True)
-        )
-        base = path.rstrip("/")
-    files = [_bars_file(info, base) for info in found if info.type == pafs.FileType.File]
-    bars = sorted((file for file in files if not _hidden(file.name)), key=lambda file: file.name)
-    if not bars:
-        raise BarsError(f"no files at {uri}. --bars takes a folder, or a file, of parquet or CSV.")
-    for file in bars:
-        _check_file(file)
-    return bars
-
-
-def cut_parts(uri: str, files: Sequence[BarsFile]) -> list[BarsPart]:
-    """All row groups of all parquet files, all CSV files; opens the parquet footers."""
     filesystem, _ = resolve(uri)
     with ThreadPoolExecutor(16) as pool:
-        cut = pool.map(lambda item: _cut(filesystem, *item), enumerate(files))
+        cut = pool.map(lambda i: _cut(filesystem, i, files[i], form), range(len(files)))
         return [part for parts in cut for part in parts]
 
 
@@ -144,7 +102,7 @@ def choose_columns(file: str, names: Sequence[str], form: BarsFormat) -> dict[st
     """Our column -> the file's.
 
     Raises:
-        BarsError: A required column, or one the format leaves no other name for, is missing.
+        BarsError: A required column is missing, or one that we need is there twice.
     """
     twice = sorted({name for name in names if list(names).count(name) > 1})
     chosen = {}
@@ -237,11 +195,19 @@ def _ours(
     return pa.table(columns)
 
 
-def _cut(filesystem: pafs.FileSystem, number: int, file: BarsFile) -> list[BarsPart]:
+def _cut(
+    filesystem: pafs.FileSystem, number: int, file: BarsFile, form: BarsFormat
+) -> list[BarsPart]:
+    partitions = _partitions(file.name)
     if not file.is_parquet:
+        with _readable(file):
+            names, _ = _csv_header(filesystem, file)
+        choose_columns(file.name, [*names, *partitions], form)
         return [BarsPart(number=number, file=file, rows=file.size // _CSV_ROW_BYTES)]
     with _readable(file), filesystem.open_input_file(file.path) as source:
-        footer = pq.ParquetFile(source).metadata
+        parquet = pq.ParquetFile(source)
+        choose_columns(file.name, [*parquet.schema_arrow.names, *partitions], form)
+        footer = parquet.metadata
     sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     if not sizes:
         return [BarsPart(number=number, file=file)]
@@ -266,29 +232,6 @@ def _readable(file: BarsFile) -> Iterator[None]:
         raise BarsError(
             f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
         ) from error
-
-
-def _bars_file(info: pafs.FileInfo, base: str) -> BarsFile:
-    return BarsFile(
-        name=info.path[len(base) + 1 :],
-        path=info.path,
-        size=info.size,
-        modified=info.mtime_ns or 0,
-    )
-
-
-def _check_file(file: BarsFile) -> None:
-    if file.size == 0:
-        raise BarsError(f"{file.name} is empty (0 bytes). Export it again, or move it away.")
-    if not file.name.lower().endswith(_PARQUET + _CSV):
-        raise BarsError(
-            f"{file.name} is neither parquet nor CSV ({', '.join(_PARQUET + _CSV)}). Move it away, "
-            "or point --bars at the bars only."
-        )
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _partitions(name: str) -> dict[str, str | None]:

@@ -15,9 +15,10 @@ from gangru_dist.errors import BarsError
 from gangru_dist.features.bucket import BucketTask, panel_rows
 from gangru_dist.features.price_volume import feature_named
 from gangru_dist.features.stages import as_value, build_bucket, stage_unit
+from gangru_dist.panel.files import list_files
 from gangru_dist.panel.formats import bars_format
 from gangru_dist.panel.manifest import bucket_of
-from gangru_dist.panel.reader import cut_parts, group_units, list_files
+from gangru_dist.panel.reader import cut_parts, group_units
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.staging import read_staged, remove_staging, write_staged
 from gangru_dist.panel.validate import CHECKED
@@ -185,9 +186,9 @@ class TestProperties:
 def build(folder: Path, panel: Storage) -> dict[str, int]:
     """Both stages over a folder; the hashes of all buckets by month."""
     form = bars_format(BarsConfig())
-    units = group_units(cut_parts(str(folder), list_files(str(folder))), rows=300)
+    units = group_units(cut_parts(str(folder), list_files(str(folder)), form), rows=300)
     staged = [
-        stage_unit(str(folder), unit, form, panel=panel, prefix=f"staging-x/{i}", buckets=3)
+        stage_unit(str(folder), unit, f"staging-x/{i}", form=form, panel=panel, buckets=3)
         for i, unit in enumerate(units)
     ]
     names = [name for unit in staged for name in unit.names]

@@ -10,8 +10,9 @@ import pytest
 
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
+from gangru_dist.panel.files import list_files
 from gangru_dist.panel.formats import bars_format
-from gangru_dist.panel.reader import cut_parts, list_files, read_part
+from gangru_dist.panel.reader import cut_parts, read_part
 from gangru_dist.panel.validate import check_rows
 
 OURS = {
@@ -86,7 +87,7 @@ EXPORTS = {
 def read(folder: Path, columns: dict[str, object], config: BarsConfig) -> pd.DataFrame:
     pd.DataFrame(columns).to_csv(folder / "a.csv", index=False)
     form = bars_format(config)
-    (part,) = cut_parts(str(folder), list_files(str(folder)))
+    (part,) = cut_parts(str(folder), list_files(str(folder)), form)
     (table,) = read_part(str(folder), part, form)
     return check_rows(table, form, file="a.csv", number=0, first_row=0)[0].to_pandas()
 

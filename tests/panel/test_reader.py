@@ -14,8 +14,9 @@ import pytest
 
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
+from gangru_dist.panel.files import list_files
 from gangru_dist.panel.formats import bars_format
-from gangru_dist.panel.reader import cut_parts, group_units, list_files, read_part
+from gangru_dist.panel.reader import cut_parts, group_units, read_part
 
 GENERIC = bars_format(BarsConfig())
 
@@ -42,7 +43,7 @@ def write_parquet(frame: pd.DataFrame, path: Path, **options: int) -> None:
 def read_all(folder: Path, config: BarsConfig | None = None) -> pa.Table:
     """Everything under a folder."""
     form = bars_format(config or BarsConfig())
-    parts = cut_parts(str(folder), list_files(str(folder)))
+    parts = cut_parts(str(folder), list_files(str(folder)), form)
     tables = [table for part in parts for table in read_part(str(folder), part, form)]
     return pa.concat_tables(tables).unify_dictionaries()
 
@@ -63,7 +64,7 @@ class TestReference:
     def test_parquet_by_row_groups(self, tmp_path: Path) -> None:
         frame = make_frame()
         write_parquet(frame, tmp_path / "a.parquet", row_group_size=3)
-        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)))
+        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)), GENERIC)
         assert [(part.row_groups, part.first_row) for part in parts] == [
             ((0,), 0), ((1,), 3), ((2,), 6), ((3,), 9),
         ]  # fmt: skip
@@ -134,7 +135,7 @@ class TestProperties:
     def test_units_hold_every_part_once(self, tmp_path: Path) -> None:
         for number in range(7):
             write_parquet(make_frame(), tmp_path / f"{number}.parquet")
-        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)))
+        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)), GENERIC)
         units = group_units(parts, rows=25)
         assert [part for unit in units for part in unit] == parts
         assert [len(unit) for unit in units] == [2, 2, 2, 1]

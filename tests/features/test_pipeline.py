@@ -1,0 +1,138 @@
+"""The panel build on a small Ray cluster: whole or not at all, and not again without a reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.errors import BarsError, PanelError
+from gangru_dist.features.pipeline import build_panel
+from gangru_dist.panel.store import read_block, read_manifest
+from gangru_dist.storage import Storage
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+FEATURES = ("close", "volume", "daily_return")
+CFG = RunConfig(panel=PanelConfig(features=FEATURES, buckets=3))
+
+
+def make_bars(days: int = 30, assets: int = 8) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    index = pd.MultiIndex.from_product(
+        [[f"{600000 + i}.SH" for i in range(assets)], pd.bdate_range("2018-12-10", periods=days)],
+        names=["code", "date"],
+    )
+    frame = index.to_frame(index=False)
+    close = 10 + rng.random(len(frame))
+    return frame.assign(
+        open=close, high=close, low=close, close=close, volume=100.0, amount=1e3, adj_factor=1.0
+    )
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> Path:
+    """Two files, by year."""
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    for year, rows in make_bars().groupby(lambda i: make_bars()["date"].dt.year[i]):
+        rows.to_parquet(folder / f"{year}.parquet", index=False)
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "storage"))
+
+
+class TestReference:
+    def test_a_block_of_what_was_built(self, bars: Path, root: Storage) -> None:
+        manifest = build_panel(str(bars), root, CFG)
+        frame = make_bars()
+        days = pd.bdate_range("2018-12-10", periods=30)
+        block = read_block(root, manifest, start=days[0].date(), end=days[-1].date())
+        close = frame.pivot_table(index="date", columns="code", values="close")
+        np.testing.assert_array_equal(block.adj_close, close)
+        np.testing.assert_allclose(
+            block.features[..., 2], close.pct_change(fill_method=None), rtol=1e-5, atol=1e-7
+        )
+        np.testing.assert_array_equal(block.listed_days[:, 0], np.arange(30))
+        assert (manifest.rows, manifest.assets, len(manifest.calendar)) == (240, 8, 30)
+        assert not manifest.has_industry
+        quality = root.child("panel").read_json("quality.json")
+        assert quality["rows_read"] == quality["rows_kept"] == 240
+        assert quality["optional_columns_missing"]["industry"]["files"] == 2
+
+
+class TestProperties:
+    def test_again_does_nothing_until_something_changes(
+        self, bars: Path, root: Storage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = build_panel(str(bars), root, CFG)
+        with caplog.at_level(logging.INFO, logger="gangru_dist"):
+            logging.getLogger("gangru_dist").propagate = True
+            assert build_panel(str(bars), root, CFG).to_json() == first.to_json()
+            assert "panel_kept" in caplog.text
+        later = make_bars(days=35)
+        later = later[later["date"] > "2019-01-18"]
+        later.to_parquet(bars / "later.parquet", index=False)
+        grown = build_panel(str(bars), root, CFG)
+        assert grown.rows == 280
+        assert grown.fingerprint != first.fingerprint
+        day = dt.date(2018, 12, 31)
+        assert grown.fingerprint_to(day) == first.fingerprint_to(day)
+        on_disk = [n for n in root.child("panel").list_files() if n.endswith(".parquet")]
+        assert on_disk == sorted(file.name for file in grown.files)
+
+    def test_what_a_killed_build_left_is_removed(self, bars: Path, root: Storage) -> None:
+        root.child("panel").write_bytes("staging-0123/unit.arrow", b"half")
+        root.child("panel").write_bytes("bucket=00/2018-0123.parquet", b"half")
+        manifest = build_panel(str(bars), root, CFG)
+        left = set(root.child("panel").list_files())
+        assert left == {file.name for file in manifest.files} | {"manifest.json", "quality.json"}
+
+
+class TestValidation:
+    def test_refused_bars_leave_the_panel_as_it_was(self, bars: Path, root: Storage) -> None:
+        before = build_panel(str(bars), root, CFG).to_json()
+        make_bars().head(3).assign(close=11.5, high=12.0).to_parquet(bars / "x.parquet")
+        with pytest.raises(BarsError, match=r"contradict .* in 2018.parquet, .* in x.parquet"):
+            build_panel(str(bars), root, CFG)
+        assert read_manifest(root).to_json() == before
+        assert not [n for n in root.child("panel").list_files() if n.startswith("staging")]
+
+    def test_error_in_a_task_is_plain(self, bars: Path, root: Storage) -> None:
+        (bars / "stocks.parquet").write_bytes((bars / "2018.parquet").read_bytes()[:100])
+        with pytest.raises(BarsError, match=r"^stocks.parquet cannot be read as parquet"):
+            build_panel(str(bars), root, CFG)
+        make_bars()[["code"]].to_parquet(bars / "stocks.parquet")
+        with pytest.raises(BarsError, match=r"^stocks.parquet lacks the column\(s\) date, open"):
+            build_panel(str(bars), root, CFG)
+
+    def test_too_many_bad_rows(self, bars: Path, root: Storage) -> None:
+        make_bars().assign(close=-1.0).to_parquet(bars / "2018.parquet")
+        with pytest.raises(
+            BarsError, match=r"would be set aside, bars.max_quarantined allows 1.00%"
+        ):
+            build_panel(str(bars), root, CFG)
+
+    def test_factor_in_one_file_only(self, bars: Path, root: Storage) -> None:
+        make_bars().drop(columns="adj_factor").to_parquet(bars / "other.parquet")
+        with pytest.raises(BarsError, match=r"^other.parquet has no column adj_factor and 2018"):
+            build_panel(str(bars), root, CFG)
+
+    def test_turnover_rate_from_nothing(self, bars: Path, root: Storage) -> None:
+        cfg = RunConfig(panel=PanelConfig(features=("close", "turnover_rate"), buckets=3))
+        with pytest.raises(PanelError, match=r"Leave it out: panel.features=\['close'\]"):
+            build_panel(str(bars), root, cfg)
+
+    def test_own_mapping(self, bars: Path, root: Storage) -> None:
+        make_bars().rename(columns={"code": "sym"}).to_parquet(bars / "2018.parquet")
+        (bars / "2019.parquet").unlink()
+        cfg = RunConfig(bars=BarsConfig(columns={"code": "sym"}), panel=CFG.panel)
+        assert build_panel(str(bars), root, cfg).assets == 8
