@@ -9,7 +9,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ray warns about itself; everywhere else a warning is an error (pyproject.toml)."""
     for item in items:
         if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.filterwarnings("default"))
+            item.add_marker(pytest.mark.filterwarnings("default", "ignore::DeprecationWarning:ray"))
 
 
 @pytest.fixture(scope="session")

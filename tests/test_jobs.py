@@ -1,0 +1,34 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
+
+
+def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, argv)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=JOBS[0].parents[1]
+    )
+
+
+class TestProperties:
+    @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+    def test_help_shows_the_command_and_the_shared_flags(self, job: Path) -> None:
+        done = run(job, "--help")
+        assert done.returncode == 0
+        assert f"python jobs/{job.name}" in done.stdout
+        assert "--overwrite" in done.stdout
+
+
+class TestValidation:
+    def test_a_misspelt_setting_is_one_line_and_status_2(self, tmp_path: Path) -> None:
+        job = next(job for job in JOBS if job.stem == "train")
+        done = run(job, "--storage", tmp_path, "--set", "training.epocs=5")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: unknown setting 'training.epocs'")
+        assert "training.epochs" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
