@@ -147,10 +147,8 @@ def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndar
     if missing or table.empty:
         what = f"lacks the columns {missing}" if missing else "has no rows"
         raise EvaluationError(f"the factor table {what}. Run jobs/score.py for this run first.")
-    dates = pd.to_datetime(table["date"]).to_numpy().astype("datetime64[D]")
-    assets = table["asset"].to_numpy(dtype=str)
-    rows = _found(dates, market.dates, "day")
-    columns = _found(assets, market.assets, "asset")
+    rows = _found(pd.to_datetime(table["date"]), pd.DatetimeIndex(market.dates), "day")
+    columns = _found(table["asset"], pd.Index(market.assets), "asset")
     pairs = rows.astype(np.int64) * len(market.assets) + columns
     ordered = np.sort(pairs)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -163,16 +161,16 @@ def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndar
     return rows, columns
 
 
-def _found(values: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
-    """Index of each value in the ascending `known`."""
-    index = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    strange = np.flatnonzero(known[index] != values)
+def _found(values: pd.Series, known: pd.Index, what: str) -> np.ndarray:
+    """Index of each value in `known`."""
+    index = known.get_indexer(pd.Index(values))
+    strange = np.flatnonzero(index < 0)
     if len(strange):
         raise EvaluationError(
             f"the factor table has {len(strange)} rows of a {what} that the panel does not know, "
-            f"first {values[strange[0]]}. Was the panel rebuilt since? Run jobs/score.py again."
+            f"first {values.iloc[strange[0]]}. If the panel was rebuilt since, run jobs/score.py."
         )
-    return index
+    return np.asarray(index)
 
 
 def _require_periods(rebalances: Rebalances, market: Market) -> None:

@@ -172,9 +172,9 @@ def values(daily: pd.DataFrame, cost_bps: float, others: dict[str, pd.DataFrame]
             date, daily["long_net"], color=BLUE, ls=":", label=f"after {cost_bps:g} bp per side"
         )
         upper.plot(date, daily["universe"], color=GREY, ls="--", label="universe, equal weight")
-        upper.plot(date, daily["excess"], color=RED, lw=1.8, label="long / universe")
+        upper.plot(date, daily["excess"], color=RED, ls="-.", lw=1.8, label="long / universe")
         for name, other in others.items():
-            style = {"color": ORANGE, "ls": "-.", "lw": 1.2}
+            style = {"color": ORANGE, "ls": (0, (4, 1, 1, 1, 1, 1)), "lw": 1.2}
             upper.plot(other["date"], other["excess"], label=f"long / universe, {name}", **style)
         upper.set_ylabel("value of 1")
         _legend_above(upper, 5)
