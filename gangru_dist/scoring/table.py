@@ -111,6 +111,8 @@ def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
     if endpoint:
         options["AWS_ENDPOINT_URL"] = endpoint
         options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
+        if not os.environ.get("AWS_ACCESS_KEY_ID"):  # else delta-rs asks a node's role alone
+            options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
     return f"s3://{factor.path}", options
 
 
