@@ -1,4 +1,9 @@
-"""The predictor: two GRU layers, then an MLP to one number (SPEC 5) [R]."""
+"""The predictor: two GRU layers, then an MLP to one number (SPEC 5) [R].
+
+The MLP's activation is SiLU [D]: the bias of a ReLU that is on for a whole cross-section has no
+true gradient under -IC, and Adam turns its rounding noise into steps, so that models of
+different numbers of workers would drift apart (docs/decisions/0007-silu.md).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ class GruPredictor(nn.Module):
         self.gru = nn.GRU(features, cfg.hidden, cfg.layers, batch_first=True)
         layers: list[nn.Module] = []
         for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
-            layers += [nn.Linear(wide, narrow), nn.ReLU()]
+            layers += [nn.Linear(wide, narrow), nn.SiLU()]
         # -IC gives a last bias no gradient, only rounding noise that Adam would amplify
         layers.append(nn.Linear((cfg.hidden, *cfg.head)[-1], 1, bias=False))
         self.head = nn.Sequential(*layers)

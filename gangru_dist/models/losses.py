@@ -14,6 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+_FLAT = 1e-13
+"""Deviations below this share of the squares are rounding of float32: a constant."""
+
 AllSum = Callable[[Tensor], Tensor]
 
 
@@ -36,14 +39,16 @@ def correlation(
     `a` and `b` are this worker's share, possibly empty. Means are taken out of the graph: the
     deviations sum to zero, so their gradient is exact without it. Sums are float64.
     """
-    a, b = a.double(), b.double()
-    sums = all_sum(torch.stack([a.detach().sum(), b.detach().sum(), a.new_tensor(a.numel())]))
-    mean_a, mean_b = sums[0] / sums[2], sums[1] / sums[2]
-    x, y = a - mean_a, b - mean_b
+    both = torch.stack([a.double(), b.double()])  # (2, M)
+    fixed = both.detach()
+    sizes = torch.full_like(fixed[:, :1].sum(dim=1), fixed.shape[1])
+    sums = all_sum(torch.stack([fixed.sum(dim=1), fixed.square().sum(dim=1), sizes]))
+    x, y = both - (sums[0] / sums[2].clamp(min=1.0))[:, None]
     parts = torch.stack([(x * y).sum(), x.square().sum(), y.square().sum()])
     xy, xx, yy = through(parts, all_sum).unbind()
-    tiny = torch.finfo(torch.float64).tiny
-    return xy / (xx.clamp(min=tiny) * yy.clamp(min=tiny)).sqrt()
+    if (torch.stack([xx, yy]).detach() <= _FLAT * sums[1]).any():
+        return 0.0 * xy
+    return xy / (xx * yy).sqrt()
 
 
 def ic_loss(

@@ -31,17 +31,17 @@ class PanelBlock:
     """int32, trading days since listing: 0 on the listing day, negative before."""
     adj_close: Float[np.ndarray, "D N"]
     """float64, close x adj_factor, currency per share; NaN on days without a bar."""
-    market_cap: Float[np.ndarray, "D M"] = field(default_factory=lambda: np.empty((0, 0)))
+    market_cap: Float[np.ndarray, "_ M"] = field(default_factory=lambda: np.empty((0, 0)))
     """float64, currency; NaN where unknown."""
-    industry: Int[np.ndarray, "D M"] = field(
+    industry: Int[np.ndarray, "_ M"] = field(
         default_factory=lambda: np.empty((0, 0), dtype=np.int16)
     )
     """int16 index into `industries`; -1 where unknown."""
     industries: tuple[str, ...] = ()
     """Names, ascending."""
-    limit_up: Bool[np.ndarray, "D M"] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    limit_up: Bool[np.ndarray, "_ M"] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
     """Closed at the upper price limit: cannot be bought at the close."""
-    limit_down: Bool[np.ndarray, "D M"] = field(
+    limit_down: Bool[np.ndarray, "_ M"] = field(
         default_factory=lambda: np.empty((0, 0), dtype=bool)
     )
     """Closed at the lower price limit: cannot be sold at the close."""

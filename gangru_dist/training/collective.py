@@ -6,12 +6,13 @@ core knows only this interface, and runs the same in a test, a Tune trial and a 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch.distributed as dist
 from torch import Tensor
 
 
+@runtime_checkable
 class Collective(Protocol):
     """Sums and gathers over all workers; every worker calls the same in the same order."""
 

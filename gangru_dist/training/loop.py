@@ -166,8 +166,8 @@ class GanTrainer:
         loss_g = generator_loss(logit, distance, self.cfg.reconstruction_weight, collective.all_sum)
         _update(loss_g, self.generator, self.generator_optimizer, collective)
         self.discriminator.requires_grad_(True)
-        right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()) / (2 * day.total)
-        health = torch.stack([right.double(), distance.detach().double().sum() / day.total])
+        right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()).double() / (2 * day.total)
+        health = torch.stack([right, distance.detach().double().sum() / day.total])
         return torch.cat(
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )

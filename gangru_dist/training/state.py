@@ -91,8 +91,8 @@ class TrainingState:
 
     def to_bytes(self, identity: str) -> bytes:
         """The whole state; `identity` says of which window, seed and configuration."""
-        about = {"identity": identity, "progress": json.dumps(vars(self.progress))}
-        return bytes(save(self.tensors(), metadata=about))
+        about = json.dumps({"identity": identity, "progress": vars(self.progress)})
+        return bytes(save(self.tensors(), metadata={"about": about}))  # one key: a fixed order
 
     def restore(self, data: bytes, identity: str) -> None:
         """Inverse of `to_bytes`.
@@ -100,14 +100,14 @@ class TrainingState:
         Raises:
             TrainingError: The bytes are of another window, seed or configuration.
         """
-        about = _metadata(data)
+        about = _about(data)
         if about["identity"] != identity:
             raise TrainingError(
                 f"checkpoint of {about['identity']} cannot continue {identity}; remove it or "
                 "use another --run."
             )
         tensors = load(data)
-        self.progress = Progress(**json.loads(about["progress"]))
+        self.progress = Progress(**about["progress"])
         device = next(self.network.parameters()).device
         self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
         for name, part in self._parts().items():
@@ -129,8 +129,8 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """The header's metadata of a safetensors file."""
+def _about(data: bytes) -> dict[str, Any]:
+    """What `to_bytes` put into the header of the safetensors file."""
     size = int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(data[8 : 8 + size])
-    return dict(header["__metadata__"])
+    header = json.loads(data[8 : 8 + size])
+    return dict(json.loads(header["__metadata__"]["about"]))

@@ -1,0 +1,95 @@
+"""Forward returns and training labels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from gangru_dist.config import LabelConfig
+from gangru_dist.features.labels import forward_return, last_price, training_label
+
+
+def market(seed: int = 0, days: int = 60, assets: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    traded = rng.random((days, assets)) > 0.2
+    traded[40:, 2] = False  # delisted
+    close = np.exp(np.cumsum(rng.normal(0, 0.02, (days, assets)), axis=0))
+    return np.where(traded, close, np.nan), traded
+
+
+class TestReference:
+    @pytest.mark.parametrize(("horizon", "entry_lag"), [(20, 1), (5, 0), (1, 3)])
+    def test_equals_a_walk_through_pandas(self, horizon: int, entry_lag: int) -> None:
+        close, traded = market()
+        price = pd.DataFrame(close).ffill()
+        expected = price.shift(-entry_lag - horizon) / pd.DataFrame(close).shift(-entry_lag) - 1
+        found = forward_return(close, traded, horizon=horizon, entry_lag=entry_lag)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def test_last_price_is_pandas_ffill(self) -> None:
+        close, _ = market()
+        np.testing.assert_array_equal(last_price(close), pd.DataFrame(close).ffill())
+
+    def test_rank_label_is_the_normal_score(self) -> None:
+        returns = np.random.default_rng(1).normal(size=50)
+        found = training_label(returns, LabelConfig(transform="rank"))
+        scores = stats.norm.ppf((stats.rankdata(returns) - 0.5) / 50)
+        np.testing.assert_allclose(found, stats.zscore(scores), rtol=1e-9)
+
+    def test_zscore_label_is_scipys_when_nothing_is_clipped(self) -> None:
+        returns = np.random.default_rng(1).uniform(-0.1, 0.1, size=50)
+        np.testing.assert_allclose(
+            training_label(returns, LabelConfig()), stats.zscore(returns), rtol=1e-9
+        )
+
+
+class TestProperties:
+    def test_suspended_on_entry_has_no_label(self) -> None:
+        close, traded = market()
+        found = forward_return(close, traded, horizon=5, entry_lag=1)
+        assert np.isnan(found[:-6][~traded[1:-5]]).all()
+
+    def test_delisted_before_exit_keeps_its_last_price(self) -> None:
+        close, traded = market()
+        traded[39, 2], close[39, 2] = True, 7.0
+        found = forward_return(close, traded, horizon=10, entry_lag=1)
+        entry = close[36, 2] if traded[36, 2] else np.nan
+        np.testing.assert_allclose(found[35, 2], 7.0 / entry - 1)
+
+    @settings(max_examples=30)
+    @given(day=st.integers(0, 59), seed=st.integers(0, 99))
+    def test_looks_exactly_as_far_ahead_as_it_says(self, day: int, seed: int) -> None:
+        close, traded = market(seed)
+        changed = np.where(traded, close * 1.5, np.nan)
+        changed[: day + 1] = close[: day + 1]
+        before = forward_return(close, traded, horizon=6, entry_lag=1)
+        after = forward_return(changed, traded, horizon=6, entry_lag=1)
+        ends_in_time = max(0, day + 1 - 7)
+        np.testing.assert_array_equal(before[:ends_in_time], after[:ends_in_time])
+
+    def test_label_has_mean_0_and_deviation_1(self) -> None:
+        returns = np.random.default_rng(0).standard_t(2, size=100)
+        returns[::9] = np.nan
+        label = training_label(returns, LabelConfig())
+        assert np.isnan(label).sum() == np.isnan(returns).sum()
+        assert abs(np.nanmean(label)) < 1e-12
+        assert np.nanstd(label) == pytest.approx(1, rel=1e-12)
+
+    def test_outlier_is_clipped(self) -> None:
+        returns = np.append(np.random.default_rng(0).normal(0, 0.05, 99), 30.0)
+        assert training_label(returns, LabelConfig())[-1] < 6
+
+    @pytest.mark.parametrize("transform", ["zscore", "rank"])
+    def test_constant_returns_become_0_never_nan(self, transform: str) -> None:
+        label = training_label(np.full(9, 0.03), LabelConfig(transform=transform))
+        np.testing.assert_array_equal(label, 0.0)
+
+    def test_no_returns_no_labels(self) -> None:
+        assert np.isnan(training_label(np.full(3, np.nan), LabelConfig())).all()
+
+    def test_too_few_days_give_no_label(self) -> None:
+        close, traded = market(days=5)
+        found = forward_return(close[:5], traded[:5], horizon=20, entry_lag=1)
+        assert np.isnan(found).all()

@@ -1,0 +1,81 @@
+"""World size changes nothing (SPEC 8.1): 1, 2 and 3 gloo processes train the same model."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+
+from gangru_dist.training.collective import current
+from gangru_dist.training.data import prepare
+from gangru_dist.training.state import TrainingState
+from gangru_dist.training.window import train_window
+from tests.training.worlds import block, config, share, until, window
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
+    """One worker; shares are uneven, and the last owns nobody on some days."""
+    torch.set_num_threads(1)
+    if size > 1:
+        init = f"tcp://127.0.0.1:{port}"
+        dist.init_process_group("gloo", init_method=init, rank=rank, world_size=size)
+    cfg = config(
+        gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1},
+        training={"epochs": 3, "learning_rate": 1e-4, "precision": precision},
+    )
+    world = block()
+    chosen = window(world, cfg)
+    owner = np.minimum(np.arange(24) % 7 // 2, size - 1)
+    owner[3] = size - 1
+    if size == 3:
+        owner[owner == 2], owner[3] = 1, 2  # the third worker: one asset, listed late
+    mine = share(until(world, chosen.refit), np.flatnonzero(owner == rank))
+    data = prepare(mine, chosen, world.dates, cfg, current())
+    state = train_window(data, TrainingState(cfg, 5), cfg, seed=5, collective=current())
+    losses = [
+        value
+        for entry in state.progress.history
+        for key, value in entry.items()
+        if key not in ("stage", "epoch")
+    ]
+    tensors = {n: t.detach().clone() for n, t in state.network.state_dict().items()}
+    save_file(
+        tensors | {"losses": torch.tensor(losses, dtype=torch.float64)},
+        Path(folder, f"{precision}-{size}-{rank}.safetensors"),
+    )
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def run(size: int, precision: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    mp.spawn(train, (size, free_port(), precision, str(folder)), nprocs=size)
+    return [load_file(folder / f"{precision}-{size}-{rank}.safetensors") for rank in range(size)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path: Path) -> None:
+    (alone,) = run(1, precision, tmp_path)
+    for size in (2, 3):
+        ranks = run(size, precision, tmp_path)
+        for other in ranks[1:]:
+            assert all(torch.equal(other[name], ranks[0][name]) for name in other)
+        for name, expected in alone.items():
+            scale = float(expected.abs().max())
+            tolerance = (
+                1e-6 if name == "losses" and precision == "float32" else TOLERANCE[precision]
+            )
+            difference = float((ranks[0][name] - expected).abs().max())
+            assert difference <= tolerance * scale, (name, size, difference, scale)

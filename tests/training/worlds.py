@@ -1,0 +1,79 @@
+"""Small made-up panels and configurations for the training tests."""
+
+import dataclasses
+
+import numpy as np
+
+from gangru_dist.config import RunConfig, from_dict
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.splits import Window, make_windows
+
+DAYS, ASSETS = 130, 24
+
+
+def config(**sections: dict) -> RunConfig:
+    """Tiny networks, lookback 8, four features; `sections` override, nested by section."""
+    values: dict = {
+        "panel": {"features": ["open", "close", "volume", "daily_return"], "buckets": 8},
+        "universe": {"min_listed_days": 5, "min_traded_days": 5, "min_assets": 5},
+        "samples": {"lookback": 8},
+        "label": {"horizon": 4},
+        "windows": {"history_days": 60, "sample_every": 3},
+        "gan": {"hidden": 6, "layers": 1, "noise_channels": 2, "channels": [2, 3], "epochs": 2},
+        "gru": {"hidden": 5, "layers": 2, "head": [6, 4]},
+        "training": {"epochs": 3, "learning_rate": 1e-3},
+    }
+    for name, section in sections.items():
+        values[name] = {**values[name], **section} if isinstance(section, dict) else section
+    return from_dict(values)
+
+
+def block(seed: int = 0, *, days: int = DAYS, assets: int = ASSETS) -> PanelBlock:
+    """Random walks with suspensions, one late listing and one spell of special treatment."""
+    rng = np.random.default_rng(seed)
+    traded = rng.random((days, assets)) > 0.05
+    traded[:40, 3] = False
+    close = np.exp(np.cumsum(rng.normal(0, 0.03, (days, assets)), axis=0))
+    features = rng.normal(size=(days, assets, 4)).astype(np.float32)
+    features[~traded] = np.nan
+    features[traded & (rng.random(traded.shape) < 0.02), 2] = np.nan
+    is_st = np.zeros_like(traded)
+    is_st[50:70, 5] = True
+    listed = np.arange(days)[:, None] - np.argmax(traded, axis=0)
+    return PanelBlock(
+        dates=np.datetime64("2020-01-01") + np.arange(days),
+        assets=np.array([f"{i:06d}.SZ" for i in range(assets)]),
+        feature_names=("open", "close", "volume", "daily_return"),
+        features=features,
+        traded=traded,
+        is_st=is_st & traded,
+        listed_days=listed.astype(np.int32),
+        adj_close=np.where(traded, close, np.nan),
+    )
+
+
+def share(whole: PanelBlock, assets: np.ndarray) -> PanelBlock:
+    """The panel of some of the assets (indices)."""
+    return cut(whole, slice(None), assets)
+
+
+def until(whole: PanelBlock, day: int) -> PanelBlock:
+    """The panel up to and including a day."""
+    return cut(whole, slice(0, day + 1), np.arange(len(whole.assets)))
+
+
+def cut(whole: PanelBlock, days: slice, assets: np.ndarray) -> PanelBlock:
+    """Some days and assets of a panel."""
+    arrays = ("features", "traded", "is_st", "listed_days", "adj_close")
+    picked = {name: getattr(whole, name)[days][:, assets] for name in arrays}
+    return dataclasses.replace(
+        whole, dates=whole.dates[days], assets=whole.assets[assets], **picked
+    )
+
+
+def window(whole: PanelBlock, cfg: RunConfig) -> Window:
+    """The first window of the panel's calendar (refit on 2020-03-31)."""
+    windows = dataclasses.replace(cfg.windows, refit_months=(3,))
+    made, skipped = make_windows(whole.dates, windows, cfg.label, lookback=cfg.samples.lookback)
+    assert made, skipped
+    return made[0]
