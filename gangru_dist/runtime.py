@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ _logger = logging.getLogger(__name__)
 
 _DRIVER_ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about hidden GPUs
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for it: 2 s by default
@@ -61,25 +63,42 @@ def session(cfg: RunConfig, *, cpus: int | None = None) -> Iterator[None]:
     for name, value in _DRIVER_ENV.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
+    _logger.info("ray_start address=%s", address or "local")
     try:
-        _connect(address, cfg, cpus)
+        with _held_back_stderr():
+            _connect(address, cfg, cpus)
         _quieten()
         yield
     finally:
         ray.shutdown()  # ends what we started; only leaves what we joined
 
 
+@contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Hold what Ray's C++ says at start (that it found our log level); shown if the start fails."""
+    with tempfile.TemporaryFile() as held:
+        saved = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
 def _connect(address: str | None, cfg: RunConfig, cpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address or address == "local":
         os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
-        _logger.info("ray_start where=here")
         ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
         return
     environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
         environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
-    _logger.info("ray_join address=%s", address)
     try:
         ray.init(address=address, runtime_env=environment, **quiet)
     except ConnectionError as error:
