@@ -27,12 +27,16 @@ __all__ = [
     "TRADING_COLUMNS",
     "Manifest",
     "PanelFile",
+    "asset_names",
     "block_columns",
     "bucket_of",
+    "files_of",
     "read_block",
+    "read_files",
     "read_manifest",
     "read_rows",
     "scatter",
+    "trading_days",
 ]
 
 
@@ -61,9 +65,9 @@ def read_rows(
     Raises:
         PanelError: A column is unknown, or a listed file is gone.
     """
-    wanted = _files(manifest, start, end, buckets)
+    wanted = files_of(manifest, start, end, buckets)
     _check_columns(manifest, columns)
-    tables = list(_tables(root, wanted, start, end, tuple(columns)))
+    tables = list(read_files(root, wanted, start, end, tuple(columns)))
     if tables:
         return pa.concat_tables(tables).unify_dictionaries()
     schema = panel_schema(manifest.features)
@@ -100,19 +104,25 @@ def read_block(
     names = manifest.features if features is None else tuple(features)
     columns = block_columns(names, trading=trading)
     _check_columns(manifest, columns)
-    dates = _span(manifest, start, end)
-    files = _files(manifest, start, end, buckets)
-    seen: set[str] = set()
-    for table in _tables(root, files, start, end, ("date", "asset")):
-        seen.update(pc.unique(table["asset"]).to_pylist())
+    files = files_of(manifest, start, end, buckets)
     return scatter(
-        _tables(root, files, start, end, columns),
+        read_files(root, files, start, end, columns),
         calendar=manifest.calendar,
-        dates=dates,
-        assets=np.array(sorted(seen), dtype=np.str_),
+        dates=trading_days(manifest, start, end),
+        assets=asset_names(root, files, start, end),
         features=names,
         trading=trading,
     )
+
+
+def asset_names(
+    root: Storage, files: Sequence[PanelFile], start: dt.date, end: dt.date
+) -> np.ndarray:
+    """Assets with a row between the days, (N,) str, ascending; reads two columns only."""
+    seen: set[str] = set()
+    for table in read_files(root, files, start, end, ("date", "asset")):
+        seen.update(pc.unique(table["asset"]).to_pylist())
+    return np.array(sorted(seen), dtype=np.str_)
 
 
 def block_columns(features: Sequence[str], *, trading: bool) -> tuple[str, ...]:
@@ -231,8 +241,8 @@ def _renumber(
     return np.asarray(target[industry])
 
 
-def _span(manifest: Manifest, start: dt.date, end: dt.date) -> np.ndarray:
-    """Trading days from `start` to `end`."""
+def trading_days(manifest: Manifest, start: dt.date, end: dt.date) -> np.ndarray:
+    """Trading days from `start` to `end`, both included, (D,); PanelError if there is none."""
     calendar = manifest.calendar
     first = np.searchsorted(calendar, np.datetime64(start), side="left")
     last = np.searchsorted(calendar, np.datetime64(end), side="right")
@@ -243,9 +253,10 @@ def _span(manifest: Manifest, start: dt.date, end: dt.date) -> np.ndarray:
     return np.asarray(calendar[first:last])
 
 
-def _files(
-    manifest: Manifest, start: dt.date, end: dt.date, buckets: Sequence[int] | None
+def files_of(
+    manifest: Manifest, start: dt.date, end: dt.date, buckets: Sequence[int] | None = None
 ) -> list[PanelFile]:
+    """Files that may hold rows of these days and buckets (None = all)."""
     chosen = set(range(manifest.buckets) if buckets is None else buckets)
     wrong = sorted(chosen - set(range(manifest.buckets)))
     if wrong:
@@ -268,7 +279,7 @@ def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
             )
 
 
-def _tables(
+def read_files(
     root: Storage,
     files: Sequence[PanelFile],
     start: dt.date,

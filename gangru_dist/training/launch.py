@@ -22,6 +22,7 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.storage import Storage
 from gangru_dist.training.artifact import read_about
+from gangru_dist.training.ingest import BucketDataConfig, file_dataset
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.summary import (
     TrainSummary,
@@ -30,7 +31,7 @@ from gangru_dist.training.summary import (
     in_order,
     write_summary,
 )
-from gangru_dist.training.worker import Job, Task, task_identity, train_worker
+from gangru_dist.training.worker import Job, Task, share_of, task_identity, train_worker
 
 _logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def _train_chain(job: Job, manifest: Manifest, progress: ProgressLog) -> list[Wi
     name = _chain_name(job, manifest)
     reasons: dict[str, str] = {}
     try:
-        outcome = _trainer(job, name).fit()
+        outcome = _trainer(job, manifest, name).fit()
         reasons = dict(outcome.return_value or {})
     except (RayTrainError, RayError) as error:
         reasons = dict.fromkeys((task.name for task in job.tasks), reason_of(error))
@@ -163,14 +164,20 @@ def _chain_name(job: Job, manifest: Manifest) -> str:
     return f"{first.window.name}-seed-{first.seed}-{digest}"
 
 
-def _trainer(job: Job, name: str) -> TorchTrainer:
+def _trainer(job: Job, manifest: Manifest, name: str) -> TorchTrainer:
     size = job.cfg.resources
+    through_ray = job.tasks if size.ingest == "ray" else ()
+    shares = {
+        task.window.name: share_of(job.root, job.cfg, manifest, task.window) for task in through_ray
+    }
     per_worker = {"CPU": size.cpus_per_worker}
     if size.gpus_per_worker:
         per_worker["GPU"] = size.gpus_per_worker
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
+        datasets={name: file_dataset([], share) for name, share in shares.items()},
+        dataset_config=BucketDataConfig(shares),
         scaling_config=rt.ScalingConfig(
             num_workers=size.workers,
             use_gpu=size.gpus_per_worker > 0,

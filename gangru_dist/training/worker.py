@@ -21,14 +21,13 @@ import torch
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
-from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.store import read_block
 from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
 from gangru_dist.training import collective
 from gangru_dist.training.artifact import identity, read_about, write_model
 from gangru_dist.training.data import first_day, prepare
+from gangru_dist.training.ingest import Share, read_share
 from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 
@@ -90,20 +89,15 @@ def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
     return identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
-def own_buckets(buckets: int, rank: int, size: int) -> list[int]:
-    """Rank r of N owns the buckets b with b mod N = r (DESIGN 4)."""
-    return list(range(rank, buckets, size))
-
-
-def _read_share(job: Job, manifest: Manifest, window: Window, rank: int, size: int) -> PanelBlock:
-    calendar = manifest.calendar
-    return read_block(
-        job.root,
-        manifest,
-        start=calendar[first_day(window, job.cfg.samples.lookback)].astype(dt.date),
-        end=calendar[window.refit].astype(dt.date),
-        buckets=own_buckets(manifest.buckets, rank, size),
-        features=job.cfg.panel.features,
+def share_of(root: Storage, cfg: RunConfig, manifest: Manifest, window: Window) -> Share:
+    """The rows a window may know: from its first sample's first day to its refit day."""
+    first = manifest.calendar[first_day(window, cfg.samples.lookback)]
+    return Share(
+        root=root,
+        manifest=manifest,
+        start=first.astype(dt.date),
+        end=manifest.calendar[window.refit].astype(dt.date),
+        features=cfg.panel.features,
     )
 
 
@@ -111,7 +105,13 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
     started = time.time()
     group = collective.current()
     device = ray.train.torch.get_device()
-    block = _read_share(job, manifest, task.window, group.rank, group.size)
+    block = read_share(
+        share_of(job.root, job.cfg, manifest, task.window),
+        task.window.name,
+        group.rank,
+        group.size,
+        through_ray=job.cfg.resources.ingest == "ray",
+    )
     data = prepare(block, task.window, manifest.calendar, job.cfg, group, device)
     state = TrainingState(job.cfg, task.seed, device)
     resumed = _restore(state, code)
