@@ -196,8 +196,11 @@ class TrainingConfig:
     """Adam's step [R]."""
     seeds: tuple[int, ...] = (0,)
     """One model a seed; their standardized scores are averaged."""
-    precision: Literal["float32", "bf16", "float64"] = "float32"
-    """Arithmetic of the networks; bf16 = autocast, weights stay float32."""
+    precision: Literal["float32", "tf32", "bf16", "float64"] = "float32"
+    """Arithmetic of the networks. tf32: faster matrix products on GPUs, float32 elsewhere;
+    bf16: autocast, weights stay float32."""
+    compile: bool = False
+    """Run the networks through `torch.compile`; pays on GPUs, gives nothing on CPUs."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints; what an interruption costs at most."""
 
@@ -214,6 +217,8 @@ class ResourcesConfig:
 
     workers: int = Field(default=1, ge=1)
     """Workers of one window, data-parallel over assets."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """A window may start, and go on, with as few as these; None = `workers`."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
     """Ray CPUs a training worker or scoring actor asks for."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
@@ -308,6 +313,11 @@ class RunConfig:
             raise ConfigError(
                 f"windows.history_days={self.windows.history_days} leaves no training day: a label "
                 f"takes label.entry_lag + label.horizon = {self.label.reach} days of it."
+            )
+        if (self.resources.min_workers or 1) > self.resources.workers:
+            raise ConfigError(
+                f"resources.min_workers={self.resources.min_workers} is more than "
+                f"resources.workers={self.resources.workers}."
             )
         if self.resources.workers > self.panel.buckets:
             raise ConfigError(

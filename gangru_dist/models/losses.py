@@ -46,9 +46,8 @@ def correlation(
     x, y = both - (sums[0] / sums[2].clamp(min=1.0))[:, None]
     parts = torch.stack([(x * y).sum(), x.square().sum(), y.square().sum()])
     xy, xx, yy = through(parts, all_sum).unbind()
-    if (torch.stack([xx, yy]).detach() <= _FLAT * sums[1]).any():
-        return 0.0 * xy
-    return xy / (xx * yy).sqrt()
+    flat = (torch.stack([xx, yy]).detach() <= _FLAT * sums[1]).any()  # no branch: no GPU sync
+    return torch.where(flat, 0.0, xy) / torch.where(flat, 1.0, xx * yy).sqrt()
 
 
 def ic_loss(

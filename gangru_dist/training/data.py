@@ -30,7 +30,12 @@ from gangru_dist.panel.universe import universe_mask
 from gangru_dist.splits import Window
 from gangru_dist.training.collective import Collective
 
-DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.float32,
+    "float64": torch.float64,
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def prepare(
         collective: The window's workers.
         device: Where the panel is kept.
     """
-    panel = torch.from_numpy(block.features).to(device)
+    panel = _to_device(torch.from_numpy(block.features), torch.device(device))
     rows = {day: block.row(calendar[day]) for day in (*window.train_days, *window.valid_days)}
     labels = _labels(block, list(rows.values()), cfg, collective)
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
@@ -120,6 +125,13 @@ def prepare(
         cfg=cfg.samples,
         dtype=DTYPES[cfg.training.precision],
     )
+
+
+def _to_device(panel: Tensor, device: torch.device) -> Tensor:
+    """The panel where it will stay; to a GPU through pinned memory."""
+    if device.type != "cuda":
+        return panel.to(device)
+    return panel.pin_memory().to(device, non_blocking=True)
 
 
 def _kept(shares: dict[int, DayShare | None], days: Iterable[int]) -> tuple[DayShare, ...]:

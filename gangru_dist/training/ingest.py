@@ -30,6 +30,11 @@ from gangru_dist.panel.store import (
 )
 from gangru_dist.storage import Storage
 
+_BLOCKS = 16
+"""Reading tasks of a rank and window, at most."""
+_READERS = 2
+"""Of them at once: they ask for no CPU, so Ray would start them all."""
+
 
 def own_buckets(buckets: int, rank: int, size: int) -> list[int]:
     """Rank r of N owns the buckets b with b mod N = r (DESIGN 4)."""
@@ -91,13 +96,24 @@ class BucketDataConfig(ray.train.DataConfig):  # type: ignore[misc]  # untyped
 
 def file_dataset(files: list[PanelFile], share: Share) -> ray.data.Dataset:
     """Rows of some files as a Ray Data set; nothing is read yet."""
+    units = [{"file": index} for index in range(len(files))]
+    return ray.data.from_items(
+        units, override_num_blocks=min(_BLOCKS, len(units)) or None
+    ).map_batches(
+        read_units,
+        fn_kwargs={"files": files, "share": share},
+        batch_size=1,
+        num_cpus=0,
+        concurrency=_READERS,
+    )
 
-    def read(batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
-        for index in batch["file"].tolist():
-            yield from share.read(files[index])
 
-    units = ray.data.from_items([{"file": index} for index in range(len(files))])
-    return units.map_batches(read, batch_size=1, num_cpus=0)
+def read_units(
+    batch: dict[str, np.ndarray], *, files: list[PanelFile], share: Share
+) -> Iterator[pa.Table]:
+    """Rows of the files that a batch of unit numbers names."""
+    for index in batch["file"].tolist():
+        yield from share.read(files[index])
 
 
 def read_share(share: Share, name: str, rank: int, size: int, *, through_ray: bool) -> PanelBlock:

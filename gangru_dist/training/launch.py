@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ray.train as rt
 from ray.exceptions import RayError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import RayTrainError, TrainingFailedError
 
 from gangru_dist import runtime
@@ -69,7 +69,7 @@ def train_windows(
         only: Refit days to train; None = all.
 
     Returns:
-        What became of every window and seed; also in `train-summary.json`.
+        What became of every window and seed; also in `summary.json`.
 
     Raises:
         PanelError: There is no panel, or it lacks a feature.
@@ -127,8 +127,9 @@ def concurrency(cfg: RunConfig) -> int:
     """
     size = cfg.resources
     ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    runtime.require("one window", workers=size.workers, **ask)
-    room = runtime.slots(**ask) // size.workers
+    least = size.min_workers or size.workers
+    runtime.require("one window", workers=least, **ask)
+    room = max(1, runtime.slots(**ask) // size.workers)
     return min(room, size.max_concurrent or room)
 
 
@@ -176,10 +177,12 @@ def _trainer(job: Job, manifest: Manifest, name: str) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
+        # two ranks on one GPU cannot speak NCCL
+        torch_config=TorchConfig(backend="nccl" if size.gpus_per_worker >= 1 else "gloo"),
         datasets={name: file_dataset([], share) for name, share in shares.items()},
         dataset_config=BucketDataConfig(shares),
         scaling_config=rt.ScalingConfig(
-            num_workers=size.workers,
+            num_workers=(size.min_workers, size.workers) if size.min_workers else size.workers,
             use_gpu=size.gpus_per_worker > 0,
             resources_per_worker=per_worker,
         ),

@@ -38,7 +38,7 @@ class ProgressLog:
     def __init__(self, cfg: RunConfig, tasks: int) -> None:
         self.cfg, self.tasks = cfg, tasks
         self.board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-        self.started = time.time()
+        self.started: float | None = None
         self.done: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -80,6 +80,8 @@ class ProgressLog:
         passed = metrics["epoch"] + (0 if is_gan else gan_epochs)
         self.done[task] = passed / (gan_epochs + cfg.training.epochs)
         share = sum(self.done.values()) / self.tasks
+        if self.started is None:  # the pace of training, without Ray's start-up
+            self.started = time.time() - metrics["seconds"]
         left = (time.time() - self.started) * (1 - share) / max(share, 1e-9)
         figures = (
             f"d_loss={metrics['discriminator_loss']:.4f} g_loss={metrics['generator_loss']:.4f} "

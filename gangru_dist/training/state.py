@@ -53,6 +53,7 @@ class TrainingState:
             name: torch.optim.Adam(
                 part.parameters(),
                 lr=cfg.training.learning_rate if name == "predictor" else cfg.gan.learning_rate,
+                fused=torch.device(device).type == "cuda",
             )
             for name, part in self._parts().items()
         }
@@ -61,6 +62,8 @@ class TrainingState:
         dtype = torch.float64 if cfg.training.precision == "float64" else torch.float32
         for part in self._parts().values():
             part.to(device, dtype)
+            if cfg.training.compile:
+                part.compile()  # in place: names of weights stay
 
     def _parts(self) -> dict[str, nn.Module]:
         parts: dict[str, nn.Module | None] = {

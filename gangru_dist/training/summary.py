@@ -1,4 +1,4 @@
-"""What became of every window of a training job: table, `train-summary.json`, exit code."""
+"""What became of every window of a training job: table, `summary.json`, exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from gangru_dist.storage import Storage
 
 _logger = logging.getLogger(__name__)
-SUMMARY = "train-summary.json"
+SUMMARY = "summary.json"
 Status = Literal["trained", "resumed", "finished before", "no history", "failed"]
 
 
@@ -49,7 +49,7 @@ class TrainSummary:
         return self.failed == 0
 
     def to_json(self) -> dict[str, Any]:
-        """For `train-summary.json`."""
+        """For `summary.json`."""
         return {"failed": self.failed, "windows": [asdict(result) for result in self.results]}
 
     def lines(self) -> list[str]:
@@ -92,7 +92,7 @@ def from_about(about: dict[str, Any], status: Status) -> WindowResult:
 
 
 def write_summary(run: Storage, summary: TrainSummary) -> None:
-    """Write `train-summary.json` and say the table."""
+    """Write `summary.json` and say the table."""
     run.write_json(SUMMARY, summary.to_json())
     for line in summary.lines():
         _logger.info("%s", line)

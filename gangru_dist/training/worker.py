@@ -68,6 +68,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     """
     job: Job = config["job"]
     torch.set_num_threads(job.cfg.resources.threads_per_worker)
+    if job.cfg.training.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
     logging.getLogger().setLevel(logging.WARNING)
     manifest = read_manifest(job.root)
     failures: dict[str, str] = {}
