@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist import presets
-from gangru_dist.config import RunConfig, from_dict, to_dict
+from gangru_dist.config import from_dict, to_dict
 from gangru_dist.errors import ConfigError
 from gangru_dist.settings import difference, load, nearest
 
@@ -72,7 +72,7 @@ class TestProperties:
         assert (cfg.gan.epochs, cfg.gan.learning_rate) == (epochs, rate)
 
     def test_difference_names_what_changed(self) -> None:
-        old, new = to_dict(RunConfig()), to_dict(load("default", None, ["gan.epochs=3"]))
+        old, new = (to_dict(load("default", None, o)) for o in ([], ["gan.epochs=3"]))
         assert difference(old, old) == []
         assert difference(old, new) == [f"gan.epochs: {old['gan']['epochs']} -> 3"]
         assert difference({"a": 1}, {"b": {"c": 2}}) == ["a: 1 -> None", "b: None -> {'c': 2}"]
