@@ -44,8 +44,10 @@ class Job:
     args: argparse.Namespace
     """All flags, those of the job itself too."""
 
-    def claim(self) -> None:
-        """Take the run's name for this configuration; see `claim_run`."""
+    def claim(self, *, exists: bool = False) -> None:
+        """Take the run's name for this configuration, or, if it must exist, check it."""
+        if exists:
+            require_run(self.root, self.run)
         claim_run(self.root, self.run, self.cfg, overwrite=self.args.overwrite)
 
 
@@ -118,6 +120,21 @@ def claim_run(root: Storage, run: str, cfg: RunConfig, *, overwrite: bool = Fals
         "config": to_dict(cfg),
     }
     folder.write_json("config.json", content)
+
+
+def require_run(root: Storage, run: str) -> None:
+    """Check that an earlier job made this run.
+
+    Raises:
+        ConfigError: It did not; the message names the runs there are.
+    """
+    if root.child("runs", run).exists("config.json"):
+        return
+    names = {name.split("/")[1] for name in root.list_files("runs") if "/config.json" in name}
+    raise ConfigError(
+        f"there is no run {run!r} in {root.uri}; there are: {', '.join(sorted(names)) or 'none'}. "
+        "Train and score it first, or correct --run and --storage."
+    )
 
 
 def _changed(folder: Storage, cfg: RunConfig) -> list[str]:

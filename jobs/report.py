@@ -23,7 +23,7 @@ def body(job: Job) -> Outcome:
     """Check the run's name, judge its factor, write the page."""
     from gangru_dist.report.document import write_report  # matplotlib and Delta: not for --help
 
-    job.claim()
+    job.claim(exists=True)
     page = write_report(job.root, job.run, job.cfg, job.args.compare)
     return Outcome(outputs=(page,))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gangru_dist import presets
-from gangru_dist.cli import Job, Outcome, claim_run, run_job
+from gangru_dist.cli import Job, Outcome, claim_run, require_run, run_job
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, PanelError, StorageError, TrainingError
 from gangru_dist.settings import load
@@ -160,6 +160,14 @@ class TestValidation:
 
         with pytest.raises(ZeroDivisionError):
             run_job("doc", body, ["--storage", str(tmp_path)])
+
+    def test_a_run_that_must_exist_names_those_that_do(self, tmp_path: Path) -> None:
+        root = Storage(str(tmp_path))
+        claim_run(root, "monthly", RunConfig())
+        require_run(root, "monthly")
+        with pytest.raises(ConfigError, match=r"no run 'montly' in .*; there are: monthly"):
+            require_run(root, "montly")
+        assert not (tmp_path / "runs" / "montly").exists()
 
     def test_an_unsafe_run_name_claims_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="cannot be a folder's name"):
