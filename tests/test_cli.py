@@ -53,7 +53,7 @@ class TestReference:
         run_job("doc", outcome, ["--storage", str(tmp_path), "--set", "gan.epochs=77"])
         out, err = capfd.readouterr()
         assert f"storage={tmp_path} run=default preset=default" in err
-        assert f"gan.epochs: {RunConfig().gan.epochs} -> 77" in err
+        assert f"gan.epochs: {presets.default().gan.epochs} -> 77" in err
         assert out.startswith("done in 0 s\n")
         assert str(tmp_path) in out
 
