@@ -4,8 +4,10 @@
         --set bars.format=tushare
 
 Reads parquet or CSV in any partitioning, checks every row, computes the features and writes
-`<storage>/panel`. Run again with the same bars and settings, it has nothing to do. Expect half a
-minute for 3.4 million rows on two cores. docs/data.md says which columns are needed.
+`<storage>/panel`. Run again with the same bars and settings, it has nothing to do; with bars that
+have grown, it adds the new days. Bars that change days the panel has are refused, unless
+--overwrite says that the correction is meant. Expect half a minute for 3.4 million rows on two
+cores. docs/data.md says which columns are needed.
 """
 
 import argparse

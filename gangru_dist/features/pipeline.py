@@ -7,6 +7,9 @@
 Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
 be larger than the memory of all nodes. Any task may run twice. Until the manifest is swapped a
 reader sees the old panel, afterwards the new one.
+
+Grown bars go the same way: everything is computed again, what an earlier build had must come out
+the same, and its files are kept (docs/decisions/0008-append.md).
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from gangru_dist.features.stages import Bucketed, Staged, as_value, build_bucket
 from gangru_dist.panel.calendar import trading_days
 from gangru_dist.panel.files import BarsFile, list_files
 from gangru_dist.panel.formats import BarsFormat, bars_format
+from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
 from gangru_dist.panel.quality import QUALITY, Quality, check_share, merge
 from gangru_dist.panel.reader import BarsPart, cut_parts, group_units
@@ -49,17 +53,18 @@ _MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 def build_panel(
     bars_uri: str, root: Storage, cfg: RunConfig, *, overwrite: bool = False
 ) -> Manifest:
-    """Build `<storage>/panel`; with the same bars and settings as it was built from, do nothing.
+    """Build `<storage>/panel`, or add days to it; with the same bars and settings, do nothing.
 
     Args:
         bars_uri: Folder or file of the bars, any URI.
         root: Storage root.
         cfg: Its sections `bars` and `panel` count.
-        overwrite: Build even if nothing has changed.
+        overwrite: Build even if nothing has changed, and even if the bars rewrite history.
 
     Raises:
         BarsError: The bars cannot be trusted; an earlier panel stays as it was.
-        PanelError: A feature is unknown or cannot be computed from these bars.
+        PanelError: A feature is unknown or cannot be computed from these bars; or, with the
+            settings of the panel that is there, the bars change days that it has.
     """
     form = bars_format(cfg.bars)
     for name in cfg.panel.features:
@@ -75,10 +80,17 @@ def build_panel(
     try:
         staged, parts = _stage(bars_uri, files, panel, form, cfg)
         task = _bucket_task(staged, files, form, cfg)
-        built = _build(staged, task, panel, cfg)
+        kept = frozenset(file.name for file in old.files) if old and not overwrite else frozenset()
+        built = _build(staged, task, panel, cfg, kept)
         quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
         check_share(quality, allowed=cfg.bars.max_quarantined)
         manifest = _manifest(built, task, source, cfg)
+        if old is not None:
+            try:
+                manifest = continued(root, old, manifest, overwrite=overwrite)
+            except PanelError:
+                _remove_unlisted(panel, old)
+                raise
         panel.write_json(QUALITY, _quality_json(quality, staged, manifest, len(parts)))
         panel.write_json(MANIFEST, manifest.to_json())
     finally:
@@ -112,12 +124,16 @@ def _stage(
 
 
 def _build(
-    staged: Sequence[Staged], task: BucketTask, panel: Storage, cfg: RunConfig
+    staged: Sequence[Staged],
+    task: BucketTask,
+    panel: Storage,
+    cfg: RunConfig,
+    kept: frozenset[str],
 ) -> list[Bucketed]:
     """Stage 2 over all buckets."""
     names = [name for unit in staged for name in unit.names]
     buckets = cfg.panel.buckets
-    work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets)
+    work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets, kept=kept)
     return _run("panel_features", work, [(number,) for number in range(buckets)])
 
 

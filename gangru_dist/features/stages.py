@@ -6,7 +6,7 @@ error that the user can act on as a value, so that the driver raises it once and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -118,13 +118,19 @@ def stage_unit(
 
 
 def build_bucket(
-    bucket: int, names: Sequence[str], task: BucketTask, *, panel: Storage, buckets: int
+    bucket: int,
+    names: Sequence[str],
+    task: BucketTask,
+    *,
+    panel: Storage,
+    buckets: int,
+    kept: Collection[str] = (),
 ) -> Bucketed:
-    """Turn one bucket's staged rows into its panel files.
+    """Turn one bucket's staged rows into its panel files; those of `kept` are not written again.
 
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
     rows, duplicates = panel_rows(read_staged(panel, names, bucket), task)
-    written = write_bucket(panel, bucket, buckets, rows)
+    written = write_bucket(panel, bucket, buckets, rows, kept=kept)
     return Bucketed(written=written, duplicates=duplicates)

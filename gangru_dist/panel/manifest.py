@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,9 @@ class Manifest:
     """Whether any row names its industry."""
     has_market_cap: bool = True
     """Whether any row has a market cap."""
+    rewritten: dict[str, str] = field(default_factory=dict)
+    """Month -> mark that changes whenever a build changed rows or days of it that an earlier one
+    had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
 
     @property
     def fingerprint(self) -> str:
@@ -98,6 +101,7 @@ class Manifest:
             "has_market_cap": self.has_market_cap,
             "source": self.source,
             "months": self.months,
+            "rewritten": self.rewritten,
             "calendar": [str(day) for day in self.calendar],
             "files": [[f.name, f.bucket, f.year, f.rows] for f in self.files],
         }
@@ -129,6 +133,7 @@ class Manifest:
                 source=dict(values["source"]),
                 has_industry=values["has_industry"],
                 has_market_cap=values["has_market_cap"],
+                rewritten=dict(values.get("rewritten", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PanelError(

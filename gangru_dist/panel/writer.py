@@ -7,7 +7,7 @@ does not depend on order, so neither bucket nor file nor machine shows in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,9 @@ class BucketWritten:
     """Whether any row has a market cap."""
 
 
-def write_bucket(panel: Storage, bucket: int, buckets: int, rows: pa.Table) -> BucketWritten:
+def write_bucket(
+    panel: Storage, bucket: int, buckets: int, rows: pa.Table, *, kept: Collection[str] = ()
+) -> BucketWritten:
     """Write one bucket's rows, a file a year, each whole or not at all.
 
     Args:
@@ -45,6 +47,7 @@ def write_bucket(panel: Storage, bucket: int, buckets: int, rows: pa.Table) -> B
         bucket: Its number.
         buckets: How many there are; decides the width of the folder's number.
         rows: All rows of the bucket, `panel_schema` columns, sorted by (asset, date), unique.
+        kept: Names of finished files; one whose content comes out the same is left alone.
     """
     width = max(2, len(str(buckets - 1)))
     year = pc.year(rows["date"])
@@ -56,7 +59,8 @@ def write_bucket(panel: Storage, bucket: int, buckets: int, rows: pa.Table) -> B
         text = f"{','.join(rows.column_names)} {content % _MODULUS:x}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         name = f"bucket={bucket:0{width}d}/{value:04d}-{digest}.parquet"
-        panel.write_bytes(name, _parquet(part))
+        if name not in kept or not panel.exists(name):
+            panel.write_bytes(name, _parquet(part))
         files.append(PanelFile(name=name, bucket=bucket, year=value, rows=len(part)))
     return BucketWritten(
         files=tuple(files),

@@ -108,14 +108,17 @@ def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     values = to_dict(cfg)
     facts = [values["factor"], values["universe"], values["samples"]]
     facts.append(manifest.fingerprint_to(before.astype(dt.date)))
+    marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]
+    facts += marks  # rows of this month that were rewritten: its hash alone says only "more rows"
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _is_current(done: DayCoverage | None, unit: Unit) -> bool:
     """Whether the table's row of a day is what scoring it now would give.
 
-    Rows of the day's own month may have been added since, but not changed: where the panel
-    has the same last day as then, it must have the same rows.
+    Rows of the day's own month may have been added since, but not changed: jobs/panel.py refuses
+    that or marks the month, which is in the basis. And where the panel has the same last day as
+    then, it must have the same rows.
     """
     if done is None or (done.model, done.basis) != (unit.model, unit.basis):
         return False

@@ -1,0 +1,192 @@
+"""Whether a new build of the panel only adds days to the one that is there.
+
+Scores, models and reports rest on rows that must not change behind their back. So every row up to
+the old panel's last day must come out the same, bit for bit: a closed month by its hash in the
+manifest, the month that was still growing by the hash of its rows up to that day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from gangru_dist.errors import PanelError
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.schema import panel_schema
+from gangru_dist.panel.store import read_rows
+from gangru_dist.panel.writer import add_hashes, row_group_hashes
+from gangru_dist.storage import Storage
+
+_logger = logging.getLogger(__name__)
+_KEYS = ["asset", "date"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rewritten:
+    """What a new build says differently of days that the old one had."""
+
+    months: tuple[str, ...] = ()
+    """Months whose rows differ, ascending."""
+    gone: tuple[str, ...] = ()
+    """Trading days that the new calendar lacks, ISO, ascending."""
+    added: tuple[str, ...] = ()
+    """Trading days that only the new calendar has, up to the old one's last day."""
+
+    def __bool__(self) -> bool:
+        return bool(self.months or self.gone or self.added)
+
+    @property
+    def all_months(self) -> tuple[str, ...]:
+        """Months with any difference, of rows or of trading days, ascending."""
+        return tuple(sorted({*self.months, *(day[:7] for day in (*self.gone, *self.added))}))
+
+
+def compare(root: Storage, old: Manifest, new: Manifest) -> Rewritten:
+    """What `new` changes of the days up to `old`'s last; files of both must be there."""
+    last = old.calendar[-1]
+    again = new.calendar[new.calendar <= last]
+    newest = str(last.astype("datetime64[M]"))
+    known = {month: value for month, value in new.months.items() if month <= newest}
+    if known.get(newest) != old.months.get(newest) and newest in known:
+        grown = add_hashes([_hashes_to(root, new, newest, last)])
+        known.pop(newest)
+        known |= {month: f"{value:064x}" for month, value in grown.items()}
+    months = {*known, *old.months}
+    return Rewritten(
+        months=tuple(sorted(m for m in months if known.get(m) != old.months.get(m))),
+        gone=tuple(str(day) for day in np.setdiff1d(old.calendar, again)),
+        added=tuple(str(day) for day in np.setdiff1d(again, old.calendar)),
+    )
+
+
+def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -> Manifest:
+    """`new` as the successor of `old`, with the marks of what it rewrites.
+
+    Raises:
+        PanelError: It changes days that `old` has, by other bars rather than other settings, and
+            not `overwrite`. The message has an example and the way out.
+    """
+    rewritten = compare(root, old, new)
+    if rewritten and not overwrite and _settings(old.source) == _settings(new.source):
+        raise _refusal(root, old, new, rewritten)
+    if rewritten:
+        _logger.warning(
+            "panel_rewritten reason=%s months=%d first=%s",
+            "overwrite" if overwrite else "other_settings_or_features",
+            len(rewritten.all_months),
+            rewritten.all_months[0],
+        )
+    return replace(new, rewritten=_marks(old, new, rewritten))
+
+
+def _settings(source: dict[str, Any]) -> dict[str, Any]:
+    """What decides the rows beside the bars; the number of buckets does not."""
+    bars = {k: v for k, v in source.get("bars", {}).items() if k != "max_quarantined"}
+    names = ("features", "features_code")
+    return {"bars": bars, **{name: source.get(name) for name in names}}
+
+
+def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
+    """The old marks, and another one for what changed now."""
+    marks = dict(old.rewritten)
+    for month in rewritten.all_months:
+        facts = [marks.get(month), old.months.get(month), new.months.get(month), *rewritten.added]
+        text = repr([*facts, *rewritten.gone])
+        marks[month] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return dict(sorted(marks.items()))
+
+
+def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> PanelError:
+    return PanelError(
+        f"these bars rewrite history: {_what(root, old, new, rewritten)} The panel that is there "
+        f"ends on {old.calendar[-1]} and stays as it was; models and scores rest on it. --bars "
+        "must name all bars, the old days unchanged and the new ones after them (with a backward "
+        "adj_factor: a forward one changes all earlier prices at each dividend). If the correction "
+        "is meant, run again with --overwrite: jobs/train.py and jobs/score.py then do again what "
+        "rests on it."
+    )
+
+
+def _what(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> str:
+    if rewritten.gone:
+        lost = rewritten.gone
+        return (
+            f"they lack {len(lost)} of the panel's {len(old.calendar)} trading days, {lost[0]} to "
+            f"{lost[-1]}."
+        )
+    if rewritten.added:
+        return (
+            f"they have {len(rewritten.added)} trading day(s), first {rewritten.added[0]}, that "
+            "the panel has not."
+        )
+    month = rewritten.months[0]
+    count, example = _differences(
+        _rows(root, old, month, old.calendar[-1]), _rows(root, new, month, old.calendar[-1])
+    )
+    return (
+        f"rows of {len(rewritten.months)} month(s) differ, {_listed(rewritten.months)}; in {month} "
+        f"{count} row(s), e.g. {example}."
+    )
+
+
+def _listed(months: tuple[str, ...]) -> str:
+    if len(months) <= 12:
+        return ", ".join(months)
+    return f"{', '.join(months[:6])} ... {months[-1]}"
+
+
+def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) -> pa.Table:
+    """Rows of a month up to a day, every column."""
+    first = np.datetime64(month, "M").astype("datetime64[D]")
+    end = min((np.datetime64(month, "M") + 1).astype("datetime64[D]") - 1, last)
+    names = panel_schema(manifest.features).names
+    days = (first.astype(object), end.astype(object))
+    return read_rows(root, manifest, start=days[0], end=days[1], columns=names)
+
+
+def _hashes_to(
+    root: Storage, manifest: Manifest, month: str, last: np.datetime64
+) -> dict[str, int]:
+    """Hash of a month's rows up to a day, as the writer would have it."""
+    groups = row_group_hashes(_rows(root, manifest, month, last))
+    return add_hashes({name: value} for (_, name), value in groups.items())
+
+
+def _differences(old: pa.Table, new: pa.Table) -> tuple[int, str]:
+    """Number of differing rows, and the first of them in words."""
+    names = [name for name in old.column_names if name in new.column_names]
+    frames = (_frame(old, names), _frame(new, names))
+    merged = frames[0].merge(frames[1], how="outer", on=_KEYS, suffixes=("|old", "|new"))
+    merged = merged.sort_values(["date", "asset"], ignore_index=True)
+    there = np.asarray(merged[["here|old", "here|new"]].notna())
+    both = np.asarray(there.all(axis=1), dtype=np.bool_).reshape(-1)
+    values = [name for name in names if name not in _KEYS]
+    differs = np.stack([_differs(merged, name) & both for name in values], axis=1)
+    wrong = differs.any(axis=1) | ~both
+    row = int(np.argmax(wrong))
+    where = f"{merged['date'][row]:%Y-%m-%d} {merged['asset'][row]}"
+    if not both[row]:
+        words = "is not in the bars any more" if there[row, 0] else "was not in the panel"
+        return int(wrong.sum()), f"{where} {words}"
+    name = values[int(np.argmax(differs[row]))]
+    before, after = (merged[f"{name}|{side}"][row] for side in ("old", "new"))
+    return int(wrong.sum()), f"{where} {name}: {before} in the panel, {after} in the bars"
+
+
+def _frame(rows: pa.Table, names: list[str]) -> pd.DataFrame:
+    frame: pd.DataFrame = rows.select(names).to_pandas()
+    frame = frame.astype({name: object for name in ("asset", "industry")})
+    frame["date"] = pd.to_datetime(frame["date"])
+    return frame.assign(here=1.0)
+
+
+def _differs(merged: pd.DataFrame, name: str) -> np.ndarray:
+    """(rows,) bool; missing equals missing."""
+    one, two = merged[f"{name}|old"], merged[f"{name}|new"]
+    return np.asarray((one != two) & ~(one.isna() & two.isna()))

@@ -1,0 +1,58 @@
+"""Bars of a few stocks as files, and a panel build without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gangru_dist.features.stages import as_value
+
+DAYS = pd.bdate_range("2018-11-12", "2019-04-18")
+
+
+def run_here(
+    name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+) -> list[Any]:
+    """In place of `features.pipeline._run`: Ray Data's map, as a loop."""
+    results = [as_value(lambda a=a: work(*a)) for a in arguments]  # type: ignore[misc]
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def make_bars(seed: int = 0, assets: int = 9) -> pd.DataFrame:
+    """Bars with suspended and missing days, late listings, delistings, splits, holes."""
+    rng = np.random.default_rng(seed)
+    codes = [f"{600000 + i}.SH" for i in range(assets)]
+    frame = pd.MultiIndex.from_product([codes, DAYS], names=["code", "date"]).to_frame(index=False)
+    count = len(frame)
+    number = frame["code"].str[:6].astype(int) - 600000
+    close = (10 * np.exp(rng.normal(0, 0.05, count))).round(2)
+    frame = frame.assign(
+        open=close, high=close + 0.3, low=close - 0.3, close=close,
+        volume=np.where(rng.random(count) < 0.05, 0, rng.integers(1, 99, count) * 100.0),
+        amount=1e4 * rng.random(count),
+        adj_factor=np.where(frame["date"] < DAYS[70], 1.0, 1.0 + number / 10),
+        market_cap=np.where(rng.random(count) < 0.1, np.nan, 1e9),
+        industry=np.array(["bank", "coal", None], dtype=object)[rng.integers(0, 3, count)],
+        is_st=rng.random(count) < 0.05,
+    )  # fmt: skip
+    keep = rng.random(count) < 0.95
+    keep &= (number != 7) | (frame["date"] > DAYS[100])  # lists late
+    keep &= (number != 8) | (frame["date"] < DAYS[60])  # delists
+    return frame[keep].reset_index(drop=True)
+
+
+def write(folder: Path, frame: pd.DataFrame, cuts: Sequence[pd.Timestamp] = ()) -> None:
+    """The bars as files cut at days; what the folder held is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    part = np.searchsorted(np.array(cuts, dtype="M8[ns]"), frame["date"].to_numpy("M8[ns]"), "left")
+    for number, rows in frame.groupby(part):
+        rows.to_parquet(folder / f"{number}.parquet", index=False)

@@ -1,0 +1,235 @@
+"""Days appended to a panel: the same panel as built at once, nothing old rewritten, or refused.
+
+Builds run in this process, without Ray: what the tasks and the driver do is the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.errors import PanelError
+from gangru_dist.features import pipeline
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.storage import Storage
+from tests.bars import DAYS, make_bars, run_here, write
+
+FEATURES = ("close", "volume", "daily_return", "volume_ratio", "volatility_5d")
+CFG = RunConfig(
+    bars=BarsConfig(price_limits="ashare"), panel=PanelConfig(features=FEATURES, buckets=3)
+)
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_run", run_here)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "storage"))
+
+
+def build(root: Storage, bars: Path, cfg: RunConfig = CFG, *, overwrite: bool = False) -> Manifest:
+    return pipeline.build_panel(str(bars), root, cfg, overwrite=overwrite)
+
+
+def facts(manifest: Manifest) -> dict[str, Any]:
+    """The manifest but for what its bars' files looked like."""
+    return {k: v for k, v in manifest.to_json().items() if k != "source"}
+
+
+def contents(root: Storage) -> dict[str, bytes]:
+    panel = root.child("panel")
+    return {n: panel.read_bytes(n) for n in panel.list_files() if n.endswith(".parquet")}
+
+
+def age(root: Storage) -> None:
+    """Date all panel files back, so that a second write shows."""
+    panel = root.child("panel")
+    for name in panel.list_files():
+        os.utime(panel.full(name), (1e9, 1e9))
+
+
+def written_since(root: Storage) -> set[str]:
+    panel = root.child("panel")
+    return {
+        n
+        for n in panel.list_files()
+        if n.startswith("bucket=") and Path(panel.full(n)).stat().st_mtime > 1e9
+    }
+
+
+class TestReference:
+    @pytest.mark.parametrize("seed", range(6))
+    def test_appended_equals_built_at_once(self, root: Storage, tmp_path: Path, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        frame = make_bars(seed)
+        cuts = sorted(DAYS[rng.choice(np.arange(8, len(DAYS) - 1), 4, replace=False)])
+        for last in [*cuts, DAYS[-1]]:
+            grown = frame[frame["date"] <= last].sample(frac=1, random_state=seed)
+            write(tmp_path / "bars", grown, [cut for cut in cuts if rng.random() < 0.5])
+            appended = build(root, tmp_path / "bars")
+        once = Storage(str(tmp_path / "once"))
+        write(tmp_path / "all", frame)
+        at_once = build(once, tmp_path / "all")
+        assert appended.fingerprint == at_once.fingerprint
+        assert facts(appended) == facts(at_once)
+        assert contents(root) == contents(once)
+
+    @pytest.mark.parametrize("last", ["2018-12-31", "2019-01-31", "2019-04-17"])
+    def test_one_day_more(self, root: Storage, tmp_path: Path, last: str) -> None:
+        frame = make_bars()
+        following = DAYS[DAYS.get_loc(last) + 1]
+        write(tmp_path / "bars", frame[frame["date"] <= last])
+        first = build(root, tmp_path / "bars")
+        frame[frame["date"] == following].to_parquet(tmp_path / "bars" / "today.parquet")
+        second = build(root, tmp_path / "bars")
+        assert list(second.calendar) == [*first.calendar, following.to_datetime64()]
+        assert second.rewritten == {}
+        before = pd.Timestamp(last) - pd.offsets.MonthEnd(1)
+        assert second.fingerprint_to(before.date()) == first.fingerprint_to(before.date())
+
+
+class TestProperties:
+    def test_nothing_old_is_written_again(self, root: Storage, tmp_path: Path) -> None:
+        frame = make_bars()
+        write(tmp_path / "bars", frame[frame["date"] <= "2019-03-14"])
+        build(root, tmp_path / "bars")
+        age(root)
+        frame[frame["date"] > "2019-03-14"].to_parquet(tmp_path / "bars" / "new.parquet")
+        grown = build(root, tmp_path / "bars")
+        assert {file.year for file in grown.files if file.name in written_since(root)} == {2019}
+        age(root)
+        (tmp_path / "bars" / "new.parquet").touch()  # new bars by the look of it, and the same rows
+        build(root, tmp_path / "bars")
+        assert written_since(root) == set()
+
+    def test_a_lost_file_is_written_again(self, root: Storage, tmp_path: Path) -> None:
+        frame = make_bars()
+        write(tmp_path / "bars", frame[frame["date"] <= "2019-03-14"])
+        lost = build(root, tmp_path / "bars").files[0].name
+        root.child("panel").delete(lost)
+        write(tmp_path / "bars", frame)
+        build(root, tmp_path / "bars")
+        assert root.child("panel").exists(lost)
+
+    def test_other_buckets_are_no_other_history(self, root: Storage, tmp_path: Path) -> None:
+        frame = make_bars()
+        write(tmp_path / "bars", frame[frame["date"] <= "2019-03-14"])
+        build(root, tmp_path / "bars")
+        write(tmp_path / "bars", frame)
+        five = RunConfig(bars=CFG.bars, panel=PanelConfig(features=FEATURES, buckets=5))
+        assert build(root, tmp_path / "bars", five).rewritten == {}
+
+    def test_overwrite_takes_the_correction_and_marks_its_months(
+        self, root: Storage, tmp_path: Path
+    ) -> None:
+        frame = make_bars()
+        write(tmp_path / "bars", frame)
+        build(root, tmp_path / "bars")
+        write(tmp_path / "bars", corrected(frame))
+        once = build(root, tmp_path / "bars", overwrite=True)
+        assert list(once.rewritten) == ["2019-02"]
+        other = Storage(str(tmp_path / "other"))
+        assert once.fingerprint == build(other, tmp_path / "bars").fingerprint
+        assert read_manifest(root).rewritten == once.rewritten
+        write(tmp_path / "bars", frame)
+        back = build(root, tmp_path / "bars", overwrite=True)
+        assert back.rewritten["2019-02"] != once.rewritten["2019-02"]
+
+    def test_other_features_are_the_users_wish(self, root: Storage, tmp_path: Path) -> None:
+        write(tmp_path / "bars", make_bars())
+        build(root, tmp_path / "bars")
+        fewer = RunConfig(bars=CFG.bars, panel=PanelConfig(features=FEATURES[:2], buckets=3))
+        assert build(root, tmp_path / "bars", fewer).features == FEATURES[:2]
+
+
+def corrected(frame: pd.DataFrame) -> pd.DataFrame:
+    """One market cap corrected: no feature follows from it, so one row differs."""
+    row = frame.index[(frame["date"] == "2019-02-14") & (frame["code"] == "600003.SH")]
+    return frame.assign(market_cap=frame["market_cap"].mask(frame.index.isin(row), 2e9))
+
+
+def drop(code: str, day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame[(frame["code"] != code) | (frame["date"] != day)]
+
+
+def prices_from(day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A vendor that adjusts forward: a dividend changes all earlier prices."""
+    return lambda frame: frame.assign(
+        adj_factor=frame["adj_factor"].mask(frame["date"] < day, frame["adj_factor"] * 0.9)
+    )
+
+
+REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "a value": (
+        corrected,
+        r"rows of 1 month\(s\) differ, 2019-02; in 2019-02 1 row\(s\), e.g. 2019-02-14 600003.SH "
+        r"market_cap: 1000000000.0 in the panel, 2000000000.0 in the bars",
+    ),
+    "the growing month": (
+        lambda frame: frame.assign(
+            market_cap=frame["market_cap"].mask(frame["date"] == "2019-03-12", 3e9)
+        ),
+        r"rows of 1 month\(s\) differ, 2019-03; in 2019-03 \d row\(s\), e.g. 2019-03-12",
+    ),
+    "a row gone": (
+        drop("600001.SH", "2019-01-16"),
+        r"2019-01.* e.g. 2019-01-16 600001.SH is not in the bars any more",
+    ),
+    "a stock gone": (
+        lambda frame: frame[frame["code"] != "600008.SH"],
+        r"e.g. 2018-11-1\d 600008.SH is not in the bars any more",
+    ),
+    "forward adjusted": (
+        prices_from("2019-02-01"),
+        r"rows of \d month\(s\) differ, 2018-11, 2018-12, 2019-01.*backward adj_factor",
+    ),
+    "only new days": (
+        lambda frame: frame[frame["date"] > "2019-02-01"],
+        r"they lack \d+ of the panel's \d+ trading days, 2018-11-12 to 2019-02-01",
+    ),
+    "older than the panel": (
+        lambda frame: frame[frame["date"] < "2019-02-01"],
+        r"they lack \d+ of the panel's \d+ trading days, 2019-02-01 to 2019-03-14",
+    ),
+    "a Saturday": (
+        lambda frame: pd.concat([frame, frame.head(1).assign(date=pd.Timestamp("2019-02-16"))]),
+        r"have 1 trading day\(s\), first 2019-02-16, that the panel has not",
+    ),
+    "a suspended Saturday": (
+        lambda frame: pd.concat(
+            [frame, frame.head(1).assign(date=pd.Timestamp("2019-02-16"), volume=0.0)]
+        ),
+        r"have 1 trading day\(s\), first 2019-02-16, that the panel has not",
+    ),
+}
+
+
+class TestValidation:
+    @pytest.mark.parametrize("kind", REWRITES)
+    def test_rewritten_history_is_refused(self, root: Storage, tmp_path: Path, kind: str) -> None:
+        rewrite, match = REWRITES[kind]
+        frame = make_bars()
+        frame.loc[(frame["date"] == "2019-02-14") & (frame["code"] == "600003.SH"), "volume"] = 100
+        frame.loc[(frame["date"] == "2019-01-16") & (frame["code"] == "600001.SH"), "volume"] = 100
+        write(tmp_path / "bars", frame[frame["date"] <= "2019-03-14"])
+        before = build(root, tmp_path / "bars").to_json()
+        files = contents(root)
+        write(tmp_path / "bars", rewrite(frame))
+        with pytest.raises(PanelError, match=rf"rewrite history: .*{match}.*--overwrite"):
+            build(root, tmp_path / "bars")
+        assert read_manifest(root).to_json() == before
+        assert contents(root) == files
+        accepted = build(root, tmp_path / "bars", overwrite=True)
+        assert accepted.rewritten
+        assert min(accepted.rewritten) <= "2019-03"
+        assert build(root, tmp_path / "bars").to_json() == accepted.to_json()
