@@ -291,7 +291,7 @@ def read_files(
     for file in files:
         table = _read_file(panel, file, columns)
         date = table["date"] if "date" in columns else _read_file(panel, file, ("date",))["date"]
-        if file.year in (start.year, end.year):
+        if not start.year < file.year < end.year:  # a whole year within needs no look
             low, high = (pa.scalar(day, pa.date32()) for day in (start, end))
             inside = pc.and_(pc.greater_equal(date, low), pc.less_equal(date, high))
             table = table.filter(inside)

@@ -16,7 +16,15 @@ from gangru_dist.errors import PanelError
 from gangru_dist.panel.calendar import listing_position
 from gangru_dist.panel.manifest import Manifest, bucket_of, read_manifest
 from gangru_dist.panel.schema import panel_schema
-from gangru_dist.panel.store import block_columns, read_block, read_rows, scatter
+from gangru_dist.panel.store import (
+    asset_names,
+    block_columns,
+    files_of,
+    read_block,
+    read_files,
+    read_rows,
+    scatter,
+)
 from gangru_dist.panel.writer import add_hashes, row_group_hashes, write_bucket
 from gangru_dist.storage import Storage
 
@@ -130,6 +138,63 @@ class TestReference:
             code = block.industry[days.get_loc(date), block.assets.tolist().index(asset)]
             assert block.industries[code] == name
         assert (block.industry >= 0).sum() == len(known)
+
+    @pytest.mark.parametrize("gone", [0, 4, 8], ids=["first", "middle", "last"])
+    def test_span_without_an_asset_of_its_file(self, root: Storage, gone: int) -> None:
+        """The year's file names an asset that has no row between the days asked for."""
+        rows, name = make_rows(), f"{gone:06d}.SZ"
+        start, end = dt.date(2018, 12, 3), dt.date(2018, 12, 14)
+        absent = pa.compute.and_(
+            pa.compute.equal(rows["asset"].cast(pa.string()), name),
+            pa.compute.greater(rows["date"], pa.scalar(dt.date(2018, 11, 30))),
+        )
+        rows = rows.filter(pa.compute.invert(absent))
+        manifest = build(root, rows, buckets=1)
+        block = read_block(root, manifest, start=start, end=end)
+        frame = rows.to_pandas().astype({"asset": "str"})
+        frame = frame[pd.to_datetime(frame["date"]).between(str(start), str(end))]
+        assert (
+            block.assets.tolist()
+            == sorted(set(frame["asset"]))
+            == sorted(f"{i:06d}.SZ" for i in range(9) if i != gone)
+        )
+        wide = frame.pivot_table(index="date", columns="asset", values="close")
+        np.testing.assert_array_equal(block.features[..., 0], wide.to_numpy())
+        assert block.traded.sum() == len(frame)
+
+    def test_asset_names_are_those_with_a_row_in_the_span(self, root: Storage) -> None:
+        rows = make_rows()
+        manifest = build(root, rows)
+        for start, end in ((DAYS[3], DAYS[3]), (DAYS[0], DAYS[-1])):
+            files = files_of(manifest, start.date(), end.date())
+            found = asset_names(root, files, start.date(), end.date())
+            frame = rows.to_pandas()
+            inside = pd.to_datetime(frame["date"]).between(start, end)
+            assert found.tolist() == sorted(set(frame["asset"][inside]))
+            assert found.dtype.kind == "U"
+        assert asset_names(root, [], DAYS[0].date(), DAYS[0].date()).tolist() == []
+
+    def test_files_are_read_one_by_one_and_cut_to_the_days(self, root: Storage) -> None:
+        rows = make_rows()
+        manifest = build(root, rows)
+        start, end = dt.date(2018, 12, 28), dt.date(2019, 1, 2)
+        files = files_of(manifest, start, end)
+        assert {file.year for file in files} == {2018, 2019}
+        tables = list(read_files(root, files, start, end, ("close", "asset")))
+        assert len(tables) == len(files)
+        assert all(table.column_names == ["close", "asset"] for table in tables)
+        dates = pd.to_datetime(rows["date"].to_pandas())
+        expected = rows.to_pandas()[dates.between(str(start), str(end))]
+        found = pd.concat([table.to_pandas().astype({"asset": "str"}) for table in tables])
+        assert sorted(found["close"]) == sorted(expected["close"])
+
+    def test_files_without_a_row_in_the_days_give_no_table(self, root: Storage) -> None:
+        rows = make_rows(assets=1)
+        manifest = build(root, rows)
+        there = {day.date() for day in pd.to_datetime(rows["date"].to_pandas())}
+        day = next(day.date() for day in DAYS if day.date() not in there)
+        assert len(files_of(manifest, day, day)) == 1
+        assert list(read_files(root, manifest.files, day, day, ("asset",))) == []
 
     def test_listed_days_count_trading_days(self) -> None:
         calendar = np.array(["2019-01-02", "2019-01-03", "2019-01-07"], dtype="datetime64[D]")
