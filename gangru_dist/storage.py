@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -20,6 +23,37 @@ import pyarrow.fs as pafs
 from gangru_dist.errors import StorageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
+_KEYS = (
+    "the store refuses the credentials it was given, or got none. They come from the environment "
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
+    "role, on every node"
+)
+_REFUSALS = {
+    "ACCESS_DENIED": _KEYS,
+    "EXPIRED_TOKEN": _KEYS,
+    "INVALID_ACCESS_KEY_ID": _KEYS,
+    "INVALID_CLIENT_TOKEN_ID": _KEYS,
+    "SIGNATURE_DOES_NOT_MATCH": _KEYS,
+    "NO_SUCH_BUCKET": "there is no such bucket. Create it, or mend the URI",
+    "NETWORK_CONNECTION": "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
+    "and the network; then run the job again",
+}
+"""AWS's code -> what to do. Its own text is left out: it may name the access key."""
+_WRITE_ATTEMPTS = 3
+
+
+@contextmanager
+def clear_refusals() -> Iterator[None]:
+    """Turn what a store refuses for good into a StorageError; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        found = _AWS.search(str(error))
+        if found is None or found["code"] not in _REFUSALS:
+            raise
+        advice = _REFUSALS[found["code"]]
+        raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
 
 
 class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
@@ -39,6 +73,31 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (RetryingS3FileSystem, (self._gangru_options,))
+
+    def get_file_info(self, paths_or_selector: Any) -> Any:
+        """As pyarrow's; a refusal is a StorageError. So are those of the following."""
+        with clear_refusals():
+            return super().get_file_info(paths_or_selector)
+
+    def open_input_file(self, path: str) -> Any:
+        """A file for random access."""
+        with clear_refusals():
+            return super().open_input_file(path)
+
+    def open_input_stream(self, path: str, **options: Any) -> Any:
+        """A file to read from its start."""
+        with clear_refusals():
+            return super().open_input_stream(path, **options)
+
+    def delete_file(self, path: str) -> None:
+        """Remove a file."""
+        with clear_refusals():
+            super().delete_file(path)
+
+    def delete_dir(self, path: str) -> None:
+        """Remove a folder and what is below it."""
+        with clear_refusals():
+            super().delete_dir(path)
 
 
 def checked_name(name: str, *, what: str) -> str:
@@ -93,7 +152,7 @@ def _resolve_s3(uri: str) -> tuple[pafs.FileSystem, str]:
     if endpoint and "endpoint_override" not in options:
         options["endpoint_override"] = urlsplit(endpoint).netloc
         options.setdefault("scheme", urlsplit(endpoint).scheme)
-    path = parts.netloc + parts.path.rstrip("/")
+    path = "/".join(filter(None, (parts.netloc + parts.path).split("/")))  # no store keeps a//b
     return RetryingS3FileSystem(tuple(sorted(options.items()))), path
 
 
@@ -134,7 +193,7 @@ class Storage:
         """Path of `name` (may contain slashes) for `self.filesystem`."""
         if ".." in name.split("/") or name.startswith("/"):
             raise StorageError(f"file name {name!r} would leave {self.uri}.")
-        return f"{self.path}/{name}"
+        return "/".join([self.path, *filter(None, name.split("/"))])  # a//b is a/b, as in a folder
 
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
@@ -154,8 +213,7 @@ class Storage:
         """Write a file so that a reader sees the old one or the new one, never a part."""
         target = self.full(name)
         if not self.is_local:
-            with self.filesystem.open_output_stream(target) as stream:
-                stream.write(data)
+            self._upload(target, data)
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         part = Path(f"{target}.{uuid.uuid4().hex}.part")
@@ -167,6 +225,19 @@ class Storage:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+
+    def _upload(self, target: str, data: bytes) -> None:
+        """One PUT, or a large file's parts; the whole again if a part's answer was lost."""
+        for attempt in range(_WRITE_ATTEMPTS):
+            try:
+                with clear_refusals(), self.filesystem.open_output_stream(target) as stream:
+                    stream.write(data)
+            except OSError:
+                if attempt == _WRITE_ATTEMPTS - 1:
+                    raise
+                time.sleep(2.0**attempt)
+            else:
+                return
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all; keys keep their order."""
@@ -184,7 +255,8 @@ class Storage:
     def delete(self, name: str) -> None:
         """Remove a file; no error if it is gone already."""
         if self.exists(name):
-            self.filesystem.delete_file(self.full(name))
+            with suppress(FileNotFoundError):  # another was faster
+                self.filesystem.delete_file(self.full(name))
 
     def delete_folder(self, folder: str) -> None:
         """Remove a folder and all below it; no error if it is gone already."""

@@ -1,0 +1,49 @@
+"""Start the fault proxy, and ask it what it did."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3.server import S3Server, stop_group
+
+
+@dataclass(frozen=True)
+class FaultProxy:
+    """A running proxy."""
+
+    port: int
+
+    def uri(self, path: str) -> str:
+        """URI of a bucket's path through it."""
+        return f"s3://{path}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
+
+    def counts(self) -> dict[str, int]:
+        """Requests so far, and those among them that failed, by fault."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/__counts__") as answer:
+            found: dict[str, int] = json.load(answer)
+        return found
+
+
+@contextmanager
+def faulty(server: S3Server, *, rate: float, seed: int = 0) -> Iterator[FaultProxy]:
+    """A proxy in front of `server` until the block ends."""
+    script = Path(__file__).with_name("proxy.py")
+    flags = ["--upstream", server.address, "--seed", str(seed), "--rate", str(rate)]
+    process = subprocess.Popen(
+        [sys.executable, str(script), *flags], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        yield FaultProxy(int(process.stdout.readline()))
+        assert process.poll() is None, "the proxy died"
+    finally:
+        stop_group(process)
+        if process.stdout:
+            process.stdout.close()
