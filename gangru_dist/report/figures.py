@@ -92,8 +92,9 @@ def monthly_ic(runs: dict[str, pd.DataFrame]) -> str:
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         table = next(iter(runs.values()))
         place = np.arange(len(table))
-        colors = np.where(table["ic"] >= 0, BLUE, ORANGE)
-        left.bar(place, table["ic"], color=list(colors), width=0.75, label="IC of the month")
+        rises = table["ic"].clip(lower=0)  # two sets of bars, so that the legend's color is fixed
+        left.bar(place, rises, color=BLUE, width=0.75, label="IC of the month")
+        left.bar(place, table["ic"].clip(upper=0), color=ORANGE, width=0.75)
         if table["ic_mean_12"].notna().any():
             left.plot(place, table["ic_mean_12"], color=INK, label="mean of 12 months")
         left.axhline(
