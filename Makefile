@@ -10,7 +10,7 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check insta
 FAST := not ray and not gpu and not slow
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check bench lock setup clean
+.PHONY: demo test test-all trials check bench lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -18,7 +18,11 @@ demo: $(SETUP)
 test: test-all
 
 test-all: check
-	$(BIN)/python -m pytest -q -m "not gpu and not ($(FAST))"
+	$(BIN)/python -m pytest -q -m "not gpu and not trials and not ($(FAST))"
+
+# Kills at random moments, long queues, a large cluster: a quarter of an hour on two quiet cores.
+trials: $(SETUP)
+	$(BIN)/python -m pytest -q -m trials
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .
@@ -29,6 +33,9 @@ check: $(SETUP)
 
 bench: $(SETUP)
 	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python -m benchmarks.memory
+	@$(BIN)/python -m benchmarks.many_windows
+	@$(BIN)/python -m benchmarks.windows
 
 setup: $(SETUP)
 

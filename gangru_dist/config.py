@@ -231,6 +231,9 @@ class ResourcesConfig:
     """Windows chained in one Ray Train run: saves a laptop the start-up."""
     max_failures: int = Field(default=2, ge=0)
     """Restarts of a window's workers before it counts as failed."""
+    wait_for_nodes_minutes: float = Field(default=0.0, ge=0)
+    """On a cluster that grows by itself: how long it may take until one window fits; 0 = what is
+    there is all. With it, `max_concurrent` windows are asked for, room or not."""
     ingest: Literal["direct", "ray"] = "direct"
     """`direct`: a rank reads its bucket files; `ray`: Ray Data streams them to it."""
     scoring_actors: int | None = Field(default=None, ge=1)

@@ -15,7 +15,13 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 _console = Console(stderr=True)
@@ -99,12 +105,48 @@ class Progress:
         return f"{text} {note}" if note else text
 
 
-def _make_bar() -> Bar:
+class Rows:
+    """Many tasks under way in one display: a bar each while it runs, and one of them all.
+
+    Where there is no terminal it draws nothing: `is_live` says so, and its owner writes lines.
+    """
+
+    def __init__(self, name: str, *, total: int, console: Console | None = None) -> None:
+        self._console = console or _console
+        self.is_live = self._console.is_terminal
+        self._bar = _make_bar(self._console)
+        self._all = self._bar.add_task(name, total=total, note="")
+        self._rows: dict[str, TaskID] = {}
+
+    def start(self) -> None:
+        """Begin to draw."""
+        if self.is_live:
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Leave the terminal to others."""
+        if self.is_live:
+            self._bar.stop()
+
+    def update(self, row: str, *, done: int, total: int, note: str) -> None:
+        """A task stands at `done` of `total`; its row appears with the first call."""
+        if row not in self._rows:
+            self._rows[row] = self._bar.add_task(row, total=total, note=note)
+        self._bar.update(self._rows[row], completed=done, total=total, note=note)
+
+    def finish(self, row: str) -> None:
+        """A task is over: its row goes, and counts."""
+        if row in self._rows:
+            self._bar.remove_task(self._rows.pop(row))
+        self._bar.advance(self._all)
+
+
+def _make_bar(console: Console = _console) -> Bar:
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=_console,
+        console=console,
     )

@@ -12,12 +12,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 
 import gangru_dist
@@ -25,6 +27,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import ResourceError
 
 _logger = logging.getLogger(__name__)
+_POLL_SECONDS = 2.0
 
 _DRIVER_ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about hidden GPUs
@@ -47,12 +50,13 @@ def worker_environment(cfg: RunConfig) -> dict[str, str]:
 
 
 @contextmanager
-def session(cfg: RunConfig, *, cpus: int | None = None) -> Iterator[None]:
+def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None) -> Iterator[None]:
     """Ray, for as long as the block lasts. Inside another session: that one, left running.
 
     Args:
         cfg: Decides the workers' threads.
         cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
+        gpus: The same of GPUs; more than there are is a promise for tests.
 
     Raises:
         ResourceError: `RAY_ADDRESS` names a cluster that does not answer.
@@ -66,7 +70,7 @@ def session(cfg: RunConfig, *, cpus: int | None = None) -> Iterator[None]:
     _logger.info("ray_start address=%s", address or "local")
     try:
         with _held_back_stderr():
-            _connect(address, cfg, cpus)
+            _connect(address, cfg, cpus, gpus)
         _quieten()
         yield
     finally:
@@ -90,11 +94,11 @@ def _held_back_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-def _connect(address: str | None, cfg: RunConfig, cpus: int | None) -> None:
+def _connect(address: str | None, cfg: RunConfig, cpus: int | None, gpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address or address == "local":
         os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
-        ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
+        ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=True, **quiet)
         return
     environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
@@ -121,21 +125,53 @@ def slots(*, cpus: float, gpus: float = 0.0) -> int:
     return sum(_room(node, cpus, gpus) for node in _nodes())
 
 
-def require(what: str, *, workers: int, cpus: float, gpus: float = 0.0) -> None:
+def nodes() -> int:
+    """Living nodes that offer CPUs."""
+    return sum(node.get("CPU", 0) > 0 for node in _nodes())
+
+
+def require(
+    what: str, *, workers: int, cpus: float, gpus: float = 0.0, wait_minutes: float = 0.0
+) -> None:
     """Check that the cluster can ever run `workers` workers of that size together.
+
+    Args:
+        what: Who asks, for the message.
+        workers: How many at once.
+        cpus: Of each.
+        gpus: Of each.
+        wait_minutes: On a cluster that grows, the time its autoscaler is given; it is told what
+            is asked for. Nobody can ask Ray how far a cluster may grow, so time must decide.
 
     Raises:
         ResourceError: It cannot; Ray itself would wait for ever.
     """
+    if wait_minutes and slots(cpus=cpus, gpus=gpus) < workers:
+        _grow(what, workers, cpus, gpus, wait_minutes)
     room = slots(cpus=cpus, gpus=gpus)
     if room >= workers:
         return
-    nodes = ", ".join(f"{node.get('CPU', 0):g} CPU {node.get('GPU', 0):g} GPU" for node in _nodes())
+    there = ", ".join(f"{node.get('CPU', 0):g} CPU {node.get('GPU', 0):g} GPU" for node in _nodes())
+    late = f" after {wait_minutes:g} minutes" if wait_minutes else ""
+    way_out = "" if wait_minutes else " (if it grows by itself: resources.wait_for_nodes_minutes)"
     raise ResourceError(
         f"{what} asks for {workers} worker(s) of {cpus:g} CPU and {gpus:g} GPU each; the cluster "
-        f"has room for {room} (nodes: {nodes or 'none'}). Lower resources.workers, "
-        "resources.cpus_per_worker or resources.gpus_per_worker, or add nodes."
+        f"has room for {room}{late} (nodes: {there or 'none'}). Lower resources.workers, "
+        f"resources.cpus_per_worker or resources.gpus_per_worker, or add nodes{way_out}."
     )
+
+
+def _grow(what: str, workers: int, cpus: float, gpus: float, wait_minutes: float) -> None:
+    """Ask the autoscaler for room and wait until it is there, at most `wait_minutes`."""
+    _logger.info("wait_for_nodes for=%s workers=%d at_most_min=%g", what, workers, wait_minutes)
+    bundle = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
+    deadline = time.monotonic() + 60 * wait_minutes
+    request_resources(bundles=[bundle] * workers)
+    try:
+        while slots(cpus=cpus, gpus=gpus) < workers and time.monotonic() < deadline:
+            time.sleep(min(_POLL_SECONDS, 60 * wait_minutes))
+    finally:
+        request_resources(bundles=[])  # the runs ask for themselves from here on
 
 
 def _nodes() -> list[dict[str, float]]:

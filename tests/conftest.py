@@ -14,9 +14,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local cluster of two CPUs, started by the first test that asks; mark those `ray`."""
+    """A local cluster of two CPUs and a GPU that is only promised, started by the first test that asks; mark those `ray`."""
     from gangru_dist.config import RunConfig
     from gangru_dist.runtime import session
 
-    with session(RunConfig(), cpus=2):
+    with session(RunConfig(), cpus=2, gpus=1):
         yield

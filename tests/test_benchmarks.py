@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmarks import memory
 from benchmarks.training_speed import Size, Training, compare, main
 from gangru_dist.config import GruConfig
 
@@ -32,3 +33,10 @@ def test_prints_both_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     main(TINY)
     printed = capsys.readouterr().out
     assert len(re.findall(r"ratio.* \d+\.\d\d \(\d+\.\d\d\.\.\d+\.\d\d\)", printed)) == 2
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_shard(capsys: pytest.CaptureFixture[str]) -> None:
+    ratio = memory.main(memory.Size(assets=400, days=(300, 2400), hidden=8, buckets=32))
+    assert 0.8 < ratio <= memory.LIMIT
+    assert "growth of the peak" in capsys.readouterr().out

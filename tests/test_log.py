@@ -1,6 +1,8 @@
+import io
 import logging
 
 import pytest
+from rich.console import Console
 
 from gangru_dist import log
 
@@ -62,3 +64,35 @@ class TestProperties:
         lines = capfd.readouterr().err.splitlines()
         assert len(lines) == 1
         assert lines[0].endswith("INFO    event key=1")
+
+
+class TestRows:
+    def console(self, *, terminal: bool) -> Console:
+        return Console(file=io.StringIO(), force_terminal=terminal, width=120)
+
+    def test_a_row_while_it_runs_and_one_of_all(self) -> None:
+        console = self.console(terminal=True)
+        rows = log.Rows("train", total=2, console=console)
+        rows.start()
+        rows.update("2018-12-31/seed-0", done=3, total=12, note="gan d_loss=0.69")
+        rows.update("2019-06-28/seed-0", done=1, total=12, note="gan d_loss=0.70")
+        rows.finish("2018-12-31/seed-0")
+        rows.finish("2019-12-31/seed-0")  # ended before its first epoch
+        rows.stop()
+        assert isinstance(console.file, io.StringIO)
+        last = console.file.getvalue().rpartition("train")[2]
+        assert "2/2" in last
+        assert "2019-06-28/seed-0" in last
+        assert "1/12" in last
+        assert "2018-12-31" not in last
+
+    def test_no_terminal_no_drawing(self) -> None:
+        console = self.console(terminal=False)
+        rows = log.Rows("train", total=1, console=console)
+        rows.start()
+        rows.update("a", done=1, total=2, note="")
+        rows.finish("a")
+        rows.stop()
+        assert not rows.is_live
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue() == ""

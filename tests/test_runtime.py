@@ -45,6 +45,28 @@ class TestValidation:
         with pytest.raises(ResourceError, match=match):
             runtime.require("a window", workers=4, cpus=2)
 
+    def test_a_cluster_that_grows_is_given_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It starts with no node; what is asked of the autoscaler is taken back in the end."""
+        there: list[dict[str, float]] = []
+        asked: list[list[dict[str, float]]] = []
+
+        def request(bundles: list[dict[str, float]]) -> None:
+            asked.append(bundles)
+            there.append({"CPU": 2.0, "GPU": 1.0})
+
+        monkeypatch.setattr(runtime, "_nodes", lambda: there)
+        monkeypatch.setattr(runtime, "request_resources", request)
+        with pytest.raises(ResourceError, match=r"nodes: none.*resources\.wait_for_nodes_minutes"):
+            runtime.require("a window", workers=2, cpus=1, gpus=0.5)
+        runtime.require("a window", workers=2, cpus=1, gpus=0.5, wait_minutes=1)
+        assert asked == [[{"CPU": 1, "GPU": 0.5}] * 2, []]
+
+    @pytest.mark.usefixtures("nodes")
+    def test_time_that_was_not_enough_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "request_resources", lambda bundles: None)
+        with pytest.raises(ResourceError, match=r"room for 1 after 0\.001 minutes"):
+            runtime.require("a window", workers=2, cpus=3, wait_minutes=0.001)
+
     def test_no_cluster_at_the_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runtime.ray, "is_initialized", lambda: False)
         monkeypatch.setattr(runtime.ray, "init", _refuse)

@@ -1,6 +1,6 @@
 """Train every window and seed that has no model yet: one Ray Train run a chain, many at once.
 
-Driver threads call `fit()` behind our own gate, for Ray itself would wait for ever on a request
+Driver threads run the chains behind our own gate, for Ray itself would wait for ever on a request
 that the cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
 """
 
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-
-import ray.train as rt
-from ray.exceptions import RayError
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import RayTrainError, TrainingFailedError
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
@@ -22,7 +20,7 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.storage import Storage
 from gangru_dist.training.artifact import read_about
-from gangru_dist.training.ingest import BucketDataConfig, file_dataset
+from gangru_dist.training.chain import train_chain
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.summary import (
     TrainSummary,
@@ -31,12 +29,29 @@ from gangru_dist.training.summary import (
     in_order,
     write_summary,
 )
-from gangru_dist.training.worker import Job, Task, share_of, task_identity, train_worker
+from gangru_dist.training.worker import Job, Task, task_identity
 
 _logger = logging.getLogger(__name__)
+A = TypeVar("A")
+B = TypeVar("B")
 
-CHECKPOINTS = "checkpoints"
-"""Folder of the run where Ray Train keeps its state until a chain is done."""
+
+@runtime_checkable
+class ChainRunner(Protocol):
+    """Trains one chain and says what became of its tasks: `train_chain`, or a stand-in of it."""
+
+    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+        """See `train_chain`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Tasks of one Ray Train run, and its name."""
+
+    name: str
+    todo: tuple[Task, ...]
+    """Those without a model of their identity."""
 
 
 def plan(
@@ -58,7 +73,12 @@ def plan(
 
 
 def train_windows(
-    root: Storage, run: str, cfg: RunConfig, *, only: Sequence[str] | None = None
+    root: Storage,
+    run: str,
+    cfg: RunConfig,
+    *,
+    only: Sequence[str] | None = None,
+    runner: ChainRunner = train_chain,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
@@ -67,6 +87,7 @@ def train_windows(
         run: Name of the run; its models go to `runs/<run>/windows`.
         cfg: The run's configuration.
         only: Refit days to train; None = all.
+        runner: What trains a chain once the gate lets it through.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -81,46 +102,106 @@ def train_windows(
     folder = root.child("runs", run)
     windows, skipped = plan(manifest, cfg, only)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
-    tasks = [Task(window=w, seed=s) for w in windows for s in cfg.training.seeds]
-    todo = []
-    for task in tasks:
+    codes, todo = {}, []
+    for task in (Task(window=w, seed=s) for w in windows for s in cfg.training.seeds):
+        codes[task] = task_identity(cfg, manifest, task)
         about = read_about(folder, task.window.name, task.seed)
-        if about and about["identity"] == task_identity(cfg, manifest, task):
+        if about and about["identity"] == codes[task]:
             results.append(from_about(about, "finished before"))
         else:
             todo.append(task)
     if todo:
-        results += _train_all(root, folder, cfg, manifest, todo)
+        chains = cut_chains(codes, set(todo), cfg.resources.windows_per_run)
+        results += _train_all(root, folder, cfg, manifest, chains, runner)
     summary = in_order(results)
     write_summary(folder, summary)
     return summary
 
 
+def cut_chains(codes: dict[Task, str], todo: set[Task], size: int) -> list[Chain]:
+    """Chains of `size` tasks that have something to do.
+
+    They are cut from all tasks, finished ones too, and named after all of theirs: so a chain that
+    was killed half way has the same name, and thereby its checkpoint, when the job comes again.
+    """
+    tasks = list(codes)
+    chains = []
+    for group in (tasks[i : i + size] for i in range(0, len(tasks), size)):
+        digest = hashlib.sha256("/".join(codes[task] for task in group).encode()).hexdigest()
+        name = f"{group[0].window.name}-seed-{group[0].seed}-{digest[:12]}"
+        chains.append(Chain(name, tuple(task for task in group if task in todo)))
+    return [chain for chain in chains if chain.todo]
+
+
 def _train_all(
-    root: Storage, folder: Storage, cfg: RunConfig, manifest: Manifest, todo: list[Task]
+    root: Storage,
+    folder: Storage,
+    cfg: RunConfig,
+    manifest: Manifest,
+    chains: list[Chain],
+    runner: ChainRunner,
 ) -> list[WindowResult]:
-    size = cfg.resources.windows_per_run
-    chains = [tuple(todo[i : i + size]) for i in range(0, len(todo), size)]
     with runtime.session(cfg):
         at_once = min(len(chains), concurrency(cfg))
-        _logger.info(
-            "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d",
-            len(todo),
-            len(chains),
-            at_once,
-            cfg.resources.workers,
-        )
-        with ProgressLog(cfg, len(todo)) as progress, ThreadPoolExecutor(at_once) as pool:
-            jobs = [
-                Job(root=root, run=folder, cfg=cfg, tasks=chain, progress=progress.board)
-                for chain in chains
-            ]
-            found = pool.map(lambda job: _train_chain(job, manifest, progress), jobs)
-            return [result for results in found for result in results]
+        spread = at_once > 1 and runtime.nodes() > 1
+        tasks = sum(len(chain.todo) for chain in chains)
+        text = "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d spread=%s"
+        _logger.info(text, tasks, len(chains), at_once, cfg.resources.workers, spread)
+        with ProgressLog(cfg, tasks) as progress:
+
+            def train(chain: Chain) -> list[WindowResult]:
+                job = Job(
+                    root=root,
+                    run=folder,
+                    cfg=cfg,
+                    name=chain.name,
+                    tasks=chain.todo,
+                    progress=progress.board,
+                )
+                results = runner(job, manifest, spread=spread)
+                for task, result in zip(chain.todo, results, strict=True):
+                    progress.finish(task.name, result)
+                return results
+
+            return [result for found in each(chains, train, at_once) for result in found]
+
+
+def each(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B]:
+    """Results of `work`, as they come, never more than `at_once` under way.
+
+    By daemon threads: an interrupted driver ends at once, where a pool of `concurrent.futures`
+    would first wait for whatever is under way, for hours perhaps.
+    """
+    todo: queue.SimpleQueue[A] = queue.SimpleQueue()
+    done: queue.SimpleQueue[B | BaseException] = queue.SimpleQueue()
+    for item in items:
+        todo.put(item)
+
+    def serve() -> None:
+        while True:
+            try:
+                item = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put(work(item))
+            except BaseException as error:  # noqa: BLE001  # raised where it can be seen
+                done.put(error)
+
+    for _ in range(at_once):
+        threading.Thread(target=serve, daemon=True).start()
+    for _ in items:
+        result = done.get()
+        if isinstance(result, BaseException):
+            raise result
+        yield result
 
 
 def concurrency(cfg: RunConfig) -> int:
-    """Windows that fit on the cluster at once, at most `resources.max_concurrent`.
+    """Windows to train at once: what the cluster has room for, at most `max_concurrent`.
+
+    On a cluster that grows (`wait_for_nodes_minutes`), `max_concurrent` itself if it is given:
+    Ray's own queue of placement groups is what makes an autoscaler add nodes.
 
     Raises:
         ResourceError: Not even one ever fits.
@@ -128,92 +209,8 @@ def concurrency(cfg: RunConfig) -> int:
     size = cfg.resources
     ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
     least = size.min_workers or size.workers
-    runtime.require("one window", workers=least, **ask)
+    runtime.require("one window", workers=least, wait_minutes=size.wait_for_nodes_minutes, **ask)
+    if size.wait_for_nodes_minutes and size.max_concurrent:
+        return size.max_concurrent
     room = max(1, runtime.slots(**ask) // size.workers)
     return min(room, size.max_concurrent or room)
-
-
-def _train_chain(job: Job, manifest: Manifest, progress: ProgressLog) -> list[WindowResult]:
-    """One Ray Train run; whatever happens to it becomes a result for each of its tasks."""
-    name = _chain_name(job, manifest)
-    reasons: dict[str, str] = {}
-    try:
-        outcome = _trainer(job, manifest, name).fit()
-        reasons = dict(outcome.return_value or {})
-    except (RayTrainError, RayError) as error:
-        reasons = dict.fromkeys((task.name for task in job.tasks), reason_of(error))
-    results = [_result(job, manifest, task, reasons) for task in job.tasks]
-    for task, result in zip(job.tasks, results, strict=True):
-        progress.finish(task.name)
-        _logger.info(
-            "window_done window=%s status=%s valid_ic=%s %s",
-            task.name,
-            result.status,
-            "none" if result.best_valid_ic is None else f"{result.best_valid_ic:+.4f}",
-            result.reason,
-        )
-    if all(result.status != "failed" for result in results):
-        job.run.delete_folder(f"{CHECKPOINTS}/{name}")  # the models are there
-    return results
-
-
-def _chain_name(job: Job, manifest: Manifest) -> str:
-    """The same tasks with the same identities resume under the same name; no timestamp."""
-    codes = [task_identity(job.cfg, manifest, task) for task in job.tasks]
-    digest = hashlib.sha256("/".join(codes).encode()).hexdigest()[:12]
-    first = job.tasks[0]
-    return f"{first.window.name}-seed-{first.seed}-{digest}"
-
-
-def _trainer(job: Job, manifest: Manifest, name: str) -> TorchTrainer:
-    size = job.cfg.resources
-    through_ray = job.tasks if size.ingest == "ray" else ()
-    shares = {
-        task.window.name: share_of(job.root, job.cfg, manifest, task.window) for task in through_ray
-    }
-    per_worker = {"CPU": size.cpus_per_worker}
-    if size.gpus_per_worker:
-        per_worker["GPU"] = size.gpus_per_worker
-    return TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        # two ranks on one GPU cannot speak NCCL
-        torch_config=TorchConfig(backend="nccl" if size.gpus_per_worker >= 1 else "gloo"),
-        datasets={name: file_dataset([], share) for name, share in shares.items()},
-        dataset_config=BucketDataConfig(shares),
-        scaling_config=rt.ScalingConfig(
-            num_workers=(size.min_workers, size.workers) if size.min_workers else size.workers,
-            use_gpu=size.gpus_per_worker > 0,
-            resources_per_worker=per_worker,
-        ),
-        run_config=rt.RunConfig(
-            name=name,
-            storage_path=job.run.full(CHECKPOINTS),
-            storage_filesystem=job.run.filesystem,
-            failure_config=rt.FailureConfig(max_failures=size.max_failures),
-            checkpoint_config=rt.CheckpointConfig(num_to_keep=1),
-            logging_config=rt.LoggingConfig(log_level="ERROR"),
-        ),
-    )
-
-
-def reason_of(error: Exception) -> str:
-    """The last line of what went wrong in the first worker that failed."""
-    cause: BaseException = error
-    if isinstance(error, TrainingFailedError):
-        failures = getattr(error, "worker_failures", {})
-        cause = next(iter(failures.values()), error)
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(cause).__name__)[:500]
-
-
-def _result(job: Job, manifest: Manifest, task: Task, reasons: dict[str, str]) -> WindowResult:
-    about = read_about(job.run, task.window.name, task.seed)
-    if about and about["identity"] == task_identity(job.cfg, manifest, task):
-        return from_about(about, "resumed" if about["resumed_epochs"] else "trained")
-    return WindowResult(
-        window=task.window.name,
-        seed=task.seed,
-        status="failed",
-        reason=reasons.get(task.name, "ended without a model and without an error"),
-    )

@@ -9,8 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist.config import RunConfig
+from gangru_dist.log import Rows
+from gangru_dist.training.summary import WindowResult
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -33,17 +36,23 @@ class ProgressBoard:
 
 
 class ProgressLog:
-    """A line an epoch in the driver's log, with the time left for the whole job."""
+    """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA."""
 
     def __init__(self, cfg: RunConfig, tasks: int) -> None:
         self.cfg, self.tasks = cfg, tasks
-        self.board = ray.remote(num_cpus=0)(ProgressBoard).remote()
+        here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
+        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+        remote = ray.remote(num_cpus=0, scheduling_strategy=strategy)(ProgressBoard)
+        self.board = remote.remote()
         self.started: float | None = None
         self.done: dict[str, float] = {}
+        self.rows = Rows("train", total=tasks)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Self:
+        self.rows.start()
         self._thread.start()
         return self
 
@@ -55,16 +64,29 @@ class ProgressLog:
     ) -> None:
         self._stop.set()
         self._thread.join(timeout=10)
-        self._drain()
+        if not isinstance(error, KeyboardInterrupt):
+            self._drain()
+        self.rows.stop()
         ray.kill(self.board)
 
-    def finish(self, task: str) -> None:
+    def finish(self, task: str, result: WindowResult) -> None:
         """A task is over, however it ended: none of its epochs are still to come."""
-        self.done[task] = 1.0
+        with self._lock:
+            self._drain()  # its last epochs come before its end
+            self.done[task] = 1.0
+            self.rows.finish(task)
+        _logger.info(
+            "window_done window=%s status=%s valid_ic=%s %s",
+            task,
+            result.status,
+            "none" if result.best_valid_ic is None else f"{result.best_valid_ic:+.4f}",
+            result.reason,
+        )
 
     def _follow(self) -> None:
         while not self._stop.wait(_POLL_SECONDS):
-            self._drain()
+            with self._lock:
+                self._drain()
 
     def _drain(self) -> None:
         try:
@@ -72,30 +94,47 @@ class ProgressLog:
         except ray.exceptions.RayError:
             return  # the cluster is going down; the driver's own error says more
         for task, metrics in events:
-            self._log(task, metrics)
+            self._say(task, metrics)
 
-    def _log(self, task: str, metrics: dict[str, Any]) -> None:
-        cfg, is_gan = self.cfg, metrics["stage"] == "gan"
-        gan_epochs = cfg.gan.epochs if cfg.variant == "gan_gru" else 0
-        passed = metrics["epoch"] + (0 if is_gan else gan_epochs)
-        self.done[task] = passed / (gan_epochs + cfg.training.epochs)
-        share = sum(self.done.values()) / self.tasks
+    def _say(self, task: str, metrics: dict[str, Any]) -> None:
+        done, total = self._epochs(metrics)
+        self.done[task] = done / total
         if self.started is None:  # the pace of training, without Ray's start-up
             self.started = time.time() - metrics["seconds"]
-        left = (time.time() - self.started) * (1 - share) / max(share, 1e-9)
-        figures = (
-            f"d_loss={metrics['discriminator_loss']:.4f} g_loss={metrics['generator_loss']:.4f} "
-            f"d_accuracy={metrics['discriminator_accuracy']:.2f}"
-            if is_gan
-            else f"train_loss={metrics['train_loss']:+.4f} valid_ic={metrics['valid_ic']:+.4f}"
-        )
+        if self.rows.is_live:
+            note = f"{metrics['stage']} {figures_of(metrics)} {metrics['samples_per_s']:.0f}/s"
+            self.rows.update(task, done=done, total=total, note=note)
+            return
         _logger.info(
             "epoch_done window=%s stage=%s epoch=%d/%d %s samples_per_s=%.0f eta_min=%.1f",
             task,
             metrics["stage"],
             metrics["epoch"],
-            cfg.gan.epochs if is_gan else cfg.training.epochs,
-            figures,
+            self.cfg.gan.epochs if metrics["stage"] == "gan" else self.cfg.training.epochs,
+            figures_of(metrics),
             metrics["samples_per_s"],
-            left / 60,
+            self.seconds_left / 60,
         )
+
+    def _epochs(self, metrics: dict[str, Any]) -> tuple[int, int]:
+        """Epochs of a window that are done, over both stages, and how many there are at most."""
+        gan = self.cfg.gan.epochs if self.cfg.variant == "gan_gru" else 0
+        before = 0 if metrics["stage"] == "gan" else gan
+        return before + metrics["epoch"], gan + self.cfg.training.epochs
+
+    @property
+    def seconds_left(self) -> float:
+        """For the whole job, at the pace so far, if no window stops early."""
+        share = sum(self.done.values()) / self.tasks
+        passed = time.time() - (self.started or time.time())
+        return passed * (1 - share) / max(share, 1e-9)
+
+
+def figures_of(metrics: dict[str, Any]) -> str:
+    """What an epoch's line says of its losses."""
+    if metrics["stage"] == "gan":
+        return (
+            f"d_loss={metrics['discriminator_loss']:.4f} g_loss={metrics['generator_loss']:.4f} "
+            f"d_accuracy={metrics['discriminator_accuracy']:.2f}"
+        )
+    return f"train_loss={metrics['train_loss']:+.4f} valid_ic={metrics['valid_ic']:+.4f}"

@@ -26,7 +26,8 @@ from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
 from gangru_dist.training import collective
 from gangru_dist.training.artifact import identity, read_about, write_model
-from gangru_dist.training.data import first_day, prepare
+from gangru_dist.training.collective import Collective
+from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.ingest import Share, read_share
 from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
@@ -54,6 +55,8 @@ class Job:
     root: Storage
     run: Storage
     cfg: RunConfig
+    name: str
+    """Of the Ray Train run: the same name continues from the same checkpoints; no timestamp."""
     tasks: tuple[Task, ...]
     progress: Any
     """Handle of the progress actor, or None."""
@@ -107,14 +110,7 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
     started = time.time()
     group = collective.current()
     device = ray.train.torch.get_device()
-    block = read_share(
-        share_of(job.root, job.cfg, manifest, task.window),
-        task.window.name,
-        group.rank,
-        group.size,
-        through_ray=job.cfg.resources.ingest == "ray",
-    )
-    data = prepare(block, task.window, manifest.calendar, job.cfg, group, device)
+    data = _data(job, manifest, task.window, group, device)
     state = TrainingState(job.cfg, task.seed, device)
     resumed = _restore(state, code)
     reporter = _Reporter(job, task, code, group.rank)
@@ -130,9 +126,25 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
             "train_days": [day.date for day in data.train],
             "valid_days": [day.date for day in data.valid],
             "seconds": time.time() - started,
+            "first_step": reporter.first_step,
+            "last_step": reporter.last_step,
         }
         write_model(job.run, task.window.name, task.seed, state, about)
     group.gather(None)  # nobody goes on before the model is there
+
+
+def _data(
+    job: Job, manifest: Manifest, window: Window, group: Collective, device: torch.device
+) -> WindowData:
+    """Read this rank's share; of the block only what training needs outlives the call."""
+    block = read_share(
+        share_of(job.root, job.cfg, manifest, window),
+        window.name,
+        group.rank,
+        group.size,
+        through_ray=job.cfg.resources.ingest == "ray",
+    )
+    return prepare(block, window, manifest.calendar, job.cfg, group, device)
 
 
 def _restore(state: TrainingState, code: str) -> int:
@@ -152,9 +164,14 @@ class _Reporter:
 
     def __init__(self, job: Job, task: Task, code: str, rank: int) -> None:
         self.job, self.task, self.code, self.rank = job, task, code, rank
+        self.first_step: float | None = None
+        """Unix time, of this attempt; None if nothing was left to train."""
+        self.last_step: float | None = None
 
     def report(self, metrics: dict[str, Any], state: TrainingState) -> None:
         """Every rank must report; only rank 0 brings the checkpoint."""
+        self.last_step = time.time()
+        self.first_step = self.first_step or self.last_step - metrics["seconds"]
         count = len(state.progress.history)
         is_due = count % self.job.cfg.training.checkpoint_every == 0
         if self.rank == 0 and self.job.progress is not None:

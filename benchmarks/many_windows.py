@@ -1,0 +1,171 @@
+"""200 windows x 8 workers on a simulated cluster: does the driver stay small and quick?
+
+    python -m benchmarks.many_windows
+
+The cluster's 160 GPUs are only promised (logical): room for 20 windows at once. A stand-in takes
+the place of Ray Train: it reserves a placement group of eight GPUs, reports epochs to the driver,
+and gives it back. Everything else is ours: plan, gate, driver threads, progress, summary. First 20
+windows, then 200: driver memory and seconds per window must be flat. Half a minute.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+
+from gangru_dist import runtime
+from gangru_dist.config import (
+    PanelConfig,
+    ResourcesConfig,
+    RunConfig,
+    TrainingConfig,
+    WindowConfig,
+)
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.storage import Storage
+from gangru_dist.training.launch import plan, train_windows
+from gangru_dist.training.summary import WindowResult
+from gangru_dist.training.worker import Job
+
+WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
+FEW, MANY = 20, 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What so many windows cost the driver."""
+
+    windows: int
+    seconds_per_window: float
+    memory: float
+    """Resident memory after, MB."""
+    grown: float
+    """By how much it grew, MB."""
+    most_at_once: int
+
+
+class StandIn:
+    """In place of `train_chain`: takes the window's GPUs, says it trains, gives them back."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.running, self.most = seconds, 0, 0
+        self._lock = threading.Lock()
+
+    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+        """Every task of the chain 'trained'."""
+        size = job.cfg.resources
+        group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
+        assert group.wait(600)
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        for task in job.tasks:
+            self._train(job, task.name)
+        with self._lock:
+            self.running -= 1
+        remove_placement_group(group)
+        return [
+            WindowResult(window=task.window.name, seed=task.seed, status="trained")
+            for task in job.tasks
+        ]
+
+    def _train(self, job: Job, name: str) -> None:
+        for epoch in range(1, EPOCHS + 1):
+            time.sleep(self.seconds / EPOCHS)
+            metrics = {
+                "stage": "predictor",
+                "epoch": epoch,
+                "train_loss": -0.1,
+                "valid_ic": 0.1,
+                "seconds": self.seconds / EPOCHS,
+                "samples_per_s": 1e6,
+            }
+            job.progress.update.remote(name, metrics)
+
+
+def config() -> RunConfig:
+    """One window a month, eight workers with a GPU each."""
+    return RunConfig(
+        variant="gru",
+        panel=PanelConfig(buckets=WORKERS),
+        windows=WindowConfig(refit_months=tuple(range(1, 13))),
+        training=TrainingConfig(epochs=EPOCHS),
+        resources=ResourcesConfig(workers=WORKERS, cpus_per_worker=0.001, gpus_per_worker=1),
+    )
+
+
+def store(root: Storage, cfg: RunConfig) -> None:
+    """A panel of twenty years without a row: nobody reads it."""
+    days = np.arange("2000-01-03", "2020-01-01", dtype="datetime64[D]")
+    manifest = Manifest(
+        features=cfg.panel.features,
+        buckets=WORKERS,
+        calendar=days[np.is_busday(days)],
+        files=(),
+        rows=0,
+        assets=0,
+        months={},
+        source={},
+    )
+    root.child("panel").write_json("manifest.json", manifest.to_json())
+
+
+def load(root: Storage, windows: int, seconds: float) -> Load:
+    """Train the first so many windows by the stand-in."""
+    cfg, stand_in = config(), StandIn(seconds)
+    names = [window.name for window in plan(read_manifest(root), cfg, None)[0][:windows]]
+    before = _resident()
+    begin = time.perf_counter()
+    summary = train_windows(root, f"of-{windows}", cfg, only=names, runner=stand_in)
+    took = time.perf_counter() - begin
+    assert [r.status for r in summary.results] == ["trained"] * windows
+    return Load(
+        windows=windows,
+        seconds_per_window=took / windows,
+        memory=_resident(),
+        grown=_resident() - before,
+        most_at_once=stand_in.most,
+    )
+
+
+def _resident() -> float:
+    return float(psutil.Process().memory_info().rss / 1e6)
+
+
+def groups_left() -> int:
+    """Placement groups that nobody gave back."""
+    return sum(group["state"] != "REMOVED" for group in placement_group_table().values())
+
+
+def main(seconds: float = 1.0) -> tuple[Load, Load]:
+    """Print and return what few and many windows cost; `seconds` a stand-in trains."""
+    cfg = config()
+    with tempfile.TemporaryDirectory() as folder, runtime.session(cfg, gpus=AT_ONCE * WORKERS):
+        root = Storage(folder)
+        store(root, cfg)
+        load(root, 5, seconds)  # first imports and connections
+        few, many = load(root, FEW, seconds), load(root, MANY, seconds)
+        left = groups_left()
+    for found in (few, many):
+        print(
+            f"{found.windows:4d} windows of {WORKERS} workers: {found.seconds_per_window:.3f} s a "
+            f"window, at most {found.most_at_once} at once, driver {found.memory:.0f} MB "
+            f"({found.grown:+.1f})",
+            flush=True,
+        )
+    print(f"placement groups left: {left}")
+    return few, many
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""One Ray Train run of a chain of windows: started, started again, and turned into results [Ray].
+
+Ray Train restarts workers by itself. What it cannot survive is the death of its own controller
+(with the node it sits on); the same name continues from the same checkpoints, so we start it again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import ray
+import ray.train as rt
+from ray.exceptions import RayActorError, RayError, WorkerCrashedError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import RayTrainError, TrainingFailedError
+
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.training.artifact import read_about
+from gangru_dist.training.ingest import BucketDataConfig, file_dataset
+from gangru_dist.training.summary import WindowResult, from_about
+from gangru_dist.training.worker import Job, Task, share_of, task_identity, train_worker
+
+_logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the run where Ray Train keeps its state until a chain is done."""
+
+_LOST = (RayActorError, WorkerCrashedError, ray.exceptions.NodeDiedError)
+"""The run's controller is gone, not its training wrong."""
+
+
+def train_chain(job: Job, manifest: Manifest, *, spread: bool = False) -> list[WindowResult]:
+    """One Ray Train run; whatever happens to it becomes a result for each of its tasks.
+
+    Args:
+        job: The chain.
+        manifest: The panel's.
+        spread: Run it from a task that asks for no CPU, on whichever node Ray likes, so that
+            the controllers of many runs (0.7 GB each) do not pile up where the driver sits.
+    """
+    try:
+        reasons = _fit_until_heard(job, manifest, spread=spread)
+    except (RayTrainError, RayError, OSError) as error:  # OSError: the storage, at the start
+        reasons = dict.fromkeys((task.name for task in job.tasks), reason_of(error))
+    results = [_result(job, manifest, task, reasons) for task in job.tasks]
+    if all(result.status != "failed" for result in results):
+        job.run.delete_folder(f"{CHECKPOINTS}/{job.name}")  # the models are there
+    return results
+
+
+def _fit_until_heard(job: Job, manifest: Manifest, *, spread: bool) -> dict[str, str]:
+    """Reasons of failed tasks; a run whose controller died is continued, `max_failures` times."""
+    for left in range(job.cfg.resources.max_failures, -1, -1):
+        try:
+            if not spread:
+                return _fit(job, manifest)
+            task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy="SPREAD")(_fit)
+            return dict(ray.get(task.remote(job, manifest)))
+        except _LOST as error:
+            if left == 0:
+                raise
+            _logger.warning("run_lost run=%s restarts_left=%d %s", job.name, left, reason_of(error))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _fit(job: Job, manifest: Manifest) -> dict[str, str]:
+    """Run Ray Train; a failure of the training is data, so that a task need not raise it."""
+    try:
+        return dict(_trainer(job, manifest).fit().return_value or {})
+    except RayTrainError as error:
+        return dict.fromkeys((task.name for task in job.tasks), reason_of(error))
+
+
+def _trainer(job: Job, manifest: Manifest) -> TorchTrainer:
+    size = job.cfg.resources
+    through_ray = job.tasks if size.ingest == "ray" else ()
+    shares = {
+        task.window.name: share_of(job.root, job.cfg, manifest, task.window) for task in through_ray
+    }
+    per_worker = {"CPU": size.cpus_per_worker}
+    if size.gpus_per_worker:
+        per_worker["GPU"] = size.gpus_per_worker
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        # two ranks on one GPU cannot speak NCCL
+        torch_config=TorchConfig(backend="nccl" if size.gpus_per_worker >= 1 else "gloo"),
+        datasets={name: file_dataset([], share) for name, share in shares.items()},
+        dataset_config=BucketDataConfig(shares),
+        scaling_config=rt.ScalingConfig(
+            num_workers=(size.min_workers, size.workers) if size.min_workers else size.workers,
+            use_gpu=size.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+        ),
+        run_config=rt.RunConfig(
+            name=job.name,
+            storage_path=job.run.full(CHECKPOINTS),
+            storage_filesystem=job.run.filesystem,
+            failure_config=rt.FailureConfig(max_failures=size.max_failures),
+            checkpoint_config=rt.CheckpointConfig(num_to_keep=1),
+            logging_config=rt.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """The last line of what went wrong in the first worker that failed."""
+    cause: BaseException = error
+    if isinstance(error, TrainingFailedError):
+        failures = getattr(error, "worker_failures", {})
+        cause = next(iter(failures.values()), error)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(cause).__name__)[:500]
+
+
+def _result(job: Job, manifest: Manifest, task: Task, reasons: dict[str, str]) -> WindowResult:
+    about = read_about(job.run, task.window.name, task.seed)
+    if about and about["identity"] == task_identity(job.cfg, manifest, task):
+        return from_about(about, "resumed" if about["resumed_epochs"] else "trained")
+    return WindowResult(
+        window=task.window.name,
+        seed=task.seed,
+        status="failed",
+        reason=reasons.get(task.name, "ended without a model and without an error"),
+    )

@@ -1,0 +1,150 @@
+"""Our gate in front of Ray Train, without Ray: who runs, how many at once, under which name."""
+
+import dataclasses
+import threading
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from gangru_dist.config import TrainingConfig, WindowConfig
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.storage import Storage
+from gangru_dist.training import launch
+from gangru_dist.training.launch import cut_chains, each, plan, train_windows
+from gangru_dist.training.summary import WindowResult
+from gangru_dist.training.worker import Job, Task, task_identity
+from tests.training.store import TINY, stored_panel, with_resources
+
+TWELVE = dataclasses.replace(
+    TINY,
+    windows=WindowConfig(history_days=120, sample_every=10, refit_months=tuple(range(1, 13))),
+    training=TrainingConfig(epochs=1, seeds=(0, 1)),
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return stored_panel(tmp_path_factory.mktemp("gate"))
+
+
+class NoProgress:
+    """In place of `ProgressLog`."""
+
+    board = None
+
+    def __init__(self, *_: object) -> None:
+        self.finished: list[str] = []
+
+    def __enter__(self) -> "NoProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def finish(self, task: str, result: WindowResult) -> None:
+        self.finished.append(task)
+
+
+class Runner:
+    """Trains nothing; fails the first window; remembers how many were under way at once."""
+
+    def __init__(self, bad: str) -> None:
+        self.bad, self.now, self.most = bad, 0, 0
+        self.names: list[str] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.names.append(job.name)
+        time.sleep(0.02)
+        with self._lock:
+            self.now -= 1
+        return [
+            WindowResult(
+                window=task.window.name,
+                seed=task.seed,
+                status="failed" if task.window.name == self.bad else "trained",
+            )
+            for task in job.tasks
+        ]
+
+
+@pytest.fixture
+def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "ProgressLog", NoProgress)
+    monkeypatch.setattr(launch.runtime, "session", lambda _: nullcontext())
+    monkeypatch.setattr(launch.runtime, "require", lambda *_, **__: None)
+    monkeypatch.setattr(launch.runtime, "slots", lambda **_: 2)
+    monkeypatch.setattr(launch.runtime, "nodes", lambda: 1)
+
+
+@pytest.mark.usefixtures("room_for_two")
+@pytest.mark.parametrize("per_run", [1, 3])
+def test_all_windows_pass_two_at_a_time(root: Storage, per_run: int, tmp_path: Path) -> None:
+    cfg = with_resources(TWELVE, windows_per_run=per_run)
+    windows = [window.name for window in plan(read_manifest(root), cfg, None)[0]][:6]
+    runner = Runner(bad=windows[0])
+    summary = train_windows(root, f"queue-{per_run}", cfg, only=windows, runner=runner)
+    assert runner.most == 2
+    assert len(runner.names) == len(set(runner.names)) == 12 / per_run
+    statuses = [result.status for result in summary.results]
+    assert statuses == ["failed"] * 2 + ["trained"] * 10
+    assert summary.failed == 2
+    on_disk = root.child("runs", f"queue-{per_run}").read_json("summary.json")
+    assert on_disk["failed"] == 2
+
+
+class TestChains:
+    def codes(self, root: Storage) -> dict[Task, str]:
+        manifest = read_manifest(root)
+        windows, _ = plan(manifest, TWELVE, None)
+        tasks = [Task(window=w, seed=s) for w in windows for s in (0, 1)]
+        return {task: task_identity(TWELVE, manifest, task) for task in tasks}
+
+    def test_a_half_done_chain_keeps_its_name(self, root: Storage) -> None:
+        """So that the window a driver was killed in finds its checkpoint again."""
+        codes = self.codes(root)
+        before = cut_chains(codes, set(codes), 2)
+        done, left = before[0].todo
+        after = cut_chains(codes, set(codes) - {done}, 2)
+        assert after[0].name == before[0].name
+        assert after[0].todo == (left,)
+        assert after[1:] == before[1:]
+
+    def test_finished_chains_are_left_out(self, root: Storage) -> None:
+        codes = self.codes(root)
+        first = cut_chains(codes, set(codes), 2)[0]
+        assert first not in cut_chains(codes, set(codes) - set(first.todo), 2)
+
+    def test_another_configuration_has_another_name(self, root: Storage) -> None:
+        codes = self.codes(root)
+        changed = {task: code[::-1] for task, code in codes.items()}
+        names = {chain.name for chain in cut_chains(codes, set(codes), 1)}
+        assert not names & {chain.name for chain in cut_chains(changed, set(codes), 1)}
+
+
+class TestEach:
+    def test_every_item_once(self) -> None:
+        assert sorted(each(range(50), lambda x: x * x, 7)) == [x * x for x in range(50)]
+
+    def test_an_error_of_ours_reaches_the_caller(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            list(each([1, 0], lambda x: 1 / x, 2))
+
+    def test_an_interrupted_caller_waits_for_nobody(self) -> None:
+        release = threading.Event()
+
+        def work(x: int) -> int:
+            if x:
+                release.wait(60)
+            return x
+
+        begin = time.monotonic()
+        for _ in each([0, 1], work, 2):
+            break
+        assert time.monotonic() - begin < 30
+        release.set()

@@ -1,0 +1,283 @@
+"""Kills at random moments, long queues, a large cluster: `make trials`, a quarter of an hour.
+
+Each seeded trial runs `jobs/train.py` on a cluster of three raylets on this machine, kills a Train
+worker, the driver or the raylet under the worker at a random moment of either stage, starts the
+driver again where it was the victim, and asks for the weights of an undisturbed run, bit for bit,
+with no more than the epoch after the last checkpoint trained twice (SPEC 8.2).
+"""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from gangru_dist.config import TrainingConfig, UniverseConfig, WindowConfig
+from gangru_dist.storage import Storage
+from tests.training.store import TINY, WINDOWS, epochs_saved, stored_panel, with_resources
+from tests.training.test_world_size import free_port
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.trials, pytest.mark.timeout(1800)]
+
+SOURCE = Path(__file__).parents[2]
+GAN_EPOCHS, EPOCHS = 5, 7
+SETTINGS = f"""
+[panel]
+buckets = 4
+[windows]
+history_days = 120
+sample_every = 4
+[gan]
+hidden = 8
+layers = 1
+channels = [2, 3]
+epochs = {GAN_EPOCHS}
+[gru]
+hidden = 8
+layers = 1
+head = [4]
+[training]
+epochs = {EPOCHS}
+patience = {EPOCHS}
+learning_rate = 1e-3
+"""
+"""An epoch is about a third of a second, most of it the report to Ray: long enough to be hit."""
+
+
+class Nodes:
+    """A head without CPUs and two nodes with two each, as processes of this machine."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        self.workers = [self.cluster.add_node(num_cpus=2) for _ in range(2)]
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """Raylets of the nodes that are alive."""
+        return [psutil.Process(_raylet(node)) for node in self.workers]
+
+    def train_workers(self) -> list[psutil.Process]:
+        """Ray Train's worker processes on any node."""
+        found = [child for raylet in self.processes for child in raylet.children(recursive=True)]
+        return [process for process in found if "RayTrainWorker" in _command(process)]
+
+    def kill_under(self, process: psutil.Process) -> None:
+        """Kill the node that a worker runs on, without a word, and add another."""
+        parents = {parent.pid for parent in process.parents()}
+        (node,) = [node for node in self.workers if _raylet(node) in parents]
+        self.workers.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.workers.append(self.cluster.add_node(num_cpus=2))
+
+
+def _raylet(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    made = Nodes()
+    yield made
+    made.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return stored_panel(tmp_path_factory.mktemp("trials"))
+
+
+class Driver:
+    """`jobs/train.py` of one window, as a process of its own; its log is kept."""
+
+    def __init__(self, nodes: Nodes, root: Storage, run: str, workers: int) -> None:
+        settings = Path(root.path, "settings.toml")
+        settings.write_text(SETTINGS)
+        self.nodes, self.folder = nodes, root.child("runs", run)
+        self.log = Path(root.path, f"{run}.log")
+        job = str(SOURCE / "jobs" / "train.py")
+        self.command = [sys.executable, job, "--storage", root.path, "--run", run]
+        self.command += ["--config", str(settings), "--windows", WINDOWS[0]]
+        self.command += ["--set", f"resources.workers={workers}"]
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Run it, or run it again."""
+        environment = os.environ | {
+            "RAY_ADDRESS": self.nodes.cluster.address,
+            "PYTHONPATH": str(SOURCE),
+        }
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def end(self) -> dict[str, Any]:
+        """Wait for it; the window's model.json."""
+        code = self.process.wait(timeout=900)
+        assert code == 0, self.log.read_text()[-3000:]
+        place = Path(self.folder.path, "windows", WINDOWS[0], "seed-0", "model.json")
+        return dict(json.loads(place.read_text()))
+
+    def epochs(self) -> Counter[str]:
+        """How often each epoch of each stage was trained to its end, by the driver's log."""
+        return Counter(re.findall(r"epoch_done .*?(stage=\w+ epoch=\d+)", self.log.read_text()))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nodes: Nodes, root: Storage) -> dict[int, str]:
+    """Model by number of workers."""
+    drivers = {workers: Driver(nodes, root, f"calm-{workers}", workers) for workers in (1, 2)}
+    return {workers: driver.end()["sha256"] for workers, driver in drivers.items()}
+
+
+def wait_until_saved(driver: Driver, epochs: int) -> None:
+    """Until a checkpoint holds so many epochs; for 0, until there is a worker."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        assert driver.process.poll() is None, driver.log.read_text()[-3000:]
+        if epochs_saved(driver.folder) >= epochs and driver.nodes.train_workers():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint of {epochs} epochs: {driver.log.read_text()[-3000:]}")
+
+
+def kill(driver: Driver, victim: str) -> None:
+    """SIGKILL."""
+    if victim == "driver":
+        os.kill(driver.process.pid, signal.SIGKILL)
+        driver.process.wait()
+        driver.process = driver.start()
+        return
+    workers = driver.nodes.train_workers()
+    assert workers, "the run was over before the kill: make its epochs longer"
+    if victim == "worker":
+        os.kill(workers[0].pid, signal.SIGKILL)
+    else:
+        driver.nodes.kill_under(workers[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("victim", ["worker", "driver", "raylet"])
+def test_killed_at_a_random_moment(
+    nodes: Nodes, root: Storage, undisturbed: dict[int, str], victim: str, seed: int
+) -> None:
+    rng = random.Random(f"{victim}-{seed}")
+    workers = 1 + seed % 2
+    saved = rng.randrange(GAN_EPOCHS) if seed < 2 else GAN_EPOCHS + rng.randrange(EPOCHS - 1)
+    driver = Driver(nodes, root, f"{victim}-{seed}", workers)
+    wait_until_saved(driver, saved)
+    time.sleep(rng.random() * 0.3)
+    kill(driver, victim)
+    about = driver.end()
+    assert about["sha256"] == undisturbed[workers]
+    assert about["workers"] == workers
+    assert about["resumed_epochs"] >= saved
+    counts = driver.epochs()
+    assert sum(counts.values()) <= GAN_EPOCHS + EPOCHS + 1, counts
+    assert max(counts.values()) <= 2, counts
+
+
+def test_an_interrupted_driver_ends_at_once_and_continues(
+    nodes: Nodes, root: Storage, undisturbed: dict[int, str]
+) -> None:
+    """Ctrl-C: exit code 130, no traceback, and the same command goes on."""
+    driver = Driver(nodes, root, "interrupted", 1)
+    wait_until_saved(driver, 2)
+    os.kill(driver.process.pid, signal.SIGINT)
+    assert driver.process.wait(timeout=60) == 130
+    assert "Traceback" not in driver.log.read_text()
+    driver.process = driver.start()
+    about = driver.end()
+    assert about["sha256"] == undisturbed[1]
+    assert about["resumed_epochs"] >= 2
+
+
+class Watch:
+    """The most placement groups that ever held resources at once."""
+
+    def __init__(self) -> None:
+        self.most, self._stop = 0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.1):
+            self.most = max(self.most, groups("CREATED"))
+
+
+def groups(*states: str) -> int:
+    """Placement groups in one of these states."""
+    from ray.util import placement_group_table
+
+    return sum(group["state"] in states for group in placement_group_table().values())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("per_run", [1, 3])
+def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: int) -> None:
+    """Six windows x two seeds; in the first, nobody is listed long enough."""
+    from gangru_dist.training.launch import plan, read_manifest, train_windows
+
+    cfg = dataclasses.replace(
+        with_resources(TINY, windows_per_run=per_run),
+        windows=WindowConfig(history_days=120, sample_every=10, refit_months=tuple(range(1, 13))),
+        training=TrainingConfig(epochs=1, seeds=(0, 1)),
+        universe=UniverseConfig(min_listed_days=200),
+    )
+    windows = [window.name for window in plan(read_manifest(root), cfg, None)[0]]
+    chosen = [windows[0], *windows[-5:]]
+    with Watch() as watch:
+        summary = train_windows(root, f"twelve-{per_run}", cfg, only=chosen)
+    statuses = [result.status for result in summary.results]
+    assert statuses == ["failed"] * 2 + ["trained"] * 10, summary.lines()
+    assert all("universe.min_listed_days" in r.reason for r in summary.results[:2])
+    assert watch.most == 2
+    deadline = time.monotonic() + 30
+    while groups("CREATED", "PENDING", "RESCHEDULING") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert groups("CREATED", "PENDING", "RESCHEDULING") == 0
+
+
+def test_many_windows_cost_the_driver_no_more_than_few() -> None:
+    """20 and 200 windows of eight workers on promised GPUs; see the benchmark."""
+    command = [sys.executable, "-m", "benchmarks.many_windows"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        command, cwd=SOURCE, env=environment, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    pattern = r"([\d.]+) s a window, at most (\d+) at once, driver (\d+) MB \(([+-][\d.]+)\)"
+    few, many = ([float(value) for value in line] for line in re.findall(pattern, done.stdout))
+    assert many[0] <= 1.3 * few[0], done.stdout
+    assert many[1] == few[1] == 20
+    assert many[3] <= 30, done.stdout  # MB
+    assert "placement groups left: 0" in done.stdout
