@@ -10,7 +10,7 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check insta
 FAST := not ray and not gpu and not slow
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all trials check bench lock setup clean
+.PHONY: demo test test-all trials check audit bench lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -30,6 +30,10 @@ check: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q -m "$(FAST)"
+
+# Known weaknesses of what the lock pins; needs the network, and passes without.
+audit:
+	@.ci/audit $(PYTHON)
 
 bench: $(SETUP)
 	@$(BIN)/python benchmarks/training_speed.py
