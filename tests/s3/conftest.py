@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from s3.server import S3Server, running
 
 

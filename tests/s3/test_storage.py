@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from s3.faults import FaultProxy, faulty
+from s3.server import BUCKET, S3Server
 
 from gangru_dist.errors import StorageError
 from gangru_dist.storage import RetryingS3FileSystem, Storage
-from s3.faults import FaultProxy, faulty
-from s3.server import BUCKET, S3Server
 
 pytestmark = pytest.mark.slow
 ROOT = f"s3://{BUCKET}"

@@ -1,0 +1,237 @@
+"""Every file of cluster/: schema, security, and the commands as the jobs' own parsers read them."""
+
+import argparse
+import copy
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.kuberay import PROJECT, SCHEMAS, complaints, pod_template, schema
+from gangru_dist import settings
+
+CLUSTER = PROJECT / "cluster"
+RAY_UP = sorted(CLUSTER.glob("*.yaml"))
+KUBERNETES = sorted((CLUSTER / "kuberay").glob("*.yaml"))
+needs_schemas = pytest.mark.skipif(
+    not SCHEMAS.is_dir(), reason="no KubeRay schemas: set GANGRU_KUBERAY_SCHEMAS"
+)
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+ALL = [(path, document) for path in KUBERNETES for document in documents(path)]
+OURS = [(path, d) for path, d in ALL if d["kind"] in ("RayCluster", "RayJob")]
+
+
+def named(pairs: list[tuple[Path, dict[str, Any]]]) -> list[Any]:
+    return [pytest.param(d, id=f"{path.stem}-{d['kind']}") for path, d in pairs]
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping inside."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from walk(part)
+
+
+def pods(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Specs of all pods that a document leads to."""
+    return [node for node in walk(document) if "containers" in node]
+
+
+@needs_schemas
+class TestSchema:
+    @pytest.mark.parametrize("document", named(OURS))
+    def test_kuberay(self, document: dict[str, Any]) -> None:
+        assert complaints(document, schema(document["kind"])) == []
+
+    def test_the_cronjobs_pod(self) -> None:
+        cronjob = next(d for _, d in ALL if d["kind"] == "CronJob")
+        template = cronjob["spec"]["jobTemplate"]["spec"]["template"]
+        assert complaints(template, pod_template()) == []
+
+    @pytest.mark.parametrize("document", named(OURS))
+    def test_a_misspelt_field_fails(self, document: dict[str, Any]) -> None:
+        """Any one key, at any depth where the schema names keys, with a letter doubled."""
+        against = schema(document["kind"])
+        for number, node in enumerate(walk(document["spec"])):
+            key = next(iter(node), None)
+            if key is None or number % 3:  # every third: seconds, not a minute
+                continue
+            wrong = copy.deepcopy(document)
+            target = list(walk(wrong["spec"]))[number]
+            target[key + key[-1]] = target.pop(key)
+            if not self.takes_any_key(node):
+                assert complaints(wrong, against), key
+
+    @staticmethod
+    def takes_any_key(node: dict[str, Any]) -> bool:
+        """Maps of free keys: labels, quantities, Ray's start flags."""
+        free = ("cpu", "app.kubernetes.io/name", "num-cpus", "ray.io/cluster")
+        return any(key in node for key in free)
+
+
+class TestRayUp:
+    @pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.stem)
+    def test_rays_own_check(self, path: Path) -> None:
+        from ray.autoscaler._private.util import prepare_config, validate_config
+
+        validate_config(prepare_config(yaml.safe_load(path.read_text())))
+
+    @pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.stem)
+    def test_a_misspelt_field_fails(self, path: Path) -> None:
+        from jsonschema import ValidationError
+        from ray.autoscaler._private.util import prepare_config, validate_config
+
+        config = yaml.safe_load(path.read_text())
+        config["max_worker"] = config.pop("max_workers")
+        with pytest.raises(ValidationError, match="max_worker"):
+            validate_config(prepare_config(config))
+
+
+def job_parser(script: Path) -> argparse.ArgumentParser:
+    """The parser that a job would use, its own flags included."""
+    from gangru_dist import cli
+
+    spec = importlib.util.spec_from_file_location(f"job_{script.stem}", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parser = cli._parser(module.__doc__)
+    if hasattr(module, "flags"):
+        module.flags(parser)
+    return parser
+
+
+def commands() -> list[Any]:
+    """(where, words) of every job's command in manifests, scripts and documents."""
+    found = []
+    for path, document in OURS:
+        if document["kind"] == "RayJob":
+            found.append((path, shlex.split(document["spec"]["entrypoint"])))
+    texts = [CLUSTER / "README.md", CLUSTER / "slurm.sh", PROJECT / "docs" / "operations.md"]
+    for path in texts:
+        for line in re.findall(
+            r"python (?:/opt/gangru/)?jobs/\w+\.py --[^`\n#|]*", path.read_text()
+        ):
+            if "…" not in line and "..." not in line:
+                found.append((path, shlex.split(line)))
+    return [
+        pytest.param(words, id=f"{path.stem}-{i}-{Path(words[1]).stem}")
+        for i, (path, words) in enumerate(found)
+    ]
+
+
+class TestCommands:
+    @pytest.mark.parametrize("words", commands())
+    def test_the_jobs_parser_and_settings_take_it(self, words: list[str]) -> None:
+        assert words[0] == "python"
+        script = PROJECT / words[1].removeprefix("/opt/gangru/")
+        if script.stem == "tune" and not script.exists():
+            pytest.skip("jobs/tune.py is not there yet")
+        args = job_parser(script).parse_args(words[2:])
+        settings.load(args.preset, args.config, args.set)
+
+    def test_the_check_has_teeth(self) -> None:
+        parser = job_parser(PROJECT / "jobs/train.py")
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--storage", "s3://x/y", "--window", "x", "--stroage"])
+
+
+class TestSecurity:
+    @pytest.mark.parametrize("document", named([(p, d) for p, d in ALL if pods(d)]))
+    def test_pods_are_restricted(self, document: dict[str, Any]) -> None:
+        for pod in pods(document):
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+            assert all("hostPath" not in volume for volume in pod.get("volumes", []))
+            for container in pod["containers"]:
+                context = container["securityContext"]
+                assert context["readOnlyRootFilesystem"] is True
+                assert context["allowPrivilegeEscalation"] is False
+                assert context["capabilities"] == {"drop": ["ALL"]}
+                assert set(container["resources"]) == {"requests", "limits"}
+                assert re.search(r":[^:/]*\d", container["image"]), "an image without a version"
+
+    @pytest.mark.parametrize("document", named(OURS))
+    def test_clusters_ask_for_tokens(self, document: dict[str, Any]) -> None:
+        for spec in walk(document):
+            if "headGroupSpec" in spec:
+                assert spec["authOptions"] == {"mode": "token"}
+                assert tuple(map(int, spec["rayVersion"].split("."))) >= (2, 52, 0)
+                assert "cpu" in {group["groupName"] for group in spec["workerGroupSpecs"]}
+                assert spec["enableInTreeAutoscaling"] is True
+
+    @pytest.mark.parametrize("path", [*KUBERNETES, *RAY_UP], ids=lambda path: path.stem)
+    def test_no_secret_is_in_a_manifest(self, path: Path) -> None:
+        for document in documents(path):
+            assert document.get("kind") != "Secret"
+            for node in walk(document):
+                text = json.dumps(node.get("env", [])) + json.dumps(node.get("entrypoint", ""))
+                assert not re.search("key|secret|password|token", text, re.IGNORECASE), text
+
+
+class TestProperties:
+    def test_the_monthly_cluster_is_the_standing_one(self) -> None:
+        standing = next(d for _, d in OURS if d["kind"] == "RayCluster")["spec"]
+        monthly = next(d for p, d in OURS if p.stem == "rayjob-monthly")["spec"]["rayClusterSpec"]
+        assert monthly == standing
+
+    def test_the_cronjob_mounts_the_jobs_manifest(self) -> None:
+        cronjob = next(d for _, d in ALL if d["kind"] == "CronJob")
+        pod = pods(cronjob)[0]
+        source = pod["volumes"][0]["configMap"]["name"]
+        place = f"{pod['containers'][0]['volumeMounts'][0]['mountPath']}/rayjob.yaml"
+        assert place in pod["containers"][0]["args"]
+        made = f"create configmap {source} --from-file=rayjob.yaml=rayjob-monthly.yaml"
+        assert made in (CLUSTER / "README.md").read_text()
+
+    def test_the_head_works_on_nothing(self) -> None:
+        for _, document in OURS:
+            for spec in walk(document):
+                if "headGroupSpec" in spec:
+                    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+    def test_versions_agree_with_the_lock(self) -> None:
+        lock = (PROJECT / "requirements.lock").read_text().splitlines()
+        pins = dict(line.split("==") for line in lock if line)
+        versions = {s["rayVersion"] for _, d in OURS for s in walk(d) if "rayVersion" in s}
+        assert versions == {pins["ray"]}
+
+    def test_scripts_pass_shellcheck(self) -> None:
+        tool = Path(sys.executable).with_name("shellcheck")
+        for script in [*CLUSTER.glob("*.sh"), *(PROJECT / ".ci").iterdir()]:
+            done = subprocess.run([tool, script], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+
+    def test_the_sizing_table_is_what_the_script_prints(self) -> None:
+        command = [sys.executable, CLUSTER / "sizing.py"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert printed in (CLUSTER / "README.md").read_text()
+
+    def test_the_image_is_pinned_and_not_root(self) -> None:
+        text = (CLUSTER / "Dockerfile").read_text()
+        assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)
+        assert text.count("FROM ${PYTHON_IMAGE}") == 2
+        assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["1000:1000"]
+        assert "--constraint requirements.lock" in text
+        copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) \S+$", text, re.MULTILINE)
+        for name in " ".join(copied).split():
+            assert (PROJECT / name).exists(), name
+            assert f"!{name}" in (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
