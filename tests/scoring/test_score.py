@@ -2,22 +2,14 @@
 
 import dataclasses
 import datetime as dt
-import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from gangru_dist.config import FactorConfig, TrainingConfig, to_dict
+from gangru_dist.config import FactorConfig, TrainingConfig
 from gangru_dist.errors import FactorError, PanelError, WindowError
 from gangru_dist.features.samples import ts_standardize
 from gangru_dist.panel.manifest import read_manifest
@@ -158,11 +150,20 @@ class TestReference:
             assert window == window_of(day)
 
     @pytest.mark.ray
-    @pytest.mark.parametrize("actors", [1, 2])
+    @pytest.mark.parametrize("actors", [1, 2, 3])
     def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
-        resources = dataclasses.replace(CFG.resources, scoring_actors=actors)
-        summary = score_days(root, RUN, dataclasses.replace(CFG, resources=resources))
+        resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
+        cfg, sizes = dataclasses.replace(CFG, resources=resources), []
+        real = score.pool_size
+        monkeypatch.setattr(score, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
+        summary = score_days(root, RUN, cfg)
+        assert sizes == [actors]
         assert summary.scored == len(summary.days)
+        got = table(root).set_index(["date", "asset"])["score"]
+        for day in got.index.get_level_values("date").unique()[::9]:
+            expected, _ = plain_scores(root, make_rows(), day)
+            assert list(got.loc[day].index) == list(expected.index)
+            np.testing.assert_allclose(got.loc[day], expected, rtol=0, atol=1e-6)
         alone = make_world(str(tmp_path_factory.mktemp("alone")))
         monkeypatch.setattr(score, "_score_on_cluster", score._score_here)
         score_days(alone, RUN, CFG)
@@ -322,39 +323,6 @@ class TestProperties:
         left = "size" if column == "industry" else "industry"
         assert {day.neutralized for day in summary.days.values()} == {left}
         assert table(root)["factor"].notna().all()
-
-    @pytest.mark.slow
-    def test_killed_at_random_moments_and_run_again(self, scored, tmp_path_factory):
-        code = textwrap.dedent(
-            """
-            import json, sys
-            from gangru_dist.config import from_dict
-            from gangru_dist.scoring import score
-            from gangru_dist.storage import Storage
-            score._score_on_cluster = score._score_here
-            print("ready", flush=True)
-            while True:
-                score.score_days(Storage(sys.argv[1]), "r", from_dict(json.loads(sys.argv[2])),
-                                 start=__import__("datetime").date(2019, 1, 1))
-            """
-        )
-        rng = random.Random(0)
-        other = make_world(str(tmp_path_factory.mktemp("killed")))
-        for _ in range(5):
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, other.uri, json.dumps(to_dict(CFG))],
-                stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            )
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(rng.uniform(0.0, 0.8))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-            if covered_days(factor_storage(other, RUN)):
-                assert not table(other).duplicated(["date", "asset"]).any()
-        score_days(other, RUN, CFG)
-        pd.testing.assert_frame_equal(table(other), table(scored))
 
 
 class TestValidation:

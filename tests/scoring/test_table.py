@@ -9,6 +9,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars
@@ -91,6 +92,36 @@ def content(root):
     return read_factor(root.uri, "r")[["date", "asset", "model"]]
 
 
+def by_pandas(path, version):
+    return DeltaTable(path, version=version).to_pandas()
+
+
+def by_polars(path, version):
+    return polars.scan_delta(path, version=version).collect().to_pandas()
+
+
+def by_duckdb(path, version):
+    factor = DeltaTable(path, version=version).to_pyarrow_dataset()
+    with duckdb.connect() as connection:
+        connection.register("factor", factor)
+        return connection.sql("SELECT date, asset, model FROM factor").df()
+
+
+def in_order(read):
+    def rows(path, version):
+        frame = read(path, version)[["date", "asset", "model"]]
+        frame["date"] = pd.to_datetime(frame["date"])
+        return frame.sort_values(["date", "asset"], ignore_index=True)
+
+    return rows
+
+
+READERS = {
+    name: in_order(read)
+    for name, read in (("pandas", by_pandas), ("polars", by_polars), ("duckdb", by_duckdb))
+}
+
+
 class TestReference:
     def test_reads_back_what_was_written_sorted(self, root, factor):
         commit(factor, write(factor, "2019-01-02", "2019-03-15"))
@@ -122,6 +153,17 @@ class TestReference:
         assert theirs["score"].to_list() == ours["score"].tolist()
         by_delta = DeltaTable(factor.path).to_pandas()
         assert len(by_delta) == len(ours)
+
+    @pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb"])
+    def test_readers_read_it_as_it_was(self, root, factor, reader):
+        first = commit(factor, write(factor, "2019-01-02", "2019-01-10"))
+        commit(factor, write(factor, "2019-01-08", "2019-01-20", model="m2"))
+        ours = read_factor(root.uri, "r", as_of=first)
+        pd.testing.assert_frame_equal(
+            READERS[reader](factor.path, first).reset_index(drop=True),
+            ours[["date", "asset", "model"]],
+            check_dtype=False,
+        )
 
     def test_alphalens_inputs(self, root, factor):
         days = days_between("2019-01-02", "2019-01-08")
@@ -243,6 +285,30 @@ class TestProperties:
         assert sorted(set(got["date"].dt.date)) == expected
         assert got.groupby("date")["model"].nunique().max() == 1  # whole days of one job
         assert open_table(factor).version() == 12
+
+    def test_readers_see_whole_commits_only(self, root, factor):
+        """Three readers read without pause while days are scored again and again."""
+        commit(factor, write(factor, "2019-01-02", "2019-02-28", model="m0"))
+        days = len(days_between("2019-01-02", "2019-02-28"))
+        done, seen = threading.Event(), {name: [] for name in READERS}
+
+        def read(name):
+            while not done.is_set():
+                seen[name].append(READERS[name](factor.path, None))
+
+        with ThreadPoolExecutor(len(READERS)) as pool:
+            found = [pool.submit(read, name) for name in READERS]
+            for number in range(1, 9):
+                commit(factor, write(factor, "2019-01-02", "2019-02-28", model=f"m{number}"))
+            done.set()
+            for future in found:
+                future.result()
+        for name, frames in seen.items():
+            assert frames, name
+            for frame in frames:
+                assert len(frame) == days * len(ASSETS)
+                assert not frame.duplicated(["date", "asset"]).any()
+                assert len(set(frame["model"])) == 1
 
     def test_a_lost_answer_is_not_committed_twice(self, root, factor, monkeypatch):
         real, calls = DeltaTable.create_write_transaction, []
