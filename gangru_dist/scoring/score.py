@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gangru_dist import log, runtime
+from gangru_dist import gauges, log, runtime
 from gangru_dist.config import RunConfig, from_dict, to_dict
 from gangru_dist.errors import FactorError, GangruError, WindowError
 from gangru_dist.panel.manifest import read_manifest
@@ -115,6 +115,7 @@ def _score_all(
         files = []
         for file in found:
             files.append(file)
+            gauges.count(gauges.SCORED_ROWS, file.rows)
             progress.advance(len(file.days))
     return sorted(files, key=lambda file: (file.month, file.days[0].date))
 

@@ -18,7 +18,7 @@ from gangru_dist.panel.manifest import Manifest
 from gangru_dist.training.artifact import read_about
 from gangru_dist.training.ingest import BucketDataConfig, file_dataset
 from gangru_dist.training.summary import WindowResult, from_about
-from gangru_dist.training.worker import Job, Task, share_of, task_identity, train_worker
+from gangru_dist.training.worker import CHECKPOINTS, Job, Task, share_of, task_identity, train_worker
 
 _logger = logging.getLogger(__name__)
 

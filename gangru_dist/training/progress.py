@@ -11,6 +11,7 @@ from typing import Any, Self
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gangru_dist import gauges
 from gangru_dist.config import RunConfig
 from gangru_dist.log import Rows
 from gangru_dist.training.summary import WindowResult
@@ -75,6 +76,7 @@ class ProgressLog:
             self._drain()  # its last epochs come before its end
             self.done[task] = 1.0
             self.rows.finish(task)
+        gauges.count(gauges.WINDOWS, status=result.status)
         _logger.info(
             "window_done window=%s status=%s valid_ic=%s %s",
             task,
@@ -97,6 +99,10 @@ class ProgressLog:
             self._say(task, metrics)
 
     def _say(self, task: str, metrics: dict[str, Any]) -> None:
+        rate, stage = metrics["samples_per_s"], metrics["stage"]
+        gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=stage)
+        if stage != "gan":
+            gauges.show(gauges.VALID_IC, metrics["valid_ic"], window=task)
         done, total = self._epochs(metrics)
         self.done[task] = done / total
         if self.started is None:  # the pace of training, without Ray's start-up

@@ -33,6 +33,8 @@ from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 
 STATE = "state.safetensors"
+CHECKPOINTS = "checkpoints"
+"""Folder of the run where Ray Train keeps its state until a chain is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,4 +184,12 @@ class _Reporter:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, STATE).write_bytes(state.to_bytes(self.code))
             Path(folder, "identity").write_text(self.code)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=self._upload)
+
+    def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        """Bring it where Ray Train would; Ray's own upload does not try again."""
+        place = f"{CHECKPOINTS}/{self.job.name}/{name}"
+        for file in sorted(Path(checkpoint.path).iterdir()):
+            self.job.run.write_bytes(f"{place}/{file.name}", file.read_bytes())
+        return ray.train.Checkpoint(self.job.run.full(place), self.job.run.filesystem)
