@@ -18,12 +18,16 @@ from gangru_dist.panel.manifest import Manifest
 from gangru_dist.training.artifact import read_about
 from gangru_dist.training.ingest import BucketDataConfig, file_dataset
 from gangru_dist.training.summary import WindowResult, from_about
-from gangru_dist.training.worker import CHECKPOINTS, Job, Task, share_of, task_identity, train_worker
+from gangru_dist.training.worker import (
+    CHECKPOINTS,
+    Job,
+    Task,
+    share_of,
+    task_identity,
+    train_worker,
+)
 
 _logger = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-"""Folder of the run where Ray Train keeps its state until a chain is done."""
 
 _LOST = (RayActorError, WorkerCrashedError, ray.exceptions.NodeDiedError)
 """The run's controller is gone, not its training wrong."""
