@@ -13,6 +13,7 @@ import datetime as dt
 from collections.abc import Callable
 
 from gangru_dist.config import (
+    BarsConfig,
     EvaluationConfig,
     GanConfig,
     GruConfig,
@@ -33,6 +34,7 @@ def demo() -> RunConfig:
     learns it within a few epochs. Nothing here says anything about a real market.
     """
     return RunConfig(
+        bars=BarsConfig(price_limits="ashare"),  # the made-up market trades under them
         panel=PanelConfig(buckets=8),
         gan=GanConfig(
             hidden=32,
