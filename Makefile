@@ -37,6 +37,7 @@ audit:
 
 bench: $(SETUP)
 	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python -m benchmarks.scoring_speed
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.many_windows
 	@$(BIN)/python -m benchmarks.windows

@@ -1,0 +1,182 @@
+"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about four minutes.
+
+1. One actor's work on a month, all in (model and block read, samples cut and standardized,
+   forward pass, factor, file written), against the network's forward pass alone over the same
+   cross-sections, cut beforehand and kept in memory; one thread each. Asked: at least 0.7 of it.
+2. The same half-year by two actors and by one, through Ray Data, start of the actors included.
+   Asked: 1.7 times as fast, where two cores are free.
+
+Run it as `python -m benchmarks.scoring_speed` from the project's folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.training_speed import Size as PanelSize
+from benchmarks.training_speed import alternate, compare, store_panel
+from gangru_dist.config import (
+    GruConfig,
+    PanelConfig,
+    RunConfig,
+    TrainingConfig,
+    WindowConfig,
+)
+from gangru_dist.features.samples import cross_section_samples
+from gangru_dist.panel.manifest import MANIFEST, Manifest
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import universe_mask
+from gangru_dist.runtime import session
+from gangru_dist.scoring import score
+from gangru_dist.scoring.plan import Unit, make_plan
+from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
+from gangru_dist.splits import make_windows
+from gangru_dist.storage import Storage
+from gangru_dist.training.artifact import finished_models, identity, write_model
+from gangru_dist.training.state import TrainingState
+
+TARGET, TARGET_TWO = 0.7, 1.7
+"""Speed over the bare forward pass's; two actors over one."""
+
+_RUN = "bench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much work; the defaults are what `make bench` does."""
+
+    assets: int = 1200
+    days: int = 390
+    """Of the panel, from 2018-01-01 on; the first half-year is history."""
+    months: int = 6
+    """Scored by the actors, from 2019-01 on."""
+    rounds: int = 3
+    gru: GruConfig = field(default_factory=GruConfig)
+
+
+def settings(size: Size) -> RunConfig:
+    """A small history, so that the window of 2018-12-31 exists; all else as by default."""
+    return RunConfig(
+        variant="gru",
+        panel=PanelConfig(buckets=16),
+        windows=WindowConfig(history_days=120),
+        training=TrainingConfig(seeds=(0,)),
+        gru=size.gru,
+    )
+
+
+def build(root: Storage, size: Size) -> tuple[RunConfig, Manifest]:
+    """A panel of random rows and an untrained model for every window."""
+    cfg = settings(size)
+    stored = PanelSize(stored_assets=size.assets, stored_days=size.days, buckets=cfg.panel.buckets)
+    manifest = store_panel(root, cfg, stored)
+    root.child("panel").write_json(MANIFEST, manifest.to_json())
+    windows, _ = make_windows(
+        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
+    )
+    for window in windows:
+        panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
+        about = {"identity": identity(cfg, window.name, 0, panel)}
+        write_model(root.child("runs", _RUN), window.name, 0, TrainingState(cfg, 0), about)
+    return cfg, manifest
+
+
+def units_of(root: Storage, cfg: RunConfig, manifest: Manifest, months: int) -> tuple[Unit, ...]:
+    """The first months that can be scored, a unit each."""
+    plan = make_plan(manifest, cfg, finished_models(root.child("runs", _RUN)), {})
+    return tuple(unit for unit in plan.units if unit.month >= "2019-01")[:months]
+
+
+def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, unit: Unit) -> list[Tensor]:
+    """The unit's samples, a tensor (M, T, F) a day."""
+    first, last = (dt.date.fromisoformat(day) for day in (unit.block_start, unit.block_end))
+    block = read_block(root, manifest, start=first, end=last, features=cfg.panel.features)
+    members = universe_mask(block, cfg.universe, cfg.samples.lookback)
+    panel = torch.from_numpy(block.features)
+    rows = [block.row(np.datetime64(day)) for day in unit.days]
+    return [
+        cross_section_samples(
+            panel, row, torch.from_numpy(np.flatnonzero(members[row])), cfg.samples
+        )
+        for row in rows
+    ]
+
+
+def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
+    """Samples a CPU second of ours and of the bare forward pass, and the ratio."""
+    unit = _alone(units_of(root, cfg, manifest, 1)[0], manifest, cfg)
+    samples = cross_sections(root, cfg, manifest, unit)
+    run = root.child("runs", _RUN)
+    network = load_ensemble(run, unit.window, (0,), torch.device("cpu")).networks[0]
+    ours, bare = alternate(
+        lambda: Scorer(root, _RUN, cfg)(unit),
+        lambda: [predict(network, day) for day in samples],
+        size.rounds,
+    )
+    count = sum(len(day) for day in samples)
+    speed = [statistics.median(count / c.cpu for c in side) for side in (ours, bare)]
+    return (
+        f"scoring    ours {speed[0]:,.0f}  bare forward pass {speed[1]:,.0f} samples/CPU s  "
+        f"ratio {compare([c.cpu for c in ours], [c.cpu for c in bare])}, asked >= {TARGET}\n"
+        f"           {size.rounds} rounds of a month: {len(samples)} days, {count:,} samples; "
+        f"wall ratio {compare([c.wall for c in ours], [c.wall for c in bare])}"
+    )
+
+
+def _alone(unit: Unit, manifest: Manifest, cfg: RunConfig) -> Unit:
+    """The unit with the block that it needs alone."""
+    first = int(np.searchsorted(manifest.calendar, np.datetime64(unit.days[0])))
+    start = manifest.calendar[max(first - cfg.samples.lookback + 1, 0)]
+    return dataclasses.replace(unit, block_start=str(start), block_end=unit.days[-1])
+
+
+def seconds_with(root: Storage, cfg: RunConfig, units: tuple[Unit, ...], actors: int) -> float:
+    """Wall seconds until all files of the units are there."""
+    resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
+    started = time.perf_counter()
+    files = list(
+        score._score_on_cluster(root, _RUN, dataclasses.replace(cfg, resources=resources), units)
+    )
+    assert len(files) == len(units)
+    return time.perf_counter() - started
+
+
+def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
+    """Wall seconds of two actors and of one, and the ratio of speeds."""
+    units = units_of(root, cfg, manifest, size.months)
+    with session(cfg, cpus=2):
+        seconds_with(root, cfg, units[:1], 1)  # Ray's own first time
+        pairs = [[seconds_with(root, cfg, units, n) for n in (2, 1)] for _ in range(2)]
+    two, one = (list(side) for side in zip(*pairs, strict=True))
+    days = sum(len(unit.days) for unit in units)
+    return (
+        f"actors     two {statistics.median(two):.1f} s  one {statistics.median(one):.1f} s  "
+        f"ratio {compare(two, one)}, asked >= {TARGET_TWO} on two free cores\n"
+        f"           2 rounds of {days} days of {size.assets} assets in {len(units)} units; load "
+        f"{os.getloadavg()[0]:.1f} at the end"
+    )
+
+
+def main(size: Size | None = None) -> None:
+    """Print both comparisons."""
+    size = size or Size()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Storage(folder)
+        cfg, manifest = build(root, size)
+        for line in (forward_line, actors_line):
+            print(line(root, cfg, manifest, size), flush=True)
+
+
+if __name__ == "__main__":
+    main()
