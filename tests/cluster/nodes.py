@@ -1,0 +1,163 @@
+"""A Ray cluster of two nodes on this machine, as an operator starts it, with token authentication.
+
+Own ports, own folder, own process groups: other clusters on the machine are not touched, and
+`ray stop`, which would end them, is never called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from s3.server import free_ports, stop_group
+
+PROJECT = Path(__file__).parents[2]
+_BIN = Path(sys.executable).parent
+_START_SECONDS = 300  # 20 s on a quiet machine
+_MARK = "GANGRU_TEST_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Two nodes, and what a client of theirs needs."""
+
+    folder: Path
+    dashboard: str
+    metrics: str
+    token: str
+    environment: dict[str, str]
+    """Of a client with the token."""
+
+    def ray(self, *words: str, token: bool = True) -> subprocess.CompletedProcess[str]:
+        """Ray's command line, as a user with or without the token has it."""
+        environment = self.environment if token else without_token(self.folder)
+        return subprocess.run(
+            [str(_BIN / "ray"), *words],
+            env=environment | {"RAY_ADDRESS": self.dashboard},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+
+    def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`ray job submit --working-dir .`; words before `--` are its own flags."""
+        return self.ray("job", "submit", "--working-dir", ".", *words)
+
+    def api(self, path: str, token: str | None = None) -> tuple[int, Any]:
+        """Status and answer of the dashboard's API."""
+        request = urllib.request.Request(f"{self.dashboard}{path}")
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, None
+
+    def job(self, submission: str) -> dict[str, Any]:
+        """What the API tells of a job."""
+        found: dict[str, Any] = self.api(f"/api/jobs/{submission}", self.token)[1]
+        return found
+
+
+def without_token(folder: Path) -> dict[str, str]:
+    """The environment of a user who has none; their home is empty."""
+    home = folder / "stranger"
+    home.mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"HOME": str(home), "RAY_AUTH_MODE": "token"}
+
+
+@contextmanager
+def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+    """Head and worker of one CPU each, in `folder` (a short path), until the block ends.
+
+    Args:
+        folder: For Ray's session, the token and logs.
+        environment: Of both nodes on top of ours, say the storage's credentials.
+    """
+    token = secrets.token_hex(32)
+    (folder / "token").write_text(token)
+    (folder / "token").chmod(0o600)
+    mark = secrets.token_hex(8)
+    ports = free_ports(10)
+    client = without_token(folder) | {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    client |= {"PATH": f"{_BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    node = client | environment | {"RAY_raylet_start_wait_time_s": "300", _MARK: mark}
+    node |= {"RAY_metrics_report_interval_ms": "1000", "OMP_NUM_THREADS": "1"}
+    head = f"127.0.0.1:{ports[0]}"
+    flags = ["--head", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
+    flags += [f"--ray-client-server-port={ports[2]}", f"--temp-dir={folder}"]
+    flags += ["--include-dashboard=true"]
+    cluster = Cluster(
+        folder, f"http://127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[5]}", token, client
+    )
+    processes = []
+    try:
+        processes.append(_start(folder / "head.log", node, ports[3:6], flags))
+        _wait(lambda: cluster.api("/api/version", token)[0] == 200, processes, folder)
+        processes.append(_start(folder / "worker.log", node, ports[6:9], [f"--address={head}"]))
+        _wait(lambda: _living(cluster) == 2, processes, folder)
+        yield cluster
+    finally:
+        for process in reversed(processes):
+            stop_group(process)
+        _end_leftovers(mark)
+
+
+def _start(
+    log: Path, environment: dict[str, str], ports: list[int], flags: list[str]
+) -> subprocess.Popen[bytes]:
+    agent, grpc, metrics = ports
+    command = [str(_BIN / "ray"), "start", "--block", "--num-cpus=1", *flags]
+    command += ["--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={agent}"]
+    command += [f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}"]
+    command += ["--object-store-memory=200000000", "--disable-usage-stats"]
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+
+
+def _living(cluster: Cluster) -> int:
+    status, answer = cluster.api("/nodes?view=summary", cluster.token)
+    if status != 200:
+        return 0
+    nodes = answer["data"]["summary"]
+    return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+
+
+def _wait(ready: Any, processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and all(p.poll() is None for p in processes):
+        try:
+            if ready():
+                return
+        except OSError:
+            pass  # nobody listens yet
+        time.sleep(0.5)
+    said = "\n".join(path.read_text()[-1500:] for path in folder.glob("*.log"))
+    raise RuntimeError(f"the cluster did not come up:\n{said}")
+
+
+def _end_leftovers(mark: str) -> None:
+    """Ray's daemons have groups of their own; ours are known by the mark in their environment."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_MARK) == mark:
+                process.kill()
+        except psutil.Error:
+            continue

@@ -1,0 +1,54 @@
+"""The dashboard draws what the code records."""
+
+import json
+import re
+
+import pytest
+from ray.util.metrics import Counter
+
+from cluster.kuberay import PROJECT
+from gangru_dist import gauges
+
+DASHBOARD = json.loads((PROJECT / "cluster/grafana/gangru.json").read_text())
+EXPRESSIONS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
+
+
+def exported(name: str) -> str:
+    """As Prometheus sees it: Ray's prefix, and `_total` behind a counter."""
+    kind = gauges.DESCRIPTIONS[name][0]
+    return f"ray_{name}_total" if kind is Counter else f"ray_{name}"
+
+
+class TestReference:
+    def test_every_metric_is_drawn_and_no_other(self) -> None:
+        drawn = set(re.findall(r"ray_gangru_\w+", " ".join(EXPRESSIONS)))
+        assert drawn == {exported(name) for name in gauges.DESCRIPTIONS}
+
+    @pytest.mark.parametrize("name", gauges.DESCRIPTIONS)
+    def test_labels_are_those_of_the_code(self, name: str) -> None:
+        for expression in EXPRESSIONS:
+            if exported(name) in expression:
+                grouped = re.findall(r"by \(([^)]*)\)", expression)
+                used = {label.strip() for part in grouped for label in part.split(",")}
+                used |= set(re.findall(r"[{,]\s*(\w+)=", expression))
+                assert used <= set(gauges.DESCRIPTIONS[name][2])
+
+    def test_panels_have_their_own_place_and_number(self) -> None:
+        panels = DASHBOARD["panels"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        cells = [
+            (x, y)
+            for place in (panel["gridPos"] for panel in panels)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        ]
+        assert len(set(cells)) == len(cells)
+
+
+class TestProperties:
+    def test_without_a_session_nothing_happens(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gauges._metric.cache_clear()
+        monkeypatch.setattr(gauges.ray, "is_initialized", lambda: False)
+        gauges.show(gauges.VALID_IC, 0.1, window="2018-12-28/seed-0")
+        gauges.count(gauges.SCORED_ROWS, 5)
+        assert gauges._metric.cache_info().currsize == 0
