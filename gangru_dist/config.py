@@ -13,7 +13,7 @@ import json
 from dataclasses import field
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.errors import ConfigError
@@ -287,6 +287,84 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class SearchRange:
+    """Values one setting may take in a search: from `low` to `high`, or one of `choices`."""
+
+    low: float | None = None
+    """Smallest value, included; whole for a setting that is a whole number."""
+    high: float | None = None
+    """Largest value, included."""
+    log: bool = False
+    """Equal ratios are equally likely, not equal differences."""
+    step: float | None = Field(default=None, gt=0)
+    """Only `low`, `low` + step, ... up to `high`; not together with `log`."""
+    choices: tuple[JsonValue, ...] = ()
+    """The values themselves, of any type, in place of low and high."""
+
+    def __post_init__(self) -> None:
+        # ValueError: pydantic adds the key, which a range does not know
+        given = (self.low, self.high, self.step, self.log or None)
+        if self.choices:
+            if given != (None, None, None, None):
+                raise ValueError("choices stand alone, without low, high, step and log")
+            return
+        if self.low is None or self.high is None:
+            raise ValueError("give {low = ..., high = ...} or {choices = [...]}")
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low:g} must be less than high = {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError(f"log = true needs low > 0 and no step; low is {self.low:g}")
+
+
+def _search_space() -> dict[str, SearchRange | None]:
+    """What usually matters; gan.* are left out by themselves for `variant` = gru."""
+    return {
+        "training.learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
+        "gru.hidden": SearchRange(low=32, high=256, step=32),
+        "gru.layers": SearchRange(low=1, high=3),
+        "samples.lookback": SearchRange(low=30, high=60, step=10),
+        "label.transform": SearchRange(choices=("zscore", "rank")),
+        "gan.learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
+        "gan.epochs": SearchRange(low=1, high=10),
+        "gan.hidden": SearchRange(low=32, high=256, step=32),
+        "gan.noise_channels": SearchRange(low=0, high=16, step=4),
+        "gan.reconstruction_weight": SearchRange(low=1.0, high=300.0, log=True),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TuneConfig:
+    """The hyperparameter search (DESIGN 6)."""
+
+    space: dict[str, SearchRange | None] = field(default_factory=_search_space)
+    """Dotted key of any setting that decides a model -> its range; none = keep it as it is.
+    A file's `[tune.space]` replaces these; `--set tune.space.KEY={...}` changes one."""
+    trials: int = Field(default=20, ge=1)
+    """Trials of the whole search, however often it was interrupted."""
+    hours: float | None = Field(default=None, gt=0)
+    """Stop after so long; the same command continues later."""
+    windows: tuple[dt.date, ...] = ()
+    """Refit days a trial trains; empty = the `max_windows` last ones before `windows.first`, or
+    the panel's first ones if that is not set."""
+    max_windows: int = Field(default=2, ge=1)
+    """How many of them where `windows` is empty."""
+    spread_penalty: float = Field(default=0.5, ge=0)
+    """Objective = mean of the windows' validation IC - this x their standard deviation."""
+    prune: bool = True
+    """Stop a trial early (ASHA) whose running mean lags behind."""
+    grace_epochs: int = Field(default=3, ge=1)
+    """Predictor epochs no trial is stopped before."""
+    reduction: float = Field(default=3.0, gt=1)
+    """One in so many goes on at each rung; rungs lie this factor apart."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How trials are proposed; `random` is what the other is measured against."""
+    startup_trials: int = Field(default=8, ge=1)
+    """Random trials before TPE has something to go by."""
+    seed: int = Field(default=0, ge=0)
+    """Of the proposals; models use the first of `training.seeds`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class RunConfig:
     """Everything that decides a run. Sections are documented with their classes."""
 
@@ -305,6 +383,7 @@ class RunConfig:
     factor: FactorConfig = field(default_factory=FactorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
 
     def __post_init__(self) -> None:
         if self.universe.min_traded_days > self.samples.lookback:

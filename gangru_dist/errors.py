@@ -7,6 +7,7 @@
     │   └── BarsError   the vendor's bars cannot be trusted; names file, column and a row
     ├── WindowError     a refit day does not exist or has no model
     ├── TrainingError   one or more windows failed
+    │   └── DivergedError  a loss is no longer finite
     ├── FactorError     the factor table is missing, or a score cannot be trusted
     ├── EvaluationError the factor table cannot be judged: empty, too short, not of this panel
     └── ResourceError   the cluster can never meet a request
@@ -42,6 +43,10 @@ class WindowError(GangruError):
 
 class TrainingError(GangruError):
     """One or more windows failed; the summary table says which and why."""
+
+
+class DivergedError(TrainingError):
+    """A loss or an IC is no longer finite; other settings may train."""
 
 
 class EvaluationError(GangruError):

@@ -43,10 +43,48 @@ def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) ->
         for key, value in _leaves_given(given, origin):
             _put(values, key, value)
             origins[key] = origin
+    return _checked(values, origins, f"preset {preset}")
+
+
+def with_values(cfg: RunConfig, given: Mapping[str, Any], origin: str) -> RunConfig:
+    """The same configuration with some settings replaced.
+
+    Args:
+        cfg: A checked configuration.
+        given: Dotted key -> value, plain JSON types.
+        origin: Where they stand, for messages.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    values = to_dict(cfg)
+    for key, value in _leaves_given(iter(given.items()), origin):
+        _put(values, key, value)
+    return _checked(values, dict.fromkeys(given, origin), "configuration")
+
+
+def value_at(values: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key in a configuration's plain dictionary; KeyError if none."""
+    table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
+    parts = [*table.split("."), key[len(table) + 1 :]] if table else key.split(".")
+    found: Any = values
+    for part in parts:
+        found = found[part]
+    return found
+
+
+def declared(key: str, origin: str) -> Any:
+    """Declared type of a setting; ConfigError with the nearest keys if there is none."""
+    if key not in _KEYS:
+        raise ConfigError(_unknown(key, origin))
+    return _KEYS[key]
+
+
+def _checked(values: dict[str, Any], origins: Mapping[str, str], base: str) -> RunConfig:
     try:
         return from_dict(values)
     except ValidationError as error:
-        raise ConfigError(_worded(error, origins, preset)) from error
+        raise ConfigError(_worded(error, origins, base)) from error
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -75,6 +113,14 @@ def _known(cls: type[Any] = RunConfig, prefix: str = "") -> dict[str, Any]:
 _KEYS = _known()
 _SECTIONS = {key.rpartition(".")[0] for key in _KEYS} - {""}
 _TABLES = {key for key, hint in _KEYS.items() if typing.get_origin(hint) is dict}
+_ENTRIES = {key: typing.get_args(_KEYS[key])[1] for key in _TABLES}
+"""Table-valued setting -> declared type of one entry."""
+_RECORDS = {
+    key
+    for key, hint in _ENTRIES.items()
+    if any(dataclasses.is_dataclass(part) for part in (hint, *typing.get_args(hint)))
+}
+"""Those whose entries are tables of their own: `{low = 1, high = 3}` is one value."""
 
 
 def _sources(
@@ -82,7 +128,9 @@ def _sources(
 ) -> Iterator[tuple[str, Iterator[tuple[str, Any]]]]:
     """(where it stands, its flattened keys and values) of each source, in order."""
     if file is not None:
-        yield f"file {file}", _flatten(_read_toml(file))
+        given = _read_toml(file)
+        yield f"file {file}", _replaced_tables(given)
+        yield f"file {file}", _flatten(given)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
@@ -90,6 +138,14 @@ def _sources(
                 f"--set {text!r} is not key=value. Write for example --set training.epochs=5."
             )
         yield f"--set {text}", _flatten({key.strip(): _parse(value.strip())})
+
+
+def _replaced_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A file's table of records stands alone: the preset's entries do not show through."""
+    for key in sorted(_RECORDS):
+        section, _, name = key.rpartition(".")
+        if name in given.get(section, {}):
+            yield key, {}
 
 
 def _read_toml(file: str) -> dict[str, Any]:
@@ -117,10 +173,17 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     """Dotted keys of nested tables; a table that is itself a setting's value is opened too."""
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and (value or key not in _TABLES):
+        is_table = isinstance(value, dict) and not _is_record(key, value)
+        if is_table and (value or key not in _TABLES):
             yield from _flatten(value, f"{key}.")
         else:
             yield key, value
+
+
+def _is_record(key: str, value: Mapping[str, Any]) -> bool:
+    """Whether a table is one entry of a table of records, not a level of dotted keys above."""
+    inside = any(key.startswith(f"{table}.") for table in _RECORDS)
+    return inside and not any(isinstance(item, dict) for item in value.values())
 
 
 def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tuple[str, Any]]:
@@ -129,7 +192,8 @@ def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tup
         table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
         if key not in _KEYS and table is None:
             raise ConfigError(_unknown(key, origin))
-        if value == "none" and NoneType in typing.get_args(_KEYS.get(key)):
+        hint = _ENTRIES[table] if table else _KEYS[key]
+        if value == "none" and NoneType in typing.get_args(hint):
             yield key, None
         else:
             yield key, _plain(value)
@@ -138,6 +202,8 @@ def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tup
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return value.isoformat() if isinstance(value, dt.date | dt.time) else value
 
 
@@ -171,17 +237,15 @@ def nearest(key: str) -> list[str]:
     return list(dict.fromkeys([*ordered, *close_name]))[:3]
 
 
-def _worded(error: ValidationError, origins: Mapping[str, str], preset: str) -> str:
+def _worded(error: ValidationError, origins: Mapping[str, str], base: str) -> str:
     """One line a wrong value: key, value, where it stood, what is allowed."""
     lines: dict[str, str] = {}
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
-        key = next(
-            (".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in _KEYS),
-            ".".join(path),
-        )
-        origin = origins.get(key) or origins.get(".".join(path)) or f"preset {preset}"
+        longest = (".".join(path[:n]) for n in range(len(path), 0, -1))
+        origin = next((origins[name] for name in longest if name in origins), base)
         allowed = item["msg"].replace("Input should be", "must be").replace("array", "list [a, b]")
+        allowed = allowed.removeprefix("Value error, ")
         lines.setdefault(
             ".".join(path), f"{'.'.join(path)}={item['input']!r} ({origin}): {allowed}."
         )

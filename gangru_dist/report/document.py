@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gangru_dist.config import RunConfig, to_dict
@@ -22,7 +21,7 @@ from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.quality import QUALITY
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
-from gangru_dist.report import figures, text, training
+from gangru_dist.report import figures, text, training, tuning
 from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
 from gangru_dist.storage import Storage, checked_name
 
@@ -44,6 +43,8 @@ class Sources:
     """`config.json` of the run: version and commit; empty if there is none."""
     models: list[dict[str, Any]]
     """Every finished model's `model.json`."""
+    search: tuning.Search | None
+    """The run's hyperparameter search, if there is one."""
     coverage: pd.DataFrame
     """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
 
@@ -102,6 +103,7 @@ def _sources(root: Storage, manifest: Manifest, run: str, cfg: RunConfig) -> Sou
         quality=_json_if_there(root.child("panel"), QUALITY),
         claimed=_json_if_there(folder, "config.json"),
         models=training.read_models(folder),
+        search=tuning.read_search(folder),
         coverage=coverage,
     )
 
@@ -135,6 +137,7 @@ def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
         "picks": _picks(found, sources.cfg),
         "picks_by_industry": _picks_by_industry(found, sources.cfg),
         "coverage": sources.coverage,
+        **({"tuning": tuning.trial_table(sources.search)} if sources.search else {}),
         "training": training.model_table(sources.models),
         "training_epochs": training.history_table(sources.models),
     }
@@ -154,18 +157,10 @@ def _picks_by_industry(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
 
 def render(found: dict[str, Evaluation], sources: Sources) -> str:
     """The page as HTML; the first evaluation is the run's, the others stand beside."""
-    environment = Environment(
-        loader=PackageLoader("gangru_dist.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(text.FILTERS)
     ours = next(iter(found.values()))
     models = training.model_table(sources.models)
     latest = _rows(ours.monthly.tail(1))[0]
-    return environment.get_template("report.html").render(
+    return text.template("report.html").render(
         sources=sources,
         cfg=sources.cfg,
         metrics=ours.metrics,
@@ -182,6 +177,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         trades=ours.trades.mean(numeric_only=True).to_dict(),
         coverage=_coverage_row(sources.coverage),
         models=_rows(models),
+        tuning=tuning.section(sources.search) if sources.search else None,
         settings=_flat(to_dict(sources.cfg)),
         lineage=_lineage(sources),
     )

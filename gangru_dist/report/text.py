@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -58,6 +60,19 @@ FILTERS = {
     "yi": hundred_millions,
 }
 """Names in the template."""
+
+
+def template(name: str) -> Template:
+    """A page's template; what it is given is escaped, what it asks for must be there."""
+    environment = Environment(
+        loader=PackageLoader("gangru_dist.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment.get_template(name)
 
 
 def summary_sentence(figures: dict[str, Any], latest: dict[str, Any], picks: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import TrainingError
+from gangru_dist.errors import DivergedError, TrainingError
 from gangru_dist.training.collective import Alone, Collective
 from gangru_dist.training.data import WindowData
 from gangru_dist.training.loop import (
@@ -47,7 +47,8 @@ def train_window(
     """Train from wherever `state` stands to the end; the best epoch's predictor is in place.
 
     Raises:
-        TrainingError: No usable day is left, or a loss is no longer finite.
+        TrainingError: No usable day is left.
+        DivergedError: A loss is no longer finite.
     """
     group = collective or Alone()
     _check(data)
@@ -84,7 +85,7 @@ def _check(data: WindowData) -> None:
 def _check_finite(entry: dict[str, Any]) -> None:
     for name, value in entry.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise TrainingError(
+            raise DivergedError(
                 f"{name} is {value} in epoch {entry['epoch']} of the {entry['stage']} stage: the "
                 "training diverged. Lower training.learning_rate or gan.learning_rate."
             )

@@ -1,0 +1,1 @@
+"""Search for settings: space and objective as data, proposals by Optuna, trials by Ray Tune."""

@@ -1,0 +1,121 @@
+"""What a search leaves behind: best.toml, trials.csv, search.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from gangru_dist.config import MODEL_SECTIONS, RunConfig, to_dict
+from gangru_dist.storage import Storage
+from gangru_dist.tuning.objective import mean, spread
+from gangru_dist.tuning.proposals import importances
+from gangru_dist.tuning.records import TrialRecord, best_of
+from gangru_dist.tuning.space import Parameter, apply, incomparable
+from gangru_dist.tuning.windows import TuningWindows
+
+BEST, TRIALS, SEARCH = "best.toml", "trials.csv", "search.json"
+
+
+def best_toml(
+    cfg: RunConfig, space: Sequence[Parameter], best: TrialRecord, windows: TuningWindows
+) -> str:
+    """The winner's settings as a file for `--config`.
+
+    Holds every setting that decides a model, so the preset it is laid over does not matter, and
+    `windows.first`, so that the windows looked at here are not reported.
+    """
+    values = to_dict(apply(cfg, best.settings))
+    last = cfg.windows.last
+    if last is None or windows.reported_first <= last:
+        values["windows"]["first"] = windows.reported_first.isoformat()
+    lines = [
+        f"# Trial {best.number}: objective {best.objective:+.4f}, mean validation IC "
+        f"{best.mean_ic:+.4f} on {', '.join(windows.names)}.",
+        f"# Searched: {', '.join(p.key for p in space)}. From windows.first on, nothing was",
+        "# looked at." if not windows.overlap else "# looked at but the windows named above.",
+        f"variant = {_toml(values['variant'])}",
+    ]
+    sections = [name for name in MODEL_SECTIONS if name != "variant"]
+    tables = {"panel": {"features": values["panel"]["features"]}}
+    tables |= {name: values[name] for name in sections}
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A JSON value; None as the word that `settings.load` takes for it."""
+    return '"none"' if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def trial_table(
+    space: Sequence[Parameter], records: Sequence[TrialRecord], windows: Sequence[str]
+) -> pd.DataFrame:
+    """One row a trial: figures, IC of each window, searched settings; unknown = empty."""
+    rows = []
+    for record in records:
+        ics = record.window_ics
+        row: dict[str, Any] = {
+            "trial": record.number,
+            "status": record.status,
+            "objective": record.objective,
+            "mean_valid_ic": mean(ics) if ics else None,
+            "std_valid_ic": spread(ics) if ics else None,
+            "windows_done": record.windows_done,
+            "epochs": record.epochs,
+            "gan_epochs": record.gan_epochs,
+            "seconds": round(record.seconds, 1),
+            "starts": record.starts,
+        }
+        known = [*ics, *[None] * (len(windows) - len(ics))]
+        row |= {f"valid_ic {name}": ic for name, ic in zip(windows, known, strict=True)}
+        row |= {p.key: _cell(record.settings.get(p.key)) for p in space}
+        rows.append({**row, "reason": record.reason})
+    return pd.DataFrame(rows)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def search_json(
+    cfg: RunConfig,
+    space: Sequence[Parameter],
+    records: Sequence[TrialRecord],
+    windows: TuningWindows,
+    identity: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything of a search but the trials themselves; what the report's page starts from."""
+    best = best_of(list(records))
+    return {
+        "identity": dict(identity),
+        "windows": list(windows.names),
+        "reported_first": windows.reported_first.isoformat(),
+        "overlap": list(windows.overlap),
+        "incomparable": incomparable(space),
+        "space": {p.key: p.to_json() for p in space},
+        "asked_trials": cfg.tune.trials,
+        "spread_penalty": cfg.tune.spread_penalty,
+        "best_trial": best.number if best else None,
+        "importances": importances(space, records),
+    }
+
+
+def publish(
+    folder: Storage,
+    cfg: RunConfig,
+    space: Sequence[Parameter],
+    records: Sequence[TrialRecord],
+    windows: TuningWindows,
+    identity: Mapping[str, Any],
+) -> None:
+    """Write all three; best.toml only once a trial is complete."""
+    best = best_of(list(records))
+    if best:
+        folder.write_bytes(BEST, best_toml(cfg, space, best, windows).encode())
+    table = trial_table(space, records, windows.names)
+    folder.write_bytes(TRIALS, table.to_csv(index=False, lineterminator="\n").encode())
+    folder.write_json(SEARCH, search_json(cfg, space, records, windows, identity))

@@ -1,0 +1,148 @@
+"""Which settings to try next: Optuna's TPE as a function of the trials so far.
+
+The study is built anew from the records for every question, so an interrupted search goes on
+exactly as an undisturbed one, and no state of Optuna's is ever stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from gangru_dist.config import RunConfig, TuneConfig
+from gangru_dist.errors import ConfigError
+from gangru_dist.tuning.records import TrialRecord
+from gangru_dist.tuning.space import Parameter, Values, apply
+
+_logger = logging.getLogger(__name__)
+_ATTEMPTS = 100
+"""Proposals of one trial, until one is valid and new."""
+_LEAST_TRIALS = 5
+"""Importances of fewer trials mean nothing."""
+
+
+def propose(
+    cfg: RunConfig, space: Sequence[Parameter], records: Sequence[TrialRecord]
+) -> Values | None:
+    """Settings for the next trial, or None if every combination was tried.
+
+    A function of its arguments: the same records give the same proposal. No combination is
+    proposed twice, and none that is no valid configuration.
+    """
+    known = {_key(record.settings) for record in records}
+    for attempt in range(_ATTEMPTS):
+        use_tpe = cfg.tune.sampler == "tpe" and attempt < _ATTEMPTS // 2
+        with _quiet():
+            study = _study(cfg.tune, (len(records), attempt), use_tpe=use_tpe)
+            study.add_trials(_frozen(space, records))
+            raw = study.ask({p.key: p.distribution() for p in space}).params
+        values = {p.key: p.value(raw[p.key]) for p in space}
+        if _key(values) in known:
+            continue
+        try:
+            apply(cfg, values)
+        except ConfigError as error:
+            _logger.debug("proposal_refused reason=%s", error)
+            continue
+        return values
+    return None
+
+
+def importances(space: Sequence[Parameter], records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Share of each parameter in the trials' differences (PED-ANOVA), largest first.
+
+    Complete trials count with their objective, pruned ones with the mean they had reached: to
+    leave them out would leave out most of the search. Empty with fewer than five trials.
+    """
+    reached = {
+        r.number: r.objective if r.objective is not None else r.mean_ic
+        for r in records
+        if r.status in ("complete", "pruned") and _fits(space, r)
+    }
+    scores = {number: score for number, score in reached.items() if score is not None}
+    if len(scores) < _LEAST_TRIALS or len(set(scores.values())) < 2:
+        return {}
+    with _quiet():
+        study = optuna.create_study(direction="maximize")
+        distributions = {p.key: p.distribution() for p in space}
+        for record in records:
+            if record.number in scores:
+                params = {p.key: p.raw(record.settings[p.key]) for p in space}
+                study.add_trial(
+                    create_trial(
+                        value=scores[record.number], params=params, distributions=distributions
+                    )
+                )
+        found = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        )
+    return {key: float(share) for key, share in found.items() if math.isfinite(share)}
+
+
+def _key(values: Values) -> str:
+    return repr(sorted((key, repr(value)) for key, value in values.items()))
+
+
+def _fits(space: Sequence[Parameter], record: TrialRecord) -> bool:
+    return all(p.holds(record.settings.get(p.key)) for p in space)
+
+
+def _study(tune: TuneConfig, salt: tuple[int, int], *, use_tpe: bool) -> optuna.Study:
+    """An empty study; its randomness follows from the seed and the number of trials so far."""
+    seed = int(np.random.SeedSequence([tune.seed, *salt]).generate_state(1)[0])
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+    if use_tpe:
+        sampler = optuna.samplers.TPESampler(
+            seed=seed,
+            multivariate=True,
+            constant_liar=True,  # keeps trials that run at once apart
+            n_startup_trials=tune.startup_trials,
+        )
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def _frozen(space: Sequence[Parameter], records: Sequence[TrialRecord]) -> list[FrozenTrial]:
+    """Records as Optuna knows them; trials outside the space (the first may be) are left out.
+
+    A diverged or failed trial is a pruned one without a value: the worst there is, so that its
+    neighbourhood is avoided. Optuna would ignore a failed one and propose the like again.
+    """
+    distributions = {p.key: p.distribution() for p in space}
+    return [
+        create_trial(
+            state=_STATES[record.status],
+            value=record.objective,
+            params={p.key: p.raw(record.settings[p.key]) for p in space},
+            distributions=distributions,
+            intermediate_values={int(step): mean for step, mean in record.reports}
+            if record.status == "pruned"
+            else {},
+        )
+        for record in records
+        if _fits(space, record)
+    ]
+
+
+_STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "failed": TrialState.PRUNED,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna announces every study, and that multivariate TPE is experimental."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -1,0 +1,310 @@
+"""The search itself: Ray Tune runs trials side by side, ASHA stops those that lag [Ray].
+
+Tune schedules, stops and places trials. What is proposed, kept and continued is decided by the
+ledger, so Tune's own experiment state lives in a temporary folder and is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from gangru_dist import runtime
+from gangru_dist.config import RunConfig, TuneConfig
+from gangru_dist.errors import DivergedError, GangruError, TrainingError
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.store import read_block
+from gangru_dist.storage import Storage
+from gangru_dist.tuning.ledger import Ledger, identity
+from gangru_dist.tuning.records import TrialRecord, best_of
+from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
+from gangru_dist.tuning.trial import run_trial
+from gangru_dist.tuning.windows import choose, span
+
+_logger = logging.getLogger(__name__)
+
+FOLDER = "tune"
+"""Of the run: trials, best.toml, trials.csv, search.json."""
+
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records say it all
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the ledger continues it
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a diverged trial reports no IC
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSummary:
+    """How a search stands."""
+
+    folder: Storage
+    records: tuple[TrialRecord, ...]
+    best: TrialRecord | None
+    kept: int
+    """Trials that were over before this session."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What every trial's process needs; put into the object store once."""
+
+    cfg: RunConfig
+    windows: tuple[str, ...]
+    calendar: np.ndarray
+    blocks: dict[str, Any]
+    """Window -> reference of its PanelBlock; one copy a node, read-only."""
+    steps_per_window: int
+
+
+def search(
+    root: Storage,
+    run: str,
+    cfg: RunConfig,
+    *,
+    only: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> SearchSummary:
+    """Search until `tune.trials` trials are over, or `tune.hours` have passed.
+
+    Args:
+        root: Storage root with the panel.
+        run: The search lives in `runs/<run>/tune`; one that is there is continued.
+        cfg: The run's configuration; its `tune` section is the search.
+        only: Refit days of every trial; None = as `tune` says.
+        overwrite: Begin anew.
+
+    Raises:
+        ConfigError: The space is wrong, or another search has this name.
+        PanelError: There is no panel, or it lacks a feature.
+        WindowError: A named window does not exist, or none has enough history.
+        ResourceError: The cluster can never run one trial.
+        TrainingError: All trials are over and none of them is complete.
+    """
+    space = parameters(cfg)
+    variants = extremes(cfg, space)
+    manifest = read_manifest(root)
+    features = tuple(dict.fromkeys(name for one in variants for name in one.panel.features))
+    manifest.require_features(features)
+    windows = choose(manifest.calendar, cfg, variants, only)
+    last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
+    facts = identity(cfg, windows, manifest.fingerprint_to(last))
+    folder = root.child("runs", run, FOLDER)
+    ledger = Ledger(folder, cfg, space, windows, facts, overwrite=overwrite)
+    _announce(ledger)
+    if ledger.remaining:
+        with runtime.session(cfg):
+            job = _Job(
+                cfg=cfg,
+                windows=windows.names,
+                calendar=manifest.calendar,
+                blocks=_put_blocks(root, manifest, windows.names, variants, features),
+                steps_per_window=max(one.training.epochs for one in variants),
+            )
+            _run(ledger, job)
+    best = best_of(ledger.records)
+    if best is None and not ledger.remaining:
+        reasons = sorted({record.reason for record in ledger.records if record.reason})
+        raise TrainingError(f"no trial is complete; see {folder.uri}/trials.csv: {reasons}")
+    return SearchSummary(folder=folder, records=tuple(ledger.records), best=best, kept=ledger.kept)
+
+
+def _announce(ledger: Ledger) -> None:
+    windows = ledger.windows
+    _logger.info(
+        "search_start trials=%d kept=%d windows=%s reported_from=%s searched=%s",
+        ledger.cfg.tune.trials,
+        ledger.kept,
+        ",".join(windows.names),
+        windows.reported_first,
+        ",".join(parameter.key for parameter in ledger.space),
+    )
+    if windows.overlap:
+        _logger.warning(
+            "windows_overlap windows=%s: tuned on and reported too (windows.first=%s); the "
+            "report's figures of them are not out of sample",
+            ",".join(windows.overlap),
+            ledger.cfg.windows.first,
+        )
+    for key in incomparable(ledger.space):
+        _logger.warning("not_comparable key=%s: it changes what validation IC measures", key)
+
+
+def _put_blocks(
+    root: Storage,
+    manifest: Manifest,
+    names: Sequence[str],
+    variants: Sequence[RunConfig],
+    features: tuple[str, ...],
+) -> dict[str, Any]:
+    """Read each window's panel once and share it with all trials."""
+    blocks = {}
+    for name in names:
+        start, end = span(manifest.calendar, name, variants)
+        blocks[name] = ray.put(read_block(root, manifest, start=start, end=end, features=features))
+    return blocks
+
+
+def _trial(config: dict[str, Any], *, job: _Job) -> None:
+    """What a trial's process runs."""
+    logging.getLogger().setLevel(logging.WARNING)
+    size = job.cfg.resources
+    torch.set_num_threads(size.threads_per_worker)
+
+    def block_of(name: str) -> PanelBlock:
+        block: PanelBlock = ray.get(job.blocks[name])
+        return block
+
+    try:
+        run_trial(
+            apply(job.cfg, json.loads(config["values"])),
+            base=job.cfg,
+            windows=job.windows,
+            calendar=job.calendar,
+            block_of=block_of,
+            steps_per_window=job.steps_per_window,
+            report=tune.report,
+            device="cuda" if size.gpus_per_worker else "cpu",
+        )
+    except GangruError as error:
+        outcome = "diverged" if isinstance(error, DivergedError) else "failed"
+        tune.report({"outcome": outcome, "reason": str(error)})
+
+
+class _Proposer(Searcher):  # type: ignore[misc]  # untyped
+    """Hands the ledger's trials to Tune."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(metric="mean_ic", mode="max")
+        self.ledger = ledger
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's settings."""
+        record = self.ledger.next_trial()
+        if record is None:
+            _logger.info("space_exhausted trials=%d", len(self.ledger.records))
+            return Searcher.FINISHED
+        return {"number": record.number, "values": json.dumps(record.settings)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: `_Listener` hears it too, and why."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is in storage."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger reads itself."""
+
+
+class _Listener(tune.Callback):  # type: ignore[misc]  # untyped
+    """Tells the ledger what Tune hears.
+
+    A trial that is cut off because time is up is told to nobody, so it stays `running` and
+    starts again next time.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch."""
+        self.ledger.report(trial.config["number"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It returned, or ASHA stopped it."""
+        self.ledger.end(trial.config["number"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It raised, or its process died."""
+        told = str(trial.get_error() or "process died").strip().splitlines()
+        self.ledger.end(trial.config["number"], lost=True, reason=told[-1])
+
+
+class _Pruner(ASHAScheduler):  # type: ignore[misc]  # untyped
+    """ASHA that lets trial 0 finish: the configuration as it stands is what others must beat."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """What to do with a trial after an epoch."""
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        is_first = trial.config["number"] == 0
+        return TrialScheduler.CONTINUE if is_first else decision
+
+
+def pruner(cfg: TuneConfig, steps: int) -> TrialScheduler:
+    """ASHA on the running mean of validation IC; `steps` is a whole trial's number of them."""
+    if not cfg.prune:
+        return FIFOScheduler()
+    return _Pruner(
+        time_attr="step",
+        metric="mean_ic",
+        mode="max",
+        max_t=steps,
+        grace_period=min(cfg.grace_epochs, steps),
+        reduction_factor=cfg.reduction,
+        stop_last_trials=False,  # else a jump over a rung is judged again at the lower one
+    )
+
+
+def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> TrialScheduler:
+    """Tell a fresh scheduler what earlier sessions' trials reported."""
+    for record in records:
+        if record.is_over and record.reports:
+            past = SimpleNamespace(
+                trial_id=f"past-{record.number}", config={"number": record.number}
+            )
+            scheduler.on_trial_add(None, past)
+            for step, mean_ic in record.reports:
+                scheduler.on_trial_result(None, past, {"step": step, "mean_ic": mean_ic})
+    return scheduler
+
+
+def _run(ledger: Ledger, job: _Job) -> None:
+    size, tune_cfg = job.cfg.resources, job.cfg.tune
+    asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
+    runtime.require("one trial", workers=1, **asked)
+    room = runtime.slots(**asked)
+    at_once = max(1, min(room, size.max_concurrent or room, ledger.remaining))
+    _logger.info("trials_start left=%d at_once=%d", ledger.remaining, at_once)
+    trainable: Callable[..., Any] = tune.with_resources(
+        tune.with_parameters(_trial, job=job),
+        {"CPU": size.cpus_per_worker, "GPU": size.gpus_per_worker},
+    )
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # a failed trial's traceback and Tune's own summary: the ledger tells both in one line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    steps = job.steps_per_window * len(job.windows)
+    with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                num_samples=ledger.remaining,
+                search_alg=_Proposer(ledger),
+                scheduler=_replay(pruner(tune_cfg, steps), ledger.records),
+                max_concurrent_trials=at_once,
+                time_budget_s=tune_cfg.hours * 3600 if tune_cfg.hours else None,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="search", storage_path=scratch, verbose=0, callbacks=[_Listener(ledger)]
+            ),
+        ).fit()

@@ -1,0 +1,171 @@
+"""The search space: what may vary, checked against the settings' own rules before any trial.
+
+A parameter is any setting that decides a model, by its dotted key. Its range is data
+(`tune.space`); whether it is a whole number follows from the setting itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from gangru_dist import settings
+from gangru_dist.config import MODEL_SECTIONS, RunConfig, SearchRange, to_dict
+from gangru_dist.errors import ConfigError
+
+_NOT_SEARCHED = {
+    "windows.first",
+    "windows.last",
+    "windows.refit_months",
+    "training.seeds",
+    "training.checkpoint_every",
+}
+_OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
+"""They change which days validate or what is predicted: another yardstick for each trial."""
+
+Values = dict[str, Any]
+"""Dotted key -> value, plain JSON types: one trial's settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One setting and the values it may take."""
+
+    key: str
+    kind: Literal["float", "int", "choice"]
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    """As JSON text, for a choice may be a list."""
+
+    @property
+    def bounds(self) -> list[Any]:
+        """Values that must be valid for all others to be: both ends, or every choice."""
+        if self.kind == "choice":
+            return [json.loads(text) for text in self.choices]
+        return [self.value(self.low), self.value(self.high)]
+
+    def value(self, raw: Any) -> Any:
+        """A proposal as the setting's value; three significant digits are enough for a float."""
+        if self.kind == "choice":
+            return json.loads(raw)
+        if self.kind == "int":
+            return int(raw)
+        return min(max(float(f"{raw:.3g}"), self.low), self.high)
+
+    def raw(self, value: Any) -> Any:
+        """Inverse of `value`, up to its rounding."""
+        return json.dumps(value) if self.kind == "choice" else value
+
+    def holds(self, value: Any) -> bool:
+        """Whether the range contains a value."""
+        if self.kind == "choice":
+            return json.dumps(value) in self.choices
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+    def distribution(self) -> BaseDistribution:
+        """The same for Optuna."""
+        if self.kind == "choice":
+            return CategoricalDistribution(self.choices)
+        if self.kind == "int":
+            step = int(self.step or 1)
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def to_json(self) -> dict[str, Any]:
+        """For search.json and its readers."""
+        if self.kind == "choice":
+            return {"kind": self.kind, "choices": self.bounds}
+        span = {"low": self.value(self.low), "high": self.value(self.high)}
+        return {"kind": self.kind, **span, "log": self.log, "step": self.step}
+
+
+def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
+    """Every parameter of `tune.space`, in its order.
+
+    Settings of the GAN are left out where the variant has none.
+
+    Raises:
+        ConfigError: An unknown key, a setting that decides no model, or a range with a value
+            that is no valid configuration; names the key.
+    """
+    space = {key: span for key, span in cfg.tune.space.items() if span is not None}
+    if cfg.variant == "gru" and "variant" not in space:
+        space = {key: span for key, span in space.items() if not key.startswith("gan.")}
+    if not space:
+        raise ConfigError("tune.space is empty: name at least one setting to search.")
+    found = tuple(_parameter(key, span) for key, span in space.items())
+    for parameter in found:
+        for value in parameter.bounds:
+            apply(cfg, {parameter.key: value})
+    return found
+
+
+def _parameter(key: str, span: SearchRange) -> Parameter:
+    origin = f"tune.space.{key}"
+    hint = settings.declared(key, "tune.space")
+    section = key.partition(".")[0]
+    if key in _NOT_SEARCHED or (section not in MODEL_SECTIONS and key != "panel.features"):
+        raise ConfigError(
+            f"{origin}: {key} does not change a model of a given day and seed, so validation "
+            f"cannot judge it. Search settings of {', '.join(MODEL_SECTIONS)}."
+        )
+    if span.choices:
+        texts = tuple(json.dumps(choice) for choice in span.choices)
+        return Parameter(key=key, kind="choice", choices=texts)
+    if hint not in (int, float):
+        raise ConfigError(f"{origin}: {key} is no number; give {{choices = [...]}}.")
+    assert span.low is not None
+    assert span.high is not None
+    numbers = [n for n in (span.low, span.high, span.step) if n is not None]
+    if hint is int and not all(n.is_integer() for n in numbers):
+        raise ConfigError(f"{origin}: {key} is a whole number, its range {numbers} is not.")
+    steps = math.floor((span.high - span.low) / span.step + 1e-9) if span.step else 0
+    high = span.low + steps * span.step if span.step else span.high
+    kind: Literal["int", "float"] = "int" if hint is int else "float"
+    return Parameter(key=key, kind=kind, low=span.low, high=high, log=span.log, step=span.step)
+
+
+def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """A trial's configuration.
+
+    Raises:
+        ConfigError: The values are no valid configuration; names their keys.
+    """
+    try:
+        return settings.with_values(cfg, values, "tune.space")
+    except ConfigError as error:
+        told = ", ".join(f"tune.space.{key} = {value!r}" for key, value in values.items())
+        raise ConfigError(f"{told} gives no valid configuration: {error}") from error
+
+
+def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
+    """The configuration's own values of the searched settings: the first trial."""
+    plain = to_dict(cfg)
+    return {parameter.key: settings.value_at(plain, parameter.key) for parameter in space}
+
+
+def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
+    """The configuration itself, and with each bound in turn: what a trial may ask at most."""
+    bounds = [{parameter.key: value} for parameter in space for value in parameter.bounds]
+    return [cfg, *(apply(cfg, values) for values in bounds)]
+
+
+def incomparable(space: Iterable[Parameter]) -> list[str]:
+    """Searched settings under which trials are measured on other days or other returns."""
+    return [parameter.key for parameter in space if parameter.key.startswith(_OTHER_DAYS)]

@@ -1,0 +1,100 @@
+"""The page of a search, from its files alone."""
+
+from pathlib import Path
+
+import pytest
+
+from gangru_dist.report.tuning import read_search, section, trial_table, write_page
+from gangru_dist.storage import Storage
+
+SPACE = {
+    "training.learning_rate": {
+        "kind": "float",
+        "low": 1e-4,
+        "high": 1e-2,
+        "log": True,
+        "step": None,
+    },
+    "gru.head": {"kind": "choice", "choices": [[8, 4], [4]]},
+    "gru.layers": {"kind": "int", "low": 1, "high": 3, "log": False, "step": None},
+}
+
+
+def write_search(run: Storage, *, trials: int = 6, best: int | None = 3) -> None:
+    status = ["complete", "pruned", "diverged", "complete", "failed", "running"]
+    for number in range(trials):
+        known = status[number] in ("complete", "pruned")
+        ic = 0.01 * number + 0.02 if known else None
+        trial = {
+            "number": number,
+            "settings": {
+                "training.learning_rate": 10.0 ** (-4 + number / 3),
+                "gru.head": [4] if number % 2 else [8, 4],
+                "gru.layers": 1 + number % 3,
+            },
+            "status": status[number],
+            "mean_ic": ic,
+            "objective": ic if status[number] == "complete" else None,
+            "epochs": 5 + number,
+            "seconds": 61.0,
+        }
+        run.write_json(f"tune/trials/{number:04d}.json", trial)
+    about = {
+        "windows": ["2018-12-28", "2019-06-28"],
+        "reported_first": "2019-12-31",
+        "overlap": [],
+        "incomparable": ["label.horizon"],
+        "space": SPACE,
+        "spread_penalty": 0.5,
+        "best_trial": best,
+        "importances": {"gru.layers": 0.7, "training.learning_rate": 0.3} if trials > 4 else {},
+    }
+    run.write_json("tune/search.json", about)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Storage:
+    storage = Storage(str(tmp_path)).child("runs", "r")
+    write_search(storage)
+    return storage
+
+
+class TestReference:
+    def test_the_best_so_far_never_falls(self, run: Storage) -> None:
+        search = read_search(run)
+        assert search is not None
+        table = trial_table(search)
+        assert table["best"].round(6).tolist() == [0.02, 0.02, 0.02, 0.05, 0.05, 0.05]
+        assert table["gru.head"].tolist()[:2] == ["[8, 4]", "[4]"]
+
+    def test_the_words_say_what_was_looked_at(self, run: Storage) -> None:
+        search = read_search(run)
+        assert search is not None
+        found = section(search)
+        assert (
+            "6 trials (2 complete, 1 pruned, 1 diverged, 1 failed, 1 running)"
+            in (found["sentence"])
+        )
+        assert "Trial 3 is best: objective +0.0500, against +0.0200" in found["sentence"]
+        assert "2018-12-28, 2019-06-28" in found["windows_sentence"]
+        assert "begin 2019-12-31" in found["windows_sentence"]
+        assert any("label.horizon" in note for note in found["notes"])
+        assert [row["number"] for row in found["rows"]] == [3, 0]
+
+
+class TestProperties:
+    def test_the_page_stands_alone(self, run: Storage, tmp_path: Path) -> None:
+        page = Path(write_page(Storage(str(tmp_path)), "r")).read_text()
+        assert page.count("<svg") == 3
+        for wanted in ("stopped early", "training.learning_rate", "best so far", "as configured"):
+            assert wanted in page
+
+    @pytest.mark.parametrize("trials", [0, 1])
+    def test_a_search_that_has_hardly_begun(self, tmp_path: Path, trials: int) -> None:
+        run = Storage(str(tmp_path)).child("runs", "r")
+        write_search(run, trials=trials, best=0 if trials else None)
+        page = Path(write_page(Storage(str(tmp_path)), "r")).read_text()
+        assert ("None is complete yet" in page) is (trials == 0)
+
+    def test_no_search_no_section(self, tmp_path: Path) -> None:
+        assert read_search(Storage(str(tmp_path))) is None

@@ -1,0 +1,91 @@
+"""Trials through Ray Tune: concurrency, pruning, divergence, a dead process, resuming."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gangru_dist.errors import ResourceError
+from gangru_dist.storage import Storage
+from gangru_dist.tuning.records import read_records
+from tests.tuning import store
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    storage = Storage(str(tmp_path_factory.mktemp("tune")))
+    store.write_panel(storage, store.market())
+    return storage
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestProperties:
+    def test_a_search_ends_and_a_longer_one_continues_it(self, root: Storage) -> None:
+        """Learning rates up to 1e38 diverge: marked, and the search goes on."""
+        from gangru_dist.tuning.search import search
+
+        rates = {"low": 1e-3, "high": 1e38, "log": True}
+        space = {**store.SPACE, "training.learning_rate": rates}
+        tune: dict[str, Any] = {"space": space, "trials": 5}
+        done = search(root, "a", store.config(tune=tune))
+        status = [record.status for record in done.records]
+        assert status[0] == "complete"  # the configuration itself is never stopped
+        assert "diverged" in status
+        assert "running" not in status
+        assert done.best is not None
+        assert done.best.objective == max(r.objective or -1 for r in done.records)
+        more = search(root, "a", store.config(tune={**tune, "trials": 6}))
+        assert (more.kept, len(more.records)) == (5, 6)
+        assert more.records[:5] == done.records
+
+    def test_a_request_that_can_never_be_met_is_told(self, root: Storage) -> None:
+        from gangru_dist.tuning.search import search
+
+        with pytest.raises(ResourceError, match="one trial asks for 1 worker"):
+            search(root, "b", store.config(resources={"cpus_per_worker": 99}))
+
+
+_JOB = """
+    from gangru_dist import log
+    from gangru_dist.storage import Storage
+    from gangru_dist.tuning.search import search
+    from tests.tuning import store
+    log.setup()
+    cfg = store.config(tune={"trials": 8}, training={"epochs": 30, "patience": 30},
+                       resources={"max_concurrent": 1})
+    search(Storage({root!r}), "killed", cfg)
+"""
+
+
+@pytest.mark.trials
+def test_killed_in_the_middle_nothing_is_lost_and_nothing_runs_twice(root: Storage) -> None:
+    code = textwrap.dedent(_JOB).replace("{root!r}", repr(root.uri))
+    command = [sys.executable, "-c", code]
+    folder = root.child("runs", "killed", "tune")
+    trials = Path(folder.path) / "trials"
+    first = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True)
+    deadline = time.monotonic() + 500
+    while time.monotonic() < deadline and first.poll() is None:
+        if sum(record.is_over for record in read_records(folder)) >= 3:
+            break
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    over = {record.number for record in read_records(folder) if record.is_over}
+    assert 3 <= len(over) < 8
+    kept = {number: (trials / f"{number:04d}.json").read_bytes() for number in over}
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=500)
+    records = read_records(folder)
+    assert len(records) == 8
+    assert all(record.is_over for record in records)
+    assert {n: (trials / f"{n:04d}.json").read_bytes() for n in over} == kept
+    assert {record.starts for record in records if record.number in over} == {1}
+    assert len({repr(record.settings) for record in records}) == 8

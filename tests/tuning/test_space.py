@@ -1,0 +1,117 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gangru_dist import presets, settings
+from gangru_dist.config import RunConfig, SearchRange, to_dict
+from gangru_dist.errors import ConfigError
+from gangru_dist.tuning.space import (
+    apply,
+    baseline,
+    extremes,
+    incomparable,
+    parameters,
+)
+
+
+def with_space(preset: str = "demo", **space: Any) -> RunConfig:
+    """A preset whose search space is these ranges alone; `__` stands for a dot."""
+    cfg = presets.ALL[preset]()
+    ranges = {key.replace("__", "."): SearchRange(**span) for key, span in space.items()}
+    return dataclasses.replace(cfg, tune=dataclasses.replace(cfg.tune, space=ranges))
+
+
+class TestReference:
+    def test_a_range_follows_the_type_of_its_setting(self) -> None:
+        cfg = with_space(
+            gru__hidden={"low": 8, "high": 30, "step": 8},
+            training__learning_rate={"low": 1e-4, "high": 1e-2, "log": True},
+            gru__head={"choices": [[8, 4], [4]]},
+        )
+        hidden, rate, head = parameters(cfg)
+        assert (hidden.kind, hidden.bounds) == ("int", [8, 24])  # 32 would be too large
+        assert (rate.kind, rate.log, rate.value(0.00123456)) == ("float", True, 0.00123)
+        assert head.bounds == [[8, 4], [4]]
+        assert apply(cfg, {"gru.head": head.value("[4]")}).gru.head == (4,)
+
+    def test_values_are_the_settings_of_the_trial(self) -> None:
+        cfg = with_space(gru__hidden={"low": 8, "high": 16})
+        trial = apply(cfg, {"gru.hidden": 9, "label.transform": "rank"})
+        assert settings.difference(to_dict(cfg), to_dict(trial)) == [
+            "gru.hidden: 32 -> 9",
+            "label.transform: 'zscore' -> 'rank'",
+        ]
+
+
+class TestProperties:
+    @pytest.mark.parametrize("preset", presets.ALL)
+    def test_every_bound_of_the_default_space_is_valid(self, preset: str) -> None:
+        cfg = presets.ALL[preset]()
+        space = parameters(cfg)
+        assert len(extremes(cfg, space)) == 1 + sum(len(p.bounds) for p in space)
+
+    def test_the_configuration_itself_is_the_first_trial(self) -> None:
+        cfg = presets.demo()
+        space = parameters(cfg)
+        assert apply(cfg, baseline(cfg, space)) == cfg
+
+    def test_what_the_gan_does_not_have_is_not_searched(self) -> None:
+        cfg = dataclasses.replace(presets.demo(), variant="gru")
+        assert not [p.key for p in parameters(cfg) if p.key.startswith("gan.")]
+
+    @pytest.mark.parametrize(
+        ("value", "inside"), [(8, True), (12, False), (40, False), ("8", False)]
+    )
+    def test_a_range_knows_its_values(self, value: object, inside: bool) -> None:
+        (hidden,) = parameters(with_space(gru__hidden={"low": 8, "high": 32, "step": 8}))
+        assert hidden.holds(value) is inside
+
+    def test_another_yardstick_is_named(self) -> None:
+        cfg = with_space(
+            label__horizon={"low": 5, "high": 20}, label__transform={"choices": ["zscore", "rank"]}
+        )
+        assert incomparable(parameters(cfg)) == ["label.horizon"]
+
+    def test_a_file_replaces_the_space_and_set_changes_one_entry(self, tmp_path: Any) -> None:
+        file = tmp_path / "a.toml"
+        file.write_text("[tune.space]\ngru.hidden = {low = 8, high = 16}\n")
+        cfg = settings.load("demo", str(file), ["tune.space.gru.layers={low=1, high=2}"])
+        assert [p.key for p in parameters(cfg)] == ["gru.hidden", "gru.layers"]
+        fixed = settings.load("demo", str(file), ["tune.space.gru.hidden=none", "tune.trials=3"])
+        assert fixed.tune.space == {"gru.hidden": None}
+
+
+class TestValidation:
+    @pytest.mark.parametrize(
+        ("space", "message"),
+        [
+            ({"gru__hiden": {"low": 1, "high": 2}}, r"unknown setting 'gru.hiden'.*gru.hidden"),
+            ({"gru__hidden": {"low": 0, "high": 8}}, r"tune.space.gru.hidden = 0 gives no valid"),
+            ({"gan__dropout": {"low": 0, "high": 1}}, r"tune.space.gan.dropout = 1.0 gives no"),
+            ({"gru__hidden": {"low": 1.5, "high": 8}}, r"tune.space.gru.hidden: .* whole number"),
+            ({"label__transform": {"choices": ["zscore", "x"]}}, r"label.transform = 'x' gives no"),
+            ({"label__transform": {"low": 1, "high": 2}}, r"label.transform is no number"),
+            ({"factor__quantiles": {"low": 2, "high": 9}}, r"factor.quantiles does not change a"),
+            ({"windows__first": {"choices": ["2019-01-01"]}}, r"windows.first does not change a"),
+            ({"samples__lookback": {"low": 20, "high": 40}}, r"lookback = 20 .*min_traded_days"),
+            ({}, r"tune.space is empty"),
+        ],
+    )
+    def test_a_wrong_space_names_its_key(self, space: Any, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            parameters(with_space(**space))
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{low=8}", r"tune.space.gru.hidden=.*give \{low"),
+            ("{low=8, high=8}", r"low = 8 must be less"),
+            ("{low=0, high=8, log=true}", r"log = true needs low > 0"),
+            ("{low=1, high=8, choices=[1]}", r"choices stand alone"),
+            ("{low=1, hgih=8}", r"tune.space.gru.hidden.hgih"),
+        ],
+    )
+    def test_a_wrong_range_names_its_key(self, text: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            settings.load("demo", None, [f"tune.space.gru.hidden={text}"])

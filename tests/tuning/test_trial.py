@@ -1,0 +1,97 @@
+"""A trial against the training core called by hand."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import DivergedError
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.training.collective import Alone
+from gangru_dist.training.data import prepare
+from gangru_dist.training.loop import validation_ic
+from gangru_dist.training.state import TrainingState
+from gangru_dist.training.window import train_window
+from gangru_dist.tuning.objective import objective
+from gangru_dist.tuning.trial import run_trial, with_features
+from gangru_dist.tuning.windows import all_windows
+from tests.training import worlds
+from tests.tuning import store
+
+NAMES = ["2020-03-31", "2020-04-30"]
+MARKET = store.market(days=160)
+
+
+def until_refit(name: str) -> PanelBlock:
+    day = all_windows(MARKET.dates, store.config())[name].refit
+    return worlds.until(MARKET, day)
+
+
+def trial(
+    cfg: RunConfig, base: RunConfig | None = None
+) -> tuple[list[float], list[dict[str, Any]]]:
+    told: list[dict[str, Any]] = []
+    ics = run_trial(
+        cfg,
+        base=base or cfg,
+        windows=NAMES,
+        calendar=MARKET.dates,
+        block_of=until_refit,
+        steps_per_window=10,
+        report=told.append,
+    )
+    return ics, told
+
+
+def by_hand(cfg: RunConfig, ruler: RunConfig, name: str) -> tuple[TrainingState, float]:
+    """Train a window; IC of the kept model on the ruler's labels."""
+    window = all_windows(MARKET.dates, cfg)[name]
+    data = prepare(until_refit(name), window, MARKET.dates, cfg, Alone())
+    judged = prepare(until_refit(name), window, MARKET.dates, ruler, Alone())
+    state = train_window(data, TrainingState(cfg, 0), cfg, seed=0)
+    days = validation_ic(state.network, judged, judged.valid, Alone())
+    return state, sum(days) / len(days)
+
+
+class TestReference:
+    def test_a_trial_is_the_training_core_on_each_window(self) -> None:
+        cfg = store.config()
+        ics, told = trial(cfg)
+        assert ics == [by_hand(cfg, cfg, name)[0].progress.best_ic for name in NAMES]
+        assert told[-1]["objective"] == objective(ics, cfg.tune.spread_penalty)
+        assert (told[-1]["windows_done"], told[-1]["epochs"]) == (2, 8)
+        assert [one["step"] for one in told] == [1, 2, 3, 10, 11, 12, 13, 20]
+
+    def test_ranks_are_judged_as_returns(self) -> None:
+        """The kept model's IC on the base's labels, not on the ranks it was trained on."""
+        base, ranks = store.config(), store.config(label={"transform": "rank"})
+        ics, _ = trial(ranks, base)
+        expected = [by_hand(ranks, base, name) for name in NAMES]
+        assert ics == pytest.approx([ic for _, ic in expected], abs=1e-6)
+        assert ics != [state.progress.best_ic for state, _ in expected]
+
+    def test_features_are_picked_by_name(self) -> None:
+        picked = with_features(MARKET, ("volume", "open"))
+        assert (picked.features[..., 1] == MARKET.features[..., 0])[MARKET.traded].all()
+        assert with_features(MARKET, MARKET.feature_names) is MARKET
+
+
+class TestProperties:
+    def test_the_gan_is_counted_but_not_reported(self) -> None:
+        cfg = store.config(variant="gan_gru", training={"epochs": 1})
+        _, told = trial(cfg)
+        assert [one["gan_epochs"] for one in told] == [2, 4]
+        assert [one["epochs"] for one in told] == [1, 2]
+
+    def test_it_knows_nothing_after_the_refit_day(self) -> None:
+        """The block ends with the refit day, so a trial that looked further would fail."""
+        longer = dataclasses.replace(store.config(), samples=store.config().samples)
+        assert until_refit(NAMES[0]).dates[-1] == MARKET.dates[90]
+        assert trial(longer)[0] == trial(store.config())[0]
+
+
+class TestValidation:
+    def test_a_diverging_trial_says_so(self) -> None:
+        with pytest.raises(DivergedError, match="diverged"):
+            trial(store.config(training={"learning_rate": 1e38}))

@@ -1,0 +1,56 @@
+import datetime as dt
+
+import numpy as np
+import pytest
+
+from gangru_dist.errors import WindowError
+from gangru_dist.tuning.windows import all_windows, choose, span
+from tests.tuning import store
+
+CALENDAR = np.datetime64("2020-01-01") + np.arange(200)
+ALL = ["2020-03-31", "2020-04-30", "2020-05-31"]
+
+
+class TestReference:
+    def test_the_first_windows_by_default_and_reports_begin_after_them(self) -> None:
+        cfg = store.config()
+        assert list(all_windows(CALENDAR, cfg)) == ALL
+        found = choose(CALENDAR, cfg, [cfg], None)
+        assert found.names == tuple(ALL[:2])
+        assert (found.reported_first, found.overlap) == (dt.date(2020, 5, 31), ())
+
+    def test_the_last_ones_before_the_reported_windows(self) -> None:
+        cfg = store.config(windows={"first": "2020-05-31"}, tune={"max_windows": 1})
+        found = choose(CALENDAR, cfg, [cfg], None)
+        assert (found.names, found.overlap) == ((ALL[1],), ())
+
+    def test_what_is_named_counts_and_an_overlap_is_told(self) -> None:
+        cfg = store.config(windows={"first": "2020-04-30"}, tune={"windows": ["2020-05-31"]})
+        assert choose(CALENDAR, cfg, [cfg], None).overlap == ("2020-05-31",)
+        found = choose(CALENDAR, cfg, [cfg], [ALL[0]])
+        assert (found.names, found.overlap) == ((ALL[0],), ())
+
+    def test_the_span_covers_the_longest_lookback_and_ends_with_the_refit_day(self) -> None:
+        cfg, longer = store.config(), store.config(samples={"lookback": 20})
+        start, end = span(CALENDAR, ALL[1], [cfg])
+        assert end == dt.date(2020, 4, 30)
+        assert span(CALENDAR, ALL[1], [cfg, longer]) == (start - dt.timedelta(days=12), end)
+
+
+class TestProperties:
+    def test_a_window_needs_history_for_every_trial(self) -> None:
+        cfg = store.config()
+        longer = store.config(samples={"lookback": 40})
+        assert choose(CALENDAR, cfg, [cfg, longer], None).names == tuple(ALL[1:])
+
+
+class TestValidation:
+    def test_an_unknown_day_names_those_that_are(self) -> None:
+        cfg = store.config()
+        with pytest.raises(WindowError, match=r"'2020-06-30' is no refit day.*2020-03-31"):
+            choose(CALENDAR, cfg, [cfg], ["2020-06-30"])
+
+    def test_none_before_the_reported_windows(self) -> None:
+        cfg = store.config(windows={"first": "2020-01-01"})
+        with pytest.raises(WindowError, match=r"before windows.first=2020-01-01; there are 2020"):
+            choose(CALENDAR, cfg, [cfg], None)
