@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError, RayError, WorkerCrashedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import RayTrainError, TrainingFailedError
 
+from gangru_dist.config import ResourcesConfig
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.training.artifact import read_about
 from gangru_dist.training.ingest import BucketDataConfig, file_dataset
@@ -87,8 +88,7 @@ def _trainer(job: Job, manifest: Manifest) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        # two ranks on one GPU cannot speak NCCL
-        torch_config=TorchConfig(backend="nccl" if size.gpus_per_worker >= 1 else "gloo"),
+        torch_config=TorchConfig(backend=_backend(size)),
         datasets={name: file_dataset([], share) for name, share in shares.items()},
         dataset_config=BucketDataConfig(shares),
         scaling_config=rt.ScalingConfig(
@@ -107,6 +107,11 @@ def _trainer(job: Job, manifest: Manifest) -> TorchTrainer:
     )
 
 
+def _backend(size: ResourcesConfig) -> str:
+    """NCCL between whole GPUs; two ranks on one GPU cannot speak it, and one rank need not."""
+    return "nccl" if size.gpus_per_worker >= 1 and size.workers > 1 else "gloo"
+
+
 def reason_of(error: Exception) -> str:
     """The last line of what went wrong in the first worker that failed."""
     cause: BaseException = error
@@ -120,6 +125,8 @@ def reason_of(error: Exception) -> str:
 def _result(job: Job, manifest: Manifest, task: Task, reasons: dict[str, str]) -> WindowResult:
     about = read_about(job.run, task.window.name, task.seed)
     if about and about["identity"] == task_identity(job.cfg, manifest, task):
+        if job.cfg.resources.gpus_per_worker and about["device"] == "cpu":
+            _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
         return from_about(about, "resumed" if about["resumed_epochs"] else "trained")
     return WindowResult(
         window=task.window.name,

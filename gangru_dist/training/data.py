@@ -30,6 +30,7 @@ from gangru_dist.panel.universe import universe_mask
 from gangru_dist.splits import Window
 from gangru_dist.training.collective import Collective
 
+_ASSETS_AT_ONCE = 256
 DTYPES = {
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -145,18 +146,35 @@ def _moments(
     return moments(collective.all_sum(cs_sums(*ts_standardize(raw, cfg.samples))))
 
 
+def _returns(block: PanelBlock, rows: list[int], cfg: RunConfig) -> np.ndarray:
+    """Forward returns of some rows, (days, N); some assets at a time.
+
+    All at once, its temporaries would be half as large as the panel itself.
+    """
+    found = [
+        forward_return(
+            block.adj_close[:, some],
+            block.traded[:, some],
+            horizon=cfg.label.horizon,
+            entry_lag=cfg.label.entry_lag,
+        )[rows]
+        for some in _slices(len(block.assets))
+    ]
+    return np.concatenate(found, axis=1)
+
+
+def _slices(assets: int) -> list[slice]:
+    """At least one, for a share may be empty."""
+    starts = range(0, max(assets, 1), _ASSETS_AT_ONCE)
+    return [slice(start, start + _ASSETS_AT_ONCE) for start in starts]
+
+
 def _labels(
     block: PanelBlock, rows: list[int], cfg: RunConfig, collective: Collective
 ) -> list[tuple[np.ndarray, int]]:
     """Per day: this worker's labels (N,), NaN outside the universe, and their global count."""
-    returns = forward_return(
-        block.adj_close,
-        block.traded,
-        horizon=cfg.label.horizon,
-        entry_lag=cfg.label.entry_lag,
-    )
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
-    own = np.where(universe, returns, np.nan)[rows]  # (days, N)
+    own = np.where(universe[rows], _returns(block, rows, cfg), np.nan)  # (days, N)
     shares = collective.gather((np.asarray(block.assets), own))
     names = np.concatenate([share[0] for share in shares])
     order = np.argsort(names)  # the same sums in the same order, whoever owns what

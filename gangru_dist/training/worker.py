@@ -111,7 +111,7 @@ def share_of(root: Storage, cfg: RunConfig, manifest: Manifest, window: Window) 
 def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
     started = time.time()
     group = collective.current()
-    device = ray.train.torch.get_device()
+    device = _device()
     data = _data(job, manifest, task.window, group, device)
     state = TrainingState(job.cfg, task.seed, device)
     resumed = _restore(state, code)
@@ -123,6 +123,7 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
             "variant": job.cfg.variant,
             "features": list(job.cfg.panel.features),
             "workers": group.size,
+            "device": device.type,
             "resumed_epochs": resumed,
             "days_left_out": list(data.dropped),
             "train_days": [day.date for day in data.train],
@@ -133,6 +134,13 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
         }
         write_model(job.run, task.window.name, task.seed, state, about)
     group.gather(None)  # nobody goes on before the model is there
+
+
+def _device() -> torch.device:
+    """The GPU that Ray gave this worker; the CPU if it gave none, or one torch cannot see."""
+    if not torch.cuda.is_available():  # Ray would name a promised GPU all the same
+        return torch.device("cpu")
+    return ray.train.torch.get_device()
 
 
 def _data(

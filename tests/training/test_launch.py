@@ -85,7 +85,7 @@ def test_two_workers_train_the_model_of_one(root: Storage, undisturbed: dict[str
     one, _ = read_model(root.child("runs", "undisturbed"), name, 0)
     assert about["workers"] == 2
     for a, b in zip(two.parameters(), one.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.detach().abs().max()))
 
 
 def test_one_windows_failure_stops_no_other(root: Storage) -> None:
@@ -93,6 +93,7 @@ def test_one_windows_failure_stops_no_other(root: Storage) -> None:
 
     On a quarter of a GPU that is only promised: training falls back to the CPU and gloo.
     """
+    from gangru_dist.training.artifact import read_about
     from gangru_dist.training.launch import train_windows
 
     strict = UniverseConfig(min_listed_days=230)
@@ -101,6 +102,9 @@ def test_one_windows_failure_stops_no_other(root: Storage) -> None:
     failed, trained = (r for r in summary.results if r.seed == 0)
     assert (failed.status, trained.status) == ("failed", "trained"), summary.lines()
     assert "universe.min_listed_days" in failed.reason
+    about = read_about(root.child("runs", "strict"), WINDOWS[1], 0)
+    assert about is not None
+    assert about["device"] == "cpu"
     assert summary.failed == 1
     assert not summary.ok
 

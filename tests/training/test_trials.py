@@ -71,10 +71,14 @@ class Nodes:
         """Raylets of the nodes that are alive."""
         return [psutil.Process(_raylet(node)) for node in self.workers]
 
-    def train_workers(self) -> list[psutil.Process]:
-        """Ray Train's worker processes on any node."""
+    def running(self, name: str) -> list[psutil.Process]:
+        """Ray's processes of that name on any node but the head."""
         found = [child for raylet in self.processes for child in raylet.children(recursive=True)]
-        return [process for process in found if "RayTrainWorker" in _command(process)]
+        return [process for process in found if name in _command(process)]
+
+    def train_workers(self) -> list[psutil.Process]:
+        """Ray Train's worker processes."""
+        return self.running("RayTrainWorker")
 
     def kill_under(self, process: psutil.Process) -> None:
         """Kill the node that a worker runs on, without a word, and add another."""
@@ -109,16 +113,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 
 class Driver:
-    """`jobs/train.py` of one window, as a process of its own; its log is kept."""
+    """`jobs/train.py` of one window or more, as a process of its own; its log is kept."""
 
-    def __init__(self, nodes: Nodes, root: Storage, run: str, workers: int) -> None:
+    def __init__(
+        self, nodes: Nodes, root: Storage, run: str, workers: int, windows: int = 1
+    ) -> None:
         settings = Path(root.path, "settings.toml")
         settings.write_text(SETTINGS)
         self.nodes, self.folder = nodes, root.child("runs", run)
         self.log = Path(root.path, f"{run}.log")
         job = str(SOURCE / "jobs" / "train.py")
         self.command = [sys.executable, job, "--storage", root.path, "--run", run]
-        self.command += ["--config", str(settings), "--windows", WINDOWS[0]]
+        self.command += ["--config", str(settings), "--windows", ",".join(WINDOWS[:windows])]
         self.command += ["--set", f"resources.workers={workers}"]
         self.process = self.start()
 
@@ -134,7 +140,7 @@ class Driver:
             )
 
     def end(self) -> dict[str, Any]:
-        """Wait for it; the window's model.json."""
+        """Wait for it; the first window's model.json."""
         code = self.process.wait(timeout=900)
         assert code == 0, self.log.read_text()[-3000:]
         place = Path(self.folder.path, "windows", WINDOWS[0], "seed-0", "model.json")
@@ -212,6 +218,19 @@ def test_an_interrupted_driver_ends_at_once_and_continues(
     about = driver.end()
     assert about["sha256"] == undisturbed[1]
     assert about["resumed_epochs"] >= 2
+
+
+def test_the_node_under_a_controller_is_lost(
+    nodes: Nodes, root: Storage, undisturbed: dict[int, str]
+) -> None:
+    """With two windows at once on several nodes, runs spread; one that is lost is continued."""
+    driver = Driver(nodes, root, "controller", 1, windows=2)
+    wait_until_saved(driver, 2)
+    controllers = nodes.running("TrainController")
+    assert controllers, "both controllers are on the head"
+    nodes.kill_under(controllers[0])
+    assert driver.end()["sha256"] == undisturbed[1]
+    assert "run_lost" in driver.log.read_text()
 
 
 class Watch:
