@@ -126,6 +126,7 @@ def _start(
     command += ["--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={agent}"]
     command += [f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}"]
     command += ["--object-store-memory=200000000", "--disable-usage-stats"]
+    command += ["--min-worker-port=0", "--max-worker-port=0"]  # any, not 10002 to 19999
     with log.open("wb") as out:
         return subprocess.Popen(
             command, env=environment, stdout=out, stderr=out, start_new_session=True

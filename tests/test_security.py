@@ -1,0 +1,96 @@
+"""SECURITY.md's promises that need no cluster: names, pickles, what the report makes of names."""
+
+import ast
+import dataclasses
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from gangru_dist import cli
+from gangru_dist.errors import StorageError
+from gangru_dist.report.document import write_report
+from gangru_dist.storage import Storage
+from tests.evaluation.worlds import config, random_block, random_table
+from tests.report.store import RUN, write_factor, write_models, write_panel
+
+PROJECT = Path(__file__).parents[1]
+JOBS = sorted((PROJECT / "jobs").glob("*.py"))
+SOURCES = [*JOBS, *sorted((PROJECT / "gangru_dist").rglob("*.py"))]
+EVIL = "<script>alert(1)</script>"
+
+
+def load(job: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"secured_{job.stem}", job)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(job: Path, *words: str) -> int:
+    """A job in this process, up to its exit status."""
+    module = load(job)
+    own = ["--bars", "synthetic"] if job.stem in ("panel", "pipeline") else []
+    return cli.run_job(module.__doc__, module.body, [*own, *words], getattr(module, "flags", None))
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["../../x", "..", "/etc", "a/b", "-x/../y"])
+    @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+    def test_a_run_stays_in_its_folder(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], job: Path, name: str
+    ) -> None:
+        storage = tmp_path / "a" / "b"
+        assert run(job, "--storage", str(storage), f"--run={name}") == 2
+        assert f"--run {name!r} cannot be a folder's name" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_compared_run_too(self, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match=r"--compare '\.\./\.\./x' cannot be"):
+            write_report(Storage(str(tmp_path)), RUN, config(), "../../x")
+
+
+class TestPickles:
+    FORBIDDEN = frozenset(
+        {"pickle.load", "pickle.loads", "torch.load", "yaml.load", "joblib.load", "eval", "exec"}
+    )
+    ALLOWED = frozenset({("pipeline.py", "pickle.loads")})
+    """features/pipeline.py: rows within Ray, never storage."""
+
+    def calls(self, source: str) -> set[str]:
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        return {ast.unparse(node.func) for node in nodes} & self.FORBIDDEN
+
+    @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+    def test_nothing_from_storage_is_unpickled(self, path: Path) -> None:
+        found = {(path.name, call) for call in self.calls(path.read_text())}
+        assert found <= self.ALLOWED
+
+    def test_the_check_has_teeth(self) -> None:
+        assert self.calls("x = torch.load(file)") == {"torch.load"}
+
+    def test_numpy_files_hold_no_objects(self) -> None:
+        assert all("allow_pickle=True" not in path.read_text() for path in SOURCES)
+
+
+@pytest.mark.slow
+class TestReport:
+    def test_names_of_stocks_and_industries_are_escaped(self, tmp_path: Path) -> None:
+        block = random_block(days=320, assets=40, seed=5)
+        assets = np.array(
+            sorted(f"{EVIL}{n:02d}" for n in range(40)), dtype=block.assets.dtype.kind
+        )
+        industries = tuple(f"{EVIL} & {name}" for name in block.industries)
+        block = dataclasses.replace(block, assets=assets, industries=industries)
+        root = Storage(str(tmp_path))
+        write_panel(root, block)
+        write_factor(root, RUN, random_table(block, seed=10))
+        write_models(root, RUN)
+        write_report(root, RUN, config(top_fraction=0.2))
+        page = root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        assert "<script" not in page
+        assert "&lt;script&gt;alert(1)" in page
