@@ -14,7 +14,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local cluster of two CPUs and a GPU that is only promised, started by the first test that asks; mark those `ray`."""
+    """A local cluster, started by the first test that asks; mark those `ray`.
+
+    Two CPUs, and a GPU that is only promised.
+    """
     from gangru_dist.config import RunConfig
     from gangru_dist.runtime import session
 

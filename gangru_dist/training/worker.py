@@ -140,7 +140,8 @@ def _device() -> torch.device:
     """The GPU that Ray gave this worker; the CPU if it gave none, or one torch cannot see."""
     if not torch.cuda.is_available():  # Ray would name a promised GPU all the same
         return torch.device("cpu")
-    return ray.train.torch.get_device()
+    device: torch.device = ray.train.torch.get_device()
+    return device
 
 
 def _data(
