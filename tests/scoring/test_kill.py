@@ -209,7 +209,7 @@ class TestKilled:
     def test_the_driver_of_a_cluster(
         self, built: Storage, undisturbed: Storage, tmp_path: Path, ray_cluster: None
     ) -> None:
-        """Actors are at work when the driver dies: at a random file's arrival, or its commit."""
+        """The driver dies before the table is made, around its commit, and while actors start."""
         import ray
 
         address = ray.get_runtime_context().gcs_address
