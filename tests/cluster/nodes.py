@@ -14,8 +14,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from s3.server import free_ports, stop_group
 
 PROJECT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
-_START_SECONDS = 300  # 20 s on a quiet machine
+_START_SECONDS = 90  # 10 on a quiet machine
+_ATTEMPTS = 4
 _MARK = "GANGRU_TEST_CLUSTER"
 
 
@@ -107,10 +108,12 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
     )
     processes = []
     try:
-        processes.append(_start(folder / "head.log", node, ports[3:6], flags))
-        _wait(lambda: cluster.api("/api/version", token)[0] == 200, processes, folder)
-        processes.append(_start(folder / "worker.log", node, ports[6:9], [f"--address={head}"]))
-        _wait(lambda: _living(cluster) == 2, processes, folder)
+        for name, own, words in (
+            ("head", ports[3:6], flags),
+            ("worker", ports[6:9], [f"--address={head}"]),
+        ):
+            count = len(processes) + 1
+            processes.append(_up(folder / f"{name}.log", node, own, words, cluster, count))
         yield cluster
     finally:
         for process in reversed(processes):
@@ -133,6 +136,24 @@ def _start(
         )
 
 
+def _up(
+    log: Path,
+    environment: dict[str, str],
+    ports: list[int],
+    flags: list[str],
+    cluster: Cluster,
+    count: int,
+) -> subprocess.Popen[bytes]:
+    """A node, once `count` are alive; tried again, for a raylet gives up after 15 busy seconds."""
+    for _ in range(_ATTEMPTS):
+        process = _start(log, environment, ports, flags)
+        if _wait(lambda: _living(cluster) >= count, process):
+            return process
+        stop_group(process)
+        _end_leftovers(environment[_MARK], only=process.pid)
+    raise RuntimeError(f"the node did not come up:\n{log.read_text()[-3000:]}")
+
+
 def _living(cluster: Cluster) -> int:
     status, answer = cluster.api("/nodes?view=summary", cluster.token)
     if status != 200:
@@ -141,24 +162,27 @@ def _living(cluster: Cluster) -> int:
     return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
 
-def _wait(ready: Any, processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and all(p.poll() is None for p in processes):
-        try:
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError):  # nobody listens yet
             if ready():
-                return
-        except OSError:
-            pass  # nobody listens yet
+                return True
         time.sleep(0.5)
-    said = "\n".join(path.read_text()[-1500:] for path in folder.glob("*.log"))
-    raise RuntimeError(f"the cluster did not come up:\n{said}")
+    return False
 
 
-def _end_leftovers(mark: str) -> None:
-    """Ray's daemons have groups of their own; ours are known by the mark in their environment."""
+def _end_leftovers(mark: str, only: int | None = None) -> None:
+    """Ray's daemons have groups of their own; ours are known by the mark in their environment.
+
+    Args:
+        mark: Of this cluster.
+        only: End those alone whose parent was this process, of one node.
+    """
     for process in psutil.process_iter():
         try:
-            if process.environ().get(_MARK) == mark:
+            ours = process.environ().get(_MARK) == mark
+            if ours and (only is None or process.ppid() in (only, 1)):
                 process.kill()
         except psutil.Error:
             continue

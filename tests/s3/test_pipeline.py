@@ -63,6 +63,7 @@ def factor_of(storage: str) -> pd.DataFrame:
 
 @pytest.mark.usefixtures("on_s3")
 class TestProperties:
+    @pytest.mark.trials  # tests/cluster/test_submit.py does the same through a submitted job
     def test_faults_change_nothing(
         self, s3: S3Server, clean: tuple[str, object], short: Path
     ) -> None:
