@@ -60,8 +60,10 @@ def job(uri, start, end, moment):
     return passed[0]
 
 cfg = from_dict(json.loads(sys.argv[1]))
-if sys.argv[2] == "here":
-    score._score_on_cluster = score._score_here
+if len(sys.argv) > 2:  # one job on the cluster; a fork would not survive gRPC's threads
+    job(*sys.argv[2:])
+    sys.exit(0)
+score._score_on_cluster = score._score_here
 print("ready", flush=True)
 for line in sys.stdin:
     command, *rest = line.split()
@@ -84,13 +86,13 @@ for line in sys.stdin:
 class Helper:
     """Starts, kills and awaits jobs."""
 
-    def __init__(self, cfg: RunConfig, where: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, cfg: RunConfig) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _HELPER, json.dumps(to_dict(cfg)), where],
+            [sys.executable, "-c", _HELPER, json.dumps(to_dict(cfg))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": ":".join(sys.path), **(env or {})},
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )
         assert self._answer() == "ready"
 
@@ -120,7 +122,7 @@ class Helper:
 
 @pytest.fixture(scope="module")
 def helper() -> Iterator[Helper]:
-    helper = Helper(CFG, "here")
+    helper = Helper(CFG)
     yield helper
     helper.close()
 
@@ -206,6 +208,7 @@ class TestKilled:
         assert {*found} == {False, True}
 
     @pytest.mark.ray
+    @pytest.mark.trials
     def test_the_driver_of_a_cluster(
         self, built: Storage, undisturbed: Storage, tmp_path: Path, ray_cluster: None
     ) -> None:
@@ -213,24 +216,28 @@ class TestKilled:
         import ray
 
         address = ray.get_runtime_context().gcs_address
-        helper = Helper(CFG, "cluster", {"RAY_ADDRESS": address})
-        try:
-            for trial, moment in enumerate((0, 2, 3)):  # table's creation, commit, landed
-                root = copy(built, tmp_path / str(trial))
-                pid = helper.start(root, moment=moment)
-                assert helper.wait(pid) == -signal.SIGKILL
-                check_whole_or_nothing(root, undisturbed)
-                score_days(root, RUN, CFG)
-                check_same(root, undisturbed)
-            root = copy(built, tmp_path / "early")
-            pid = helper.start(root)
-            time.sleep(random.Random(0).uniform(3, 6))
-            os.kill(pid, signal.SIGKILL)
-            helper.wait(pid)
+        for trial, moment in enumerate((0, 2, 3)):  # table's creation, commit, landed
+            root = copy(built, tmp_path / str(trial))
+            assert start_driver(root, address, moment).wait(180) == -signal.SIGKILL
+            check_whole_or_nothing(root, undisturbed)
             score_days(root, RUN, CFG)
             check_same(root, undisturbed)
-        finally:
-            helper.close()
+        root = copy(built, tmp_path / "early")
+        driver = start_driver(root, address, -1)
+        time.sleep(random.Random(0).uniform(8, 14))
+        driver.kill()
+        driver.wait()
+        score_days(root, RUN, CFG)
+        check_same(root, undisturbed)
+
+
+def start_driver(root: Storage, address: str, moment: int) -> subprocess.Popen[bytes]:
+    """A scoring job of its own process on a running cluster, to die at a moment (-1 = never)."""
+    words = [root.uri, "-", "-", str(moment)]
+    return subprocess.Popen(
+        [sys.executable, "-c", _HELPER, json.dumps(to_dict(CFG)), *words],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "RAY_ADDRESS": address},
+    )
 
 
 @pytest.mark.slow
