@@ -264,7 +264,8 @@ def groups(*states: str) -> int:
 @pytest.mark.parametrize("per_run", [1, 3])
 def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: int) -> None:
     """Six windows x two seeds; in the first, nobody is listed long enough."""
-    from gangru_dist.training.launch import plan, read_manifest, train_windows
+    from gangru_dist.panel.manifest import read_manifest
+    from gangru_dist.training.launch import plan, train_windows
 
     cfg = dataclasses.replace(
         with_resources(TINY, windows_per_run=per_run),
