@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gangru_dist.report.figures import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn
 
@@ -87,7 +87,11 @@ def _slice(axes: Axes, key: str, span: dict[str, Any], table: pd.DataFrame) -> N
         if span["log"]:
             axes.set_xscale("log")
         _scatter(axes, table[key], table)
-        if not span["log"]:
+        if span["log"]:
+            axes.xaxis.set_major_locator(LogLocator(numticks=4))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())  # else written over each other
+        else:
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=span["kind"] == "int"))
     axes.set_xlabel(key)
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from gangru_dist.report.document import write_report
 from gangru_dist.report.tuning import read_search, section, trial_table, write_page
 from gangru_dist.storage import Storage
+from tests.report.store import RUN, write_world
 
 SPACE = {
     "training.learning_rate": {
@@ -88,6 +90,16 @@ class TestProperties:
         assert page.count("<svg") == 3
         for wanted in ("stopped early", "training.learning_rate", "best so far", "as configured"):
             assert wanted in page
+
+    def test_the_report_has_it_too(self, tmp_path: Path) -> None:
+        world = write_world(tmp_path)
+        folder = world.root.child("runs", RUN)
+        write_search(folder)
+        write_report(world.root, RUN, world.cfg)
+        page = folder.read_bytes("report/report.html").decode()
+        assert "<h2>Tuning</h2>" in page
+        assert "Trial 3 is best" in page
+        assert folder.read_bytes("report/tuning.csv").count(b"\n") == 7
 
     @pytest.mark.parametrize("trials", [0, 1])
     def test_a_search_that_has_hardly_begun(self, tmp_path: Path, trials: int) -> None:

@@ -23,27 +23,26 @@ SPACE = {
 
 def config(**sections: Any) -> RunConfig:
     """A search of four trials on two of four windows, predictor only."""
-    tune = {"space": SPACE, "trials": 4, "startup_trials": 2, "grace_epochs": 1}
-    values: dict[str, Any] = {
-        "variant": "gru",
+    plain = to_dict(worlds.config(variant="gru"))
+    ours: dict[str, Any] = {
         "windows": {"refit_months": [3, 4, 5]},
         "training": {"epochs": 4, "patience": 4},
+        "tune": {"space": SPACE, "trials": 4, "startup_trials": 2, "grace_epochs": 1},
     }
-    for name, section in sections.items():
-        if name != "tune":
-            both = {**values.get(name, {}), **section} if isinstance(section, dict) else section
-            values[name] = both
-    plain = to_dict(worlds.config(**values))
-    return from_dict({**plain, "tune": {**plain["tune"], **tune, **sections.get("tune", {})}})
+    for given in (ours, sections):
+        for name, section in given.items():
+            both = {**plain[name], **section} if isinstance(section, dict) else section
+            plain[name] = both
+    return from_dict(plain)
 
 
-def market(days: int = 200, assets: int = 30, seed: int = 0) -> PanelBlock:
-    """Random features; returns of the next days follow the newest `daily_return` feature."""
+def market(days: int = 200, assets: int = 30, seed: int = 0, lag: int = 0) -> PanelBlock:
+    """Random features; a return follows the `daily_return` feature of 2 + `lag` days before."""
     block = worlds.block(seed, days=days, assets=assets)
     signal = np.nan_to_num(block.features[:, :, 3])
     noise = np.random.default_rng(seed + 1).normal(0, 0.02, signal.shape)
     returns = noise.copy()
-    returns[2:] += 0.02 * signal[:-2]
+    returns[2 + lag :] += 0.02 * signal[: -2 - lag]
     close = np.where(block.traded, np.exp(np.cumsum(returns, axis=0)), np.nan)
     return dataclasses.replace(block, adj_close=close)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -29,10 +30,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 @pytest.mark.usefixtures("ray_cluster")
 class TestProperties:
     def test_a_search_ends_and_a_longer_one_continues_it(self, root: Storage) -> None:
-        """Learning rates up to 1e38 diverge: marked, and the search goes on."""
+        """Learning rates up to 1e30 diverge: marked, and the search goes on."""
         from gangru_dist.tuning.search import search
 
-        rates = {"low": 1e-3, "high": 1e38, "log": True}
+        rates = {"low": 1e-3, "high": 1e30, "log": True}
         space = {**store.SPACE, "training.learning_rate": rates}
         tune: dict[str, Any] = {"space": space, "trials": 5}
         done = search(root, "a", store.config(tune=tune))
@@ -51,6 +52,37 @@ class TestProperties:
 
         with pytest.raises(ResourceError, match="one trial asks for 1 worker"):
             search(root, "b", store.config(resources={"cpus_per_worker": 99}))
+
+
+@pytest.mark.trials
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_search_finds_what_matters_within_20_trials(tmp_path: Path) -> None:
+    """Rates from 1e-6 to 1, of which few are any good; a lookback of 5 cannot see the signal.
+
+    With horizon 4 and lag 8, the label follows features 5 to 8 days old.
+    """
+    from gangru_dist.tuning.search import search
+
+    root = Storage(str(tmp_path))
+    store.write_panel(root, store.market(assets=60, lag=8))
+    space = {
+        "training.learning_rate": {"low": 1e-6, "high": 1.0, "log": True},
+        "samples.lookback": {"choices": [5, 8]},
+    }
+    sections = {"training": {"epochs": 12, "patience": 12, "learning_rate": 1e-6}}
+    found = {}
+    for sampler, prune in (("tpe", True), ("random", False)):
+        tune = {"space": space, "trials": 20, "sampler": sampler, "prune": prune}
+        found[sampler] = search(root, sampler, store.config(**sections, tune=tune))
+    best = found["tpe"].best
+    assert best is not None
+    assert best.objective is not None
+    assert best.settings["samples.lookback"] == 8
+    assert 1e-3 <= best.settings["training.learning_rate"] <= 0.3
+    chance = [r.objective for r in found["random"].records if r.objective is not None]
+    assert best.objective > statistics.median(chance) + 0.05
+    epochs = {name: sum(r.epochs for r in one.records) for name, one in found.items()}
+    assert epochs["tpe"] < 0.6 * epochs["random"]
 
 
 _JOB = """
