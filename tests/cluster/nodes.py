@@ -90,6 +90,7 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
         folder: For Ray's session, the token and logs.
         environment: Of both nodes on top of ours, say the storage's credentials.
     """
+    (folder / "w").mkdir()  # nodes that share a folder unpack the working dir over each other
     token = secrets.token_hex(32)
     (folder / "token").write_text(token)
     (folder / "token").chmod(0o600)
@@ -110,7 +111,7 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
     try:
         for name, own, words in (
             ("head", ports[3:6], flags),
-            ("worker", ports[6:9], [f"--address={head}"]),
+            ("worker", ports[6:9], [f"--address={head}", f"--temp-dir={folder}/w"]),
         ):
             count = len(processes) + 1
             processes.append(_up(folder / f"{name}.log", node, own, words, cluster, count))
