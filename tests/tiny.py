@@ -16,6 +16,6 @@ SETTINGS = (
     "synthetic.first=2018-01-02",
     "synthetic.last=2019-03-29",
 )
-"""On top of preset demo: one refit day (2018-12-28), three month-ends to judge."""
+"""On top of preset demo: one refit day (2018-12-31), three month-ends to judge."""
 
 FLAGS = tuple(word for setting in SETTINGS for word in ("--set", setting))

@@ -16,6 +16,7 @@ from tiny import FLAGS
 from gangru_dist import gauges
 from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage
+from gangru_dist.training.artifact import finished_models
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -89,8 +90,9 @@ class TestProperties:
 
         again = cluster.submit("--submission-id", "again", "--", *command)
         assert again.returncode == 0, again.stdout[-3000:]
-        place = "runs/monthly/windows/2018-12-28/seed-0/model.json"
-        assert Storage(storage).read_json(place)["resumed_epochs"] >= 3
+        run = Storage(storage).child("runs", "monthly")
+        (model,) = (seeds[0] for seeds in finished_models(run).values())
+        assert model["resumed_epochs"] >= 3
 
 
 def check_pipeline(cluster: Cluster, server: S3Server, name: str, flags: tuple[str, ...]) -> None:
