@@ -7,6 +7,7 @@ Ray Train restarts workers by itself. What it cannot survive is the death of its
 from __future__ import annotations
 
 import logging
+import time
 
 import ray
 import ray.train as rt
@@ -32,6 +33,9 @@ _logger = logging.getLogger(__name__)
 
 _LOST = (RayActorError, WorkerCrashedError, ray.exceptions.NodeDiedError)
 """The run's controller is gone, not its training wrong."""
+
+_PAUSE_SECONDS = 3.0
+"""Before a lost run is continued: the cluster has noticed what died, and what held its CPUs."""
 
 
 def train_chain(job: Job, manifest: Manifest, *, spread: bool = False) -> list[WindowResult]:
@@ -62,7 +66,8 @@ def _fit_until_heard(job: Job, manifest: Manifest, *, spread: bool) -> dict[str,
             task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy="SPREAD")(_fit)
             return dict(ray.get(task.remote(job, manifest)))
         except _LOST as error:
-            if left == 0:
+            time.sleep(_PAUSE_SECONDS)  # an interrupted driver is gone by then
+            if left == 0 or not ray.is_initialized():
                 raise
             _logger.warning("run_lost run=%s restarts_left=%d %s", job.name, left, reason_of(error))
     raise AssertionError("the last attempt returns or raises")

@@ -170,15 +170,17 @@ def each(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B
     """Results of `work`, as they come, never more than `at_once` under way.
 
     By daemon threads: an interrupted driver ends at once, where a pool of `concurrent.futures`
-    would first wait for whatever is under way, for hours perhaps.
+    would first wait for whatever is under way, for hours perhaps. Nothing new begins then.
     """
     todo: queue.SimpleQueue[A] = queue.SimpleQueue()
     done: queue.SimpleQueue[B | BaseException] = queue.SimpleQueue()
     for item in items:
         todo.put(item)
 
+    stopped = threading.Event()
+
     def serve() -> None:
-        while True:
+        while not stopped.is_set():
             try:
                 item = todo.get_nowait()
             except queue.Empty:
@@ -190,11 +192,14 @@ def each(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B
 
     for _ in range(at_once):
         threading.Thread(target=serve, daemon=True).start()
-    for _ in items:
-        result = done.get()
-        if isinstance(result, BaseException):
-            raise result
-        yield result
+    try:
+        for _ in items:
+            result = done.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        stopped.set()
 
 
 def concurrency(cfg: RunConfig) -> int:

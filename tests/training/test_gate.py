@@ -135,16 +135,22 @@ class TestEach:
         with pytest.raises(ZeroDivisionError):
             list(each([1, 0], lambda x: 1 / x, 2))
 
-    def test_an_interrupted_caller_waits_for_nobody(self) -> None:
-        release = threading.Event()
+    def test_an_interrupted_caller_waits_for_nobody_and_nothing_new_begins(self) -> None:
+        release, begun = threading.Event(), []
 
         def work(x: int) -> int:
+            begun.append(x)
             if x:
                 release.wait(60)
             return x
 
         begin = time.monotonic()
-        for _ in each([0, 1], work, 2):
-            break
+        results = each([0, 1, 2, 3, 4], work, 2)
+        assert next(results) == 0
+        while len(begun) < 3:  # both threads are at work again
+            time.sleep(0.01)
+        results.close()  # type: ignore[attr-defined]
         assert time.monotonic() - begin < 30
         release.set()
+        time.sleep(0.2)
+        assert sorted(begun) == [0, 1, 2]
