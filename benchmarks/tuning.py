@@ -1,7 +1,7 @@
 """What pruning saves: the same proposals with and without ASHA, on a made-up market.
 
-    python benchmarks/tuning.py            # about 10 minutes on one core
-    python benchmarks/tuning.py --trials 8 --epochs 9
+    python -m benchmarks.tuning               # some ten minutes on one core
+    python -m benchmarks.tuning --trials 8 --epochs 9
 
 Every setting of one seeded random search is trained to the end once. From those curves ASHA's
 decisions follow exactly: a trial's curve does not depend on which others run. Both searches thus

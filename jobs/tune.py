@@ -1,8 +1,8 @@
 """Search for better settings: many trials on a few early windows, the best one as a file.
 
     python jobs/tune.py --storage s3://bucket/gangru --run search --trials 40 --hours 8
-    python jobs/train.py --storage s3://bucket/gangru --run tuned --config \
-        s3://bucket/gangru/runs/search/tune/best.toml
+    python jobs/train.py --storage s3://bucket/gangru --run tuned \\
+        --config s3://bucket/gangru/runs/search/tune/best.toml
 
 Needs the panel. Safe to submit again: finished trials are kept, interrupted ones start again.
 Trials run side by side as resources.* allow. What is searched: `tune.space` (docs/tuning.md).

@@ -279,7 +279,7 @@ def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> TrialS
 def _run(ledger: Ledger, job: _Job) -> None:
     size, tune_cfg = job.cfg.resources, job.cfg.tune
     asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    runtime.require("one trial", workers=1, **asked)
+    runtime.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
     room = runtime.slots(**asked)
     at_once = max(1, min(room, size.max_concurrent or room, ledger.remaining))
     _logger.info("trials_start left=%d at_once=%d", ledger.remaining, at_once)
