@@ -1,7 +1,7 @@
-"""Search for better settings: many trials on a few early windows, the best one as a file.
+r"""Search for better settings: many trials on a few early windows, the best one as a file.
 
     python jobs/tune.py --storage s3://bucket/gangru --run search --trials 40 --hours 8
-    python jobs/train.py --storage s3://bucket/gangru --run tuned \\
+    python jobs/train.py --storage s3://bucket/gangru --run tuned \
         --config s3://bucket/gangru/runs/search/tune/best.toml
 
 Needs the panel. Safe to submit again: finished trials are kept, interrupted ones start again.
