@@ -284,7 +284,9 @@ class TestProperties:
         expected = days_between("2019-01-02", "2019-02-07")
         assert sorted(set(got["date"].dt.date)) == expected
         assert got.groupby("date")["model"].nunique().max() == 1  # whole days of one job
-        assert open_table(factor).version() == 12
+        # two jobs may both create the table: the second creation is a version without rows
+        done = [entry["operation"] for entry in open_table(factor).history()]
+        assert len([name for name in done if name != "CREATE TABLE"]) == 12
 
     def test_readers_see_whole_commits_only(self, root, factor):
         """Three readers read without pause while days are scored again and again."""
