@@ -199,7 +199,8 @@ def test_killed_at_a_random_moment(
     about = driver.end()
     assert about["sha256"] == undisturbed[workers]
     assert about["workers"] == workers
-    assert about["resumed_epochs"] >= saved
+    # a checkpoint counts once Ray Train has noted it, up to a poll after its file is there
+    assert about["resumed_epochs"] >= saved - 1
     counts = driver.epochs()
     assert sum(counts.values()) <= GAN_EPOCHS + EPOCHS + 1, counts
     assert max(counts.values()) <= 2, counts
