@@ -20,7 +20,7 @@ test: test-all
 test-all: check
 	$(BIN)/python -m pytest -q -m "not gpu and not trials and not ($(FAST))"
 
-# Kills at random moments, long queues, a large cluster: a quarter of an hour on two quiet cores.
+# Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)
 	$(BIN)/python -m pytest -q -m trials
 

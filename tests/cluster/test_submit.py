@@ -18,7 +18,7 @@ from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage
 from gangru_dist.training.artifact import finished_models
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
 
 
 def monthly(storage: str, flags: tuple[str, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from tiny import FLAGS
 
 from gangru_dist.scoring.table import read_factor
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
 PROJECT = Path(__file__).parents[2]
 
 

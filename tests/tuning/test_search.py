@@ -17,7 +17,7 @@ from gangru_dist.storage import Storage
 from gangru_dist.tuning.records import read_records
 from tests.tuning import store
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.trials]
 
 
 @pytest.fixture(scope="module")
