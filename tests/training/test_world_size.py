@@ -16,6 +16,11 @@ from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, share, until, window
 
+LOSSES = 5e-6
+"""float32: an untrained predictor's scores differ by a hundredth of their size, so their rounding,
+6e-8, is 6e-6 of what the IC looks at; seen: 5e-7 in training losses, 2e-6 in validation ICs."""
+ASSETS = 120
+"""Rounding of one asset weighs little in the IC of so many."""
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
@@ -35,9 +40,9 @@ def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
         gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1},
         training={"epochs": 3, "learning_rate": 1e-4, "precision": precision},
     )
-    world = block()
+    world = block(assets=ASSETS)
     chosen = window(world, cfg)
-    owner = np.minimum(np.arange(24) % 7 // 2, size - 1)
+    owner = np.minimum(np.arange(ASSETS) % 7 // 2, size - 1)
     owner[3] = size - 1
     if size == 3:
         owner[owner == 2], owner[3] = 1, 2  # the third worker: one asset, listed late
@@ -75,7 +80,7 @@ def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path
         for name, expected in alone.items():
             scale = float(expected.abs().max())
             tolerance = (
-                1e-6 if name == "losses" and precision == "float32" else TOLERANCE[precision]
+                LOSSES if name == "losses" and precision == "float32" else TOLERANCE[precision]
             )
             difference = float((ranks[0][name] - expected).abs().max())
             assert difference <= tolerance * scale, (name, size, difference, scale)
