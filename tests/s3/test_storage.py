@@ -66,6 +66,7 @@ class TestReference:
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
         Storage(f"{ROOT}/by-file").write_bytes("x", b"1")
+        assert Storage(f"{ROOT}/by-file").read_bytes("x") == b"1"
 
 
 @pytest.mark.usefixtures("on_s3")
