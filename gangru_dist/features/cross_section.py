@@ -7,8 +7,8 @@ alone, so that no operation here can see another day.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 _MAD_TO_SIGMA = 1.4826
 """Makes the median absolute deviation of normal values their standard deviation."""
@@ -51,7 +51,7 @@ def cs_zscore(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
 
 def cs_rank(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
     """Rank within the day as a fraction in (0, 1): (rank - 0.5) / count, ties share theirs."""
-    ranks = np.asarray(rankdata(x, axis=1, nan_policy="omit"), dtype=np.float64)
+    ranks = pd.DataFrame(x).rank(axis=1).to_numpy()
     count = (~np.isnan(x)).sum(axis=1, keepdims=True)
     return np.asarray((ranks - 0.5) / np.maximum(count, 1))
 
@@ -64,7 +64,7 @@ def cs_quantile(x: Float[np.ndarray, "D N"], q: int) -> Int[np.ndarray, "D N"]:
     values than `q`, quantiles can be empty.
     """
     known = ~np.isnan(x)
-    ranks = np.asarray(rankdata(x, axis=1, method="min", nan_policy="omit"), dtype=np.float64)
+    ranks = pd.DataFrame(x).rank(axis=1, method="min").to_numpy()
     below = np.where(known, ranks - 1, 0).astype(np.int64)  # values strictly smaller
     gaps = np.maximum(known.sum(axis=1, keepdims=True) - 1, 1)
     quantile = np.maximum(-(-below * q // gaps), 1)  # ceil, in integers: exact at the edges
