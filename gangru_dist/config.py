@@ -203,6 +203,8 @@ class TrainingConfig:
     """Run the networks through `torch.compile`; pays on GPUs, gives nothing on CPUs."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints; what an interruption costs at most."""
+    tensorboard: bool = False
+    """Write every epoch's figures for TensorBoard too, below `runs/<run>/tensorboard`."""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -445,7 +447,7 @@ def model_settings(cfg: RunConfig) -> dict[str, Any]:
     chosen["features"] = values["panel"]["features"]
     for name in ("first", "last", "refit_months"):
         del chosen["windows"][name]
-    for name in ("seeds", "checkpoint_every"):
+    for name in ("seeds", "checkpoint_every", "tensorboard"):
         del chosen["training"][name]
     if cfg.variant == "gru":
         del chosen["gan"]

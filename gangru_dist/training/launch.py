@@ -147,7 +147,7 @@ def _train_all(
         tasks = sum(len(chain.todo) for chain in chains)
         text = "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d spread=%s"
         _logger.info(text, tasks, len(chains), at_once, cfg.resources.workers, spread)
-        with ProgressLog(cfg, tasks) as progress:
+        with ProgressLog(cfg, tasks, folder) as progress:
 
             def train(chain: Chain) -> list[WindowResult]:
                 job = Job(

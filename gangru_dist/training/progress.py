@@ -14,7 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gangru_dist import gauges
 from gangru_dist.config import RunConfig
 from gangru_dist.log import Rows
+from gangru_dist.storage import Storage
 from gangru_dist.training.summary import WindowResult
+from gangru_dist.training.tensorboard import tensorboard
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -39,8 +41,9 @@ class ProgressBoard:
 class ProgressLog:
     """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA."""
 
-    def __init__(self, cfg: RunConfig, tasks: int) -> None:
+    def __init__(self, cfg: RunConfig, tasks: int, run: Storage) -> None:
         self.cfg, self.tasks = cfg, tasks
+        self.tensorboard = tensorboard(cfg, run)
         here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
         strategy = NodeAffinitySchedulingStrategy(here, soft=False)
         remote = ray.remote(num_cpus=0, scheduling_strategy=strategy)(ProgressBoard)
@@ -68,6 +71,8 @@ class ProgressLog:
         if not isinstance(error, KeyboardInterrupt):
             self._drain()
         self.rows.stop()
+        if self.tensorboard:
+            self.tensorboard.close()
         ray.kill(self.board)
 
     def finish(self, task: str, result: WindowResult) -> None:
@@ -103,6 +108,8 @@ class ProgressLog:
         gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=stage)
         if stage != "gan":
             gauges.show(gauges.VALID_IC, metrics["valid_ic"], window=task)
+        if self.tensorboard:
+            self.tensorboard.epoch(task, metrics)
         done, total = self._epochs(metrics)
         self.done[task] = done / total
         if self.started is None:  # the pace of training, without Ray's start-up

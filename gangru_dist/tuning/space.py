@@ -29,6 +29,7 @@ _NOT_SEARCHED = {
     "windows.refit_months",
     "training.seeds",
     "training.checkpoint_every",
+    "training.tensorboard",
 }
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
 """They change which days validate or what is predicted: another yardstick for each trial."""
