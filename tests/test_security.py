@@ -94,3 +94,33 @@ class TestReport:
         page = root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert "<script" not in page
         assert "&lt;script&gt;alert(1)" in page
+
+
+KNOWN = {"name": "safe", "version": "1.0", "vulns": []}
+WEAK_SPOT = {"id": "PYSEC-2026-1", "fix_versions": ["2.1"]}
+WEAK = {"name": "weak", "version": "2.0", "vulns": [WEAK_SPOT]}
+UNKNOWN = {"name": "private", "skip_reason": "not found"}
+
+
+class TestAudit:
+    """Of what pip-audit says, in `.ci/findings.py`."""
+
+    def summed_up(self, *packages: dict[str, object]) -> tuple[list[str], int]:
+        summary: tuple[list[str], int] = load(PROJECT / ".ci/findings.py").findings(
+            {"dependencies": list(packages)}
+        )
+        return summary
+
+    def test_a_finding_fails(self) -> None:
+        lines, status = self.summed_up(KNOWN, WEAK, UNKNOWN)
+        assert lines[0] == "weak 2.0: PYSEC-2026-1, fixed in 2.1"
+        assert lines[1] == "audited 2 packages, 1 known weaknesses; not audited: private"
+        assert status == 1
+
+    def test_none_passes(self) -> None:
+        assert self.summed_up(KNOWN) == (["audited 1 packages, 0 known weaknesses"], 0)
+
+    def test_a_service_that_knows_nothing_is_no_audit(self) -> None:
+        lines, status = self.summed_up(UNKNOWN)
+        assert lines == ["audit skipped: no advisory service knows any of 1 packages"]
+        assert status == 0

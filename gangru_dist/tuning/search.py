@@ -41,6 +41,7 @@ FOLDER = "tune"
 """Of the run: trials, best.toml, trials.csv, search.json."""
 
 _ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # it prints whatever `verbose` says
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records say it all
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the ledger continues it
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a diverged trial reports no IC
