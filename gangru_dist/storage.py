@@ -40,6 +40,8 @@ _REFUSALS = {
     "and the network; then run the job again",
 }
 """AWS's code -> what to do. Its own text is left out: it may name the access key."""
+_LIST_ATTEMPTS = 5
+"""Of a listing whose folders vanish under it, as another job's old checkpoints do."""
 _WRITE_ATTEMPTS = 3
 
 
@@ -247,10 +249,16 @@ class Storage:
     def list_files(self, folder: str = "") -> list[str]:
         """Names below `folder`, sorted, relative to this storage; unfinished writes left out."""
         base = self.full(folder) if folder else self.path
-        selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
-        found = self.filesystem.get_file_info(selector)
-        names = [info.path for info in found if info.type == pafs.FileType.File]
+        names = [info.path for info in self._below(base) if info.type == pafs.FileType.File]
         return sorted(name[len(self.path) + 1 :] for name in names if not name.endswith(".part"))
+
+    def _below(self, base: str) -> list[pafs.FileInfo]:
+        """Everything below a folder; listed again if a part of it is deleted meanwhile."""
+        selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
+        for _ in range(_LIST_ATTEMPTS - 1):
+            with suppress(FileNotFoundError):
+                return list(self.filesystem.get_file_info(selector))
+        return list(self.filesystem.get_file_info(selector))
 
     def delete(self, name: str) -> None:
         """Remove a file; no error if it is gone already."""

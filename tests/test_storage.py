@@ -1,6 +1,7 @@
 import pickle
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,23 @@ class TestProperties:
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []
+
+    def test_a_folder_that_vanishes_while_it_is_listed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As checkpoints do: listed again, no error."""
+        root = Storage(str(tmp_path))
+        root.write_bytes("kept/file", b"x")
+        lists, calls = root.filesystem.get_file_info, []
+
+        def vanishing(selector: object) -> object:
+            calls.append(selector)
+            if len(calls) < 3:
+                raise FileNotFoundError("cannot list directory")
+            return lists(selector)
+
+        monkeypatch.setattr(root, "filesystem", SimpleNamespace(get_file_info=vanishing))
+        assert root.list_files() == ["kept/file"]
 
     def test_no_secret_travels_with_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYKEYKEY")
