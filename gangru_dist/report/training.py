@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gangru_dist.report.language import ENGLISH, Language
 from gangru_dist.storage import Storage
 
 SEPARATED = 0.95
@@ -61,7 +62,7 @@ def history_table(models: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gan_warnings(table: pd.DataFrame) -> list[str]:
+def gan_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]:
     """One sentence if discriminators won: the generator's output does not look real to them."""
     if table.empty:
         return []
@@ -69,11 +70,15 @@ def gan_warnings(table: pd.DataFrame) -> list[str]:
     lost = trained[trained["discriminator_accuracy"] >= SEPARATED]
     if lost.empty:
         return []
+    message = language.gettext(
+        "GAN: in %(lost)s of %(trained)s models the discriminator still tells at least %(share)s "
+        "of real and generated samples apart after the last epoch, so the generator may have "
+        "collapsed (refit days %(windows)s)."
+    )
     windows = ", ".join(sorted(lost["window"].unique()))
+    share = f"{SEPARATED:.0%}"
     return [
-        f"GAN: in {len(lost)} of {len(trained)} models the discriminator still tells at least "
-        f"{SEPARATED:.0%} of real and generated samples apart after the last epoch, so the "
-        f"generator may have collapsed (refit days {windows})."
+        message % {"lost": len(lost), "trained": len(trained), "share": share, "windows": windows}
     ]
 
 
