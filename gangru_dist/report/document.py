@@ -21,7 +21,7 @@ from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.quality import QUALITY
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
-from gangru_dist.report import figures, text, training, tuning
+from gangru_dist.report import figures, gan_figures, text, training, tuning
 from gangru_dist.report.language import Language, language
 from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
 from gangru_dist.storage import Storage, checked_name
@@ -142,6 +142,8 @@ def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
         **({"tuning": tuning.trial_table(sources.search)} if sources.search else {}),
         "training": training.model_table(sources.models),
         "training_epochs": training.history_table(sources.models),
+        "gan_features": training.feature_table(sources.models),
+        "gan_histograms": training.histogram_table(sources.models),
     }
 
 
@@ -180,6 +182,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         trades=ours.trades.mean(numeric_only=True).to_dict(),
         coverage=_coverage_row(sources.coverage, words),
         models=_rows(training.model_table(sources.models)),
+        measured=training.newest_measured(sources.models),
         tuning=tuning.section(sources.search, words) if sources.search else None,
         settings=_flat(to_dict(sources.cfg)),
         lineage=_lineage(sources, words),
@@ -193,6 +196,7 @@ def _notes(found: dict[str, Evaluation], sources: Sources, words: Language) -> l
         *(words.gettext(note.message) % note.facts for note in ours.notes),
         *_period_note(found, words),
         *training.gan_warnings(training.model_table(sources.models), words),
+        *training.spread_warnings(training.feature_table(sources.models), words),
     ]
 
 
@@ -239,6 +243,9 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
         drawn["validation"] = figures.validation_curves(history, words)
     if not history.empty and "discriminator_accuracy" in history:
         drawn["gan"] = figures.gan_curves(history, words)
+    measured = training.newest_measured(sources.models)
+    if measured:
+        drawn["distributions"] = gan_figures.distributions(measured["gan_samples"], words)
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 

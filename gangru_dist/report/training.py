@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from gangru_dist.storage import Storage
 
 SEPARATED = 0.95
 """A discriminator right this often in the last GAN epoch tells real from generated at sight."""
+
+
+COLLAPSED = 0.1
+"""Generated samples whose values vary across assets by less than this share of what real ones do
+are one sample for all: mode collapse. A healthy generator stands near 1."""
 
 
 def read_models(run: Storage) -> list[dict[str, Any]]:
@@ -25,9 +31,11 @@ def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a model; unknown = NaN.
 
     Columns: window, seed, model, variant, train_days, valid_days, epochs, best_epoch,
-    best_valid_ic, discriminator_accuracy, distance, seconds.
-    `discriminator_accuracy` and `distance` (mean |G - x|) are those of the last GAN epoch.
+    best_valid_ic, discriminator_accuracy, distance, lowest_spread, seconds.
+    `discriminator_accuracy` and `distance` (mean |G - x|) are those of the last GAN epoch;
+    `lowest_spread` is the smallest of `feature_table`'s.
     """
+    lowest = feature_table(models).groupby(["window", "seed"])["spread"].min()
     rows = []
     for model in models:
         history = model.get("history", [])
@@ -46,6 +54,7 @@ def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:
                 "best_valid_ic": _number(model.get("best_valid_ic")),
                 "discriminator_accuracy": _number(last.get("discriminator_accuracy")),
                 "distance": _number(last.get("distance")),
+                "lowest_spread": lowest.get((model["window"], model["seed"]), np.nan),
                 "seconds": _number(model.get("seconds")),
             }
         )
@@ -80,6 +89,93 @@ def gan_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]
     return [
         message % {"lost": len(lost), "trained": len(trained), "share": share, "windows": windows}
     ]
+
+
+def feature_table(models: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a model and feature, of models that measured it: x beside G(x, z) on one day.
+
+    Columns: window, seed, day, assets, feature, real_mean, real_std, generated_mean,
+    generated_std, spread. In standard deviations of the standardized feature; `spread` is the
+    ratio of generated to real standard deviation across assets, NaN of a flat feature.
+    """
+    columns = ["window", "seed", "day", "assets", "feature", "real_mean", "real_std"]
+    columns += ["generated_mean", "generated_std", "spread"]
+    rows = [
+        (*key, name, real["mean"], real["std"], made["mean"], made["std"], spread(real, made))
+        for key, name, real, made, _ in _measured(models)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def histogram_table(models: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a model, feature and bin: shares of real and generated values.
+
+    Columns: window, seed, day, assets, feature, center, real, generated.
+    """
+    columns = ["window", "seed", "day", "assets", "feature", "center", "real", "generated"]
+    rows = [
+        (*key, name, *values)
+        for key, name, real, made, centers in _measured(models)
+        for values in zip(centers, shares(real), shares(made), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _measured(
+    models: list[dict[str, Any]],
+) -> Iterator[tuple[tuple[Any, ...], str, dict[str, Any], dict[str, Any], list[float]]]:
+    """(window, seed, day, assets), feature, real, generated, bin centers."""
+    for model in models:
+        samples = model.get("gan_samples")  # none in `gru`, and before it was measured
+        if samples:
+            key = (model["window"], model["seed"], samples["day"], samples["assets"])
+            for name, real in samples["real"].items():
+                yield key, name, real, samples["generated"][name], samples["bin_centers"]
+
+
+def spread(real: dict[str, Any], made: dict[str, Any]) -> float:
+    """Generated over real standard deviation across assets; NaN of a flat feature."""
+    return float(made["cs_std"] / real["cs_std"]) if real["cs_std"] > 0 else float("nan")
+
+
+def shares(figures: dict[str, Any]) -> np.ndarray:
+    """(bins,) share of the values in each bin."""
+    counts = np.array(figures["histogram"], dtype=np.float64)
+    return np.asarray(counts / max(counts.sum(), 1.0))
+
+
+def newest_measured(models: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first seed's model of the newest window that measured its generator."""
+    found = [model for model in models if model.get("gan_samples")]
+    windows = [model["window"] for model in found]
+    return found[windows.index(max(windows))] if found else None
+
+
+def spread_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]:
+    """One sentence if generators make much the same of every asset; of `feature_table`."""
+    lost = table[table["spread"] < COLLAPSED]
+    if lost.empty:
+        return []
+    message = language.gettext(
+        "GAN: in %(lost)s of %(measured)s models generated samples vary across assets by less than "
+        "%(share)s of what real ones do, a mode collapse (features %(features)s; refit days "
+        "%(windows)s)."
+    )
+    counts = lost["feature"].value_counts()
+    named = ", ".join(counts.index[:_NAMED]) + (" …" if len(counts) > _NAMED else "")
+    return [
+        message
+        % {
+            "lost": len(lost.groupby(["window", "seed"])),
+            "measured": len(table.groupby(["window", "seed"])),
+            "share": f"{COLLAPSED:.0%}",
+            "features": named,
+            "windows": ", ".join(sorted(lost["window"].unique())),
+        }
+    ]
+
+
+_NAMED = 5
 
 
 def _number(value: float | None) -> float:

@@ -15,7 +15,14 @@ from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.storage import Storage
-from tests.report.store import RUN, World, write_factor, write_models, write_world
+from tests.report.store import (
+    RUN,
+    World,
+    samples_of,
+    write_factor,
+    write_models,
+    write_world,
+)
 
 
 class _Tags(HTMLParser):
@@ -119,6 +126,28 @@ class TestProperties:
         assert "<script>" not in page
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
+
+    def test_real_and_generated_values_are_shown_and_a_collapse_is_said(self, tmp_path):
+        world = write_world(tmp_path)
+        names = tuple(world.cfg.panel.features)
+        write_models(world.root, RUN, samples=samples_of(names), windows=("2018-12-28",))
+        write_models(
+            world.root, RUN, samples=samples_of(names[:7], spread=0.05), windows=("2019-06-28",)
+        )
+        write_report(world.root, RUN, world.cfg)
+        folder = world.root.child("runs", RUN, "report")
+        page = folder.read_bytes("report.html").decode()
+        assert page.count("<svg") == 10
+        assert "in 1 of 2 models" in page
+        assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
+        features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))
+        assert len(features) == len(names) + 7
+        assert set(features["spread"].round(6)) == {0.9, 0.05}
+        histograms = pd.read_csv(io.BytesIO(folder.read_bytes("gan_histograms.csv")))
+        shares = histograms.groupby(["window", "feature"])[["real", "generated"]].sum()
+        assert shares.to_numpy() == pytest.approx(1.0)
+        training = pd.read_csv(io.BytesIO(folder.read_bytes("training.csv")))
+        assert training["lowest_spread"].tolist() == pytest.approx([0.9, 0.05])
 
     def test_runs_without_models_and_quality_still_report(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 
-from gangru_dist.report import figures, training
+from gangru_dist.report import figures, gan_figures, training
+from tests.report.store import samples_of
 
 
 def _industries(*names: str) -> pd.DataFrame:
@@ -43,3 +44,16 @@ class TestValidation:
         assert training.model_table([]).empty
         assert training.gan_warnings(training.model_table([])) == []
         assert training.history_table([]).empty
+        assert training.feature_table([]).empty
+        assert training.histogram_table([]).empty
+        assert training.newest_measured([]) is None
+        assert training.spread_warnings(training.feature_table([])) == []
+
+    def test_a_flat_feature_has_no_spread_and_warns_of_nothing(self):
+        samples = samples_of(("open",), spread=0.05)
+        samples["real"]["open"]["cs_std"] = 0.0
+        model = {"window": "2019-06-28", "seed": 0, "gan_samples": samples}
+        table = training.feature_table([model])
+        assert table["spread"].isna().all()
+        assert training.spread_warnings(table) == []
+        assert "<svg" in gan_figures.distributions(samples)

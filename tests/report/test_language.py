@@ -18,7 +18,7 @@ from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
 from gangru_dist.report.language import ENGLISH, Language, language
 from gangru_dist.report.tuning import write_page
-from tests.report.store import RUN, write_models, write_world
+from tests.report.store import RUN, samples_of, write_models, write_world
 from tests.report.test_figures import _industries
 from tests.report.test_tuning import write_search
 
@@ -45,7 +45,7 @@ LATIN = re.compile(
     "Rank|IC|ICIR|IR|GAN|ST|Spearman|Pearson|Newey|West|Optuna|PED|ANOVA|CSV"  # terms
     "|GAN_GRU|gan_gru|other|SH|bank|coal|food|abc"  # names of runs, models, assets, industries
     "|metrics|json|trials|csv|tune|search"  # files
-    "|training|learning_rate|gru|head|layers|label|horizon"  # settings
+    "|training|learning_rate|gru|head|layers|label|horizon|open"  # settings
 )
 """What a Chinese page leaves in Latin letters."""
 HELD = re.compile(r"%\((\w+)\)s|%%|%")
@@ -141,7 +141,7 @@ class TestPages:
     def test_no_english_is_left(self, tmp_path):
         """Whoever prints a text without asking for its translation fails here."""
         world = write_world(tmp_path, runs=(RUN, "other"))
-        write_models(world.root, RUN, accuracy=0.99)
+        write_models(world.root, RUN, accuracy=0.99, samples=samples_of(("open",), spread=0.01))
         folder = world.root.child("runs", RUN)
         write_search(folder)
         panel = world.root.child("panel")
