@@ -19,7 +19,7 @@ from gangru_dist.errors import ConfigError
 from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.quality import QUALITY
+from gangru_dist.panel.quality import QUALITY, describe
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, text, training, tuning
 from gangru_dist.report.language import Language, language
@@ -42,6 +42,8 @@ class Sources:
     """`panel/quality.json`; empty if there is none."""
     claimed: dict[str, Any]
     """`config.json` of the run: version and commit; empty if there is none."""
+    variants: dict[str, str]
+    """What each run shown trains, gan_gru or gru; empty text if unknown."""
     models: list[dict[str, Any]]
     """Every finished model's `model.json`."""
     search: tuning.Search | None
@@ -76,7 +78,7 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
     tables = {name: read_factor(root.uri, name) for name in names}
     block = _market_block(root, manifest, list(tables.values()))
     found = {name: evaluate(table, block, cfg) for name, table in tables.items()}
-    sources = _sources(root, manifest, run, cfg)
+    sources = _sources(root, manifest, names, cfg)
     folder = root.child("runs", run, "report")
     _write_tables(folder, found, sources)
     folder.write_bytes(PAGE, render(found, sources).encode())
@@ -91,8 +93,11 @@ def _market_block(root: Storage, manifest: Manifest, tables: list[pd.DataFrame])
     return read_block(root, manifest, start=start, end=last, features=(), trading=True)
 
 
-def _sources(root: Storage, manifest: Manifest, run: str, cfg: RunConfig) -> Sources:
+def _sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunConfig) -> Sources:
+    """What is known of the first of the runs, and what the others are."""
+    run = names[0]
     folder = root.child("runs", run)
+    claims = {name: _json_if_there(root.child("runs", name), "config.json") for name in names}
     days = [asdict(day) for day in covered_days(factor_storage(root, run)).values()]
     columns = ["date", "traded", "universe", "ranked", "missing_industry", "missing_market_cap"]
     coverage = pd.DataFrame(days)[[*columns, "neutralized"]].rename(columns={"ranked": "scored"})
@@ -103,7 +108,10 @@ def _sources(root: Storage, manifest: Manifest, run: str, cfg: RunConfig) -> Sou
         cfg=cfg,
         manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
         quality=_json_if_there(root.child("panel"), QUALITY),
-        claimed=_json_if_there(folder, "config.json"),
+        claimed=claims[run],
+        variants={
+            name: claim.get("config", {}).get("variant", "") for name, claim in claims.items()
+        },
         models=training.read_models(folder),
         search=tuning.read_search(folder),
         coverage=coverage,
@@ -115,11 +123,14 @@ def _json_if_there(folder: Storage, name: str) -> dict[str, Any]:
 
 
 def _write_tables(folder: Storage, found: dict[str, Evaluation], sources: Sources) -> None:
-    """metrics.json and one CSV a table; those of a compared run under its name."""
+    """metrics.json and one CSV a table; what is drawn of a compared run under its name."""
     ours, *others = found.items()
     content: dict[str, Any] = {"run": sources.run, **ours[1].metrics}
     content["compared"] = {name: other.metrics for name, other in others}
-    for name, table in tables_of(ours[1], sources).items():
+    tables = tables_of(ours[1], sources)
+    for name, other in others:
+        tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
+    for name, table in tables.items():
         csv = table.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
         folder.write_bytes(f"{name}.csv", csv.encode())
     folder.write_json(METRICS, content)
@@ -139,12 +150,23 @@ def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
         "picks": _picks(found, sources.cfg),
         "picks_by_industry": _picks_by_industry(found, sources.cfg),
         "coverage": sources.coverage,
+        "quality": _quality_table(sources.quality),
         **({"tuning": tuning.trial_table(sources.search)} if sources.search else {}),
         "training": training.model_table(sources.models),
         "training_epochs": training.history_table(sources.models),
         "gan_features": training.feature_table(sources.models),
         "gan_histograms": training.histogram_table(sources.models),
     }
+
+
+def _quality_table(quality: dict[str, Any]) -> pd.DataFrame:
+    """kind, reason, count, example of everything that `quality.json` found in the bars."""
+    rows = [
+        (kind, reason, finding.get("rows", finding.get("count")), describe(finding["example"]))
+        for kind in ("quarantined", "notes")
+        for reason, finding in quality.get(kind, {}).items()
+    ]
+    return pd.DataFrame(rows, columns=["kind", "reason", "count", "example"])
 
 
 def _picks(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
@@ -181,7 +203,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         by_industry=_grouped(_picks_by_industry(ours, sources.cfg)),
         trades=ours.trades.mean(numeric_only=True).to_dict(),
         coverage=_coverage_row(sources.coverage, words),
-        models=_rows(training.model_table(sources.models)),
+        models=_by_window(training.model_table(sources.models)),
         measured=training.newest_measured(sources.models),
         tuning=tuning.section(sources.search, words) if sources.search else None,
         settings=_flat(to_dict(sources.cfg)),
@@ -257,6 +279,11 @@ def _grouped(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     return [(str(name), _rows(rows)) for name, rows in table.groupby("industry")]
 
 
+def _by_window(models: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """Rows of each window's models, one a seed."""
+    return [_rows(rows) for _, rows in models.groupby("window")] if len(models) else []
+
+
 def _coverage_row(table: pd.DataFrame, words: Language) -> dict[str, Any]:
     """What the page says of the coverage in words."""
     return {
@@ -280,11 +307,16 @@ def _removed(neutralized: str, words: Language) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted key and value of every setting."""
+    """Dotted key and value of every setting; one row a range of a search."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and prefix != "tune.space.":
             rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            given = {k: v for k, v in value.items() if not (v is None or v is False or v == [])}
+            rows.append(
+                (prefix + name, ", ".join(f"{k} {v}" for k, v in given.items()) or text.DASH)
+            )
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             rows.append((prefix + name, shown))

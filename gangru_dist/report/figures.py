@@ -294,29 +294,18 @@ def industries(table: pd.DataFrame, language: Language = ENGLISH) -> str:
 
 
 def validation_curves(history: pd.DataFrame, language: Language = ENGLISH) -> str:
-    """Validation IC by epoch of every window; several seeds of a window share its look."""
+    """Validation IC by epoch of every window; several seeds thin, their mean thick."""
     _ = language.gettext
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         predictor = history[history["stage"] != "gan"]
-        windows = sorted(predictor["window"].unique())
-        shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(windows), 2)))
-        for number, window in enumerate(windows):
-            rows = predictor[predictor["window"] == window]
-            for index, (_seed, seed) in enumerate(rows.groupby("seed")):
-                axes.plot(
-                    seed["epoch"],
-                    seed["valid_ic"],
-                    color=shades[number],
-                    ls=("-", "--", "-.", ":")[number % 4],
-                    label=window if index == 0 else None,
-                )
+        _window_lines(axes, predictor, "valid_ic")
         axes.axhline(0, color=INK, lw=0.8)
         axes.set_xlabel(_("epoch"))
         axes.set_ylabel(_("validation IC"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(windows) <= 9:
+        if predictor["window"].nunique() <= _LEGEND_HOLDS:
             _legend_above(axes, 3)
 
     return drawn("validation", HALF, draw)
@@ -328,17 +317,7 @@ def gan_curves(history: pd.DataFrame, language: Language = ENGLISH) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        gan = history[history["stage"] == "gan"]
-        windows = sorted(gan["window"].unique())
-        shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(windows), 2)))
-        for (window, _seed), rows in gan.groupby(["window", "seed"]):
-            number = windows.index(window)
-            axes.plot(
-                rows["epoch"],
-                rows["discriminator_accuracy"],
-                color=shades[number],
-                ls=("-", "--", "-.", ":")[number % 4],
-            )
+        _window_lines(axes, history[history["stage"] == "gan"], "discriminator_accuracy")
         axes.axhline(0.5, color=INK, lw=0.8, ls="--")
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(_("GAN epoch"))
@@ -347,3 +326,21 @@ def gan_curves(history: pd.DataFrame, language: Language = ENGLISH) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return drawn("gan", HALF, draw)
+
+
+_LEGEND_HOLDS = 9
+
+
+def _window_lines(axes: Axes, history: pd.DataFrame, column: str) -> None:
+    """A line a window, dark for early ones: its only seed, or the mean as far as all seeds go."""
+    windows = sorted(history["window"].unique())
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(windows), 2)))
+    for number, window in enumerate(windows):
+        seeds = history[history["window"] == window].pivot_table(
+            index="epoch", columns="seed", values=column
+        )
+        if len(seeds.columns) > 1:
+            axes.plot(seeds.index, seeds, color=shades[number], lw=0.5, alpha=0.45)
+        mean = seeds.dropna().mean(axis=1)
+        dashes = ("-", "--", "-.", ":")[number % 4]
+        axes.plot(mean.index, mean, color=shades[number], ls=dashes, label=window)

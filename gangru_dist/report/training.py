@@ -15,9 +15,10 @@ SEPARATED = 0.95
 """A discriminator right this often in the last GAN epoch tells real from generated at sight."""
 
 
-COLLAPSED = 0.1
+COLLAPSED = 0.05
 """Generated samples whose values vary across assets by less than this share of what real ones do
-are one sample for all: mode collapse. A healthy generator stands near 1."""
+are one sample for all: mode collapse. A perfect generator stands at 1; after two epochs on the
+demo's market, features stand from 0.11 to 0.79 (measured)."""
 
 
 def read_models(run: Storage) -> list[dict[str, Any]]:
