@@ -273,6 +273,14 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ReportConfig:
+    """How report.html and tuning.html are printed; no figure depends on it."""
+
+    language: Literal["en", "zh"] = "en"
+    """Of the pages; metrics.json and the CSV tables have English names in both."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class SyntheticConfig:
     """The made-up market behind `--bars synthetic` (DESIGN 3)."""
 
@@ -384,6 +392,7 @@ class RunConfig:
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     factor: FactorConfig = field(default_factory=FactorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
 

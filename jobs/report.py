@@ -4,7 +4,8 @@
     python jobs/report.py --storage data --run default --compare default-gru
 
 Needs the panel and the factor table of jobs/score.py over two month-ends at least; starts no Ray.
-`--compare` shows another run of the same storage beside this one.
+`--compare` shows another run of the same storage beside this one; `--set report.language=zh` prints
+the page in Chinese.
 """
 
 from __future__ import annotations

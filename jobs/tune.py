@@ -24,6 +24,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Search, then draw the page of it."""
+    from gangru_dist.report.language import language
     from gangru_dist.report.tuning import write_page  # torch, Ray, matplotlib: not for --help
     from gangru_dist.settings import with_values
     from gangru_dist.tuning.search import search
@@ -32,7 +33,7 @@ def body(job: Job) -> Outcome:
     given = {key: value for key, value in asked.items() if value is not None}
     cfg = with_values(job.cfg, given, "command line")
     done = search(job.root, job.run, cfg, only=job.args.windows, overwrite=job.args.overwrite)
-    page = write_page(job.root, job.run)
+    page = write_page(job.root, job.run, language(job.cfg.report.language))
     best = (f"{done.folder.uri}/best.toml",) if done.best else ()
     return Outcome(outputs=(*best, f"{done.folder.uri}/trials.csv", page))
 

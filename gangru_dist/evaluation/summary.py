@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,18 @@ from gangru_dist.evaluation import ic, picks, portfolio, published, quantiles
 from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
 from gangru_dist.evaluation.portfolio import Portfolio
 from gangru_dist.panel.block import PanelBlock
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the reader, and apart from it the facts in it, so that it translates."""
+
+    message: str
+    """English, with `%(name)s` for each fact."""
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message % self.facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +52,8 @@ class Evaluation:
     """`picks.ranked_universe`."""
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
+    notes: tuple[Note, ...]
+    """What a reader must know; `metrics` has them in English."""
     metrics: dict[str, Any]
     """Plain JSON types, NaN as None."""
 
@@ -78,7 +92,9 @@ def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluati
         "ranked": picks.ranked_universe(market, rebalances),
         "coverage": _coverage(table),
     }
-    return Evaluation(**tables, metrics=_metrics(tables, market, rebalances, cfg))
+    notes = tuple(_notes(market, rebalances))
+    figures = _metrics(tables, market, rebalances, cfg, notes)
+    return Evaluation(**tables, notes=notes, metrics=figures)
 
 
 def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:
@@ -160,7 +176,11 @@ def _coverage(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _metrics(
-    tables: dict[str, pd.DataFrame], market: Market, rebalances: Rebalances, cfg: RunConfig
+    tables: dict[str, pd.DataFrame],
+    market: Market,
+    rebalances: Rebalances,
+    cfg: RunConfig,
+    notes: tuple[Note, ...],
 ) -> dict[str, Any]:
     """Every figure of SPEC 7, with the settings they depend on and the broker's beside."""
     monthly, daily = tables["monthly"], tables["daily"]
@@ -186,7 +206,7 @@ def _metrics(
         "decay": records(tables["decay"]),
         "yearly": records(tables["yearly"]),
         "industries": records(tables["industries"]),
-        "notes": _notes(market, rebalances),
+        "notes": [str(note) for note in notes],
         "published": {"source": published.SOURCE, **published.FIGURES},
     }
 
@@ -217,7 +237,7 @@ def _settings(cfg: RunConfig) -> dict[str, Any]:
     }
 
 
-def _notes(market: Market, rebalances: Rebalances) -> list[str]:
+def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
     """What a reader must know about gaps."""
     has_factor = np.isfinite(rebalances.factor).any(axis=1)
     inside = np.arange(len(has_factor)) < picks.newest(rebalances)
@@ -225,13 +245,18 @@ def _notes(market: Market, rebalances: Rebalances) -> list[str]:
     notes = []
     if gaps:
         notes.append(
-            f"No factor on the month-ends {', '.join(gaps)}: no IC there, and the portfolio kept "
-            "what it held."
+            Note(
+                "No factor on the month-ends %(days)s: no IC there, and the portfolio kept what "
+                "it held.",
+                {"days": ", ".join(gaps)},
+            )
         )
     if not market.industries:
-        notes.append("The panel has no industries: industry tables are left out.")
+        notes.append(Note("The panel has no industries: industry tables are left out."))
     if not market.limit_up.any() and not market.limit_down.any():
-        notes.append("The panel marks no price limits: every asset with a bar could be traded.")
+        notes.append(
+            Note("The panel marks no price limits: every asset with a bar could be traded.")
+        )
     return notes
 
 

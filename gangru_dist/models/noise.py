@@ -55,7 +55,8 @@ def uniform(keys: Int[Tensor, " M"], count: int) -> Float[Tensor, "M C"]:
 def normal(keys: Int[Tensor, " M"], count: int) -> Float[Tensor, "M C"]:
     """`count` float32 standard normal numbers per key (Box-Muller)."""
     half = (count + 1) // 2
-    first, second = uniform(keys, 2 * half).split(half, dim=1)
+    drawn = uniform(keys, 2 * half)
+    first, second = drawn[:, :half], drawn[:, half:]  # of no numbers, both are empty
     radius = (-2.0 * first.log()).sqrt()
     angle = 2.0 * math.pi * second
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]

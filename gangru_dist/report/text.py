@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from gangru_dist.report.language import ENGLISH, Language, translatable
+
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -62,44 +64,72 @@ FILTERS = {
 """Names in the template."""
 
 
-def template(name: str) -> Template:
+def template(name: str, language: Language = ENGLISH) -> Template:
     """A page's template; what it is given is escaped, what it asks for must be there."""
     environment = Environment(
         loader=PackageLoader("gangru_dist.report"),
+        extensions=["jinja2.ext.i18n"],
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.install_gettext_translations(language, newstyle=True)  # type: ignore[attr-defined]
+    environment.globals["language"] = language
     environment.filters.update(FILTERS)
     return environment.get_template(name)
 
 
-def summary_sentence(figures: dict[str, Any], latest: dict[str, Any], picks: int) -> str:
+def summary_sentence(
+    figures: dict[str, Any], latest: dict[str, Any], picks: int, language: Language = ENGLISH
+) -> str:
     """What a portfolio manager wants to know first.
 
     Args:
         figures: `Evaluation.metrics`.
         latest: Last row of `Evaluation.monthly`.
         picks: Assets listed overall.
+        language: Of the sentence.
     """
+    _ = language.gettext
     ic, period = figures["ic"], figures["period"]
-    strong = {"***": "1", "**": "5", "*": "10"}.get(ic["stars"])
-    judged = f"significant at {strong}{NARROW}%" if strong else "not significantly different from 0"
-    beat = "beat" if latest["excess_return"] >= 0 else "lagged"
-    months = f"{period['months']} months" if period["months"] > 1 else "one month"
-    return (
-        f"In {latest['month']} the factor's IC was {signed(latest['ic'])}; over {months} it "
-        f"averages {signed(ic['mean'])}, {judged}, with an ICIR of {plain(ic['icir'])}. The long "
-        f"portfolio returned {signed_percent(latest['long_return'])} that month and {beat} the "
-        f"equal-weighted universe ({signed_percent(latest['universe_return'])}) by "
-        f"{percent(abs(latest['excess_return']))}; since {period['first_day']} its excess is "
-        f"{signed_percent(figures['excess']['annualized_return'])} a year before costs and "
-        f"{signed_percent(figures['excess_with_costs']['annualized_return'])} after "
-        f"{figures['settings']['cost_bps']:g} basis points per side. The newest picks are of "
-        f"{period['newest_rebalance']}: {min(picks, period['newest_universe'])} out of "
-        f"{count(period['newest_universe'])} assets."
-    )
+    return _(
+        "In %(month)s the factor's IC was %(latest_ic)s; over %(months)s it averages %(mean_ic)s, "
+        "%(judged)s, with an ICIR of %(icir)s. The long portfolio returned %(long)s that month "
+        "and %(beat)s the equal-weighted universe (%(universe)s) by %(excess)s; since "
+        "%(first_day)s its excess is %(annual)s a year before costs and %(annual_net)s after "
+        "%(cost)s basis points per side. The newest picks are of %(day)s: %(picks)s out of "
+        "%(members)s assets."
+    ) % {
+        "month": latest["month"],
+        "latest_ic": signed(latest["ic"]),
+        "months": _months(period["months"], language),
+        "mean_ic": signed(ic["mean"]),
+        "judged": _judged(ic["stars"], language),
+        "icir": plain(ic["icir"]),
+        "long": signed_percent(latest["long_return"]),
+        "beat": _("beat") if latest["excess_return"] >= 0 else _("lagged"),
+        "universe": signed_percent(latest["universe_return"]),
+        "excess": percent(abs(latest["excess_return"])),
+        "first_day": period["first_day"],
+        "annual": signed_percent(figures["excess"]["annualized_return"]),
+        "annual_net": signed_percent(figures["excess_with_costs"]["annualized_return"]),
+        "cost": f"{figures['settings']['cost_bps']:g}",
+        "day": period["newest_rebalance"],
+        "picks": min(picks, period["newest_universe"]),
+        "members": count(period["newest_universe"]),
+    }
+
+
+def _months(number: int, language: Language) -> str:
+    return language.ngettext("one month", "%(num)s months", number) % {"num": number}
+
+
+def _judged(stars: str, language: Language) -> str:
+    level = {"***": "1", "**": "5", "*": "10"}.get(stars)
+    if level is None:
+        return language.gettext("not significantly different from 0")
+    return language.gettext("significant at %(level)s") % {"level": f"{level}{NARROW}%"}
 
 
 @dataclass(frozen=True)
@@ -107,6 +137,7 @@ class KeyFigure:
     """One row of the key table; paths lead through `Evaluation.metrics`."""
 
     label: str
+    """English; translated where it is printed, as `note` is."""
     note: str
     path: str
     path_with_costs: str
@@ -124,64 +155,67 @@ def _two_percent(value: Any) -> str:
     return percent(value, 2)
 
 
+_ = translatable
 KEY_FIGURES = (
-    KeyFigure("Rank IC", "monthly mean", "ic.mean", "", _four, "ic_mean"),
-    KeyFigure("ICIR", "mean / std. deviation, per month", "ic.icir", "", plain, "icir"),
-    KeyFigure("t of the mean IC", "independent months", "ic.t", "", plain, ""),
-    KeyFigure("t, Newey-West", "autocorrelated months", "ic.newey_west_t", "", plain, ""),
-    KeyFigure("IC of the latest month", "", "ic.latest", "", _four, "ic_latest"),
-    KeyFigure("IC of the last year", "mean of 12 months", "ic.mean_12", "", _four, "ic_mean_12"),
+    KeyFigure(_("Rank IC"), _("monthly mean"), "ic.mean", "", _four, "ic_mean"),
+    KeyFigure(_("ICIR"), _("mean / std. deviation, per month"), "ic.icir", "", plain, "icir"),
+    KeyFigure(_("t of the mean IC"), _("independent months"), "ic.t", "", plain, ""),
+    KeyFigure(_("t, Newey-West"), _("autocorrelated months"), "ic.newey_west_t", "", plain, ""),
+    KeyFigure(_("IC of the latest month"), "", "ic.latest", "", _four, "ic_latest"),
     KeyFigure(
-        "Annualized return",
-        "long portfolio",
+        _("IC of the last year"), _("mean of 12 months"), "ic.mean_12", "", _four, "ic_mean_12"
+    ),
+    KeyFigure(
+        _("Annualized return"),
+        _("long portfolio"),
         "long.annualized_return",
         "long_with_costs.annualized_return",
         _two_percent,
         "annualized_return",
     ),
     KeyFigure(
-        "Annualized volatility",
-        "long portfolio",
+        _("Annualized volatility"),
+        _("long portfolio"),
         "long.annualized_volatility",
         "long_with_costs.annualized_volatility",
         _two_percent,
         "annualized_volatility",
     ),
     KeyFigure(
-        "IR",
-        "return / volatility",
+        _("IR"),
+        _("return / volatility"),
         "long.information_ratio",
         "long_with_costs.information_ratio",
         plain,
         "information_ratio",
     ),
     KeyFigure(
-        "Maximum drawdown",
-        "daily values",
+        _("Maximum drawdown"),
+        _("daily values"),
         "long.max_drawdown",
         "long_with_costs.max_drawdown",
         _two_percent,
         "max_drawdown",
     ),
     KeyFigure(
-        "Annualized excess",
-        "over the universe, geometric",
+        _("Annualized excess"),
+        _("over the universe, geometric"),
         "excess.annualized_return",
         "excess_with_costs.annualized_return",
         _two_percent,
         "annualized_excess",
     ),
-    KeyFigure("Turnover", "one-way, per rebalance", "turnover", "", plain, "turnover"),
+    KeyFigure(_("Turnover"), _("one-way, per rebalance"), "turnover", "", plain, "turnover"),
 )
 """SPEC 7's table, in its order of importance."""
 
 
-def key_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[dict[str, Any]]:
     """Rows of the key table: label, note, cells (two a run: without, with costs), published."""
     return [
         {
-            "label": figure.label,
-            "note": figure.note,
+            "label": language.gettext(figure.label),
+            "note": language.gettext(figure.note),
             "cells": [cell for metrics in runs for cell in _cells(metrics, figure)],
             "published": _published(runs[0]["published"], figure),
         }

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from gangru_dist.report import text, tuning_figures
+from gangru_dist.report.language import ENGLISH, Language, translatable
 from gangru_dist.storage import Storage
 
 PAGE = "tuning.html"
@@ -33,13 +34,13 @@ def read_search(run: Storage) -> Search | None:
     return Search(about=dict(run.read_json("tune/search.json")), trials=trials)
 
 
-def write_page(root: Storage, run: str) -> str:
+def write_page(root: Storage, run: str, language: Language = ENGLISH) -> str:
     """Draw the search alone, before there is any factor to report; path or URI of the page."""
     folder = root.child("runs", run)
     found = read_search(folder)
     if found is None:
         raise FileNotFoundError(f"{folder.uri}/tune/search.json")
-    page = text.template("search.html").render(run=run, tuning=section(found))
+    page = text.template("search.html", language).render(run=run, tuning=section(found, language))
     place = folder.child("tune")
     place.write_bytes(PAGE, page.encode())
     return f"{place.uri}/{PAGE}" if "?" not in place.uri else place.child(PAGE).uri
@@ -73,86 +74,114 @@ def trial_table(search: Search) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *search.about["space"]])
 
 
-def section(search: Search) -> dict[str, Any]:
+def section(search: Search, language: Language = ENGLISH) -> dict[str, Any]:
     """All that the template of the section asks for."""
     table = trial_table(search)
-    figures = tuning_figures.pictures(table, search.about)
+    figures = tuning_figures.pictures(table, search.about, language)
     return {
-        "sentence": _sentence(search, table),
-        "windows_sentence": _windows_sentence(search),
-        "notes": _notes(search, table),
-        "pictures": [picture for picture in _PICTURES if picture[0] in figures],
+        "sentence": _sentence(search, table, language),
+        "windows_sentence": _windows_sentence(search, language),
+        "notes": _notes(search, table, language),
+        "pictures": [
+            (name, language.gettext(title), language.gettext(caption))
+            for name, title, caption in _PICTURES
+            if name in figures
+        ],
         "figures": {name: Markup(svg) for name, svg in figures.items()},
         "searched": list(search.about["space"]),
         "rows": _best_rows(table, list(search.about["space"])),
     }
 
 
+_ = translatable
 _PICTURES = (
     (
         "search",
-        "Trials in the order they began",
-        "Objective of complete trials, the running mean at which others were stopped, and the "
-        "best objective so far.",
+        _("Trials in the order they began"),
+        _(
+            "Objective of complete trials, the running mean at which others were stopped, and the "
+            "best objective so far."
+        ),
     ),
     (
         "slices",
-        "One parameter at a time",
-        "Each trial's objective, or the mean it had reached, over each searched setting.",
+        _("One parameter at a time"),
+        _("Each trial's objective, or the mean it had reached, over each searched setting."),
     ),
     (
         "importance",
-        "Importance",
-        "Share of each setting in what sets the best trials apart (Optuna's PED-ANOVA; stopped "
-        "trials count with the mean they had reached). Few trials make it a hint, no more.",
+        _("Importance"),
+        _(
+            "Share of each setting in what sets the best trials apart (Optuna's PED-ANOVA; stopped "
+            "trials count with the mean they had reached). Few trials make it a hint, no more."
+        ),
     ),
 )
+_STATES = (_("complete"), _("pruned"), _("diverged"), _("failed"), _("running"))
 
 
-def _sentence(search: Search, table: pd.DataFrame) -> str:
+def _sentence(search: Search, table: pd.DataFrame, language: Language) -> str:
+    _ = language.gettext
     counts = table["status"].value_counts()
-    told = ", ".join(f"{counts[name]} {name}" for name in _ORDER if name in counts)
-    start = f"{len(table)} trials ({told}), {int(table['epochs'].sum())} predictor epochs."
+    told = _(", ").join(f"{counts[state]} {_(state)}" for state in _STATES if state in counts)
+    start = _("%(trials)s trials (%(told)s), %(epochs)s predictor epochs.") % {
+        "trials": len(table),
+        "told": told,
+        "epochs": int(table["epochs"].sum()),
+    }
     best = search.about["best_trial"]
-    if best is None:
-        return f"{start} None is complete yet."
-    row = table[table["number"] == best].iloc[0]
+    rest = _best_sentence(table, best, language) if best is not None else _("None is complete yet.")
+    return start + _(" ") + rest
+
+
+def _best_sentence(table: pd.DataFrame, best: int, language: Language) -> str:
+    _ = language.gettext
+    reached = table.loc[table["number"] == best, "objective"].iloc[0]
+    said = {"trial": best, "objective": text.signed(reached, 4)}
     configured = table[(table["number"] == 0) & table["objective"].notna()]
-    beside = (
-        f", against {text.signed(configured.iloc[0]['objective'], 4)} of the configuration it "
-        "started from"
-        if len(configured)
-        else ""
-    )
-    return f"{start} Trial {best} is best: objective {text.signed(row['objective'], 4)}{beside}."
-
-
-_ORDER = ("complete", "pruned", "diverged", "failed", "running")
-
-
-def _windows_sentence(search: Search) -> str:
-    about = search.about
+    if configured.empty:
+        return _("Trial %(trial)s is best: objective %(objective)s.") % said
+    said["configured"] = text.signed(configured.iloc[0]["objective"], 4)
     return (
-        f"Objective: mean validation IC of the refit days {', '.join(about['windows'])} less "
-        f"{about['spread_penalty']:g} times its standard deviation over them; no later day was "
-        f"looked at. Windows reported with the result begin {about['reported_first']}."
+        _(
+            "Trial %(trial)s is best: objective %(objective)s, against %(configured)s of the "
+            "configuration it started from."
+        )
+        % said
     )
 
 
-def _notes(search: Search, table: pd.DataFrame) -> list[str]:
+def _windows_sentence(search: Search, language: Language) -> str:
+    about = search.about
+    return language.gettext(
+        "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
+        "standard deviation over them; no later day was looked at. Windows reported with the "
+        "result begin %(first)s."
+    ) % {
+        "windows": ", ".join(about["windows"]),
+        "penalty": f"{about['spread_penalty']:g}",
+        "first": about["reported_first"],
+    }
+
+
+def _notes(search: Search, table: pd.DataFrame, language: Language) -> list[str]:
+    _ = language.gettext
     notes = []
     if search.about["overlap"]:
-        listed = ", ".join(search.about["overlap"])
-        notes.append(f"Tuned on and reported as well: {listed}. What is reported of them flatters.")
+        message = _("Tuned on and reported as well: %(days)s. What is reported of them flatters.")
+        notes.append(message % {"days": ", ".join(search.about["overlap"])})
     if search.about["incomparable"]:
-        listed = ", ".join(search.about["incomparable"])
-        notes.append(f"Trials differ in {listed}, so their validation ICs do not compare strictly.")
+        message = _(
+            "Trials differ in %(settings)s, so their validation ICs do not compare strictly."
+        )
+        notes.append(message % {"settings": ", ".join(search.about["incomparable"])})
     complete = table["objective"].notna().sum()
     if complete > 1:
-        notes.append(
-            f"The best of {complete} validation figures is too good by construction; the unseen "
+        message = _(
+            "The best of %(complete)s validation figures is too good by construction; the unseen "
             "windows decide."
         )
+        notes.append(message % {"complete": complete})
     return notes
 
 

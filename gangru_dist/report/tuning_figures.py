@@ -11,55 +11,59 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gangru_dist.report.figures import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn
+from gangru_dist.report.language import Language, translatable
 
+_ = translatable
 _MARKS: dict[str, dict[str, Any]] = {
-    "complete": {"color": BLUE, "marker": "o", "label": "complete"},
-    "pruned": {"color": ORANGE, "marker": "v", "label": "stopped early"},
-    "running": {"color": GREY, "marker": "s", "label": "not finished"},
+    "complete": {"color": BLUE, "marker": "o", "label": _("complete")},
+    "pruned": {"color": ORANGE, "marker": "v", "label": _("stopped early")},
+    "running": {"color": GREY, "marker": "s", "label": _("not finished")},
 }
 _COLUMNS = 4
 
 
-def pictures(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, str]:
+def pictures(table: pd.DataFrame, about: dict[str, Any], language: Language) -> dict[str, str]:
     """SVG by name, of what there is to draw: search, slices, importance."""
     found: dict[str, str] = {}
     if table["reached"].notna().any():
-        found["search"] = progress(table)
-        found["slices"] = slices(table, about["space"])
+        found["search"] = progress(table, language)
+        found["slices"] = slices(table, about["space"], language)
     if about["importances"]:
-        found["importance"] = importance(about["importances"])
+        found["importance"] = importance(about["importances"], language)
     return found
 
 
-def _scatter(axes: Axes, x: pd.Series, table: pd.DataFrame) -> None:
+def _scatter(axes: Axes, x: pd.Series, table: pd.DataFrame, language: Language) -> None:
     for status, style in _MARKS.items():
         chosen = table["status"] == status
         if chosen.any():
-            axes.plot(x[chosen], table["reached"][chosen], ls="", ms=4.5, alpha=0.85, **style)
+            look = {**style, "label": language.gettext(style["label"])}
+            axes.plot(x[chosen], table["reached"][chosen], ls="", ms=4.5, alpha=0.85, **look)
 
 
-def progress(table: pd.DataFrame) -> str:
+def progress(table: pd.DataFrame, language: Language) -> str:
     """Every trial, and the best so far; those without any figure as crosses at the bottom."""
+    _ = language.gettext
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _scatter(axes, table["number"], table)
+        _scatter(axes, table["number"], table, language)
         axes.step(
-            table["number"], table["best"], where="post", color=INK, lw=1.2, label="best so far"
+            table["number"], table["best"], where="post", color=INK, lw=1.2, label=_("best so far")
         )
         lost = table[table["status"].isin(["diverged", "failed"])]
         if len(lost):
             low = [axes.get_ylim()[0]] * len(lost)
-            axes.plot(lost["number"], low, "x", color=RED, label="diverged or failed")
-        axes.set_xlabel("trial")
-        axes.set_ylabel("objective, or mean reached")
+            axes.plot(lost["number"], low, "x", color=RED, label=_("diverged or failed"))
+        axes.set_xlabel(_("trial"))
+        axes.set_ylabel(_("objective, or mean reached"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0.2)
 
     return drawn("search", WIDE, draw)
 
 
-def slices(table: pd.DataFrame, space: dict[str, dict[str, Any]]) -> str:
+def slices(table: pd.DataFrame, space: dict[str, dict[str, Any]], language: Language) -> str:
     """One small picture a parameter."""
     columns = min(_COLUMNS, len(space))
     rows = -(-len(space) // columns)
@@ -67,26 +71,28 @@ def slices(table: pd.DataFrame, space: dict[str, dict[str, Any]]) -> str:
     def draw(figure: Figure) -> None:
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for place, (axes, (key, span)) in enumerate(zip(grid.flat, space.items(), strict=False)):
-            _slice(axes, key, span, table)
+            _slice(axes, key, span, table, language)
             if place % columns == 0:
-                axes.set_ylabel("objective")
+                axes.set_ylabel(language.gettext("objective"))
         for axes in grid.flat[len(space) :]:
             axes.set_visible(False)
 
     return drawn("slices", (WIDE[0], 2.3 * rows), draw)
 
 
-def _slice(axes: Axes, key: str, span: dict[str, Any], table: pd.DataFrame) -> None:
+def _slice(
+    axes: Axes, key: str, span: dict[str, Any], table: pd.DataFrame, language: Language
+) -> None:
     if span["kind"] == "choice":
         texts = [json.dumps(c) if isinstance(c, list) else str(c) for c in span["choices"]]
         place = table[key].astype(str).map({text: at for at, text in enumerate(texts)})
-        _scatter(axes, place, table)
+        _scatter(axes, place, table, language)
         axes.set_xticks(range(len(texts)), texts)
         axes.set_xlim(-0.5, len(texts) - 0.5)
     else:
         if span["log"]:
             axes.set_xscale("log")
-        _scatter(axes, table[key], table)
+        _scatter(axes, table[key], table, language)
         if span["log"]:
             axes.xaxis.set_major_locator(LogLocator(numticks=4))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -96,7 +102,7 @@ def _slice(axes: Axes, key: str, span: dict[str, Any], table: pd.DataFrame) -> N
     axes.set_xlabel(key)
 
 
-def importance(shares: dict[str, float]) -> str:
+def importance(shares: dict[str, float], language: Language) -> str:
     """Bars, the largest on top."""
 
     def draw(figure: Figure) -> None:
@@ -105,6 +111,6 @@ def importance(shares: dict[str, float]) -> str:
         axes.barh(keys, [shares[key] for key in keys], color=BLUE, height=0.6)
         axes.grid(visible=False)
         axes.set_xlim(0, 1)
-        axes.set_xlabel("share")
+        axes.set_xlabel(language.gettext("share"))
 
     return drawn("importance", (WIDE[0], 0.9 + 0.28 * len(shares)), draw)

@@ -151,7 +151,7 @@ class GanTrainer:
         self, data: WindowData, day: DayShare, step: Step, collective: Collective, *, bf16: bool
     ) -> Float[Tensor, " figures"]:
         x = data.samples(day)
-        draws = _Draws(data.keys[day.members], day.date, step, self.discriminator.mask_size)
+        draws = Draws(data.keys[day.members], day.date, step, self.discriminator.mask_size)
         noise = draws.noise(x, self.cfg.noise_channels)
         with autocast(data, bf16=bf16):
             fake = self._generate(x, noise)
@@ -178,7 +178,7 @@ class GanTrainer:
         return self.generator(x, noise).to(x.dtype)  # type: ignore[no-any-return]
 
 
-class _Draws:
+class Draws:
     """Random numbers of one day's step, functions of (seed, epoch, day, asset)."""
 
     def __init__(self, keys: Tensor, date: str, step: Step, mask_size: int) -> None:

@@ -28,6 +28,7 @@ from gangru_dist.training import collective
 from gangru_dist.training.artifact import identity, read_about, write_model
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
+from gangru_dist.training.health import gan_samples
 from gangru_dist.training.ingest import Share, read_share
 from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
@@ -117,6 +118,10 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
     resumed = _restore(state, code)
     reporter = _Reporter(job, task, code, group.rank)
     train_window(data, state, job.cfg, seed=task.seed, collective=group, report=reporter.report)
+    generator = state.network.generator
+    samples = None
+    if generator is not None:
+        samples = gan_samples(generator, data, job.cfg, seed=task.seed, collective=group)
     if group.rank == 0:
         about = {
             "identity": code,
@@ -131,6 +136,7 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
             "seconds": time.time() - started,
             "first_step": reporter.first_step,
             "last_step": reporter.last_step,
+            "gan_samples": samples,
         }
         write_model(job.run, task.window.name, task.seed, state, about)
     group.gather(None)  # nobody goes on before the model is there

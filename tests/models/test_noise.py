@@ -48,5 +48,9 @@ class TestProperties:
         part = normal(sample_keys(asset_keys(NAMES[7::31]), seed=0, purpose="x"), 9)
         assert torch.equal(whole[7::31], part)
 
+    def test_no_numbers_asked_none_drawn(self) -> None:
+        """`gan.noise_channels` = 0 is in the search space."""
+        assert normal(asset_keys(NAMES[:3]), 0).shape == (3, 0)
+
     def test_no_assets_no_numbers(self) -> None:
         assert normal(asset_keys([]), 5).shape == (0, 5)

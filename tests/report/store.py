@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,8 +114,37 @@ def write_factor(root: Storage, run: str, table: pd.DataFrame) -> None:
     commit(factor, files)
 
 
-def write_models(root: Storage, run: str, *, accuracy: float = 0.6) -> None:
-    for window in ("2018-12-28", "2019-06-28"):
+def samples_of(features: tuple[str, ...], *, spread: float = 0.9, seed: int = 0) -> dict:
+    """`gan_samples` of a model whose generator varies `spread` times as much as the real thing."""
+    rng = np.random.default_rng(seed)
+    edges = np.linspace(-5.125, 5.125, 42)
+
+    def figures(scale: float) -> dict:
+        values = rng.normal(0.1, scale, 4000)
+        counts = np.histogram(values, edges)[0].tolist()
+        moments = {"mean": float(values.mean()), "std": float(values.std())}
+        return {**moments, "cs_std": scale, "histogram": counts}
+
+    return {
+        "day": "2018-11-02",
+        "assets": 100,
+        "bin_centers": np.linspace(-5, 5, 41).tolist(),
+        "real": {name: figures(1.0) for name in features},
+        "generated": {name: figures(spread) for name in features},
+    }
+
+
+def write_models(
+    root: Storage,
+    run: str,
+    *,
+    accuracy: float = 0.6,
+    samples: dict | None = None,
+    seeds: tuple[int, ...] = (0,),
+    windows: tuple[str, ...] = ("2018-12-28", "2019-06-28"),
+) -> None:
+    """Finished models; without `samples` as versions wrote them that did not measure any."""
+    for window, seed in itertools.product(windows, seeds):
         gan = {
             "stage": "gan",
             "epoch": 1,
@@ -129,7 +159,7 @@ def write_models(root: Storage, run: str, *, accuracy: float = 0.6) -> None:
         ]
         about = {
             "window": window,
-            "seed": 0,
+            "seed": seed,
             "model": f"abc{window[:4]}",
             "variant": "gan_gru",
             "best_epoch": 3,
@@ -139,4 +169,6 @@ def write_models(root: Storage, run: str, *, accuracy: float = 0.6) -> None:
             "valid_days": ["2018-02-02"],
             "seconds": 90.0,
         }
-        root.child("runs", run).write_json(f"windows/{window}/seed-0/model.json", about)
+        if samples:
+            about["gan_samples"] = samples
+        root.child("runs", run).write_json(f"windows/{window}/seed-{seed}/model.json", about)

@@ -15,13 +15,20 @@ from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.storage import Storage
-from tests.report.store import RUN, World, write_factor, write_models, write_world
+from tests.report.store import (
+    RUN,
+    World,
+    samples_of,
+    write_factor,
+    write_models,
+    write_world,
+)
 
 
 class _Tags(HTMLParser):
     """Checks that tags nest, and collects ids and addresses."""
 
-    VOID = frozenset({"meta", "br", "link", "img"})
+    VOID = frozenset({"meta", "br", "link", "img", "wbr"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,6 +85,32 @@ class TestReference:
         expected = evaluate(world.table, world.block, world.cfg).daily
         pd.testing.assert_frame_equal(daily, expected, check_dtype=False, rtol=1e-6)
 
+    def test_what_is_drawn_of_another_run_is_csv_too(self, world):
+        report = world.root.child("runs", RUN, "report")
+        ours, other = (
+            pd.read_csv(io.BytesIO(report.read_bytes(name)))
+            for name in ("monthly.csv", "monthly.other.csv")
+        )
+        assert list(ours.columns) == list(other.columns)
+        assert ours["ic"].ne(other["ic"]).any()
+        found = report.read_json("metrics.json")["compared"]["other"]
+        assert other["ic"].mean() == pytest.approx(found["ic"]["mean"])
+        daily = pd.read_csv(io.BytesIO(report.read_bytes("daily.other.csv")))
+        assert daily["long"].iloc[-1] - 1 == pytest.approx(found["long"]["total_return"])
+
+    def test_quality_is_csv(self, world):
+        report = world.root.child("runs", RUN, "report")
+        table = pd.read_csv(io.BytesIO(report.read_bytes("quality.csv")))
+        assert table.to_dict("records") == [
+            {
+                "kind": "quarantined",
+                "reason": "price <= 0",
+                "count": 2,
+                "example": "file=a.csv close=-1",
+            },
+            {"kind": "notes", "reason": "not sorted", "count": 1, "example": "file=a.csv"},
+        ]
+
     def test_page_prints_the_figures(self, world, page):
         metrics = evaluate(world.table, world.block, world.cfg).metrics
         assert f"{metrics['ic']['mean']:.4f}".replace("-", "\N{MINUS SIGN}") in page
@@ -119,6 +152,46 @@ class TestProperties:
         assert "<script>" not in page
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
+
+    def test_real_and_generated_values_are_shown_and_a_collapse_is_said(self, tmp_path):
+        world = write_world(tmp_path)
+        names = tuple(world.cfg.panel.features)
+        write_models(world.root, RUN, samples=samples_of(names), windows=("2018-12-28",))
+        write_models(
+            world.root, RUN, samples=samples_of(names[:7], spread=0.04), windows=("2019-06-28",)
+        )
+        write_report(world.root, RUN, world.cfg)
+        folder = world.root.child("runs", RUN, "report")
+        page = folder.read_bytes("report.html").decode()
+        assert page.count("<svg") == 10
+        assert "in 1 of 2 models" in page
+        assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
+        features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))
+        assert len(features) == len(names) + 7
+        assert set(features["spread"].round(6)) == {0.9, 0.04}
+        histograms = pd.read_csv(io.BytesIO(folder.read_bytes("gan_histograms.csv")))
+        shares = histograms.groupby(["window", "feature"])[["real", "generated"]].sum()
+        assert shares.to_numpy() == pytest.approx(1.0)
+        training = pd.read_csv(io.BytesIO(folder.read_bytes("training.csv")))
+        assert training["lowest_spread"].tolist() == pytest.approx([0.9, 0.04])
+
+    def test_variants_and_several_seeds_are_told_apart(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path, runs=(RUN, "other"))
+        write_models(world.root, RUN, seeds=(0, 1, 2))
+        for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
+            folder = world.root.child("runs", run)
+            folder.write_json("config.json", {"config": {"variant": variant}})
+        write_report(world.root, RUN, world.cfg, "other")
+        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        assert f"{RUN} <small>gan_gru</small>" in page
+        assert "other <small>gru</small>" in page
+        assert page.count('<td class="l">2018-12-28</td>') == 1
+        assert page.count("<code>abc2018</code>") == 3
+
+    def test_a_search_space_takes_a_row_a_setting(self, world, page):
+        text = re.sub(r"<wbr>", "", page)
+        assert "<td>tune.space.gan.noise_channels</td><td>low 0.0, high 16.0, step 4.0</td>" in text
 
     def test_runs_without_models_and_quality_still_report(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})

@@ -4,8 +4,10 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gangru_dist.report import figures, training
+from gangru_dist.report import figures, gan_figures, training
+from tests.report.store import samples_of
 
 
 def _industries(*names: str) -> pd.DataFrame:
@@ -37,9 +39,36 @@ class TestProperties:
         history = pd.DataFrame(rows, columns=["window", "seed", "stage", "epoch", "valid_ic"])
         assert "2010-06-30" not in figures.validation_curves(history)
 
+    def test_several_seeds_add_their_mean_as_far_as_all_go(self):
+        rows = [
+            ("2019-06-28", seed, "predictor", epoch, 0.1 * seed)
+            for seed, epochs in ((0, 5), (1, 3))
+            for epoch in range(1, epochs + 1)
+        ]
+        history = pd.DataFrame(rows, columns=["window", "seed", "stage", "epoch", "valid_ic"])
+        figure = Figure()
+        axes = figure.subplots()
+        figures._window_lines(axes, history, "valid_ic")
+        *seeds, mean = axes.get_lines()
+        assert [int(np.isfinite(line.get_ydata()).sum()) for line in seeds] == [5, 3]
+        assert mean.get_ydata().tolist() == [0.05, 0.05, 0.05]
+
 
 class TestValidation:
     def test_no_models(self):
         assert training.model_table([]).empty
         assert training.gan_warnings(training.model_table([])) == []
         assert training.history_table([]).empty
+        assert training.feature_table([]).empty
+        assert training.histogram_table([]).empty
+        assert training.newest_measured([]) is None
+        assert training.spread_warnings(training.feature_table([])) == []
+
+    def test_a_flat_feature_has_no_spread_and_warns_of_nothing(self):
+        samples = samples_of(("open",), spread=0.01)
+        samples["real"]["open"]["cs_std"] = 0.0
+        model = {"window": "2019-06-28", "seed": 0, "gan_samples": samples}
+        table = training.feature_table([model])
+        assert table["spread"].isna().all()
+        assert training.spread_warnings(table) == []
+        assert "<svg" in gan_figures.distributions(samples)

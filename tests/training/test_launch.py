@@ -82,8 +82,13 @@ def test_two_workers_train_the_model_of_one(root: Storage, undisturbed: dict[str
     summary = train_windows(root, "two", cfg, only=[name])
     assert [result.status for result in summary.results] == ["trained"], summary.lines()
     two, about = read_model(root.child("runs", "two"), name, 0)
-    one, _ = read_model(root.child("runs", "undisturbed"), name, 0)
+    one, alone = read_model(root.child("runs", "undisturbed"), name, 0)
     assert about["workers"] == 2
+    for source in ("real", "generated"):
+        for feature, figures in alone["gan_samples"][source].items():
+            found = about["gan_samples"][source][feature]
+            assert sum(found["histogram"]) == sum(figures["histogram"])
+            assert found["cs_std"] == pytest.approx(figures["cs_std"], rel=1e-4)
     for a, b in zip(two.parameters(), one.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.detach().abs().max()))
 

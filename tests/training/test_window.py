@@ -57,6 +57,11 @@ class TestStages:
         assert stages == ["gan", "gan", "predictor", "predictor", "predictor"]
         assert state.progress.best_ic is not None
 
+    def test_a_gan_without_noise_trains(self) -> None:
+        cfg = config(gan={"noise_channels": 0})
+        state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
+        assert state.progress.best_ic is not None
+
     def test_gru_has_no_gan(self) -> None:
         cfg = config(variant="gru")
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)

@@ -1,0 +1,621 @@
+"""Every figure of metrics.json once more, from the factor table and the bars alone.
+
+    python -m tests.evaluation.recompute --storage data/gangru --run default --bars data/bars
+
+Prints each figure: ours, recomputed, difference; exit status 1 if one differs. Imports nothing of
+gangru_dist: SPEC 7 in plain pandas and loops, with the judgement of others where they define a
+figure (scipy: correlations and t-test; statsmodels: Newey-West; empyrical: annual return,
+volatility, drawdown). Bars must have our own column names, or the run's `bars.columns`, and no
+row that the panel would set aside; storage must be a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import json
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+with warnings.catch_warnings():  # of their own making
+    warnings.simplefilter("ignore")
+    import empyrical
+    import statsmodels.api as sm
+
+PUBLISHED = {
+    "ic_mean": 0.1096,
+    "ic_latest": -0.0105,
+    "ic_mean_12": 0.0517,
+    "icir": 0.87,
+    "turnover": 0.82,
+    "annualized_return": 0.3813,
+    "annualized_volatility": 0.2318,
+    "information_ratio": 1.64,
+    "max_drawdown": 0.2729,
+    "annualized_excess": 0.2232,
+}
+"""SPEC 7, right column."""
+TOLERANCE = 1e-9
+"""Relative; prices are the same float64 products, only sums run in another order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Settings that the figures depend on."""
+
+    entry_lag: int
+    top_fraction: float
+    cost_bps: float
+    quantiles: int
+    horizons: tuple[int, ...]
+    limits: bool = True
+    """Whether the A-share market's price limits hold."""
+
+
+@dataclass
+class Bars:
+    """The market, day by asset."""
+
+    days: list[pd.Timestamp]
+    price: pd.DataFrame
+    """Adjusted close, the last one carried on."""
+    rows: pd.DataFrame
+    """Traded rows by (date, code): close, adj_factor, is_st, industry."""
+    listed: dict[str, pd.Timestamp]
+    limits: bool
+    before: dict[tuple[pd.Timestamp, str], float] = field(default_factory=dict)
+    """Adjusted close of the asset's traded day before."""
+
+    def open(self, day: pd.Timestamp, code: str) -> bool:
+        return (day, code) in self.rows.index
+
+    def limit(self, day: pd.Timestamp, code: str) -> str:
+        """`up`, `down` or nothing: where the asset closed that day."""
+        if not self.limits or not self.open(day, code) or (day, code) not in self.before:
+            return ""
+        row = self.rows.loc[(day, code)]
+        share = limit_share(code, day, bool(row.is_st), self.age(day, code))
+        if share is None:
+            return ""
+        reference = cents(self.before[day, code] / row.adj_factor)
+        close = Decimal(repr(round(float(row.close), 6)))
+        if close >= cents(reference * (1 + share)) - Decimal("0.005"):
+            return "up"
+        return "down" if close <= cents(reference * (1 - share)) + Decimal("0.005") else ""
+
+    def age(self, day: pd.Timestamp, code: str) -> int:
+        """Trading days since listing; working days count before the calendar begins."""
+        listing = self.listed[code]
+        position = bisect.bisect_left(self.days, day)
+        if listing >= self.days[0]:
+            return position - bisect.bisect_left(self.days, listing)
+        return position + len(pd.bdate_range(listing, self.days[0], inclusive="left"))
+
+
+def cents(value: float | Decimal) -> Decimal:
+    """To 0.01, halves up; what a float misses by 1e-8 counts as the half."""
+    exact = value if isinstance(value, Decimal) else Decimal(repr(round(float(value), 8)))
+    return (exact + Decimal("1e-8")).quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
+def limit_share(code: str, day: pd.Timestamp, is_st: bool, age: int) -> Decimal | None:
+    """The exchanges' rules (SPEC 7, docs/data.md); None = no limit that day."""
+    digits = "".join(filter(str.isdigit, code)).zfill(6)[:6]
+    star = digits[:3] in ("688", "689")
+    growth = digits[:3] in ("300", "301", "302")
+    beijing = digits[:2] in ("43", "83", "87", "88", "92")
+    free = star or (growth and day >= pd.Timestamp("2020-08-24"))
+    main = not (star or growth or beijing)
+    unlimited = 5 if free or (main and day >= pd.Timestamp("2023-04-10")) else 1
+    if 0 <= age < unlimited:
+        return None
+    if beijing:
+        return Decimal("0.30")
+    if free:
+        return Decimal("0.20")
+    return Decimal("0.05") if is_st else Decimal("0.10")
+
+
+def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
+    """The market from rows in SPEC 1's columns."""
+    frame = frame.assign(date=pd.to_datetime(frame["date"]).astype("datetime64[s]"))
+    days = sorted(frame["date"].unique())
+    optional = {"adj_factor": 1.0, "is_st": False, "industry": None, "list_date": None}
+    for name, value in optional.items():
+        if name not in frame:
+            frame[name] = value
+    frame = frame.drop_duplicates(["date", "code"]).sort_values(["code", "date"])
+    first = frame.groupby("code").first()
+    opened = frame.groupby("code")["list_date"].nth(0).set_axis(first.index)
+    listed = pd.concat([pd.to_datetime(opened), first["date"]], axis=1).min(axis=1)
+    traded = frame[frame["volume"] > 0].copy()
+    traded["adjusted"] = traded["close"] * traded["adj_factor"]
+    traded["before"] = traded.groupby("code")["adjusted"].shift()
+    price = (
+        traded.pivot_table(index="date", columns="code", values="adjusted").reindex(days).ffill()
+    )
+    rows = traded.set_index(["date", "code"])
+    known = rows["before"].dropna()
+    before = dict(zip(known.index, known, strict=True))
+    return Bars(
+        days=list(price.index),
+        price=price,
+        rows=rows[["close", "adj_factor", "is_st", "industry"]],
+        listed=listed.to_dict(),
+        limits=limits,
+        before=before,
+    )
+
+
+@dataclass
+class Month:
+    """One rebalance."""
+
+    day: pd.Timestamp
+    entry: pd.Timestamp | None
+    exit: pd.Timestamp | None
+    table: pd.DataFrame
+    """score, factor, quantile by asset, of that day; empty without a factor."""
+
+    @property
+    def name(self) -> str:
+        """The month in which the return is earned."""
+        return f"{self.day + pd.offsets.MonthBegin(1):%Y-%m}"
+
+
+def months_of(table: pd.DataFrame, bars: Bars, lag: int) -> list[Month]:
+    """Month-ends from the first factor day on."""
+    table = table.assign(date=pd.to_datetime(table["date"]).astype("datetime64[s]"))
+    table = table[table["factor"].notna()]
+    by_day = dict(iter(table.set_index("asset").groupby("date")))
+    start = table["date"].min()
+    ends = [
+        day
+        for day, after in zip(bars.days, [*bars.days[1:], None], strict=True)
+        if day >= start and _ends_month(day, after)
+    ]
+    entries = [_later(bars.days, day, lag) for day in ends]
+    nothing = table.set_index("asset").iloc[:0]
+    return [
+        Month(day=day, entry=entry, exit=leave, table=by_day.get(day, nothing).sort_index())
+        for day, entry, leave in zip(ends, entries, [*entries[1:], None], strict=True)
+    ]
+
+
+def _ends_month(day: pd.Timestamp, after: pd.Timestamp | None) -> bool:
+    following = day + pd.offsets.BDay(1) if after is None else after
+    return bool((following.year, following.month) != (day.year, day.month))
+
+
+def _later(days: list[pd.Timestamp], day: pd.Timestamp, count: int) -> pd.Timestamp | None:
+    place = bisect.bisect_left(days, day) + count
+    return days[place] if place < len(days) else None
+
+
+def earned(bars: Bars, start: pd.Timestamp, stop: pd.Timestamp, assets: pd.Index) -> pd.Series:
+    """Return of each asset between two closes."""
+    return bars.price.loc[stop].reindex(assets) / bars.price.loc[start].reindex(assets) - 1
+
+
+def spearman(a: pd.Series, b: pd.Series) -> float:
+    """Rank correlation of complete pairs, at least three."""
+    return _correlated(a, b, stats.spearmanr)
+
+
+def pearson(a: pd.Series, b: pd.Series) -> float:
+    """Plain correlation of complete pairs, at least three."""
+    return _correlated(a, b, stats.pearsonr)
+
+
+def _correlated(a: pd.Series, b: pd.Series, judge: Any) -> float:
+    both = pd.concat([a, b], axis=1).dropna()
+    if len(both) < 3 or (both.nunique() < 2).any():
+        return math.nan
+    return float(judge(both.iloc[:, 0], both.iloc[:, 1]).statistic)
+
+
+def ic_figures(values: list[float]) -> dict[str, Any]:
+    """Mean, ICIR and tests of one IC a month."""
+    kept = pd.Series(values).dropna()
+    lags = rule_of_thumb(len(kept))
+    test = stats.ttest_1samp(kept, 0.0) if len(kept) > 1 else None
+    p_value = float(test.pvalue) if test else math.nan
+    return {
+        "mean": kept.mean(),
+        "std": kept.std(),
+        "icir": kept.mean() / kept.std() if kept.std() else math.nan,
+        "t": float(test.statistic) if test else math.nan,
+        "p_value": p_value,
+        "newey_west_t": newey_west(kept, lags),
+        "latest": values[-1],
+        "mean_12": pd.Series(values[-12:]).mean(),
+        "share_positive": (kept > 0).mean(),
+        "stars": "***" if p_value < 0.01 else "**" if p_value < 0.05 else "*" * (p_value < 0.1),
+        "months": len(kept),
+        "newey_west_lags": lags,
+    }
+
+
+def rule_of_thumb(count: int) -> int:
+    """Newey and West's number of lags."""
+    return math.floor(4 * (count / 100) ** (2 / 9))
+
+
+def newey_west(values: pd.Series, lags: int) -> float:
+    """Statsmodels's t of a constant with HAC errors; the double sum where it has too few values."""
+    values = values.to_numpy(dtype=float)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return math.nan
+    if lags < len(values):
+        model = sm.OLS(values, np.ones(len(values)))
+        hac = {"maxlags": lags, "use_correction": False}
+        return float(model.fit(cov_type="HAC", cov_kwds=hac).tvalues[0])
+    deviation = values - values.mean()
+    apart = np.abs(np.subtract.outer(np.arange(len(values)), np.arange(len(values))))
+    variance = (np.outer(deviation, deviation) * np.clip(1 - apart / (lags + 1), 0, None)).sum()
+    return float(values.sum() / math.sqrt(variance))
+
+
+def decay_figures(months: list[Month], bars: Bars, horizons: tuple[int, ...]) -> list[dict]:
+    """Mean IC over each holding period."""
+    rows = []
+    for horizon in horizons:
+        values = []
+        for month in months:
+            if month.table.empty or month.entry is None:
+                continue
+            stop = _later(bars.days, month.entry, horizon)
+            if stop is not None:
+                gain = earned(bars, month.entry, stop, month.table.index)
+                values.append(spearman(month.table["factor"], gain))
+        kept = pd.Series(values, dtype=float).dropna()
+        lags = max(rule_of_thumb(len(kept)), math.ceil(horizon / 21) - 1)
+        t = newey_west(kept, lags)
+        mean = kept.mean()
+        rows.append(
+            {"horizon": horizon, "months": len(kept), "ic": mean, "std_error": mean / t}
+            | {"newey_west_t": t}
+        )
+    return rows
+
+
+def top_of(factor: pd.Series, fraction: float) -> pd.Index:
+    """The best assets, ties to the alphabetically first; at least one."""
+    ordered = factor.dropna().sort_index().sort_values(ascending=False, kind="stable")
+    return ordered.index[: max(1, math.floor(round(len(ordered) * fraction, 9)))]
+
+
+@dataclass
+class Account:
+    """Shares and cash through time."""
+
+    bars: Bars
+    cost: float = 0.0
+    """Fraction of the traded value."""
+    restricted: bool = True
+    shares: dict[str, float] = field(default_factory=dict)
+    cash: float = 1.0
+    turnovers: list[float] = field(default_factory=list)
+
+    def worth(self, day: pd.Timestamp) -> dict[str, float]:
+        return {code: count * self.bars.price.loc[day, code] for code, count in self.shares.items()}
+
+    def trade(self, day: pd.Timestamp, targets: pd.Index) -> None:
+        """To equal weights of the targets, as far as the market lets."""
+        before = self.worth(day)
+        total = self.cash + math.fsum(before.values())
+        wanted = set(targets)
+        after = {code: money for code, money in before.items() if self._stuck(day, code, wanted)}
+        buyable = [code for code in targets if code not in after and self._buyable(day, code)]
+        left = max(0.0, total - math.fsum(after.values()))
+        after |= dict.fromkeys(buyable, left / len(buyable) if buyable else 0.0)
+        cash = total - math.fsum(after.values())
+        codes = set(before) | set(after)
+        traded = math.fsum(abs(after.get(c, 0.0) - before.get(c, 0.0)) for c in codes)
+        self.turnovers.append((traded + abs(cash - self.cash)) / total / 2)
+        kept = 1 - self.cost * traded / total
+        self.shares = {c: kept * m / self.bars.price.loc[day, c] for c, m in after.items() if m}
+        self.cash = kept * cash
+
+    def _stuck(self, day: pd.Timestamp, code: str, wanted: set[str]) -> bool:
+        if not self.restricted:
+            return False
+        limit = self.bars.limit(day, code)
+        stays = limit == "down" or (limit == "up" and code in wanted)
+        return stays or not self.bars.open(day, code)
+
+    def _buyable(self, day: pd.Timestamp, code: str) -> bool:
+        if not self.restricted:
+            return True
+        return self.bars.open(day, code) and self.bars.limit(day, code) != "up"
+
+    def values(self, days: list[pd.Timestamp]) -> pd.Series:
+        """Value at each close."""
+        names = list(self.shares)
+        held = pd.Series(self.shares, dtype=float)
+        return self.bars.price.loc[days, names].mul(held).sum(axis=1) + self.cash
+
+
+def account_values(
+    months: list[Month], bars: Bars, rules: Rules, *, everyone: bool, cost_bps: float
+) -> tuple[pd.Series, list[tuple[pd.Timestamp, float]]]:
+    """Daily value from 1, before each day's costs; and the turnover of every entry day."""
+    entered = [month for month in months if month.entry is not None and len(month.table)]
+    last = entered[-1].exit or bars.days[-1]
+    account = Account(bars, cost=cost_bps / 1e4, restricted=not everyone)
+    pieces = [pd.Series({entered[0].entry: 1.0})]
+    for month, stop in zip(entered, [*(m.entry for m in entered[1:]), last], strict=True):
+        targets = month.table.index
+        if not everyone:
+            targets = top_of(month.table["factor"], rules.top_fraction)
+        account.trade(month.entry, targets)
+        days = [day for day in bars.days if month.entry < day <= stop]
+        if days:
+            pieces.append(account.values(days))
+    turnover = [(m.entry, value) for m, value in zip(entered, account.turnovers, strict=True)]
+    return pd.concat(pieces), turnover
+
+
+def value_figures(value: pd.Series) -> dict[str, float]:
+    """Empyrical's judgement of a daily value."""
+    returns = value.pct_change().dropna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        annual = empyrical.annual_return(returns, annualization=252)
+        volatility = empyrical.annual_volatility(returns, annualization=252)
+        drawdown = -empyrical.max_drawdown(returns)
+    return {
+        "total_return": value.iloc[-1] / value.iloc[0] - 1,
+        "annualized_return": annual,
+        "annualized_volatility": volatility,
+        "information_ratio": annual / volatility if volatility else math.nan,
+        "max_drawdown": drawdown,
+    }
+
+
+def quantile_figures(done: list[Month], bars: Bars, count: int) -> dict[str, Any]:
+    """Equal-weighted returns by quantile."""
+    rows = []
+    for month in done:
+        gain = earned(bars, month.entry, month.exit, month.table.index)
+        means = gain.groupby(month.table["quantile"]).mean().reindex(range(1, count + 1))
+        rows.append({**means.to_dict(), "all": gain.mean()})
+    table = pd.DataFrame(rows)
+    kept = {number: table[number].dropna() for number in range(1, count + 1)}
+    mean = pd.Series({number: monthly.mean() for number, monthly in kept.items()})
+    return {
+        "monotonicity": spearman(pd.Series(mean.index, index=mean.index, dtype=float), mean),
+        "long_short_mean": (table[count] - table[1]).mean(),
+        "table": [
+            {
+                "quantile": number,
+                "mean_return": mean[number],
+                "annualized_return": _compounded(monthly),
+                "mean_excess": (table[number] - table["all"]).mean(),
+            }
+            for number, monthly in kept.items()
+        ],
+    }
+
+
+def _compounded(monthly: pd.Series) -> float:
+    if monthly.empty:
+        return math.nan
+    return math.exp(math.fsum(math.log1p(value) for value in monthly) * 12 / len(monthly)) - 1
+
+
+def yearly_figures(
+    ics: dict[str, float], values: dict[str, pd.Series], turnover: list[tuple[Any, float]]
+) -> list[dict[str, Any]]:
+    """Each calendar year, from the last value of the year before."""
+    long = values["long"]
+    rows = []
+    for year in sorted(set(long.index.year)):
+        inside = long.index[long.index.year == year]
+        before = long.index[long.index < inside[0]][-1:]
+        span = before.append(inside)
+        monthly = pd.Series([v for month, v in ics.items() if month[:4] == str(year)], dtype=float)
+        monthly = monthly.dropna()
+        traded = [value for day, value in turnover[1:] if day.year == year]
+        figures = value_figures(long.loc[span])
+        icir = monthly.mean() / monthly.std() if monthly.std() else math.nan
+        rows.append(
+            {"year": year, "days": len(inside), "months": len(monthly), "ic": monthly.mean()}
+            | {"icir": icir}
+            | {f"{k}_return": v[span[-1]] / v[span[0]] - 1 for k, v in values.items()}
+            | {
+                "long_volatility": figures["annualized_volatility"] if len(span) > 2 else math.nan,
+                "long_drawdown": figures["max_drawdown"],
+                "turnover": pd.Series(traded, dtype=float).mean(),
+            }
+        )
+    return rows
+
+
+def industry_figures(done: list[Month], bars: Bars, fraction: float) -> list[dict[str, Any]]:
+    """IC and top excess inside each industry, the last twelve months."""
+    found: dict[str, dict[int, tuple[int, float, float]]] = {}
+    for number, month in enumerate(done[-12:]):
+        gain = earned(bars, month.entry, month.exit, month.table.index)
+        industry = bars.rows.loc[month.day]["industry"].reindex(month.table.index)
+        for name, members in gain.dropna().groupby(industry):
+            factor = month.table["factor"].reindex(members.index)
+            excess = members[top_of(factor, fraction)].mean() - members.mean()
+            ic = spearman(factor, members)
+            found.setdefault(str(name), {})[number] = (len(members), ic, excess)
+    last = len(done[-12:]) - 1
+    return [
+        {
+            "industry": name,
+            "assets": by_month.get(last, (0, 0, 0))[0],
+            "ic_latest": by_month.get(last, (0, math.nan, 0))[1],
+            "ic_mean_12": pd.Series([ic for _, ic, _ in by_month.values()]).mean(),
+            "excess_latest": by_month.get(last, (0, 0, math.nan))[2],
+            "excess_mean_12": pd.Series([excess for *_, excess in by_month.values()]).mean(),
+        }
+        for name, by_month in sorted(found.items())
+    ]
+
+
+def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
+    """Everything of metrics.json but its texts, in the same layout; NaN = undefined."""
+    months = months_of(table, bars, rules.entry_lag)
+    done = [month for month in months if len(month.table) and month.exit is not None]
+    gains = [earned(bars, month.entry, month.exit, month.table.index) for month in done]
+    pairs = list(zip(done, gains, strict=True))
+    ics = {month.name: spearman(month.table["factor"], gain) for month, gain in pairs}
+    values, turnover = _all_values(months, bars, rules)
+    long = values["long"]
+    newest = [month for month in months if len(month.table)][-1]
+    return {
+        "period": {
+            "first_month": done[0].name,
+            "last_month": done[-1].name,
+            "months": len(done),
+            "first_day": f"{long.index[0]:%Y-%m-%d}",
+            "last_day": f"{long.index[-1]:%Y-%m-%d}",
+            "newest_rebalance": f"{newest.day:%Y-%m-%d}",
+            "newest_universe": len(newest.table),
+        },
+        "settings": {
+            "entry_lag": rules.entry_lag,
+            "top_fraction": rules.top_fraction,
+            "cost_bps": rules.cost_bps,
+            "quantiles": rules.quantiles,
+        },
+        "ic": ic_figures(list(ics.values())),
+        "ic_raw_score": ic_figures([spearman(m.table["score"], gain) for m, gain in pairs]),
+        "ic_pearson": ic_figures([pearson(m.table["factor"], gain) for m, gain in pairs]),
+        "long": value_figures(long),
+        "long_with_costs": value_figures(values["long_net"]),
+        "universe": value_figures(values["universe"]),
+        "excess": value_figures(values["excess"]),
+        "excess_with_costs": value_figures(values["excess_net"]),
+        "turnover": pd.Series([value for _, value in turnover[1:]], dtype=float).mean(),
+        "quantiles": quantile_figures(done, bars, rules.quantiles),
+        "decay": decay_figures(months, bars, rules.horizons),
+        "yearly": yearly_figures(ics, values, turnover),
+        "industries": industry_figures(done, bars, rules.top_fraction),
+        "published": PUBLISHED,
+    }
+
+
+def _all_values(
+    months: list[Month], bars: Bars, rules: Rules
+) -> tuple[dict[str, pd.Series], list[tuple[pd.Timestamp, float]]]:
+    long, turnover = account_values(months, bars, rules, everyone=False, cost_bps=0.0)
+    net, _ = account_values(months, bars, rules, everyone=False, cost_bps=rules.cost_bps)
+    universe, _ = account_values(months, bars, rules, everyone=True, cost_bps=0.0)
+    values = {"long": long, "long_net": net, "universe": universe}
+    return values | {"excess": long / universe, "excess_net": net / universe}, turnover
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of everything in nested dictionaries and lists."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from leaves(inner, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def is_figure(value: Any) -> bool:
+    """A number, or one that is undefined."""
+    return value is None or (isinstance(value, int | float | np.number) and value is not True)
+
+
+def differ(ours: Any, theirs: Any) -> bool:
+    """Whether two figures are not the same to float tolerance; undefined equals undefined."""
+    ours, theirs = (math.nan if value is None else float(value) for value in (ours, theirs))
+    if math.isnan(ours) or math.isnan(theirs):
+        return math.isnan(ours) != math.isnan(theirs)
+    return not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def compare(metrics: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, Any, Any, bool]]:
+    """(path, ours, recomputed, wrong) of every number in metrics.json; one not covered is wrong."""
+    theirs = dict(leaves(found))
+    ours = [(path, value) for path, value in leaves(metrics) if is_figure(value)]
+    return [
+        (path, value, theirs.get(path), path not in theirs or differ(value, theirs[path]))
+        for path, value in ours
+    ]
+
+
+def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, Rules]:
+    """A run's factor table, its market and its settings."""
+    from deltalake import DeltaTable
+
+    cfg = json.loads((storage / "runs" / run / "config.json").read_text())["config"]
+    table = DeltaTable(str(storage / "runs" / run / "factor")).to_pyarrow_table().to_pandas()
+    limits = cfg["bars"]["price_limits"]
+    if limits == "auto":
+        limits = "none" if cfg["bars"]["format"] == "generic" else "ashare"
+    rules = Rules(
+        entry_lag=cfg["label"]["entry_lag"],
+        top_fraction=cfg["evaluation"]["top_fraction"],
+        cost_bps=cfg["evaluation"]["cost_bps"],
+        quantiles=cfg["factor"]["quantiles"],
+        horizons=tuple(cfg["evaluation"]["decay_horizons"]),
+        limits=limits == "ashare",
+    )
+    return table, to_bars(read_bars(bars, cfg["bars"]["columns"]), limits=rules.limits), rules
+
+
+WANTED = ("date", "code", "close", "volume", "adj_factor", "is_st", "industry", "list_date")
+
+
+def read_bars(folder: Path, renamed: dict[str, str]) -> pd.DataFrame:
+    """Every parquet and CSV file below a folder (or one file), in SPEC 1's names."""
+    files = [folder] if folder.is_file() else sorted(folder.rglob("*.*"))
+    ours = {theirs: name for name, theirs in renamed.items()}
+    parts = []
+    for file in files:
+        if file.suffix == ".parquet":
+            part = pd.read_parquet(file)
+        elif ".csv" in file.suffixes:
+            part = pd.read_csv(file, dtype={"code": str})
+        else:
+            continue
+        part = part.rename(columns={"asset": "code", **ours})
+        parts.append(part[[name for name in WANTED if name in part]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare a run's metrics.json, and those it was compared with."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--storage", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--bars", type=Path, required=True)
+    args = parser.parse_args(argv)
+    table, bars, rules = read_run(args.storage, args.run, args.bars)
+    place = args.storage / "runs" / args.run / "report" / "metrics.json"
+    metrics = json.loads(place.read_text())
+    metrics.pop("compared", None)  # recompute those runs by their own names
+    rows = compare(metrics, recompute(table, bars, rules))
+    for path, ours, theirs, wrong in rows:
+        known = not wrong and ours is not None
+        gap = f"{float(theirs) - float(ours):+.1e}" if known else ""
+        mark = "  <-- differs" if wrong else ""
+        sys.stdout.write(f"{path:45} {ours!s:>24} {theirs!s:>24} {gap}{mark}\n")
+    wrong = sum(row[3] for row in rows)
+    sys.stdout.write(f"{len(rows)} figures, {wrong} differ\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

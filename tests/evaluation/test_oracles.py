@@ -1,0 +1,223 @@
+"""Every figure of metrics.json equals its independent recomputation from table and bars.
+
+The market is the project's synthetic one, with limits, suspensions, splits and special treatment;
+the factor table is noise with gaps. alphalens judges the ICs, overall and inside industries;
+`recompute.py` says who judges the rest. The libraries are in the dev extra alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist import settings
+from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.synthetic import make_bars
+from gangru_dist.report import document
+from gangru_dist.storage import Storage
+from tests.chain import build_panel
+from tests.evaluation import recompute
+from tests.evaluation.worlds import random_table
+from tests.report.store import write_factor
+
+RUN = "r"
+
+
+@dataclass
+class World:
+    """A stored run, and what the figures come from."""
+
+    folder: Path
+    cfg: RunConfig
+    bars: pd.DataFrame
+    block: PanelBlock
+    table: pd.DataFrame
+
+    def metrics(self, **given: Any) -> dict[str, Any]:
+        return self.evaluation(**given).metrics
+
+    def evaluation(self, **given: Any) -> Evaluation:
+        return evaluate(self.table, self.block, self.with_values(**given))
+
+    def with_values(self, **given: Any) -> RunConfig:
+        named = {name.replace("__", "."): value for name, value in given.items()}
+        return settings.with_values(self.cfg, named, "test")
+
+    def recomputed(self, **given: Any) -> dict[str, Any]:
+        cfg = self.with_values(**given)
+        rules = recompute.Rules(
+            entry_lag=cfg.label.entry_lag,
+            top_fraction=cfg.evaluation.top_fraction,
+            cost_bps=cfg.evaluation.cost_bps,
+            quantiles=cfg.factor.quantiles,
+            horizons=cfg.evaluation.decay_horizons,
+        )
+        return recompute.recompute(self.table, recompute.to_bars(self.bars, limits=True), rules)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("oracles")
+    cfg = settings.load(
+        "demo",
+        None,
+        [
+            "synthetic.assets=60",
+            "synthetic.first=2018-01-02",
+            "synthetic.last=2019-12-31",
+            "panel.features=['close']",
+            "panel.buckets=2",
+            "evaluation.top_fraction=0.2",
+        ],
+    )
+    bars = make_bars(cfg.synthetic)
+    root = Storage(str(folder / "storage"))
+    manifest = build_panel(bars, cfg, folder / "bars", root)
+    block = _block(root, manifest)
+    table = _with_gaps(random_table(block))
+    root.child("panel").write_json("manifest.json", manifest.to_json())
+    write_factor(root, RUN, table)
+    root.child("runs", RUN).write_json("config.json", {"config": to_dict(cfg)})
+    return World(folder=folder, cfg=cfg, bars=bars.to_pandas(), block=block, table=table)
+
+
+def _block(root: Storage, manifest: Manifest) -> PanelBlock:
+    last = manifest.calendar[-1].astype(dt.date)
+    return read_block(
+        root, manifest, start=dt.date(2018, 3, 1), end=last, features=(), trading=True
+    )
+
+
+def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
+    """Without a month-end, a third of another day's rows and the last five weeks."""
+    ends = table.groupby(table["date"].dt.to_period("M"))["date"].max().to_numpy()
+    rng = np.random.default_rng(3)
+    thin = (table["date"] == ends[6]) & (rng.random(len(table)) < 0.3)
+    gap = table["date"] == ends[4]
+    late = table["date"] > table["date"].max() - pd.Timedelta(days=35)
+    return table[~thin & ~gap & ~late].reset_index(drop=True)
+
+
+class TestReference:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {},
+            {"label__entry_lag": 0},
+            {"label__entry_lag": 3, "evaluation__cost_bps": 0.0, "factor__quantiles": 5},
+            {"evaluation__top_fraction": 0.01, "evaluation__decay_horizons": [1, 90, 252]},
+        ],
+        ids=["demo", "same_close", "late_and_free", "one_asset"],
+    )
+    def test_every_figure(self, world, given):
+        rows = recompute.compare(world.metrics(**given), world.recomputed(**given))
+        assert len(rows) > 150
+        assert [row for row in rows if row[3]] == []
+
+    def test_texts_too(self, world):
+        ours, theirs = (
+            dict(recompute.leaves(found)) for found in (world.metrics(), world.recomputed())
+        )
+        texts = {path: value for path, value in ours.items() if isinstance(value, str)}
+        told = {path for path in texts if path.startswith(("notes", "published"))}
+        assert {path: theirs[path] for path in texts if path not in told} == {
+            path: text for path, text in texts.items() if path not in told
+        }
+
+    def test_the_world_is_awkward_enough(self, world):
+        trades = world.evaluation().trades
+        assert trades["not_bought"].sum() > 0
+        assert trades["not_sold"].sum() > 0
+        factors = world.bars.groupby("code")["adj_factor"]
+        assert (factors.max() > factors.min()).any()
+        assert world.metrics()["notes"][0].startswith("No factor on the month-ends")
+
+    def test_alphalens_finds_the_same_ics(self, world):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # alphalens and pandas 3
+            performance = pytest.importorskip("alphalens.performance")
+            clean = _alphalens_table(world)
+            overall = performance.factor_information_coefficient(clean).iloc[:, 0]
+            inside = performance.factor_information_coefficient(clean, by_group=True).iloc[:, 0]
+        found = world.evaluation()
+        np.testing.assert_allclose(overall.dropna(), found.monthly["ic"], rtol=1e-12, atol=1e-14)
+        counts = clean.groupby(["date", "group"]).size()
+        inside = inside[counts.reindex(inside.index) >= 3]  # alphalens correlates two points too
+        recent = inside[
+            inside.index.get_level_values("date") >= found.monthly["rebalance"].iloc[-12]
+        ]
+        ours = found.industries.set_index("industry")["ic_mean_12"]
+        theirs = recent.groupby(level="group").mean().reindex(ours.index)
+        np.testing.assert_allclose(theirs, ours, rtol=1e-12, atol=1e-14)
+
+
+def _alphalens_table(world: World) -> pd.DataFrame:
+    """Month-ends' factors with the return from entry to entry, by industry (a dictionary)."""
+    from alphalens.utils import get_clean_factor_and_forward_returns
+
+    bars = recompute.to_bars(world.bars, limits=True)
+    months = recompute.months_of(world.table, bars, world.cfg.label.entry_lag)
+    known = [month for month in months if month.entry is not None]
+    prices = bars.price.loc[[month.entry for month in known]]
+    prices.index = pd.DatetimeIndex([month.day for month in known])
+    scored = {m.day: m.table["factor"] for m in known if len(m.table) and m.exit is not None}
+    factor = pd.concat(scored, names=["date", "asset"])
+    newest = bars.rows["industry"].groupby("code").last()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return get_clean_factor_and_forward_returns(
+            factor, prices, groupby=newest.to_dict(), quantiles=2, periods=(1,), max_loss=1.0
+        )
+
+
+class TestProperties:
+    def test_the_comparison_has_teeth(self, world):
+        metrics, found = world.metrics(), world.recomputed()
+        changed = copy.deepcopy(metrics)
+        changed["ic"]["icir"] *= 1 + 1e-6
+        changed["yearly"][0]["turnover"] = None
+        changed["new"] = {"figure": 1.0}
+        wrong = {row[0] for row in recompute.compare(changed, found) if row[3]}
+        assert wrong == {"ic.icir", "yearly[0].turnover", "new.figure"}
+
+    def test_recomputation_knows_nothing_of_the_package(self):
+        code = (
+            "import sys, tests.evaluation.recompute\n"
+            "ours = [name for name in sys.modules if name.startswith('gangru_dist')]\n"
+            "assert not ours, ours"
+        )
+        root = Path(__file__).parents[2]
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=120)
+
+
+class TestCommand:
+    def test_a_stored_run(self, world, monkeypatch, capsys):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        root = Storage(str(world.folder / "storage"))
+        document.write_report(root, RUN, world.cfg)
+        asked = ["--storage", str(world.folder / "storage"), "--run", RUN]
+        asked += ["--bars", str(world.folder / "bars")]
+        assert recompute.main(asked) == 0
+        said = capsys.readouterr().out
+        assert "long_with_costs.max_drawdown" in said
+        assert "figures, 0 differ" in said
+        folder = root.child("runs", RUN, "report")
+        metrics = folder.read_json("metrics.json")
+        metrics["ic"]["mean"] += 1e-6
+        folder.write_json("metrics.json", metrics)
+        assert recompute.main(asked) == 1
+        assert "<-- differs" in capsys.readouterr().out
