@@ -43,9 +43,11 @@ def with_resources(cfg: RunConfig, **resources: object) -> RunConfig:
 def epochs_saved(run: Storage) -> int:
     """Epochs that the newest checkpoint of a run holds, over both stages; 0 if there is none."""
     best = 0
-    for path in Path(run.path, "checkpoints").rglob("state.safetensors"):
+    for name in run.list_files("checkpoints"):
+        if not name.endswith("state.safetensors"):
+            continue
         try:
-            data = path.read_bytes()
+            data = run.read_bytes(name)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         except (OSError, ValueError):
             continue  # being replaced by the next one
