@@ -1,10 +1,11 @@
-"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about four minutes.
+"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about eight minutes.
 
 1. One actor's work on a month, all in (model and block read, samples cut and standardized,
    forward pass, factor, file written), against the network's forward pass alone over the same
    cross-sections, cut beforehand and kept in memory; one thread each. Asked: at least 0.7 of it.
-2. The same half-year by two actors and by one, through Ray Data, start of the actors included.
-   Asked: 1.7 times as fast, where two cores are free.
+2. A half-year of a whole market's size by two actors and by one, through Ray Data, start of the
+   actors included (some 5 s, so a smaller market gains less). Asked: 1.7 times as fast, where two
+   cores are free.
 
 Run it as `python -m benchmarks.scoring_speed` from the project's folder.
 """
@@ -56,6 +57,9 @@ class Size:
     """How much work; the defaults are what `make bench` does."""
 
     assets: int = 1200
+    """Of the month that one actor scores."""
+    market: int = 3000
+    """Assets of the half-year that actors share."""
     days: int = 390
     """Of the panel, from 2018-01-01 on; the first half-year is history."""
     months: int = 6
@@ -75,10 +79,10 @@ def settings(size: Size) -> RunConfig:
     )
 
 
-def build(root: Storage, size: Size) -> tuple[RunConfig, Manifest]:
+def build(root: Storage, size: Size, assets: int) -> tuple[RunConfig, Manifest]:
     """A panel of random rows and an untrained model for every window."""
     cfg = settings(size)
-    stored = PanelSize(stored_assets=size.assets, stored_days=size.days, buckets=cfg.panel.buckets)
+    stored = PanelSize(stored_assets=assets, stored_days=size.days, buckets=cfg.panel.buckets)
     manifest = store_panel(root, cfg, stored)
     root.child("panel").write_json(MANIFEST, manifest.to_json())
     windows, _ = make_windows(
@@ -162,7 +166,7 @@ def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -
     return (
         f"actors     two {statistics.median(two):.1f} s  one {statistics.median(one):.1f} s  "
         f"ratio {compare(two, one)}, asked >= {TARGET_TWO} on two free cores\n"
-        f"           2 rounds of {days} days of {size.assets} assets in {len(units)} units; load "
+        f"           2 rounds of {days} days of {size.market} assets in {len(units)} units; load "
         f"{os.getloadavg()[0]:.1f} at the end"
     )
 
@@ -171,11 +175,10 @@ def main(size: Size | None = None) -> None:
     """Print both comparisons."""
     size = size or Size()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Storage(folder)
-        cfg, manifest = build(root, size)
-        for line in (forward_line, actors_line):
-            print(line(root, cfg, manifest, size), flush=True)
+    for line, assets in ((forward_line, size.assets), (actors_line, size.market)):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Storage(folder)
+            print(line(root, *build(root, size, assets), size), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def test_scoring_does_the_same_work_on_both_sides(tmp_path: Path) -> None:
         assets=40, days=290, months=1, rounds=1, gru=GruConfig(hidden=4, layers=1, head=(3,))
     )
     root = Storage(str(tmp_path))
-    cfg, manifest = scoring_speed.build(root, size)
+    cfg, manifest = scoring_speed.build(root, size, size.assets)
     (unit,) = scoring_speed.units_of(root, cfg, manifest, 1)
     samples = scoring_speed.cross_sections(root, cfg, manifest, unit)
     assert Scorer(root, "bench", cfg)(unit).rows == sum(map(len, samples)) > 0
