@@ -40,12 +40,14 @@ _DRIVER_ENV = {
 
 
 def worker_environment(cfg: RunConfig) -> dict[str, str]:
-    """Environment of every worker: threads that sleep when they wait, and few of them."""
+    """Environment of every worker: few threads, which sleep when they wait; bounded caches."""
     threads = str(cfg.resources.threads_per_worker)
     return {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "passive",  # two spinning threads are slower than one
+        # One compiled primitive a size of cross-section; 1024 of them, the default, hold 2 to 3 GB.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     }
 
 

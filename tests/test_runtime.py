@@ -88,13 +88,16 @@ def _refuse(**_: object) -> None:
 class TestCluster:
     def test_workers_are_quiet_and_have_the_package(self) -> None:
         @runtime.ray.remote
-        def look() -> tuple[str | None, str | None, str]:
+        def look() -> tuple[dict[str, str], str]:
             import gangru_dist
 
-            name = gangru_dist.__name__
-            return os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS"), name
+            return dict(os.environ), gangru_dist.__name__
 
-        assert runtime.ray.get(look.remote()) == ("passive", "1", "gangru_dist")
+        environment, name = runtime.ray.get(look.remote())
+        wanted = runtime.worker_environment(RunConfig())
+        assert {key: environment.get(key) for key in wanted} == wanted
+        assert (wanted["OMP_WAIT_POLICY"], wanted["OMP_NUM_THREADS"]) == ("passive", "1")
+        assert name == "gangru_dist"
 
     def test_a_session_inside_another_leaves_it_running(self) -> None:
         cfg = RunConfig(resources=ResourcesConfig())
