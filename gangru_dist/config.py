@@ -298,12 +298,6 @@ class SyntheticConfig:
     seed: int = Field(default=0, ge=0)
     """Everything about the market follows from it."""
 
-    def __post_init__(self) -> None:
-        if self.first >= self.last:
-            raise ConfigError(
-                f"synthetic.first={self.first} must lie before synthetic.last={self.last}."
-            )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class SearchRange:

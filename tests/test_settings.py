@@ -127,7 +127,6 @@ class TestValidation:
             ("evaluation.decay_horizons=[]", r"decay_horizons=\[\] .*at least 1 item"),
             ("gan.channels=[0, 4]", r"gan.channels.0=0 .*greater than or equal to 1"),
             ("gru.head=[8, 0]", r"gru.head.1=0 .*greater than or equal to 1"),
-            ("synthetic.last=2010-01-04", r"synthetic.first=2017-01-03 must lie before"),
             ("samples.lookback=10", r"universe.min_traded_days=30 is more than samples.lookback"),
         ],
     )
