@@ -133,7 +133,7 @@ def require_run(root: Storage, run: str) -> None:
     names = {name.split("/")[1] for name in root.list_files("runs") if "/config.json" in name}
     raise ConfigError(
         f"there is no run {run!r} in {root.uri}; there are: {', '.join(sorted(names)) or 'none'}. "
-        "Train and score it first, or correct --run and --storage."
+        "Train it first (for a report, score it too), or correct --run and --storage."
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,9 @@ from pydantic.dataclasses import dataclass
 from gangru_dist.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=1)]
+"""A whole number of units, channels or days, at least one."""
 
 PRICE_VOLUME_FEATURES = (
     "open",
@@ -160,7 +163,7 @@ class GanConfig:
     """LSTM layers [D]."""
     noise_channels: int = Field(default=8, ge=0)
     """Noise values drawn per day of a sample; 0 at scoring time [D]."""
-    channels: tuple[int, int] = (32, 64)
+    channels: tuple[Count, Count] = (32, 64)
     """Feature maps of the discriminator's two strided convolutions [D]."""
     dropout: float = Field(default=0.25, ge=0, lt=1)
     """Share of the discriminator's feature maps dropped, per sample [D]."""
@@ -180,7 +183,7 @@ class GruConfig:
     """GRU units a layer."""
     layers: int = Field(default=2, ge=1)
     """GRU layers."""
-    head: tuple[int, ...] = (256, 64, 64)
+    head: tuple[Count, ...] = (256, 64, 64)
     """Units of the head's hidden layers; one output without bias follows."""
 
 
@@ -268,7 +271,7 @@ class EvaluationConfig:
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
     """Best assets listed per industry [R]."""
-    decay_horizons: tuple[int, ...] = (1, 5, 10, 20, 40, 60)
+    decay_horizons: tuple[Count, ...] = Field(default=(1, 5, 10, 20, 40, 60), min_length=1)
     """Holding periods of the IC-decay figure, trading days."""
 
 

@@ -32,7 +32,7 @@ def body(job: Job) -> Outcome:
     from gangru_dist.scoring.summary import SUMMARY
     from gangru_dist.scoring.table import factor_storage
 
-    job.claim()
+    job.claim(exists=True)
     args = job.args
     summary = score_days(
         job.root, job.run, job.cfg, start=args.start, end=args.end, daily=args.daily

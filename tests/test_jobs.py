@@ -32,3 +32,14 @@ class TestValidation:
         assert "training.epochs" in done.stderr
         assert done.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["score", "report"])
+    def test_a_misspelt_run_is_no_new_run(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "runs" / "monthly").mkdir(parents=True)
+        (tmp_path / "runs" / "monthly" / "config.json").write_text("{}")
+        job = next(job for job in JOBS if job.stem == name)
+        done = run(job, "--storage", tmp_path, "--run", "montly")
+        assert done.returncode == 2
+        assert "there is no run 'montly'" in done.stderr
+        assert "there are: monthly" in done.stderr
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["monthly"]

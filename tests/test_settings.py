@@ -120,6 +120,13 @@ class TestValidation:
             ("=3", r"'=3' is not key=value"),
             ("resources.workers=100", r"resources.workers=100 is more than panel.buckets"),
             ("windows.history_days=20", r"windows.history_days=20 leaves no training day"),
+            (
+                "evaluation.decay_horizons=[5, -5]",
+                r"decay_horizons.1=-5 .*greater than or equal to 1",
+            ),
+            ("evaluation.decay_horizons=[]", r"decay_horizons=\[\] .*at least 1 item"),
+            ("gan.channels=[0, 4]", r"gan.channels.0=0 .*greater than or equal to 1"),
+            ("gru.head=[8, 0]", r"gru.head.1=0 .*greater than or equal to 1"),
             ("samples.lookback=10", r"universe.min_traded_days=30 is more than samples.lookback"),
         ],
     )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gangru_dist import metrics
 from gangru_dist.config import RunConfig
+from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import ic, picks, portfolio, published, quantiles
 from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
 from gangru_dist.evaluation.portfolio import Portfolio
@@ -67,10 +68,12 @@ def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluati
         cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` are used.
 
     Raises:
-        EvaluationError: The table is empty, not of this panel, or spans less than one period.
+        EvaluationError: The table is empty, not of this panel, cut into more quantiles than
+            `factor.quantiles`, or spans less than one period.
     """
     market = to_market(block)
     rebalances = to_rebalances(table, market, entry_lag=cfg.label.entry_lag)
+    _require_quantiles(rebalances, cfg.factor.quantiles)
     long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.evaluation.top_fraction)
     universe = portfolio.universe_portfolio(market, rebalances)
     daily = _daily(market, long, universe, cfg.evaluation.cost_bps)
@@ -95,6 +98,16 @@ def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluati
     notes = tuple(_notes(market, rebalances))
     figures = _metrics(tables, market, rebalances, cfg, notes)
     return Evaluation(**tables, notes=notes, metrics=figures)
+
+
+def _require_quantiles(rebalances: Rebalances, quantiles: int) -> None:
+    """The table's quantiles must be those asked for: the fifth of ten is not the best of five."""
+    highest = int(rebalances.quantile.max(initial=0))
+    if highest > quantiles:
+        raise EvaluationError(
+            f"the factor table has quantiles up to {highest}, factor.quantiles is {quantiles}. Run "
+            "jobs/score.py with these settings first: it scores those days again."
+        )
 
 
 def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:

@@ -66,8 +66,18 @@ def _string(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
             f"is of type {column.type}, text is needed", "Export it as text (leading zeros!)"
         )
     if pa.types.is_dictionary(column.type):
-        return column.cast(CODED)
-    return column.cast(pa.string()).dictionary_encode()
+        return _without_blanks(column.cast(CODED))
+    return _without_blanks(column.cast(pa.string()).dictionary_encode())
+
+
+def _without_blanks(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionary-coded text; an empty or blank one is missing, as it is in a CSV file."""
+    chunks = []
+    for chunk in column.chunks:
+        blank = pc.equal(pc.utf8_trim_whitespace(chunk.dictionary), "")
+        known = pc.if_else(blank.take(chunk.indices), None, chunk.indices)
+        chunks.append(pa.DictionaryArray.from_arrays(known, chunk.dictionary))
+    return pa.chunked_array(chunks, CODED)
 
 
 def _float(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:

@@ -33,6 +33,8 @@ class BarsFormat:
     """Whether prices and volume come adjusted and must be brought back to those traded."""
     price_limits: PriceLimits = "none"
     """Daily price-limit rule of the market."""
+    empty_is_suspended: bool = False
+    """Whether a suspended day is a row with neither prices nor volume, not one of volume 0."""
 
     def names(self, column: str) -> tuple[str, ...]:
         """Names that our column may have in the file."""
@@ -96,7 +98,8 @@ FORMATS: dict[str, BarsFormat] = {
         scales={"turnover_rate": _PERCENT},
         price_limits="ashare",
     ),
-    # Qlib: dumped CSV, or D.features(...).reset_index(); prices and volume are adjusted there
+    # Qlib: dumped CSV, or D.features(...).reset_index(); prices and volume are adjusted there,
+    # and all numbers of a suspended day are NaN
     "qlib": BarsFormat(
         columns={
             "date": ("date", "datetime"),
@@ -108,6 +111,7 @@ FORMATS: dict[str, BarsFormat] = {
         },
         adjusted=True,
         price_limits="ashare",
+        empty_is_suspended=True,
     ),
 }
 """By the name used in `bars.format`."""
@@ -130,6 +134,7 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
         scales={**base.scales, **cfg.scales},
         adjusted=base.adjusted,
         price_limits=limits,
+        empty_is_suspended=base.empty_is_suspended,
     )
 
 

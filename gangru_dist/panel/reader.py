@@ -91,7 +91,7 @@ def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
         first = part.first_row
 
         def choose(names: Sequence[str]) -> dict[str, str]:
-            return choose_columns(part.file.name, [*names, *partitions], form)
+            return choose_columns(part.file.name, _with_folders(names, partitions), form)
 
         for raw, chosen in read(filesystem, part, choose):
             yield _ours(raw, chosen, part.file.name, partitions, first)
@@ -140,9 +140,11 @@ def _read_parquet(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -
         text = [theirs for ours, theirs in chosen.items() if BAR_COLUMNS[ours].kind == "string"]
         file = pq.ParquetFile(source, read_dictionary=[name for name in text if name in wanted])
         batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
+        seen = False
         for batch in batches:
+            seen = True
             yield pa.Table.from_batches([batch]), chosen
-        if not part.row_groups:
+        if not seen:
             yield file.schema_arrow.empty_table().select(wanted), chosen
 
 
@@ -202,11 +204,11 @@ def _cut(
     if not file.is_parquet:
         with _readable(file):
             names, _ = _csv_header(filesystem, file)
-        choose_columns(file.name, [*names, *partitions], form)
+        choose_columns(file.name, _with_folders(names, partitions), form)
         return [BarsPart(number=number, file=file, rows=file.size // _CSV_ROW_BYTES)]
     with _readable(file), filesystem.open_input_file(file.path) as source:
         parquet = pq.ParquetFile(source)
-        choose_columns(file.name, [*parquet.schema_arrow.names, *partitions], form)
+        choose_columns(file.name, _with_folders(parquet.schema_arrow.names, partitions), form)
         footer = parquet.metadata
     sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     if not sizes:
@@ -232,6 +234,11 @@ def _readable(file: BarsFile) -> Iterator[None]:
         raise BarsError(
             f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
         ) from error
+
+
+def _with_folders(names: Sequence[str], partitions: dict[str, str | None]) -> list[str]:
+    """The file's columns, then those that only its folders give."""
+    return [*names, *(name for name in partitions if name not in names)]
 
 
 def _partitions(name: str) -> dict[str, str | None]:

@@ -56,7 +56,7 @@ def check_rows(
     """
     floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
     values = to_our_units({name: _float(table[name]) for name in floats}, form)
-    suspended = _suspended(values["volume"], table)
+    suspended = _suspended(values, table, form)
     quarantined: dict[str, Finding] = {}
     kept = np.ones(len(table), dtype=bool)
 
@@ -110,12 +110,14 @@ def _reasons(
     }
 
 
-def _suspended(volume: np.ndarray, table: pa.Table) -> np.ndarray:
-    """Volume 0, or marked as not traded."""
-    if "traded" not in table.column_names:
-        return np.asarray(volume == 0)
-    marked = pc.invert(pc.fill_null(table["traded"], fill_value=True)).to_numpy()
-    return np.asarray((volume == 0) | marked)
+def _suspended(values: Mapping[str, np.ndarray], table: pa.Table, form: BarsFormat) -> np.ndarray:
+    """(n,) bool: volume 0, or marked as not traded, or empty where the format means that by it."""
+    result = values["volume"] == 0
+    if "traded" in table.column_names:
+        result |= pc.invert(pc.fill_null(table["traded"], fill_value=True)).to_numpy()
+    if form.empty_is_suspended:
+        result |= np.isnan([values[name] for name in (*PRICES, "volume")]).all(axis=0)
+    return np.asarray(result)
 
 
 def _at_least_zero(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ appears whole; the page comes last.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Sources:
     """`config.json` of the run: version and commit; empty if there is none."""
     variants: dict[str, str]
     """What each run shown trains, gan_gru or gru; empty text if unknown."""
+    quantiles: dict[str, int]
+    """Of each run's factor table: a compared run keeps its own."""
     models: list[dict[str, Any]]
     """Every finished model's `model.json`."""
     search: tuning.Search | None
@@ -60,7 +62,8 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
         run: Whose factor table.
         cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` decide the figures,
             `report` how the page is printed.
-        compare: Another run, shown beside under the same evaluation settings.
+        compare: Another run, shown beside under the same evaluation settings, but for the
+            number of quantiles, which its table has already.
 
     Returns:
         URI or path of the page.
@@ -77,8 +80,11 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
     manifest = read_manifest(root)
     tables = {name: read_factor(root.uri, name) for name in names}
     block = _market_block(root, manifest, list(tables.values()))
-    found = {name: evaluate(table, block, cfg) for name, table in tables.items()}
     sources = _sources(root, manifest, names, cfg)
+    found = {
+        name: evaluate(table, block, _with_quantiles(cfg, sources.quantiles[name]))
+        for name, table in tables.items()
+    }
     folder = root.child("runs", run, "report")
     _write_tables(folder, found, sources)
     folder.write_bytes(PAGE, render(found, sources).encode())
@@ -112,10 +118,23 @@ def _sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunConfig
         variants={
             name: claim.get("config", {}).get("variant", "") for name, claim in claims.items()
         },
+        quantiles={
+            name: cfg.factor.quantiles if name == run else _quantiles(claim, cfg)
+            for name, claim in claims.items()
+        },
         models=training.read_models(folder),
         search=tuning.read_search(folder),
         coverage=coverage,
     )
+
+
+def _quantiles(claim: dict[str, Any], cfg: RunConfig) -> int:
+    """Of a run's `config.json`; `cfg`'s own if it does not say."""
+    return int(claim.get("config", {}).get("factor", {}).get("quantiles", cfg.factor.quantiles))
+
+
+def _with_quantiles(cfg: RunConfig, quantiles: int) -> RunConfig:
+    return replace(cfg, factor=replace(cfg.factor, quantiles=quantiles))
 
 
 def _json_if_there(folder: Storage, name: str) -> dict[str, Any]:

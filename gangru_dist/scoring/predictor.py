@@ -88,7 +88,8 @@ def score_day(
     if bad:
         raise FactorError(
             f"{bad} of {len(members)} predictions of window {ensemble.window} (model "
-            f"{ensemble.model}) are not finite. Train the window again with --overwrite."
+            f"{ensemble.model}) are not finite. Delete windows/{ensemble.window} of the run, then "
+            "run jobs/train.py: it trains that window again."
         )
     if len(predicted) == 1:
         return np.asarray(predicted[0])

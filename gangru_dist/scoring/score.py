@@ -20,7 +20,7 @@ import torch
 
 from gangru_dist import gauges, log, runtime
 from gangru_dist.config import RunConfig, from_dict, to_dict
-from gangru_dist.errors import FactorError, GangruError, WindowError
+from gangru_dist.errors import ConfigError, FactorError, GangruError, WindowError
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.scoring.commit import DataFile, commit
 from gangru_dist.scoring.plan import Plan, Unit, make_plan
@@ -59,12 +59,18 @@ def score_days(
         What was done; also in `runs/<run>/factor-summary.json`.
 
     Raises:
+        ConfigError: `daily` together with `start` or `end`.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: No model may score any of the days; with `daily`, not the newest one.
         FactorError: No trading day in the span, a prediction that is not finite, or a store
             that refused the commit. The table is then as it was.
         ResourceError: The cluster cannot hold one actor.
     """
+    if daily and (start or end):
+        raise ConfigError(
+            f"--daily scores the newest day alone, so --from {start} and --to {end} would be "
+            "ignored. Leave out the one or the others."
+        )
     started = time.monotonic()
     manifest = read_manifest(root)
     manifest.require_features(cfg.panel.features)

@@ -262,6 +262,9 @@ def to_alphalens(
         suspended days; alphalens takes the price of the signal's own day as entry, so shift it
         by `-label.entry_lag` rows for ours. `groupby`: industry of each factor value, empty
         without industries.
+
+    Raises:
+        FactorError: The block lacks a day or an asset that has a factor.
     """
     known = frame.dropna(subset=["factor"])
     index = pd.MultiIndex.from_frame(known[["date", "asset"]])
@@ -269,11 +272,17 @@ def to_alphalens(
     dates = pd.DatetimeIndex(block.dates, name="date")
     assets = pd.Index(block.assets, name="asset")
     prices = pd.DataFrame(block.adj_close, index=dates, columns=assets)
+    places = [dates.get_indexer(pd.Index(known["date"])), assets.get_indexer(known["asset"])]
+    strange = np.flatnonzero((places[0] < 0) | (places[1] < 0))
+    if len(strange):
+        day, asset = known["date"].iloc[strange[0]], known["asset"].iloc[strange[0]]
+        raise FactorError(
+            f"{len(strange)} factor values lie outside the block of {dates[0]:%Y-%m-%d} to "
+            f"{dates[-1]:%Y-%m-%d}, first {day:%Y-%m-%d} {asset}. Read the block from the frame's "
+            "first day on."
+        )
     if block.industry.shape != block.adj_close.shape:
         return factor, prices, pd.Series(dtype="str", name="group")
     names = np.array([*block.industries, "unknown"], dtype=object)  # code -1 is the last
-    days, columns = (
-        dates.get_indexer(pd.Index(known["date"])),
-        assets.get_indexer(pd.Index(known["asset"])),
-    )
-    return factor, prices, pd.Series(names[block.industry[days, columns]], index, name="group")
+    codes = block.industry[places[0], places[1]]
+    return factor, prices, pd.Series(names[codes], index, name="group")

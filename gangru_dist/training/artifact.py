@@ -86,7 +86,8 @@ def read_model(run: Storage, window: str, seed: int) -> tuple[FactorNetwork, dic
     if digest != about["sha256"]:
         raise WindowError(
             f"weights of window {window}, seed {seed} in {run.uri} have hash {digest[:12]}, "
-            f"model.json names {about['model']}: train the window again with --overwrite."
+            f"model.json names {about['model']}. Delete windows/{window} there, then run "
+            "jobs/train.py: it trains that window again."
         )
     network = from_architecture(about["architecture"])
     tensors = load(data)

@@ -29,13 +29,14 @@ def best_toml(
     """
     values = to_dict(apply(cfg, best.settings))
     last = cfg.windows.last
-    if last is None or windows.reported_first <= last:
+    is_left = last is None or windows.reported_first <= last
+    if is_left:
         values["windows"]["first"] = windows.reported_first.isoformat()
     lines = [
         f"# Trial {best.number}: objective {best.objective:+.4f}, mean validation IC "
         f"{best.mean_ic:+.4f} on {', '.join(windows.names)}.",
-        f"# Searched: {', '.join(p.key for p in space)}. From windows.first on, nothing was",
-        "# looked at." if not windows.overlap else "# looked at but the windows named above.",
+        f"# Searched: {', '.join(p.key for p in space)}.",
+        f"# {_reported(windows, is_left=is_left)}",
         f"variant = {_toml(values['variant'])}",
     ]
     sections = [name for name in MODEL_SECTIONS if name != "variant"]
@@ -44,6 +45,17 @@ def best_toml(
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _reported(windows: TuningWindows, *, is_left: bool) -> str:
+    """What of the windows to come was looked at."""
+    if not is_left:
+        return (
+            "No window up to windows.last is after those named above: a report with this "
+            "windows.last is of windows that were looked at. Raise it."
+        )
+    but = " but the windows named above" if windows.overlap else ""
+    return f"From windows.first on, nothing was looked at{but}."
 
 
 def _toml(value: Any) -> str:

@@ -6,9 +6,11 @@ A parameter is any setting that decides a model, by its dotted key. Its range is
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,11 +61,16 @@ class Parameter:
         return [self.value(self.low), self.value(self.high)]
 
     def value(self, raw: Any) -> Any:
-        """A proposal as the setting's value; three significant digits are enough for a float."""
+        """A proposal as the setting's value.
+
+        Three significant digits are enough for a float, unless it stands on a step.
+        """
         if self.kind == "choice":
             return json.loads(raw)
         if self.kind == "int":
             return int(raw)
+        if self.step:
+            return float(f"{raw:.12g}")
         return min(max(float(f"{raw:.3g}"), self.low), self.high)
 
     def raw(self, value: Any) -> Any:
@@ -162,9 +169,26 @@ def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
 
 
 def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
-    """The configuration itself, and with each bound in turn: what a trial may ask at most."""
+    """What a trial may ask at most: the configuration, with each bound in turn, and the corners.
+
+    Corners are the bounds together of all settings that move a window's days: a longer history
+    and a longer lookback each leave a window enough days, both at once perhaps not.
+    """
+    space = tuple(space)
     bounds = [{parameter.key: value} for parameter in space for value in parameter.bounds]
-    return [cfg, *(apply(cfg, values) for values in bounds)]
+    return [cfg, *(apply(cfg, values) for values in bounds), *_corners(cfg, space)]
+
+
+def _corners(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
+    moving = [p for p in space if p.key.startswith((*_OTHER_DAYS, "samples.lookback"))]
+    if len(moving) < 2:
+        return []
+    found = []
+    for values in itertools.product(*(parameter.bounds for parameter in moving)):
+        together = {p.key: value for p, value in zip(moving, values, strict=True)}
+        with suppress(ConfigError):  # no proposal has them together either
+            found.append(apply(cfg, together))
+    return found
 
 
 def incomparable(space: Iterable[Parameter]) -> list[str]:

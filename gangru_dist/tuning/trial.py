@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gangru_dist.config import RunConfig
+from gangru_dist.errors import TrainingError
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.splits import Window
 from gangru_dist.training.collective import Alone
@@ -90,7 +91,14 @@ def _data(
         if ruler == cfg:
             return data, None
         judged = dataclasses.replace(window, train_days=())
-        return data, prepare(block, judged, calendar, ruler, Alone(), device)
+        measure = prepare(block, judged, calendar, ruler, Alone(), device)
+    if not measure.valid:
+        raise TrainingError(
+            f"no validation day of {window.name} has enough assets in the search's own universe; "
+            f"left out: {', '.join(measure.dropped)}. See universe.min_assets="
+            f"{base.universe.min_assets}."
+        )
+    return data, measure
 
 
 class _Teller:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from gangru_dist.config import FactorConfig
+from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
@@ -198,3 +201,11 @@ class TestProperties:
         table.loc[nothing, ["factor", "quantile"]] = np.nan
         found = evaluate(table, block, config())
         assert any("2019-05-31" in note for note in found.metrics["notes"])
+
+
+class TestValidation:
+    def test_the_fifth_of_ten_quantiles_is_not_the_best_of_five(self):
+        block, table = _world()
+        cfg = dataclasses.replace(config(), factor=FactorConfig(quantiles=5))
+        with pytest.raises(EvaluationError, match=r"quantiles up to 10, factor\.quantiles is 5"):
+            evaluate(table, block, cfg)

@@ -140,6 +140,30 @@ class TestProperties:
         assert [part for unit in units for part in unit] == parts
         assert [len(unit) for unit in units] == [2, 2, 2, 1]
 
+    def test_a_parquet_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
+        write_parquet(make_frame().head(0), tmp_path / "none.parquet")
+        write_parquet(make_frame(), tmp_path / "some.parquet")
+        form, files = bars_format(BarsConfig()), list_files(str(tmp_path))
+        tables = [
+            list(read_part(str(tmp_path), p, form)) for p in cut_parts(str(tmp_path), files, form)
+        ]
+        assert [[len(table) for table in one] for one in tables] == [[0], [10]]
+        assert tables[0][0].column_names == tables[1][0].column_names
+
+    def test_a_column_in_folder_and_file_is_the_files(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        for day, rows in frame.groupby("date"):
+            write_parquet(rows, tmp_path / f"date={day}" / "part.parquet")
+            rows.to_csv(tmp_path / f"date={day}" / "part.csv", index=False)
+        assert_same(read_all(tmp_path), pd.concat([frame, frame]))
+
+    @pytest.mark.parametrize("blank", ["", " "])
+    def test_blank_text_is_missing_in_parquet_as_in_csv(self, tmp_path: Path, blank: str) -> None:
+        frame = make_frame(days=2).assign(industry=["bank", blank, None, "coal"])
+        write_parquet(frame, tmp_path / "a.parquet")
+        found = read_all(tmp_path)["industry"].to_pylist()
+        assert found == ["bank", None, None, "coal"]
+
     def test_a_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
         write_parquet(make_frame()[:0], tmp_path / "a.parquet")
         (tmp_path / "b.csv").write_text("date,code,open,high,low,close,volume,amount\n")

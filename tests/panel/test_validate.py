@@ -45,6 +45,17 @@ def check(table: pa.Table) -> tuple[pa.Table, Quality]:
 
 
 class TestReference:
+    def test_qlibs_empty_rows_are_suspended_days_and_nobody_elses(self) -> None:
+        names = ("open", "high", "low", "close", "volume", "amount", "adj_factor")
+        table = make_table(**dict.fromkeys(names, (2, np.nan)))
+        qlib = bars_format(BarsConfig(format="qlib"))
+        rows, quality = check_rows(table, qlib, file="a.csv", number=0, first_row=0)
+        assert (quality.suspended, quality.set_aside) == (1, 0)
+        assert rows["suspended"].to_pylist() == [False, False, True, False, False, False]
+        assert check(table)[1].set_aside == 1
+        half = make_table(close=(2, np.nan))
+        assert check_rows(half, qlib, file="a.csv", number=0, first_row=0)[1].set_aside == 1
+
     @pytest.mark.parametrize(
         ("column", "value", "reason"),
         [

@@ -15,6 +15,7 @@ from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.storage import Storage
+from tests.evaluation.worlds import random_table
 from tests.report.store import (
     RUN,
     World,
@@ -97,6 +98,19 @@ class TestReference:
         assert other["ic"].mean() == pytest.approx(found["ic"]["mean"])
         daily = pd.read_csv(io.BytesIO(report.read_bytes("daily.other.csv")))
         assert daily["long"].iloc[-1] - 1 == pytest.approx(found["long"]["total_return"])
+
+    def test_a_compared_run_is_judged_by_its_own_quantiles(self, tmp_path):
+        world = write_world(tmp_path, runs=(RUN, "fifths"))
+        table = random_table(world.block, seed=3, quantiles=5)
+        write_factor(world.root, "fifths", table)
+        claim = {"config": {"factor": {"quantiles": 5}}}
+        world.root.child("runs", "fifths").write_json("config.json", claim)
+        write_report(world.root, RUN, world.cfg, "fifths")
+        found = world.root.child("runs", RUN, "report").read_json("metrics.json")
+        fifths = found["compared"]["fifths"]["quantiles"]
+        assert [row["quantile"] for row in fifths["table"]] == [1, 2, 3, 4, 5]
+        best, worst = fifths["table"][-1]["mean_return"], fifths["table"][0]["mean_return"]
+        assert fifths["long_short_mean"] == pytest.approx(best - worst)
 
     def test_quality_is_csv(self, world):
         report = world.root.child("runs", RUN, "report")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gangru_dist.config import FactorConfig, TrainingConfig
-from gangru_dist.errors import FactorError, PanelError, WindowError
+from gangru_dist.errors import ConfigError, FactorError, PanelError, WindowError
 from gangru_dist.features.samples import ts_standardize
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.scoring import predictor, score
@@ -346,6 +346,19 @@ class TestValidation:
     def test_days_before_the_first_window(self, root):
         with pytest.raises(WindowError, match="no window scores a day"):
             score_days(root, RUN, CFG, end=dt.date(2018, 12, 10))
+
+    @pytest.mark.parametrize("given", ["start", "end"])
+    def test_daily_with_a_span_is_refused_rather_than_ignored(self, tmp_path, given):
+        with pytest.raises(ConfigError, match=r"--daily .* 2019-03-29"):
+            score_days(
+                Storage(str(tmp_path)), RUN, CFG, daily=True, **{given: dt.date(2019, 3, 29)}
+            )
+
+    def test_the_way_out_of_bad_weights_is_one_that_trains_again(self, root):
+        name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
+        root.write_bytes(name, root.read_bytes(name) + b"x")
+        with pytest.raises(WindowError, match=r"Delete windows/.*, then run jobs/train.py"):
+            score_days(root, RUN, CFG)
 
     def test_no_panel(self, tmp_path):
         with pytest.raises(PanelError, match="no finished panel"):

@@ -197,6 +197,9 @@ class TestReference:
             assert prices.loc[date, asset] == 3 * day + column
             name = {-1: "unknown", 0: "banks", 1: "mines"}[industry[day, column]]
             assert groups[(date, asset)] == name
+        late = frame.assign(date=frame["date"] + pd.DateOffset(days=7))
+        with pytest.raises(FactorError, match=r"outside the block of .*, first 2019-"):
+            to_alphalens(late, block)
 
 
 class TestProperties:

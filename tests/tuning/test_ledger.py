@@ -72,6 +72,16 @@ class TestReference:
         assert next(iter(shares)) == "training.learning_rate"
         assert sum(shares.values()) == pytest.approx(1)
 
+    def test_best_toml_says_if_every_window_was_looked_at(self, tmp_path: Path) -> None:
+        for last, words in (("2020-04-30", "were looked at. Raise it"), ("2020-05-31", "nothing")):
+            folder = tmp_path / last
+            run_to_the_end(open_ledger(folder, store.config(windows={"last": last})))
+            text = (folder / "best.toml").read_text()
+            assert words in text
+            assert ("From windows.first on" in text) == (words == "nothing")
+            first = tomllib.loads(text)["windows"]["first"]
+            assert first == ("none" if words != "nothing" else "2020-05-31")
+
     def test_best_toml_is_the_winner_on_any_preset(self, tmp_path: Path) -> None:
         cfg = store.config()
         ledger = open_ledger(tmp_path, cfg)

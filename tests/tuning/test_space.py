@@ -67,6 +67,34 @@ class TestProperties:
         (hidden,) = parameters(with_space(gru__hidden={"low": 8, "high": 32, "step": 8}))
         assert hidden.holds(value) is inside
 
+    def test_a_proposal_on_a_step_stays_on_it(self) -> None:
+        span = {"low": 0.0, "high": 0.5, "step": 0.0625}
+        (dropout,) = parameters(with_space(gan__dropout=span))
+        values = [dropout.value(k * 0.0625) for k in range(9)]
+        assert values[3] == 0.1875  # three digits would be 0.188, in no range of this search
+        assert all(map(dropout.holds, values))
+
+    def test_extremes_move_a_windows_days_together(self) -> None:
+        cfg = with_space(
+            samples__lookback={"low": 30, "high": 60},
+            windows__history_days={"low": 300, "high": 500},
+            gru__hidden={"low": 8, "high": 16},
+        )
+        found = extremes(cfg, parameters(cfg))
+        assert (60, 500) in {(c.samples.lookback, c.windows.history_days) for c in found}
+        assert len(found) == 1 + 6 + 4
+
+    def test_impossible_corners_are_no_trial(self) -> None:
+        cfg = with_space(
+            "default",
+            windows__history_days={"low": 30, "high": 400},
+            label__horizon={"low": 5, "high": 60},
+            windows__sample_every={"low": 1, "high": 5},
+        )
+        found = extremes(cfg, parameters(cfg))
+        assert 7 < len(found) < 1 + 6 + 8
+        assert all(c.windows.history_days > c.label.reach for c in found)
+
     def test_another_yardstick_is_named(self) -> None:
         cfg = with_space(
             label__horizon={"low": 5, "high": 20}, label__transform={"choices": ["zscore", "rank"]}

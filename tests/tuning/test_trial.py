@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import DivergedError
+from gangru_dist.errors import DivergedError, TrainingError
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
@@ -95,3 +95,9 @@ class TestValidation:
     def test_a_diverging_trial_says_so(self) -> None:
         with pytest.raises(DivergedError, match="diverged"):
             trial(store.config(training={"learning_rate": 1e30}))
+
+    def test_a_yardstick_without_a_day_says_so(self) -> None:
+        """Trials may lower the universe's bounds; they are judged by the search's own."""
+        base = store.config(universe={"min_assets": 1000})
+        with pytest.raises(TrainingError, match=r"no validation day of 2020-03-31 .*min_assets=10"):
+            trial(store.config(), base)

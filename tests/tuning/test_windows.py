@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gangru_dist.errors import WindowError
+from gangru_dist.tuning.space import apply, extremes, parameters
 from gangru_dist.tuning.windows import all_windows, choose, span
 from tests.tuning import store
 
@@ -42,6 +43,17 @@ class TestProperties:
         cfg = store.config()
         longer = store.config(samples={"lookback": 40})
         assert choose(CALENDAR, cfg, [cfg, longer], None).names == tuple(ALL[1:])
+
+    def test_a_window_needs_history_for_both_ends_at_once(self) -> None:
+        space = {
+            "samples.lookback": {"low": 8, "high": 30},
+            "windows.history_days": {"low": 60, "high": 80},
+        }
+        cfg = store.config(tune={"space": space})
+        found = choose(CALENDAR, cfg, extremes(cfg, parameters(cfg)), None).names
+        widest = apply(cfg, {"samples.lookback": 30, "windows.history_days": 80})
+        assert found
+        assert set(found) <= set(all_windows(CALENDAR, widest))
 
 
 class TestValidation:
