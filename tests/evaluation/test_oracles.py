@@ -51,7 +51,13 @@ class World:
         return self.evaluation(**given).metrics
 
     def evaluation(self, **given: Any) -> Evaluation:
-        return evaluate(self.table, self.block, self.with_values(**given))
+        cfg = self.with_values(**given)
+        return evaluate(self.table_of(cfg), self.block, cfg)
+
+    def table_of(self, cfg: RunConfig) -> pd.DataFrame:
+        """The table with its quantiles made into as many as the configuration has."""
+        share = self.table["quantile"] / self.cfg.factor.quantiles
+        return self.table.assign(quantile=np.ceil(share * cfg.factor.quantiles).astype(int))
 
     def with_values(self, **given: Any) -> RunConfig:
         named = {name.replace("__", "."): value for name, value in given.items()}
@@ -66,7 +72,9 @@ class World:
             quantiles=cfg.factor.quantiles,
             horizons=cfg.evaluation.decay_horizons,
         )
-        return recompute.recompute(self.table, recompute.to_bars(self.bars, limits=True), rules)
+        return recompute.recompute(
+            self.table_of(cfg), recompute.to_bars(self.bars, limits=True), rules
+        )
 
 
 @pytest.fixture(scope="module")
