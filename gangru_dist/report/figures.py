@@ -139,7 +139,7 @@ def monthly_ic(runs: dict[str, pd.DataFrame], language: Language = ENGLISH) -> s
             dates = pd.to_datetime(other["month"])
             right.plot(dates, other["ic_cumulative"], label=name, **style)
         right.set_ylabel(_("cumulative rank IC"))
-        right.set_ylim(bottom=min(0.0, table["ic_cumulative"].min()))
+        right.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
         right.xaxis.set_major_locator(_month_locator(len(table)))
         right.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
         if len(runs) > 1:
@@ -218,7 +218,7 @@ def values(
             label = _("long / universe, %(run)s") % {"run": name}
             upper.plot(other["date"], other["excess"], label=label, **style)
         upper.set_ylabel(_("value of 1"))
-        _legend_above(upper, 5)
+        _legend_above(upper, 5 if len(others) == 0 else 3)  # one wide row would narrow the axes
         long, excess = (metrics.drawdown(daily[name].to_numpy()) for name in ("long", "excess"))
         lower.fill_between(date, long, 0, color=PALE, lw=0, label=_("long portfolio"))
         lower.plot(date, excess, color=RED, lw=1, label=_("long / universe"))
