@@ -40,6 +40,7 @@ bench: $(SETUP)
 	@$(BIN)/python -m benchmarks.scoring_speed
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.many_windows
+	@$(BIN)/python -m benchmarks.tuning
 	@$(BIN)/python -m benchmarks.windows
 
 setup: $(SETUP)

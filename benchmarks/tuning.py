@@ -1,6 +1,6 @@
 """What pruning saves: the same proposals with and without ASHA, on a made-up market.
 
-    python -m benchmarks.tuning               # some ten minutes on one core
+    python -m benchmarks.tuning               # two minutes on one core
     python -m benchmarks.tuning --trials 8 --epochs 9
 
 Every setting of one seeded random search is trained to the end once. From those curves ASHA's
