@@ -6,7 +6,7 @@ Paired runs, A B B A ...: each pair trains the same two windows once with `max_c
 once with 2, on a Ray of two CPUs that is up already. Asked: at least 1.7 times as fast (DESIGN 8).
 Ray's cost per window is read off every single run: from the call to the first step, and from the
 last step to the model in storage, and until the run is cleared away. Needs a quiet machine of two
-cores; about ten minutes.
+cores; about twenty minutes.
 """
 
 from __future__ import annotations
