@@ -1,4 +1,4 @@
-"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about eight minutes.
+"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about ten minutes.
 
 1. One actor's work on a month, all in (model and block read, samples cut and standardized,
    forward pass, factor, file written), against the network's forward pass alone over the same
@@ -160,14 +160,14 @@ def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -
     units = units_of(root, cfg, manifest, size.months)
     with session(cfg, cpus=2):
         seconds_with(root, cfg, units[:1], 1)  # Ray's own first time
-        pairs = [[seconds_with(root, cfg, units, n) for n in (2, 1)] for _ in range(2)]
+        pairs = [[seconds_with(root, cfg, units, n) for n in (2, 1)] for _ in range(size.rounds)]
     two, one = (list(side) for side in zip(*pairs, strict=True))
     days = sum(len(unit.days) for unit in units)
     return (
         f"actors     two {statistics.median(two):.1f} s  one {statistics.median(one):.1f} s  "
         f"ratio {compare(two, one)}, asked >= {TARGET_TWO} on two free cores\n"
-        f"           2 rounds of {days} days of {size.market} assets in {len(units)} units; load "
-        f"{os.getloadavg()[0]:.1f} at the end"
+        f"           {size.rounds} rounds of {days} days of {size.market} assets in "
+        f"{len(units)} units; load {os.getloadavg()[0]:.1f} at the end"
     )
 
 
