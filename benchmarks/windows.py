@@ -45,7 +45,7 @@ TARGET = 1.7
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much work; by default about 70 s of training a window on a quiet core."""
+    """How much work; by default about two minutes of training a window."""
 
     assets: int = 300
     days: int = 520

@@ -7,7 +7,7 @@ appears whole; the page comes last.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,42 +16,16 @@ from markupsafe import Markup
 
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError
-from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.quality import QUALITY, describe
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
-from gangru_dist.report import figures, gan_figures, text, training, tuning
+from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
-from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
+from gangru_dist.report.sources import Sources, read_sources
+from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage, checked_name
 
-PAGE, METRICS = "report.html", "metrics.json"
-"""Names of the two main outputs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """What is known of a run beside its factor."""
-
-    run: str
-    cfg: RunConfig
-    manifest: dict[str, Any]
-    """Of the panel, without its long lists."""
-    quality: dict[str, Any]
-    """`panel/quality.json`; empty if there is none."""
-    claimed: dict[str, Any]
-    """`config.json` of the run: version and commit; empty if there is none."""
-    variants: dict[str, str]
-    """What each run shown trains, gan_gru or gru; empty text if unknown."""
-    quantiles: dict[str, int]
-    """Of each run's factor table: a compared run keeps its own."""
-    models: list[dict[str, Any]]
-    """Every finished model's `model.json`."""
-    search: tuning.Search | None
-    """The run's hyperparameter search, if there is one."""
-    coverage: pd.DataFrame
-    """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
+PAGE = "report.html"
 
 
 def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = None) -> str:
@@ -78,126 +52,29 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run] if compare is None else [run, checked_name(compare, what="--compare")]
     manifest = read_manifest(root)
-    tables = {name: read_factor(root.uri, name) for name in names}
-    block = _market_block(root, manifest, list(tables.values()))
-    sources = _sources(root, manifest, names, cfg)
+    factors = {name: read_factor(root.uri, name) for name in names}
+    block = _market_block(root, manifest, list(factors.values()))
+    sources = read_sources(root, manifest, names, cfg)
     found = {
-        name: evaluate(table, block, _with_quantiles(cfg, sources.quantiles[name]))
-        for name, table in tables.items()
+        name: evaluate(factor, block, _with_quantiles(cfg, sources.quantiles[name]))
+        for name, factor in factors.items()
     }
     folder = root.child("runs", run, "report")
-    _write_tables(folder, found, sources)
+    tables.write_tables(folder, found, sources)
     folder.write_bytes(PAGE, render(found, sources).encode())
     return folder.full(PAGE) if folder.is_local else folder.child(PAGE).uri
 
 
-def _market_block(root: Storage, manifest: Manifest, tables: list[pd.DataFrame]) -> PanelBlock:
+def _market_block(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> PanelBlock:
     """Prices and trading conditions from the first day with a factor to the panel's end."""
     last = manifest.calendar[-1].astype(dt.date)
-    firsts = [table["date"].min().date() for table in tables if not table.empty]
+    firsts = [factor["date"].min().date() for factor in factors if not factor.empty]
     start = min([last, *firsts])
     return read_block(root, manifest, start=start, end=last, features=(), trading=True)
 
 
-def _sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunConfig) -> Sources:
-    """What is known of the first of the runs, and what the others are."""
-    run = names[0]
-    folder = root.child("runs", run)
-    claims = {name: _json_if_there(root.child("runs", name), "config.json") for name in names}
-    days = [asdict(day) for day in covered_days(factor_storage(root, run)).values()]
-    columns = ["date", "traded", "universe", "ranked", "missing_industry", "missing_market_cap"]
-    coverage = pd.DataFrame(days)[[*columns, "neutralized"]].rename(columns={"ranked": "scored"})
-    coverage["date"] = pd.to_datetime(coverage["date"])
-    long_lists = ("calendar", "files", "months")
-    return Sources(
-        run=run,
-        cfg=cfg,
-        manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
-        quality=_json_if_there(root.child("panel"), QUALITY),
-        claimed=claims[run],
-        variants={
-            name: claim.get("config", {}).get("variant", "") for name, claim in claims.items()
-        },
-        quantiles={
-            name: cfg.factor.quantiles if name == run else _quantiles(claim, cfg)
-            for name, claim in claims.items()
-        },
-        models=training.read_models(folder),
-        search=tuning.read_search(folder),
-        coverage=coverage,
-    )
-
-
-def _quantiles(claim: dict[str, Any], cfg: RunConfig) -> int:
-    """Of a run's `config.json`; `cfg`'s own if it does not say."""
-    return int(claim.get("config", {}).get("factor", {}).get("quantiles", cfg.factor.quantiles))
-
-
 def _with_quantiles(cfg: RunConfig, quantiles: int) -> RunConfig:
     return replace(cfg, factor=replace(cfg.factor, quantiles=quantiles))
-
-
-def _json_if_there(folder: Storage, name: str) -> dict[str, Any]:
-    return dict(folder.read_json(name)) if folder.exists(name) else {}
-
-
-def _write_tables(folder: Storage, found: dict[str, Evaluation], sources: Sources) -> None:
-    """metrics.json and one CSV a table; what is drawn of a compared run under its name."""
-    ours, *others = found.items()
-    content: dict[str, Any] = {"run": sources.run, **ours[1].metrics}
-    content["compared"] = {name: other.metrics for name, other in others}
-    tables = tables_of(ours[1], sources)
-    for name, other in others:
-        tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
-    for name, table in tables.items():
-        csv = table.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
-        folder.write_bytes(f"{name}.csv", csv.encode())
-    folder.write_json(METRICS, content)
-
-
-def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
-    """CSV name -> table: everything that the page shows."""
-    return {
-        "monthly": found.monthly,
-        "decay": found.decay,
-        "quantiles": found.quantiles,
-        "quantile_months": found.quantile_months,
-        "daily": found.daily,
-        "trades": found.trades,
-        "yearly": found.yearly,
-        "industries": found.industries,
-        "picks": _picks(found, sources.cfg),
-        "picks_by_industry": _picks_by_industry(found, sources.cfg),
-        "coverage": sources.coverage,
-        "quality": _quality_table(sources.quality),
-        **({"tuning": tuning.trial_table(sources.search)} if sources.search else {}),
-        "training": training.model_table(sources.models),
-        "training_epochs": training.history_table(sources.models),
-        "gan_features": training.feature_table(sources.models),
-        "gan_histograms": training.histogram_table(sources.models),
-    }
-
-
-def _quality_table(quality: dict[str, Any]) -> pd.DataFrame:
-    """kind, reason, count, example of everything that `quality.json` found in the bars."""
-    rows = [
-        (kind, reason, finding.get("rows", finding.get("count")), describe(finding["example"]))
-        for kind in ("quarantined", "notes")
-        for reason, finding in quality.get(kind, {}).items()
-    ]
-    return pd.DataFrame(rows, columns=["kind", "reason", "count", "example"])
-
-
-def _picks(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
-    return found.ranked.head(cfg.evaluation.picks)
-
-
-def _picks_by_industry(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
-    """The best of each known industry, industries in alphabetical order."""
-    ranked = found.ranked
-    chosen = ranked["industry_rank"] <= cfg.evaluation.picks_per_industry
-    known = ranked["industry"] != UNKNOWN
-    return ranked[chosen & known].sort_values(["industry", "industry_rank"])
 
 
 def render(found: dict[str, Evaluation], sources: Sources) -> str:
@@ -218,8 +95,8 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         quantile_rows=_rows(ours.quantiles),
         yearly=_rows(ours.yearly),
         industries=_rows(ours.industries),
-        picks=_rows(_picks(ours, sources.cfg)),
-        by_industry=_grouped(_picks_by_industry(ours, sources.cfg)),
+        picks=_rows(tables.picks(ours, sources.cfg)),
+        by_industry=_grouped(tables.picks_by_industry(ours, sources.cfg)),
         trades=ours.trades.mean(numeric_only=True).to_dict(),
         coverage=_coverage_row(sources.coverage, words),
         models=_by_window(training.model_table(sources.models)),

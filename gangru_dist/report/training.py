@@ -13,12 +13,13 @@ from gangru_dist.storage import Storage
 
 SEPARATED = 0.95
 """A discriminator right this often in the last GAN epoch tells real from generated at sight."""
-
-
 COLLAPSED = 0.05
 """Generated samples whose values vary across assets by less than this share of what real ones do
-are one sample for all: mode collapse. A perfect generator stands at 1; after two epochs on the
-demo's market, features stand from 0.11 to 0.79 (measured)."""
+are one sample for all: mode collapse. A perfect generator stands at 1; measured after the demo's
+two epochs 0.11 to 0.79, on real bars 0.93 to 1.00 with preset `default`, 0.28 to 1.43 with a
+reconstruction weight of 12."""
+_NAMED = 5
+"""Features that a warning names at most."""
 
 
 def read_models(run: Storage) -> list[dict[str, Any]]:
@@ -174,9 +175,6 @@ def spread_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[s
             "windows": ", ".join(sorted(lost["window"].unique())),
         }
     ]
-
-
-_NAMED = 5
 
 
 def _number(value: float | None) -> float:
