@@ -207,7 +207,8 @@ class TrainingConfig:
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints; what an interruption costs at most."""
     tensorboard: bool = False
-    """Write every epoch's figures for TensorBoard too, below `runs/<run>/tensorboard`."""
+    """Write every epoch's figures for TensorBoard too, below `runs/<run>/tensorboard`; a search
+    writes its own records only."""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
