@@ -29,6 +29,7 @@ _KEYS = (
     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
     "role, on every node"
 )
+_NO_ANSWER = "NETWORK_CONNECTION"
 _REFUSALS = {
     "ACCESS_DENIED": _KEYS,
     "EXPIRED_TOKEN": _KEYS,
@@ -36,7 +37,7 @@ _REFUSALS = {
     "INVALID_CLIENT_TOKEN_ID": _KEYS,
     "SIGNATURE_DOES_NOT_MATCH": _KEYS,
     "NO_SUCH_BUCKET": "there is no such bucket. Create it, or mend the URI",
-    "NETWORK_CONNECTION": "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
+    _NO_ANSWER: "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
     "and the network; then run the job again",
 }
 """AWS's code -> what to do. Its own text is left out: it may name the access key."""
@@ -56,6 +57,12 @@ def clear_refusals() -> Iterator[None]:
             raise
         advice = _REFUSALS[found["code"]]
         raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
+
+
+def _is_refused(error: OSError) -> bool:
+    """Whether the store will say the same again."""
+    found = _AWS.search(str(error))
+    return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
 
 
 class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
@@ -229,17 +236,21 @@ class Storage:
             part.unlink(missing_ok=True)
 
     def _upload(self, target: str, data: bytes) -> None:
-        """One PUT, or a large file's parts; the whole again if a part's answer was lost."""
-        for attempt in range(_WRITE_ATTEMPTS):
-            try:
-                with clear_refusals(), self.filesystem.open_output_stream(target) as stream:
-                    stream.write(data)
-            except OSError:
-                if attempt == _WRITE_ATTEMPTS - 1:
-                    raise
-                time.sleep(2.0**attempt)
-            else:
-                return
+        """One PUT, or a large file's parts; the whole again if the network failed a part for good.
+
+        AWS's own ten attempts are of one part and one answer each; a busy store, or an answer
+        that was lost, can outlast them.
+        """
+        with clear_refusals():
+            for attempt in range(_WRITE_ATTEMPTS):
+                try:
+                    with self.filesystem.open_output_stream(target) as stream:
+                        stream.write(data)
+                    return
+                except OSError as error:
+                    if attempt == _WRITE_ATTEMPTS - 1 or _is_refused(error):
+                        raise
+                    time.sleep(2.0**attempt)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all; keys keep their order."""

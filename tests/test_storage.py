@@ -122,6 +122,31 @@ class TestProperties:
         monkeypatch.setattr(root, "filesystem", SimpleNamespace(get_file_info=vanishing))
         assert root.list_files() == ["kept/file"]
 
+    @pytest.mark.parametrize(
+        ("code", "attempts"), [("NETWORK_CONNECTION", 2), ("UNKNOWN", 2), ("ACCESS_DENIED", 1)]
+    )
+    def test_what_the_network_fails_is_written_again_and_a_refusal_is_not(
+        self, monkeypatch: pytest.MonkeyPatch, code: str, attempts: int
+    ) -> None:
+        root = Storage(f"memory://again-{code.lower()}")
+        whole, calls = root.filesystem, []
+
+        def open_output_stream(path: str) -> object:
+            calls.append(path)
+            if len(calls) == 1:
+                raise OSError(f"When uploading part for key 'x': AWS Error {code} during PUT: lost")
+            return whole.open_output_stream(path)
+
+        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        root.filesystem = SimpleNamespace(open_output_stream=open_output_stream)
+        if attempts == 1:
+            with pytest.raises(StorageError, match="uploading part for key 'x': ACCESS_DENIED"):
+                root.write_bytes("x", b"content")
+        else:
+            root.write_bytes("x", b"content")
+            assert bytes(whole.open_input_file(root.full("x")).readall()) == b"content"
+        assert len(calls) == attempts
+
     def test_no_secret_travels_with_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYKEYKEY")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRETSECRET")
