@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.config import RunConfig
 from gangru_dist.errors import ConfigError
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
@@ -102,7 +102,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         models=_by_window(training.model_table(sources.models)),
         measured=training.newest_measured(sources.models),
         tuning=tuning.section(sources.search, words) if sources.search else None,
-        settings=_flat(to_dict(sources.cfg)),
+        settings=_flat(sources.settings),
         lineage=_lineage(sources, words),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from gangru_dist.config import RunConfig
+from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.panel.quality import QUALITY
 from gangru_dist.panel.store import Manifest
 from gangru_dist.report import training, tuning
@@ -37,6 +37,12 @@ class Sources:
     """The run's hyperparameter search, if there is one."""
     coverage: pd.DataFrame
     """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration; `bars` as the panel was read, whatever this job was told of them."""
+        values = to_dict(self.cfg)
+        return values | {"bars": self.manifest["source"].get("bars", values["bars"])}
 
 
 def read_sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunConfig) -> Sources:

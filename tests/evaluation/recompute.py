@@ -561,9 +561,11 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
 
     cfg = json.loads((storage / "runs" / run / "config.json").read_text())["config"]
     table = DeltaTable(str(storage / "runs" / run / "factor")).to_pyarrow_table().to_pandas()
-    limits = cfg["bars"]["price_limits"]
+    panel = json.loads((storage / "panel" / "manifest.json").read_text())
+    read = panel["source"].get("bars", cfg["bars"])  # a later job's flags may say otherwise
+    limits = read["price_limits"]
     if limits == "auto":
-        limits = "none" if cfg["bars"]["format"] == "generic" else "ashare"
+        limits = "none" if read["format"] == "generic" else "ashare"
     rules = Rules(
         entry_lag=cfg["label"]["entry_lag"],
         top_fraction=cfg["evaluation"]["top_fraction"],
@@ -572,7 +574,7 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
         horizons=tuple(cfg["evaluation"]["decay_horizons"]),
         limits=limits == "ashare",
     )
-    return table, to_bars(read_bars(bars, cfg["bars"]["columns"]), limits=rules.limits), rules
+    return table, to_bars(read_bars(bars, read["columns"]), limits=rules.limits), rules
 
 
 WANTED = ("date", "code", "close", "volume", "adj_factor", "is_st", "industry", "list_date")

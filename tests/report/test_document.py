@@ -167,6 +167,20 @@ class TestProperties:
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
 
+    def test_bars_are_named_as_the_panel_was_read(self, tmp_path, monkeypatch):
+        """A monthly score or report job need not be told of the vendor's format again."""
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        folder = world.root.child("panel")
+        manifest = folder.read_json("manifest.json")
+        manifest["source"]["bars"] = {"format": "tushare", "price_limits": "ashare"}
+        folder.write_json("manifest.json", manifest)
+        write_report(world.root, RUN, world.cfg)
+        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        text = re.sub(r"<[^>]+>", " ", page)
+        assert re.search(r"bars\.\s*format\s+tushare", text)
+        assert re.search(r"bars\.\s*price_limits\s+ashare", text)
+
     def test_real_and_generated_values_are_shown_and_a_collapse_is_said(self, tmp_path):
         world = write_world(tmp_path)
         names = tuple(world.cfg.panel.features)
