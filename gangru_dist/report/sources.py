@@ -40,9 +40,11 @@ class Sources:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration; `bars` as the panel was read, whatever this job was told of them."""
+        """The configuration; bars and buckets are the panel's, whatever this job was told."""
         values = to_dict(self.cfg)
-        return values | {"bars": self.manifest["source"].get("bars", values["bars"])}
+        values["bars"] = self.manifest["source"].get("bars", values["bars"])
+        values["panel"]["buckets"] = self.manifest["buckets"]
+        return values
 
 
 def read_sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunConfig) -> Sources:

@@ -167,7 +167,7 @@ class TestProperties:
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
 
-    def test_bars_are_named_as_the_panel_was_read(self, tmp_path, monkeypatch):
+    def test_bars_and_buckets_are_those_of_the_panel(self, tmp_path, monkeypatch):
         """A monthly score or report job need not be told of the vendor's format again."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
@@ -180,6 +180,7 @@ class TestProperties:
         text = re.sub(r"<[^>]+>", " ", page)
         assert re.search(r"bars\.\s*format\s+tushare", text)
         assert re.search(r"bars\.\s*price_limits\s+ashare", text)
+        assert re.search(r"panel\.\s*buckets\s+2\b", text)  # the configuration says 64
 
     def test_real_and_generated_values_are_shown_and_a_collapse_is_said(self, tmp_path):
         world = write_world(tmp_path)
