@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
 from gangru_dist.features.pipeline import build_panel
+from gangru_dist.panel.files import list_files
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.synthetic import write_bars
 from gangru_dist.report.document import write_report
@@ -55,6 +56,7 @@ def run_pipeline(
         GangruError: Bars that cannot be trusted, no window with enough history, too few
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
+    check_bars(bars)
     with runtime.session(cfg):
         with _stage("panel"):
             panel_from(root, cfg, bars=bars, overwrite=overwrite)
@@ -65,6 +67,16 @@ def run_pipeline(
     with _stage("report"):
         report = write_report(root, run, cfg)
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
+
+
+def check_bars(bars: str) -> None:
+    """Refuse a `--bars` that names nothing before Ray takes its time to start.
+
+    Raises:
+        BarsError: There are no files at the URI, or one is not what bars are kept in.
+    """
+    if bars != SYNTHETIC:
+        list_files(bars)
 
 
 def panel_from(root: Storage, cfg: RunConfig, *, bars: str, overwrite: bool = False) -> Manifest:
