@@ -64,13 +64,25 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all rows and of the features' names."""
-        return _digest(self.features, self.months)
+        """Hash of all rows, of the calendar and of the features' names."""
+        return self._digest(self.months)
 
     def fingerprint_to(self, date: dt.date) -> str:
-        """Hash of the rows up to the end of `date`'s month: later bars leave it alone."""
+        """Hash of the rows and days up to the end of `date`'s month: later bars leave it alone.
+
+        The calendar counts beside the rows: a day on which all are suspended has no row, but
+        lookbacks, labels and listing ages are counted in days.
+        """
         month = f"{date:%Y-%m}"
-        return _digest(self.features, {k: v for k, v in self.months.items() if k <= month})
+        return self._digest({k: v for k, v in self.months.items() if k <= month}, month)
+
+    def _digest(self, months: dict[str, str], last: str | None = None) -> str:
+        days = self.calendar
+        if last is not None:
+            days = days[days < np.datetime64(last, "M") + 1]
+        rows = [f"{month} {months[month]}" for month in sorted(months)]
+        text = "\n".join([str(VERSION), *self.features, "", *rows, "", *map(str, days)])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def require_features(self, names: Sequence[str]) -> None:
         """Check that the panel holds these features.
@@ -168,8 +180,3 @@ def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:
     """(n,) int64 bucket of each asset's name, the same on every machine and in every run."""
     digests = (hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in assets)
     return np.array([int.from_bytes(d, "big") % buckets for d in digests], dtype=np.int64)
-
-
-def _digest(features: tuple[str, ...], months: dict[str, str]) -> str:
-    text = "\n".join([str(VERSION), *features, "", *(f"{k} {months[k]}" for k in sorted(months))])
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -20,7 +20,7 @@ import ray.train.torch
 import torch
 
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import TrainingError
+from gangru_dist.errors import TrainingError, WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
@@ -92,8 +92,18 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
 
 
 def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
-    """What decides the task's weights, the panel up to its refit day included."""
-    day: dt.date = manifest.calendar[task.window.refit].astype(dt.date)
+    """What decides the task's weights, the panel up to its refit day included.
+
+    Raises:
+        WindowError: The window is not of this panel's calendar, which changed under the job.
+    """
+    refit = task.window.refit
+    if refit >= len(manifest.calendar) or str(manifest.calendar[refit]) != task.window.name:
+        raise WindowError(
+            f"window {task.window.name} is not day {refit} of the panel's calendar any more: the "
+            "panel was built again while this job ran. Start jobs/train.py again."
+        )
+    day: dt.date = manifest.calendar[refit].astype(dt.date)
     return identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
