@@ -40,12 +40,16 @@ def write_model(
 ) -> str:
     """Write a finished model; returns its hash, which identifies exactly these weights.
 
-    `about` must hold "identity"; JSON types only.
+    `about` must hold "identity"; JSON types only. `model.json` of other weights goes first: killed
+    between the two files, the window counts as not trained, never as another's.
     """
     tensors = {n: t.detach().cpu().contiguous() for n, t in state.network.state_dict().items()}
     data = bytes(save(tensors))
     digest = hashlib.sha256(data).hexdigest()
     place = folder(window, seed)
+    before = read_about(run, window, seed)
+    if before is not None and before["sha256"] != digest:
+        run.delete(f"{place}/{ABOUT}")
     run.write_bytes(f"{place}/{WEIGHTS}", data)
     run.write_json(
         f"{place}/{ABOUT}",

@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import RayTrainError, TrainingFailedError
 
 from gangru_dist.config import ResourcesConfig
+from gangru_dist.errors import StorageError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.training.artifact import read_about
 from gangru_dist.training.ingest import BucketDataConfig, file_dataset
@@ -34,6 +35,9 @@ _logger = logging.getLogger(__name__)
 _LOST = (RayActorError, WorkerCrashedError, ray.exceptions.NodeDiedError)
 """The run's controller is gone, not its training wrong."""
 
+_STORAGE = (OSError, StorageError)
+"""The store does not answer, or refuses."""
+
 _PAUSE_SECONDS = 3.0
 """Before a lost run is continued: the cluster has noticed what died, and what held its CPUs."""
 
@@ -49,11 +53,14 @@ def train_chain(job: Job, manifest: Manifest, *, spread: bool = False) -> list[W
     """
     try:
         reasons = _fit_until_heard(job, manifest, spread=spread)
-    except (RayTrainError, RayError, OSError) as error:  # OSError: the storage, at the start
+    except (RayTrainError, RayError, *_STORAGE) as error:
         reasons = dict.fromkeys((task.name for task in job.tasks), reason_of(error))
-    results = [_result(job, manifest, task, reasons) for task in job.tasks]
+    try:
+        results = [_result(job, manifest, task, reasons) for task in job.tasks]
+    except _STORAGE as error:
+        return [_failed(task, reasons.get(task.name) or reason_of(error)) for task in job.tasks]
     if all(result.status != "failed" for result in results):
-        job.run.delete_folder(f"{CHECKPOINTS}/{job.name}")  # the models are there
+        _remove_checkpoints(job)
     return results
 
 
@@ -133,9 +140,16 @@ def _result(job: Job, manifest: Manifest, task: Task, reasons: dict[str, str]) -
         if job.cfg.resources.gpus_per_worker and about["device"] == "cpu":
             _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
         return from_about(about, "resumed" if about["resumed_epochs"] else "trained")
-    return WindowResult(
-        window=task.window.name,
-        seed=task.seed,
-        status="failed",
-        reason=reasons.get(task.name, "ended without a model and without an error"),
-    )
+    return _failed(task, reasons.get(task.name, "ended without a model and without an error"))
+
+
+def _failed(task: Task, reason: str) -> WindowResult:
+    return WindowResult(window=task.window.name, seed=task.seed, status="failed", reason=reason)
+
+
+def _remove_checkpoints(job: Job) -> None:
+    """The models are there; checkpoints that stay cost room and nothing else."""
+    try:
+        job.run.delete_folder(f"{CHECKPOINTS}/{job.name}")
+    except _STORAGE as error:
+        _logger.warning("checkpoints_left run=%s %s", job.name, reason_of(error))

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
+from gangru_dist.errors import WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.storage import Storage
@@ -60,11 +61,17 @@ def plan(
     """Windows of the panel's calendar, all or the named ones, and those without history.
 
     Raises:
-        WindowError: A named window does not exist.
+        WindowError: A named window does not exist, or there is no refit day at all.
     """
-    windows, skipped = make_windows(
-        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
-    )
+    days = manifest.calendar
+    windows, skipped = make_windows(days, cfg.windows, cfg.label, lookback=cfg.samples.lookback)
+    if not windows and not skipped:
+        raise WindowError(
+            f"the panel, {days[0]} to {days[-1]}, has no refit day: "
+            f"windows.refit_months={list(cfg.windows.refit_months)}, "
+            f"windows.first={cfg.windows.first}, windows.last={cfg.windows.last}. Widen them, or "
+            "add bars with jobs/panel.py."
+        )
     if only is None:
         return windows, skipped
     wanted = [window for window in skipped if window.name in only]
@@ -94,7 +101,7 @@ def train_windows(
 
     Raises:
         PanelError: There is no panel, or it lacks a feature.
-        WindowError: A named window does not exist.
+        WindowError: A named window does not exist, or there is no refit day at all.
         ResourceError: The cluster can never run one window.
     """
     manifest = read_manifest(root)

@@ -1,17 +1,20 @@
 """Our gate in front of Ray Train, without Ray: who runs, how many at once, under which name."""
 
 import dataclasses
+import datetime as dt
 import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gangru_dist.config import TrainingConfig, WindowConfig
+from gangru_dist.errors import StorageError, WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.storage import Storage
-from gangru_dist.training import launch
+from gangru_dist.training import chain, launch
 from gangru_dist.training.launch import cut_chains, each, plan, train_windows
 from gangru_dist.training.summary import WindowResult
 from gangru_dist.training.worker import Job, Task, task_identity
@@ -125,6 +128,56 @@ class TestChains:
         changed = {task: code[::-1] for task, code in codes.items()}
         names = {chain.name for chain in cut_chains(codes, set(codes), 1)}
         assert not names & {chain.name for chain in cut_chains(changed, set(codes), 1)}
+
+
+class TestStorageFails:
+    """Whatever the store does in one window, the others' results are not lost."""
+
+    @pytest.fixture
+    def job(self, root: Storage) -> Job:
+        window = plan(read_manifest(root), TWELVE, None)[0][0]
+        run = root.child("runs", "refused")
+        task = Task(window=window, seed=0)
+        return Job(root=root, run=run, cfg=TWELVE, name="a", tasks=(task,), progress=None)
+
+    @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
+    @pytest.mark.parametrize("where", ["_fit", "read_about"])
+    def test_a_window_fails_alone(
+        self, job: Job, error: Exception, where: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(chain, "_fit", lambda *_: {})
+        monkeypatch.setattr(chain, where, fail)
+        (result,) = chain.train_chain(job, read_manifest(job.root))
+        assert (result.status, result.reason) == ("failed", "no answer")
+
+
+class TestPanelChanges:
+    def test_no_refit_day(self, root: Storage) -> None:
+        late = dataclasses.replace(TWELVE.windows, first=dt.date(2029, 1, 1))
+        cfg = dataclasses.replace(TWELVE, windows=late)
+        with pytest.raises(WindowError, match=r"2019-07-26, has no refit day.*first=2029-01-01"):
+            train_windows(root, "none", cfg)
+
+    def test_a_calendar_that_lost_a_day_under_the_job(self, root: Storage) -> None:
+        manifest = read_manifest(root)
+        task = Task(window=plan(manifest, TWELVE, None)[0][0], seed=0)
+        changed = dataclasses.replace(manifest, calendar=np.delete(manifest.calendar, 3))
+        with pytest.raises(WindowError, match="was built again while this job ran"):
+            task_identity(TWELVE, changed, task)
+
+    def test_days_without_a_row_are_part_of_a_models_identity(self, root: Storage) -> None:
+        """On a day all are suspended there is no row; samples and labels count it all the same."""
+        manifest = read_manifest(root)
+        fewer = dataclasses.replace(manifest, calendar=np.delete(manifest.calendar, 3))
+        (name,) = {w.name for w in plan(manifest, TWELVE, None)[0][:1]}
+        codes = set()
+        for panel in (manifest, fewer):
+            (window,) = (w for w in plan(panel, TWELVE, None)[0] if w.name == name)
+            codes.add(task_identity(TWELVE, panel, Task(window=window, seed=0)))
+        assert len(codes) == 2
 
 
 class TestEach:
