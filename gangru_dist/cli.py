@@ -11,6 +11,7 @@ Exit status: 0 done, 1 some windows failed, 2 the user can mend it, 130 interrup
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import subprocess
 import sys
@@ -29,6 +30,17 @@ from gangru_dist.errors import ConfigError, GangruError, TrainingError
 from gangru_dist.storage import Storage, checked_name
 
 _logger = logging.getLogger(__name__)
+
+_PLACE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EROFS,
+}
+"""The disk is full, or a path is not ours to write: no defect, so no traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +101,14 @@ def run_job(
     except GangruError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1 if isinstance(error, TrainingError) else 2
+    except OSError as error:
+        if error.errno not in _PLACE:
+            raise
+        sys.stderr.write(
+            f"error: {error}. Make room or mend the path, then run the same command again: it "
+            "continues where this one stopped.\n"
+        )
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command continues where this one stopped.\n")
         return 130

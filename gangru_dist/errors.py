@@ -13,7 +13,8 @@
     └── ResourceError   the cluster can never meet a request
 
 A message says what is wrong, the value, where, and the way out. `cli.main` prints it
-without a traceback and exits with 2; anything else is a defect of ours and shows one.
+without a traceback and exits with 2, as it does for a full disk or a path that is not ours to
+write; anything else is a defect of ours and shows one.
 """
 
 

@@ -93,6 +93,28 @@ class TestProperties:
 
 
 class TestValidation:
+    def test_a_place_that_cannot_be_written_is_an_error_without_a_traceback(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "file"
+        file.write_text("no folder")
+
+        def body(job: Job) -> Outcome:
+            job.claim()
+            return outcome(job)
+
+        assert run_job("doc", body, ["--storage", str(file)]) == 2
+        err = capfd.readouterr().err
+        assert str(file) in err
+        assert "then run the same command again" in err
+
+    def test_any_other_failure_of_the_system_shows_where_it_came_from(self, tmp_path: Path) -> None:
+        def body(job: Job) -> Outcome:
+            raise BrokenPipeError(32, "a defect of ours")
+
+        with pytest.raises(BrokenPipeError):
+            run_job("doc", body, ["--storage", str(tmp_path)])
+
     @pytest.mark.parametrize(
         "change",
         ["gan.epochs=9", "training.seeds=[5]", "factor.quantiles=7", "windows.refit_months=[3]"],
