@@ -35,6 +35,8 @@ class BarsFormat:
     """Daily price-limit rule of the market."""
     empty_is_suspended: bool = False
     """Whether a suspended day is a row with neither prices nor volume, not one of volume 0."""
+    renamed: tuple[str, ...] = ()
+    """Our columns that the user's own mapping names."""
 
     def names(self, column: str) -> tuple[str, ...]:
         """Names that our column may have in the file."""
@@ -135,6 +137,7 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
         adjusted=base.adjusted,
         price_limits=limits,
         empty_is_suspended=base.empty_is_suspended,
+        renamed=tuple(cfg.columns),
     )
 
 

@@ -8,6 +8,7 @@ memory. Hive folders (`date=2018-12-28/`) give their column where the file has n
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -54,13 +55,14 @@ def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[Bar
     """All row groups of all parquet files, all CSV files; opens every footer and header.
 
     Raises:
-        BarsError: A file cannot be opened or lacks a required column: better known now than
-            after an hour of reading the others.
+        BarsError: A file cannot be opened or lacks a required column, or the user's mapping
+            names a column that no file has: better known now than after an hour of reading.
     """
     filesystem, _ = resolve(uri)
     with ThreadPoolExecutor(16) as pool:
-        cut = pool.map(lambda i: _cut(filesystem, i, files[i], form), range(len(files)))
-        return [part for parts in cut for part in parts]
+        cut = list(pool.map(lambda i: _cut(filesystem, i, files[i], form), range(len(files))))
+    _check_renamed(uri, list(dict.fromkeys(name for _, names in cut for name in names)), form)
+    return [part for parts, _ in cut for part in parts]
 
 
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
@@ -125,6 +127,22 @@ def choose_columns(file: str, names: Sequence[str], form: BarsFormat) -> dict[st
             "is no bars file, point --bars at the bars only."
         )
     return chosen
+
+
+def _check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
+    """Refuse a mapping of the user's that no file answers to; `there`: columns of all files."""
+    mapped = ((ours, form.names(ours)[0]) for ours in form.renamed)
+    absent = [(ours, theirs) for ours, theirs in mapped if theirs not in there]
+    if absent:
+        nearest = {theirs: difflib.get_close_matches(theirs, there, n=3) for _, theirs in absent}
+        spelled = ", ".join(
+            f"bars.columns.{ours}={theirs} (nearest: {', '.join(nearest[theirs]) or 'none'})"
+            for ours, theirs in absent
+        )
+        raise BarsError(
+            f"no file at {uri} has what the mapping names: {spelled}; there are "
+            f"{', '.join(there)}. Correct the name, or leave the mapping out."
+        )
 
 
 Choose = Callable[[Sequence[str]], dict[str, str]]
@@ -199,26 +217,30 @@ def _ours(
 
 def _cut(
     filesystem: pafs.FileSystem, number: int, file: BarsFile, form: BarsFormat
-) -> list[BarsPart]:
+) -> tuple[list[BarsPart], list[str]]:
+    """Parts of one file, and its columns."""
     partitions = _partitions(file.name)
     if not file.is_parquet:
         with _readable(file):
-            names, _ = _csv_header(filesystem, file)
-        choose_columns(file.name, _with_folders(names, partitions), form)
-        return [BarsPart(number=number, file=file, rows=file.size // _CSV_ROW_BYTES)]
+            header, _ = _csv_header(filesystem, file)
+        names = _with_folders(header, partitions)
+        choose_columns(file.name, names, form)
+        return [BarsPart(number=number, file=file, rows=file.size // _CSV_ROW_BYTES)], names
     with _readable(file), filesystem.open_input_file(file.path) as source:
         parquet = pq.ParquetFile(source)
-        choose_columns(file.name, _with_folders(parquet.schema_arrow.names, partitions), form)
+        names = _with_folders(parquet.schema_arrow.names, partitions)
+        choose_columns(file.name, names, form)
         footer = parquet.metadata
     sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     if not sizes:
-        return [BarsPart(number=number, file=file)]
-    return [
+        return [BarsPart(number=number, file=file)], names
+    parts = [
         BarsPart(
             number=number, file=file, row_groups=(group,), first_row=sum(sizes[:group]), rows=rows
         )
         for group, rows in enumerate(sizes)
     ]
+    return parts, names
 
 
 @contextmanager

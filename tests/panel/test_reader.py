@@ -157,6 +157,17 @@ class TestProperties:
             rows.to_csv(tmp_path / f"date={day}" / "part.csv", index=False)
         assert_same(read_all(tmp_path), pd.concat([frame, frame]))
 
+    def test_a_mapping_that_one_file_answers_to_is_enough(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        write_parquet(frame, tmp_path / "a.parquet")
+        write_parquet(frame.assign(sw="bank"), tmp_path / "b.parquet")
+        config = BarsConfig(columns={"industry": "sw"})
+        form, files = bars_format(config), list_files(str(tmp_path))
+        tables = [
+            list(read_part(str(tmp_path), p, form)) for p in cut_parts(str(tmp_path), files, form)
+        ]
+        assert ["industry" in one[0].column_names for one in tables] == [False, True]
+
     @pytest.mark.parametrize("blank", ["", " "])
     def test_blank_text_is_missing_in_parquet_as_in_csv(self, tmp_path: Path, blank: str) -> None:
         frame = make_frame(days=2).assign(industry=["bank", blank, None, "coal"])
@@ -219,6 +230,21 @@ class TestValidation:
         write_parquet(make_frame(), tmp_path / "a.parquet")
         with pytest.raises(BarsError, match=r"date \(there: trade_date\), code \(there: ts_code\)"):
             read_all(tmp_path, BarsConfig(format="tushare"))
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_mapping_that_no_file_answers_to(self, tmp_path: Path, suffix: str) -> None:
+        frame = make_frame().assign(backfactor=2.0, st=False)
+        if suffix == "csv":
+            frame.to_csv(tmp_path / "a.csv", index=False)
+        else:
+            write_parquet(frame, tmp_path / "a.parquet")
+        config = BarsConfig(columns={"adj_factor": "bakcfactor", "is_st": "xyz", "code": "code"})
+        with pytest.raises(
+            BarsError,
+            match=r"bars.columns.adj_factor=bakcfactor \(nearest: backfactor\), "
+            r"bars.columns.is_st=xyz \(nearest: none\); there are code, date, .*backfactor, st\.",
+        ):
+            read_all(tmp_path, config)
 
     @pytest.mark.parametrize(
         ("column", "value", "match"),
