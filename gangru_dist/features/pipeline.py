@@ -2,11 +2,12 @@
 
     units of files -> map columns, check -> staging, cut by bucket
     buckets        -> sort, duplicates, features, limits -> panel files
-    driver         -> quality.json, manifest.json (last), staging and old files removed
+    driver         -> quality.json, manifest.json (last), staging and older files removed
 
 Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
 be larger than the memory of all nodes. Any task may run twice. Until the manifest is swapped a
-reader sees the old panel, afterwards the new one.
+reader sees the old panel, afterwards the new one; the old one's files stay until the next build,
+for jobs that still read them.
 
 Grown bars go the same way: everything is computed again, what an earlier build had must come out
 the same, and its files are kept (docs/decisions/0008-append.md).
@@ -18,7 +19,7 @@ import hashlib
 import inspect
 import logging
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -77,10 +78,11 @@ def build_panel(
         return old
     panel = root.child("panel")
     remove_staging(panel)
+    before = frozenset(panel.list_files())
     try:
         staged, parts = _stage(bars_uri, files, panel, form, cfg)
         task = _bucket_task(staged, files, form, cfg)
-        kept = frozenset(file.name for file in old.files) if old and not overwrite else frozenset()
+        kept = frozenset() if overwrite else _files(old)
         built = _build(staged, task, panel, cfg, kept)
         quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
         check_share(quality, allowed=cfg.bars.max_quarantined)
@@ -89,13 +91,13 @@ def build_panel(
             try:
                 manifest = continued(root, old, manifest, overwrite=overwrite)
             except PanelError:
-                _remove_unlisted(panel, old)
+                _remove_unlisted(panel, before)
                 raise
         panel.write_json(QUALITY, _quality_json(quality, staged, manifest, len(parts)))
         panel.write_json(MANIFEST, manifest.to_json())
     finally:
         remove_staging(panel)
-    _remove_unlisted(panel, manifest)
+    _remove_unlisted(panel, _files(manifest) | _files(old))
     _logger.info(
         "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
         manifest.rows,
@@ -273,9 +275,16 @@ def _old_manifest(root: Storage) -> Manifest | None:
         return None
 
 
-def _remove_unlisted(panel: Storage, manifest: Manifest) -> None:
-    """Delete panel files of earlier builds, now that no manifest names them."""
-    listed = {file.name for file in manifest.files}
+def _files(manifest: Manifest | None) -> frozenset[str]:
+    return frozenset(file.name for file in manifest.files) if manifest else frozenset()
+
+
+def _remove_unlisted(panel: Storage, listed: Collection[str]) -> None:
+    """Delete all panel files but these.
+
+    An accepted build lists its own files and those of the build before, which a job that runs
+    may still read; a refused one lists what was there before it.
+    """
     for name in panel.list_files():
         if name.startswith("bucket=") and name not in listed:
             panel.delete(name)

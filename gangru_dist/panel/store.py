@@ -307,6 +307,7 @@ def _read_file(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.
             return parquet.read(columns=list(columns)).select(list(columns))
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise PanelError(
-            f"{panel.uri}/{file.name} is listed in the manifest but cannot be read ({error}). "
-            "Build the panel again with jobs/panel.py --overwrite."
+            f"{panel.uri}/{file.name} is listed in the manifest but cannot be read ({error}). If "
+            "the panel was built again twice while this job ran, run the job again; only if that "
+            "does not help, build the panel again with jobs/panel.py --overwrite."
         ) from error

@@ -18,6 +18,8 @@ from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import PanelError
 from gangru_dist.features import pipeline
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.schema import panel_schema
+from gangru_dist.panel.store import read_rows
 from gangru_dist.storage import Storage
 from tests.bars import DAYS, make_bars, run_here, write
 
@@ -51,6 +53,16 @@ def contents(root: Storage) -> dict[str, bytes]:
     return {n: panel.read_bytes(n) for n in panel.list_files() if n.endswith(".parquet")}
 
 
+def names(manifest: Manifest) -> list[str]:
+    return [file.name for file in manifest.files]
+
+
+def all_rows(root: Storage, manifest: Manifest) -> pd.DataFrame:
+    columns = panel_schema(manifest.features).names
+    days = (DAYS[0].date(), DAYS[-1].date())
+    return read_rows(root, manifest, start=days[0], end=days[1], columns=columns).to_pandas()
+
+
 def age(root: Storage) -> None:
     """Date all panel files back, so that a second write shows."""
     panel = root.child("panel")
@@ -82,7 +94,8 @@ class TestReference:
         at_once = build(once, tmp_path / "all")
         assert appended.fingerprint == at_once.fingerprint
         assert facts(appended) == facts(at_once)
-        assert contents(root) == contents(once)
+        found, listed = contents(root), names(appended)
+        assert {name: found[name] for name in listed} == contents(once)
 
     @pytest.mark.parametrize("last", ["2018-12-31", "2019-01-31", "2019-04-17"])
     def test_one_day_more(self, root: Storage, tmp_path: Path, last: str) -> None:
@@ -111,6 +124,26 @@ class TestProperties:
         (tmp_path / "bars" / "new.parquet").touch()  # new bars by the look of it, and the same rows
         build(root, tmp_path / "bars")
         assert written_since(root) == set()
+
+    def test_a_running_job_reads_its_panel_until_the_build_after_next(
+        self, root: Storage, tmp_path: Path
+    ) -> None:
+        frame = make_bars()
+        builds, rows = [], []
+        for last in DAYS[-3:]:
+            write(tmp_path / "bars", frame[frame["date"] <= last])
+            builds.append(build(root, tmp_path / "bars"))
+            rows.append(all_rows(root, builds[-1]))
+            for manifest, before in zip(builds[-2:], rows[-2:], strict=True):
+                pd.testing.assert_frame_equal(all_rows(root, manifest), before)
+        on_disk = {name for manifest in builds[1:] for name in names(manifest)}
+        assert set(contents(root)) == on_disk
+        with pytest.raises(PanelError, match=r"cannot be read .* run the job again"):
+            all_rows(root, builds[0])
+        write(tmp_path / "bars", corrected(frame))
+        with pytest.raises(PanelError, match="rewrite history"):
+            build(root, tmp_path / "bars")
+        assert set(contents(root)) == on_disk
 
     def test_a_lost_file_is_written_again(self, root: Storage, tmp_path: Path) -> None:
         frame = make_bars()

@@ -317,7 +317,7 @@ class TestValidation:
     def test_listed_file_is_gone(self, root: Storage) -> None:
         manifest = build(root, make_rows())
         root.child("panel").delete(manifest.files[0].name)
-        with pytest.raises(PanelError, match=r"listed in the manifest but cannot be read"):
+        with pytest.raises(PanelError, match=r"cannot be read .* run the job again; .*--overwrite"):
             read_block(root, manifest, start=DAYS[0].date(), end=DAYS[-1].date())
 
     def test_unknown_bucket(self, root: Storage) -> None:
