@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.errors import BarsError
-from gangru_dist.panel.schema import ARROW_TYPES, Kind
+from gangru_dist.panel.schema import ARROW_TYPES, TEXT_KINDS, Kind
 
 CODED = pa.dictionary(pa.int32(), pa.string())
 """Type of text columns while they are read: each name once."""
@@ -53,18 +53,33 @@ def convert(column: pa.ChunkedArray, kind: Kind, place: Place) -> pa.ChunkedArra
         BarsError: Its type or a value cannot be one; names file, column, row and value.
     """
     if pa.types.is_null(column.type):
-        return pa.nulls(len(column), CODED if kind == "string" else ARROW_TYPES[kind])
-    if pa.types.is_dictionary(column.type) and kind != "string":
+        return pa.nulls(len(column), CODED if kind in TEXT_KINDS else ARROW_TYPES[kind])
+    if pa.types.is_dictionary(column.type) and kind not in TEXT_KINDS:
         column = column.cast(column.type.value_type)
     return _CONVERTERS[kind](column, place)
 
 
 def _string(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (_is_text(plain) or pa.types.is_integer(plain)):
+    if pa.types.is_integer(_plain(column)):
+        return _coded(column)
+    return _code(column, place)
+
+
+def _code(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    if not _is_text(_plain(column)):
         raise place.error(
             f"is of type {column.type}, text is needed", "Export it as text (leading zeros!)"
         )
+    return _coded(column)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.DataType:
+    """Type of the values, coded or not."""
+    return column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+
+
+def _coded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text or numbers as dictionary-coded text."""
     if pa.types.is_dictionary(column.type):
         return _without_blanks(column.cast(CODED))
     return _without_blanks(column.cast(pa.string()).dictionary_encode())
@@ -187,4 +202,4 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-_CONVERTERS = {"string": _string, "float": _float, "bool": _bool, "date": _date}
+_CONVERTERS = {"string": _string, "code": _code, "float": _float, "bool": _bool, "date": _date}

@@ -25,7 +25,7 @@ from gangru_dist.errors import BarsError
 from gangru_dist.panel.columns import Place, convert
 from gangru_dist.panel.files import BarsFile
 from gangru_dist.panel.formats import BarsFormat
-from gangru_dist.panel.schema import BAR_COLUMNS, REQUIRED
+from gangru_dist.panel.schema import BAR_COLUMNS, REQUIRED, TEXT_KINDS
 from gangru_dist.storage import resolve
 
 BATCH_ROWS = 500_000
@@ -155,7 +155,7 @@ def _read_parquet(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -
         names = file.schema_arrow.names
         chosen = choose(names)
         wanted = [name for name in chosen.values() if name in names]
-        text = [theirs for ours, theirs in chosen.items() if BAR_COLUMNS[ours].kind == "string"]
+        text = [theirs for ours, theirs in chosen.items() if BAR_COLUMNS[ours].kind in TEXT_KINDS]
         file = pq.ParquetFile(source, read_dictionary=[name for name in text if name in wanted])
         batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
         seen = False

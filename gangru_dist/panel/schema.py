@@ -13,7 +13,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-Kind = Literal["date", "string", "float", "bool"]
+Kind = Literal["date", "string", "code", "float", "bool"]
+"""`code` is text that no number can stand for: its leading zeros count."""
+
+TEXT_KINDS: tuple[Kind, ...] = ("string", "code")
+"""Kinds that are read as text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +32,7 @@ class BarColumn:
 
 BAR_COLUMNS: dict[str, BarColumn] = {
     "date": BarColumn(kind="date", required=True),
-    "code": BarColumn(kind="string", required=True),
+    "code": BarColumn(kind="code", required=True),
     "open": BarColumn(kind="float", required=True),
     "high": BarColumn(kind="float", required=True),
     "low": BarColumn(kind="float", required=True),
@@ -54,6 +58,7 @@ REQUIRED = tuple(name for name, column in BAR_COLUMNS.items() if column.required
 ARROW_TYPES: dict[Kind, pa.DataType] = {
     "date": pa.date32(),
     "string": pa.string(),
+    "code": pa.string(),
     "float": pa.float64(),
     "bool": pa.bool_(),
 }

@@ -175,6 +175,14 @@ class TestProperties:
         found = read_all(tmp_path)["industry"].to_pylist()
         assert found == ["bank", None, None, "coal"]
 
+    def test_leading_zeros_stay(self, tmp_path: Path) -> None:
+        frame = make_frame(codes=("000001", "600000")).assign(industry=np.arange(10))
+        write_parquet(frame, tmp_path / "a.parquet")
+        frame.to_csv(tmp_path / "b.csv", index=False)
+        found = read_all(tmp_path)
+        assert found["code"].to_pylist() == frame["code"].tolist() * 2
+        assert found["industry"].to_pylist() == [str(number) for number in range(10)] * 2
+
     def test_a_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
         write_parquet(make_frame()[:0], tmp_path / "a.parquet")
         (tmp_path / "b.csv").write_text("date,code,open,high,low,close,volume,amount\n")
@@ -275,10 +283,12 @@ class TestValidation:
             ("close", pd.bdate_range("2019-01-02", periods=10), "timestamp.* a number is needed"),
             ("date", np.linspace(0, 1, 10), "double, a date is needed"),
             ("code", np.linspace(0, 1, 10), "double, text is needed"),
+            ("code", np.arange(10), r"int64, text is needed. Export it as text \(leading zeros!\)"),
+            ("code", pd.Categorical(np.arange(10)), "text is needed"),
             ("date", pd.date_range("2019-01-02", periods=10, tz="Asia/Shanghai"), "time zone Asia"),
             ("date", pd.date_range("2019-01-02 09:30", periods=10, freq="min"), "intraday bars"),
         ],
-        ids=["price", "date", "code", "zoned", "intraday"],
+        ids=["price", "date", "code", "number", "coded", "zoned", "intraday"],
     )
     def test_wrong_type(self, tmp_path: Path, column: str, values: object, match: str) -> None:
         write_parquet(make_frame().assign(**{column: values}), tmp_path / "a.parquet")
