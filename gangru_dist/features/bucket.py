@@ -37,7 +37,7 @@ class BucketTask:
     calendar: np.ndarray
     """(days,) datetime64[D]."""
     has_turnover_rate: bool
-    """Whether any file brings a turnover rate."""
+    """Whether the files bring a turnover rate: all of them, or none."""
     price_limits: PriceLimits
     """Rule of the market."""
     files: tuple[str, ...]

@@ -19,7 +19,7 @@ import hashlib
 import inspect
 import logging
 import pickle
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -48,6 +48,11 @@ from gangru_dist.storage import Storage
 _logger = logging.getLogger(__name__)
 
 _OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
+_ALL_OR_NONE = {
+    "adj_factor": "adjusted prices would jump between them",
+    "turnover_rate": "amount / market cap stands in for it only if no file has it",
+}
+"""Column -> what would come of a mix of files with and without it."""
 _MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 
 
@@ -173,18 +178,13 @@ def _bucket_task(
 ) -> BucketTask:
     """What stage 2 needs to know of all bars together."""
     columns = _columns(staged)
-    everywhere = [name for name, having in columns.items() if "adj_factor" in having]
-    if everywhere and len(everywhere) < len(columns):
-        without = next(name for name in sorted(columns) if name not in set(everywhere))
-        raise BarsError(
-            f"{without} has no column adj_factor and {sorted(everywhere)[0]} has: adjusted prices "
-            "would jump between them. Export the factor with every file, or with none."
-        )
+    for name, consequence in _ALL_OR_NONE.items():
+        _check_mix(columns, name, consequence)
     there = frozenset().union(*columns.values())
     if "total_shares" in there:
         there |= {"market_cap"}
     check_inputs(cfg.panel.features, there)
-    if not everywhere:
+    if "adj_factor" not in there:
         _logger.warning("bars_without_adj_factor: prices are taken as adjusted already")
     return BucketTask(
         features=cfg.panel.features,
@@ -193,6 +193,17 @@ def _bucket_task(
         price_limits=form.price_limits,
         files=tuple(file.name for file in files),
     )
+
+
+def _check_mix(columns: Mapping[str, Collection[str]], name: str, consequence: str) -> None:
+    """Refuse a column that some files have and others lack; `columns`: by file."""
+    having = sorted(file for file in columns if name in columns[file])
+    lacking = sorted(file for file in columns if name not in columns[file])
+    if having and lacking:
+        raise BarsError(
+            f"{lacking[0]} has no column {name} and {having[0]} has: {consequence}. Export it with "
+            "every file, or with none."
+        )
 
 
 def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import PanelError
+from gangru_dist.errors import BarsError, PanelError
 from gangru_dist.features import pipeline
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.schema import panel_schema
@@ -266,3 +266,16 @@ class TestValidation:
         assert accepted.rewritten
         assert min(accepted.rewritten) <= "2019-03"
         assert build(root, tmp_path / "bars").to_json() == accepted.to_json()
+
+    @pytest.mark.parametrize("column", ["adj_factor", "turnover_rate"])
+    @pytest.mark.parametrize("without", ["0.parquet", "1.parquet"])
+    def test_a_column_of_some_files_only(
+        self, root: Storage, tmp_path: Path, column: str, without: str
+    ) -> None:
+        write(tmp_path / "bars", make_bars().assign(turnover_rate=0.01), [DAYS[50]])
+        path = tmp_path / "bars" / without
+        pd.read_parquet(path).drop(columns=column).to_parquet(path)
+        other = {"0.parquet": "1.parquet", "1.parquet": "0.parquet"}[without]
+        with pytest.raises(BarsError, match=f"^{without} has no column {column} and {other} has: "):
+            build(root, tmp_path / "bars")
+        assert contents(root) == {}
