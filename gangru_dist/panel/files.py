@@ -1,7 +1,7 @@
 """Find a vendor's files at a URI.
 
-Names that start with `_` or `.` (markers, checksums) are passed over; every other file must be
-parquet or CSV.
+Names that start with `_` or `.` (markers, checksums) or end in `.part` (writes that were cut off)
+are passed over; every other file must be parquet or CSV.
 """
 
 from __future__ import annotations
@@ -82,4 +82,4 @@ def _check_file(file: BarsFile) -> None:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in name.split("/"))
+    return name.endswith(".part") or any(part.startswith(("_", ".")) for part in name.split("/"))

@@ -128,7 +128,7 @@ class TestReference:
 class TestProperties:
     def test_markers_are_passed_over(self, tmp_path: Path) -> None:
         write_parquet(make_frame(), tmp_path / "a.parquet")
-        for name in ("_SUCCESS", ".a.parquet.crc", "_metadata"):
+        for name in ("_SUCCESS", ".a.parquet.crc", "_metadata", "b.parquet.0123.part"):
             (tmp_path / name).write_bytes(b"")
         assert [file.name for file in list_files(str(tmp_path))] == ["a.parquet"]
 

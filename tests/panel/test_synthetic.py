@@ -12,6 +12,7 @@ from scipy import stats
 
 from gangru_dist.config import SyntheticConfig
 from gangru_dist.errors import ConfigError, StorageError
+from gangru_dist.panel.files import list_files
 from gangru_dist.panel.synthetic import make_bars, planted_signal, write_bars
 from gangru_dist.panel.synthetic_assets import trading_calendar
 from gangru_dist.panel.synthetic_market import MAX_SIGNAL_IC
@@ -240,6 +241,14 @@ class TestProperties:
         }
         parts = [pq.read_table(tmp_path / "bars" / name) for name in sorted(first)]
         assert pa.concat_tables(parts).equals(make_bars(SMALL))
+
+    def test_a_write_that_was_cut_off_is_in_nobodys_way(self, tmp_path):
+        storage = Storage(str(tmp_path / "bars"))
+        write_bars(storage, SMALL)
+        first = list_files(storage.uri)
+        (tmp_path / "bars" / f"2017-0123456789ab.parquet.{'0' * 32}.part").write_bytes(b"PAR1")
+        write_bars(storage, SMALL)
+        assert list_files(storage.uri) == first
 
     def test_another_market_replaces_the_one_before(self, tmp_path):
         storage = Storage(str(tmp_path / "bars"))
