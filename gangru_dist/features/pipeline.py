@@ -78,7 +78,7 @@ def build_panel(
     files = list_files(bars_uri)
     source = _source(bars_uri, files, cfg)
     old = _old_manifest(root)
-    if old is not None and old.source == source and not overwrite:
+    if old is not None and old.source == source and not overwrite and _dated(files):
         _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
         return old
     panel = root.child("panel")
@@ -263,7 +263,7 @@ def _quality_json(
 
 
 def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, Any]:
-    """What the panel is made from; equal sources give equal panels."""
+    """What the panel is made from; equal sources give equal panels, if the files are dated."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
     code = inspect.getsource(price_volume)
     return {
@@ -276,6 +276,18 @@ def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, An
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),
     }
+
+
+def _dated(files: Sequence[BarsFile]) -> bool:
+    """Whether a changed file would show: its size may be the same, so its time must be known."""
+    undated = [file.name for file in files if file.modified is None]
+    if undated:
+        _logger.info(
+            "panel_not_kept reason=storage_gives_no_modification_time files=%d example=%s",
+            len(undated),
+            undated[0],
+        )
+    return not undated
 
 
 def _old_manifest(root: Storage) -> Manifest | None:

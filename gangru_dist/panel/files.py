@@ -28,8 +28,8 @@ class BarsFile:
     """Path for the filesystem."""
     size: int
     """Bytes."""
-    modified: int
-    """Nanoseconds since 1970; 0 where the storage does not say."""
+    modified: int | None
+    """Nanoseconds since 1970; None where the storage does not say."""
 
     @property
     def is_parquet(self) -> bool:
@@ -67,7 +67,7 @@ def _bars_file(info: pafs.FileInfo, base: str) -> BarsFile:
         name=info.path[len(base) + 1 :],
         path=info.path,
         size=info.size,
-        modified=info.mtime_ns or 0,
+        modified=info.mtime_ns,
     )
 
 

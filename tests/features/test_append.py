@@ -5,6 +5,7 @@ Builds run in this process, without Ray: what the tasks and the driver do is the
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,24 @@ class TestProperties:
         with pytest.raises(PanelError, match="rewrite history"):
             build(root, tmp_path / "bars")
         assert set(contents(root)) == on_disk
+
+    def test_a_correction_of_the_same_size_where_files_have_no_time(
+        self, root: Storage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bars = Storage("memory://undated-bars")
+        frame = make_bars()
+        bars.write_bytes("a.csv", frame.to_csv(index=False).encode())
+        first = pipeline.build_panel(bars.uri, root, CFG)
+        logging.getLogger("gangru_dist").propagate = True
+        with caplog.at_level(logging.INFO, logger="gangru_dist"):
+            again = pipeline.build_panel(bars.uri, root, CFG)
+        assert again.to_json() == first.to_json()
+        assert "no_modification_time files=1 example=a.csv" in caplog.text
+        same_size = corrected(frame).to_csv(index=False).encode()
+        assert len(same_size) == len(bars.read_bytes("a.csv"))
+        bars.write_bytes("a.csv", same_size)
+        with pytest.raises(PanelError, match=r"rewrite history: .*600003.SH market_cap"):
+            pipeline.build_panel(bars.uri, root, CFG)
 
     def test_a_lost_file_is_written_again(self, root: Storage, tmp_path: Path) -> None:
         frame = make_bars()
