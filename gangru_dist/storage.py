@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as pafs
 
@@ -126,12 +126,20 @@ def checked_name(name: str, *, what: str) -> str:
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Filesystem and path of a URI or a local path.
 
+    A path is taken as it stands; in a file:// URI, %20 is a blank.
+
     Raises:
-        StorageError: The scheme is unknown, or its library is not installed.
+        StorageError: The scheme is unknown, its library is not installed, or the URI has a `#`.
     """
     scheme = urlsplit(uri).scheme if "://" in uri else ""
+    if scheme and "#" in uri:
+        shown = uri.rpartition("@")[2]  # without user and password
+        raise StorageError(
+            f"{shown!r} has a '#', and what follows one is no part of a URI's path: all folders "
+            "below would be the same. Take a folder without it (in a file:// URI, write %23)."
+        )
     if scheme in ("", "file"):
-        local = urlsplit(uri).path if scheme else uri
+        local = unquote(urlsplit(uri).path) if scheme else uri
         return pafs.LocalFileSystem(), str(Path(local).expanduser().resolve())
     if scheme == "s3":
         return _resolve_s3(uri)

@@ -36,6 +36,15 @@ class TestReference:
         assert root.path == str(tmp_path)
         assert root.child("runs", "r1").path == str(tmp_path / "runs/r1")
 
+    @pytest.mark.parametrize("folder", ["my bars", "a#b", "100%", "价格", "a%20b"])
+    def test_a_file_uri_is_quoted_and_a_path_is_not(self, tmp_path: Path, folder: str) -> None:
+        by_uri, by_path = Storage((tmp_path / folder).as_uri()), Storage(str(tmp_path / folder))
+        assert by_uri.path == by_path.path == str(tmp_path / folder)
+        for root in (by_uri, by_path):
+            child = pickle.loads(pickle.dumps(root.child("runs", "r1")))
+            assert child.path == str(tmp_path / folder / "runs/r1")
+            assert Storage(child.uri).path == child.path
+
     def test_fsspec_serves_other_schemes(self) -> None:
         root = Storage("memory://bucket/prefix").child("sub")
         root.write_bytes("x", b"1")
@@ -184,6 +193,15 @@ class TestValidation:
         with pytest.raises(StorageError, match="keys come from the environment") as caught:
             Storage(uri)
         assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize("uri", ["file:///a#b", "memory://a#b", "s3://bucket/a#", "gs://a/b#c"])
+    def test_a_fragment_would_drop_the_folders_below(self, uri: str) -> None:
+        with pytest.raises(StorageError, match=f"{uri}' has a '#'.*Take a folder without it"):
+            Storage(uri)
+
+    def test_a_refused_fragment_shows_no_secret(self) -> None:
+        with pytest.raises(StorageError, match="'bucket/x' has a '#'"):
+            Storage("s3://key:sec#ret@bucket/x")
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
