@@ -1,12 +1,13 @@
 """One root URI for everything a run reads and writes; files appear whole or not at all.
 
-A laptop's folder and `s3://bucket/prefix` behave the same: local files are written beside
-their place and renamed, object stores take one PUT. pyarrow's native filesystems serve
+A laptop's folder and `s3://bucket/prefix` behave the same: files are written beside their place
+and renamed, object stores take one PUT. pyarrow's native filesystems serve
 `file`, `s3`, `gs`, `az` and `hdfs`; fsspec serves every other scheme.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -44,6 +45,10 @@ _REFUSALS = {
 _LIST_ATTEMPTS = 5
 """Of a listing whose folders vanish under it, as another job's old checkpoints do."""
 _WRITE_ATTEMPTS = 3
+_WHOLE_WHEN_CLOSED = frozenset(
+    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
+)
+"""fsspec's names of stores that show a file once all of it is there."""
 
 
 @contextmanager
@@ -180,6 +185,18 @@ def _resolve_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 
+def _move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
+    """Move a file; where its new name must be free and is not, leave it."""
+    if not isinstance(filesystem, pafs.PyFileSystem):
+        filesystem.move(source, target)
+        return
+    try:
+        filesystem.handler.fs.mv(source, target)  # pyarrow adds an argument that sftp's mv lacks
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
 class Storage:
     """A folder at a URI. Cheap to make, safe to pickle: it carries the URI alone."""
 
@@ -198,6 +215,15 @@ class Storage:
         """Whether it is a folder of this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
+    @property
+    def _grows_in_sight(self) -> bool:
+        """Whether a reader sees a file before it is whole: no object store, and not local."""
+        if isinstance(self.filesystem, pafs.PyFileSystem):
+            protocol = self.filesystem.handler.fs.protocol
+            names = {protocol} if isinstance(protocol, str) else set(protocol)
+            return not names & _WHOLE_WHEN_CLOSED
+        return isinstance(self.filesystem, pafs.HadoopFileSystem)
+
     def child(self, *names: str) -> Storage:
         """A folder below this one; each name is checked."""
         tail = "/".join(checked_name(name, what="storage name") for name in names)
@@ -214,8 +240,10 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
-        info = self.filesystem.get_file_info(self.full(name))
-        return bool(info.type == pafs.FileType.File)
+        return self._is_file(self.full(name))
+
+    def _is_file(self, path: str) -> bool:
+        return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
 
     def read_bytes(self, name: str) -> bytes:
         """Content of a file; FileNotFoundError if there is none."""
@@ -249,16 +277,37 @@ class Storage:
         AWS's own ten attempts are of one part and one answer each; a busy store, or an answer
         that was lost, can outlast them.
         """
+        put = self._put_and_move if self._grows_in_sight else self._put
         with clear_refusals():
             for attempt in range(_WRITE_ATTEMPTS):
                 try:
-                    with self.filesystem.open_output_stream(target) as stream:
-                        stream.write(data)
+                    put(target, data)
                     return
                 except OSError as error:
                     if attempt == _WRITE_ATTEMPTS - 1 or _is_refused(error):
                         raise
                     time.sleep(2.0**attempt)
+
+    def _put(self, target: str, data: bytes) -> None:
+        with self.filesystem.open_output_stream(target) as stream:
+            stream.write(data)
+
+    def _put_and_move(self, target: str, data: bytes) -> None:
+        """Write beside the place, then move there, also where only a free name can be moved to."""
+        part = f"{target}.{uuid.uuid4().hex}.part"
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        try:
+            self._put(part, data)
+            _move(self.filesystem, part, target)
+            if self._is_file(part):
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_file(target)
+                _move(self.filesystem, part, target)
+            if not self._is_file(target):
+                raise OSError(f"{target} was written as {part} and cannot be moved to its place.")
+        finally:
+            if self._is_file(part):
+                self.filesystem.delete_file(part)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all; keys keep their order."""

@@ -1,9 +1,11 @@
+import errno
 import pickle
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,8 +79,10 @@ class TestProperties:
         monkeypatch.chdir(tmp_path / "elsewhere")
         assert pickle.loads(pickle.dumps(root)).path == str(tmp_path / "here")
 
-    def test_a_reader_sees_the_old_or_the_new(self, tmp_path: Path) -> None:
-        root = Storage(str(tmp_path))
+    @pytest.mark.parametrize("scheme", ["", "local://"], ids=["local", "fsspec"])
+    def test_a_reader_sees_the_old_or_the_new(self, tmp_path: Path, scheme: str) -> None:
+        root = Storage(f"{scheme}{tmp_path}")
+        assert root.is_local == (not scheme)
         contents = [bytes([n]) * 200_000 for n in range(2)]
         root.write_bytes("x", contents[0])
         stop = threading.Event()
@@ -109,6 +113,48 @@ class TestProperties:
             root.write_bytes("y", b"a folder is in the way")
         assert root.read_json("x.json") == [1]
         assert root.list_files() == ["x.json"]
+
+    @pytest.mark.parametrize("how", ["raises", "says nothing"])
+    def test_a_move_that_does_not_overwrite(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        def mv(self: LocalFileSystem, source: str, target: str) -> None:
+            if not Path(target).exists():
+                Path(source).rename(target)
+            elif how == "raises":
+                raise FileExistsError(errno.EEXIST, "the name is taken", target)
+
+        monkeypatch.setattr(LocalFileSystem, "mv", mv)
+        root = Storage(f"local://{tmp_path}")
+        root.write_bytes("a/x", b"old")
+        root.write_bytes("a/x", b"new")
+        assert root.read_bytes("a/x") == b"new"
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+
+    def test_a_move_that_does_nothing_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(LocalFileSystem, "mv", lambda *_: None)
+        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        (tmp_path / "x").write_bytes(b"old")
+        with pytest.raises(OSError, match=r"/x was written as .*\.part and cannot be moved"):
+            Storage(f"local://{tmp_path}").write_bytes("x", b"new")
+
+    def test_a_failed_move_leaves_what_was_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def mv(self: LocalFileSystem, source: str, target: str) -> None:
+            assert Path(source).read_bytes() == b"new"
+            raise OSError("the connection was lost")
+
+        root = Storage(f"local://{tmp_path}")
+        root.write_bytes("x", b"old")
+        monkeypatch.setattr(LocalFileSystem, "mv", mv)
+        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        with pytest.raises(OSError, match="connection was lost"):
+            root.write_bytes("x", b"new")
+        assert root.read_bytes("x") == b"old"
+        assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
