@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from gangru_dist import presets
 from gangru_dist.config import RunConfig, from_dict, to_dict
 from gangru_dist.errors import ConfigError
-from gangru_dist.storage import resolve
+from gangru_dist.filesystems import resolve
 
 
 def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -1,117 +1,29 @@
 """One root URI for everything a run reads and writes; files appear whole or not at all.
 
 A laptop's folder and `s3://bucket/prefix` behave the same: files are written beside their place
-and renamed, object stores take one PUT. pyarrow's native filesystems serve
-`file`, `s3`, `gs`, `az` and `hdfs`; fsspec serves every other scheme.
+and renamed, object stores take one PUT.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as pafs
 
 from gangru_dist.errors import StorageError
+from gangru_dist.filesystems import clear_refusals, grows_in_sight, is_refused, move, resolve
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
-_AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
-_KEYS = (
-    "the store refuses the credentials it was given, or got none. They come from the environment "
-    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
-    "role, on every node"
-)
-_NO_ANSWER = "NETWORK_CONNECTION"
-_REFUSALS = {
-    "ACCESS_DENIED": _KEYS,
-    "EXPIRED_TOKEN": _KEYS,
-    "INVALID_ACCESS_KEY_ID": _KEYS,
-    "INVALID_CLIENT_TOKEN_ID": _KEYS,
-    "SIGNATURE_DOES_NOT_MATCH": _KEYS,
-    "NO_SUCH_BUCKET": "there is no such bucket. Create it, or mend the URI",
-    _NO_ANSWER: "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
-    "and the network; then run the job again",
-}
-"""AWS's code -> what to do. Its own text is left out: it may name the access key."""
 _LIST_ATTEMPTS = 5
 """Of a listing whose folders vanish under it, as another job's old checkpoints do."""
 _WRITE_ATTEMPTS = 3
-_WHOLE_WHEN_CLOSED = frozenset(
-    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
-)
-"""fsspec's names of stores that show a file once all of it is there."""
-
-
-@contextmanager
-def clear_refusals() -> Iterator[None]:
-    """Turn what a store refuses for good into a StorageError; other errors pass."""
-    try:
-        yield
-    except OSError as error:
-        found = _AWS.search(str(error))
-        if found is None or found["code"] not in _REFUSALS:
-            raise
-        advice = _REFUSALS[found["code"]]
-        raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
-
-
-def _is_refused(error: OSError) -> bool:
-    """Whether the store will say the same again."""
-    found = _AWS.search(str(error))
-    return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
-
-
-class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
-    """pyarrow's S3 with ten attempts that survive pickling; holds no keys.
-
-    Credentials come from the environment or the node's role wherever it is rebuilt.
-    pyarrow forgets the strategy when it pickles an `S3FileSystem`; hence `__reduce__`.
-    """
-
-    def __init__(self, options: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(
-            retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=10),
-            allow_delayed_open=True,
-            **dict(options),
-        )
-        self._gangru_options = options
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (RetryingS3FileSystem, (self._gangru_options,))
-
-    def get_file_info(self, paths_or_selector: Any) -> Any:
-        """As pyarrow's; a refusal is a StorageError. So are those of the following."""
-        with clear_refusals():
-            return super().get_file_info(paths_or_selector)
-
-    def open_input_file(self, path: str) -> Any:
-        """A file for random access."""
-        with clear_refusals():
-            return super().open_input_file(path)
-
-    def open_input_stream(self, path: str, **options: Any) -> Any:
-        """A file to read from its start."""
-        with clear_refusals():
-            return super().open_input_stream(path, **options)
-
-    def delete_file(self, path: str) -> None:
-        """Remove a file."""
-        with clear_refusals():
-            super().delete_file(path)
-
-    def delete_dir(self, path: str) -> None:
-        """Remove a folder and what is below it."""
-        with clear_refusals():
-            super().delete_dir(path)
 
 
 def checked_name(name: str, *, what: str) -> str:
@@ -128,80 +40,12 @@ def checked_name(name: str, *, what: str) -> str:
     return name
 
 
-def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Filesystem and path of a URI or a local path.
-
-    A path is taken as it stands; in a file:// URI, %20 is a blank.
-
-    Raises:
-        StorageError: The scheme is unknown, its library is not installed, or the URI has a `#`.
-    """
-    scheme = urlsplit(uri).scheme if "://" in uri else ""
-    if scheme and "#" in uri:
-        shown = uri.rpartition("@")[2]  # without user and password
-        raise StorageError(
-            f"{shown!r} has a '#', and what follows one is no part of a URI's path: all folders "
-            "below would be the same. Take a folder without it (in a file:// URI, write %23)."
-        )
-    if scheme in ("", "file"):
-        local = unquote(urlsplit(uri).path) if scheme else uri
-        return pafs.LocalFileSystem(), str(Path(local).expanduser().resolve())
-    if scheme == "s3":
-        return _resolve_s3(uri)
-    try:
-        if scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
-            filesystem, path = pafs.FileSystem.from_uri(uri)
-            return filesystem, path
-        return _resolve_fsspec(uri)
-    except (ValueError, ImportError, OSError) as error:
-        raise StorageError(
-            f"cannot use {uri!r}: {error}. Known without more: a local path, file://, s3://, "
-            "gs://, abfs://, hdfs://; other schemes need their fsspec package installed."
-        ) from error
-
-
-def _resolve_s3(uri: str) -> tuple[pafs.FileSystem, str]:
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
-    unknown = sorted(set(options) - {"endpoint_override", "region", "scheme"})
-    if unknown or parts.username or not parts.netloc:
-        raise StorageError(
-            f"s3 URI of bucket {parts.hostname!r} has what it may not: "
-            f"{unknown or 'user or no bucket'}. Write s3://bucket/prefix?endpoint_override="
-            "host:port&region=…&scheme=http; keys come from the environment or the node's role."
-        )
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint and "endpoint_override" not in options:
-        options["endpoint_override"] = urlsplit(endpoint).netloc
-        options.setdefault("scheme", urlsplit(endpoint).scheme)
-    path = "/".join(filter(None, (parts.netloc + parts.path).split("/")))  # no store keeps a//b
-    return RetryingS3FileSystem(tuple(sorted(options.items()))), path
-
-
-def _resolve_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
-
-
-def _move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
-    """Move a file; where its new name must be free and is not, leave it."""
-    if not isinstance(filesystem, pafs.PyFileSystem):
-        filesystem.move(source, target)
-        return
-    try:
-        filesystem.handler.fs.mv(source, target)  # pyarrow adds an argument that sftp's mv lacks
-    except OSError as error:
-        if error.errno != errno.EEXIST:
-            raise
-
-
 class Storage:
     """A folder at a URI. Cheap to make, safe to pickle: it carries the URI alone."""
 
     def __init__(self, uri: str) -> None:
         self.filesystem, self.path = resolve(uri)
+        self._write_beside = grows_in_sight(self.filesystem)
         self.uri = uri if "://" in uri else self.path  # absolute: workers have other folders
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -214,15 +58,6 @@ class Storage:
     def is_local(self) -> bool:
         """Whether it is a folder of this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
-
-    @property
-    def _grows_in_sight(self) -> bool:
-        """Whether a reader sees a file before it is whole: no object store, and not local."""
-        if isinstance(self.filesystem, pafs.PyFileSystem):
-            protocol = self.filesystem.handler.fs.protocol
-            names = {protocol} if isinstance(protocol, str) else set(protocol)
-            return not names & _WHOLE_WHEN_CLOSED
-        return isinstance(self.filesystem, pafs.HadoopFileSystem)
 
     def child(self, *names: str) -> Storage:
         """A folder below this one; each name is checked."""
@@ -277,14 +112,14 @@ class Storage:
         AWS's own ten attempts are of one part and one answer each; a busy store, or an answer
         that was lost, can outlast them.
         """
-        put = self._put_and_move if self._grows_in_sight else self._put
+        put = self._put_and_move if self._write_beside else self._put
         with clear_refusals():
             for attempt in range(_WRITE_ATTEMPTS):
                 try:
                     put(target, data)
                     return
                 except OSError as error:
-                    if attempt == _WRITE_ATTEMPTS - 1 or _is_refused(error):
+                    if attempt == _WRITE_ATTEMPTS - 1 or is_refused(error):
                         raise
                     time.sleep(2.0**attempt)
 
@@ -298,11 +133,11 @@ class Storage:
         self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
         try:
             self._put(part, data)
-            _move(self.filesystem, part, target)
+            move(self.filesystem, part, target)
             if self._is_file(part):
                 with suppress(FileNotFoundError):
                     self.filesystem.delete_file(target)
-                _move(self.filesystem, part, target)
+                move(self.filesystem, part, target)
             if not self._is_file(target):
                 raise OSError(f"{target} was written as {part} and cannot be moved to its place.")
         finally:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist.errors import StorageError
-from gangru_dist.storage import RetryingS3FileSystem, Storage, checked_name
+from gangru_dist.filesystems import RetryingS3FileSystem
+from gangru_dist.storage import Storage, checked_name
 
 
 class TestReference:

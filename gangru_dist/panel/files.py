@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import pyarrow.fs as pafs
 
 from gangru_dist.errors import BarsError
-from gangru_dist.storage import resolve
+from gangru_dist.filesystems import resolve
 
 _PARQUET = (".parquet", ".pq", ".parq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
