@@ -32,6 +32,7 @@ from gangru_dist.config import (
     RunConfig,
     TrainingConfig,
     WindowConfig,
+    model_identity,
 )
 from gangru_dist.features.samples import cross_section_samples
 from gangru_dist.panel.manifest import MANIFEST, Manifest
@@ -43,7 +44,7 @@ from gangru_dist.scoring.plan import Unit, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models, identity, write_model
+from gangru_dist.training.artifact import finished_models, write_model
 from gangru_dist.training.state import TrainingState
 
 TARGET, TARGET_TWO = 0.7, 1.7
@@ -90,7 +91,7 @@ def build(root: Storage, size: Size, assets: int) -> tuple[RunConfig, Manifest]:
     )
     for window in windows:
         panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
-        about = {"identity": identity(cfg, window.name, 0, panel)}
+        about = {"identity": model_identity(cfg, window.name, 0, panel)}
         write_model(root.child("runs", _RUN), window.name, 0, TrainingState(cfg, 0), about)
     return cfg, manifest
 

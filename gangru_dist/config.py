@@ -9,6 +9,7 @@ project's specification; [R] marks the broker's report, [D] a decision of ours.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -465,3 +466,12 @@ def model_settings(cfg: RunConfig) -> dict[str, Any]:
     if cfg.variant == "gru":
         del chosen["gan"]
     return chosen
+
+
+def model_identity(cfg: RunConfig, window: str, seed: int, panel_fingerprint: str) -> str:
+    """What decides the weights: settings, window, seed, and the panel up to the refit day.
+
+    Twelve hex digits. A model or checkpoint of another identity is never continued or skipped.
+    """
+    facts = [model_settings(cfg), window, seed, panel_fingerprint]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

@@ -13,8 +13,8 @@ from gangru_dist import cli
 from gangru_dist.errors import StorageError
 from gangru_dist.report.document import write_report
 from gangru_dist.storage import Storage
-from tests.evaluation.worlds import config, random_block, random_table
-from tests.report.store import RUN, write_factor, write_models, write_panel
+from tests.evaluation.worlds import config, random_table
+from tests.report.store import CFG, RUN, make_block, write_factor, write_models, write_panel
 
 PROJECT = Path(__file__).parents[1]
 JOBS = sorted((PROJECT / "jobs").glob("*.py"))
@@ -80,7 +80,7 @@ class TestPickles:
 @pytest.mark.slow
 class TestReport:
     def test_names_of_stocks_and_industries_are_escaped(self, tmp_path: Path) -> None:
-        block = random_block(days=320, assets=40, seed=5)
+        block = make_block()
         assets = np.array(
             sorted(f"{EVIL}{n:02d}" for n in range(40)), dtype=block.assets.dtype.kind
         )
@@ -88,9 +88,9 @@ class TestReport:
         block = dataclasses.replace(block, assets=assets, industries=industries)
         root = Storage(str(tmp_path))
         write_panel(root, block)
-        write_factor(root, RUN, random_table(block, seed=10))
         write_models(root, RUN)
-        write_report(root, RUN, config(top_fraction=0.2))
+        write_factor(root, RUN, random_table(block, seed=10))
+        write_report(root, RUN, CFG)
         page = root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert "<script" not in page
         assert "&lt;script&gt;alert(1)" in page

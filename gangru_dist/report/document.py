@@ -7,6 +7,7 @@ appears whole; the page comes last.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -15,17 +16,18 @@ import pandas as pd
 from markupsafe import Markup
 
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import ConfigError
+from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
-from gangru_dist.report.sources import Sources, read_sources
+from gangru_dist.report.sources import RunSources, Sources, read_sources
 from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage, checked_name
 
 PAGE = "report.html"
+_logger = logging.getLogger(__name__)
 
 
 def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = None) -> str:
@@ -33,7 +35,7 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
 
     Args:
         root: Storage root.
-        run: Whose factor table.
+        run: Whose factor table: its rows of the configuration's windows.
         cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` decide the figures,
             `report` how the page is printed.
         compare: Another run, shown beside under the same evaluation settings, but for the
@@ -44,7 +46,7 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
 
     Raises:
         PanelError: No panel is there.
-        FactorError: A run has no factor table.
+        FactorError: A run has no factor table, or none of its rows is of its windows.
         EvaluationError: The table does not span two rebalances, or is not of this panel.
         ConfigError: `compare` is the run itself.
     """
@@ -52,17 +54,48 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run] if compare is None else [run, checked_name(compare, what="--compare")]
     manifest = read_manifest(root)
-    factors = {name: read_factor(root.uri, name) for name in names}
-    block = _market_block(root, manifest, list(factors.values()))
+    tables_of_runs = {name: read_factor(root.uri, name) for name in names}
     sources = read_sources(root, manifest, names, cfg)
+    _log_outdated(sources)
+    factors = {
+        name: _of_windows(table, name, sources.runs[name]) for name, table in tables_of_runs.items()
+    }
+    block = _market_block(root, manifest, list(factors.values()))
     found = {
-        name: evaluate(factor, block, _with_quantiles(cfg, sources.quantiles[name]))
+        name: evaluate(factor, block, _with_quantiles(cfg, sources.runs[name].cfg))
         for name, factor in factors.items()
     }
     folder = root.child("runs", run, "report")
     tables.write_tables(folder, found, sources)
     folder.write_bytes(PAGE, render(found, sources).encode())
     return folder.full(PAGE) if folder.is_local else folder.child(PAGE).uri
+
+
+def _log_outdated(sources: Sources) -> None:
+    """Warn of days that are not what scoring them now would give."""
+    for name, run in sources.runs.items():
+        if run.outdated:
+            _logger.warning(
+                "factor_outdated run=%s days=%d first=%s last=%s models_settings_or_panel=changed "
+                "mend_with=jobs/score.py",
+                name,
+                len(run.outdated),
+                run.outdated[0],
+                run.outdated[-1],
+            )
+
+
+def _of_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.DataFrame:
+    """The rows of the run's windows: others were scored under another configuration."""
+    kept = factor[factor["window"].isin(run.windows)]
+    if kept.empty and not factor.empty:
+        raise FactorError(
+            f"the factor table of run {name!r} has rows of the windows "
+            f"{', '.join(sorted(factor['window'].unique()))}, the configuration has "
+            f"{', '.join(run.windows) or 'none'}. Run jobs/train.py and jobs/score.py with these "
+            "settings, or correct windows.*."
+        )
+    return kept
 
 
 def _market_block(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> PanelBlock:
@@ -73,8 +106,8 @@ def _market_block(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]
     return read_block(root, manifest, start=start, end=last, features=(), trading=True)
 
 
-def _with_quantiles(cfg: RunConfig, quantiles: int) -> RunConfig:
-    return replace(cfg, factor=replace(cfg.factor, quantiles=quantiles))
+def _with_quantiles(cfg: RunConfig, own: RunConfig) -> RunConfig:
+    return replace(cfg, factor=replace(cfg.factor, quantiles=own.factor.quantiles))
 
 
 def render(found: dict[str, Evaluation], sources: Sources) -> str:
@@ -112,10 +145,38 @@ def _notes(found: dict[str, Evaluation], sources: Sources, words: Language) -> l
     ours = next(iter(found.values()))
     return [
         *(words.gettext(note.message) % note.facts for note in ours.notes),
+        *_outdated_notes(sources, words),
         *_period_note(found, words),
         *training.gan_warnings(training.model_table(sources.models), words),
         *training.spread_warnings(training.feature_table(sources.models), words),
     ]
+
+
+def _outdated_notes(sources: Sources, words: Language) -> list[str]:
+    """A sentence for each run whose table is not of today's models, settings and panel."""
+    return [
+        _named(name, sources, _outdated_note(run.outdated, words), words)
+        for name, run in sources.runs.items()
+        if run.outdated
+    ]
+
+
+def _outdated_note(days: tuple[dt.date, ...], words: Language) -> str:
+    message = words.ngettext(
+        "%(num)s day of the factor table, %(first)s, is not of today's models, settings and "
+        "panel: run jobs/score.py.",
+        "%(num)s days of the factor table, %(first)s to %(last)s, are not of today's models, "
+        "settings and panel: run jobs/score.py.",
+        len(days),
+    )
+    return message % {"num": text.count(len(days)), "first": days[0], "last": days[-1]}
+
+
+def _named(name: str, sources: Sources, note: str, words: Language) -> str:
+    """The note, under the run's name if it is not the page's own."""
+    if name == sources.run:
+        return note
+    return words.gettext("%(run)s: %(note)s") % {"run": name, "note": note}
 
 
 def _period_note(found: dict[str, Evaluation], words: Language) -> list[str]:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import datetime as dt
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
-from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.config import RunConfig, from_dict, to_dict
+from gangru_dist.errors import GangruError
 from gangru_dist.panel.quality import QUALITY
 from gangru_dist.panel.store import Manifest
 from gangru_dist.report import training, tuning
-from gangru_dist.scoring.table import covered_days, factor_storage
+from gangru_dist.scoring.plan import outdated_days
+from gangru_dist.scoring.table import DayCoverage, covered_days, factor_storage
+from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSources:
+    """What a run's figures come from."""
+
+    cfg: RunConfig
+    """Of a compared run: its own, as far as its `config.json` can be read."""
+    variant: str
+    """What it trains, gan_gru or gru; empty text if unknown."""
+    windows: tuple[str, ...]
+    """The configuration's refit days: rows of others are not reported."""
+    models: list[dict[str, Any]]
+    """`model.json` of every finished model of those windows and the configuration's seeds."""
+    days: tuple[DayCoverage, ...]
+    """What the factor table holds of those windows."""
+    outdated: tuple[dt.date, ...]
+    """Days of them that are not of today's models, settings and panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +50,17 @@ class Sources:
     """`panel/quality.json`; empty if there is none."""
     claimed: dict[str, Any]
     """`config.json` of the run: version and commit; empty if there is none."""
-    variants: dict[str, str]
-    """What each run shown trains, gan_gru or gru; empty text if unknown."""
-    quantiles: dict[str, int]
-    """Of each run's factor table: a compared run keeps its own."""
-    models: list[dict[str, Any]]
-    """Every finished model's `model.json`."""
+    runs: dict[str, RunSources]
+    """By name, the run itself first, then the one it is compared with."""
     search: tuning.Search | None
     """The run's hyperparameter search, if there is one."""
     coverage: pd.DataFrame
     """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """`model.json` of the run's models."""
+        return self.runs[self.run].models
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,10 +76,10 @@ def read_sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunCo
     run = names[0]
     folder = root.child("runs", run)
     claims = {name: _json_if_there(root.child("runs", name), "config.json") for name in names}
-    days = [asdict(day) for day in covered_days(factor_storage(root, run)).values()]
-    columns = ["date", "traded", "universe", "ranked", "missing_industry", "missing_market_cap"]
-    coverage = pd.DataFrame(days)[[*columns, "neutralized"]].rename(columns={"ranked": "scored"})
-    coverage["date"] = pd.to_datetime(coverage["date"])
+    runs = {
+        name: _run_sources(root, manifest, name, cfg if name == run else _own(claim, cfg), claim)
+        for name, claim in claims.items()
+    }
     long_lists = ("calendar", "files", "months")
     return Sources(
         run=run,
@@ -63,22 +87,56 @@ def read_sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunCo
         manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
         quality=_json_if_there(root.child("panel"), QUALITY),
         claimed=claims[run],
-        variants={
-            name: claim.get("config", {}).get("variant", "") for name, claim in claims.items()
-        },
-        quantiles={
-            name: cfg.factor.quantiles if name == run else _quantiles(claim, cfg)
-            for name, claim in claims.items()
-        },
-        models=training.read_models(folder),
+        runs=runs,
         search=tuning.read_search(folder),
-        coverage=coverage,
+        coverage=_coverage(runs[run].days),
     )
 
 
-def _quantiles(claim: dict[str, Any], cfg: RunConfig) -> int:
-    """Of a run's `config.json`; `cfg`'s own if it does not say."""
-    return int(claim.get("config", {}).get("factor", {}).get("quantiles", cfg.factor.quantiles))
+def _run_sources(
+    root: Storage, manifest: Manifest, run: str, cfg: RunConfig, claim: dict[str, Any]
+) -> RunSources:
+    """Table and models of a run beside its configuration."""
+    found, _ = make_windows(
+        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
+    )
+    windows = tuple(window.name for window in found)
+    models = [
+        model
+        for model in training.read_models(root.child("runs", run))
+        if model["window"] in windows and model["seed"] in cfg.training.seeds
+    ]
+    by_window: dict[str, dict[int, dict[str, Any]]] = {}
+    for model in models:
+        by_window.setdefault(model["window"], {})[model["seed"]] = model
+    covered = covered_days(factor_storage(root, run))
+    covered = {date: day for date, day in covered.items() if day.window in windows}
+    return RunSources(
+        cfg=cfg,
+        variant=claim.get("config", {}).get("variant", ""),
+        windows=windows,
+        models=models,
+        days=tuple(covered.values()),
+        outdated=tuple(outdated_days(manifest, cfg, by_window, covered)),
+    )
+
+
+def _own(claim: dict[str, Any], cfg: RunConfig) -> RunConfig:
+    """Of a run's `config.json`; `cfg` with its number of quantiles if it is not of this version."""
+    try:
+        return from_dict(claim["config"])
+    except (ValidationError, GangruError, KeyError, TypeError):
+        quantiles = claim.get("config", {}).get("factor", {}).get("quantiles")
+        factor = replace(cfg.factor, quantiles=int(quantiles or cfg.factor.quantiles))
+        return replace(cfg, factor=factor)
+
+
+def _coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
+    """One row a day of the factor table."""
+    columns = ["date", "traded", "universe", "ranked", "missing_industry", "missing_market_cap"]
+    table = pd.DataFrame([asdict(day) for day in days], columns=[*columns, "neutralized"])
+    table["date"] = pd.to_datetime(table["date"])
+    return table.rename(columns={"ranked": "scored"})
 
 
 def _json_if_there(folder: Storage, name: str) -> dict[str, Any]:

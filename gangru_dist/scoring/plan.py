@@ -9,18 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.config import RunConfig, model_identity, to_dict
 from gangru_dist.errors import FactorError, WindowError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.scoring.table import DayCoverage
 from gangru_dist.splits import Window, make_windows
-from gangru_dist.training.artifact import identity
 
 Models = Mapping[int, Mapping[str, Any]]
 """`model.json` of one window by seed."""
@@ -94,7 +93,7 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
         return f"no finished model of seed {', '.join(map(str, missing))}: run jobs/train.py"
     panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
     for seed in seeds:
-        if models[seed]["identity"] != identity(cfg, window.name, seed, panel):
+        if models[seed]["identity"] != model_identity(cfg, window.name, seed, panel):
             return (
                 f"the model of seed {seed} was trained with other settings or another panel: "
                 "run jobs/train.py"
@@ -154,6 +153,36 @@ def _with_block(units: list[Unit], cfg: RunConfig, manifest: Manifest) -> list[U
     start = str(manifest.calendar[max(index, 0)])
     end = units[-1].days[-1]
     return [replace(unit, block_start=start, block_end=end) for unit in units]
+
+
+def current_units(
+    manifest: Manifest, cfg: RunConfig, models: Mapping[str, Models]
+) -> Iterator[Unit]:
+    """What today's models, settings and panel would score, all days of it; without blocks."""
+    windows, _ = make_windows(
+        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
+    )
+    for window in windows:
+        found = models.get(window.name, {})
+        if _why_not(window, found, cfg, manifest) is None:
+            days = manifest.calendar[window.score_first : window.score_last + 1]
+            yield from _month_units(window, days, found, cfg, manifest)
+
+
+def outdated_days(
+    manifest: Manifest,
+    cfg: RunConfig,
+    models: Mapping[str, Models],
+    covered: Mapping[dt.date, DayCoverage],
+) -> list[dt.date]:
+    """Days of the table that are not of today's models, settings and panel, ascending.
+
+    A scoring job scores them again, or has no model to do so.
+    """
+    current: set[str] = set()
+    for unit in current_units(manifest, cfg, models):
+        current |= set(unit.days) - set(_stale_part(unit, covered).days)
+    return sorted(day for day in covered if str(day) not in current)
 
 
 def _span(manifest: Manifest, start: dt.date | None, end: dt.date | None) -> tuple[str, str]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from safetensors.torch import load, save
 
-from gangru_dist.config import RunConfig, model_settings
 from gangru_dist.errors import WindowError
 from gangru_dist.models.network import FactorNetwork, from_architecture
 from gangru_dist.storage import Storage
@@ -20,15 +18,6 @@ WEIGHTS, ABOUT = "model.safetensors", "model.json"
 def folder(window: str, seed: int) -> str:
     """Place of one model below the run."""
     return f"windows/{window}/seed-{seed}"
-
-
-def identity(cfg: RunConfig, window: str, seed: int, panel_fingerprint: str) -> str:
-    """What decides the weights: settings, window, seed, and the panel up to the refit day.
-
-    Twelve hex digits. A model or checkpoint of another identity is never continued or skipped.
-    """
-    facts = [model_settings(cfg), window, seed, panel_fingerprint]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def write_model(

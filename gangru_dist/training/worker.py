@@ -19,13 +19,13 @@ import ray.train
 import ray.train.torch
 import torch
 
-from gangru_dist.config import RunConfig
+from gangru_dist.config import RunConfig, model_identity
 from gangru_dist.errors import TrainingError, WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
 from gangru_dist.training import collective
-from gangru_dist.training.artifact import identity, read_about, write_model
+from gangru_dist.training.artifact import read_about, write_model
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.health import gan_samples
@@ -104,7 +104,7 @@ def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
             "panel was built again while this job ran. Start jobs/train.py again."
         )
     day: dt.date = manifest.calendar[refit].astype(dt.date)
-    return identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
+    return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
 def share_of(root: Storage, cfg: RunConfig, manifest: Manifest, window: Window) -> Share:

@@ -561,6 +561,8 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
 
     cfg = json.loads((storage / "runs" / run / "config.json").read_text())["config"]
     table = DeltaTable(str(storage / "runs" / run / "factor")).to_pyarrow_table().to_pandas()
+    first, last = (cfg["windows"][name] or edge for name, edge in (("first", ""), ("last", "9")))
+    table = table[(table["window"] >= first) & (table["window"] <= last)]
     panel = json.loads((storage / "panel" / "manifest.json").read_text())
     read = panel["source"].get("bars", cfg["bars"])  # a later job's flags may say otherwise
     limits = read["price_limits"]

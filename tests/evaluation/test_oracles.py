@@ -32,7 +32,7 @@ from gangru_dist.storage import Storage
 from tests.chain import build_panel
 from tests.evaluation import recompute
 from tests.evaluation.worlds import random_table
-from tests.report.store import write_factor
+from tests.report.store import write_factor, write_models
 
 RUN = "r"
 
@@ -90,6 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             "panel.features=['close']",
             "panel.buckets=2",
             "evaluation.top_fraction=0.2",
+            "windows.history_days=60",
         ],
     )
     bars = make_bars(cfg.synthetic)
@@ -98,7 +99,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     block = _block(root, manifest)
     table = _with_gaps(random_table(block))
     root.child("panel").write_json("manifest.json", manifest.to_json())
-    write_factor(root, RUN, table)
+    write_models(root, RUN, cfg=cfg)
+    write_factor(root, RUN, table, cfg)
     root.child("runs", RUN).write_json("config.json", {"config": to_dict(cfg)})
     return World(folder=folder, cfg=cfg, bars=bars.to_pandas(), block=block, table=table)
 
@@ -229,3 +231,15 @@ class TestCommand:
         folder.write_json("metrics.json", metrics)
         assert recompute.main(asked) == 1
         assert "<-- differs" in capsys.readouterr().out
+
+    def test_rows_of_windows_that_are_no_longer_configured_are_left_out(self, world, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        root = Storage(str(world.folder / "storage"))
+        cfg = world.with_values(windows__first="2018-12-01")
+        document.write_report(root, RUN, cfg)
+        folder = root.child("runs", RUN)
+        assert folder.read_json("report/metrics.json")["period"]["first_day"] > "2018-12"
+        folder.write_json("config.json", {"config": to_dict(cfg)})
+        asked = ["--storage", str(world.folder / "storage"), "--run", RUN]
+        assert recompute.main([*asked, "--bars", str(world.folder / "bars")]) == 0
+        folder.write_json("config.json", {"config": to_dict(world.cfg)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import hashlib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +13,23 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.config import RunConfig
+from gangru_dist.config import RunConfig, WindowConfig, model_identity
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.manifest import Manifest, bucket_of
+from gangru_dist.panel.manifest import Manifest, bucket_of, read_manifest
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.writer import add_hashes, write_bucket
 from gangru_dist.scoring.commit import commit, write_file
+from gangru_dist.scoring.plan import current_units
 from gangru_dist.scoring.table import FILE_SCHEMA, DayCoverage, factor_storage
+from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
+from gangru_dist.training.artifact import finished_models
 from tests.evaluation.worlds import config, random_block, random_table
 
 RUN = "r"
+CFG = dataclasses.replace(config(top_fraction=0.2), windows=WindowConfig(history_days=60))
+"""Refit days of the world's calendar: `WINDOWS`."""
+WINDOWS = ("2018-12-31", "2019-06-28", "2019-12-31")
 
 
 @dataclass
@@ -33,15 +42,20 @@ class World:
     cfg: RunConfig
 
 
+def make_block() -> PanelBlock:
+    """Half a year before the first refit day, and one and a quarter after."""
+    return random_block(days=450, assets=40, seed=5, first="2018-07-02")
+
+
 def write_world(folder: Path, *, runs: tuple[str, ...] = (RUN,)) -> World:
     root = Storage(str(folder))
-    block = random_block(days=320, assets=40, seed=5)
+    block = make_block()
     write_panel(root, block)
-    tables = [random_table(block, seed=10 + number) for number in range(len(runs))]
-    for run, table in zip(runs, tables, strict=True):
-        write_factor(root, run, table)
+    tables = []
+    for number, run in enumerate(runs):
         write_models(root, run)
-    return World(root=root, block=block, table=tables[0], cfg=config(top_fraction=0.2))
+        tables.append(write_factor(root, run, random_table(block, seed=10 + number)))
+    return World(root=root, block=block, table=tables[0], cfg=CFG)
 
 
 def write_panel(root: Storage, block: PanelBlock) -> None:
@@ -88,29 +102,47 @@ def write_panel(root: Storage, block: PanelBlock) -> None:
     panel.write_json("quality.json", quality)
 
 
-def write_factor(root: Storage, run: str, table: pd.DataFrame) -> None:
+def write_factor(
+    root: Storage, run: str, table: pd.DataFrame, cfg: RunConfig = CFG
+) -> pd.DataFrame:
+    """Commit and return the rows of days that the run's finished models score."""
+    manifest, models = read_manifest(root), finished_models(root.child("runs", run))
+    units = {day: unit for unit in current_units(manifest, cfg, models) for day in unit.days}
+    table = table.sort_values(["date", "asset"], ignore_index=True)
+    dates = table["date"].dt.strftime("%Y-%m-%d")
+    table = table[dates.isin(units.keys())].reset_index(drop=True)
+    units = {day: units[day] for day in table["date"].dt.strftime("%Y-%m-%d").unique()}
+    table["window"] = [units[f"{day:%Y-%m-%d}"].window for day in table["date"]]
+    table["model"] = [units[f"{day:%Y-%m-%d}"].model for day in table["date"]]
+    sizes = table.groupby(table["date"].dt.strftime("%Y-%m-%d")).size()
+    days = {
+        day: DayCoverage(
+            date=day,
+            window=unit.window,
+            model=unit.model,
+            basis=unit.basis,
+            month_end=unit.month_end,
+            month_rows=unit.month_rows,
+            traded=int(sizes[day]) + 3,
+            universe=int(sizes[day]),
+            ranked=int(sizes[day]),
+            neutralized="industry+size",
+        )
+        for day, unit in units.items()
+    }
+    write_days(root, run, table, list(days.values()))
+    return table
+
+
+def write_days(root: Storage, run: str, table: pd.DataFrame, days: list[DayCoverage]) -> None:
     factor = factor_storage(root, run)
     files = []
-    table = table.sort_values(["date", "asset"])
     for month, rows in table.groupby(table["date"].dt.strftime("%Y-%m")):
-        sizes = rows.groupby("date").size()
-        days = [
-            DayCoverage(
-                date=f"{day:%Y-%m-%d}",
-                window="2018-12-28",
-                model="m",
-                basis="b",
-                traded=size + 3,
-                universe=size,
-                ranked=size,
-                neutralized="industry+size",
-            )
-            for day, size in sizes.items()
-        ]
         data = pa.Table.from_pandas(
             rows[FILE_SCHEMA.names], schema=FILE_SCHEMA, preserve_index=False
         )
-        files.append(write_file(factor, str(month), data, days))
+        covered = [day for day in days if day.date.startswith(str(month))]
+        files.append(write_file(factor, str(month), data, covered))
     commit(factor, files)
 
 
@@ -141,9 +173,16 @@ def write_models(
     accuracy: float = 0.6,
     samples: dict | None = None,
     seeds: tuple[int, ...] = (0,),
-    windows: tuple[str, ...] = ("2018-12-28", "2019-06-28"),
+    windows: tuple[str, ...] | None = None,
+    cfg: RunConfig = CFG,
 ) -> None:
     """Finished models; without `samples` as versions wrote them that did not measure any."""
+    manifest = read_manifest(root)
+    if windows is None:
+        found, _ = make_windows(
+            manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
+        )
+        windows = tuple(window.name for window in found)
     for window, seed in itertools.product(windows, seeds):
         gan = {
             "stage": "gan",
@@ -160,7 +199,9 @@ def write_models(
         about = {
             "window": window,
             "seed": seed,
-            "model": f"abc{window[:4]}",
+            "model": model_hash(window, seed)[:12],
+            "sha256": model_hash(window, seed),
+            "identity": model_identity(cfg, window, seed, _panel_to(manifest, window)),
             "variant": "gan_gru",
             "best_epoch": 3,
             "best_valid_ic": 0.03,
@@ -172,3 +213,12 @@ def write_models(
         if samples:
             about["gan_samples"] = samples
         root.child("runs", run).write_json(f"windows/{window}/seed-{seed}/model.json", about)
+
+
+def model_hash(window: str, seed: int) -> str:
+    """Of weights that nobody has."""
+    return hashlib.sha256(f"{window} {seed}".encode()).hexdigest()
+
+
+def _panel_to(manifest: Manifest, window: str) -> str:
+    return manifest.fingerprint_to(dt.date.fromisoformat(window))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import io
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gangru_dist import settings
+from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
 from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import document
@@ -19,6 +22,7 @@ from tests.evaluation.worlds import random_table
 from tests.report.store import (
     RUN,
     World,
+    model_hash,
     samples_of,
     write_factor,
     write_models,
@@ -67,6 +71,16 @@ def page(world: World) -> str:
     return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
 
 
+def _page(world: World) -> str:
+    return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+
+
+def _warnings(world: World, cfg: RunConfig, compare: str | None = None) -> list[str]:
+    """Notes of a fresh page."""
+    write_report(world.root, RUN, cfg, compare)
+    return [html.unescape(note) for note in re.findall(r'<p class="warn">(.*?)</p>', _page(world))]
+
+
 class TestReference:
     def test_metrics_are_those_of_the_evaluation(self, world):
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
@@ -103,8 +117,8 @@ class TestReference:
         world = write_world(tmp_path, runs=(RUN, "fifths"))
         table = random_table(world.block, seed=3, quantiles=5)
         write_factor(world.root, "fifths", table)
-        claim = {"config": {"factor": {"quantiles": 5}}}
-        world.root.child("runs", "fifths").write_json("config.json", claim)
+        cfg = settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
+        world.root.child("runs", "fifths").write_json("config.json", {"config": to_dict(cfg)})
         write_report(world.root, RUN, world.cfg, "fifths")
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
         fifths = found["compared"]["fifths"]["quantiles"]
@@ -185,7 +199,7 @@ class TestProperties:
     def test_real_and_generated_values_are_shown_and_a_collapse_is_said(self, tmp_path):
         world = write_world(tmp_path)
         names = tuple(world.cfg.panel.features)
-        write_models(world.root, RUN, samples=samples_of(names), windows=("2018-12-28",))
+        write_models(world.root, RUN, samples=samples_of(names), windows=("2018-12-31",))
         write_models(
             world.root, RUN, samples=samples_of(names[:7], spread=0.04), windows=("2019-06-28",)
         )
@@ -202,7 +216,7 @@ class TestProperties:
         shares = histograms.groupby(["window", "feature"])[["real", "generated"]].sum()
         assert shares.to_numpy() == pytest.approx(1.0)
         training = pd.read_csv(io.BytesIO(folder.read_bytes("training.csv")))
-        assert training["lowest_spread"].tolist() == pytest.approx([0.9, 0.04])
+        assert training["lowest_spread"].dropna().tolist() == pytest.approx([0.9, 0.04])
 
     def test_variants_and_several_seeds_are_told_apart(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
@@ -210,13 +224,15 @@ class TestProperties:
         write_models(world.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
             folder = world.root.child("runs", run)
-            folder.write_json("config.json", {"config": {"variant": variant}})
-        write_report(world.root, RUN, world.cfg, "other")
+            folder.write_json("config.json", {"config": to_dict(world.cfg) | {"variant": variant}})
+        cfg = settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
+        write_report(world.root, RUN, cfg, "other")
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert f"{RUN} <small>gan_gru</small>" in page
         assert "other <small>gru</small>" in page
-        assert page.count('<td class="l">2018-12-28</td>') == 1
-        assert page.count("<code>abc2018</code>") == 3
+        assert page.count('<td class="l">2018-12-31</td>') == 1
+        for seed in range(3):
+            assert page.count(f"<code>{model_hash('2018-12-31', seed)[:12]}</code>") == 1
 
     def test_a_search_space_takes_a_row_a_setting(self, world, page):
         text = re.sub(r"<wbr>", "", page)
@@ -231,6 +247,55 @@ class TestProperties:
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert "<h2>Training</h2>" not in page
         assert "no quality.json" in page
+
+    def test_scores_of_other_settings_are_said(self, tmp_path, monkeypatch, caplog):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path, runs=(RUN, "other"))
+        days = world.table["date"].nunique()
+        assert not _warnings(world, world.cfg)
+        changed = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        said = f"{days} days of the factor table, 2019-01-01 to 2020-03-20, are not of today"
+        (warning,) = _warnings(world, changed)
+        assert warning.startswith(said)
+        assert f"factor_outdated run={RUN} days={days} first=2019-01-01" in caplog.text
+        write_models(world.root, RUN, cfg=changed)
+        retrained = settings.with_values(world.cfg, {"gru.hidden": 16}, "test")
+        assert _warnings(world, retrained) == [warning]  # no model of theirs is there
+
+    def test_one_window_trained_anew_is_said(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        name = "windows/2019-06-28/seed-0/model.json"
+        folder = world.root.child("runs", RUN)
+        folder.write_json(name, folder.read_json(name) | {"sha256": "f" * 64})
+        (warning,) = _warnings(world, world.cfg)
+        assert "days of the factor table, 2019-07-01 to 2019-12-31, are not" in warning
+
+    def test_a_compared_run_is_held_against_its_own_settings(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path, runs=(RUN, "other"))
+        cfg = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        other = world.root.child("runs", "other")
+        other.write_json("config.json", {"config": to_dict(cfg)})
+        (warning,) = _warnings(world, world.cfg, "other")
+        assert warning.startswith("other: ")
+        assert "are not of today" in warning
+
+    def test_only_configured_windows_and_seeds_are_reported(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        write_models(world.root, RUN, seeds=(0, 7))
+        cfg = settings.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
+        assert not _warnings(world, cfg)
+        report = world.root.child("runs", RUN, "report")
+        tables = {
+            name: pd.read_csv(io.BytesIO(report.read_bytes(f"{name}.csv")))
+            for name in ("monthly", "coverage", "training")
+        }
+        assert tables["monthly"]["month"].iloc[0] == "2019-08"
+        assert tables["coverage"]["date"].iloc[0] == "2019-07-01"
+        kept = tables["training"][["window", "seed"]].to_numpy().tolist()
+        assert kept == [["2019-06-28", 0], ["2019-12-31", 0]]
 
     def test_needs_neither_torch_nor_ray(self):
         code = (
@@ -257,9 +322,15 @@ class TestValidation:
 
     def test_one_month_leaves_nothing_behind(self, world):
         table = world.table
+        write_models(world.root, "short")
         write_factor(
             world.root, "short", table[table["date"] > table["date"].max() - pd.DateOffset(days=9)]
         )
         with pytest.raises(EvaluationError, match="two rebalance days"):
             write_report(world.root, "short", world.cfg)
         assert world.root.child("runs", "short", "report").list_files() == []
+
+    def test_no_row_of_a_configured_window(self, world):
+        cfg = settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
+        with pytest.raises(FactorError, match=r"windows 2018-12-31.*has 2019-09-30\. Run"):
+            write_report(world.root, RUN, cfg)

@@ -44,7 +44,7 @@ QUALITY = {
 LATIN = re.compile(
     "Rank|IC|ICIR|IR|GAN|ST|Spearman|Pearson|Newey|West|Optuna|PED|ANOVA|CSV"  # terms
     "|GAN_GRU|gan_gru|other|SH|bank|coal|food|abc"  # names of runs, models, assets, industries
-    "|metrics|json|trials|csv|tune|search"  # files
+    "|metrics|json|trials|csv|tune|search|jobs|score|py"  # files
     "|training|learning_rate|gru|head|layers|label|horizon|open"  # settings
 )
 """What a Chinese page leaves in Latin letters."""
@@ -150,7 +150,9 @@ class TestPages:
         quality = panel.read_json("quality.json")
         quality |= {"quarantined": {"high below low": {"rows": 2, "example": {}}}, "notes": {}}
         panel.write_json("quality.json", quality)
-        cfg = settings.with_values(world.cfg, {"report.language": "zh"}, "test")
+        cfg = settings.with_values(
+            world.cfg, {"report.language": "zh", "factor.winsorize_mad": 4.0}, "test"
+        )  # scored with another: a warning
         write_report(world.root, RUN, cfg, "other")
         write_page(world.root, RUN, language("zh"))
         report = folder.read_bytes("report/report.html").decode()

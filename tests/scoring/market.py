@@ -16,13 +16,14 @@ from gangru_dist.config import (
     TrainingConfig,
     UniverseConfig,
     WindowConfig,
+    model_identity,
 )
 from gangru_dist.panel.manifest import Manifest, bucket_of
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.writer import add_hashes, write_bucket
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import identity, write_model
+from gangru_dist.training.artifact import write_model
 from gangru_dist.training.state import TrainingState
 
 FEATURES = ("close", "volume", "daily_return")
@@ -103,7 +104,7 @@ def write_models(root: Storage, manifest: Manifest, cfg: RunConfig = CFG, salt: 
     for number, window in enumerate(windows):
         for seed in cfg.training.seeds:
             day: dt.date = manifest.calendar[window.refit].astype(dt.date)
-            code = identity(cfg, window.name, seed, manifest.fingerprint_to(day))
+            code = model_identity(cfg, window.name, seed, manifest.fingerprint_to(day))
             state = TrainingState(cfg, seed=1000 * salt + 100 * number + seed)
             about = {"identity": code}
             write_model(root.child("runs", RUN), window.name, seed, state, about)
