@@ -72,8 +72,9 @@ def _filled(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | floa
 class Rebalances:
     """The month-ends from the first factor day on, and the factor of those days.
 
-    M month-ends. Without a factor that day (a window failed, say) a row of `factor` is all NaN:
-    no IC, and the portfolio keeps what it holds.
+    M month-ends. Without a factor that day (a window failed, say), or with the same one for all
+    assets, which ranks nothing, a row of `factor` is all NaN: no IC, and the portfolio keeps what
+    it holds.
     """
 
     day: Int[np.ndarray, " M"]
@@ -128,6 +129,8 @@ def to_rebalances(table: pd.DataFrame, market: Market, *, entry_lag: int) -> Reb
     factor[place] = _numbers(table, "factor")[keep]
     score[place] = _numbers(table, "score")[keep]
     quantile[place] = np.nan_to_num(_numbers(table, "quantile")[keep]).astype(np.int64)
+    flat = ~_distinct(factor)
+    factor[flat], score[flat], quantile[flat] = np.nan, np.nan, 0
     entry = np.where(day + entry_lag < len(market.dates), day + entry_lag, -1)
     exit_ = np.append(entry, -1)[1:]
     result = Rebalances(
@@ -135,6 +138,13 @@ def to_rebalances(table: pd.DataFrame, market: Market, *, entry_lag: int) -> Reb
     )
     _require_periods(result, market)
     return result
+
+
+def _distinct(factor: Float[np.ndarray, "M N"]) -> Bool[np.ndarray, " M"]:
+    """Whether a row has two values that differ."""
+    high = np.where(np.isfinite(factor), factor, -np.inf).max(axis=1, initial=-np.inf)
+    low = np.where(np.isfinite(factor), factor, np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(high > low)
 
 
 def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:

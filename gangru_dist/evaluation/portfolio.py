@@ -14,7 +14,7 @@ at least one; ties go to the alphabetically first asset.
    it is cash, earning nothing, until the next rebalance.
 
 Between rebalances weights drift with prices. A suspended or delisted asset keeps its last price.
-A month-end without a factor trades nothing.
+A month-end without a factor, or with the same one for all assets, trades nothing.
 
 **Costs** are a fraction of the traded value (purchases and sales), paid by all positions in
 proportion. A day's value is taken before that day's trades are paid, so the first is 1.

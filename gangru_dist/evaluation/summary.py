@@ -259,8 +259,8 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
     if gaps:
         notes.append(
             Note(
-                "No factor on the month-ends %(days)s: no IC there, and the portfolio kept what "
-                "it held.",
+                "No factor on the month-ends %(days)s, or the same for all assets: no IC there, "
+                "and the portfolio kept what it held.",
                 {"days": ", ".join(gaps)},
             )
         )

@@ -103,7 +103,7 @@ def summary_sentence(
     ) % {
         "month": latest["month"],
         "latest_ic": signed(latest["ic"]),
-        "months": _months(period["months"], language),
+        "months": _months(ic["months"], language),
         "mean_ic": signed(ic["mean"]),
         "judged": _judged(ic["stars"], language),
         "icir": plain(ic["icir"]),

@@ -165,7 +165,7 @@ class Month:
     entry: pd.Timestamp | None
     exit: pd.Timestamp | None
     table: pd.DataFrame
-    """score, factor, quantile by asset, of that day; empty without a factor."""
+    """score, factor, quantile by asset, of that day; empty without a factor that ranks."""
 
     @property
     def name(self) -> str:
@@ -177,7 +177,11 @@ def months_of(table: pd.DataFrame, bars: Bars, lag: int) -> list[Month]:
     """Month-ends from the first factor day on."""
     table = table.assign(date=pd.to_datetime(table["date"]).astype("datetime64[s]"))
     table = table[table["factor"].notna()]
-    by_day = dict(iter(table.set_index("asset").groupby("date")))
+    by_day = {
+        day: rows
+        for day, rows in table.set_index("asset").groupby("date")
+        if rows["factor"].min() < rows["factor"].max()  # one value for all ranks nothing
+    }
     start = table["date"].min()
     ends = [
         day

@@ -34,6 +34,10 @@ class Simulator:
         self.universe: dict[pd.Timestamp, dict[str, float]] = {}
         for row in table.itertuples():
             self.universe.setdefault(pd.Timestamp(row.date), {})[row.asset] = row.factor
+        self.first_day = min(self.universe)
+        self.universe = {
+            day: factor for day, factor in self.universe.items() if len({*factor.values()}) > 1
+        }
         self.column = {asset: number for number, asset in enumerate(block.assets)}
 
     def price(self, day: int, asset: str) -> float:
@@ -45,10 +49,12 @@ class Simulator:
         return float(self.block.adj_close[day, column])
 
     def month_ends(self) -> list[int]:
-        first = min(self.universe)
         ends = []
         for day in range(len(self.days) - 1):
-            if self.days[day] >= first and self.days[day].month != self.days[day + 1].month:
+            if (
+                self.days[day] >= self.first_day
+                and self.days[day].month != self.days[day + 1].month
+            ):
                 ends.append(day)
         rest = self.days[-1] + pd.offsets.BDay(1)
         if rest.month != self.days[-1].month:

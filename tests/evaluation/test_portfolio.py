@@ -65,6 +65,17 @@ class TestReference:
         oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
         np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
 
+    @pytest.mark.parametrize("months", [(3,), (1, 4)])
+    def test_factor_without_a_difference_equals_the_slow_simulator(self, months):
+        block, table, market, _ = _world(8, 1)
+        table.loc[table["date"].dt.month.isin(months), "factor"] = 0.25
+        ours = portfolio.long_portfolio(
+            market, to_rebalances(table, market, entry_lag=1), top_fraction=0.2
+        )
+        oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
+        assert len(ours.trades) == len(oracle["turnover"])
+        np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+
     def test_factor_that_ends_early_equals_the_slow_simulator(self):
         block, table, market, _ = _world(9, 1)
         table = table[table["date"] < "2019-05-01"]

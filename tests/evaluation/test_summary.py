@@ -195,6 +195,17 @@ class TestProperties:
         assert any("2019-05-31" in note for note in found.metrics["notes"])
         assert "2019-06" not in set(found.monthly["month"])
 
+    def test_day_with_one_value_for_all_is_no_month(self, world):
+        block, table, found = world
+        table = table.copy()
+        table.loc[table["date"] == "2019-05-31", "factor"] = 0.0
+        flat = evaluate(table, block, config(top_fraction=0.2))
+        assert any("2019-05-31" in note for note in flat.metrics["notes"])
+        assert "2019-06" not in set(flat.monthly["month"])
+        assert flat.metrics["ic"]["months"] == found.metrics["ic"]["months"] - 1
+        assert flat.monthly["ic_mean_12"].isna().sum() == 11
+        assert "2019-05-31" not in set(flat.trades["rebalance"].dt.strftime("%Y-%m-%d"))
+
     def test_day_without_factor_is_no_universe(self):
         block, table = _world()
         nothing = table["date"] == "2019-05-31"

@@ -49,6 +49,12 @@ class TestProperties:
             assert latest["month"] in sentence
             assert "2.0\u202f%" in sentence
 
+    def test_months_are_those_with_an_ic(self, found):
+        metrics = copy.deepcopy(found.metrics)
+        metrics["ic"]["months"] = 5
+        sentence = text.summary_sentence(metrics, found.monthly.iloc[-1].to_dict(), 50)
+        assert "over 5 months" in sentence
+
     def test_significance_is_said_in_words(self, found):
         metrics = copy.deepcopy(found.metrics)
         latest = found.monthly.iloc[-1].to_dict()
