@@ -253,8 +253,9 @@ def _settings(cfg: RunConfig) -> dict[str, Any]:
 def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
     """What a reader must know about gaps."""
     has_factor = np.isfinite(rebalances.factor).any(axis=1)
-    inside = np.arange(len(has_factor)) < picks.newest(rebalances)
-    gaps = [str(market.dates[row]) for row in rebalances.day[inside & ~has_factor]]
+    newest = picks.newest(rebalances)
+    days = market.dates[rebalances.day]
+    gaps = [str(day) for day in days[:newest][~has_factor[:newest]]]
     notes = []
     if gaps:
         notes.append(
@@ -262,6 +263,14 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
                 "No factor on the month-ends %(days)s, or the same for all assets: no IC there, "
                 "and the portfolio kept what it held.",
                 {"days": ", ".join(gaps)},
+            )
+        )
+    if (rebalances.entry[newest + 1 :] >= 0).any():  # else it may still be scored in time
+        notes.append(
+            Note(
+                "No factor since %(newest)s, on the month-ends %(days)s: figures end with that "
+                "factor, and the picks are that old.",
+                {"newest": str(days[newest]), "days": ", ".join(map(str, days[newest + 1 :]))},
             )
         )
     if not market.industries:

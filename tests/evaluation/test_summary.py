@@ -195,6 +195,25 @@ class TestProperties:
         assert any("2019-05-31" in note for note in found.metrics["notes"])
         assert "2019-06" not in set(found.monthly["month"])
 
+    @pytest.mark.parametrize(
+        ("days", "until", "missing"),
+        [
+            (310, "2020-01-15", "2020-01-31, 2020-02-28"),
+            (310, "2020-03-02", ""),
+            (303, "2020-01-31", ""),
+            (303, "2020-01-15", "2020-01-31, 2020-02-28"),
+        ],
+    )
+    def test_month_ends_after_the_newest_factor_are_named(self, days, until, missing):
+        """310 days end within a month, 303 with one: that last day may still be scored."""
+        block = random_block(days=days, assets=40, seed=5)
+        table = random_table(block, seed=6)
+        found = evaluate(table[table["date"] <= until], block, config())
+        notes = [note for note in found.metrics["notes"] if note.startswith("No factor since")]
+        newest = found.metrics["period"]["newest_rebalance"]
+        said = f"No factor since {newest}, on the month-ends {missing}: "
+        assert [note.startswith(said) for note in notes] == [True] * bool(missing)
+
     def test_day_with_one_value_for_all_is_no_month(self, world):
         block, table, found = world
         table = table.copy()
