@@ -142,9 +142,8 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
 
 def _notes(found: dict[str, Evaluation], sources: Sources, words: Language) -> list[str]:
     """Everything a reader is warned of."""
-    ours = next(iter(found.values()))
     return [
-        *(words.gettext(note.message) % note.facts for note in ours.notes),
+        *_evaluation_notes(found, sources, words),
         *_outdated_notes(sources, words),
         *_period_note(found, words),
         *training.gan_warnings(training.model_table(sources.models), words),
@@ -179,20 +178,40 @@ def _named(name: str, sources: Sources, note: str, words: Language) -> str:
     return words.gettext("%(run)s: %(note)s") % {"run": name, "note": note}
 
 
+def _evaluation_notes(found: dict[str, Evaluation], sources: Sources, words: Language) -> list[str]:
+    """The run's notes and those that a compared run has beyond them."""
+    said: list[str] = []
+    for name, one in found.items():
+        notes = (words.gettext(note.message) % note.facts for note in one.notes)
+        said += [_named(name, sources, note, words) for note in notes if note not in said]
+    return said
+
+
 def _period_note(found: dict[str, Evaluation], words: Language) -> list[str]:
     """Runs that are judged over other months must not be compared unawares."""
-    periods = {name: one.metrics["period"] for name, one in found.items()}
-    spans = {
-        name: _span(period["first_month"], period["last_month"], words)
-        for name, period in periods.items()
-    }
-    if len(set(spans.values())) < 2:
+    judged = {name: _judged_months(one) for name, one in found.items()}
+    if len(set(judged.values())) < 2:
         return []
-    listed = ", ".join(f"{name}: {span}" for name, span in spans.items())
+    listed = words.gettext(", ").join(
+        f"{name}: {_months(months, words)}" for name, months in judged.items()
+    )
     message = words.gettext(
         "The runs cover different months, so their figures do not compare (%(listed)s)."
     )
     return [message % {"listed": listed}]
+
+
+def _judged_months(found: Evaluation) -> tuple[str, ...]:
+    """Months with an IC, ascending."""
+    return tuple(found.monthly.loc[found.monthly["ic"].notna(), "month"])
+
+
+def _months(months: tuple[str, ...], words: Language) -> str:
+    """`18 months (2019-02 to 2020-08)`."""
+    if not months:
+        return text.DASH
+    number = words.ngettext("%(num)s month", "%(num)s months", len(months)) % {"num": len(months)}
+    return f"{number} ({_span(months[0], months[-1], words)})"
 
 
 def _span(first: str, last: str, words: Language) -> str:

@@ -281,6 +281,18 @@ class TestProperties:
         assert warning.startswith("other: ")
         assert "are not of today" in warning
 
+    def test_runs_judged_over_other_months_are_said(self, tmp_path, monkeypatch):
+        """First and last month are the same; the compared run has a gap between."""
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path, runs=(RUN, "other"))
+        table = random_table(world.block, seed=11)
+        table.loc[table["date"] == "2019-05-31", "factor"] = 0.5
+        write_factor(world.root, "other", table)
+        gap, months = _warnings(world, world.cfg, "other")
+        assert gap.startswith("other: No factor on the month-ends 2019-05-31")
+        assert "r: 13 months (2019-02 to 2020-02), other: 12 months (2019-02 to 2020-02)" in months
+        assert not _warnings(world, world.cfg)
+
     def test_only_configured_windows_and_seeds_are_reported(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
