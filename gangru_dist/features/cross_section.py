@@ -13,7 +13,9 @@ from jaxtyping import Float, Int
 _MAD_TO_SIGMA = 1.4826
 """Makes the median absolute deviation of normal values their standard deviation."""
 _FLAT = 1e-12
-"""A spread below this share of the values' size counts as none."""
+"""A spread below this share of the values' size counts as none: rounding of float64."""
+FLAT_SCORE = 1e-6
+"""The same of scores, which a network makes in float32 (eps 1.2e-7): rounding is no ranking."""
 
 
 def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray, "D N"]:
@@ -39,14 +41,17 @@ def _day_mean(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D 1"]:
     return np.asarray(total / np.maximum(known.sum(axis=1, keepdims=True), 1))
 
 
-def cs_zscore(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Mean 0, standard deviation 1 (of the day's N, not N - 1); all 0 if the values are equal."""
+def cs_zscore(x: Float[np.ndarray, "D N"], *, flat: float = _FLAT) -> Float[np.ndarray, "D N"]:
+    """Mean 0, standard deviation 1 (of the day's N, not N - 1); all 0 if the values are equal.
+
+    They count as equal if their standard deviation is at most `flat` of the largest |value|.
+    """
     deviation = x - _day_mean(x)
     std = np.sqrt(_day_mean(deviation**2))
     size = np.where(np.isnan(x), 0.0, np.abs(x)).max(axis=1, keepdims=True, initial=0.0)
-    flat = std <= _FLAT * size
-    scaled = deviation / np.where(flat, 1.0, std)
-    return np.asarray(np.where(flat & ~np.isnan(x), 0.0, scaled))
+    equal = std <= flat * size
+    scaled = deviation / np.where(equal, 1.0, std)
+    return np.asarray(np.where(equal & ~np.isnan(x), 0.0, scaled))
 
 
 def cs_rank(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:

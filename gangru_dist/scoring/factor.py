@@ -8,7 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gangru_dist.config import FactorConfig
-from gangru_dist.features.cross_section import cs_neutralize, cs_quantile, cs_winsorize, cs_zscore
+from gangru_dist.features.cross_section import (
+    FLAT_SCORE,
+    cs_neutralize,
+    cs_quantile,
+    cs_winsorize,
+    cs_zscore,
+)
 
 MIN_KNOWN = 0.5
 """A day on which fewer of the scored assets have an industry (a market cap) is not neutralized
@@ -80,8 +86,8 @@ def to_factor(
 
     Returns:
         The factor. A step whose data are missing (`MIN_KNOWN`) is left out that day, and
-        `by_industry`, `by_size` and the counts say so. A day whose scores are all equal has
-        the factor 0 throughout.
+        `by_industry`, `by_size` and the counts say so. A day whose scores are all equal, but
+        for rounding (`FLAT_SCORE`), has the factor 0 throughout.
     """
     member = ~np.isnan(score)
     scored = member.sum(axis=1)
@@ -93,7 +99,8 @@ def to_factor(
     enough = scored >= cfg.min_assets
     by_industry = enough & _known_enough(missing_industry, scored) & ("industry" in cfg.neutralize)
     by_size = enough & _known_enough(missing_cap, scored) & ("size" in cfg.neutralize)
-    z = cs_zscore(cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad))
+    clipped = cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad)
+    z = cs_zscore(clipped, flat=FLAT_SCORE)
     z = np.where(enough[:, None], z, np.nan)
     factor = cs_zscore(_neutralize(z, codes, np.where(by_size[:, None], size, np.nan), by_industry))
     return Factor(

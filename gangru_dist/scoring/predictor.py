@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gangru_dist.config import RunConfig, SampleConfig
 from gangru_dist.errors import FactorError
-from gangru_dist.features.cross_section import cs_zscore
+from gangru_dist.features.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.features.samples import cross_section_samples
 from gangru_dist.models.network import FactorNetwork
 from gangru_dist.panel.block import PanelBlock
@@ -93,7 +93,7 @@ def score_day(
         )
     if len(predicted) == 1:
         return np.asarray(predicted[0])
-    return np.asarray(cs_zscore(predicted.astype(np.float64)).mean(axis=0))
+    return np.asarray(cs_zscore(predicted.astype(np.float64), flat=FLAT_SCORE).mean(axis=0))
 
 
 def score_block(

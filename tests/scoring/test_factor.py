@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from gangru_dist.config import FactorConfig
+from gangru_dist.config import FactorConfig, GruConfig, SampleConfig
+from gangru_dist.models.network import FactorNetwork
+from gangru_dist.scoring import predictor
 from gangru_dist.scoring.factor import to_factor
 
 DAYS, ASSETS = 5, 80
@@ -102,6 +105,33 @@ class TestProperties:
         _, industry, cap = market
         result = to_factor(industry * 0.1, industry, cap, FactorConfig())
         assert (result.factor == 0).all()
+
+    def test_scores_that_differ_by_rounding_alone_give_zero(self, market):
+        _, industry, cap = market
+        level = np.full(industry.shape, 0.3, dtype=np.float32)
+        level[:, ::2] = np.nextafter(level[:, ::2], np.float32(1))
+        assert (to_factor(level, industry, cap, FactorConfig()).factor == 0).all()
+
+    def test_a_collapsed_seed_has_no_say_in_an_ensemble(self, market, monkeypatch):
+        score = np.nan_to_num(market[0][0])
+        level = np.full_like(score, 0.3)
+        level[::2] = np.nextafter(level[::2], np.float32(1))
+        made = iter((score, level))
+        monkeypatch.setattr(predictor, "cross_section_samples", lambda *_: torch.zeros(1))
+        monkeypatch.setattr(predictor, "predict", lambda *_: next(made))
+        network = FactorNetwork(1, GruConfig(hidden=1, layers=1, head=(1,)), None)
+        ensemble = predictor.Ensemble(window="2018-12-28", model="m", networks=(network, network))
+        members = torch.arange(ASSETS)
+        mean = predictor.score_day(ensemble, torch.zeros(1, ASSETS, 1), 0, members, SampleConfig())
+        z = (score - score.mean(dtype=float)) / score.std(dtype=float)
+        np.testing.assert_allclose(mean, z / 2, atol=1e-6)
+
+    def test_a_small_spread_that_is_no_rounding_stays(self, market):
+        score, industry, cap = market
+        shifted = (100 + score.astype(np.float64) * 1e-2).astype(np.float32)
+        factor = to_factor(shifted, industry, cap, FactorConfig()).factor
+        expected = to_factor(*market, FactorConfig()).factor
+        np.testing.assert_allclose(factor, expected, atol=0.01)
 
     def test_days_are_independent(self, market):
         score, industry, cap = market
