@@ -27,6 +27,11 @@ def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[
     return np.asarray(market.price[stop] / market.price[start] - 1)
 
 
+def trailing_mean(values: Float[np.ndarray, " P"]) -> float:
+    """Mean of the last `TRAILING` months; NaN if they are fewer or one of them is NaN."""
+    return float(np.mean(values[-TRAILING:])) if len(values) >= TRAILING else float("nan")
+
+
 def month_names(market: Market, rebalances: Rebalances) -> list[str]:
     """The month after each rebalance day, `2019-02`: when its return is earned."""
     months = market.dates[rebalances.day].astype("datetime64[M]") + 1
@@ -73,7 +78,7 @@ def ic_summary(values: Float[np.ndarray, " P"]) -> dict[str, float | int | str |
         "p_value": test.p_value,
         "newey_west_t": metrics.newey_west_t(values, lags=lags),
         "latest": float(values[-1]),
-        "mean_12": metrics.mean(values[-TRAILING:]),
+        "mean_12": trailing_mean(values),
         "share_positive": metrics.mean((kept > 0).astype(np.float64)),
     }
     rounded = {name: value if np.isfinite(value) else None for name, value in figures.items()}

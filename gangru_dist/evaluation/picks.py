@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from gangru_dist import metrics
-from gangru_dist.evaluation.ic import TRAILING, period_return
+from gangru_dist.evaluation.ic import TRAILING, period_return, trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.evaluation.portfolio import top_assets
 
@@ -51,6 +51,8 @@ def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
 def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
     """One row a known industry: IC and top excess, of the latest period and the mean of 12.
 
+    A mean of 12 is NaN if one of the 12 periods is not there or has no value.
+
     `excess` = equal-weighted return of the industry's own top (`top_fraction` of its members, at
     least one) less that of all its members, over a whole period; no restrictions, no costs. `ic`
     is Spearman's within the industry, NaN below three members. Members are the rebalance day's
@@ -73,9 +75,9 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
                 "industry": name,
                 "assets": int(np.isfinite(factor[-1]).sum()),
                 "ic_latest": ic[-1],
-                "ic_mean_12": metrics.mean(ic),
+                "ic_mean_12": trailing_mean(ic),
                 "excess_latest": excess[-1],
-                "excess_mean_12": metrics.mean(excess),
+                "excess_mean_12": trailing_mean(excess),
             }
         )
     columns = ["industry", "assets", "ic_latest", "ic_mean_12", "excess_latest", "excess_mean_12"]

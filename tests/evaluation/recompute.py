@@ -242,12 +242,18 @@ def ic_figures(values: list[float]) -> dict[str, Any]:
         "p_value": p_value,
         "newey_west_t": newey_west(kept, lags),
         "latest": values[-1],
-        "mean_12": pd.Series(values[-12:]).mean(),
+        "mean_12": mean_of_year(values),
         "share_positive": (kept > 0).mean(),
         "stars": "***" if p_value < 0.01 else "**" if p_value < 0.05 else "*" * (p_value < 0.1),
         "months": len(kept),
         "newey_west_lags": lags,
     }
+
+
+def mean_of_year(values: list[float]) -> float:
+    """Of the last twelve, if all twelve are there."""
+    known = [value for value in values[-12:] if not math.isnan(value)]
+    return math.fsum(known) / 12 if len(known) == 12 else math.nan
 
 
 def rule_of_thumb(count: int) -> int:
@@ -463,9 +469,9 @@ def industry_figures(done: list[Month], bars: Bars, fraction: float) -> list[dic
             "industry": name,
             "assets": by_month.get(last, (0, 0, 0))[0],
             "ic_latest": by_month.get(last, (0, math.nan, 0))[1],
-            "ic_mean_12": pd.Series([ic for _, ic, _ in by_month.values()]).mean(),
+            "ic_mean_12": mean_of_year([ic for _, ic, _ in by_month.values()]),
             "excess_latest": by_month.get(last, (0, 0, math.nan))[2],
-            "excess_mean_12": pd.Series([excess for *_, excess in by_month.values()]).mean(),
+            "excess_mean_12": mean_of_year([excess for *_, excess in by_month.values()]),
         }
         for name, by_month in sorted(found.items())
     ]

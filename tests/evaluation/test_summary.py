@@ -169,6 +169,17 @@ class TestProperties:
         assert found.metrics["ic"]["mean"] == pytest.approx(1)
         assert found.metrics["excess"]["annualized_return"] > 1
 
+    def test_a_mean_of_twelve_months_has_twelve(self, world):
+        block, table, found = world
+        short = evaluate(table[table["date"] < "2019-12-01"], block, config(top_fraction=0.2))
+        assert len(short.monthly) == 11
+        assert short.metrics["ic"]["mean_12"] is None
+        means = ["ic_mean_12", "excess_mean_12"]
+        assert short.industries[means].isna().all(axis=None)
+        newest = found.monthly["ic_mean_12"].iloc[-1]
+        assert found.metrics["ic"]["mean_12"] == pytest.approx(newest)
+        assert found.industries[means].notna().all(axis=None)
+
     def test_order_of_rows_changes_nothing(self, world):
         block, table, found = world
         again = evaluate(table.sort_values("factor"), block, config(top_fraction=0.2))

@@ -32,6 +32,10 @@ class TestProperties:
         decay = pd.DataFrame({"horizon": [1, 60], "ic": [0.1, np.nan], "std_error": [np.nan] * 2})
         assert "<svg" in figures.decay(decay)
 
+    def test_industries_without_twelve_months(self):
+        table = _industries("bank", "coal").assign(ic_mean_12=np.nan, excess_mean_12=np.nan)
+        assert "<svg" in figures.industries(table)
+
     def test_more_windows_than_a_legend_holds(self):
         rows = [
             (f"20{year}-06-30", 0, "predictor", n, 0.1) for year in range(10, 24) for n in (1, 2)
