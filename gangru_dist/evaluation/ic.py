@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gangru_dist import metrics
 from gangru_dist.evaluation.market import Market, Rebalances
@@ -99,20 +99,31 @@ def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) ->
     """
     rows = []
     for horizon in horizons:
-        values = _horizon_ic(market, rebalances, horizon)
+        entry, values = _horizon_ic(market, rebalances, horizon)
         count = len(metrics.finite(values))
-        lags = max(metrics.newey_west_lags(count), -(-horizon // 21) - 1)
-        t = metrics.newey_west_t(values, lags=lags)
+        overlap = overlapping(entry[np.isfinite(values)], horizon)
+        t = metrics.newey_west_t(values, lags=max(metrics.newey_west_lags(count), overlap))
         average = metrics.mean(values)
         rows.append((horizon, count, average, average / t if t else np.nan, t))
     return pd.DataFrame(rows, columns=["horizon", "months", "ic", "std_error", "newey_west_t"])
 
 
-def _horizon_ic(market: Market, rebalances: Rebalances, horizon: int) -> np.ndarray:
-    """IC of each month-end that has a factor and `horizon` more days after entry."""
+def overlapping(entry: Int[np.ndarray, " P"], horizon: int) -> int:
+    """Later periods that begin before one of `horizon` days from its entry ends, at most.
+
+    `entry` ascends. Months have 15 to 23 trading days, so their number is counted, not divided.
+    """
+    later = np.searchsorted(entry, entry + horizon) - np.arange(len(entry)) - 1
+    return int(later.max(initial=0))
+
+
+def _horizon_ic(
+    market: Market, rebalances: Rebalances, horizon: int
+) -> tuple[Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
+    """Entry and IC of each month-end that has a factor and `horizon` more days after entry."""
     has_factor = np.isfinite(rebalances.factor).any(axis=1)
     reachable = (rebalances.entry >= 0) & (rebalances.entry + horizon < len(market.dates))
     chosen = np.flatnonzero(has_factor & reachable)
     start = rebalances.entry[chosen]
     earned = period_return(market, start, start + horizon)
-    return metrics.rank_ic(rebalances.factor[chosen], earned)
+    return start, metrics.rank_ic(rebalances.factor[chosen], earned)

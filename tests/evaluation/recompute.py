@@ -280,7 +280,7 @@ def decay_figures(months: list[Month], bars: Bars, horizons: tuple[int, ...]) ->
     """Mean IC over each holding period."""
     rows = []
     for horizon in horizons:
-        values = []
+        values, spans = [], []
         for month in months:
             if month.table.empty or month.entry is None:
                 continue
@@ -288,8 +288,11 @@ def decay_figures(months: list[Month], bars: Bars, horizons: tuple[int, ...]) ->
             if stop is not None:
                 gain = earned(bars, month.entry, stop, month.table.index)
                 values.append(spearman(month.table["factor"], gain))
+                spans.append((month.entry, stop))
+        spans = [span for span, value in zip(spans, values, strict=True) if not math.isnan(value)]
         kept = pd.Series(values, dtype=float).dropna()
-        lags = max(rule_of_thumb(len(kept)), math.ceil(horizon / 21) - 1)
+        overlaps = [sum(stop > other > entry for other, _ in spans) for entry, stop in spans]
+        lags = max(rule_of_thumb(len(kept)), *overlaps, 0)
         t = newey_west(kept, lags)
         mean = kept.mean()
         rows.append(

@@ -13,6 +13,7 @@ from scipy import stats
 
 from gangru_dist.config import FactorConfig
 from gangru_dist.errors import EvaluationError
+from gangru_dist.evaluation.ic import overlapping
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
@@ -242,6 +243,20 @@ class TestProperties:
         table.loc[nothing, ["factor", "quantile"]] = np.nan
         found = evaluate(table, block, config())
         assert any("2019-05-31" in note for note in found.metrics["notes"])
+
+    @pytest.mark.parametrize(
+        ("entry", "horizon", "periods"),
+        [
+            ([0, 21, 42, 63], 21, 0),  # the next begins when this one ends
+            ([0, 21, 42, 63], 42, 1),
+            ([0, 19, 38, 59], 42, 2),  # short months: 42 / 21 - 1 would be one
+            ([0, 15, 36], 20, 1),
+            ([0, 60, 80], 42, 1),  # a month is missing
+            ([], 60, 0),
+        ],
+    )
+    def test_overlap_is_counted_from_entry_days(self, entry, horizon, periods):
+        assert overlapping(np.array(entry, dtype=np.int64), horizon) == periods
 
 
 class TestValidation:
