@@ -68,12 +68,12 @@ def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluati
         cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` are used.
 
     Raises:
-        EvaluationError: The table is empty, not of this panel, cut into more quantiles than
-            `factor.quantiles`, or spans less than one period.
+        EvaluationError: The table is empty, not of this panel, cut into another number of
+            quantiles than `factor.quantiles`, or spans less than one period.
     """
     market = to_market(block)
     rebalances = to_rebalances(table, market, entry_lag=cfg.label.entry_lag)
-    _require_quantiles(rebalances, cfg.factor.quantiles)
+    _require_quantiles(table, cfg.factor.quantiles)
     long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.evaluation.top_fraction)
     universe = portfolio.universe_portfolio(market, rebalances)
     daily = _daily(market, long, universe, cfg.evaluation.cost_bps)
@@ -100,10 +100,13 @@ def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluati
     return Evaluation(**tables, notes=notes, metrics=figures)
 
 
-def _require_quantiles(rebalances: Rebalances, quantiles: int) -> None:
-    """The table's quantiles must be those asked for: the fifth of ten is not the best of five."""
-    highest = int(rebalances.quantile.max(initial=0))
-    if highest > quantiles:
+def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
+    """The table's quantiles must be those asked for: the fifth of ten is not the best of five.
+
+    The best asset of a day is in the highest, however few there are, unless it shares its factor.
+    """
+    highest = int(table["quantile"].fillna(0).max())
+    if highest != quantiles:
         raise EvaluationError(
             f"the factor table has quantiles up to {highest}, factor.quantiles is {quantiles}. Run "
             "jobs/score.py with these settings first: it scores those days again."

@@ -262,6 +262,7 @@ def _by_window(models: pd.DataFrame) -> list[list[dict[str, Any]]]:
 
 def _coverage_row(table: pd.DataFrame, words: Language) -> dict[str, Any]:
     """What the page says of the coverage in words."""
+    removed = table.loc[table["scored"] > 0, "neutralized"]
     return {
         "days": len(table),
         "first": f"{table['date'].min():%Y-%m-%d}",
@@ -271,7 +272,7 @@ def _coverage_row(table: pd.DataFrame, words: Language) -> dict[str, Any]:
         "without_factor": int((table["scored"] == 0).sum()),
         "missing_industry": int(table["missing_industry"].sum()),
         "missing_market_cap": int(table["missing_market_cap"].sum()),
-        "neutralized": ", ".join(sorted({_removed(name, words) for name in table["neutralized"]})),
+        "neutralized": ", ".join(sorted({_removed(name, words) for name in removed})),
     }
 
 

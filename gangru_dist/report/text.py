@@ -41,6 +41,11 @@ def signed_percent(value: Any, digits: int = 1) -> str:
     return DASH if _missing(value) else f"{value * 100:+.{digits}f}{NARROW}%".replace("-", MINUS)
 
 
+def share(value: Any) -> str:
+    """A fraction as per cent with the digits it needs: 0.1 -> `10 %`, 0.025 -> `2.5 %`."""
+    return DASH if _missing(value) else f"{value * 100:g}{NARROW}%"
+
+
 def count(value: Any) -> str:
     """A whole number with thin spaces: 12 345."""
     return DASH if _missing(value) else f"{int(value):,}".replace(",", NARROW)
@@ -59,6 +64,7 @@ FILTERS = {
     "percent": percent,
     "signed_percent": signed_percent,
     "count": count,
+    "share": share,
     "yi": hundred_millions,
 }
 """Names in the template."""

@@ -15,6 +15,7 @@ from gangru_dist.config import FactorConfig
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation.ic import overlapping
 from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.features.cross_section import cs_quantile
 from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import INDUSTRIES, config, random_block, random_table
@@ -260,8 +261,19 @@ class TestProperties:
 
 
 class TestValidation:
-    def test_the_fifth_of_ten_quantiles_is_not_the_best_of_five(self):
-        block, table = _world()
-        cfg = dataclasses.replace(config(), factor=FactorConfig(quantiles=5))
-        with pytest.raises(EvaluationError, match=r"quantiles up to 10, factor\.quantiles is 5"):
+    @pytest.mark.parametrize(("there", "asked"), [(10, 5), (5, 10)])
+    def test_the_fifth_of_ten_quantiles_is_not_the_best_of_five(self, there, asked):
+        block = random_block(days=420, assets=40, seed=5)
+        table = random_table(block, seed=6, quantiles=there)
+        cfg = dataclasses.replace(config(), factor=FactorConfig(quantiles=asked))
+        said = rf"quantiles up to {there}, factor\.quantiles is {asked}"
+        with pytest.raises(EvaluationError, match=said):
             evaluate(table, block, cfg)
+
+    def test_fewer_assets_than_quantiles_are_no_error(self):
+        block, table = _world()
+        few = table[table["asset"].isin(block.assets[2:7])].copy()
+        few["quantile"] = few.groupby("date")["factor"].transform(
+            lambda factor: cs_quantile(factor.to_numpy()[None], 10)[0]
+        )
+        assert evaluate(few, block, config()).metrics["period"]["newest_universe"] <= 5

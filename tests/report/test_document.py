@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import html
 import io
 import re
@@ -8,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,6 +19,7 @@ from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelE
 from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
+from gangru_dist.scoring.table import covered_days, factor_storage
 from gangru_dist.storage import Storage
 from tests.evaluation.worlds import random_table
 from tests.report.store import (
@@ -24,6 +27,7 @@ from tests.report.store import (
     World,
     model_hash,
     samples_of,
+    write_days,
     write_factor,
     write_models,
     write_world,
@@ -233,6 +237,20 @@ class TestProperties:
         assert page.count('<td class="l">2018-12-31</td>') == 1
         for seed in range(3):
             assert page.count(f"<code>{model_hash('2018-12-31', seed)[:12]}</code>") == 1
+
+    def test_a_day_without_a_factor_is_not_neutralized_by_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        days = list(covered_days(factor_storage(world.root, RUN)).values())
+        days[5] = dataclasses.replace(days[5], ranked=0, neutralized="")
+        table = world.table.copy()
+        table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0
+        write_days(world.root, RUN, table, days)
+        cfg = settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
+        write_report(world.root, RUN, cfg)
+        page = _page(world)
+        assert "Neutralized by: industry + market cap." in page
+        assert "holds the top 2.5\u202f% of the universe" in page
 
     def test_a_search_space_takes_a_row_a_setting(self, world, page):
         text = re.sub(r"<wbr>", "", page)

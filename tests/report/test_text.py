@@ -25,6 +25,10 @@ class TestReference:
             (text.signed(0.05), "+0.050"),
             (text.percent(0.1234), "12.3\u202f%"),
             (text.signed_percent(-0.5, 0), "−50\u202f%"),  # noqa: RUF001
+            (text.share(0.1), "10\u202f%"),
+            (text.share(0.025), "2.5\u202f%"),
+            (text.share(0.005), "0.5\u202f%"),
+            (text.share(0.07), "7\u202f%"),
             (text.count(1234567), "1\u202f234\u202f567"),
         ],
     )
