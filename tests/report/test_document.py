@@ -164,6 +164,16 @@ class TestProperties:
         tags.feed(page)
         assert len(tags.ids) == len(set(tags.ids))
 
+    def test_picks_are_parts_that_fill_one_two_or_three_columns(self, world, page):
+        best = page.partition("<h2>Picks of")[2].partition("of each industry</h3>")[0]
+        parts = [re.findall(r"<tr><td>(\d+)</td>", part) for part in best.split("<table>")[1:]]
+        ranks = [int(rank) for part in parts for rank in part]
+        universe = evaluate(world.table, world.block, world.cfg).metrics["period"]
+        assert ranks == list(range(1, min(50, universe["newest_universe"]) + 1))
+        sizes = [len(part) for part in parts]
+        assert len(sizes) == 6
+        assert max(sizes) - min(sizes) <= 1
+
     def test_all_figures_are_there(self, page):
         assert page.count("<svg") == page.count("</svg>") == 9
 
