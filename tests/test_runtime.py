@@ -104,3 +104,20 @@ class TestCluster:
         with runtime.session(cfg):
             assert runtime.slots(cpus=1) == 2
         assert runtime.ray.is_initialized()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+class TestScheduling:
+    def test_a_local_ray_preempts_nobody_and_the_caller_stays_as_it_was(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        policies: list[int] = []
+
+        def init(**_: object) -> None:
+            policies.append(os.sched_getscheduler(0))
+
+        monkeypatch.setattr(runtime.ray, "init", init)
+        monkeypatch.setattr(runtime, "worker_environment", lambda _: {})
+        runtime._connect(None, RunConfig(), 1, 0)
+        assert policies == [os.SCHED_BATCH]
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
