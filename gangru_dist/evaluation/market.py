@@ -190,7 +190,7 @@ def _require_periods(rebalances: Rebalances, market: Market) -> None:
     scored = np.isfinite(rebalances.factor).any(axis=1)
     days = ", ".join(str(market.dates[row]) for row in rebalances.day[scored]) or "none"
     raise EvaluationError(
-        f"month-ends with a factor: {days}. A report needs two rebalance days and the trading day "
-        f"on which the second is entered; the panel ends {market.dates[-1]}. Score more days with "
-        "jobs/score.py, or add later bars."
+        f"month-ends with a factor that ranks: {days}. A report needs two rebalance days and the "
+        "trading day on which the second is entered; the panel ends "
+        f"{market.dates[-1]}. Score more days with jobs/score.py, or add later bars."
     )

@@ -77,7 +77,7 @@ def _log_outdated(sources: Sources) -> None:
         if run.outdated:
             _logger.warning(
                 "factor_outdated run=%s days=%d first=%s last=%s models_settings_or_panel=changed "
-                "mend_with=jobs/score.py",
+                "mend_with=jobs/train.py,jobs/score.py",
                 name,
                 len(run.outdated),
                 run.outdated[0],
@@ -163,9 +163,9 @@ def _outdated_notes(sources: Sources, words: Language) -> list[str]:
 def _outdated_note(days: tuple[dt.date, ...], words: Language) -> str:
     message = words.ngettext(
         "%(num)s day of the factor table, %(first)s, is not of today's models, settings and "
-        "panel: run jobs/score.py.",
+        "panel: run jobs/train.py, then jobs/score.py.",
         "%(num)s days of the factor table, %(first)s to %(last)s, are not of today's models, "
-        "settings and panel: run jobs/score.py.",
+        "settings and panel: run jobs/train.py, then jobs/score.py.",
         len(days),
     )
     return message % {"num": text.count(len(days)), "first": days[0], "last": days[-1]}

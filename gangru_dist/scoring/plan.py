@@ -46,6 +46,17 @@ class Unit:
     block_end: str
     """Last day of the panel block."""
 
+    def coverage(self, date: str) -> DayCoverage:
+        """What the table is to say of one of the days, but for its counts."""
+        return DayCoverage(
+            date=date,
+            window=self.window,
+            model=self.model,
+            basis=self.basis,
+            month_end=self.month_end,
+            month_rows=self.month_rows,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unscored:

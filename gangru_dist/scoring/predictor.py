@@ -7,7 +7,7 @@ Always float32, or float64 if the weights are; a score does not depend on who co
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -192,13 +192,8 @@ def _table(unit: Unit, block: PanelBlock, scores: np.ndarray, factor: Factor) ->
 def _coverage(unit: Unit, block: PanelBlock, days: list[int], factor: Factor) -> list[DayCoverage]:
     ranked = (~np.isnan(factor.factor)).sum(axis=1)
     return [
-        DayCoverage(
-            date=date,
-            window=unit.window,
-            model=unit.model,
-            basis=unit.basis,
-            month_end=unit.month_end,
-            month_rows=unit.month_rows,
+        replace(
+            unit.coverage(date),
             traded=int(block.traded[day].sum()),
             universe=int(factor.scored[row]),
             ranked=int(ranked[row]),

@@ -55,10 +55,7 @@ def train_chain(job: Job, manifest: Manifest, *, spread: bool = False) -> list[W
         reasons = _fit_until_heard(job, manifest, spread=spread)
     except (RayTrainError, RayError, *_STORAGE) as error:
         reasons = dict.fromkeys((task.name for task in job.tasks), reason_of(error))
-    try:
-        results = [_result(job, manifest, task, reasons) for task in job.tasks]
-    except _STORAGE as error:
-        return [_failed(task, reasons.get(task.name) or reason_of(error)) for task in job.tasks]
+    results = [_result(job, manifest, task, reasons.get(task.name)) for task in job.tasks]
     if all(result.status != "failed" for result in results):
         _remove_checkpoints(job)
     return results
@@ -134,13 +131,17 @@ def reason_of(error: Exception) -> str:
     return (lines[-1] if lines else type(cause).__name__)[:500]
 
 
-def _result(job: Job, manifest: Manifest, task: Task, reasons: dict[str, str]) -> WindowResult:
-    about = read_about(job.run, task.window.name, task.seed)
+def _result(job: Job, manifest: Manifest, task: Task, reason: str | None) -> WindowResult:
+    """Of the model that is there now; without one, why there is none."""
+    try:
+        about = read_about(job.run, task.window.name, task.seed)
+    except _STORAGE as error:
+        return _failed(task, reason or reason_of(error))
     if about and about["identity"] == task_identity(job.cfg, manifest, task):
         if job.cfg.resources.gpus_per_worker and about["device"] == "cpu":
             _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
         return from_about(about, "resumed" if about["resumed_epochs"] else "trained")
-    return _failed(task, reasons.get(task.name, "ended without a model and without an error"))
+    return _failed(task, reason or "ended without a model and without an error")
 
 
 def _failed(task: Task, reason: str) -> WindowResult:

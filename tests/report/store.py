@@ -116,13 +116,8 @@ def write_factor(
     table["model"] = [units[f"{day:%Y-%m-%d}"].model for day in table["date"]]
     sizes = table.groupby(table["date"].dt.strftime("%Y-%m-%d")).size()
     days = {
-        day: DayCoverage(
-            date=day,
-            window=unit.window,
-            model=unit.model,
-            basis=unit.basis,
-            month_end=unit.month_end,
-            month_rows=unit.month_rows,
+        day: dataclasses.replace(
+            unit.coverage(day),
             traded=int(sizes[day]) + 3,
             universe=int(sizes[day]),
             ranked=int(sizes[day]),

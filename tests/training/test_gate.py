@@ -130,6 +130,10 @@ class TestChains:
         assert not names & {chain.name for chain in cut_chains(changed, set(codes), 1)}
 
 
+def trained(task: Task, status: str) -> WindowResult:
+    return WindowResult(window=task.window.name, seed=task.seed, status=status)
+
+
 class TestStorageFails:
     """Whatever the store does in one window, the others' results are not lost."""
 
@@ -152,6 +156,24 @@ class TestStorageFails:
         monkeypatch.setattr(chain, where, fail)
         (result,) = chain.train_chain(job, read_manifest(job.root))
         assert (result.status, result.reason) == ("failed", "no answer")
+
+    def test_one_unreadable_model_leaves_the_others_of_its_chain(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manifest = read_manifest(job.root)
+        tasks = tuple(Task(window=job.tasks[0].window, seed=seed) for seed in (0, 1))
+        code = task_identity(job.cfg, manifest, tasks[0])
+
+        def read(run: Storage, window: str, seed: int) -> dict[str, object]:
+            if seed:
+                raise StorageError("no answer")
+            return {"identity": code, "device": "cpu", "resumed_epochs": 0}
+
+        monkeypatch.setattr(chain, "_fit", lambda *_: {})
+        monkeypatch.setattr(chain, "read_about", read)
+        monkeypatch.setattr(chain, "from_about", lambda _, status: trained(tasks[0], status))
+        results = chain.train_chain(dataclasses.replace(job, tasks=tasks), manifest)
+        assert [result.status for result in results] == ["trained", "failed"]
 
 
 class TestPanelChanges:
