@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from gangru_dist import metrics
 from gangru_dist.evaluation.market import Market, Rebalances
@@ -27,9 +27,19 @@ def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[
     return np.asarray(market.price[stop] / market.price[start] - 1)
 
 
-def trailing_mean(values: Float[np.ndarray, " P"]) -> float:
-    """Mean of the last `TRAILING` months; NaN if they are fewer or one of them is NaN."""
-    return float(np.mean(values[-TRAILING:])) if len(values) >= TRAILING else float("nan")
+def trailing_mean(
+    values: Float[np.ndarray, " P"], months: Shaped[np.ndarray, " P"]
+) -> Float[np.ndarray, " P"]:
+    """Mean over each month and those before it, `TRAILING` together, by the calendar.
+
+    `months` ascends, of any unit that numpy casts to datetime64[M]. NaN where one of the twelve
+    is not there or has no value.
+    """
+    since = months.astype("datetime64[M]").astype(np.int64)
+    row = since - since[:1]
+    spread = np.full(row[-1] + 1 if len(row) else 0, np.nan)
+    spread[row] = values
+    return np.asarray(pd.Series(spread).rolling(TRAILING).mean().to_numpy()[row])
 
 
 def month_names(market: Market, rebalances: Rebalances) -> list[str]:
@@ -48,16 +58,16 @@ def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
     factor = rebalances.factor[done]
     ic = metrics.rank_ic(factor, earned)
-    names = month_names(market, rebalances)
+    months = np.array(month_names(market, rebalances))[done]
     return pd.DataFrame(
         {
-            "month": [names[row] for row in done],
+            "month": months,
             "rebalance": market.dates[rebalances.day[done]].astype("datetime64[s]"),
             "entry": market.dates[rebalances.entry[done]].astype("datetime64[s]"),
             "exit": market.dates[rebalances.exit[done]].astype("datetime64[s]"),
             "assets": (np.isfinite(factor) & np.isfinite(earned)).sum(axis=1),
             "ic": ic,
-            "ic_mean_12": pd.Series(ic).rolling(TRAILING, min_periods=TRAILING).mean().to_numpy(),
+            "ic_mean_12": trailing_mean(ic, months),
             "ic_cumulative": np.nancumsum(ic),
             "ic_pearson": metrics.ic(factor, earned),
             "ic_score": metrics.rank_ic(rebalances.score[done], earned),
@@ -65,8 +75,10 @@ def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
     )
 
 
-def ic_summary(values: Float[np.ndarray, " P"]) -> dict[str, float | int | str | None]:
-    """Mean, ICIR and both significance tests of monthly ICs; NaN become None."""
+def ic_summary(
+    values: Float[np.ndarray, " P"], months: Shaped[np.ndarray, " P"]
+) -> dict[str, float | int | str | None]:
+    """Mean, ICIR and both significance tests of the ICs of these months; NaN become None."""
     test = metrics.t_test(values)
     lags = metrics.newey_west_lags(test.count)
     kept = metrics.finite(values)
@@ -78,7 +90,7 @@ def ic_summary(values: Float[np.ndarray, " P"]) -> dict[str, float | int | str |
         "p_value": test.p_value,
         "newey_west_t": metrics.newey_west_t(values, lags=lags),
         "latest": float(values[-1]),
-        "mean_12": trailing_mean(values),
+        "mean_12": float(trailing_mean(values, months)[-1]),
         "share_positive": metrics.mean((kept > 0).astype(np.float64)),
     }
     rounded = {name: value if np.isfinite(value) else None for name, value in figures.items()}

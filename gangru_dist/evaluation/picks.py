@@ -51,7 +51,8 @@ def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
 def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
     """One row a known industry: IC and top excess, of the latest period and the mean of 12.
 
-    A mean of 12 is NaN if one of the 12 periods is not there or has no value.
+    A mean of 12 is that of the latest month and the 11 before it, NaN if one of them is not there
+    or has no value.
 
     `excess` = equal-weighted return of the industry's own top (`top_fraction` of its members, at
     least one) less that of all its members, over a whole period; no restrictions, no costs. `ic`
@@ -62,6 +63,7 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
     done = rebalances.complete[-TRAILING:]
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
     groups = market.industry[rebalances.day[done]]
+    months = market.dates[rebalances.day[done]]
     rows = []
     for number, name in enumerate(market.industries):
         inside = groups == number
@@ -75,9 +77,9 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
                 "industry": name,
                 "assets": int(np.isfinite(factor[-1]).sum()),
                 "ic_latest": ic[-1],
-                "ic_mean_12": trailing_mean(ic),
+                "ic_mean_12": trailing_mean(ic, months)[-1],
                 "excess_latest": excess[-1],
-                "excess_mean_12": trailing_mean(excess),
+                "excess_mean_12": trailing_mean(excess, months)[-1],
             }
         )
     columns = ["industry", "assets", "ic_latest", "ic_mean_12", "excess_latest", "excess_mean_12"]

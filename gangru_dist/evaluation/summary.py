@@ -200,12 +200,13 @@ def _metrics(
 ) -> dict[str, Any]:
     """Every figure of SPEC 7, with the settings they depend on and the broker's beside."""
     monthly, daily = tables["monthly"], tables["daily"]
+    months = monthly["month"].to_numpy(dtype=np.str_)
     return {
         "period": _period(monthly, daily, market, rebalances),
         "settings": _settings(cfg),
-        "ic": ic.ic_summary(monthly["ic"].to_numpy()),
-        "ic_raw_score": ic.ic_summary(monthly["ic_score"].to_numpy()),
-        "ic_pearson": ic.ic_summary(monthly["ic_pearson"].to_numpy()),
+        "ic": ic.ic_summary(monthly["ic"].to_numpy(), months),
+        "ic_raw_score": ic.ic_summary(monthly["ic_score"].to_numpy(), months),
+        "ic_pearson": ic.ic_summary(monthly["ic_pearson"].to_numpy(), months),
         "long": portfolio.value_figures(daily["long"].to_numpy()),
         "long_with_costs": portfolio.value_figures(daily["long_net"].to_numpy()),
         "universe": portfolio.value_figures(daily["universe"].to_numpy()),

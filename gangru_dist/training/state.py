@@ -33,7 +33,8 @@ class Progress:
     """Best validation IC so far; None before the first predictor epoch."""
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry an epoch: stage, epoch, losses, validation IC, samples per second."""
+    """One entry an epoch: stage, epoch, losses, validation IC; nothing timed, which would differ
+    between a run and its repetition."""
 
 
 class TrainingState:

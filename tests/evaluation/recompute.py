@@ -228,9 +228,9 @@ def _correlated(a: pd.Series, b: pd.Series, judge: Any) -> float:
     return float(judge(both.iloc[:, 0], both.iloc[:, 1]).statistic)
 
 
-def ic_figures(values: list[float]) -> dict[str, Any]:
-    """Mean, ICIR and tests of one IC a month."""
-    kept = pd.Series(values).dropna()
+def ic_figures(ics: dict[str, float]) -> dict[str, Any]:
+    """Mean, ICIR and tests of one IC a month, `2019-02` and so on."""
+    kept = pd.Series(list(ics.values())).dropna()
     lags = rule_of_thumb(len(kept))
     test = stats.ttest_1samp(kept, 0.0) if len(kept) > 1 else None
     p_value = float(test.pvalue) if test else math.nan
@@ -241,8 +241,8 @@ def ic_figures(values: list[float]) -> dict[str, Any]:
         "t": float(test.statistic) if test else math.nan,
         "p_value": p_value,
         "newey_west_t": newey_west(kept, lags),
-        "latest": values[-1],
-        "mean_12": mean_of_year(values),
+        "latest": ics[max(ics)],
+        "mean_12": mean_of_year(ics, max(ics)),
         "share_positive": (kept > 0).mean(),
         "stars": "***" if p_value < 0.01 else "**" if p_value < 0.05 else "*" * (p_value < 0.1),
         "months": len(kept),
@@ -250,10 +250,10 @@ def ic_figures(values: list[float]) -> dict[str, Any]:
     }
 
 
-def mean_of_year(values: list[float]) -> float:
-    """Of the last twelve, if all twelve are there."""
-    known = [value for value in values[-12:] if not math.isnan(value)]
-    return math.fsum(known) / 12 if len(known) == 12 else math.nan
+def mean_of_year(values: dict[str, float], newest: str) -> float:
+    """Of the newest month and the eleven before it, if all twelve are there."""
+    year = [str(month) for month in pd.period_range(end=newest, periods=12, freq="M")]
+    return math.fsum(values.get(month, math.nan) for month in year) / 12
 
 
 def rule_of_thumb(count: int) -> int:
@@ -457,24 +457,24 @@ def yearly_figures(
 
 def industry_figures(done: list[Month], bars: Bars, fraction: float) -> list[dict[str, Any]]:
     """IC and top excess inside each industry, the last twelve months."""
-    found: dict[str, dict[int, tuple[int, float, float]]] = {}
-    for number, month in enumerate(done[-12:]):
+    found: dict[str, dict[str, tuple[int, float, float]]] = {}
+    for month in done[-12:]:
         gain = earned(bars, month.entry, month.exit, month.table.index)
         industry = bars.rows.loc[month.day]["industry"].reindex(month.table.index)
         for name, members in gain.dropna().groupby(industry):
             factor = month.table["factor"].reindex(members.index)
             excess = members[top_of(factor, fraction)].mean() - members.mean()
             ic = spearman(factor, members)
-            found.setdefault(str(name), {})[number] = (len(members), ic, excess)
-    last = len(done[-12:]) - 1
+            found.setdefault(str(name), {})[month.name] = (len(members), ic, excess)
+    last = done[-1].name
     return [
         {
             "industry": name,
             "assets": by_month.get(last, (0, 0, 0))[0],
             "ic_latest": by_month.get(last, (0, math.nan, 0))[1],
-            "ic_mean_12": mean_of_year([ic for _, ic, _ in by_month.values()]),
+            "ic_mean_12": mean_of_year({m: ic for m, (_, ic, _) in by_month.items()}, last),
             "excess_latest": by_month.get(last, (0, 0, math.nan))[2],
-            "excess_mean_12": mean_of_year([excess for *_, excess in by_month.values()]),
+            "excess_mean_12": mean_of_year({m: gain for m, (*_, gain) in by_month.items()}, last),
         }
         for name, by_month in sorted(found.items())
     ]
@@ -506,9 +506,9 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
             "cost_bps": rules.cost_bps,
             "quantiles": rules.quantiles,
         },
-        "ic": ic_figures(list(ics.values())),
-        "ic_raw_score": ic_figures([spearman(m.table["score"], gain) for m, gain in pairs]),
-        "ic_pearson": ic_figures([pearson(m.table["factor"], gain) for m, gain in pairs]),
+        "ic": ic_figures(ics),
+        "ic_raw_score": ic_figures({m.name: spearman(m.table["score"], g) for m, g in pairs}),
+        "ic_pearson": ic_figures({m.name: pearson(m.table["factor"], g) for m, g in pairs}),
         "long": value_figures(long),
         "long_with_costs": value_figures(values["long_net"]),
         "universe": value_figures(values["universe"]),

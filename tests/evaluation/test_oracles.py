@@ -119,7 +119,7 @@ def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
     thin = (table["date"] == ends[6]) & (rng.random(len(table)) < 0.3)
     gap = table["date"] == ends[4]
     late = table["date"] > table["date"].max() - pd.Timedelta(days=35)
-    table.loc[table["date"] == ends[8], "factor"] = 0.0
+    table.loc[table["date"] == ends[7], "factor"] = 0.0
     return table[~thin & ~gap & ~late].reset_index(drop=True)
 
 
