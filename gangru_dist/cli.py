@@ -11,7 +11,6 @@ Exit status: 0 done, 1 some windows failed, 2 the user can mend it, 130 interrup
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import subprocess
 import sys
@@ -27,20 +26,10 @@ from pydantic import ValidationError
 from gangru_dist import log, presets, settings
 from gangru_dist.config import RunConfig, from_dict, model_settings, to_dict
 from gangru_dist.errors import ConfigError, GangruError, TrainingError
+from gangru_dist.filesystems import clear_refusals
 from gangru_dist.storage import Storage, checked_name
 
 _logger = logging.getLogger(__name__)
-
-_PLACE = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EROFS,
-}
-"""The disk is full, or a path is not ours to write: no defect, so no traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,18 +86,11 @@ def run_job(
     log.setup()
     started = time.monotonic()
     try:
-        outcome = body(_job(args, parser.prog))
+        with clear_refusals():
+            outcome = body(_job(args, parser.prog))
     except GangruError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1 if isinstance(error, TrainingError) else 2
-    except OSError as error:
-        if error.errno not in _PLACE:
-            raise
-        sys.stderr.write(
-            f"error: {error}. Make room or mend the path, then run the same command again: it "
-            "continues where this one stopped.\n"
-        )
-        return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command continues where this one stopped.\n")
         return 130
@@ -159,14 +141,14 @@ def require_run(root: Storage, run: str) -> None:
 
 def _changed(folder: Storage, cfg: RunConfig) -> list[str]:
     """What differs from the configuration a run's folder was claimed for; empty if it was not."""
-    try:
-        there = folder.read_json("config.json")
-    except FileNotFoundError:
+    there = folder.find_json("config.json")
+    if there is None:
         return []
     try:
         old = from_dict(there["config"])
     except (ValidationError, GangruError, KeyError, TypeError):
-        return [f"config.json of package version {there.get('package_version')} is not ours"]
+        version = there.get("package_version") if isinstance(there, dict) else None
+        return [f"config.json of package version {version} is not ours"]
     return settings.difference(_identity(old), _identity(cfg))
 
 

@@ -37,6 +37,16 @@ _REFUSALS = {
     "and the network; then run the job again",
 }
 """AWS's code -> what to do. Its own text is left out: it may name the access key."""
+_PLACE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EROFS,
+}
+"""The disk is full, or a path is not ours to write."""
 _WHOLE_WHEN_CLOSED = frozenset(
     {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
 )
@@ -45,11 +55,16 @@ _WHOLE_WHEN_CLOSED = frozenset(
 
 @contextmanager
 def clear_refusals() -> Iterator[None]:
-    """Turn what a store refuses for good into a StorageError; other errors pass."""
+    """Turn what a store or a disk refuses for good into a StorageError; other errors pass."""
     try:
         yield
     except OSError as error:
         found = _AWS.search(str(error))
+        if found is None and error.errno in _PLACE:
+            raise StorageError(
+                f"{error}. Make room or mend the path, then run the same command again: it "
+                "continues where this one stopped."
+            ) from error
         if found is None or found["code"] not in _REFUSALS:
             raise
         advice = _REFUSALS[found["code"]]
@@ -161,6 +176,14 @@ def _resolve_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
 
     filesystem, path = fsspec.core.url_to_fs(uri)
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
+    """Make a folder and those above it; no error if it is there."""
+    if isinstance(filesystem, pafs.PyFileSystem):  # pyarrow takes smb's "exists" for a failure
+        filesystem.handler.fs.makedirs(path, exist_ok=True)
+    else:
+        filesystem.create_dir(path, recursive=True)
 
 
 def move(filesystem: pafs.FileSystem, source: str, target: str) -> None:

@@ -18,7 +18,14 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from gangru_dist.errors import StorageError
-from gangru_dist.filesystems import clear_refusals, grows_in_sight, is_refused, move, resolve
+from gangru_dist.filesystems import (
+    clear_refusals,
+    grows_in_sight,
+    is_refused,
+    make_folder,
+    move,
+    resolve,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _LIST_ATTEMPTS = 5
@@ -89,12 +96,36 @@ class Storage:
         """Content of a JSON file; FileNotFoundError if there is none."""
         return json.loads(self.read_bytes(name))
 
+    def find_json(self, name: str) -> Any | None:
+        """Content of a JSON file; None if there is none, or none any more.
+
+        Raises:
+            StorageError: It is no JSON.
+        """
+        if not self.exists(name):  # asked first: a store's log may call the other a failure
+            return None
+        try:
+            return self.read_json(name)
+        except FileNotFoundError:  # another job deleted it in between
+            return None
+        except ValueError as error:
+            raise StorageError(
+                f"{self.uri}/{name} is damaged, no JSON ({error}). Delete it, then run the job "
+                "that writes it again."
+            ) from error
+
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file so that a reader sees the old one or the new one, never a part."""
-        target = self.full(name)
-        if not self.is_local:
-            self._upload(target, data)
-            return
+        """Write a file so that a reader sees the old one or the new one, never a part.
+
+        Raises:
+            StorageError: The store refuses, the disk is full, or the path is not ours to write.
+        """
+        with clear_refusals():
+            write = self._write_local if self.is_local else self._upload
+            write(self.full(name), data)
+
+    def _write_local(self, target: str, data: bytes) -> None:
+        """Write beside the place, then rename."""
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         part = Path(f"{target}.{uuid.uuid4().hex}.part")
         try:
@@ -113,15 +144,14 @@ class Storage:
         that was lost, can outlast them.
         """
         put = self._put_and_move if self._write_beside else self._put
-        with clear_refusals():
-            for attempt in range(_WRITE_ATTEMPTS):
-                try:
-                    put(target, data)
-                    return
-                except OSError as error:
-                    if attempt == _WRITE_ATTEMPTS - 1 or is_refused(error):
-                        raise
-                    time.sleep(2.0**attempt)
+        for attempt in range(_WRITE_ATTEMPTS):
+            try:
+                put(target, data)
+                return
+            except OSError as error:
+                if attempt == _WRITE_ATTEMPTS - 1 or is_refused(error):
+                    raise
+                time.sleep(2.0**attempt)
 
     def _put(self, target: str, data: bytes) -> None:
         with self.filesystem.open_output_stream(target) as stream:
@@ -130,7 +160,7 @@ class Storage:
     def _put_and_move(self, target: str, data: bytes) -> None:
         """Write beside the place, then move there, also where only a free name can be moved to."""
         part = f"{target}.{uuid.uuid4().hex}.part"
-        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        make_folder(self.filesystem, target.rpartition("/")[0])
         try:
             self._put(part, data)
             move(self.filesystem, part, target)

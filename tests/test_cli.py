@@ -135,6 +135,13 @@ class TestValidation:
         with pytest.raises(ConfigError, match=r"package version 9\.9 is not ours"):
             claim_run(root, "mine", load("demo"))
 
+    @pytest.mark.parametrize("text", [b"[]", b"{}", b'{"config": 3}'])
+    def test_a_config_json_of_somebody_else(self, tmp_path: Path, text: bytes) -> None:
+        root = Storage(str(tmp_path))
+        root.write_bytes("runs/mine/config.json", text)
+        with pytest.raises(ConfigError, match=r"package version None is not ours"):
+            claim_run(root, "mine", load("demo"))
+
     @pytest.mark.parametrize(
         ("argv", "says"),
         [

@@ -157,6 +157,51 @@ class TestProperties:
         assert root.read_bytes("x") == b"old"
         assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
+    def test_a_full_disk_is_an_error_that_says_what_to_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As our own error, so that it comes whole out of a worker."""
+
+        def full(self: Path, target: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+        root = Storage(str(tmp_path))
+        root.write_bytes("x", b"old")
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(StorageError, match=r"No space left on device: .*/x.*Make room"):
+            root.write_bytes("x", b"new")
+        assert root.read_bytes("x") == b"old"
+        assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+    def test_a_store_that_calls_a_folder_that_is_there_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SMB's is an OSError of errno EEXIST, no FileExistsError."""
+        made = LocalFileSystem.makedirs
+
+        def makedirs(self: LocalFileSystem, path: str, exist_ok: bool = False) -> None:
+            if Path(path).is_dir() and not exist_ok:
+                raise OSError(None, "the folder is there")
+            made(self, path, exist_ok=exist_ok)
+
+        monkeypatch.setattr(LocalFileSystem, "makedirs", makedirs)
+        root = Storage(f"local://{tmp_path}")
+        for content in (b"old", b"new"):
+            root.write_bytes("a/x", content)
+        assert root.read_bytes("a/x") == b"new"
+
+    def test_find_json(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        root = Storage(str(tmp_path))
+        assert root.find_json("x.json") is None
+        root.write_json("x.json", [1])
+        assert root.find_json("x.json") == [1]
+        root.write_bytes("x.json", b"[1")
+        with pytest.raises(StorageError, match=r"x\.json is damaged, no JSON .*Delete it"):
+            root.find_json("x.json")
+        with monkeypatch.context() as patch:  # deleted by another job after it was looked for
+            patch.setattr(Storage, "exists", lambda *_: True)
+            assert root.find_json("y.json") is None
+
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []

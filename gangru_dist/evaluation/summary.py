@@ -106,11 +106,17 @@ def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
     The best asset of a day is in the highest, however few there are, unless it shares its factor.
     """
     highest = int(table["quantile"].fillna(0).max())
-    if highest != quantiles:
+    if highest > quantiles or (highest < quantiles and _has_single_best(table)):
         raise EvaluationError(
             f"the factor table has quantiles up to {highest}, factor.quantiles is {quantiles}. Run "
             "jobs/score.py with these settings first: it scores those days again."
         )
+
+
+def _has_single_best(table: pd.DataFrame) -> bool:
+    """Whether on some day one asset alone has the highest factor."""
+    best = table["factor"] == table.groupby("date")["factor"].transform("max")
+    return bool((best.groupby(table["date"]).sum() == 1).any())
 
 
 def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:

@@ -179,7 +179,8 @@ def _bucket_task(
     """What stage 2 needs to know of all bars together."""
     columns = _columns(staged)
     for name, consequence in _ALL_OR_NONE.items():
-        _check_mix(columns, name, consequence)
+        if name in ("adj_factor", *cfg.panel.features):
+            _check_mix(columns, name, consequence)
     there = frozenset().union(*columns.values())
     if "total_shares" in there:
         there |= {"market_cap"}

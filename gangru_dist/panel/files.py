@@ -1,11 +1,12 @@
 """Find a vendor's files at a URI.
 
-Names that start with `_` or `.` (markers, checksums) or end in `.part` (writes that were cut off)
-are passed over; every other file must be parquet or CSV.
+Names that start with `_` or `.` (markers, checksums) are passed over, and what a write of ours that
+was cut off leaves (`.<32 hex digits>.part`); every other file must be parquet or CSV.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -16,6 +17,8 @@ from gangru_dist.filesystems import resolve
 
 _PARQUET = (".parquet", ".pq", ".parq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part$")
+"""Ours; a vendor's own `.part` is a stock that has not arrived, and no reason to go on without."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,4 +85,6 @@ def _check_file(file: BarsFile) -> None:
 
 
 def _hidden(name: str) -> bool:
-    return name.endswith(".part") or any(part.startswith(("_", ".")) for part in name.split("/"))
+    return bool(_UNFINISHED.search(name)) or any(
+        part.startswith(("_", ".")) for part in name.split("/")
+    )

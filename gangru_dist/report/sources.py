@@ -122,13 +122,19 @@ def _run_sources(
 
 
 def _own(claim: dict[str, Any], cfg: RunConfig) -> RunConfig:
-    """Of a run's `config.json`; `cfg` with its number of quantiles if it is not of this version."""
+    """Of a run's `config.json`; `cfg` with its number of quantiles if it is not of this version.
+
+    From which refit day to which is `cfg`'s: both runs are judged over the same, and a run's
+    `config.json` has those of the last job alone.
+    """
     try:
-        return from_dict(claim["config"])
+        own = from_dict(claim["config"])
     except (ValidationError, GangruError, KeyError, TypeError):
         quantiles = claim.get("config", {}).get("factor", {}).get("quantiles")
         factor = replace(cfg.factor, quantiles=int(quantiles or cfg.factor.quantiles))
         return replace(cfg, factor=factor)
+    windows = replace(own.windows, first=cfg.windows.first, last=cfg.windows.last)
+    return replace(own, windows=windows)
 
 
 def _coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
@@ -140,4 +146,4 @@ def _coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
 
 
 def _json_if_there(folder: Storage, name: str) -> dict[str, Any]:
-    return dict(folder.read_json(name)) if folder.exists(name) else {}
+    return dict(folder.find_json(name) or {})

@@ -25,8 +25,9 @@ _NAMED = 5
 def read_models(run: Storage) -> list[dict[str, Any]]:
     """Content of every `windows/*/seed-*/model.json`, by window and seed."""
     names = [name for name in run.list_files("windows") if name.endswith("/model.json")]
-    models: list[dict[str, Any]] = [run.read_json(name) for name in names]
-    return sorted(models, key=lambda model: (model["window"], model["seed"]))
+    models = [run.find_json(name) for name in names]
+    found: list[dict[str, Any]] = [model for model in models if model is not None]
+    return sorted(found, key=lambda model: (model["window"], model["seed"]))
 
 
 def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:

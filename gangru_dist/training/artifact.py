@@ -58,9 +58,9 @@ def write_model(
 
 
 def read_about(run: Storage, window: str, seed: int) -> dict[str, Any] | None:
-    """`model.json` of a finished model, or None."""
-    name = f"{folder(window, seed)}/{ABOUT}"
-    return dict(run.read_json(name)) if run.exists(name) else None
+    """`model.json` of a finished model, or None; StorageError if it is damaged."""
+    about: dict[str, Any] | None = run.find_json(f"{folder(window, seed)}/{ABOUT}")
+    return about
 
 
 def read_model(run: Storage, window: str, seed: int) -> tuple[FactorNetwork, dict[str, Any]]:
@@ -94,6 +94,7 @@ def finished_models(run: Storage) -> dict[str, dict[int, dict[str, Any]]]:
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for name in run.list_files("windows"):
         if name.endswith("/" + ABOUT):
-            about = run.read_json(name)
-            found.setdefault(about["window"], {})[about["seed"]] = about
+            about = run.find_json(name)
+            if about is not None:  # else it is being trained again
+                found.setdefault(about["window"], {})[about["seed"]] = about
     return dict(sorted(found.items()))

@@ -76,10 +76,10 @@ class Ledger:
         self.publish()
 
     def _check_same(self) -> None:
-        if not self.folder.exists(outputs.SEARCH):
+        there = self.folder.find_json(outputs.SEARCH)
+        if there is None:
             return
-        there = self.folder.read_json(outputs.SEARCH)["identity"]
-        changed = settings.difference(there, self.facts)
+        changed = settings.difference(there["identity"], self.facts)
         if changed:
             raise ConfigError(
                 f"another search is in {self.folder.uri}: {'; '.join(changed)}. Give the new one "

@@ -271,6 +271,17 @@ class TestValidation:
         with pytest.raises(EvaluationError, match=said):
             evaluate(table, block, cfg)
 
+    def test_ties_at_the_top_of_every_day_are_no_error(self):
+        """Half of a day's assets share the highest factor: nobody is in the best tenth."""
+        block, table = _world()
+        rank = table.groupby("date")["factor"].rank(pct=True)
+        table = table.assign(factor=(rank > 0.5).astype(float))
+        table["quantile"] = table.groupby("date")["factor"].transform(
+            lambda factor: cs_quantile(factor.to_numpy()[None], 10)[0]
+        )
+        assert table["quantile"].max() < 10
+        assert evaluate(table, block, config()).metrics["period"]["months"] > 0
+
     def test_fewer_assets_than_quantiles_are_no_error(self):
         block, table = _world()
         few = table[table["asset"].isin(block.assets[2:7])].copy()

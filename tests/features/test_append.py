@@ -5,6 +5,7 @@ Builds run in this process, without Ray: what the tasks and the driver do is the
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -286,6 +287,14 @@ class TestValidation:
         assert min(accepted.rewritten) <= "2019-03"
         assert build(root, tmp_path / "bars").to_json() == accepted.to_json()
 
+    def test_a_turnover_rate_that_is_no_feature_may_be_anywhere(
+        self, root: Storage, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "bars", make_bars().assign(turnover_rate=0.01), [DAYS[50]])
+        path = tmp_path / "bars" / "0.parquet"
+        pd.read_parquet(path).drop(columns="turnover_rate").to_parquet(path)
+        assert build(root, tmp_path / "bars").rows > 0
+
     @pytest.mark.parametrize("column", ["adj_factor", "turnover_rate"])
     @pytest.mark.parametrize("without", ["0.parquet", "1.parquet"])
     def test_a_column_of_some_files_only(
@@ -295,6 +304,7 @@ class TestValidation:
         path = tmp_path / "bars" / without
         pd.read_parquet(path).drop(columns=column).to_parquet(path)
         other = {"0.parquet": "1.parquet", "1.parquet": "0.parquet"}[without]
+        cfg = dataclasses.replace(CFG, panel=PanelConfig(features=("turnover_rate",), buckets=3))
         with pytest.raises(BarsError, match=f"^{without} has no column {column} and {other} has: "):
-            build(root, tmp_path / "bars")
+            build(root, tmp_path / "bars", cfg)
         assert contents(root) == {}

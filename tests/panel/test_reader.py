@@ -128,9 +128,15 @@ class TestReference:
 class TestProperties:
     def test_markers_are_passed_over(self, tmp_path: Path) -> None:
         write_parquet(make_frame(), tmp_path / "a.parquet")
-        for name in ("_SUCCESS", ".a.parquet.crc", "_metadata", "b.parquet.0123.part"):
+        for name in ("_SUCCESS", ".a.parquet.crc", "_metadata", f"b.parquet.{'0a' * 16}.part"):
             (tmp_path / name).write_bytes(b"")
         assert [file.name for file in list_files(str(tmp_path))] == ["a.parquet"]
+
+    def test_a_vendors_unfinished_file_is_not(self, tmp_path: Path) -> None:
+        write_parquet(make_frame(), tmp_path / "a.parquet")
+        (tmp_path / "b.parquet.part").write_bytes(b"PAR1")
+        with pytest.raises(BarsError, match=r"b\.parquet\.part"):
+            list_files(str(tmp_path))
 
     def test_units_hold_every_part_once(self, tmp_path: Path) -> None:
         for number in range(7):

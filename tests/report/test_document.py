@@ -309,6 +309,16 @@ class TestProperties:
         assert warning.startswith("other: ")
         assert "are not of today" in warning
 
+    @pytest.mark.parametrize("first", ["2019-06-01", "2029-01-01"])
+    def test_a_compared_run_is_judged_over_the_pages_windows(self, tmp_path, monkeypatch, first):
+        """Its `config.json` has those of whatever job came last."""
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path, runs=(RUN, "other"))
+        cfg = settings.with_values(world.cfg, {"windows.first": first}, "test")
+        other = world.root.child("runs", "other")
+        other.write_json("config.json", {"config": to_dict(cfg)})
+        assert not _warnings(world, world.cfg, "other")
+
     def test_runs_judged_over_other_months_are_said(self, tmp_path, monkeypatch):
         """First and last month are the same; the compared run has a gap between."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
