@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from gangru_dist import log, presets, settings
 from gangru_dist.config import RunConfig, from_dict, model_settings, to_dict
 from gangru_dist.errors import ConfigError, GangruError, TrainingError
 from gangru_dist.filesystems import clear_refusals
+from gangru_dist.lineage import code_version
 from gangru_dist.storage import Storage, checked_name
 
 _logger = logging.getLogger(__name__)
@@ -112,16 +111,11 @@ def claim_run(root: Storage, run: str, cfg: RunConfig, *, overwrite: bool = Fals
     changed = [] if overwrite else _changed(folder, cfg)
     if changed:
         raise ConfigError(
-            f"run {run!r} in {root.uri} has another configuration: {'; '.join(changed)}. "
-            "Give the new one another --run, or replace the old one with --overwrite."
+            f"run {run!r} in {root.uri} has another configuration: {'; '.join(changed)}. Give "
+            "this command the run's own --preset, --config and --set; or a new run another --run; "
+            "or replace the old one with --overwrite."
         )
-    content = {
-        "run": run,
-        "package_version": _version(),
-        "commit": _commit(),
-        "config": to_dict(cfg),
-    }
-    folder.write_json("config.json", content)
+    folder.write_json("config.json", {"run": run, **code_version(), "config": to_dict(cfg)})
 
 
 def require_run(root: Storage, run: str) -> None:
@@ -196,23 +190,3 @@ def _job(args: argparse.Namespace, program: str) -> Job:
         "; ".join(changed),
     )
     return Job(root=root, run=run, cfg=cfg, args=args)
-
-
-def _version() -> str:
-    try:
-        return version("gangru_dist")
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _commit() -> str | None:
-    """Commit of the source tree, `-dirty` if it was changed since; None if it has none."""
-    source = Path(__file__).parents[1]
-    if not (source / "pyproject.toml").exists():  # installed: any git around it is another's
-        return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

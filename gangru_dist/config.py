@@ -212,9 +212,11 @@ class TrainingConfig:
     writes its own records only."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+        is_set = len(set(self.seeds)) == len(self.seeds) > 0
+        if not is_set or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
             raise ConfigError(
-                f"training.seeds={list(self.seeds)} must be unique numbers >= 0, at least one."
+                f"training.seeds={list(self.seeds)} must be unique numbers from 0 to "
+                "2^63 - 1, at least one."
             )
 
 
@@ -255,7 +257,7 @@ class FactorConfig:
     """Per day: clip at median +- this x 1.4826 x MAD."""
     neutralize: tuple[Literal["industry", "size"], ...] = ("industry", "size")
     """What the cross-sectional regression removes."""
-    quantiles: int = Field(default=10, ge=2)
+    quantiles: int = Field(default=10, ge=2, le=1000)
     """1 = lowest factor ... this = highest."""
     min_assets: int = Field(default=10, ge=2)
     """A day with fewer scored assets gets no factor; the summary names it."""

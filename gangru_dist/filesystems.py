@@ -37,6 +37,7 @@ _REFUSALS = {
     "and the network; then run the job again",
 }
 """AWS's code -> what to do. Its own text is left out: it may name the access key."""
+_HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
 _PLACE = {
     errno.EACCES,
     errno.EDQUOT,
@@ -127,15 +128,11 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     A path is taken as it stands; in a file:// URI, %20 is a blank.
 
     Raises:
-        StorageError: The scheme is unknown, its library is not installed, or the URI has a `#`.
+        StorageError: The scheme is unknown, its library is not installed, or the URI would be
+            taken for another place than it reads like.
     """
+    _check_place(uri)
     scheme = urlsplit(uri).scheme if "://" in uri else ""
-    if scheme and "#" in uri:
-        shown = uri.rpartition("@")[2]  # without user and password
-        raise StorageError(
-            f"{shown!r} has a '#', and what follows one is no part of a URI's path: all folders "
-            "below would be the same. Take a folder without it (in a file:// URI, write %23)."
-        )
     if scheme in ("", "file"):
         local = unquote(urlsplit(uri).path) if scheme else uri
         return pafs.LocalFileSystem(), str(Path(local).expanduser().resolve())
@@ -151,6 +148,31 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
             f"cannot use {uri!r}: {error}. Known without more: a local path, file://, s3://, "
             "gs://, abfs://, hdfs://; other schemes need their fsspec package installed."
         ) from error
+
+
+def _check_place(uri: str) -> None:
+    """Refuse what would silently be another place: nothing, half a URI, cut-off paths."""
+    shown = uri.rpartition("@")[2]  # without user and password
+    if not uri:
+        raise StorageError("the place is empty text. Name a folder or a URI.")
+    if _HALF_URI.match(uri):
+        raise StorageError(
+            f"{shown!r} is half a URI. Write two slashes after the colon (file:///path has three), "
+            "or ./ in front of a folder's name."
+        )
+    if "://" not in uri:
+        return
+    if "#" in uri:
+        raise StorageError(
+            f"{shown!r} has a '#', and what follows one is no part of a URI's path: all folders "
+            "below would be the same. Take a folder without it (in a file:// URI, write %23)."
+        )
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and (parts.netloc not in ("", "localhost") or parts.query):
+        raise StorageError(
+            f"{shown!r} names a host or a query, and only {parts.path!r} would be used. Write "
+            "file:///path (%3F for a question mark), or the plain path."
+        )
 
 
 def _resolve_s3(uri: str) -> tuple[pafs.FileSystem, str]:

@@ -56,7 +56,6 @@ def run_pipeline(
         GangruError: Bars that cannot be trusted, no window with enough history, too few
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
-    check_bars(bars)
     with runtime.session(cfg):
         with _stage("panel"):
             panel_from(root, cfg, bars=bars, overwrite=overwrite)

@@ -116,11 +116,12 @@ _TABLES = {key for key, hint in _KEYS.items() if typing.get_origin(hint) is dict
 _ENTRIES = {key: typing.get_args(_KEYS[key])[1] for key in _TABLES}
 """Table-valued setting -> declared type of one entry."""
 _RECORDS = {
-    key
+    key: {field.name for field in dataclasses.fields(part)}
     for key, hint in _ENTRIES.items()
-    if any(dataclasses.is_dataclass(part) for part in (hint, *typing.get_args(hint)))
+    for part in (hint, *typing.get_args(hint))
+    if dataclasses.is_dataclass(part)
 }
-"""Those whose entries are tables of their own: `{low = 1, high = 3}` is one value."""
+"""Those whose entries are tables of their own, with these keys: `{low = 1, high = 3}` is one."""
 
 
 def _sources(
@@ -144,7 +145,7 @@ def _replaced_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """A file's table of records stands alone: the preset's entries do not show through."""
     for key in sorted(_RECORDS):
         section, _, name = key.rpartition(".")
-        if name in given.get(section, {}):
+        if isinstance(given.get(section), dict) and name in given[section]:
             yield key, {}
 
 
@@ -152,7 +153,7 @@ def _read_toml(file: str) -> dict[str, Any]:
     filesystem, path = resolve(file)
     try:
         with filesystem.open_input_file(path) as stream:
-            text = bytes(stream.readall()).decode()
+            text = bytes(stream.readall()).decode("utf-8-sig")
         return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read --config {file}: {error}") from error
@@ -174,7 +175,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, value in values.items():
         key = f"{prefix}{name}"
         is_table = isinstance(value, dict) and not _is_record(key, value)
-        if is_table and (value or key not in _TABLES):
+        if is_table and (value or key in _SECTIONS):
             yield from _flatten(value, f"{key}.")
         else:
             yield key, value
@@ -182,8 +183,8 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _is_record(key: str, value: Mapping[str, Any]) -> bool:
     """Whether a table is one entry of a table of records, not a level of dotted keys above."""
-    inside = any(key.startswith(f"{table}.") for table in _RECORDS)
-    return inside and not any(isinstance(item, dict) for item in value.values())
+    table = next((table for table in _RECORDS if key.startswith(f"{table}.")), None)
+    return table is not None and not _RECORDS[table].isdisjoint(value)
 
 
 def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tuple[str, Any]]:

@@ -1,11 +1,11 @@
 """Judge a run's factor: metrics.json, CSV tables and one self-contained report.html.
 
-    python jobs/report.py --storage s3://bucket/prefix --run report
+    python jobs/report.py --storage s3://bucket/prefix --preset report
     python jobs/report.py --storage data --run default --compare default-gru
 
-Needs the panel and the factor table of jobs/score.py over two month-ends at least; starts no Ray.
-`--compare` shows another run of the same storage beside this one; `--set report.language=zh` prints
-the page in Chinese.
+Give the --preset, --config and --set that the run was trained with. Needs the panel and the factor
+table of jobs/score.py over two month-ends at least; starts no Ray. `--compare` shows another run of
+the same storage beside this one; `--set report.language=zh` prints the page in Chinese.
 """
 
 from __future__ import annotations

@@ -18,9 +18,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def body(job: Job) -> Outcome:
-    """Claim the run's name, train, say what became of each window."""
+    """Look for the panel, claim the run's name, train, say what became of each window."""
+    from gangru_dist.panel.manifest import read_manifest
     from gangru_dist.training.launch import train_windows  # torch and Ray: not for --help
 
+    read_manifest(job.root).require_features(job.cfg.panel.features)
     job.claim()
     summary = train_windows(job.root, job.run, job.cfg, only=job.args.windows)
     return Outcome(outputs=(job.root.child("runs", job.run, "windows").uri,), ok=summary.ok)

@@ -33,6 +33,23 @@ class TestValidation:
         assert done.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            (["pipeline", "--bars", "no/such/bars"], "no files at"),
+            (["train"], "no finished panel at"),
+        ],
+    )
+    def test_a_mistake_at_the_first_step_takes_no_name(
+        self, tmp_path: Path, argv: list[str], says: str
+    ) -> None:
+        """So that the corrected command finds the run's name free; and Ray was not started."""
+        job = next(job for job in JOBS if job.stem == argv[0])
+        done = run(job, "--storage", tmp_path, *argv[1:])
+        assert (done.returncode, says in done.stderr) == (2, True)
+        assert "ray_start" not in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize("name", ["score", "report"])
     def test_a_misspelt_run_is_no_new_run(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "runs" / "monthly").mkdir(parents=True)

@@ -27,22 +27,6 @@ TINY = RunConfig(
 """One refit day (2018-12-28), three month-ends to judge."""
 
 
-class TestErrors:
-    def test_bars_that_are_not_there_are_refused_before_ray_starts(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from gangru_dist import pipeline
-        from gangru_dist.errors import BarsError
-
-        def started(cfg: RunConfig) -> None:
-            raise AssertionError("Ray was started")
-
-        monkeypatch.setattr(pipeline.runtime, "session", started)
-        missing = f"{tmp_path}/barz"
-        with pytest.raises(BarsError, match=f"no files at {missing}"):
-            pipeline.run_pipeline(Storage(str(tmp_path)), "tiny", TINY, bars=missing)
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

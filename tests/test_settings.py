@@ -65,6 +65,11 @@ class TestProperties:
         assert cfg.bars.scales == {"volume": 100.0}
         assert cfg.gru == presets.demo().gru
 
+    def test_a_file_of_a_windows_editor(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.toml"
+        file.write_text("[training]\nepochs = 7\n[gan]\n", encoding="utf-8-sig")
+        assert load("demo", str(file)).training.epochs == 7
+
     @given(st.sampled_from(sorted(presets.ALL)), st.integers(1, 99), st.floats(1e-6, 1.0))
     def test_plain_form_is_lossless(self, preset: str, epochs: int, rate: float) -> None:
         cfg = load(preset, None, [f"gan.epochs={epochs}", f"gan.learning_rate={rate!r}"])
@@ -149,3 +154,27 @@ class TestValidation:
         broken.write_text("[training\n")
         with pytest.raises(ConfigError, match=r"broken.toml is not TOML: .*line 1"):
             load("demo", str(broken))
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("tune = 5", r"'tune'.* is a section"),
+            ("[windows]\nfirst = {}", r"windows\.first"),
+            ("[training]\nseeds = {}", r"training\.seeds"),
+            ("[trainig]", "unknown setting 'trainig'"),
+            ("[tune.space]\ntraining.learning_rate = [1e-3, 1e-2]", r"learning_rate.*\(file "),
+            ("[tune.space]\ngru.layers = {low = 1, hi = 3}", r"gru\.layers\.hi"),
+        ],
+    )
+    def test_a_table_where_none_belongs(self, tmp_path: Path, text: str, says: str) -> None:
+        file = tmp_path / "mine.toml"
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            load("demo", str(file))
+
+    @pytest.mark.parametrize(
+        "given", ["factor.quantiles=40000", f"training.seeds=[{2**63}]", "training.seeds=[1,1]"]
+    )
+    def test_values_that_no_machine_holds(self, given: str) -> None:
+        with pytest.raises(ConfigError, match=given.partition("=")[0]):
+            load("demo", None, [given])

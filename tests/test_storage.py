@@ -286,6 +286,20 @@ class TestValidation:
             Storage(uri)
         assert "secret" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("uri", "says"),
+        [
+            ("", "empty text"),
+            ("s3:/bucket/x", "half a URI"),
+            ("file:/data", "half a URI"),
+            ("file://data/gangru", "only '/gangru' would be used"),
+            ("file:///a/b?c", "only '/a/b' would be used"),
+        ],
+    )
+    def test_what_would_be_another_place(self, uri: str, says: str) -> None:
+        with pytest.raises(StorageError, match=says):
+            Storage(uri)
+
     @pytest.mark.parametrize("uri", ["file:///a#b", "memory://a#b", "s3://bucket/a#", "gs://a/b#c"])
     def test_a_fragment_would_drop_the_folders_below(self, uri: str) -> None:
         with pytest.raises(StorageError, match=f"{uri}' has a '#'.*Take a folder without it"):

@@ -253,6 +253,8 @@ def _readable(file: BarsFile) -> Iterator[None]:
         raise BarsError(f"{file.name} is not UTF-8 ({error}). Convert it first.") from error
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         reason = str(error).split("\n")[0]
+        if "invalid UTF8" in reason:
+            raise BarsError(f"{file.name} is not UTF-8 ({reason}). Convert it first.") from error
         raise BarsError(
             f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
         ) from error

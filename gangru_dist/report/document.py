@@ -134,7 +134,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         coverage=_coverage_row(sources.coverage, words),
         models=_by_window(training.model_table(sources.models)),
         measured=training.newest_measured(sources.models),
-        tuning=tuning.section(sources.search, words) if sources.search else None,
+        tuning=_tuning(sources, words),
         settings=_flat(sources.settings),
         lineage=_lineage(sources, words),
     )
@@ -300,13 +300,23 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def _tuning(sources: Sources, words: Language) -> dict[str, Any] | None:
+    """What was searched under this run's name; of some of its windows, perhaps."""
+    if sources.search is None:
+        return None
+    judged = {day.window for day in sources.runs[sources.run].days}
+    return tuning.section(sources.search, words, judged)
+
+
 def _lineage(sources: Sources, words: Language) -> list[tuple[str, str]]:
     """From which bars and code the figures come."""
     _ = words.gettext
     manifest, claimed = sources.manifest, sources.claimed
     rows = [
-        (_("package version"), claimed.get("package_version")),
-        (_("commit"), claimed.get("commit")),
+        (_("models: package version"), _distinct(sources.models, "package_version")),
+        (_("models: commit"), _distinct(sources.models, "commit")),
+        (_("last job: package version"), claimed.get("package_version")),
+        (_("last job: commit"), claimed.get("commit")),
         (_("panel fingerprint"), manifest["fingerprint"]),
         (_("panel days"), _span(manifest["first_day"], manifest["last_day"], words)),
         (_("panel rows"), text.count(manifest["rows"])),
@@ -316,3 +326,8 @@ def _lineage(sources: Sources, words: Language) -> list[tuple[str, str]]:
         (_("written"), f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, {}, [])]
+
+
+def _distinct(models: list[dict[str, Any]], key: str) -> str | None:
+    """What the models say, each once, in their order; None if none does."""
+    return ", ".join(dict.fromkeys(str(model[key]) for model in models if model.get(key))) or None

@@ -34,9 +34,10 @@ def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a model; unknown = NaN.
 
     Columns: window, seed, model, variant, train_days, valid_days, epochs, best_epoch,
-    best_valid_ic, discriminator_accuracy, distance, lowest_spread, seconds.
+    best_valid_ic, discriminator_accuracy, distance, lowest_spread, seconds, resumed_epochs.
     `discriminator_accuracy` and `distance` (mean |G - x|) are those of the last GAN epoch;
-    `lowest_spread` is the smallest of `feature_table`'s.
+    `lowest_spread` is the smallest of `feature_table`'s; `seconds` are those of the last attempt,
+    without the `resumed_epochs` before it.
     """
     lowest = feature_table(models).groupby(["window", "seed"])["spread"].min()
     rows = []
@@ -59,6 +60,7 @@ def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:
                 "distance": _number(last.get("distance")),
                 "lowest_spread": lowest.get((model["window"], model["seed"]), np.nan),
                 "seconds": _number(model.get("seconds")),
+                "resumed_epochs": model.get("resumed_epochs", 0),
             }
         )
     return pd.DataFrame(rows)

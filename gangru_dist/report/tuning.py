@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,14 +75,16 @@ def trial_table(search: Search) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *search.about["space"]])
 
 
-def section(search: Search, language: Language = ENGLISH) -> dict[str, Any]:
-    """All that the template of the section asks for."""
+def section(
+    search: Search, language: Language = ENGLISH, reported: Collection[str] = ()
+) -> dict[str, Any]:
+    """All that the template of the section asks for; `reported`: refit days on the same page."""
     table = trial_table(search)
     figures = tuning_figures.pictures(table, search.about, language)
     return {
         "sentence": _sentence(search, table, language),
         "windows_sentence": _windows_sentence(search, language),
-        "notes": _notes(search, table, language),
+        "notes": _notes(search, table, language, reported),
         "pictures": [
             (name, language.gettext(title), language.gettext(caption))
             for name, title, caption in _PICTURES
@@ -152,24 +155,35 @@ def _best_sentence(table: pd.DataFrame, best: int, language: Language) -> str:
 
 
 def _windows_sentence(search: Search, language: Language) -> str:
-    about = search.about
-    return language.gettext(
-        "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
-        "standard deviation over them; no later day was looked at. Windows reported with the "
-        "result begin %(first)s."
-    ) % {
-        "windows": ", ".join(about["windows"]),
-        "penalty": f"{about['spread_penalty']:g}",
-        "first": about["reported_first"],
-    }
-
-
-def _notes(search: Search, table: pd.DataFrame, language: Language) -> list[str]:
     _ = language.gettext
+    about = search.about
+    sentence = _(
+        "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
+        "standard deviation over them; no later day was looked at."
+    ) % {"windows": ", ".join(about["windows"]), "penalty": f"{about['spread_penalty']:g}"}
+    if about["reported_first"] is None:
+        return sentence
+    first = _("Windows reported with the result begin %(first)s.")
+    return sentence + _(" ") + first % {"first": about["reported_first"]}
+
+
+def _notes(
+    search: Search, table: pd.DataFrame, language: Language, reported: Collection[str]
+) -> list[str]:
+    _ = language.gettext
+    about = search.about
     notes = []
-    if search.about["overlap"]:
+    if about["reported_first"] is None:
+        notes.append(
+            _(
+                "No window up to windows.last is after the refit days above: a report with this "
+                "windows.last is of windows that were looked at. Raise it."
+            )
+        )
+    both = sorted({*about["overlap"], *(day for day in about["windows"] if day in reported)})
+    if both:
         message = _("Tuned on and reported as well: %(days)s. What is reported of them flatters.")
-        notes.append(message % {"days": ", ".join(search.about["overlap"])})
+        notes.append(message % {"days": ", ".join(both)})
     if search.about["incomparable"]:
         message = _(
             "Trials differ in %(settings)s, so their validation ICs do not compare strictly."

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import WindowError
+from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.storage import Storage
@@ -154,6 +155,7 @@ def _train_all(
         tasks = sum(len(chain.todo) for chain in chains)
         text = "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d spread=%s"
         _logger.info(text, tasks, len(chains), at_once, cfg.resources.workers, spread)
+        code = code_version()
         with ProgressLog(cfg, tasks, folder) as progress:
 
             def train(chain: Chain) -> list[WindowResult]:
@@ -164,6 +166,7 @@ def _train_all(
                     name=chain.name,
                     tasks=chain.todo,
                     progress=progress.board,
+                    code=code,
                 )
                 results = runner(job, manifest, spread=spread)
                 for task, result in zip(chain.todo, results, strict=True):

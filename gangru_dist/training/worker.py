@@ -11,7 +11,8 @@ import datetime as dt
 import logging
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.health import gan_samples
 from gangru_dist.training.ingest import Share, read_share
+from gangru_dist.training.process import prepare_torch
 from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 
@@ -63,6 +65,8 @@ class Job:
     tasks: tuple[Task, ...]
     progress: Any
     """Handle of the progress actor, or None."""
+    code: Mapping[str, str | None] = field(default_factory=dict)
+    """The driver's `code_version`, for `model.json`."""
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, str]:
@@ -73,9 +77,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
         in every attempt, so it is not raised: the chain goes on, and Ray does not try again.
     """
     job: Job = config["job"]
-    torch.set_num_threads(job.cfg.resources.threads_per_worker)
-    if job.cfg.training.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
+    prepare_torch(job.cfg)
     logging.getLogger().setLevel(logging.WARNING)
     manifest = read_manifest(job.root)
     failures: dict[str, str] = {}
@@ -135,6 +137,7 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
     if group.rank == 0:
         about = {
             "identity": code,
+            **job.code,
             "variant": job.cfg.variant,
             "features": list(job.cfg.panel.features),
             "workers": group.size,

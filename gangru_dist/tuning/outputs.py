@@ -28,15 +28,14 @@ def best_toml(
     `windows.first`, so that the windows looked at here are not reported.
     """
     values = to_dict(apply(cfg, best.settings))
-    last = cfg.windows.last
-    is_left = last is None or windows.reported_first <= last
-    if is_left:
-        values["windows"]["first"] = windows.reported_first.isoformat()
+    first = _reported_first(cfg, windows)
+    if first is not None:
+        values["windows"]["first"] = first
     lines = [
         f"# Trial {best.number}: objective {best.objective:+.4f}, mean validation IC "
         f"{best.mean_ic:+.4f} on {', '.join(windows.names)}.",
         f"# Searched: {', '.join(p.key for p in space)}.",
-        f"# {_reported(windows, is_left=is_left)}",
+        f"# {_reported(windows, is_left=first is not None)}",
         f"variant = {_toml(values['variant'])}",
     ]
     sections = [name for name in MODEL_SECTIONS if name != "variant"]
@@ -45,6 +44,12 @@ def best_toml(
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _reported_first(cfg: RunConfig, windows: TuningWindows) -> str | None:
+    """The first refit day that was not looked at; None if `windows.last` is before it."""
+    is_left = cfg.windows.last is None or windows.reported_first <= cfg.windows.last
+    return windows.reported_first.isoformat() if is_left else None
 
 
 def _reported(windows: TuningWindows, *, is_left: bool) -> str:
@@ -105,7 +110,7 @@ def search_json(
     return {
         "identity": dict(identity),
         "windows": list(windows.names),
-        "reported_first": windows.reported_first.isoformat(),
+        "reported_first": _reported_first(cfg, windows),
         "overlap": list(windows.overlap),
         "incomparable": incomparable(space),
         "space": {p.key: p.to_json() for p in space},

@@ -29,6 +29,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.storage import Storage
+from gangru_dist.training.process import prepare_torch
 from gangru_dist.tuning.ledger import Ledger, identity
 from gangru_dist.tuning.records import TrialRecord, best_of
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
@@ -163,23 +164,25 @@ def _put_blocks(
 def _trial(config: dict[str, Any], *, job: _Job) -> None:
     """What a trial's process runs."""
     logging.getLogger().setLevel(logging.WARNING)
-    size = job.cfg.resources
-    torch.set_num_threads(size.threads_per_worker)
+    on_gpu = job.cfg.resources.gpus_per_worker > 0 and torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
 
     def block_of(name: str) -> PanelBlock:
         block: PanelBlock = ray.get(job.blocks[name])
         return block
 
     try:
+        cfg = apply(job.cfg, json.loads(config["values"]))
+        prepare_torch(cfg)
         run_trial(
-            apply(job.cfg, json.loads(config["values"])),
+            cfg,
             base=job.cfg,
             windows=job.windows,
             calendar=job.calendar,
             block_of=block_of,
             steps_per_window=job.steps_per_window,
-            report=tune.report,
-            device="cuda" if size.gpus_per_worker else "cpu",
+            report=lambda result: tune.report({**result, "device": device}),
+            device=device,
         )
     except GangruError as error:
         outcome = "diverged" if isinstance(error, DivergedError) else "failed"
@@ -222,11 +225,15 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # untyped
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self._wants_gpu = ledger.cfg.resources.gpus_per_worker > 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch."""
+        if self._wants_gpu and result.get("device") == "cpu":
+            self._wants_gpu = False  # said once
+            _logger.warning("no_gpu trials are trained on the CPU, torch sees no GPU")
         self.ledger.report(trial.config["number"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

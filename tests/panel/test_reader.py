@@ -228,8 +228,10 @@ class TestValidation:
         with pytest.raises(BarsError, match=r"a.csv cannot be read as CSV: .*Expected 8 columns"):
             read_all(tmp_path)
 
-    def test_csv_of_another_encoding(self, tmp_path: Path) -> None:
-        text = make_frame().rename(columns={"open": "开盘"}).to_csv(index=False)
+    @pytest.mark.parametrize("header", ["open", "开盘"])
+    def test_csv_of_another_encoding(self, tmp_path: Path, header: str) -> None:
+        frame = make_frame().assign(industry="银行").rename(columns={"open": header})
+        text = frame.to_csv(index=False)
         (tmp_path / "a.csv").write_bytes(text.encode("gbk"))
         with pytest.raises(BarsError, match=r"a.csv is not UTF-8"):
             read_all(tmp_path)

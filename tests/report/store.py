@@ -32,6 +32,11 @@ CFG = dataclasses.replace(config(top_fraction=0.2), windows=WindowConfig(history
 WINDOWS = ("2018-12-31", "2019-06-28", "2019-12-31")
 
 
+COMMIT = "c0" * 20
+RESUMED = 7
+"""A seed whose models were interrupted while they were trained."""
+
+
 @dataclass
 class World:
     """What the storage was written from."""
@@ -198,6 +203,9 @@ def write_models(
             "sha256": model_hash(window, seed),
             "identity": model_identity(cfg, window, seed, _panel_to(manifest, window)),
             "variant": "gan_gru",
+            "package_version": "0.1.0",
+            "commit": COMMIT,
+            "resumed_epochs": 2 * (seed == RESUMED),
             "best_epoch": 3,
             "best_valid_ic": 0.03,
             "history": [gan, *epochs],

@@ -23,6 +23,8 @@ from gangru_dist.scoring.table import covered_days, factor_storage
 from gangru_dist.storage import Storage
 from tests.evaluation.worlds import random_table
 from tests.report.store import (
+    COMMIT,
+    RESUMED,
     RUN,
     World,
     model_hash,
@@ -346,6 +348,26 @@ class TestProperties:
         assert tables["coverage"]["date"].iloc[0] == "2019-07-01"
         kept = tables["training"][["window", "seed"]].to_numpy().tolist()
         assert kept == [["2019-06-28", 0], ["2019-12-31", 0]]
+
+    def test_models_say_by_which_code_and_in_how_long_they_were_trained(
+        self, tmp_path, monkeypatch
+    ):
+        """The report's own job may be of another commit, and a last attempt is not the whole."""
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        folder = world.root.child("runs", RUN)
+        folder.write_json("config.json", {"package_version": "9.9", "commit": "d1" * 20})
+        cfg = settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
+        pages = []
+        for seeds in ((0,), (0, RESUMED)):
+            write_models(world.root, RUN, seeds=seeds, cfg=cfg)
+            write_report(world.root, RUN, cfg)
+            pages.append(folder.read_bytes("report/report.html").decode())
+        for page in pages:
+            assert f"<td>models: commit</td><td>{COMMIT}</td>" in page
+            assert f"<td>last job: commit</td><td>{'d1' * 20}</td>" in page
+        assert ["Minutes after" in page for page in pages] == [False, True]
+        assert ["<td>&gt; 1.5</td>" in page for page in pages] == [False, True]
 
     def test_needs_neither_torch_nor_ray(self):
         code = (

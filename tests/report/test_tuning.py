@@ -22,6 +22,9 @@ SPACE = {
 }
 
 
+SEARCH = "tune/search.json"
+
+
 def write_search(run: Storage, *, trials: int = 6, best: int | None = 3) -> None:
     status = ["complete", "pruned", "diverged", "complete", "failed", "running"]
     for number in range(trials):
@@ -51,7 +54,7 @@ def write_search(run: Storage, *, trials: int = 6, best: int | None = 3) -> None
         "best_trial": best,
         "importances": {"gru.layers": 0.7, "training.learning_rate": 0.3} if trials > 4 else {},
     }
-    run.write_json("tune/search.json", about)
+    run.write_json(SEARCH, about)
 
 
 @pytest.fixture
@@ -82,6 +85,16 @@ class TestReference:
         assert "begin 2019-12-31" in found["windows_sentence"]
         assert any("label.horizon" in note for note in found["notes"])
         assert [row["number"] for row in found["rows"]] == [3, 0]
+        assert not any("flatters" in note for note in found["notes"])
+
+    def test_windows_that_were_looked_at_are_not_called_unseen(self, run: Storage) -> None:
+        run.write_json(SEARCH, run.read_json(SEARCH) | {"reported_first": None})
+        search = read_search(run)
+        assert search is not None
+        found = section(search, reported=("2019-06-28", "2019-12-31"))
+        assert "begin" not in found["windows_sentence"]
+        assert "of windows that were looked at" in found["notes"][0]
+        assert "reported as well: 2019-06-28." in found["notes"][1]
 
 
 class TestProperties:

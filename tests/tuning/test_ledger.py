@@ -81,6 +81,8 @@ class TestReference:
             assert ("From windows.first on" in text) == (words == "nothing")
             first = tomllib.loads(text)["windows"]["first"]
             assert first == ("none" if words != "nothing" else "2020-05-31")
+            told = json.loads((folder / "search.json").read_text())["reported_first"]
+            assert told == (None if first == "none" else first)
 
     def test_best_toml_is_the_winner_on_any_preset(self, tmp_path: Path) -> None:
         cfg = store.config()
