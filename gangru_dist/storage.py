@@ -97,16 +97,14 @@ class Storage:
         return json.loads(self.read_bytes(name))
 
     def find_json(self, name: str) -> Any | None:
-        """Content of a JSON file; None if there is none, or none any more.
+        """Content of a JSON file; None if there is none.
 
         Raises:
             StorageError: It is no JSON.
         """
-        if not self.exists(name):  # asked first: a store's log may call the other a failure
-            return None
         try:
             return self.read_json(name)
-        except FileNotFoundError:  # another job deleted it in between
+        except FileNotFoundError:
             return None
         except ValueError as error:
             raise StorageError(

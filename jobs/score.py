@@ -16,9 +16,16 @@ import datetime as dt
 from gangru_dist.cli import Job, Outcome, run_job
 
 
+def day(text: str) -> dt.date:
+    """A date on the command line."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day ({error}): YYYY-MM-DD") from error
+
+
 def flags(parser: argparse.ArgumentParser) -> None:
     """What only this job asks."""
-    day = dt.date.fromisoformat
     parser.add_argument("--from", dest="start", type=day, metavar="DAY", help="score again from")
     parser.add_argument("--to", dest="end", type=day, metavar="DAY", help="last day, included")
     parser.add_argument("--daily", action="store_true", help="the newest day alone, without Ray")

@@ -30,6 +30,7 @@ from gangru_dist.scoring.plan import Unit, ensemble_model
 from gangru_dist.scoring.table import FILE_SCHEMA, DayCoverage, factor_storage
 from gangru_dist.storage import Storage
 from gangru_dist.training.artifact import read_model
+from gangru_dist.training.process import promised_device
 
 _CHUNK = 1024
 """Samples a forward pass: 4,000 at once need 250 MB for the gates and are no faster."""
@@ -121,8 +122,7 @@ class Scorer:
         self._root, self._cfg = root, cfg
         self._run, self._factor = root.child("runs", run), factor_storage(root, run)
         self._manifest = read_manifest(root)
-        on_gpu = cfg.resources.gpus_per_worker > 0 and torch.cuda.is_available()
-        self._device = torch.device("cuda" if on_gpu else "cpu")
+        self._device = promised_device(cfg)
         self._ensemble: Ensemble | None = None
         self._block: tuple[tuple[str, str], PanelBlock] | None = None
 

@@ -155,7 +155,7 @@ def _train_all(
         tasks = sum(len(chain.todo) for chain in chains)
         text = "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d spread=%s"
         _logger.info(text, tasks, len(chains), at_once, cfg.resources.workers, spread)
-        code = code_version()
+        made_by = code_version()
         with ProgressLog(cfg, tasks, folder) as progress:
 
             def train(chain: Chain) -> list[WindowResult]:
@@ -166,7 +166,7 @@ def _train_all(
                     name=chain.name,
                     tasks=chain.todo,
                     progress=progress.board,
-                    code=code,
+                    made_by=made_by,
                 )
                 results = runner(job, manifest, spread=spread)
                 for task, result in zip(chain.todo, results, strict=True):

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Job:
     tasks: tuple[Task, ...]
     progress: Any
     """Handle of the progress actor, or None."""
-    code: Mapping[str, str | None] = field(default_factory=dict)
+    made_by: Mapping[str, str | None]
     """The driver's `code_version`, for `model.json`."""
 
 
@@ -137,7 +137,7 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
     if group.rank == 0:
         about = {
             "identity": code,
-            **job.code,
+            **job.made_by,
             "variant": job.cfg.variant,
             "features": list(job.cfg.panel.features),
             "workers": group.size,

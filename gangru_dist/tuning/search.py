@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -29,7 +28,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.storage import Storage
-from gangru_dist.training.process import prepare_torch
+from gangru_dist.training.process import prepare_torch, promised_device
 from gangru_dist.tuning.ledger import Ledger, identity
 from gangru_dist.tuning.records import TrialRecord, best_of
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
@@ -164,8 +163,7 @@ def _put_blocks(
 def _trial(config: dict[str, Any], *, job: _Job) -> None:
     """What a trial's process runs."""
     logging.getLogger().setLevel(logging.WARNING)
-    on_gpu = job.cfg.resources.gpus_per_worker > 0 and torch.cuda.is_available()
-    device = "cuda" if on_gpu else "cpu"
+    device = promised_device(job.cfg)
 
     def block_of(name: str) -> PanelBlock:
         block: PanelBlock = ray.get(job.blocks[name])
@@ -181,7 +179,7 @@ def _trial(config: dict[str, Any], *, job: _Job) -> None:
             calendar=job.calendar,
             block_of=block_of,
             steps_per_window=job.steps_per_window,
-            report=lambda result: tune.report({**result, "device": device}),
+            report=lambda result: tune.report({**result, "device": device.type}),
             device=device,
         )
     except GangruError as error:

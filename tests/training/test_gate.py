@@ -142,7 +142,9 @@ class TestStorageFails:
         window = plan(read_manifest(root), TWELVE, None)[0][0]
         run = root.child("runs", "refused")
         task = Task(window=window, seed=0)
-        return Job(root=root, run=run, cfg=TWELVE, name="a", tasks=(task,), progress=None)
+        return Job(
+            root=root, run=run, cfg=TWELVE, name="a", tasks=(task,), progress=None, made_by={}
+        )
 
     @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
     @pytest.mark.parametrize("where", ["_fit", "read_about"])

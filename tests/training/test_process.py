@@ -1,0 +1,39 @@
+"""What a process that trains or scores sets once."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from gangru_dist.settings import load
+from gangru_dist.training.process import prepare_torch, promised_device
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "products"), [("tf32", "high"), ("float32", "highest"), ("bf16", "highest")]
+)
+def test_tf32_is_what_matrix_products_may_be_rounded_to(precision: str, products: str) -> None:
+    torch.set_float32_matmul_precision("medium")  # of a trial before, in the same process
+    given = [f"training.precision={precision}", "resources.threads_per_worker=1"]
+    prepare_torch(load("demo", None, given))
+    assert torch.get_float32_matmul_precision() == products
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen", "device"), [(0, True, "cpu"), (0.25, True, "cuda"), (0.25, False, "cpu")]
+)
+def test_a_promised_gpu_that_torch_does_not_see(
+    asked: float, seen: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
+    cfg = load("demo", None, [f"resources.gpus_per_worker={asked}"])
+    assert promised_device(cfg).type == device
