@@ -34,11 +34,11 @@ from gangru_dist.config import (
     WindowConfig,
     model_identity,
 )
-from gangru_dist.features.samples import cross_section_samples
 from gangru_dist.panel.manifest import MANIFEST, Manifest
 from gangru_dist.panel.store import read_block
-from gangru_dist.panel.universe import universe_mask
 from gangru_dist.runtime import session
+from gangru_dist.samples.standardize import cross_section_samples
+from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring import score
 from gangru_dist.scoring.plan import Unit, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict

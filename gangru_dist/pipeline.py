@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gangru_dist import runtime
+from gangru_dist.bars.files import list_files
 from gangru_dist.config import RunConfig
-from gangru_dist.features.pipeline import build_panel
-from gangru_dist.panel.files import list_files
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.synthetic import write_bars
 from gangru_dist.report.document import write_report
 from gangru_dist.scoring.score import score_days
 from gangru_dist.storage import Storage
+from gangru_dist.synthetic.write import write_bars
 from gangru_dist.training.launch import train_windows
 
 _logger = logging.getLogger(__name__)

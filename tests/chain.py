@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from gangru_dist.bars.files import list_files
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.reader import cut_parts, group_units
 from gangru_dist.config import RunConfig
-from gangru_dist.features.bucket import BucketTask
-from gangru_dist.features.stages import build_bucket, stage_unit
-from gangru_dist.panel import universe
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.files import list_files
-from gangru_dist.panel.formats import bars_format
+from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.reader import cut_parts, group_units
+from gangru_dist.panel.stages import build_bucket, stage_unit
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import add_hashes
+from gangru_dist.samples import universe
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.predictor import Ensemble, score_block
 from gangru_dist.splits import Window, make_windows

@@ -14,11 +14,11 @@ import torch
 
 import gangru_dist.features.price_volume as price_volume
 from gangru_dist.config import RunConfig, SyntheticConfig, UniverseConfig, from_dict
-from gangru_dist.features.labels import forward_return
 from gangru_dist.metrics import finite, rank_ic
-from gangru_dist.panel import universe
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.synthetic import make_bars
+from gangru_dist.samples import universe
+from gangru_dist.samples.labels import forward_return
+from gangru_dist.synthetic.write import make_bars
 from gangru_dist.training import data
 from tests.chain import Outcome, run_chain
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from gangru_dist.errors import EvaluationError
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.time_series import ts_carry_forward
 
 FACTOR_COLUMNS = ("date", "asset", "score", "factor", "quantile")
 """Columns a factor table must have here; `window` and `model` are used where they are there."""
@@ -39,21 +40,13 @@ class Market:
     """Names, ascending."""
 
 
-def carry_forward(values: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Last finite value so far of each column; NaN before the first."""
-    days = np.arange(len(values))[:, None]
-    last = np.maximum.accumulate(np.where(np.isfinite(values), days, -1), axis=0)
-    carried = np.take_along_axis(values, np.maximum(last, 0), axis=0)
-    return np.where(last >= 0, carried, np.nan)
-
-
 def to_market(block: PanelBlock) -> Market:
     """The block as the evaluation sees it; columns it was read without count as unknown."""
     shape = block.traded.shape
     return Market(
         dates=block.dates,
         assets=block.assets,
-        price=carry_forward(block.adj_close.astype(np.float64)),
+        price=ts_carry_forward(block.adj_close.astype(np.float64)),
         suspended=~block.traded,
         limit_up=_filled(block.limit_up, shape, False),
         limit_down=_filled(block.limit_down, shape, False),

@@ -1,1 +1,1 @@
-"""From bars to samples: price-volume features, labels, standardized lookback blocks."""
+"""Price-volume features: functions of one asset's past and present bars (SPEC 2)."""

@@ -84,6 +84,21 @@ class Manifest:
         text = "\n".join([str(VERSION), *self.features, "", *rows, "", *map(str, days)])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def trading_days(self, start: dt.date, end: dt.date) -> np.ndarray:
+        """(D,) datetime64[D], the trading days from `start` to `end`, both included.
+
+        Raises:
+            PanelError: There is none.
+        """
+        days = self.calendar
+        first = np.searchsorted(days, np.datetime64(start), side="left")
+        last = np.searchsorted(days, np.datetime64(end), side="right")
+        if last <= first:
+            raise PanelError(
+                f"no trading day from {start} to {end}; the panel has {days[0]} to {days[-1]}."
+            )
+        return np.asarray(days[first:last])
+
     def require_features(self, names: Sequence[str]) -> None:
         """Check that the panel holds these features.
 

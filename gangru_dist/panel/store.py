@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gangru_dist.calendar import listing_position
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.calendar import listing_position
 from gangru_dist.panel.manifest import Manifest, PanelFile, bucket_of, read_manifest
 from gangru_dist.panel.schema import BASE_COLUMNS, TRADING_COLUMNS, panel_schema
 from gangru_dist.storage import Storage
@@ -36,7 +36,6 @@ __all__ = [
     "read_manifest",
     "read_rows",
     "scatter",
-    "trading_days",
 ]
 
 
@@ -108,7 +107,7 @@ def read_block(
     return scatter(
         read_files(root, files, start, end, columns),
         calendar=manifest.calendar,
-        dates=trading_days(manifest, start, end),
+        dates=manifest.trading_days(start, end),
         assets=asset_names(root, files, start, end),
         features=names,
         trading=trading,
@@ -239,18 +238,6 @@ def _renumber(
     for index, name in enumerate(industries):
         target[codes[name]] = index
     return np.asarray(target[industry])
-
-
-def trading_days(manifest: Manifest, start: dt.date, end: dt.date) -> np.ndarray:
-    """Trading days from `start` to `end`, both included, (D,); PanelError if there is none."""
-    calendar = manifest.calendar
-    first = np.searchsorted(calendar, np.datetime64(start), side="left")
-    last = np.searchsorted(calendar, np.datetime64(end), side="right")
-    if last <= first:
-        raise PanelError(
-            f"no trading day from {start} to {end}; the panel has {calendar[0]} to {calendar[-1]}."
-        )
-    return np.asarray(calendar[first:last])
 
 
 def files_of(

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
+from gangru_dist.bars.quality import QUALITY
 from gangru_dist.config import RunConfig, from_dict, to_dict
 from gangru_dist.errors import GangruError
-from gangru_dist.panel.quality import QUALITY
 from gangru_dist.panel.store import Manifest
 from gangru_dist.report import training, tuning
 from gangru_dist.scoring.plan import outdated_days

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from gangru_dist.bars.quality import describe
 from gangru_dist.config import RunConfig
 from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.panel.quality import describe
 from gangru_dist.report import training, tuning
 from gangru_dist.report.sources import Sources
 from gangru_dist.storage import Storage

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gangru_dist.config import FactorConfig
-from gangru_dist.features.cross_section import (
+from gangru_dist.cross_section import (
     FLAT_SCORE,
     cs_neutralize,
     cs_quantile,

@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gangru_dist.config import RunConfig, SampleConfig
+from gangru_dist.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.errors import FactorError
-from gangru_dist.features.cross_section import FLAT_SCORE, cs_zscore
-from gangru_dist.features.samples import cross_section_samples
 from gangru_dist.models.network import FactorNetwork
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
-from gangru_dist.panel.universe import universe_mask
+from gangru_dist.samples.standardize import cross_section_samples
+from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.commit import DataFile, write_file
 from gangru_dist.scoring.factor import Factor, to_factor
 from gangru_dist.scoring.plan import Unit, ensemble_model

@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gangru_dist.config import RunConfig, SampleConfig
-from gangru_dist.features.labels import forward_return, training_label
-from gangru_dist.features.samples import (
+from gangru_dist.models.noise import asset_keys
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.samples.labels import forward_return, training_label
+from gangru_dist.samples.standardize import (
     Moments,
     cs_standardize,
     cs_sums,
@@ -24,9 +26,7 @@ from gangru_dist.features.samples import (
     moments,
     ts_standardize,
 )
-from gangru_dist.models.noise import asset_keys
-from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.universe import universe_mask
+from gangru_dist.samples.universe import universe_mask
 from gangru_dist.splits import Window
 from gangru_dist.training.collective import Collective
 

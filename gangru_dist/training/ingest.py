@@ -26,7 +26,6 @@ from gangru_dist.panel.store import (
     read_block,
     read_files,
     scatter,
-    trading_days,
 )
 from gangru_dist.storage import Storage
 
@@ -139,7 +138,7 @@ def read_share(share: Share, name: str, rank: int, size: int, *, through_ray: bo
     return scatter(
         shard.iter_batches(batch_size=None, batch_format="pyarrow"),
         calendar=share.manifest.calendar,
-        dates=trading_days(share.manifest, share.start, share.end),
+        dates=share.manifest.trading_days(share.start, share.end),
         assets=asset_names(share.root, share.files(rank, size), share.start, share.end),
         features=share.features,
     )

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist.errors import EvaluationError
-from gangru_dist.evaluation.market import carry_forward, month_ends, to_market, to_rebalances
+from gangru_dist.evaluation.market import month_ends, to_market, to_rebalances
+from gangru_dist.time_series import ts_carry_forward
 from tests.evaluation.worlds import random_block, random_table
 
 
@@ -20,7 +21,7 @@ def _days(*days: str) -> np.ndarray:
 class TestReference:
     def test_carry_forward_is_pandas_ffill(self):
         values = random_block().adj_close
-        np.testing.assert_array_equal(carry_forward(values), pd.DataFrame(values).ffill())
+        np.testing.assert_array_equal(ts_carry_forward(values), pd.DataFrame(values).ffill())
 
     def test_month_ends_are_pandas_last_of_each_month(self):
         dates = random_block(days=300).dates
@@ -40,15 +41,15 @@ class TestProperties:
     @given(cut=st.integers(1, 149), seed=st.integers(0, 99))
     def test_carried_prices_ignore_the_future(self, cut, seed):
         block = random_block(seed=seed)
-        base = carry_forward(block.adj_close)
+        base = ts_carry_forward(block.adj_close)
         block.adj_close[cut:] = random_block(seed=seed + 1).adj_close[cut:]
-        np.testing.assert_array_equal(carry_forward(block.adj_close)[:cut], base[:cut])
+        np.testing.assert_array_equal(ts_carry_forward(block.adj_close)[:cut], base[:cut])
 
     def test_the_check_has_teeth(self):
         block = random_block()
-        base = carry_forward(block.adj_close[::-1])[::-1]
+        base = ts_carry_forward(block.adj_close[::-1])[::-1]
         block.adj_close[50:] *= 2
-        leaked = carry_forward(block.adj_close[::-1])[::-1]
+        leaked = ts_carry_forward(block.adj_close[::-1])[::-1]
         assert not np.array_equal(leaked[:50], base[:50], equal_nan=True)
 
     def test_entry_and_exit_follow_the_lag(self):

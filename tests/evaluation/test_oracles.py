@@ -26,9 +26,9 @@ from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
-from gangru_dist.panel.synthetic import make_bars
 from gangru_dist.report import document
 from gangru_dist.storage import Storage
+from gangru_dist.synthetic.write import make_bars
 from tests.chain import build_panel
 from tests.evaluation import recompute
 from tests.evaluation.worlds import random_table

@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 
 from gangru_dist.config import FactorConfig
+from gangru_dist.cross_section import cs_quantile
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation.ic import overlapping
 from gangru_dist.evaluation.summary import Evaluation, evaluate
-from gangru_dist.features.cross_section import cs_quantile
 from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import INDUSTRIES, config, random_block, random_table

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from gangru_dist.calendar import listing_position
 from gangru_dist.errors import PanelError
-from gangru_dist.panel.calendar import listing_position
 from gangru_dist.panel.manifest import Manifest, bucket_of, read_manifest
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.store import (

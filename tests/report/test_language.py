@@ -133,7 +133,7 @@ class TestCatalogue:
     def test_reasons_are_those_of_the_panel(self):
         code = "".join(
             file.read_text()
-            for part in ("panel", "features")
+            for part in ("bars", "panel")
             for file in PACKAGE.glob(f"{part}/*.py")
         )
         assert all(f'"{reason}"' in code for reason in QUALITY)

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.config import PanelConfig, RunConfig
-from gangru_dist.features import pipeline, price_volume
+from gangru_dist.features import price_volume
+from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.scoring import score
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
 from gangru_dist.storage import Storage
 from gangru_dist.training.artifact import finished_models
-from tests.bars import DAYS, make_bars, run_here, write
+from tests.made_bars import DAYS, make_bars, run_here, write
 from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, write_models
 
@@ -32,7 +33,7 @@ ASSETS = 16
 @pytest.fixture(autouse=True, scope="module")
 def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_run", run_here)
+        patch.setattr(panel_build, "_run", run_here)
         patch.setattr(score, "_score_on_cluster", score._score_here)
         yield
 
@@ -40,7 +41,7 @@ def in_process() -> Iterator[None]:
 def build(root: Storage, frame: pd.DataFrame, cfg: RunConfig = CFG, **flags: bool) -> None:
     folder = Path(root.path) / "bars"
     write(folder, frame)
-    pipeline.build_panel(str(folder), root, cfg, **flags)
+    panel_build.build_panel(str(folder), root, cfg, **flags)
 
 
 def world(path: Path, frame: pd.DataFrame) -> Storage:

@@ -11,8 +11,8 @@ import torch
 
 from gangru_dist.config import FactorConfig, TrainingConfig
 from gangru_dist.errors import ConfigError, FactorError, PanelError, WindowError
-from gangru_dist.features.samples import ts_standardize
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.samples.standardize import ts_standardize
 from gangru_dist.scoring import predictor, score
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.score import score_days

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from gangru_dist.features.labels import forward_return, training_label
-from gangru_dist.features.samples import cross_section_samples
-from gangru_dist.panel.universe import universe_mask
+from gangru_dist.samples.labels import forward_return, training_label
+from gangru_dist.samples.standardize import cross_section_samples
+from gangru_dist.samples.universe import universe_mask
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
 from tests.training.worlds import block, config, share, until, window

@@ -20,9 +20,9 @@ from jaxtyping import Float
 
 from gangru_dist.config import SyntheticConfig
 from gangru_dist.errors import StorageError
-from gangru_dist.panel import synthetic_market as market
-from gangru_dist.panel.synthetic_assets import INDUSTRIES, Lives, draw_lives
 from gangru_dist.storage import Storage
+from gangru_dist.synthetic import market
+from gangru_dist.synthetic.assets import INDUSTRIES, Lives, draw_lives
 
 _FILE = re.compile(r"\d{4}-[0-9a-f]{12}\.parquet")
 

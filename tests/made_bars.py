@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist.features.stages import as_value
+from gangru_dist.panel.stages import as_value
 
 DAYS = pd.bdate_range("2018-11-12", "2019-04-18")
 
@@ -17,7 +17,7 @@ DAYS = pd.bdate_range("2018-11-12", "2019-04-18")
 def run_here(
     name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
 ) -> list[Any]:
-    """In place of `features.pipeline._run`: Ray Data's map, as a loop."""
+    """In place of `panel.build._run`: Ray Data's map, as a loop."""
     results = [as_value(lambda a=a: work(*a)) for a in arguments]  # type: ignore[misc]
     for result in results:
         if isinstance(result, Exception):

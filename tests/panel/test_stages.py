@@ -10,18 +10,18 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from gangru_dist.bars.files import list_files
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.reader import cut_parts, group_units
+from gangru_dist.bars.validate import CHECKED
 from gangru_dist.config import PRICE_VOLUME_FEATURES, BarsConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.features.bucket import BucketTask, panel_rows
 from gangru_dist.features.price_volume import feature_named
-from gangru_dist.features.stages import as_value, build_bucket, stage_unit
-from gangru_dist.panel.files import list_files
-from gangru_dist.panel.formats import bars_format
+from gangru_dist.panel.bucket import BucketTask, panel_rows
 from gangru_dist.panel.manifest import bucket_of
-from gangru_dist.panel.reader import cut_parts, group_units
 from gangru_dist.panel.schema import panel_schema
+from gangru_dist.panel.stages import as_value, build_bucket, stage_unit
 from gangru_dist.panel.staging import read_staged, remove_staging, write_staged
-from gangru_dist.panel.validate import CHECKED
 from gangru_dist.storage import Storage
 
 DAYS = pd.bdate_range("2018-11-01", periods=60)

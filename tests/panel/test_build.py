@@ -12,7 +12,7 @@ import pytest
 
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.features.pipeline import build_panel
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.store import read_block, read_manifest
 from gangru_dist.storage import Storage
 

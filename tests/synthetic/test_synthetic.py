@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from gangru_dist.bars.files import list_files
 from gangru_dist.config import SyntheticConfig
 from gangru_dist.errors import ConfigError, StorageError
-from gangru_dist.panel.files import list_files
-from gangru_dist.panel.synthetic import make_bars, planted_signal, write_bars
-from gangru_dist.panel.synthetic_assets import trading_calendar
-from gangru_dist.panel.synthetic_market import MAX_SIGNAL_IC
 from gangru_dist.storage import Storage
+from gangru_dist.synthetic.assets import trading_calendar
+from gangru_dist.synthetic.market import MAX_SIGNAL_IC
+from gangru_dist.synthetic.write import make_bars, planted_signal, write_bars
 
 SMALL = SyntheticConfig(assets=60, last=dt.date(2018, 3, 30), seed=5)
 MEMORY = 41

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gangru_dist.features.cross_section import (
+from gangru_dist.cross_section import (
     cs_neutralize,
     cs_quantile,
-    cs_rank,
     cs_winsorize,
     cs_zscore,
 )
@@ -18,11 +17,10 @@ from gangru_dist.features.cross_section import (
 OPERATIONS = [
     lambda x: cs_winsorize(x, mad=3.0),
     cs_zscore,
-    cs_rank,
     lambda x: cs_quantile(x, 5),
     cs_neutralize,
 ]
-NAMES = ["winsorize", "zscore", "rank", "quantile", "neutralize"]
+NAMES = ["winsorize", "zscore", "quantile", "neutralize"]
 
 
 def cross_sections(seed=0, days=6, assets=40, missing=0.2, decimals=8):
@@ -62,13 +60,6 @@ class TestReference:
         x = cross_sections(missing=missing)
         expected = stats.zscore(x, axis=1, nan_policy="omit")
         np.testing.assert_allclose(cs_zscore(x), expected, rtol=1e-10, atol=1e-13)
-
-    @pytest.mark.parametrize("decimals", [8, 0], ids=["distinct", "ties"])
-    def test_rank_is_pandas(self, decimals):
-        frame = pd.DataFrame(cross_sections(decimals=decimals))
-        count = frame.notna().sum(axis=1)
-        expected = frame.rank(axis=1).sub(0.5).div(count, axis=0)
-        np.testing.assert_allclose(cs_rank(frame.to_numpy()), expected, rtol=1e-12)
 
     @pytest.mark.parametrize("decimals", [8, 1], ids=["distinct", "ties"])
     @pytest.mark.parametrize(("assets", "q"), [(40, 5), (41, 10), (201, 10), (30, 7)])

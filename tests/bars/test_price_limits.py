@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 import pytest
 
-from gangru_dist.panel.limits import at_limit, board_of, limit_share
+from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
 
 
 class TestReference:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.config import SampleConfig
-from gangru_dist.features.samples import (
+from gangru_dist.samples.standardize import (
     cross_section_samples,
     cs_standardize,
     cs_sums,

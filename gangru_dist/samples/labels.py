@@ -8,13 +8,8 @@ from jaxtyping import Bool, Float
 from scipy.special import ndtri  # not scipy.stats: every worker would import it, 0.6 s
 
 from gangru_dist.config import LabelConfig
-
-
-def last_price(adj_close: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Last known adjusted close, carried over suspended days; NaN before the first trade."""
-    known = np.where(np.isnan(adj_close), 0, np.arange(len(adj_close))[:, None])
-    newest = np.maximum.accumulate(known, axis=0)
-    return np.take_along_axis(adj_close, newest, axis=0)
+from gangru_dist.cross_section import cs_winsorize, cs_zscore
+from gangru_dist.time_series import ts_carry_forward
 
 
 def forward_return(
@@ -41,7 +36,7 @@ def forward_return(
     result = np.full(adj_close.shape, np.nan)
     if reach >= len(adj_close):
         return result
-    price = last_price(adj_close)
+    price = ts_carry_forward(adj_close)
     entry = slice(entry_lag, len(adj_close) - horizon)
     bought = np.where(traded[entry], price[entry], np.nan)
     result[:-reach] = price[reach:] / bought - 1.0
@@ -67,9 +62,6 @@ def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[
     if cfg.transform == "rank":
         values = ndtri((pd.Series(values).rank().to_numpy() - 0.5) / values.size)
     else:
-        middle = np.median(values)
-        reach = cfg.winsorize_mad * 1.4826 * np.median(np.abs(values - middle))
-        values = np.clip(values, middle - reach, middle + reach)
-    spread = values.std()
-    result[known] = (values - values.mean()) / spread if spread > 1e-12 else 0.0
+        values = cs_winsorize(values[None], mad=cfg.winsorize_mad)[0]
+    result[known] = cs_zscore(values[None])[0]
     return result

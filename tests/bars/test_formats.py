@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gangru_dist.bars.files import list_files
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.reader import cut_parts, read_part
+from gangru_dist.bars.validate import check_rows
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
-from gangru_dist.panel.files import list_files
-from gangru_dist.panel.formats import bars_format
-from gangru_dist.panel.reader import cut_parts, read_part
-from gangru_dist.panel.validate import check_rows
 
 OURS = {
     "open": [10.0, 11.0],

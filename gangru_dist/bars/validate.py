@@ -2,7 +2,7 @@
 
 A row that cannot be used is set aside and counted under its first reason; a file that cannot be
 understood was refused before, by `reader` and `columns`. Duplicates show only once the rows of
-a stock are together: `features.bucket` finds them.
+a stock are together: `panel.bucket` finds them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.panel.columns import CODED
-from gangru_dist.panel.formats import BarsFormat, to_our_units
-from gangru_dist.panel.quality import Example, Finding, Quality
+from gangru_dist.bars.columns import CODED
+from gangru_dist.bars.formats import BarsFormat, to_our_units
+from gangru_dist.bars.quality import Example, Finding, Quality
 
 CHECKED = pa.schema(
     [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gangru_dist.config import LabelConfig
-from gangru_dist.features.labels import forward_return, last_price, training_label
+from gangru_dist.samples.labels import forward_return, training_label
 
 
 def market(seed: int = 0, days: int = 60, assets: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -27,10 +27,6 @@ class TestReference:
         expected = price.shift(-entry_lag - horizon) / pd.DataFrame(close).shift(-entry_lag) - 1
         found = forward_return(close, traded, horizon=horizon, entry_lag=entry_lag)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-    def test_last_price_is_pandas_ffill(self) -> None:
-        close, _ = market()
-        np.testing.assert_array_equal(last_price(close), pd.DataFrame(close).ffill())
 
     def test_rank_label_is_the_normal_score(self) -> None:
         returns = np.random.default_rng(1).normal(size=50)

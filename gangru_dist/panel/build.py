@@ -28,19 +28,19 @@ import numpy as np
 import ray.data
 
 from gangru_dist import log
+from gangru_dist.bars.files import BarsFile, list_files
+from gangru_dist.bars.formats import BarsFormat, bars_format
+from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
+from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
+from gangru_dist.calendar import distinct_days
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import BarsError, GangruError, PanelError
 from gangru_dist.features import price_volume
-from gangru_dist.features.bucket import BucketTask
 from gangru_dist.features.price_volume import check_inputs, feature_named
-from gangru_dist.features.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
-from gangru_dist.panel.calendar import trading_days
-from gangru_dist.panel.files import BarsFile, list_files
-from gangru_dist.panel.formats import BarsFormat, bars_format
+from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
-from gangru_dist.panel.quality import QUALITY, Quality, check_share, merge
-from gangru_dist.panel.reader import BarsPart, cut_parts, group_units
+from gangru_dist.panel.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
@@ -189,7 +189,7 @@ def _bucket_task(
         _logger.warning("bars_without_adj_factor: prices are taken as adjusted already")
     return BucketTask(
         features=cfg.panel.features,
-        calendar=trading_days(np.concatenate([unit.dates for unit in staged])),
+        calendar=distinct_days(np.concatenate([unit.dates for unit in staged])),
         has_turnover_rate="turnover_rate" in there,
         price_limits=form.price_limits,
         files=tuple(file.name for file in files),

@@ -54,13 +54,6 @@ def cs_zscore(x: Float[np.ndarray, "D N"], *, flat: float = _FLAT) -> Float[np.n
     return np.asarray(np.where(equal & ~np.isnan(x), 0.0, scaled))
 
 
-def cs_rank(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Rank within the day as a fraction in (0, 1): (rank - 0.5) / count, ties share theirs."""
-    ranks = pd.DataFrame(x).rank(axis=1).to_numpy()
-    count = (~np.isnan(x)).sum(axis=1, keepdims=True)
-    return np.asarray((ranks - 0.5) / np.maximum(count, 1))
-
-
 def cs_quantile(x: Float[np.ndarray, "D N"], q: int) -> Int[np.ndarray, "D N"]:
     """Quantile of each value within its day: 1 = lowest ... `q` = highest, 0 = no value.
 

@@ -18,12 +18,12 @@ import pytest
 
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.features import pipeline
+from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.store import read_rows
 from gangru_dist.storage import Storage
-from tests.bars import DAYS, make_bars, run_here, write
+from tests.made_bars import DAYS, make_bars, run_here, write
 
 FEATURES = ("close", "volume", "daily_return", "volume_ratio", "volatility_5d")
 CFG = RunConfig(
@@ -33,7 +33,7 @@ CFG = RunConfig(
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_run", run_here)
+    monkeypatch.setattr(panel_build, "_run", run_here)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Storage:
 
 
 def build(root: Storage, bars: Path, cfg: RunConfig = CFG, *, overwrite: bool = False) -> Manifest:
-    return pipeline.build_panel(str(bars), root, cfg, overwrite=overwrite)
+    return panel_build.build_panel(str(bars), root, cfg, overwrite=overwrite)
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
@@ -153,17 +153,17 @@ class TestProperties:
         bars = Storage("memory://undated-bars")
         frame = make_bars()
         bars.write_bytes("a.csv", frame.to_csv(index=False).encode())
-        first = pipeline.build_panel(bars.uri, root, CFG)
+        first = panel_build.build_panel(bars.uri, root, CFG)
         logging.getLogger("gangru_dist").propagate = True
         with caplog.at_level(logging.INFO, logger="gangru_dist"):
-            again = pipeline.build_panel(bars.uri, root, CFG)
+            again = panel_build.build_panel(bars.uri, root, CFG)
         assert again.to_json() == first.to_json()
         assert "no_modification_time files=1 example=a.csv" in caplog.text
         same_size = corrected(frame).to_csv(index=False).encode()
         assert len(same_size) == len(bars.read_bytes("a.csv"))
         bars.write_bytes("a.csv", same_size)
         with pytest.raises(PanelError, match=r"rewrite history: .*600003.SH market_cap"):
-            pipeline.build_panel(bars.uri, root, CFG)
+            panel_build.build_panel(bars.uri, root, CFG)
 
     def test_a_lost_file_is_written_again(self, root: Storage, tmp_path: Path) -> None:
         frame = make_bars()

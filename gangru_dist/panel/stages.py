@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.quality import Finding, Quality, merge
+from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
+from gangru_dist.bars.validate import check_rows
+from gangru_dist.calendar import distinct_days
 from gangru_dist.errors import GangruError
-from gangru_dist.features.bucket import BucketTask, panel_rows
-from gangru_dist.panel.calendar import trading_days
-from gangru_dist.panel.formats import BarsFormat
-from gangru_dist.panel.quality import Finding, Quality, merge
-from gangru_dist.panel.reader import BATCH_ROWS, BarsPart, read_part
+from gangru_dist.panel.bucket import BucketTask, panel_rows
 from gangru_dist.panel.staging import read_staged, write_staged
-from gangru_dist.panel.validate import check_rows
 from gangru_dist.panel.writer import BucketWritten, write_bucket
 from gangru_dist.storage import Storage
 
@@ -112,7 +112,7 @@ def stage_unit(
     return Staged(
         names=tuple(names),
         columns=columns,
-        dates=trading_days(np.concatenate(days)) if days else np.empty(0, "datetime64[D]"),
+        dates=distinct_days(np.concatenate(days)) if days else np.empty(0, "datetime64[D]"),
         quality=merge(counts),
     )
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gangru_dist.bars.columns import CODED
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.quality import Finding, Quality, check_share, merge
+from gangru_dist.bars.validate import CHECKED, check_rows
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.panel.columns import CODED
-from gangru_dist.panel.formats import bars_format
-from gangru_dist.panel.quality import Finding, Quality, check_share, merge
-from gangru_dist.panel.validate import CHECKED, check_rows
 
 GENERIC = bars_format(BarsConfig())
 

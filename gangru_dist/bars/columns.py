@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.schema import ARROW_TYPES, TEXT_KINDS, Kind
 from gangru_dist.errors import BarsError
-from gangru_dist.panel.schema import ARROW_TYPES, TEXT_KINDS, Kind
 
 CODED = pa.dictionary(pa.int32(), pa.string())
 """Type of text columns while they are read: each name once."""

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.formats import PriceLimits
+from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
+from gangru_dist.bars.quality import Finding
+from gangru_dist.calendar import listing_position
 from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
-from gangru_dist.panel.calendar import listing_position
-from gangru_dist.panel.formats import PriceLimits
-from gangru_dist.panel.limits import at_limit, board_of, limit_share
-from gangru_dist.panel.quality import Finding
 from gangru_dist.panel.schema import panel_schema
 
 ASSETS_AT_ONCE = 256

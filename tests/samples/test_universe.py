@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gangru_dist.config import UniverseConfig
-from gangru_dist.panel.universe import traded_days, universe_mask
+from gangru_dist.samples.universe import traded_days, universe_mask
 from tests.training.worlds import block
 
 CFG = UniverseConfig(min_listed_days=20, min_traded_days=6, min_assets=3)

@@ -21,12 +21,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from gangru_dist.bars.columns import Place, convert
+from gangru_dist.bars.files import BarsFile
+from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.schema import BAR_COLUMNS, REQUIRED, TEXT_KINDS
 from gangru_dist.errors import BarsError
 from gangru_dist.filesystems import resolve
-from gangru_dist.panel.columns import Place, convert
-from gangru_dist.panel.files import BarsFile
-from gangru_dist.panel.formats import BarsFormat
-from gangru_dist.panel.schema import BAR_COLUMNS, REQUIRED, TEXT_KINDS
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""

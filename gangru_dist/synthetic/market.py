@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gangru_dist.errors import ConfigError
-from gangru_dist.panel.synthetic_assets import Lives
+from gangru_dist.synthetic.assets import Lives
 
 LOOKBACK = 40
 """Days the signal looks back."""

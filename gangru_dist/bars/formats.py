@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from gangru_dist.bars.schema import BAR_COLUMNS
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
-from gangru_dist.panel.schema import BAR_COLUMNS
 
 PriceLimits = Literal["none", "ashare"]
 

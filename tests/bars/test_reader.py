@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gangru_dist.bars.files import list_files
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.reader import cut_parts, group_units, read_part
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.panel.files import list_files
-from gangru_dist.panel.formats import bars_format
-from gangru_dist.panel.reader import cut_parts, group_units, read_part
 
 GENERIC = bars_format(BarsConfig())
 
