@@ -20,14 +20,15 @@ from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.stages import build_bucket, stage_unit
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import add_hashes
+from gangru_dist.runs.model import EpochResult
 from gangru_dist.samples import universe
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.predictor import Ensemble, score_block
 from gangru_dist.splits import Window, make_windows
 from gangru_dist.storage import Storage
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 
 
@@ -37,7 +38,7 @@ class Outcome:
 
     weights: dict[str, Tensor]
     """Networks, optimizers, best epoch."""
-    history: list[dict]
+    history: list[EpochResult]
     """One entry an epoch."""
     factor: pd.DataFrame
     """date, asset, score, factor, quantile: every scored row, sorted by (date, asset)."""

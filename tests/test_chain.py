@@ -104,7 +104,7 @@ def check_same_factor(before: Outcome, after: Outcome, day: dt.date) -> None:
 
 class TestNoLookAhead:
     def test_the_chain_ends_with_a_factor_of_every_day(self, outcome: Outcome) -> None:
-        assert [entry["stage"] for entry in outcome.history] == ["gan", "predictor", "predictor"]
+        assert [epoch.stage for epoch in outcome.history] == ["gan", "predictor", "predictor"]
         found = outcome.factor.groupby("date")["factor"]
         assert len(found) == len(outcome.days) > 20
         assert found.count().min() > 40

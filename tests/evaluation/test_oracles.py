@@ -27,6 +27,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.report import document
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import make_bars
 from tests.chain import build_panel
@@ -101,7 +102,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root.child("panel").write_json("manifest.json", manifest.to_json())
     write_models(root, RUN, cfg=cfg)
     write_factor(root, RUN, table, cfg)
-    root.child("runs", RUN).write_json("config.json", {"config": to_dict(cfg)})
     return World(folder=folder, cfg=cfg, bars=bars.to_pandas(), block=block, table=table)
 
 
@@ -222,7 +222,7 @@ class TestCommand:
     def test_a_stored_run(self, world, monkeypatch, capsys):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         root = Storage(str(world.folder / "storage"))
-        document.write_report(root, RUN, world.cfg)
+        document.write_report(Run(root, RUN, world.cfg))
         asked = ["--storage", str(world.folder / "storage"), "--run", RUN]
         asked += ["--bars", str(world.folder / "bars")]
         assert recompute.main(asked) == 0
@@ -240,7 +240,7 @@ class TestCommand:
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         root = Storage(str(world.folder / "storage"))
         cfg = world.with_values(windows__first="2018-12-01")
-        document.write_report(root, RUN, cfg)
+        document.write_report(Run(root, RUN, cfg))
         folder = root.child("runs", RUN)
         assert folder.read_json("report/metrics.json")["period"]["first_day"] > "2018-12"
         folder.write_json("config.json", {"config": to_dict(cfg)})

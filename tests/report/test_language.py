@@ -18,6 +18,7 @@ from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
 from gangru_dist.report.language import ENGLISH, Language, language
 from gangru_dist.report.tuning import write_page
+from gangru_dist.runs.run import Run
 from tests.report.store import RUN, samples_of, write_models, write_world
 from tests.report.test_figures import _industries
 from tests.report.test_tuning import write_search
@@ -132,9 +133,7 @@ class TestCatalogue:
 
     def test_reasons_are_those_of_the_panel(self):
         code = "".join(
-            file.read_text()
-            for part in ("bars", "panel")
-            for file in PACKAGE.glob(f"{part}/*.py")
+            file.read_text() for part in ("bars", "panel") for file in PACKAGE.glob(f"{part}/*.py")
         )
         assert all(f'"{reason}"' in code for reason in QUALITY)
 
@@ -153,8 +152,9 @@ class TestPages:
         cfg = settings.with_values(
             world.cfg, {"report.language": "zh", "factor.winsorize_mad": 4.0}, "test"
         )  # scored with another: a warning
-        write_report(world.root, RUN, cfg, "other")
-        write_page(world.root, RUN, language("zh"))
+        run = Run(world.root, RUN, cfg)
+        write_report(run, "other", overwrite=True)
+        write_page(run)
         report = folder.read_bytes("report/report.html").decode()
         assert '<html lang="zh-CN">' in report
         for page in (report, folder.read_bytes("tune/tuning.html").decode()):
@@ -170,7 +170,7 @@ class TestPages:
         kept = []
         for name in ("en", "zh"):
             cfg = settings.with_values(world.cfg, {"report.language": name}, "test")
-            write_report(world.root, RUN, cfg)
+            write_report(Run(world.root, RUN, cfg))
             kept.append(
                 {f: folder.read_bytes(f) for f in folder.list_files() if f != "report.html"}
             )
