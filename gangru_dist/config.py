@@ -18,33 +18,12 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.errors import ConfigError
+from gangru_dist.features import price_volume
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of units, channels or days, at least one."""
-
-PRICE_VOLUME_FEATURES = (
-    "open",
-    "high",
-    "low",
-    "close",
-    "vwap",
-    "volume",
-    "amount",
-    "turnover_rate",
-    "daily_return",
-    "overnight_return",
-    "intraday_return",
-    "amplitude",
-    "upper_shadow",
-    "lower_shadow",
-    "close_to_vwap",
-    "volume_ratio",
-    "return_5d",
-    "volatility_5d",
-)
-"""The eighteen features of SPEC 2, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -67,8 +46,8 @@ class BarsConfig:
 class PanelConfig:
     """The panel store (SPEC 2, DESIGN 2)."""
 
-    features: tuple[str, ...] = PRICE_VOLUME_FEATURES
-    """Names out of `features.price_volume.FEATURES`; their order is the model's input order."""
+    features: tuple[str, ...] = price_volume.NAMES
+    """Names out of `price_volume.FEATURES`; their order is the model's input order."""
     buckets: int = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the largest number of workers of one window."""
 

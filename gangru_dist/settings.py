@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import difflib
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from gangru_dist import presets
 from gangru_dist.config import RunConfig, from_dict, to_dict
 from gangru_dist.errors import ConfigError
 from gangru_dist.filesystems import resolve
+from gangru_dist.registry import close_names
 
 
 def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -232,8 +232,8 @@ def nearest(key: str) -> list[str]:
     last = key.rpartition(".")[2]
     same_name = [name for name in _KEYS if name.rpartition(".")[2] == last]
     by_name = {name.rpartition(".")[2]: name for name in reversed(_KEYS)}
-    close = difflib.get_close_matches(key, _KEYS, n=3)
-    close_name = [by_name[name] for name in difflib.get_close_matches(last, by_name, n=3)]
+    close = close_names(key, _KEYS, cutoff=0.6)
+    close_name = [by_name[name] for name in close_names(last, by_name, cutoff=0.6)]
     ordered = [*same_name, *close, *close_name] if "." not in key else [*close, *same_name]
     return list(dict.fromkeys([*ordered, *close_name]))[:3]
 

@@ -150,14 +150,14 @@ class TestNoLookAhead:
 
 def leak_feature(patch: pytest.MonkeyPatch, days: int) -> None:
     """`daily_return` becomes that of some traded days later."""
-    honest = price_volume.feature_named("daily_return")
+    honest = price_volume.FEATURES["daily_return"].compute
 
     def daily_return(bars: price_volume.AdjustedBars) -> np.ndarray:
         values = honest(bars)
         return np.concatenate([values[days:], values[:days]])
 
-    leaky = [daily_return if f is honest else f for f in price_volume.FEATURES]
-    patch.setattr(price_volume, "FEATURES", tuple(leaky))
+    leaky = price_volume.Feature(compute=daily_return, inputs=("close",))
+    patch.setitem(price_volume.FEATURES, "daily_return", leaky)
 
 
 def leak_universe(patch: pytest.MonkeyPatch) -> None:

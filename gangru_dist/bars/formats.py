@@ -7,7 +7,6 @@ own names. docs/data.md lists what each vendor counts in which unit.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy as np
 from gangru_dist.bars.schema import BAR_COLUMNS
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
+from gangru_dist.registry import nearest
 
 PriceLimits = Literal["none", "ashare"]
 
@@ -171,8 +171,7 @@ def _check_names(given: Collection[str], *, key: str) -> None:
     known = numeric if key == "scales" else list(BAR_COLUMNS)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
             raise ConfigError(
-                f"bars.{key}.{name}: no such column of ours; nearest: {near or known}. "
+                f"bars.{key}.{name}: no such column of ours; nearest: {nearest(name, known)}. "
                 "Write our column = the file's: --set bars.columns.volume=vol"
             )
