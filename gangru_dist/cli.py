@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gangru_dist import log, presets, settings
-from gangru_dist.config import RunConfig, from_dict, model_settings, to_dict
+from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict
 from gangru_dist.errors import ConfigError, GangruError, TrainingError
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.lineage import code_version
@@ -143,16 +143,7 @@ def _changed(folder: Storage, cfg: RunConfig) -> list[str]:
     except (ValidationError, GangruError, KeyError, TypeError):
         version = there.get("package_version") if isinstance(there, dict) else None
         return [f"config.json of package version {version} is not ours"]
-    return settings.difference(_identity(old), _identity(cfg))
-
-
-def _identity(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that a run's results follow from, given the panel."""
-    values = to_dict(cfg)
-    chosen = model_settings(cfg)
-    chosen["windows"]["refit_months"] = values["windows"]["refit_months"]
-    chosen["training"]["seeds"] = values["training"]["seeds"]
-    return chosen | {name: values[name] for name in ("factor", "evaluation")}
+    return settings.difference(run_settings(old), run_settings(cfg))
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

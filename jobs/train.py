@@ -22,7 +22,7 @@ def body(job: Job) -> Outcome:
     from gangru_dist.panel.manifest import read_manifest
     from gangru_dist.training.launch import train_windows  # torch and Ray: not for --help
 
-    read_manifest(job.root).require_features(job.cfg.panel.features)
+    read_manifest(job.root).require_features(job.cfg.features)
     job.claim()
     summary = train_windows(job.root, job.run, job.cfg, only=job.args.windows)
     return Outcome(outputs=(job.root.child("runs", job.run, "windows").uri,), ok=summary.ok)

@@ -73,7 +73,7 @@ def score_days(
         )
     started = time.monotonic()
     manifest = read_manifest(root)
-    manifest.require_features(cfg.panel.features)
+    manifest.require_features(cfg.features)
     folder, factor = root.child("runs", run), factor_storage(root, run)
     again = start is not None or end is not None
     if daily:

@@ -106,7 +106,7 @@ def train_windows(
         ResourceError: The cluster can never run one window.
     """
     manifest = read_manifest(root)
-    manifest.require_features(cfg.panel.features)
+    manifest.require_features(cfg.features)
     folder = root.child("runs", run)
     windows, skipped = plan(manifest, cfg, only)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]

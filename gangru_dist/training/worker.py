@@ -117,7 +117,7 @@ def share_of(root: Storage, cfg: RunConfig, manifest: Manifest, window: Window) 
         manifest=manifest,
         start=first.astype(dt.date),
         end=manifest.calendar[window.refit].astype(dt.date),
-        features=cfg.panel.features,
+        features=cfg.features,
     )
 
 
@@ -139,7 +139,7 @@ def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
             "identity": code,
             **job.made_by,
             "variant": job.cfg.variant,
-            "features": list(job.cfg.panel.features),
+            "features": list(job.cfg.features),
             "workers": group.size,
             "device": device.type,
             "resumed_epochs": resumed,
