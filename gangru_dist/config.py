@@ -11,17 +11,34 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
+import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.decides import Decides, decisions
 from gangru_dist.errors import ConfigError
 from gangru_dist.features import price_volume
+from gangru_dist.registry import Registry
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
+    "label transform",
+    items={
+        "zscore": "gangru_dist.samples.labels:winsorized",
+        "rank": "gangru_dist.samples.labels:normal_rank",
+    },
+)
+"""A day's returns (N,), none missing -> what is z-scored to be its labels (N,)."""
+
+PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
+    "predictor", items={"gru": "gangru_dist.models.gru:GruPredictor"}
+)
+"""Number of features and sizes -> a torch module of samples (B, T, F) to scores (B,)."""
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of units, channels or days, at least one."""
@@ -37,8 +54,9 @@ def _require_unique(key: str, names: tuple[str, ...]) -> None:
 class BarsConfig:
     """How a vendor's export becomes our columns (SPEC 1)."""
 
-    format: Literal["generic", "ashare", "tushare", "akshare", "baostock", "qlib"] = "generic"
-    """Named column mapping of a common export; `generic` expects our own names."""
+    format: str = "generic"
+    """Named column mapping of a common export, out of `bars.formats.FORMATS`; `generic` expects
+    our own names."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
@@ -107,8 +125,9 @@ class LabelConfig:
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
-    transform: Literal["zscore", "rank"] = "zscore"
-    """`rank` replaces the label by its normal score of the day's rank."""
+    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
+    """Out of `LABEL_TRANSFORMS`; `rank` replaces the label by its normal score of the day's
+    rank."""
 
     @property
     def reach(self) -> int:
@@ -380,6 +399,10 @@ class RunConfig:
 
     variant: Annotated[Literal["gan_gru", "gru"], Decides.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples themselves."""
+    predictor: Annotated[
+        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.known)
+    ] = "gru"
+    """What maps a sample to one number, out of `PREDICTORS`; its sizes are the section `gru`."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
@@ -478,7 +501,8 @@ def model_settings(cfg: RunConfig) -> dict[str, Any]:
     del chosen["panel"]
     if cfg.variant == "gru":
         del chosen["gan"]
-    return chosen | {"features": list(cfg.features)}
+    code = PREDICTORS.users_code(cfg.predictor) | LABEL_TRANSFORMS.users_code(cfg.label.transform)
+    return chosen | {"features": list(cfg.features)} | ({"code": code} if code else {})
 
 
 def run_settings(cfg: RunConfig) -> dict[str, Any]:

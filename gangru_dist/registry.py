@@ -22,14 +22,17 @@ T = TypeVar("T")
 
 
 class Registry(dict[str, T]):
-    """Name -> item. An item may stand as `package.module:attribute` until it is asked for."""
+    """Name -> item. An item may stand as `package.module:attribute` until it is asked for.
+
+    An item counts in this process only: workers of Ray start with the project's own.
+    """
 
     def __init__(
         self,
         kind: str,
         error: type[GangruError] = ConfigError,
         *,
-        items: Mapping[str, str] | None = None,
+        items: Mapping[str, T | str] | None = None,
         code: Callable[[T], Any] = lambda item: item,
     ) -> None:
         """An empty table, or one of items to be imported.
@@ -37,7 +40,7 @@ class Registry(dict[str, T]):
         Args:
             kind: What an item is, in words.
             error: Raised for a name that has no item.
-            items: Name -> `package.module:attribute`.
+            items: To begin with.
             code: The function or class that an item stands for.
         """
         super().__init__(cast("Mapping[str, T]", items or {}))
@@ -74,6 +77,13 @@ class Registry(dict[str, T]):
     def source_hash(self, name: str) -> str:
         """`source_hash` of the item of this name."""
         return source_hash(self._code(self[name]))
+
+    def users_code(self, name: str) -> dict[str, str]:
+        """The same for an identity, by what it is: empty for one of the project's own items."""
+        if name not in self or isinstance(self.get(name), str):
+            return {}
+        own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
+        return {} if own else {f"{self._kind} {name}": self.source_hash(name)}
 
 
 def _place(item: Any) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 from pydantic.dataclasses import dataclass
 
 from gangru_dist import presets
 from gangru_dist.config import (
     DECIDES,
+    LABEL_TRANSFORMS,
+    PREDICTORS,
+    LabelConfig,
     RunConfig,
     deciding,
     from_dict,
@@ -54,6 +58,7 @@ OTHER = {
     "tune.windows": ["2019-06-28"],
     "tune.sampler": "random",
     "variant": "gru",
+    "predictor": "other",
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 
@@ -96,7 +101,8 @@ class TestStored:
 
 class TestMarks:
     @pytest.mark.parametrize("key", DECIDES)
-    def test_identities_follow_the_marks(self, key: str) -> None:
+    def test_identities_follow_the_marks(self, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(PREDICTORS, "other", PREDICTORS["gru"])
         old, new = RunConfig(), changed(key)
         mark = DECIDES[key]
         assert (model_settings(old) != model_settings(new)) == bool(mark & Decides.MODEL)
@@ -167,5 +173,37 @@ class TestFeatures:
         ],
     )
     def test_impossible_lists(self, given: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            load("demo", None, [given])
+
+
+def halved(values: np.ndarray, cfg: LabelConfig) -> np.ndarray:
+    return values / 2
+
+
+def doubled(values: np.ndarray, cfg: LabelConfig) -> np.ndarray:
+    return values * 2
+
+
+class TestNames:
+    def test_a_users_code_is_part_of_its_models_identity(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = []
+        for transform in (halved, halved, doubled):
+            monkeypatch.setitem(LABEL_TRANSFORMS, "mine", transform)
+            found.append(model_settings(load("demo", None, ["label.transform=mine"])))
+        assert found[0] == found[1] != found[2]
+        assert {"code"} == {key for key in found[0] if found[0][key] != found[2].get(key)}
+        assert "code" not in model_settings(load("demo"))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("label.transform=rnk", r"label.transform='rnk' \(--set .*no label.*nearest: \['rank'"),
+            ("predictor=gur", r"predictor='gur' \(--set .*: no predictor; nearest: \['gru'\]"),
+        ],
+    )
+    def test_wrong_names(self, given: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             load("demo", None, [given])

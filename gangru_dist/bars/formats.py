@@ -16,7 +16,7 @@ import numpy as np
 from gangru_dist.bars.schema import BAR_COLUMNS
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
-from gangru_dist.registry import nearest
+from gangru_dist.registry import Registry, nearest
 
 PriceLimits = Literal["none", "ashare"]
 
@@ -46,7 +46,8 @@ class BarsFormat:
 _PERCENT = 0.01
 _LOT = 100.0  # shares
 
-FORMATS: dict[str, BarsFormat] = {
+FORMATS: Registry[BarsFormat] = Registry("bars format")
+FORMATS |= {
     "generic": BarsFormat(columns={"code": ("code", "asset")}),
     "ashare": BarsFormat(scales={"turnover_rate": _PERCENT}, price_limits="ashare"),
     # Tushare Pro: daily + adj_factor + daily_basic, joined on (ts_code, trade_date)
@@ -116,7 +117,7 @@ FORMATS: dict[str, BarsFormat] = {
         empty_is_suspended=True,
     ),
 }
-"""By the name used in `bars.format`."""
+"""By the name used in `bars.format`; another one is added as to any dictionary."""
 
 
 def bars_format(cfg: BarsConfig) -> BarsFormat:
@@ -125,7 +126,8 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
     A column that the user renames keeps the format's scale unless `bars.scales` names it too.
 
     Raises:
-        ConfigError: `bars.columns` or `bars.scales` names a column that we do not have.
+        ConfigError: There is no such format, or `bars.columns` or `bars.scales` names a column
+            that we do not have.
     """
     for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
         _check_names(given, key=key)

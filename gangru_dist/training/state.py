@@ -45,7 +45,7 @@ class TrainingState:
         gan = cfg.gan if cfg.variant == "gan_gru" else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = FactorNetwork(features, cfg.gru, gan)
+            self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor)
             self.discriminator = Discriminator(cfg.samples.lookback, features, gan) if gan else None
         self.progress = Progress(stage="gan" if gan else "predictor")
         self.best: dict[str, Tensor] = {}
