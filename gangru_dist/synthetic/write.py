@@ -2,7 +2,7 @@
 
 Industries, market caps, listings, delistings, suspensions, special treatment, splits and
 dividends, price limits, fat tails (DESIGN 3). `synthetic.signal_ic` is the rank IC that the
-planted signal (`synthetic_market.py` says what it is) has with the return of the 20 days from
+planted signal (`synthetic/market.py` says what it is) has with the return of the 20 days from
 the next close on; with 0, no statistic of the past has any. Suspended days have no row.
 """
 
