@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from gangru_dist.decides import Decides, decisions
+from gangru_dist.decides import Decides, declared
 from gangru_dist.errors import ConfigError
 from gangru_dist.features import price_volume
 from gangru_dist.registry import Registry
@@ -456,7 +456,9 @@ class RunConfig:
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _DEFAULTS = _ADAPTER.dump_python(RunConfig(), mode="json")
 
-DECIDES = dict(decisions(RunConfig))
+TYPES = {key: hint for key, hint, _ in declared(RunConfig)}
+"""Dotted key -> declared type, of every setting there is."""
+DECIDES = {key: mark for key, _, mark in declared(RunConfig)}
 """Dotted key -> what the setting decides."""
 
 MODEL_SECTIONS = tuple(

@@ -30,23 +30,23 @@ class Decides(Flag):
     are stored already, with the default that they were made with: they stay what they were."""
 
 
-def decisions(
+def declared(
     cls: type[Any], prefix: str = "", section: Decides | None = None
-) -> Iterator[tuple[str, Decides]]:
-    """Dotted key and mark of every setting below a configuration's class.
+) -> Iterator[tuple[str, Any, Decides]]:
+    """Dotted key, type and mark of every setting below a configuration's class.
 
     Raises:
         TypeError: Neither a setting nor its section has a mark.
     """
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        given = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Decides)]
-        mark = given[0] if given else section
-        part = getattr(hint, "__origin__", hint)
-        if dataclasses.is_dataclass(part):
-            yield from decisions(typing.cast("type[Any]", part), f"{prefix}{name}.", mark)
+        extras = getattr(hint, "__metadata__", ())
+        mark = next((extra for extra in extras if isinstance(extra, Decides)), section)
+        bare: Any = hint.__origin__ if extras else hint
+        if dataclasses.is_dataclass(bare):
+            yield from declared(typing.cast("type[Any]", bare), f"{prefix}{name}.", mark)
         elif mark is None:
             raise TypeError(
                 f"{prefix}{name} does not say what it decides: Annotated[..., Decides.…]."
             )
         else:
-            yield f"{prefix}{name}", mark
+            yield f"{prefix}{name}", bare, mark

@@ -106,7 +106,7 @@ def source_hash(item: Callable[..., Any]) -> str:
     """Hash of the code that decides what a function or class gives, 64 hex digits.
 
     That is its own, and that of the functions and plain constants of the same top-level package
-    that it names, and so on. Comments, docstrings, annotations and layout do not count.
+    that it names, and so on. Comments, docstrings and layout do not count.
 
     Raises:
         ConfigError: There is no source, as for what was typed at a prompt.
@@ -141,10 +141,3 @@ class _Bare(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         return ast.Pass() if isinstance(node.value, ast.Constant) else self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        return ast.arg(arg=node.arg)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)

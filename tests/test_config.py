@@ -23,7 +23,7 @@ from gangru_dist.config import (
     run_settings,
     to_dict,
 )
-from gangru_dist.decides import Decides, decisions
+from gangru_dist.decides import Decides, declared
 from gangru_dist.errors import ConfigError
 from gangru_dist.settings import load
 
@@ -137,9 +137,10 @@ class TestMarks:
         scope = {"Section": Section}
         for cls in (Marked, Unmarked):
             cls.__annotations__["part"] = eval(cls.__annotations__["part"], globals(), scope)
-        assert dict(decisions(Marked)) == {"part.a": Decides.MODEL, "part.b": Decides.RUN}
+        marks = [("part.a", int, Decides.MODEL), ("part.b", int, Decides.RUN)]
+        assert list(declared(Marked)) == marks
         with pytest.raises(TypeError, match=r"part\.a does not say what it decides"):
-            dict(decisions(Unmarked))
+            list(declared(Unmarked))
 
     def test_a_setting_that_was_added_counts_once_it_is_changed(self) -> None:
         assert "features" not in deciding(RunConfig(), Decides.MODEL)["samples"]

@@ -109,12 +109,11 @@ class TestSourceHash:
         [
             ("  # a comment", "  # another"),
             ('"""What it gives."""', '"""Another text."""'),
-            ("values: list[float]", "values: object"),
             ("return [sum(helper(values)) for", "return [ sum( helper(values) )\n      for"),
             ("return values\n", "return None\n"),  # of a function that it does not name
             ('"""A user\'s module."""', '"""Mine."""'),
         ],
-        ids=["comment", "docstring", "annotation", "layout", "another function", "module"],
+        ids=["comment", "docstring", "layout", "another function", "module"],
     )
     def test_what_decides_nothing(self, folder: Path, old: str, new: str) -> None:
         assert old in CODE
