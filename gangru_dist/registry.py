@@ -122,9 +122,10 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
         return
     try:
         tree = _Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(item))))
-    except OSError as error:
+    except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
-            f"{_place(item)} has no source to tell a change by; define it in a file or a notebook."
+            f"{_place(item)} has no source to tell a change by; define it with def, in a file or a "
+            "notebook."
         ) from error
     parts[_place(item)] = ast.unparse(tree)
     scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
