@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from gangru_dist import runtime
 from gangru_dist.bars.files import list_files
 from gangru_dist.config import RunConfig
-from gangru_dist.features.price_volume import feature_named
+from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.report.document import write_report
@@ -58,7 +58,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     """
     check_bars(bars)
     for name in run.cfg.panel.features:
-        feature_named(name)
+        FEATURES[name]  # a misspelt one takes no name
     run.claim(overwrite=overwrite)
     with runtime.session(run.cfg):
         with _stage("panel"):

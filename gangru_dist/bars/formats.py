@@ -7,7 +7,6 @@ own names. docs/data.md lists what each vendor counts in which unit.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy as np
 from gangru_dist.bars.schema import BAR_COLUMNS
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
+from gangru_dist.registry import Registry, nearest
 
 PriceLimits = Literal["none", "ashare"]
 
@@ -46,7 +46,8 @@ class BarsFormat:
 _PERCENT = 0.01
 _LOT = 100.0  # shares
 
-FORMATS: dict[str, BarsFormat] = {
+FORMATS: Registry[BarsFormat] = Registry("bars format")
+FORMATS |= {
     "generic": BarsFormat(columns={"code": ("code", "asset")}),
     "ashare": BarsFormat(scales={"turnover_rate": _PERCENT}, price_limits="ashare"),
     # Tushare Pro: daily + adj_factor + daily_basic, joined on (ts_code, trade_date)
@@ -116,7 +117,7 @@ FORMATS: dict[str, BarsFormat] = {
         empty_is_suspended=True,
     ),
 }
-"""By the name used in `bars.format`."""
+"""By the name used in `bars.format`; another one is added as to any dictionary."""
 
 
 def bars_format(cfg: BarsConfig) -> BarsFormat:
@@ -125,7 +126,8 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
     A column that the user renames keeps the format's scale unless `bars.scales` names it too.
 
     Raises:
-        ConfigError: `bars.columns` or `bars.scales` names a column that we do not have.
+        ConfigError: There is no such format, or `bars.columns` or `bars.scales` names a column
+            that we do not have.
     """
     for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
         _check_names(given, key=key)
@@ -171,8 +173,7 @@ def _check_names(given: Collection[str], *, key: str) -> None:
     known = numeric if key == "scales" else list(BAR_COLUMNS)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
             raise ConfigError(
-                f"bars.{key}.{name}: no such column of ours; nearest: {near or known}. "
+                f"bars.{key}.{name}: no such column of ours; nearest: {nearest(name, known)}. "
                 "Write our column = the file's: --set bars.columns.volume=vol"
             )

@@ -8,7 +8,6 @@ memory. Hive folders (`date=2018-12-28/`) give their column where the file has n
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.schema import BAR_COLUMNS, REQUIRED, TEXT_KINDS
 from gangru_dist.errors import BarsError
 from gangru_dist.filesystems import resolve
+from gangru_dist.registry import close_names
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
@@ -134,7 +134,7 @@ def _check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
     mapped = ((ours, form.names(ours)[0]) for ours in form.renamed)
     absent = [(ours, theirs) for ours, theirs in mapped if theirs not in there]
     if absent:
-        nearest = {theirs: difflib.get_close_matches(theirs, there, n=3) for _, theirs in absent}
+        nearest = {theirs: close_names(theirs, there, cutoff=0.6) for _, theirs in absent}
         spelled = ", ".join(
             f"bars.columns.{ours}={theirs} (nearest: {', '.join(nearest[theirs]) or 'none'})"
             for ours, theirs in absent

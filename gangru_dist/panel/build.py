@@ -36,7 +36,7 @@ from gangru_dist.calendar import distinct_days
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import BarsError, GangruError, PanelError
 from gangru_dist.features import price_volume
-from gangru_dist.features.price_volume import check_inputs, feature_named
+from gangru_dist.features.price_volume import check_inputs, inputs_of
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
@@ -73,8 +73,7 @@ def build_panel(
             settings of the panel that is there, the bars change days that it has.
     """
     form = bars_format(cfg.bars)
-    for name in cfg.panel.features:
-        feature_named(name)
+    inputs_of(cfg.panel.features)  # a wrong name is refused before bars are read
     files = list_files(bars_uri)
     source = _source(bars_uri, files, cfg)
     old = _old_manifest(root)
@@ -179,7 +178,7 @@ def _bucket_task(
     """What stage 2 needs to know of all bars together."""
     columns = _columns(staged)
     for name, consequence in _ALL_OR_NONE.items():
-        if name in ("adj_factor", *cfg.panel.features):
+        if name in ("adj_factor", *inputs_of(cfg.panel.features)):
             _check_mix(columns, name, consequence)
     there = frozenset().union(*columns.values())
     if "total_shares" in there:

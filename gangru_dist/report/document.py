@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from gangru_dist.config import RunConfig
 from gangru_dist.errors import ConfigError, FactorError
+from gangru_dist.evaluation.market import Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
-from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
+from gangru_dist.report.published import SOURCE
 from gangru_dist.report.sources import RunSources, Sources, read_sources
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
@@ -64,9 +63,15 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
     factors = {
         name: _of_windows(table, name, sources.runs[name]) for name, table in tables_of_runs.items()
     }
-    block = _market_block(run.root, manifest, list(factors.values()))
+    market = _market(run.root, manifest, list(factors.values()))
     found = {
-        name: evaluate(factor, block, _with_quantiles(run.cfg, sources.runs[name].cfg))
+        name: evaluate(
+            factor,
+            market,
+            run.cfg.evaluation,
+            entry_lag=run.cfg.label.entry_lag,
+            quantiles=sources.runs[name].cfg.factor.quantiles,
+        )
         for name, factor in factors.items()
     }
     tables.write_tables(run.report, found, sources)
@@ -101,16 +106,12 @@ def _of_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.DataFram
     return kept
 
 
-def _market_block(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> PanelBlock:
+def _market(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> Market:
     """Prices and trading conditions from the first day with a factor to the panel's end."""
     last = manifest.calendar[-1].astype(dt.date)
     firsts = [factor["date"].min().date() for factor in factors if not factor.empty]
     start = min([last, *firsts])
-    return read_block(root, manifest, start=start, end=last, features=(), trading=True)
-
-
-def _with_quantiles(cfg: RunConfig, own: RunConfig) -> RunConfig:
-    return replace(cfg, factor=replace(cfg.factor, quantiles=own.factor.quantiles))
+    return to_market(read_block(root, manifest, start=start, end=last, features=(), trading=True))
 
 
 def render(found: dict[str, Evaluation], sources: Sources) -> str:
@@ -123,7 +124,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         cfg=sources.cfg,
         metrics=ours.metrics,
         runs=list(found),
-        source=words.gettext(ours.metrics["published"]["source"]),
+        source=words.gettext(SOURCE),
         summary=text.summary_sentence(ours.metrics, latest, sources.cfg.evaluation.picks, words),
         key_rows=text.key_rows([one.metrics for one in found.values()], words),
         notes=_notes(found, sources, words),

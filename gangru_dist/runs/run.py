@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gangru_dist import settings
-from gangru_dist.config import RunConfig, from_dict, model_settings, to_dict
+from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict
 from gangru_dist.errors import ConfigError, GangruError
 from gangru_dist.lineage import code_version
 from gangru_dist.runs.model import ModelRecord
@@ -156,18 +156,9 @@ class Run:
         old = there.settings()
         if old is None:
             return [f"{CLAIM} of package version {there.package_version} is not ours"]
-        return settings.difference(_identity(old), _identity(self.cfg))
+        return settings.difference(run_settings(old), run_settings(self.cfg))
 
 
 def run_folder(root: Storage, name: str) -> Storage:
     """`<storage>/runs/<name>`, also of a run whose configuration does not matter."""
     return root.child("runs", name)
-
-
-def _identity(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that a run's results follow from, given the panel."""
-    values = to_dict(cfg)
-    chosen = model_settings(cfg)
-    chosen["windows"]["refit_months"] = values["windows"]["refit_months"]
-    chosen["training"]["seeds"] = values["training"]["seeds"]
-    return chosen | {name: values[name] for name in ("factor", "evaluation")}

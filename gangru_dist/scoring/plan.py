@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gangru_dist.config import RunConfig, model_identity, to_dict
+from gangru_dist.config import RunConfig, deciding, model_identity
+from gangru_dist.decides import Decides
 from gangru_dist.errors import FactorError, WindowError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.model import ModelRecord
@@ -105,7 +106,7 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
 def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     """Hash of what decides a day's row beside the weights, up to the end of the month before."""
     before = np.datetime64(month, "M").astype("datetime64[D]") - 1
-    values = to_dict(cfg)
+    values = deciding(cfg, Decides.MODEL | Decides.RUN)
     facts = [values["factor"], values["universe"], values["samples"]]
     facts.append(manifest.fingerprint_to(before.astype(dt.date)))
     marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]

@@ -161,7 +161,7 @@ class Scorer:
         if self._block is None or self._block[0] != span:
             self._block = None  # never two blocks in memory
             first, last = (dt.date.fromisoformat(day) for day in span)
-            names = self._cfg.panel.features
+            names = self._cfg.features
             block = read_block(
                 self._run.root, self._manifest, start=first, end=last, features=names, trading=True
             )

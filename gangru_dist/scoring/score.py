@@ -72,7 +72,7 @@ def score_days(
     started = time.monotonic()
     run.require()
     manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.panel.features)
+    manifest.require_features(run.cfg.features)
     run.claim(overwrite=overwrite)
     again = start is not None or end is not None
     if daily:

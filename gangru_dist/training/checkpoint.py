@@ -50,11 +50,11 @@ class TrainingState:
     """Networks, optimizers, best predictor and progress of one window and seed."""
 
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
-        features = len(cfg.panel.features)
+        features = len(cfg.features)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = FactorNetwork(features, cfg.gru, gan)
+            self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor)
             self.discriminator = Discriminator(cfg.samples.lookback, features, gan) if gan else None
         self.progress = Progress(stage="gan" if gan else "predictor")
         self.best: dict[str, Tensor] = {}

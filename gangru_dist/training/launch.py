@@ -89,7 +89,7 @@ def train_windows(
         ResourceError: The cluster can never run one window.
     """
     manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.panel.features)
+    manifest.require_features(run.cfg.features)
     windows, skipped = choose_windows(manifest, run.cfg, only)
     run.claim(overwrite=overwrite)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]

@@ -121,7 +121,7 @@ def share_of(run: Run, manifest: Manifest, window: Window) -> Share:
         manifest=manifest,
         start=first.astype(dt.date),
         end=manifest.calendar[window.refit].astype(dt.date),
-        features=run.cfg.panel.features,
+        features=run.cfg.features,
     )
 
 
@@ -148,7 +148,7 @@ def _train(chain: Chain, manifest: Manifest, task: Task, identity: str) -> None:
             identity=identity,
             **chain.made_by,
             variant=cfg.variant,
-            features=cfg.panel.features,
+            features=cfg.features,
             workers=group.size,
             device=device.type,
             resumed_epochs=resumed,

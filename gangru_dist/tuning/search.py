@@ -95,7 +95,7 @@ def search(
     space = parameters(cfg)
     variants = extremes(cfg, space)
     manifest = read_manifest(run.root)
-    features = tuple(dict.fromkeys(name for one in variants for name in one.panel.features))
+    features = tuple(dict.fromkeys(name for one in variants for name in one.features))
     manifest.require_features(features)
     windows = choose(manifest.calendar, cfg, variants, only)
     last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()

@@ -57,7 +57,7 @@ def run_trial(
     made = all_windows(calendar, cfg)
     teller = _Teller(cfg, base, steps_per_window, report)
     for name in windows:
-        block = with_features(block_of(name), cfg.panel.features)
+        block = with_features(block_of(name), cfg.features)
         teller.begin(*_data(block, made[name], calendar, cfg, base, device))
         state = TrainingState(cfg, cfg.training.seeds[0], device)
         assert teller.data is not None

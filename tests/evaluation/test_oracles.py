@@ -22,17 +22,18 @@ import pytest
 
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.report import document
+from gangru_dist.report.published import with_published
 from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import make_bars
 from tests.chain import build_panel
 from tests.evaluation import recompute
-from tests.evaluation.worlds import random_table
+from tests.evaluation.worlds import evaluate, random_table
 from tests.report.store import write_factor, write_models
 
 RUN = "r"
@@ -49,7 +50,7 @@ class World:
     table: pd.DataFrame
 
     def metrics(self, **given: Any) -> dict[str, Any]:
-        return self.evaluation(**given).metrics
+        return with_published(self.evaluation(**given).metrics)
 
     def evaluation(self, **given: Any) -> Evaluation:
         cfg = self.with_values(**given)

@@ -13,10 +13,10 @@ from jinja2 import Environment
 
 from gangru_dist import settings
 from gangru_dist.config import model_settings
-from gangru_dist.evaluation.published import SOURCE
 from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
 from gangru_dist.report.language import ENGLISH, Language, language
+from gangru_dist.report.published import SOURCE
 from gangru_dist.report.tuning import write_page
 from gangru_dist.runs.run import Run
 from tests.report.store import RUN, samples_of, write_models, write_world

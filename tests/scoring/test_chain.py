@@ -97,9 +97,8 @@ class TestProperties:
         def leak(bars: price_volume.AdjustedBars) -> price_volume.Values:
             return bars.volume / bars.volume[-1:]  # the last day's volume is the future's
 
-        leak.__name__ = "volume_ratio"
-        leaky = tuple(leak if f.__name__ == "volume_ratio" else f for f in price_volume.FEATURES)
-        monkeypatch.setattr(price_volume, "FEATURES", leaky)
+        leaky = price_volume.Feature(compute=leak, inputs=("volume",))
+        monkeypatch.setitem(price_volume.FEATURES, "volume_ratio", leaky)
         base = world(tmp_path_factory.mktemp("leaky"), make_bars(assets=ASSETS))
         with pytest.raises(AssertionError):
             check_past(base, tmp_path_factory.mktemp("tampered"), len(DAYS) - 10, seed=1)
