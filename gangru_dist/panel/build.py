@@ -16,7 +16,6 @@ the same, and its files are kept (docs/decisions/0008-append.md).
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -34,11 +33,11 @@ from gangru_dist.calendar import distinct_days
 from gangru_dist.cluster_map import Runner, on_cluster, value
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.features import price_volume
 from gangru_dist.features.price_volume import check_inputs, inputs_of
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.rows_code import rows_code
 from gangru_dist.panel.stages import Bucketed, Staged, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
@@ -262,13 +261,12 @@ def _quality_json(
 def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, Any]:
     """What the panel is made from; equal sources give equal panels, if the files are dated."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
-    code = inspect.getsource(price_volume)
     return {
         "uri": uri,
         "files": len(files),
         "bytes": sum(file.size for file in files),
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
-        "features_code": hashlib.sha256(code.encode()).hexdigest(),
+        "rows_code": rows_code(cfg.panel.features),
         "bars": asdict(cfg.bars),
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),
