@@ -32,13 +32,15 @@ from gangru_dist.config import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.model import PredictorEpoch
-from gangru_dist.runs.run import Run
-from gangru_dist.runs.train_summary import WindowResult
+from gangru_dist.runs.model import ModelRecord, PredictorEpoch
+from gangru_dist.runs.records import write_record
+from gangru_dist.runs.run import MODEL, Run
+from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
+from gangru_dist.training.board import Driven, Task
 from gangru_dist.training.launch import choose_windows, train_windows
 from gangru_dist.training.window import TimedEpoch
-from gangru_dist.training.worker import Chain
+from gangru_dist.training.worker import Slot, task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -58,36 +60,59 @@ class Load:
 
 
 class StandIn:
-    """In place of `train_chain`: takes the window's GPUs, says it trains, gives them back."""
+    """In place of `serve_slot`: takes the workers' GPUs, says they train, gives them back."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.running, self.most = seconds, 0, 0
         self._lock = threading.Lock()
 
-    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
-        """Every task of the chain 'trained'."""
-        size = chain.run.cfg.resources
+    def __call__(
+        self,
+        slot: Slot,
+        board: Driven,
+        manifest: Manifest,
+        windows: tuple[Window, ...],
+        *,
+        spread: bool,
+    ) -> None:
+        """Every task of the slot 'trained'."""
+        size = slot.run.cfg.resources
         group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
         assert group.wait(600)
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        for task in chain.tasks:
-            self._train(chain, task.name)
+        while (task := board.take(slot.number)) is not None:
+            self._train(board, task)
+            _write_model(slot.run, manifest, task)
+            board.settle(slot.number)
         with self._lock:
             self.running -= 1
         remove_placement_group(group)
-        return [
-            WindowResult(window=task.window.name, seed=task.seed, status="trained")
-            for task in chain.tasks
-        ]
 
-    def _train(self, chain: Chain, name: str) -> None:
+    def _train(self, board: Driven, task: Task) -> None:
         for epoch in range(1, EPOCHS + 1):
             time.sleep(self.seconds / EPOCHS)
             result = PredictorEpoch(epoch=epoch, train_loss=-0.1, valid_ic=0.1)
-            timed = TimedEpoch(result, seconds=self.seconds / EPOCHS, samples_per_s=1e6)
-            chain.progress.update.remote(name, timed)
+            seconds = self.seconds / EPOCHS
+            board.tell(task, TimedEpoch(result, seconds=seconds, samples_per_s=1e6))
+
+
+def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
+    """A record as a trained model has it; no weights."""
+    record = ModelRecord(
+        window=task.window.name,
+        seed=task.seed,
+        model="",
+        sha256="",
+        identity=task_identity(run.cfg, manifest, task),
+        device="cuda",
+        architecture={},
+        best_epoch=1,
+        best_valid_ic=0.1,
+        history=(),
+    )
+    write_record(run.folder, f"{run.model_folder(task.window.name, task.seed)}/{MODEL}", record)
 
 
 def config() -> RunConfig:

@@ -248,15 +248,17 @@ class ResourcesConfig:
     """Torch threads; two spinning threads can be slower than one."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Windows trained at once; None = as many as the cluster has room for."""
-    windows_per_run: int = Field(default=1, ge=1)
-    """Windows chained in one Ray Train run: saves a laptop the start-up."""
+    windows_per_run: int | None = Field(default=None, ge=1)
+    """Windows that one group of workers trains before another takes its place; None = as many as
+    there are, so that starting workers is paid once."""
     max_failures: int = Field(default=2, ge=0)
     """Restarts of a window's workers before it counts as failed."""
     wait_for_nodes_minutes: float = Field(default=0.0, ge=0)
     """On a cluster that grows by itself: how long it may take until one window fits; 0 = what is
     there is all. With it, `max_concurrent` windows are asked for, room or not."""
-    ingest: Literal["direct", "ray"] = "direct"
-    """`direct`: a rank reads its bucket files; `ray`: Ray Data streams them to it."""
+    ingest: Literal["auto", "direct", "ray"] = "auto"
+    """`direct`: a rank reads its bucket files; `ray`: Ray Data streams them to it; `auto`: `ray`
+    where the cluster has several nodes or the storage is remote."""
     scoring_actors: int | None = Field(default=None, ge=1)
     """Scoring actors; None = as many as the cluster has room for."""
 

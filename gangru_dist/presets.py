@@ -19,7 +19,6 @@ from gangru_dist.config import (
     GruConfig,
     LabelConfig,
     PanelConfig,
-    ResourcesConfig,
     RunConfig,
     SyntheticConfig,
     TrainingConfig,
@@ -47,7 +46,6 @@ def demo() -> RunConfig:
         gru=GruConfig(hidden=32, layers=1, head=(32, 16)),
         training=TrainingConfig(epochs=8, patience=4, learning_rate=3e-3),
         windows=WindowConfig(last=dt.date(2019, 12, 31)),  # a later one would have no day to score
-        resources=ResourcesConfig(windows_per_run=2),
         synthetic=SyntheticConfig(assets=200, last=dt.date(2020, 6, 30), signal_ic=0.1),
     )
 

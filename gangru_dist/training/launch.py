@@ -1,30 +1,32 @@
-"""Train every window and seed that has no model yet: one Ray Train run a chain, many at once.
+"""Train every window and seed that has no model yet: as many at once as there is room for.
 
-Driver threads run the chains behind our own gate, for Ray itself would wait for ever on a request
-that the cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
+Each slot is a Ray Train run whose workers take one task after the other, so that starting them is
+paid once a slot. Driver threads run the slots behind our own gate, for Ray itself would wait for
+ever on a request that the cluster cannot meet (RAY.md). One window's failure does not stop the
+others. [Ray]
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import WindowError
+from gangru_dist.errors import StorageError, WindowError
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
-from gangru_dist.training.chain import train_chain
+from gangru_dist.training.board import Driven, Task, TaskSettled
 from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.worker import Chain, Task, task_identity
+from gangru_dist.training.slot import serve_slot
+from gangru_dist.training.worker import Slot, task_identity
 
 _logger = logging.getLogger(__name__)
 A = TypeVar("A")
@@ -32,11 +34,19 @@ B = TypeVar("B")
 
 
 @runtime_checkable
-class ChainRunner(Protocol):
-    """Trains one chain and says what became of its tasks: `train_chain`, or a stand-in of it."""
+class SlotRunner(Protocol):
+    """Trains what the board has for a slot: `serve_slot`, or a stand-in of it."""
 
-    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
-        """See `train_chain`."""
+    def __call__(
+        self,
+        slot: Slot,
+        board: Driven,
+        manifest: Manifest,
+        windows: tuple[Window, ...],
+        *,
+        spread: bool,
+    ) -> None:
+        """See `serve_slot`."""
         ...
 
 
@@ -69,7 +79,7 @@ def train_windows(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
-    runner: ChainRunner = train_chain,
+    runner: SlotRunner = serve_slot,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
@@ -77,7 +87,7 @@ def train_windows(
         run: What to train, beside the panel; claimed as soon as its settings fit the panel.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What trains a chain once the gate lets it through.
+        runner: What serves a slot once the gate lets it through.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -93,57 +103,77 @@ def train_windows(
     windows, skipped = choose_windows(manifest, run.cfg, only)
     run.claim(overwrite=overwrite)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
-    identities, todo = {}, []
+    todo = []
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
-        identities[task] = task_identity(run.cfg, manifest, task)
         model = run.model(task.window.name, task.seed)
-        if model is not None and model.identity == identities[task]:
+        if model is not None and model.identity == task_identity(run.cfg, manifest, task):
             results.append(WindowResult.of(model, "finished before"))
         else:
             todo.append(task)
     if todo:
-        results += _train_all(run, manifest, cut_chains(run, identities, set(todo)), runner)
+        results += _train_all(run, manifest, todo, runner)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
 
 
-def cut_chains(run: Run, identities: dict[Task, str], todo: set[Task]) -> list[Chain]:
-    """Chains of `resources.windows_per_run` tasks that have something to do.
-
-    They are cut from all tasks, finished ones too, and named after all of theirs: so a chain that
-    was killed half way has the same name, and thereby its checkpoint, when the job comes again.
-    """
-    tasks, size = list(identities), run.cfg.resources.windows_per_run
-    chains = []
-    for group in (tasks[i : i + size] for i in range(0, len(tasks), size)):
-        digest = hashlib.sha256("/".join(identities[task] for task in group).encode()).hexdigest()
-        name = f"{group[0].window.name}-seed-{group[0].seed}-{digest[:12]}"
-        left = tuple(task for task in group if task in todo)
-        chains.append(Chain(run=run, name=name, tasks=left))
-    return [chain for chain in chains if chain.tasks]
-
-
 def _train_all(
-    run: Run, manifest: Manifest, chains: list[Chain], runner: ChainRunner
+    run: Run, manifest: Manifest, tasks: list[Task], runner: SlotRunner
 ) -> list[WindowResult]:
     with runtime.session(run.cfg):
-        at_once = min(len(chains), concurrency(run.cfg))
-        spread = at_once > 1 and runtime.nodes() > 1
-        tasks = sum(len(chain.tasks) for chain in chains)
-        text = "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d spread=%s"
-        _logger.info(text, tasks, len(chains), at_once, run.cfg.resources.workers, spread)
-        made_by = code_version()
-        with ProgressLog(run, tasks) as progress:
+        slots = min(len(tasks), concurrency(run.cfg))
+        nodes = runtime.nodes()
+        spread = slots > 1 and nodes > 1
+        through_ray = reads_through_ray(run, nodes)
+        text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
+        ingest = "ray" if through_ray else "direct"
+        _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
+        made_by, windows = code_version(), tuple(dict.fromkeys(task.window for task in tasks))
+        with ProgressLog(run, tasks, partial(result_of, run, manifest)) as progress:
 
-            def train(chain: Chain) -> list[WindowResult]:
-                known = replace(chain, progress=progress.board, made_by=made_by)
-                results = runner(known, manifest, spread=spread)
-                for task, result in zip(chain.tasks, results, strict=True):
-                    progress.finish(task.name, result)
-                return results
+            def serve(number: int) -> None:
+                slot = Slot(
+                    run=run,
+                    number=number,
+                    tasks=progress.board,
+                    made_by=made_by,
+                    through_ray=through_ray,
+                )
+                runner(slot, progress.board, manifest, windows, spread=spread)
 
-            return [result for found in each(chains, train, at_once) for result in found]
+            list(each(range(slots), serve, slots))
+        return progress.results
+
+
+def reads_through_ray(run: Run, nodes: int) -> bool:
+    """Whether Ray Data reads the panel: `resources.ingest`, or what `auto` stands for here.
+
+    On one machine with its own disk a worker reads its files itself, which saves Ray Data's start.
+    """
+    ingest = run.cfg.resources.ingest
+    if ingest == "auto":
+        return nodes > 1 or not run.root.is_local
+    return ingest == "ray"
+
+
+def result_of(run: Run, manifest: Manifest, settled: TaskSettled) -> WindowResult:
+    """Of the model that is there now; without one, why there is none."""
+    task, reason = settled.task, settled.reason
+    try:
+        model = run.model(task.window.name, task.seed)
+    except (OSError, StorageError) as error:
+        return _failed(task, reason or str(error))
+    if reason is not None:
+        return _failed(task, reason)
+    if model is None or model.identity != task_identity(run.cfg, manifest, task):
+        return _failed(task, "ended without a model and without an error")
+    if run.cfg.resources.gpus_per_worker and model.device == "cpu":
+        _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
+    return WindowResult.of(model, "resumed" if model.resumed_epochs else "trained")
+
+
+def _failed(task: Task, reason: str) -> WindowResult:
+    return WindowResult(window=task.window.name, seed=task.seed, status="failed", reason=reason)
 
 
 def each(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B]:

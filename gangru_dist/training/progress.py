@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import ray
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist import gauges
+from gangru_dist.errors import ResourceError
 from gangru_dist.log import Rows
 from gangru_dist.runs.model import EpochResult, GanEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import WindowResult
+from gangru_dist.training.board import Board, EpochDone, Event, Task, TaskSettled
 from gangru_dist.training.tensorboard import tensorboard
 from gangru_dist.training.window import TimedEpoch
 
@@ -23,36 +28,87 @@ _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 
 
-class ProgressBoard:
-    """Collects events from workers; the driver fetches them in batches."""
+class RemoteBoard:
+    """A `Board` as an actor that asks for no CPU, on the driver's node; the handle travels.
 
-    def __init__(self) -> None:
-        self.events: list[tuple[str, TimedEpoch]] = []
+    Where the actor is gone (the driver's node died), workers find no task any more, and end.
+    """
 
-    def update(self, task: str, epoch: TimedEpoch) -> None:
-        """One epoch of one task is done."""
-        self.events.append((task, epoch))
+    def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
+        here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
+        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=strategy)(Board)
+        self.actor = actor.remote(tasks, max_failures)
 
-    def take(self) -> list[tuple[str, TimedEpoch]]:
-        """Events since the last call."""
-        events, self.events = self.events, []
+    def take(self, slot: int) -> Task | None:
+        """See `Tasks`."""
+        try:
+            task: Task | None = ray.get(self.actor.take.remote(slot))
+        except RayActorError:
+            return None
+        return task
+
+    def tell(self, task: Task, epoch: TimedEpoch) -> None:
+        """See `Tasks`."""
+        self.actor.tell.remote(task, epoch)
+
+    def settle(self, slot: int, reason: str | None = None) -> None:
+        """See `Tasks`."""
+        with suppress(RayActorError):
+            ray.get(self.actor.settle.remote(slot, reason))
+
+    def trouble(self, slot: int, reason: str) -> None:
+        """See `Tasks`."""
+        with suppress(RayActorError):
+            ray.get(self.actor.trouble.remote(slot, reason))
+
+    def give_up(self, slot: int, reason: str) -> None:
+        """See `Driven`."""
+        self._ask(self.actor.give_up.remote(slot, reason))
+
+    def is_done(self, slot: int) -> bool:
+        """See `Driven`."""
+        return bool(self._ask(self.actor.is_done.remote(slot)))
+
+    def events(self) -> list[Event]:
+        """See `Driven`; nothing where the cluster is going down: the driver's error says more."""
+        try:
+            events: list[Event] = ray.get(self.actor.events.remote(), timeout=10)
+        except RayError:
+            return []
         return events
+
+    def close(self) -> None:
+        """End the actor."""
+        ray.kill(self.actor)
+
+    def _ask(self, answer: Any) -> Any:
+        try:
+            return ray.get(answer)
+        except RayActorError as error:
+            raise ResourceError(
+                "the process that hands out the windows died; was this node short of memory? "
+                "The same command continues."
+            ) from error
 
 
 class ProgressLog:
-    """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA."""
+    """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA.
 
-    def __init__(self, run: Run, tasks: int) -> None:
-        self.cfg, self.tasks = run.cfg, tasks
+    Starts the board, and turns what it tells into lines, gauges and results.
+    """
+
+    def __init__(
+        self, run: Run, tasks: Sequence[Task], result: Callable[[TaskSettled], WindowResult]
+    ) -> None:
+        """`result` says what became of a task, once it is settled."""
+        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
         self.tensorboard = tensorboard(run)
-        here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
-        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
-        remote = ray.remote(num_cpus=0, scheduling_strategy=strategy)(ProgressBoard)
-        self.board = remote.remote()
+        self.board = RemoteBoard(tasks, run.cfg.resources.max_failures)
         self.started: float | None = None
         self.done: dict[str, float] = {}
-        self.rows = Rows("train", total=tasks)
-        self._lock = threading.Lock()
+        self.results: list[WindowResult] = []
+        self.rows = Rows("train", total=len(tasks))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -74,35 +130,33 @@ class ProgressLog:
         self.rows.stop()
         if self.tensorboard:
             self.tensorboard.close()
-        ray.kill(self.board)
+        self.board.close()
 
-    def finish(self, task: str, result: WindowResult) -> None:
-        """A task is over, however it ended: none of its epochs are still to come."""
-        with self._lock:
-            self._drain()  # its last epochs come before its end
-            self.done[task] = 1.0
-            self.rows.finish(task)
+    def _follow(self) -> None:
+        while not self._stop.wait(_POLL_SECONDS):
+            self._drain()
+
+    def _drain(self) -> None:
+        for event in self.board.events():
+            if isinstance(event, EpochDone):
+                self._say(event.task.name, event.epoch)
+            else:
+                self._finish(event)
+
+    def _finish(self, event: TaskSettled) -> None:
+        """A task is over, however it ended."""
+        result, name = self._result(event), event.task.name
+        self.results.append(result)
+        self.done[name] = 1.0
+        self.rows.finish(name)
         gauges.count(gauges.WINDOWS, status=result.status)
         _logger.info(
             "window_done window=%s status=%s valid_ic=%s %s",
-            task,
+            name,
             result.status,
             "none" if result.best_valid_ic is None else f"{result.best_valid_ic:+.4f}",
             result.reason,
         )
-
-    def _follow(self) -> None:
-        while not self._stop.wait(_POLL_SECONDS):
-            with self._lock:
-                self._drain()
-
-    def _drain(self) -> None:
-        try:
-            events = ray.get(self.board.take.remote(), timeout=10)
-        except ray.exceptions.RayError:
-            return  # the cluster is going down; the driver's own error says more
-        for task, epoch in events:
-            self._say(task, epoch)
 
     def _say(self, task: str, epoch: TimedEpoch) -> None:
         result, rate = epoch.result, epoch.samples_per_s

@@ -1,32 +1,28 @@
 """What each Ray Train worker runs: wiring only [Ray].
 
-A worker trains a chain of (window, seed) tasks one after another. A task whose model is
-finished is skipped, the one a checkpoint belongs to is continued, so a restart by Ray, a job
-submitted again and an undisturbed run all end with the same weights.
+A group of workers stays for as long as there are tasks: it takes one, trains it, takes the next.
+A task is continued from its own checkpoint, whoever began it, so a restart by Ray, a job submitted
+again and an undisturbed run all end with the same weights.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import ray.train
 import ray.train.torch
 import torch
 
 from gangru_dist.config import RunConfig, model_identity
-from gangru_dist.errors import TrainingError, WindowError
+from gangru_dist.errors import StorageError, TrainingError, WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.model import figures
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.splits import Window
 from gangru_dist.training import collective
+from gangru_dist.training.board import Task, Tasks
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
@@ -36,65 +32,44 @@ from gangru_dist.training.model_files import write_model
 from gangru_dist.training.torch_setup import prepare_torch
 from gangru_dist.training.window import TimedEpoch, train_window
 
+_logger = logging.getLogger(__name__)
 STATE = "state.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """One window and seed to train."""
+class Slot:
+    """Room for one group of workers; travels to them."""
 
-    window: Window
-    seed: int
+    run: Run
+    number: int
+    tasks: Tasks
+    """Where it takes its tasks from."""
+    made_by: Mapping[str, str | None] = field(default_factory=dict)
+    """The driver's `code_version`, for `model.json`."""
+    through_ray: bool = False
+    """Whether Ray Data reads the panel; else the workers do."""
 
     @property
     def name(self) -> str:
-        """For logs and tables."""
-        return f"{self.window.name}/seed-{self.seed}"
+        """Of its Ray Train run."""
+        return f"slot-{self.number}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chain:
-    """Tasks that one Ray Train run trains one after another; travels to its workers."""
+def train_worker(config: dict[str, Slot]) -> None:
+    """Train tasks until none is left, or as many as `resources.windows_per_run`.
 
-    run: Run
-    name: str
-    """Of the Ray Train run: the same name continues from the same checkpoints; no timestamp."""
-    tasks: tuple[Task, ...]
-    """Those without a model of their identity."""
-    progress: Any = None
-    """Handle of the progress actor, or None."""
-    made_by: Mapping[str, str | None] = field(default_factory=dict)
-    """The driver's `code_version`, for `model.json`."""
-
-    @property
-    def checkpoints(self) -> str:
-        """Folder of the run where Ray Train keeps its state until the chain is done."""
-        return f"{CHECKPOINTS}/{self.name}"
-
-
-def train_worker(config: dict[str, Any]) -> dict[str, str]:
-    """Train every task of the chain that has no finished model yet.
-
-    Returns:
-        Task name -> why it could not be trained. Such an error is the same on every worker and
-        in every attempt, so it is not raised: the chain goes on, and Ray does not try again.
+    A `TrainingError` is the same on every worker and in every attempt: the task has failed, and
+    the next one follows. Any other error ends the workers, and Ray starts new ones.
     """
-    chain: Chain = config["chain"]
-    run = chain.run
-    prepare_torch(run.cfg)
+    slot = config["slot"]
+    prepare_torch(slot.run.cfg)
     logging.getLogger().setLevel(logging.WARNING)
-    manifest = read_manifest(run.root)
-    failures: dict[str, str] = {}
-    for task in chain.tasks:
-        identity = task_identity(run.cfg, manifest, task)
-        model = run.model(task.window.name, task.seed)
-        if model is not None and model.identity == identity:
-            continue
-        try:
-            _train(chain, manifest, task, identity)
-        except TrainingError as error:
-            failures[task.name] = str(error)
-    return failures
+    trainer = _Trainer(slot, collective.current())
+    most = slot.run.cfg.resources.windows_per_run
+    count = 0
+    while (most is None or count < most) and (task := trainer.next()) is not None:
+        trainer.train(task)
+        count += 1
 
 
 def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
@@ -125,32 +100,65 @@ def share_of(run: Run, manifest: Manifest, window: Window) -> Share:
     )
 
 
-def _train(chain: Chain, manifest: Manifest, task: Task, identity: str) -> None:
-    started = time.time()
-    cfg = chain.run.cfg
-    group = collective.current()
-    device = _device()
-    data = _data(chain.run, manifest, task.window, group, device)
-    state = TrainingState(cfg, task.seed, device)
-    resumed = _restore(state, identity)
-    reporter = _Reporter(chain, task, identity, group.rank)
-    train_window(data, state, cfg, seed=task.seed, collective=group, report=reporter.report)
-    generator = state.network.generator
-    samples = None
-    if generator is not None:
-        samples = gan_samples(generator, data, cfg, seed=task.seed, collective=group)
-    if group.rank == 0:
+class _Trainer:
+    """One worker of a slot; keeps the data of the newest window for its next seed."""
+
+    def __init__(self, slot: Slot, group: Collective) -> None:
+        self.slot, self.group = slot, group
+        self._data: tuple[Window, str, WindowData] | None = None
+
+    def next(self) -> Task | None:
+        """The slot's next task, the same on every worker."""
+        own = self.slot.tasks.take(self.slot.number) if self.group.rank == 0 else None
+        task: Task | None = self.group.gather(own)[0]
+        return task
+
+    def train(self, task: Task) -> None:
+        """Train one task to its model, or settle why there is none."""
+        reason = None
+        try:
+            manifest = read_manifest(self.slot.run.root)
+            identity = task_identity(self.slot.run.cfg, manifest, task)
+            model = self.slot.run.model(task.window.name, task.seed)
+            if model is None or model.identity != identity:
+                self._train(task, manifest, identity)
+        except TrainingError as error:
+            reason = str(error)
+        except Exception as error:
+            self.slot.tasks.trouble(self.slot.number, _last_line(error))
+            raise
+        self.group.gather(None)  # nobody goes on before the model is there
+        if self.group.rank == 0:
+            self.slot.tasks.settle(self.slot.number, reason)
+
+    def _train(self, task: Task, manifest: Manifest, identity: str) -> None:
+        started = time.time()
+        run, cfg = self.slot.run, self.slot.run.cfg
+        data = self._window_data(task, manifest, identity)
+        state = TrainingState(cfg, task.seed, _device())
+        checkpoint = _Checkpoint(run, identity)
+        resumed = checkpoint.restore(state)
+        reporter = _Reporter(self.slot, task, checkpoint, self.group.rank)
+        train_window(
+            data, state, cfg, seed=task.seed, collective=self.group, report=reporter.report
+        )
+        generator = state.network.generator
+        samples = None
+        if generator is not None:
+            samples = gan_samples(generator, data, cfg, seed=task.seed, collective=self.group)
+        if self.group.rank != 0:
+            return
         write_model(
-            chain.run,
+            run,
             task.window.name,
             task.seed,
             state,
             identity=identity,
-            **chain.made_by,
+            **self.slot.made_by,
             variant=cfg.variant,
             features=cfg.features,
-            workers=group.size,
-            device=device.type,
+            workers=self.group.size,
+            device=_device().type,
             resumed_epochs=resumed,
             days_left_out=data.dropped,
             train_days=tuple(day.date for day in data.train),
@@ -160,7 +168,25 @@ def _train(chain: Chain, manifest: Manifest, task: Task, identity: str) -> None:
             last_step=reporter.last_step,
             gan_samples=samples,
         )
-    group.gather(None)  # nobody goes on before the model is there
+        checkpoint.remove()
+
+    def _window_data(self, task: Task, manifest: Manifest, identity: str) -> WindowData:
+        """This rank's share of the window; read once for all seeds that follow each other."""
+        run, window = self.slot.run, task.window
+        panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
+        if self._data is not None and self._data[:2] == (window, panel):
+            return self._data[2]
+        self._data = None  # never two windows in memory
+        block = read_share(
+            share_of(run, manifest, window),
+            window.name,
+            self.group.rank,
+            self.group.size,
+            through_ray=self.slot.through_ray,
+        )
+        data = prepare(block, window, manifest.calendar, run.cfg, self.group, _device())
+        self._data = (window, panel, data)
+        return data
 
 
 def _device() -> torch.device:
@@ -171,62 +197,56 @@ def _device() -> torch.device:
     return device
 
 
-def _data(
-    run: Run, manifest: Manifest, window: Window, group: Collective, device: torch.device
-) -> WindowData:
-    """Read this rank's share; of the block only what training needs outlives the call."""
-    block = read_share(
-        share_of(run, manifest, window),
-        window.name,
-        group.rank,
-        group.size,
-        through_ray=run.cfg.resources.ingest == "ray",
-    )
-    return prepare(block, window, manifest.calendar, run.cfg, group, device)
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]
 
 
-def _restore(state: TrainingState, identity: str) -> int:
-    """Continue from Ray's latest checkpoint if it is this task's; epochs it holds."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        if Path(folder, "identity").read_text() != identity:
+class _Checkpoint:
+    """One file of a task, written whole: where it stands after an epoch."""
+
+    def __init__(self, run: Run, identity: str) -> None:
+        self.run, self.identity = run, identity
+        self.folder = f"{CHECKPOINTS}/{identity}"
+
+    def save(self, state: TrainingState) -> None:
+        """Replace it."""
+        self.run.folder.write_bytes(f"{self.folder}/{STATE}", state.to_bytes(self.identity))
+
+    def restore(self, state: TrainingState) -> int:
+        """Continue from it, if there is one; epochs it holds."""
+        try:
+            data = self.run.folder.read_bytes(f"{self.folder}/{STATE}")
+        except FileNotFoundError:
             return 0
-        state.restore(Path(folder, STATE).read_bytes(), identity)
-    return len(state.progress.history)
+        state.restore(data, self.identity)
+        return len(state.progress.history)
+
+    def remove(self) -> None:
+        """The model is there; a checkpoint that is left over only uses disk."""
+        try:
+            self.run.folder.delete_folder(self.folder)
+        except (OSError, StorageError) as error:
+            _logger.warning("checkpoint_left task=%s %s", self.identity, error)
 
 
 class _Reporter:
-    """One report to Ray Train an epoch, a checkpoint with it when due, a line to the driver."""
+    """A line to the driver an epoch, and a checkpoint when it is due; by rank 0 alone."""
 
-    def __init__(self, chain: Chain, task: Task, identity: str, rank: int) -> None:
-        self.chain, self.task, self.identity, self.rank = chain, task, identity, rank
+    def __init__(self, slot: Slot, task: Task, checkpoint: _Checkpoint, rank: int) -> None:
+        self.slot, self.task, self.checkpoint, self.rank = slot, task, checkpoint, rank
         self.first_step: float | None = None
         """Unix time, of this attempt; None if nothing was left to train."""
         self.last_step: float | None = None
 
     def report(self, epoch: TimedEpoch, state: TrainingState) -> None:
-        """Every rank must report; only rank 0 brings the checkpoint."""
+        """Replicas are equal after every step, so one of them stands for all."""
         self.last_step = time.time()
         self.first_step = self.first_step or self.last_step - epoch.seconds
-        count = len(state.progress.history)
-        is_due = count % self.chain.run.cfg.training.checkpoint_every == 0
-        if self.rank == 0 and self.chain.progress is not None:
-            self.chain.progress.update.remote(self.task.name, epoch)
-        metrics = figures(epoch.result)
-        if self.rank != 0 or not (is_due or state.progress.stage == "done"):
-            ray.train.report(metrics)
+        if self.rank != 0:
             return
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, STATE).write_bytes(state.to_bytes(self.identity))
-            Path(folder, "identity").write_text(self.identity)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=self._upload)
-
-    def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        """Bring it where Ray Train would; Ray's own upload does not try again."""
-        folder, place = self.chain.run.folder, f"{self.chain.checkpoints}/{name}"
-        for file in sorted(Path(checkpoint.path).iterdir()):
-            folder.write_bytes(f"{place}/{file.name}", file.read_bytes())
-        return ray.train.Checkpoint(folder.full(place), folder.filesystem)
+        count = len(state.progress.history)
+        is_due = count % self.slot.run.cfg.training.checkpoint_every == 0
+        if is_due and state.progress.stage != "done":  # else the model itself follows
+            self.checkpoint.save(state)
+        self.slot.tasks.tell(self.task, epoch)

@@ -5,22 +5,34 @@ import datetime as dt
 import threading
 import time
 from contextlib import nullcontext
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import WorkerCrashedError
 
 from gangru_dist.config import TrainingConfig, WindowConfig, to_dict
 from gangru_dist.errors import ConfigError, GangruError, StorageError, WindowError
+from gangru_dist.log import Rows
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.train_summary import WindowResult
+from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
-from gangru_dist.training import chain, launch
+from gangru_dist.training import launch
+from gangru_dist.training import slot as slot_module
+from gangru_dist.training.board import Board, Driven, Task, TaskSettled
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.launch import choose_windows, cut_chains, each, train_windows
+from gangru_dist.training.launch import (
+    choose_windows,
+    each,
+    reads_through_ray,
+    result_of,
+    train_windows,
+)
 from gangru_dist.training.model_files import write_model
-from gangru_dist.training.worker import Chain, Task, task_identity
+from gangru_dist.training.progress import ProgressLog
+from gangru_dist.training.slot import serve_slot
+from gangru_dist.training.worker import Slot, task_identity
 from tests.training.store import TINY, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
@@ -35,22 +47,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return stored_panel(tmp_path_factory.mktemp("gate"))
 
 
-class NoProgress:
-    """In place of `ProgressLog`."""
+class NearProgress(ProgressLog):
+    """`ProgressLog` without Ray: the board is in this process, and is read at the end."""
 
-    board = None
+    def __init__(self, run: Run, tasks: list[Task], result: Any) -> None:
+        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
+        self.board = Board(tasks, run.cfg.resources.max_failures)
+        self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
 
-    def __init__(self, *_: object) -> None:
-        self.finished: list[str] = []
-
-    def __enter__(self) -> "NoProgress":
+    def __enter__(self) -> "NearProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
-
-    def finish(self, task: str, result: WindowResult) -> None:
-        self.finished.append(task)
+        self._drain()
 
 
 class Runner:
@@ -58,30 +67,42 @@ class Runner:
 
     def __init__(self, bad: str) -> None:
         self.bad, self.now, self.most = bad, 0, 0
-        self.names: list[str] = []
+        self.served: list[int] = []
         self._lock = threading.Lock()
 
-    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+    def __call__(
+        self,
+        slot: Slot,
+        board: Driven,
+        manifest: Manifest,
+        windows: tuple[Window, ...],
+        *,
+        spread: bool,
+    ) -> None:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-            self.names.append(chain.name)
-        time.sleep(0.02)
+        while (task := board.take(slot.number)) is not None:
+            time.sleep(0.02)
+            assert task.window in windows
+            bad = task.window.name == self.bad
+            if not bad:
+                write_untrained(slot.run, manifest, task)
+            board.settle(slot.number, "bad" if bad else None)
+            self.served.append(slot.number)
         with self._lock:
             self.now -= 1
-        return [
-            WindowResult(
-                window=task.window.name,
-                seed=task.seed,
-                status="failed" if task.window.name == self.bad else "trained",
-            )
-            for task in chain.tasks
-        ]
+
+
+def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
+    """A model of the right identity, of first weights."""
+    identity, state = task_identity(run.cfg, manifest, task), TrainingState(run.cfg, 0)
+    write_model(run, task.window.name, task.seed, state, identity=identity)
 
 
 @pytest.fixture
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "ProgressLog", NoProgress)
+    monkeypatch.setattr(launch, "ProgressLog", NearProgress)
     monkeypatch.setattr(launch.runtime, "session", lambda _: nullcontext())
     monkeypatch.setattr(launch.runtime, "require", lambda *_, **__: None)
     monkeypatch.setattr(launch.runtime, "slots", lambda **_: 2)
@@ -117,92 +138,143 @@ class TestClaim:
 
 
 @pytest.mark.usefixtures("room_for_two")
-@pytest.mark.parametrize("per_run", [1, 3])
-def test_all_windows_pass_two_at_a_time(root: Storage, per_run: int, tmp_path: Path) -> None:
-    cfg = with_resources(TWELVE, windows_per_run=per_run)
-    windows = [window.name for window in choose_windows(read_manifest(root), cfg, None)[0]][:6]
+def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
+    windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:6]
     runner = Runner(bad=windows[0])
-    summary = train_windows(Run(root, f"queue-{per_run}", cfg), only=windows, runner=runner)
+    summary = train_windows(Run(root, "queue", TWELVE), only=windows, runner=runner)
     assert runner.most == 2
-    assert len(runner.names) == len(set(runner.names)) == 12 / per_run
+    assert sorted(set(runner.served)) == [0, 1]
     statuses = [result.status for result in summary.windows]
     assert statuses == ["failed"] * 2 + ["trained"] * 10
     assert summary.failed == 2
-    on_disk = root.child("runs", f"queue-{per_run}").read_json("summary.json")
+    on_disk = root.child("runs", "queue").read_json("summary.json")
     assert on_disk["failed"] == 2
 
 
-class TestChains:
-    @pytest.fixture
-    def run(self, root: Storage) -> Run:
-        return Run(root, "chains", with_resources(TWELVE, windows_per_run=2))
+class TestBoard:
+    """Who gets which task, and when a task counts as failed."""
 
-    def identities(self, root: Storage) -> dict[Task, str]:
+    @pytest.fixture
+    def tasks(self, root: Storage) -> list[Task]:
+        windows = choose_windows(read_manifest(root), TWELVE, None)[0][:2]
+        return [Task(window=window, seed=seed) for window in windows for seed in (0, 1)]
+
+    def test_a_slot_keeps_to_the_window_it_has_in_memory(self, tasks: list[Task]) -> None:
+        board = Board(tasks, 0)
+        first, other = board.take(0), board.take(1)
+        assert (first, other) == (tasks[0], tasks[1])
+        board.settle(1)
+        assert board.take(1) == tasks[2]
+        board.settle(0)
+        assert board.take(0) == tasks[3]
+        assert not board.is_done(0)
+        board.settle(0)
+        assert board.is_done(0)
+        assert not board.is_done(1)
+
+    def test_lost_workers_get_their_task_again_and_then_the_next(self, tasks: list[Task]) -> None:
+        board = Board(tasks[:2], max_failures=2)
+        assert [board.take(0) for _ in range(3)] == [tasks[0]] * 3
+        board.trouble(0, "the disk is full")
+        assert board.take(0) == tasks[1]
+        assert board.events() == [TaskSettled(tasks[0], "the disk is full")]
+        board.settle(0)
+        assert board.take(0) is None
+
+    def test_failures_are_counted_by_task(self, tasks: list[Task]) -> None:
+        board = Board(tasks[:2], max_failures=1)
+        for task in tasks[:2]:
+            assert [board.take(0), board.take(0)] == [task, task]
+            board.settle(0)
+        assert [event.reason for event in board.events()] == [None, None]  # type: ignore[union-attr]
+
+    def test_a_slot_that_cannot_be_had_fails_one_task(self, tasks: list[Task]) -> None:
+        board = Board(tasks[:2], max_failures=1)
+        board.give_up(0, "no room")
+        board.take(0)
+        board.trouble(0, "worse")
+        board.give_up(0, "no room")
+        board.give_up(0, "no room")  # nothing is left to fail
+        reasons = [event.reason for event in board.events()]  # type: ignore[union-attr]
+        assert reasons == ["no room", "worse"]
+
+
+class TestSlotFails:
+    """Whatever happens to one slot's Ray Train run, every task ends up settled."""
+
+    @pytest.fixture
+    def served(self, root: Storage, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setattr(slot_module, "_PAUSE_SECONDS", 0.0)
+        monkeypatch.setattr(slot_module.ray, "is_initialized", lambda: True)
         manifest = read_manifest(root)
-        windows, _ = choose_windows(manifest, TWELVE, None)
-        tasks = [Task(window=w, seed=s) for w in windows for s in (0, 1)]
-        return {task: task_identity(TWELVE, manifest, task) for task in tasks}
+        windows = tuple(choose_windows(manifest, TWELVE, None)[0][:2])
+        board = Board([Task(window=window, seed=0) for window in windows], 1)
+        run = Run(root, "slots", with_resources(TWELVE, max_failures=1))
+        slot = Slot(run=run, number=0, tasks=board)
 
-    def test_a_half_done_chain_keeps_its_name(self, run: Run) -> None:
-        """So that the window a driver was killed in finds its checkpoint again."""
-        tasks = self.identities(run.root)
-        before = cut_chains(run, tasks, set(tasks))
-        done, left = before[0].tasks
-        after = cut_chains(run, tasks, set(tasks) - {done})
-        assert after[0].name == before[0].name
-        assert after[0].tasks == (left,)
-        assert after[1:] == before[1:]
+        def serve(fit: Any) -> list[str | None]:
+            monkeypatch.setattr(slot_module, "_fit", lambda *_: fit(board))
+            serve_slot(slot, board, manifest, windows)
+            return [event.reason for event in board.events()]  # type: ignore[union-attr]
 
-    def test_finished_chains_are_left_out(self, run: Run) -> None:
-        tasks = self.identities(run.root)
-        first = cut_chains(run, tasks, set(tasks))[0]
-        assert first not in cut_chains(run, tasks, set(tasks) - set(first.tasks))
-
-    def test_another_configuration_has_another_name(self, run: Run) -> None:
-        tasks = self.identities(run.root)
-        changed = {task: identity[::-1] for task, identity in tasks.items()}
-        names = {chain.name for chain in cut_chains(run, tasks, set(tasks))}
-        assert not names & {chain.name for chain in cut_chains(run, changed, set(tasks))}
-
-
-class TestStorageFails:
-    """Whatever the store does in one window, the others' results are not lost."""
-
-    @pytest.fixture
-    def one(self, root: Storage) -> Chain:
-        window = choose_windows(read_manifest(root), TWELVE, None)[0][0]
-        task = Task(window=window, seed=0)
-        return Chain(run=Run(root, "refused", TWELVE), name="a", tasks=(task,))
+        return serve
 
     @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
-    @pytest.mark.parametrize("where", [(chain, "_fit"), (Run, "model")])
-    def test_a_window_fails_alone(
-        self,
-        one: Chain,
-        error: Exception,
-        where: tuple[object, str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        def fail(*_: object) -> None:
+    def test_a_store_that_does_not_answer(self, served: Any, error: Exception) -> None:
+        def fit(_: Board) -> None:
             raise error
 
-        monkeypatch.setattr(chain, "_fit", lambda *_: {})
-        monkeypatch.setattr(*where, fail)
-        (result,) = chain.train_chain(one, read_manifest(one.run.root))
-        assert (result.status, result.reason) == ("failed", "no answer")
+        assert served(fit) == ["no answer", "no answer"]
 
-    def test_one_unreadable_model_leaves_the_others_of_its_chain(
-        self, one: Chain, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        manifest, run = read_manifest(one.run.root), one.run
-        tasks = tuple(Task(window=one.tasks[0].window, seed=seed) for seed in (0, 1))
-        for task in tasks:
-            name, identity = task.window.name, task_identity(run.cfg, manifest, task)
-            write_model(run, name, task.seed, TrainingState(run.cfg, 0), identity=identity)
-        run.folder.write_bytes(f"{run.model_folder(name, 1)}/model.json", b"{")
-        monkeypatch.setattr(chain, "_fit", lambda *_: {})
-        results = chain.train_chain(dataclasses.replace(one, tasks=tasks), manifest)
-        assert [result.status for result in results] == ["trained", "failed"]
+    def test_a_controller_that_died_is_replaced(self, served: Any) -> None:
+        died = iter([True, False])
+
+        def fit(board: Board) -> None:
+            task = board.take(0)
+            if next(died, False):
+                raise WorkerCrashedError
+            while task is not None:
+                board.settle(0)
+                task = board.take(0)
+
+        assert served(fit) == [None, None]
+
+    def test_a_controller_that_dies_each_time_fails_the_task(self, served: Any) -> None:
+        def fit(_: Board) -> None:
+            raise WorkerCrashedError
+
+        assert served(fit) == [str(WorkerCrashedError())[:500].strip()] * 2
+
+    def test_workers_that_ended_for_good(self, served: Any) -> None:
+        def fit(board: Board) -> str | None:
+            board.take(0)
+            return "out of memory"
+
+        assert served(fit) == ["out of memory"] * 2
+
+
+class TestResult:
+    """What became of a settled task."""
+
+    def test_an_unreadable_model_fails_alone(self, root: Storage) -> None:
+        manifest, run = read_manifest(root), Run(root, "refused", TWELVE)
+        window = choose_windows(manifest, TWELVE, None)[0][0]
+        tasks = [Task(window=window, seed=seed) for seed in (0, 1, 2)]
+        for task in tasks[:2]:
+            write_untrained(run, manifest, task)
+        run.folder.write_bytes(f"{run.model_folder(window.name, 1)}/model.json", b"{")
+        results = [result_of(run, manifest, TaskSettled(task, None)) for task in tasks]
+        assert [result.status for result in results] == ["trained", "failed", "failed"]
+        assert "model.json is damaged" in results[1].reason
+        assert results[2].reason == "ended without a model and without an error"
+
+    @pytest.mark.parametrize("nodes", [1, 3])
+    def test_ray_data_reads_where_there_are_several_nodes(self, root: Storage, nodes: int) -> None:
+        run = Run(root, "ingest", TWELVE)
+        assert reads_through_ray(run, nodes) is (nodes > 1)
+        for ingest in ("direct", "ray"):
+            chosen = dataclasses.replace(run, cfg=with_resources(TWELVE, ingest=ingest))
+            assert reads_through_ray(chosen, nodes) is (ingest == "ray")
 
 
 class TestPanelChanges:

@@ -66,10 +66,10 @@ def groups_left() -> int:
 
 
 def test_ray_data_feeds_the_same_model(root: Storage, undisturbed: dict[str, str]) -> None:
-    """Both windows in one chained run, read by Ray Data while the worker holds every CPU."""
+    """Both windows by the same worker, read by Ray Data while the worker holds every CPU."""
     from gangru_dist.training.launch import train_windows
 
-    cfg = with_resources(TINY, ingest="ray", cpus_per_worker=2, windows_per_run=2)
+    cfg = with_resources(TINY, ingest="ray", cpus_per_worker=2)
     summary = train_windows(Run(root, "ray-data", cfg))
     assert {r.window: r.model for r in summary.windows if r.model} == undisturbed
 
@@ -104,7 +104,7 @@ def test_one_windows_failure_stops_no_other(root: Storage) -> None:
     from gangru_dist.training.launch import train_windows
 
     strict = UniverseConfig(min_listed_days=230)
-    cfg = with_resources(TINY, windows_per_run=2, gpus_per_worker=0.25)
+    cfg = with_resources(TINY, max_concurrent=1, gpus_per_worker=0.25)
     run = Run(root, "strict", dataclasses.replace(cfg, universe=strict))
     summary = train_windows(run)
     failed, trained = (r for r in summary.windows if r.seed == 0)

@@ -200,8 +200,7 @@ def test_killed_at_a_random_moment(
     about = driver.end()
     assert about["sha256"] == undisturbed[workers]
     assert about["workers"] == workers
-    # a checkpoint counts once Ray Train has noted it, up to a poll after its file is there
-    assert about["resumed_epochs"] >= saved - 1
+    assert about["resumed_epochs"] >= saved
     counts = driver.epochs()
     assert sum(counts.values()) <= GAN_EPOCHS + EPOCHS + 1, counts
     assert max(counts.values()) <= 2, counts
@@ -263,8 +262,8 @@ def groups(*states: str) -> int:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("per_run", [1, 3])
-def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: int) -> None:
+@pytest.mark.parametrize("per_run", [None, 3])
+def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: int | None) -> None:
     """Six windows x two seeds; in the first, nobody is listed long enough."""
     from gangru_dist.panel.manifest import read_manifest
     from gangru_dist.training.launch import choose_windows, train_windows

@@ -1,0 +1,148 @@
+"""Who trains what: the tasks of a job, handed out one at a time to whichever slot is free.
+
+A slot is a group of workers that stays: it takes a task, trains it, settles it, takes the next.
+When its workers are lost they come back and are given the same task again, as often as
+`resources.max_failures` allows; then the task has failed, alone, and the slot goes on. Plain
+Python: `progress` runs it as an actor beside the driver.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from gangru_dist.splits import Window
+from gangru_dist.training.window import TimedEpoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One window and seed to train."""
+
+    window: Window
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For logs and tables."""
+        return f"{self.window.name}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """A worker trained an epoch."""
+
+    task: Task
+    epoch: TimedEpoch
+
+
+@dataclass(frozen=True)
+class TaskSettled:
+    """A task is over."""
+
+    task: Task
+    reason: str | None
+    """Why there is no model; None if there should be one."""
+
+
+Event = EpochDone | TaskSettled
+
+
+@runtime_checkable
+class Tasks(Protocol):
+    """What a slot knows of the board, near or far."""
+
+    def take(self, slot: int) -> Task | None:
+        """The next task; the same again if the slot has not settled it; None if none is left."""
+        ...
+
+    def tell(self, task: Task, epoch: TimedEpoch) -> None:
+        """An epoch is done."""
+        ...
+
+    def settle(self, slot: int, reason: str | None = None) -> None:
+        """The slot's task is over: trained, or failed in a way that another attempt would too."""
+        ...
+
+    def trouble(self, slot: int, reason: str) -> None:
+        """Remember why the slot's workers are about to end; they may come back."""
+        ...
+
+
+@runtime_checkable
+class Driven(Tasks, Protocol):
+    """What the driver knows of the board besides."""
+
+    def give_up(self, slot: int, reason: str) -> None:
+        """The slot's workers cannot be had: its task, or the next, has failed."""
+        ...
+
+    def is_done(self, slot: int) -> bool:
+        """Whether nothing is left that the slot could train."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        ...
+
+
+class Board:
+    """The tasks that wait, those under way, and what happened since the driver last asked."""
+
+    def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
+        self._waiting = list(tasks)
+        self._max_failures = max_failures
+        self._under_way: dict[int, Task] = {}
+        self._last: dict[int, Window] = {}
+        self._losses: Counter[Task] = Counter()
+        self._reasons: dict[Task, str] = {}
+        self._events: list[Event] = []
+
+    def take(self, slot: int) -> Task | None:
+        """See `Tasks`; a window that the slot has in memory comes first."""
+        if slot in self._under_way:
+            self._lost(slot)
+        if slot not in self._under_way and self._waiting:
+            known = [task for task in self._waiting if task.window == self._last.get(slot)]
+            task = (known or self._waiting)[0]
+            self._waiting.remove(task)
+            self._under_way[slot] = task
+        return self._under_way.get(slot)
+
+    def _lost(self, slot: int) -> None:
+        task = self._under_way[slot]
+        self._losses[task] += 1
+        if self._losses[task] > self._max_failures:
+            self.settle(slot, self._reasons.get(task, "its workers died"))
+
+    def tell(self, task: Task, epoch: TimedEpoch) -> None:
+        """See `Tasks`."""
+        self._events.append(EpochDone(task, epoch))
+
+    def settle(self, slot: int, reason: str | None = None) -> None:
+        """See `Tasks`."""
+        task = self._under_way.pop(slot)
+        self._last[slot] = task.window
+        self._events.append(TaskSettled(task, reason))
+
+    def trouble(self, slot: int, reason: str) -> None:
+        """See `Tasks`."""
+        if slot in self._under_way:
+            self._reasons[self._under_way[slot]] = reason
+
+    def give_up(self, slot: int, reason: str) -> None:
+        """See `Driven`."""
+        if slot in self._under_way or self.take(slot) is not None:
+            task = self._under_way[slot]
+            self.settle(slot, self._reasons.get(task, reason))
+
+    def is_done(self, slot: int) -> bool:
+        """See `Driven`."""
+        return not self._waiting and slot not in self._under_way
+
+    def events(self) -> list[Event]:
+        """See `Driven`."""
+        events, self._events = self._events, []
+        return events
