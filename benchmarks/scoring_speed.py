@@ -40,7 +40,7 @@ from gangru_dist.panel.manifest import MANIFEST, Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.runtime import session
-from gangru_dist.samples.standardize import cross_section_samples
+from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.plan import Piece, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
@@ -111,11 +111,10 @@ def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, piece: Pie
     block = read_block(root, manifest, start=first, end=last, features=cfg.panel.features)
     members = universe_mask(block, cfg.universe, cfg.samples.lookback)
     panel = torch.from_numpy(block.features)
+    standardizer = Standardizer(cfg.samples, cfg.features)
     rows = [block.row(np.datetime64(day)) for day in piece.days]
     return [
-        cross_section_samples(
-            panel, row, torch.from_numpy(np.flatnonzero(members[row])), cfg.samples
-        )
+        standardizer.whole_day(panel, row, torch.from_numpy(np.flatnonzero(members[row])))
         for row in rows
     ]
 

@@ -40,6 +40,10 @@ PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
 )
 """Number of features and sizes -> a torch module of samples (B, T, F) to scores (B,)."""
 
+ChannelKind = Literal["shape", "level"]
+"""How a feature becomes a channel of a sample (SPEC 3)."""
+
+
 Count = Annotated[int, Field(ge=1)]
 """A whole number of units, channels or days, at least one."""
 
@@ -110,9 +114,15 @@ class SampleConfig:
     """Along time: clip at median +- this x 1.4826 x MAD [D]."""
     z_clip: float = Field(default=5.0, gt=0)
     """Across assets: clip the z-score at +- this [D]."""
+    channels: Annotated[
+        tuple[ChannelKind, ...], Decides.MODEL | Decides.IF_CHANGED, Field(min_length=1)
+    ] = ("shape",)
+    """`shape` = z-scored along time, then across assets [R]; `level` = what that loses, z-scored
+    across assets alone [D]; both stand side by side."""
 
     def __post_init__(self) -> None:
         _require_unique("samples.features", self.features)
+        _require_unique("samples.channels", self.channels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -259,6 +269,9 @@ class ResourcesConfig:
     ingest: Literal["auto", "direct", "ray"] = "auto"
     """`direct`: a rank reads its bucket files; `ray`: Ray Data streams them to it; `auto`: `ray`
     where the cluster has several nodes or the storage is remote."""
+    scratch_gb: float = Field(default=8.0, ge=0)
+    """Disk a worker may use for what every epoch needs again (standardized samples, the frozen
+    generator's output): gigabytes in the folder for temporary files; 0 = compute anew."""
     scoring_actors: int | None = Field(default=None, ge=1)
     """Scoring actors; None = as many as the cluster has room for."""
 

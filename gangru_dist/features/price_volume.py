@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +26,8 @@ from gangru_dist.registry import Registry, nearest
 
 Values = Float[np.ndarray, "K *N"]
 Named = Callable[["AdjustedBars"], np.ndarray]
+Level = Literal["price", "own_mean", "as_is"]
+"""The level of a feature: log of it over the sample's last close, less its mean, or itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +84,8 @@ class Feature:
     compute: Named
     inputs: tuple[str, ...]
     """Fields of `AdjustedBars` that it reads, and no others."""
+    level: Level = "as_is"
+    """What its level channel is taken against (SPEC 3)."""
 
     def __post_init__(self) -> None:
         known = [field.name for field in fields(AdjustedBars)]
@@ -95,11 +100,12 @@ FEATURES: Registry[Feature] = Registry("feature", PanelError, code=lambda item: 
 """Every feature there is, by its function's name."""
 
 
-def feature(*inputs: str) -> Callable[[Named], Named]:
+def feature(*inputs: str, level: Level = "as_is") -> Callable[[Named], Named]:
     """Add a function to `FEATURES`; `inputs` are the fields of `AdjustedBars` that it reads."""
 
     def register(function: Named) -> Named:
-        FEATURES.register(function.__name__, Feature(compute=function, inputs=inputs))
+        item = Feature(compute=function, inputs=inputs, level=level)
+        FEATURES.register(function.__name__, item)
         return function
 
     return register
@@ -152,43 +158,43 @@ def last(values: Values, days: int) -> Float[np.ndarray, "days K *N"]:
     return np.stack([ago(values, back) for back in range(days)])
 
 
-@feature("open")
+@feature("open", level="price")
 def open(bars: AdjustedBars) -> Values:  # named as the column is; builtins.open is not needed here
     """Adjusted open, currency per share."""
     return bars.open
 
 
-@feature("high")
+@feature("high", level="price")
 def high(bars: AdjustedBars) -> Values:
     """Adjusted high, currency per share."""
     return bars.high
 
 
-@feature("low")
+@feature("low", level="price")
 def low(bars: AdjustedBars) -> Values:
     """Adjusted low, currency per share."""
     return bars.low
 
 
-@feature("close")
+@feature("close", level="price")
 def close(bars: AdjustedBars) -> Values:
     """Adjusted close, currency per share."""
     return bars.close
 
 
-@feature("vwap")
+@feature("vwap", level="price")
 def vwap(bars: AdjustedBars) -> Values:
     """Adjusted average price paid, currency per share."""
     return bars.vwap
 
 
-@feature("volume")
+@feature("volume", level="own_mean")
 def volume(bars: AdjustedBars) -> Values:
     """log(1 + volume / factor)."""
     return np.log1p(bars.volume)
 
 
-@feature("amount")
+@feature("amount", level="own_mean")
 def amount(bars: AdjustedBars) -> Values:
     """log(1 + amount)."""
     return np.log1p(bars.amount)

@@ -6,6 +6,7 @@ T lookback days, F features. Nothing here keeps a sample: the 40-fold copy never
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,11 @@ from torch import Tensor
 
 from gangru_dist.config import SampleConfig
 
-_MAD_TO_SIGMA = 1.4826
+AllSum = Callable[[Tensor], Tensor]
+"""Adds a tensor over all workers."""
+
+MAD_TO_SIGMA = 1.4826
+"""Makes the median absolute deviation of normal values their standard deviation."""
 _FLAT = 1e-6
 """A spread below this share of the series' size counts as a constant series."""
 
@@ -28,12 +33,35 @@ class Moments:
     std: Float[Tensor, "T F"]
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """Values beyond these are outliers of a day's whole cross-section, (T, F) each."""
+
+    low: Float[Tensor, "T F"]
+    high: Float[Tensor, "T F"]
+
+    def clip(self, value: Float[Tensor, "M T F"]) -> Float[Tensor, "M T F"]:
+        """The values, cut at the bounds."""
+        return value.clamp(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What standardizing one kind of channels needs to know of a day's whole universe."""
+
+    moments: Moments
+    """After outliers were cut."""
+    bounds: Bounds | None = None
+    """None = no outlier is cut."""
+
+
 def cut(
     panel: Float[Tensor, "D N F"], day: int, members: Int[Tensor, " M"], lookback: int
 ) -> Float[Tensor, "M T F"]:
     """The `lookback` days up to and including `day` of the given assets; a copy."""
     block = panel[day - lookback + 1 : day + 1]  # (T, N, F), a view
-    return block.index_select(1, members).transpose(0, 1)
+    samples = block.index_select(1, members).transpose(0, 1)
+    return samples.contiguous()  # else torch's sums over time would round as the neighbors are many
 
 
 def _sort_time(values: Float[Tensor, "M T F"]) -> Float[Tensor, "M F T"]:
@@ -67,7 +95,7 @@ def ts_standardize(
     count = known.sum(dim=1, keepdim=True)  # (M, 1, F)
     middle = _masked_median(raw, count.long())
     centered = raw - middle
-    reach = _masked_median(centered.abs(), count.long()) * (cfg.mad_clip * _MAD_TO_SIGMA)
+    reach = _masked_median(centered.abs(), count.long()) * (cfg.mad_clip * MAD_TO_SIGMA)
     centered = centered.clamp_(-reach, reach).nan_to_num_(0.0)
     size = count.clamp(min=1.0)
     deviation = (centered - centered.sum(dim=1, keepdim=True) / size).mul_(known)
@@ -100,17 +128,12 @@ def moments(sums: Float[Tensor, "3 T F"]) -> Moments:
 
 
 def cs_standardize(
-    z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"], day: Moments, cfg: SampleConfig
+    z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"], day: Statistics, cfg: SampleConfig
 ) -> Float[Tensor, "M T F"]:
     """Z-score across the day's universe per (lag, feature), clipped; 0 where missing or flat."""
-    scale = _inverse(day.std, _FLAT).to(z.dtype)
-    scored = (z - day.mean.to(z.dtype)).mul_(scale)
+    whole = day.moments
+    flat = _FLAT if day.bounds is None else _FLAT * whole.mean.abs() + _FLAT**2
+    scale = _inverse(whole.std, flat).to(z.dtype)
+    inside = z if day.bounds is None else day.bounds.clip(z)
+    scored = (inside - whole.mean.to(z.dtype)).mul_(scale)
     return scored.clamp_(-cfg.z_clip, cfg.z_clip).mul_(known)
-
-
-def cross_section_samples(
-    panel: Float[Tensor, "D N F"], day: int, members: Int[Tensor, " M"], cfg: SampleConfig
-) -> Float[Tensor, "M T F"]:
-    """Standardized samples of one day's whole universe, where one process holds all of it."""
-    z, known = ts_standardize(cut(panel, day, members, cfg.lookback), cfg)
-    return cs_standardize(z, known, moments(cs_sums(z, known)), cfg)

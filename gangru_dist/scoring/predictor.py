@@ -24,7 +24,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.score_summary import DayCoverage
-from gangru_dist.samples.standardize import cross_section_samples
+from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.commit import DataFile, write_file
 from gangru_dist.scoring.factor import Factor, to_factor
@@ -72,7 +72,7 @@ def score_day(
     panel: Float[Tensor, "D N F"],
     day: int,
     members: Int[Tensor, " M"],
-    cfg: SampleConfig,
+    standardizer: Standardizer,
 ) -> Float[np.ndarray, " M"]:
     """Score of each member: pRet, or the mean of the seeds' z-scored pRet if there are several.
 
@@ -82,7 +82,7 @@ def score_day(
     if not len(members):
         return np.empty(0, dtype=np.float32)
     dtype = next(ensemble.networks[0].parameters()).dtype
-    samples = cross_section_samples(panel, day, members, cfg).to(dtype)
+    samples = standardizer.whole_day(panel, day, members).to(dtype)
     predicted = np.stack([predict(network, samples) for network in ensemble.networks])
     bad = int((~np.isfinite(predicted)).any(axis=0).sum())
     if bad:
@@ -106,11 +106,12 @@ def score_block(
     """Scores of K days of a block, float64; NaN for assets outside that day's universe."""
     device = next(ensemble.networks[0].parameters()).device
     panel = torch.from_numpy(block.features).to(device)
+    standardizer = Standardizer(cfg, block.feature_names)
     scores = np.full((len(days), len(block.assets)), np.nan)
     for row, day in enumerate(days):
         chosen = np.flatnonzero(members[day])
         index = torch.from_numpy(chosen).to(device)
-        scores[row, chosen] = score_day(ensemble, panel, day, index, cfg)
+        scores[row, chosen] = score_day(ensemble, panel, day, index, standardizer)
     return scores
 
 

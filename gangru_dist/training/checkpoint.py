@@ -20,6 +20,7 @@ from gangru_dist.models.discriminator import Discriminator
 from gangru_dist.models.network import FactorNetwork
 from gangru_dist.runs.model import Epoch
 from gangru_dist.runs.records import parse, plain
+from gangru_dist.samples.channels import Standardizer
 
 Stage = Literal["gan", "predictor", "done"]
 
@@ -50,7 +51,7 @@ class TrainingState:
     """Networks, optimizers, best predictor and progress of one window and seed."""
 
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
-        features = len(cfg.features)
+        features = len(Standardizer(cfg.samples, cfg.features).channels)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -1,12 +1,12 @@
 """One worker's data of one window: its share of the panel and of each day's cross-section.
 
-What concerns the whole cross-section (moments, labels) is computed once, over all workers,
-and kept; samples are cut when needed and forgotten.
+What concerns the whole cross-section (statistics, labels) is computed once, over all workers, and
+so are the standardized samples: they go to a scratch file, and into memory a day at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,21 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gangru_dist.config import RunConfig, SampleConfig
+from gangru_dist.config import RunConfig
 from gangru_dist.models.noise import asset_keys
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.samples.channels import Share, Standardizer
 from gangru_dist.samples.labels import forward_return, training_label
-from gangru_dist.samples.standardize import (
-    Moments,
-    cs_standardize,
-    cs_sums,
-    cut,
-    moments,
-    ts_standardize,
-)
+from gangru_dist.samples.standardize import Statistics
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.splits import Window
 from gangru_dist.training.collective import Collective
+from gangru_dist.training.scratch import Kept, Scratch
 
 _ASSETS_AT_ONCE = 256
 DTYPES = {
@@ -49,8 +44,8 @@ class DayShare:
     members: Int[Tensor, " M"]
     """Columns of the worker's panel."""
     label: Float[Tensor, " M"]
-    moments: Moments
-    """Of the whole universe, over all workers."""
+    statistics: tuple[Statistics, ...]
+    """Of the whole universe, over all workers; one a kind of channels."""
     total: int
     """Assets with a label over all workers."""
 
@@ -65,14 +60,20 @@ class WindowData:
     valid: tuple[DayShare, ...]
     dropped: tuple[str, ...]
     """Training or validation days with too few labelled assets."""
-    cfg: SampleConfig
+    standardizer: Standardizer
     dtype: torch.dtype
+    kept: Kept
+    """Samples by row of the day."""
+    scratch: Scratch
+    """Room for what is kept besides."""
 
-    def samples(self, day: DayShare) -> Float[Tensor, "M T F"]:
-        """Standardized samples of this worker's share, cut afresh."""
-        raw = cut(self.panel, day.row, day.members, self.cfg.lookback).to(self.dtype)
-        z, known = ts_standardize(raw, self.cfg)
-        return cs_standardize(z, known, day.moments, self.cfg)
+    def samples(self, day: DayShare) -> Float[Tensor, "M T C"]:
+        """Standardized samples of this worker's share."""
+        return self.kept(day.row)
+
+    def close(self) -> None:
+        """Give the scratch file's room back."""
+        self.kept.close()
 
 
 def first_day(window: Window, lookback: int) -> int:
@@ -102,30 +103,53 @@ def prepare(
     rows = {day: block.row(calendar[day]) for day in (*window.train_days, *window.valid_days)}
     labels = _labels(block, list(rows.values()), cfg, collective)
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
-    shares: dict[int, DayShare | None] = {}
-    for (day, row), (label, total) in zip(rows.items(), labels, strict=True):
-        members = torch.from_numpy(np.flatnonzero(universe[row])).to(device)
-        day_moments = _moments(panel, row, members, cfg, collective)
+    standardizer = Standardizer(cfg.samples, cfg.features)
+    dtype = DTYPES[cfg.training.precision]
+    shares: dict[int, DayShare] = {}
+
+    def make(row: int) -> Tensor:
+        day = shares[row]
+        parts = standardizer.shares(panel, row, day.members, dtype)
+        return standardizer.finish(parts, day.statistics)
+
+    scratch = Scratch(cfg.resources.scratch_gb * 1e9)
+    kept = Kept(make, scratch)
+    for row, (label, total) in zip(rows.values(), labels, strict=True):
+        members = np.flatnonzero(universe[row])
+        parts = standardizer.shares(panel, row, torch.from_numpy(members).to(device), dtype)
         has_label = np.flatnonzero(~np.isnan(label))
-        shares[day] = DayShare(
-            date=str(calendar[day]),
+        shares[row] = DayShare(
+            date=str(block.dates[row]),
             row=row,
             members=torch.from_numpy(has_label).to(device),
-            label=torch.from_numpy(label[has_label]).to(device, DTYPES[cfg.training.precision]),
-            moments=day_moments,
+            label=torch.from_numpy(label[has_label]).to(device, dtype),
+            statistics=standardizer.statistics(parts, collective.all_sum, _gather(collective)),
             total=total,
         )
-        if total < cfg.universe.min_assets:
-            shares[day] = None
+        if total >= cfg.universe.min_assets:
+            chosen = torch.from_numpy(np.searchsorted(members, has_label)).to(device)
+            kept.put(row, standardizer.finish(_some(parts, chosen), shares[row].statistics))
+    usable = {row: share for row, share in shares.items() if share.total >= cfg.universe.min_assets}
     return WindowData(
         panel=panel,
         keys=asset_keys(block.assets.tolist()).to(device),
-        train=_kept(shares, window.train_days),
-        valid=_kept(shares, window.valid_days),
-        dropped=tuple(str(calendar[day]) for day, share in shares.items() if share is None),
-        cfg=cfg.samples,
-        dtype=DTYPES[cfg.training.precision],
+        train=_on(usable, rows, window.train_days),
+        valid=_on(usable, rows, window.valid_days),
+        dropped=tuple(share.date for row, share in shares.items() if row not in usable),
+        standardizer=standardizer,
+        dtype=dtype,
+        kept=kept,
+        scratch=scratch,
     )
+
+
+def _gather(collective: Collective) -> Callable[[np.ndarray], list[np.ndarray]]:
+    return lambda value: collective.gather(value)
+
+
+def _some(parts: Iterable[Share], chosen: Int[Tensor, " M"]) -> list[Share]:
+    """The shares of some of their assets."""
+    return [Share(part.value[chosen], part.known[chosen]) for part in parts]
 
 
 def _to_device(panel: Tensor, device: torch.device) -> Tensor:
@@ -135,15 +159,11 @@ def _to_device(panel: Tensor, device: torch.device) -> Tensor:
     return panel.pin_memory().to(device, non_blocking=True)
 
 
-def _kept(shares: dict[int, DayShare | None], days: Iterable[int]) -> tuple[DayShare, ...]:
-    return tuple(share for day in days if (share := shares[day]) is not None)
-
-
-def _moments(
-    panel: Tensor, row: int, members: Tensor, cfg: RunConfig, collective: Collective
-) -> Moments:
-    raw = cut(panel, row, members, cfg.samples.lookback).to(DTYPES[cfg.training.precision])
-    return moments(collective.all_sum(cs_sums(*ts_standardize(raw, cfg.samples))))
+def _on(
+    usable: Mapping[int, DayShare], rows: Mapping[int, int], days: Iterable[int]
+) -> tuple[DayShare, ...]:
+    """The usable ones of some calendar days."""
+    return tuple(usable[rows[day]] for day in days if rows[day] in usable)
 
 
 def _returns(block: PanelBlock, rows: list[int], cfg: RunConfig) -> np.ndarray:

@@ -43,8 +43,8 @@ def gan_samples(
         day=day.date,
         assets=day.total,
         bin_centers=tuple(torch.linspace(-reach, reach, BINS, dtype=torch.float64).tolist()),
-        real=_by_feature(real, reach, cfg.features, collective),
-        generated=_by_feature(fake, reach, cfg.features, collective),
+        real=_by_feature(real, reach, data.standardizer.channels, collective),
+        generated=_by_feature(fake, reach, data.standardizer.channels, collective),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,10 @@ from gangru_dist.models.network import FactorNetwork
 from gangru_dist.models.noise import normal, sample_keys, uniform
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import DayShare, WindowData
+from gangru_dist.training.scratch import Kept
+
+Inputs = Callable[[DayShare], Tensor]
+"""What the predictor sees of a day: (M, T, C)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,22 @@ def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
     return output.to(inputs[0].dtype)
 
 
+def frozen_inputs(network: FactorNetwork, data: WindowData, *, bf16: bool) -> Inputs:
+    """What the predictor is trained on: samples, or the frozen generator's output, made once."""
+    generator = network.generator
+    if generator is None:
+        return data.samples
+    days = {day.row: day for day in (*data.train, *data.valid)}
+
+    @torch.no_grad()
+    def generate(row: int) -> Tensor:
+        with autocast(data, bf16=bf16):
+            return _call(generator, data.samples(days[row])).detach()
+
+    kept = Kept(generate, data.scratch)
+    return lambda day: kept(day.row)
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter], collective: Collective) -> None:
     """Replace each gradient by its sum over the workers: one flat all-reduce."""
     if collective.size == 1:
@@ -66,9 +86,10 @@ def _update(
 
 
 def predictor_epoch(
-    network: FactorNetwork,
+    predictor: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: WindowData,
+    inputs: Inputs,
     order: Sequence[int],
     collective: Collective,
     *,
@@ -78,22 +99,19 @@ def predictor_epoch(
     losses = []
     for index in order:
         day = data.train[index]
-        x = data.samples(day)
         with autocast(data, bf16=bf16):
-            if network.generator is not None and len(x):
-                with torch.no_grad():
-                    x = network.generator(x)
-            score = _call(network.predictor, x)
+            score = _call(predictor, inputs(day))
         loss = ic_loss(score.to(data.dtype), day.label, collective.all_sum)
-        _update(loss, network.predictor, optimizer, collective)
+        _update(loss, predictor, optimizer, collective)
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 
 @torch.no_grad()
 def validation_ic(
-    network: FactorNetwork,
+    predictor: nn.Module,
     data: WindowData,
+    inputs: Inputs,
     days: Sequence[DayShare],
     collective: Collective,
     *,
@@ -103,7 +121,7 @@ def validation_ic(
     found = []
     for day in days:
         with autocast(data, bf16=bf16):
-            score = _call(network, data.samples(day))
+            score = _call(predictor, inputs(day))
         found.append(float(correlation(score, day.label, collective.all_sum)))
     return found
 

@@ -21,7 +21,9 @@ from gangru_dist.training.collective import Alone, Collective
 from gangru_dist.training.data import WindowData
 from gangru_dist.training.loop import (
     GanTrainer,
+    Inputs,
     Step,
+    frozen_inputs,
     predictor_epoch,
     validation_ic,
 )
@@ -64,6 +66,7 @@ def train_window(
     """
     group = collective or Alone()
     _check(data)
+    inputs: Inputs | None = None  # made once the generator is frozen
     while state.progress.stage != "done":
         started = time.perf_counter()
         stage, epoch = state.progress.stage, state.progress.epoch
@@ -74,7 +77,9 @@ def train_window(
         if stage == "gan":
             result = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
         else:
-            result = _predictor_epoch(data, state, cfg, order.tolist(), group)
+            bf16 = cfg.training.precision == "bf16"
+            inputs = inputs or frozen_inputs(state.network, data, bf16=bf16)
+            result = _predictor_epoch(data, inputs, state, cfg, order.tolist(), group)
         seconds = time.perf_counter() - started
         _check_finite(result)
         samples = sum(day.total for day in data.train)
@@ -131,15 +136,16 @@ def _gan_epoch(
 
 def _predictor_epoch(
     data: WindowData,
+    inputs: Inputs,
     state: TrainingState,
     cfg: RunConfig,
     order: list[int],
     group: Collective,
 ) -> PredictorEpoch:
     bf16 = cfg.training.precision == "bf16"
-    optimizer = state.optimizers["predictor"]
-    loss = predictor_epoch(state.network, optimizer, data, order, group, bf16=bf16)
-    daily = validation_ic(state.network, data, data.valid, group, bf16=bf16)
+    predictor, optimizer = state.network.predictor, state.optimizers["predictor"]
+    loss = predictor_epoch(predictor, optimizer, data, inputs, order, group, bf16=bf16)
+    daily = validation_ic(predictor, data, inputs, data.valid, group, bf16=bf16)
     mean = sum(daily) / len(daily)
     return PredictorEpoch(epoch=state.progress.epoch + 1, train_loss=loss, valid_ic=mean)
 

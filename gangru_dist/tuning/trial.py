@@ -18,7 +18,7 @@ from gangru_dist.splits import Window
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
-from gangru_dist.training.loop import validation_ic
+from gangru_dist.training.loop import Inputs, frozen_inputs, validation_ic
 from gangru_dist.training.window import TimedEpoch, train_window
 from gangru_dist.tuning import objective
 from gangru_dist.tuning.windows import all_windows
@@ -109,6 +109,8 @@ class _Teller:
         self.cfg, self.base, self.steps, self.report = cfg, base, steps, report
         self.data: WindowData | None = None
         self.judged: WindowData | None = None
+        self.inputs: Inputs | None = None
+        """What the predictor sees of the judged days, once the generator is frozen."""
         self.ics: list[float] = []
         """Of each window begun: the IC of the epoch that is kept."""
         self.epochs = self.gan_epochs = 0
@@ -117,6 +119,7 @@ class _Teller:
     def begin(self, data: WindowData, judged: WindowData | None) -> None:
         """A new window."""
         self.data, self.judged, self._own = data, judged, []
+        self.inputs = None
 
     def after_epoch(self, epoch: TimedEpoch, state: TrainingState) -> None:
         """The training core's `report`."""
@@ -148,5 +151,7 @@ class _Teller:
         if self.judged is None:
             return result.valid_ic
         bf16 = self.cfg.training.precision == "bf16"
-        days = validation_ic(state.network, self.judged, self.judged.valid, Alone(), bf16=bf16)
+        judged, predictor = self.judged, state.network.predictor
+        self.inputs = self.inputs or frozen_inputs(state.network, judged, bf16=bf16)
+        days = validation_ic(predictor, judged, self.inputs, judged.valid, Alone(), bf16=bf16)
         return sum(days) / len(days)

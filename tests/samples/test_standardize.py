@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.config import SampleConfig
+from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import (
-    cross_section_samples,
+    Statistics,
     cs_standardize,
     cs_sums,
     cut,
@@ -17,6 +18,13 @@ from gangru_dist.samples.standardize import (
 )
 
 CFG = SampleConfig(lookback=10)
+NAMES = ("close", "volume", "daily_return")
+
+
+def cross_section_samples(
+    values: torch.Tensor, day: int, members: torch.Tensor, cfg: SampleConfig
+) -> torch.Tensor:
+    return Standardizer(cfg, NAMES).whole_day(values, day, members, values.dtype)
 
 
 def panel(seed: int = 0, days: int = 30, assets: int = 9, missing: float = 0.2) -> np.ndarray:
@@ -135,7 +143,7 @@ class TestProperties:
         z, known = ts_standardize(raw, CFG)
         assert cs_sums(z, known).abs().sum() == 0
         day = moments(cs_sums(z, known))
-        assert cs_standardize(z, known, day, CFG).shape == (0, 10, 3)
+        assert cs_standardize(z, known, Statistics(day), CFG).shape == (0, 10, 3)
 
     def test_input_is_left_alone(self) -> None:
         values = torch.from_numpy(panel())

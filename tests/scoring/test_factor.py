@@ -7,6 +7,7 @@ import torch
 
 from gangru_dist.config import FactorConfig, GruConfig, SampleConfig
 from gangru_dist.models.network import FactorNetwork
+from gangru_dist.samples.channels import Standardizer
 from gangru_dist.scoring import predictor
 from gangru_dist.scoring.factor import to_factor
 
@@ -117,12 +118,12 @@ class TestProperties:
         level = np.full_like(score, 0.3)
         level[::2] = np.nextafter(level[::2], np.float32(1))
         made = iter((score, level))
-        monkeypatch.setattr(predictor, "cross_section_samples", lambda *_: torch.zeros(1))
         monkeypatch.setattr(predictor, "predict", lambda *_: next(made))
         network = FactorNetwork(1, GruConfig(hidden=1, layers=1, head=(1,)), None)
         ensemble = predictor.Ensemble(window="2018-12-28", model="m", networks=(network, network))
         members = torch.arange(ASSETS)
-        mean = predictor.score_day(ensemble, torch.zeros(1, ASSETS, 1), 0, members, SampleConfig())
+        standardizer = Standardizer(SampleConfig(lookback=2), ("close",))
+        mean = predictor.score_day(ensemble, torch.zeros(2, ASSETS, 1), 1, members, standardizer)
         z = (score - score.mean(dtype=float)) / score.std(dtype=float)
         np.testing.assert_allclose(mean, z / 2, atol=1e-6)
 

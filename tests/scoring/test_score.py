@@ -14,8 +14,9 @@ from gangru_dist.config import FactorConfig, TrainingConfig
 from gangru_dist.errors import ConfigError, FactorError, PanelError, WindowError
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
+from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import ts_standardize
-from gangru_dist.scoring import predictor, score
+from gangru_dist.scoring import score
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, open_table, read_factor
@@ -269,12 +270,12 @@ class TestProperties:
 
     def test_the_check_has_teeth(self, root, tmp_path_factory, monkeypatch):
         """Samples that look one day ahead must fail it."""
-        honest = predictor.cross_section_samples
+        honest = Standardizer.whole_day
 
-        def leaks(panel, day, members, cfg):
-            return honest(panel, min(day + 1, len(panel) - 1), members, cfg)
+        def leaks(self, panel, day, members):
+            return honest(self, panel, min(day + 1, len(panel) - 1), members)
 
-        monkeypatch.setattr(predictor, "cross_section_samples", leaks)
+        monkeypatch.setattr(Standardizer, "whole_day", leaks)
         score_here(run_of(root))
         with pytest.raises(AssertionError):
             self.test_scores_ignore_the_future(root, tmp_path_factory, "2019-04-17")

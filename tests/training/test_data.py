@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.labels import forward_return, training_label
-from gangru_dist.samples.standardize import cross_section_samples
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
@@ -32,8 +32,8 @@ class TestReference:
             masked = np.where(members[day.row], returns[day.row], np.nan)
             expected = training_label(masked, cfg.label)[labeled]
             np.testing.assert_allclose(day.label, expected, rtol=1e-6)
-            whole = cross_section_samples(
-                torch.from_numpy(known.features), day.row, torch.from_numpy(universe), cfg.samples
+            whole = Standardizer(cfg.samples, cfg.panel.features).whole_day(
+                torch.from_numpy(known.features), day.row, torch.from_numpy(universe)
             )
             own = np.searchsorted(universe, labeled)
             torch.testing.assert_close(data.samples(day), whole[own])
@@ -76,7 +76,9 @@ class TestProperties:
         for rank, assets in enumerate(parts):
             part = prepare(share(known, assets), chosen, world.dates, cfg, pair.playing(rank))
             for mine, all_ in zip(part.train, whole.train, strict=True):
-                torch.testing.assert_close(mine.moments.mean, all_.moments.mean)
+                torch.testing.assert_close(
+                    mine.statistics[0].moments.mean, all_.statistics[0].moments.mean
+                )
                 own = np.isin(all_.members, assets)
                 torch.testing.assert_close(mine.label, all_.label[own])
                 assert mine.total == len(all_.label)

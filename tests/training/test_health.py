@@ -18,6 +18,7 @@ from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.health import BINS, gan_samples
 from gangru_dist.training.loop import Draws, Step
+from gangru_dist.training.scratch import Kept, Scratch
 from gangru_dist.training.window import train_window
 from tests.training.worlds import ASSETS, block, config, share, until, window
 
@@ -100,7 +101,8 @@ class TestProperties:
 
         def part(members: slice, others: list[Tensor]) -> tuple[GanSamples, list[Tensor]]:
             some = dataclasses.replace(day, members=day.members[members], label=day.label[members])
-            data = dataclasses.replace(whole, train=(some,))
+            kept = Kept(lambda row: whole.kept(row)[members], Scratch(0))
+            data = dataclasses.replace(whole, train=(some,), kept=kept)
             group = _Recorded(others)
             return gan_samples(generator, data, cfg, seed=0, collective=group), group.own
 

@@ -35,7 +35,8 @@ def test_adam_step_is_the_bare_torch_loop() -> None:
     data = data_of(cfg)
     ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
     order = [2, 0, 1]
-    predictor_epoch(ours.network, ours.optimizers["predictor"], data, order, Alone())
+    predictor, optimizer = ours.network.predictor, ours.optimizers["predictor"]
+    predictor_epoch(predictor, optimizer, data, data.samples, order, Alone())
     optimizer = torch.optim.Adam(plain.network.parameters(), lr=1e-3)
     for index in order:
         day = data.train[index]

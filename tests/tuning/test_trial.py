@@ -11,7 +11,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
-from gangru_dist.training.loop import validation_ic
+from gangru_dist.training.loop import frozen_inputs, validation_ic
 from gangru_dist.training.window import train_window
 from gangru_dist.tuning.objective import objective
 from gangru_dist.tuning.trial import run_trial, with_features
@@ -50,7 +50,8 @@ def by_hand(cfg: RunConfig, ruler: RunConfig, name: str) -> tuple[TrainingState,
     data = prepare(until_refit(name), window, MARKET.dates, cfg, Alone())
     judged = prepare(until_refit(name), window, MARKET.dates, ruler, Alone())
     state = train_window(data, TrainingState(cfg, 0), cfg, seed=0)
-    days = validation_ic(state.network, judged, judged.valid, Alone())
+    inputs = frozen_inputs(state.network, judged, bf16=False)
+    days = validation_ic(state.network.predictor, judged, inputs, judged.valid, Alone())
     return state, sum(days) / len(days)
 
 

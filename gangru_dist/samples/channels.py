@@ -1,0 +1,135 @@
+"""From the panel to what the networks see: one standardizer for training and scoring (SPEC 3).
+
+Shapes: D days, N assets of the panel (or of a rank's share), M assets of one cross-section,
+T lookback days, F features, C channels: F for each kind in `samples.channels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gangru_dist.config import ChannelKind, SampleConfig
+from gangru_dist.features.price_volume import FEATURES
+from gangru_dist.samples.level import Gather, cs_bounds, ts_level
+from gangru_dist.samples.standardize import (
+    AllSum,
+    Statistics,
+    cs_standardize,
+    cs_sums,
+    cut,
+    moments,
+    ts_standardize,
+)
+
+_AT_ONCE = 512
+"""Assets standardized along time together: the temporaries stay in cache."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A worker's part of one kind of channels of a day, before the cross-section is known."""
+
+    value: Float[Tensor, "M T F"]
+    """0 where missing."""
+    known: Float[Tensor, "M T F"]
+    """1 or 0."""
+
+
+def _own(value: np.ndarray) -> list[np.ndarray]:
+    return [value]
+
+
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Cuts samples and standardizes them; holds settings only."""
+
+    cfg: SampleConfig
+    features: tuple[str, ...]
+    """Names of the panel's features, in order."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the C channels: a feature's own for its shape, `<feature>_level`."""
+        names = {"shape": "", "level": "_level"}
+        return tuple(f"{f}{names[kind]}" for kind in self.cfg.channels for f in self.features)
+
+    def shares(
+        self,
+        panel: Float[Tensor, "D N F"],
+        day: int,
+        members: Int[Tensor, " M"],
+        dtype: torch.dtype,
+    ) -> tuple[Share, ...]:
+        """Samples of some assets, standardized along time; one share a kind of channels."""
+        lookback = self.cfg.lookback
+        pieces = [
+            [self._along_time(kind, raw) for kind in self.cfg.channels]
+            for some in members.split(_AT_ONCE)
+            for raw in [cut(panel, day, some, lookback).to(dtype)]
+        ]
+        return tuple(_joined(parts) for parts in zip(*pieces, strict=True))
+
+    def _along_time(self, kind: ChannelKind, raw: Float[Tensor, "M T F"]) -> Share:
+        if kind == "shape":
+            return Share(*ts_standardize(raw, self.cfg))
+        close = self.features.index("close") if "close" in self.features else None
+        return Share(*ts_level(raw, [FEATURES[name].level for name in self.features], close))
+
+    def statistics(
+        self, shares: Sequence[Share], all_sum: AllSum = _same, gather: Gather = _own
+    ) -> tuple[Statistics, ...]:
+        """What standardizing needs to know of the whole universe, a kind of channels each.
+
+        Args:
+            shares: This worker's part of the day's universe.
+            all_sum: Adds a tensor over the workers.
+            gather: Hands every worker the arrays of all.
+        """
+        return tuple(
+            self._statistics(kind, share, all_sum, gather)
+            for kind, share in zip(self.cfg.channels, shares, strict=True)
+        )
+
+    def _statistics(
+        self, kind: ChannelKind, share: Share, all_sum: AllSum, gather: Gather
+    ) -> Statistics:
+        if kind == "shape":
+            return Statistics(moments(all_sum(cs_sums(share.value, share.known))))
+        bounds = cs_bounds(share.value, share.known, self.cfg, gather)
+        inside = bounds.clip(share.value) * share.known
+        return Statistics(moments(all_sum(cs_sums(inside, share.known))), bounds)
+
+    def finish(self, shares: Sequence[Share], day: Sequence[Statistics]) -> Float[Tensor, "M T C"]:
+        """Standardize across the day's universe; kinds of channels side by side."""
+        done = [
+            cs_standardize(share.value, share.known, statistics, self.cfg)
+            for share, statistics in zip(shares, day, strict=True)
+        ]
+        return done[0] if len(done) == 1 else torch.cat(done, dim=2)
+
+    def whole_day(
+        self,
+        panel: Float[Tensor, "D N F"],
+        day: int,
+        members: Int[Tensor, " M"],
+        dtype: torch.dtype = torch.float32,
+    ) -> Float[Tensor, "M T C"]:
+        """Samples of one day's whole universe, where one process holds all of it."""
+        shares = self.shares(panel, day, members, dtype)
+        return self.finish(shares, self.statistics(shares))
+
+
+def _joined(parts: Sequence[Share]) -> Share:
+    if len(parts) == 1:
+        return parts[0]
+    return Share(torch.cat([p.value for p in parts]), torch.cat([p.known for p in parts]))

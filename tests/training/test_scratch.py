@@ -1,0 +1,77 @@
+"""What is kept in a scratch file comes back bit for bit, or is made anew."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gangru_dist.training.scratch import Kept, Scratch
+
+
+class _Maker:
+    """Random tensors by key, and how often each was asked for."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.asked: list[int] = []
+        self.dtype = dtype
+
+    def __call__(self, key: int) -> Tensor:
+        self.asked.append(key)
+        return torch.randn(key, 3, 2, generator=torch.Generator().manual_seed(key)).to(self.dtype)
+
+
+class TestReference:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_comes_back_bit_for_bit_and_is_made_once(self, dtype: torch.dtype) -> None:
+        make = _Maker(dtype)
+        kept = Kept(make, Scratch(1e6))
+        first = [kept(key).clone() for key in (5, 0, 7)]
+        again = [kept(key) for key in (7, 5, 0)]
+        assert make.asked == [5, 0, 7]
+        assert all(torch.equal(a, b) for a, b in zip([first[2], *first[:2]], again, strict=True))
+        assert {x.dtype for x in again} == {dtype}
+
+    def test_what_was_put_is_not_made(self) -> None:
+        make = _Maker()
+        kept = Kept(make, Scratch(1e6))
+        kept.put(3, torch.ones(3, 3, 2))
+        assert torch.equal(kept(3), torch.ones(3, 3, 2))
+        assert make.asked == []
+
+
+class TestProperties:
+    def test_the_caller_may_change_what_it_got(self) -> None:
+        kept = Kept(_Maker(), Scratch(1e6))
+        before = kept(4).clone()
+        kept(4).zero_()
+        assert torch.equal(kept(4), before)
+
+    def test_over_budget_is_made_anew(self) -> None:
+        make = _Maker()
+        kept = Kept(make, Scratch(5 * 6 * 4))
+        for _ in range(2):
+            assert [len(kept(key)) for key in (5, 1)] == [5, 1]
+        assert make.asked == [5, 1, 1]
+
+    def test_two_share_a_budget_and_give_it_back(self) -> None:
+        scratch = Scratch(100)
+        one, two = Kept(_Maker(), scratch), Kept(_Maker(), scratch)
+        one(3), two(3)
+        assert scratch.left == 100 - 72
+        one.close()
+        assert scratch.left == 100
+        assert torch.equal(one(3), _Maker()(3))
+
+    def test_no_file_is_left(self, tmp_path: Path) -> None:
+        kept = Kept(_Maker(), Scratch(1e6, str(tmp_path)))
+        kept(3)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_that_cannot_be_written_costs_time_only(self, tmp_path: Path) -> None:
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        kept = Kept(make := _Maker(), Scratch(1e6, str(folder)))
+        folder.rmdir()
+        assert torch.equal(kept(3), kept(3))
+        assert make.asked == [3, 3]
