@@ -1,0 +1,241 @@
+"""What 1 to 64 workers and 1 to 64 windows would gain: computed from parts that are measured here.
+
+    python -m benchmarks.scale
+
+Measured: samples a second of one thread (a predictor epoch of the default sizes), and gloo's
+all-reduce between two processes of this machine, small and large. Counted: the bytes that training
+sums over the workers, and how unevenly hash buckets share out the assets. Everything else is
+arithmetic, printed as the tables of docs/training.md:
+
+    step(W)  = busiest worker's samples / speed + all-reduce(bytes, W)
+    ring     = 2 (W - 1) latency + 2 (W - 1) / W x bytes / bandwidth
+    windows  = a queue: whichever slot is free takes the next; models differ in their epochs
+
+No cluster was measured: a network of your own has another latency and bandwidth (--latency-us,
+--gigabit), and processes of one machine share its memory's bandwidth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.multiprocessing.spawn import spawn
+
+from benchmarks.training_speed import Size, Training
+from gangru_dist.config import RunConfig
+from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.training.state import TrainingState
+
+ASSETS, TRAINING_DAYS = 4000, 64
+"""The whole market; a window's training days."""
+BUCKETS = 64
+WORKERS = (1, 2, 4, 8, 16, 32, 64)
+EPOCHS = (12, 40)
+"""Epochs of a model until it stops early, least and most: what makes windows differ."""
+START_UP = 15.0
+"""Seconds until a slot's workers take their first step (`benchmarks.windows`)."""
+GAN_EPOCHS, GAN_COST = 5, 2.0
+"""Preset default; a GAN epoch over a predictor epoch, in time (`benchmarks.training_speed`)."""
+_SMALL, _LARGE, _ROUNDS = 1, 2_000_000, 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What everything is computed from."""
+
+    samples_per_second: float
+    """One worker, one thread, forward and backward."""
+    latency: float
+    """Seconds of one message between two workers."""
+    bandwidth: float
+    """Bytes a second between two workers."""
+
+
+def parameter_bytes(cfg: RunConfig) -> dict[str, int]:
+    """Bytes of gradients that one step of each network sums over the workers."""
+    state = TrainingState(cfg, 0)
+    parts: dict[str, nn.Module | None] = {
+        "predictor": state.network.predictor,
+        "generator": state.network.generator,
+        "discriminator": state.discriminator,
+    }
+    return {
+        name: sum(p.numel() * p.element_size() for p in part.parameters())
+        for name, part in parts.items()
+        if part is not None
+    }
+
+
+def busiest_share(workers: int, assets: int = ASSETS, buckets: int = BUCKETS) -> float:
+    """Largest worker's assets over the mean: hash buckets are never quite even."""
+    bucket = bucket_of([f"{number:06d}.SH" for number in range(assets)], buckets)
+    return float(np.bincount(bucket % workers, minlength=workers).max() * workers / assets)
+
+
+def all_reduce_seconds(size: int, workers: int, parts: Parts) -> float:
+    """A ring: every worker sends and receives 2 (W - 1) pieces of size / W bytes."""
+    hops = 2 * (workers - 1)
+    return hops * (parts.latency + size / workers / parts.bandwidth)
+
+
+def step_seconds(assets: int, workers: int, size: int, parts: Parts) -> float:
+    """One day's cross-section: the busiest worker's samples, the gradients, the IC's two sums."""
+    compute = assets / workers * busiest_share(workers) / parts.samples_per_second
+    return (
+        compute
+        + all_reduce_seconds(size, workers, parts)
+        + 2 * all_reduce_seconds(64, workers, parts)
+    )
+
+
+def efficiency(assets: int, workers: int, size: int, parts: Parts) -> float:
+    """Time of one worker over W times the time of W workers."""
+    alone = step_seconds(assets, 1, size, parts)
+    return alone / (workers * step_seconds(assets, workers, size, parts))
+
+
+def enough_assets(workers: int, size: int, parts: Parts, least: float = 0.9) -> int:
+    """Assets of a cross-section from which on W workers reach `least` of what sharing can give."""
+    even = least / busiest_share(workers)
+    assets = 64
+    while efficiency(assets, workers, size, parts) < even and assets < 1_000_000:
+        assets *= 2
+    return assets
+
+
+def makespan(models: int, slots: int, epoch_seconds: float, seed: int = 0) -> float:
+    """Seconds until all models are trained, each slot taking the next one when it is free."""
+    epochs = np.random.default_rng(seed).integers(*EPOCHS, size=models) + GAN_EPOCHS * GAN_COST
+    free = [START_UP] * min(slots, models)
+    for length in epochs * epoch_seconds:
+        heapq.heappush(free, heapq.heappop(free) + float(length))
+    return max(free)
+
+
+def _worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    meet = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
+    found = []
+    for size in (_SMALL, _LARGE):
+        data = torch.zeros(size)
+        dist.all_reduce(data)
+        spent = []
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            dist.all_reduce(data)
+            spent.append(time.perf_counter() - started)
+        found.append(median(spent))
+    if rank == 0:
+        np.save(f"{folder}/network.npy", found)
+    dist.destroy_process_group()
+
+
+def measured_network(folder: str) -> tuple[float, float]:
+    """Latency (s) and bandwidth (bytes/s) of a message between two gloo processes here."""
+    spawn(_worker, args=(folder,), nprocs=2)
+    small, large = np.load(f"{folder}/network.npy")
+    latency = float(small) / 2
+    return latency, 4 * _LARGE / max(float(large) - float(small), 1e-6)
+
+
+def measured_speed() -> float:
+    """Samples a second of one predictor epoch, validation included."""
+    torch.set_num_threads(1)
+    job = Training(Size(assets=1000, train_days=6, valid_days=1))
+    spent = []
+    for _ in range(3):
+        started = time.perf_counter()
+        job.ours()
+        spent.append(time.perf_counter() - started)
+    return job.samples / median(spent)
+
+
+def bytes_table(sizes: dict[str, int]) -> list[str]:
+    """What is summed over the workers."""
+    gan = sizes["generator"] + sizes["discriminator"]
+    lines = ["| | MB a step | MB an epoch (64 days) |", "|---|---|---|"]
+    rows = {"predictor": sizes["predictor"], "GAN (one step of each player)": gan}
+    return lines + [
+        f"| {name} | {size / 1e6:.2f} | {size * TRAINING_DAYS / 1e6:.0f} |"
+        for name, size in rows.items()
+    ]
+
+
+def workers_table(size: int, parts: Parts) -> list[str]:
+    """Efficiency of one window's workers."""
+    lines = [
+        "| workers of one window | busiest worker | 4,000 assets | 1,000 assets | 90 % from |",
+        "|---|---|---|---|---|",
+    ]
+    for count in WORKERS:
+        whole, quarter = (efficiency(n, count, size, parts) for n in (ASSETS, ASSETS // 4))
+        enough = f"{enough_assets(count, size, parts):,} assets" if count > 1 else ""
+        lines.append(
+            f"| {count} | {busiest_share(count):.2f} of the mean | {whole:.2f} | {quarter:.2f} | "
+            f"{enough} |"
+        )
+    return lines
+
+
+def windows_table(epoch_seconds: float) -> list[str]:
+    """Speed-up of many windows on many slots."""
+    lines = [
+        "| windows at once | 15 windows x 3 seeds, hours | over one at a time |",
+        "|---|---|---|",
+    ]
+    alone = makespan(45, 1, epoch_seconds)
+    for slots in WORKERS:
+        spent = makespan(45, slots, epoch_seconds)
+        lines.append(f"| {slots} | {spent / 3600:.1f} | {alone / spent:.1f} |")
+    return lines
+
+
+def report(parts: Parts) -> str:
+    """All tables, as Markdown."""
+    sizes = parameter_bytes(RunConfig())
+    epoch = ASSETS * TRAINING_DAYS / parts.samples_per_second
+    head = (
+        f"{parts.samples_per_second:,.0f} samples/s a worker; a message takes "
+        f"{parts.latency * 1e6:.0f} us, {parts.bandwidth / 1e9:.2f} GB/s; "
+        f"an epoch of the whole market {epoch:.0f} s on one worker"
+    )
+    tables = (bytes_table(sizes), workers_table(sizes["predictor"], parts), windows_table(epoch))
+    return "\n\n".join([head, *("\n".join(table) for table in tables)])
+
+
+def main() -> None:
+    """Measure what is not given, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
+    parser.add_argument("--samples-per-s", type=float, help="of one worker; else measured")
+    parser.add_argument("--latency-us", type=float, help="of your network; else this machine's")
+    parser.add_argument(
+        "--gigabit", type=float, help="a second of your network; else this machine's"
+    )
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        latency, bandwidth = measured_network(folder)
+    sys.stdout.write(
+        report(
+            Parts(
+                samples_per_second=args.samples_per_s or measured_speed(),
+                latency=args.latency_us / 1e6 if args.latency_us else latency,
+                bandwidth=args.gigabit * 1e9 / 8 if args.gigabit else bandwidth,
+            )
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
