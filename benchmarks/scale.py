@@ -28,13 +28,13 @@ from statistics import median
 import numpy as np
 import torch
 import torch.distributed as dist
+from gangru_dist.training.state import TrainingState
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.training_speed import Size, Training
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.manifest import bucket_of
-from gangru_dist.training.state import TrainingState
 
 ASSETS, TRAINING_DAYS = 4000, 64
 """The whole market; a window's training days."""

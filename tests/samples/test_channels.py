@@ -167,7 +167,7 @@ class TestValidation:
             Standardizer(cfg, ("open", "volume")).whole_day(values, 20, torch.tensor([0, 1]))
 
     def test_a_kind_named_twice(self) -> None:
-        with pytest.raises(ConfigError, match="names a kind twice"):
+        with pytest.raises(ConfigError, match="must be unique"):
             SampleConfig(channels=("level", "level"))
 
 
