@@ -1,0 +1,79 @@
+"""The comparison of two storages sees a bit of a weight, a row and a figure."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.same_results import main
+from gangru_dist.storage import Storage
+from tests.evaluation.worlds import random_table
+from tests.report.store import RUN, make_block, write_factor, write_world
+
+MODEL = "windows/2019-06-28/seed-0/model.json"
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("before")
+    run = write_world(folder).root.child("runs", RUN)
+    run.write_json("report/metrics.json", {"ic": {"mean": 0.07}, "package_version": "1"})
+    return folder
+
+
+@pytest.fixture
+def after(before: Path, tmp_path: Path) -> Storage:
+    return Storage(shutil.copytree(before, tmp_path / "after").as_posix())
+
+
+def other_weights(run: Storage) -> None:
+    run.write_json(MODEL, run.read_json(MODEL) | {"sha256": "f" * 64})
+
+
+def no_model(run: Storage) -> None:
+    run.delete(MODEL)
+
+
+def other_figure(run: Storage) -> None:
+    run.write_json("report/metrics.json", {"ic": {"mean": 0.07 + 2e-17}})
+
+
+def test_the_same_but_for_versions(
+    before: Path, after: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = after.child("runs", RUN)
+    run.write_json("report/metrics.json", {"ic": {"mean": 0.07}, "package_version": "2"})
+    run.write_json(MODEL, run.read_json(MODEL) | {"seconds": 1.0, "commit": "other"})
+    assert main([str(before), after.uri]) == 0
+    assert "DIFFERS" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(other_weights, "model 2019-06-28"), (no_model, "none"), (other_figure, "ic.mean")],
+)
+def test_a_difference(
+    before: Path,
+    after: Storage,
+    change: Callable[[Storage], None],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(after.child("runs", RUN))
+    assert main([str(before), after.uri]) == 1
+    (line, *_) = [one for one in capsys.readouterr().out.splitlines() if one.endswith("DIFFERS")]
+    assert says in line or says == "ic.mean"
+
+
+def test_another_row(before: Path, after: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    write_factor(after, RUN, random_table(make_block(), seed=11))
+    assert main([str(before), after.uri]) == 1
+    assert "factor table" in capsys.readouterr().out
+
+
+def test_a_run_that_is_missing(
+    before: Path, after: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    after.delete(f"runs/{RUN}/config.json")
+    assert main([str(before), after.uri]) == 1
