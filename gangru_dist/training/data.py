@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gangru_dist.config import RunConfig, SampleConfig
 from gangru_dist.models.noise import asset_keys
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.samples.labels import forward_return, training_label
 from gangru_dist.samples.standardize import (
@@ -31,12 +32,6 @@ from gangru_dist.splits import Window
 from gangru_dist.training.collective import Collective
 
 _ASSETS_AT_ONCE = 256
-DTYPES = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.float32,
-    "float64": torch.float64,
-}
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ def prepare(
             date=str(calendar[day]),
             row=row,
             members=torch.from_numpy(has_label).to(device),
-            label=torch.from_numpy(label[has_label]).to(device, DTYPES[cfg.training.precision]),
+            label=torch.from_numpy(label[has_label]).to(device, arithmetic(cfg).dtype),
             moments=day_moments,
             total=total,
         )
@@ -124,7 +119,7 @@ def prepare(
         valid=_kept(shares, window.valid_days),
         dropped=tuple(str(calendar[day]) for day, share in shares.items() if share is None),
         cfg=cfg.samples,
-        dtype=DTYPES[cfg.training.precision],
+        dtype=arithmetic(cfg).dtype,
     )
 
 
@@ -142,7 +137,7 @@ def _kept(shares: dict[int, DayShare | None], days: Iterable[int]) -> tuple[DayS
 def _moments(
     panel: Tensor, row: int, members: Tensor, cfg: RunConfig, collective: Collective
 ) -> Moments:
-    raw = cut(panel, row, members, cfg.samples.lookback).to(DTYPES[cfg.training.precision])
+    raw = cut(panel, row, members, cfg.samples.lookback).to(arithmetic(cfg).dtype)
     return moments(collective.all_sum(cs_sums(*ts_standardize(raw, cfg.samples))))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import DivergedError, TrainingError
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.runs.model import EpochResult, GanEpoch, PredictorEpoch, figures
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone, Collective
@@ -25,6 +26,7 @@ from gangru_dist.training.loop import (
     predictor_epoch,
     validation_ic,
 )
+from gangru_dist.training.torch_setup import require_precision
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,12 @@ def train_window(
     """Train from wherever `state` stands to the end; the best epoch's predictor is in place.
 
     Raises:
-        TrainingError: No usable day is left.
+        TrainingError: No usable day is left, or a worker's device lacks `training.precision`.
         DivergedError: A loss is no longer finite.
     """
     group = collective or Alone()
     _check(data)
+    require_precision(cfg, data.panel.device, group)
     while state.progress.stage != "done":
         started = time.perf_counter()
         stage, epoch = state.progress.stage, state.progress.epoch
@@ -119,7 +122,7 @@ def _gan_epoch(
         (state.optimizers["generator"], state.optimizers["discriminator"]),
         cfg.gan,
     )
-    losses = trainer.epoch(data, order, step, group, bf16=cfg.training.precision == "bf16")
+    losses = trainer.epoch(data, order, step, group, bf16=arithmetic(cfg).bf16)
     return GanEpoch(
         epoch=step.epoch + 1,
         discriminator_loss=losses.discriminator,
@@ -136,7 +139,7 @@ def _predictor_epoch(
     order: list[int],
     group: Collective,
 ) -> PredictorEpoch:
-    bf16 = cfg.training.precision == "bf16"
+    bf16 = arithmetic(cfg).bf16
     optimizer = state.optimizers["predictor"]
     loss = predictor_epoch(state.network, optimizer, data, order, group, bf16=bf16)
     daily = validation_ic(state.network, data, data.valid, group, bf16=bf16)
