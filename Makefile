@@ -8,17 +8,24 @@ BIN := .venv/bin
 SETUP := .venv/.from-lock
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install -qq --no-compile
 FAST := not ray and not gpu and not slow
+NUMERICS := tests/models tests/samples tests/training/test_window.py \
+	tests/training/test_world_size.py tests/training/test_data.py tests/training/test_health.py
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all trials check audit bench lock setup clean
+.PHONY: demo test test-all test-avx2 trials check audit bench lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
 
 test: test-all
 
-test-all: check
+test-all: check test-avx2
 	$(BIN)/python -m pytest -q -m "not gpu and not trials and not ($(FAST))"
+
+# The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has.
+test-avx2: $(SETUP)
+	$(AVX2) $(BIN)/python -m pytest -q -m "$(FAST)" $(NUMERICS)
 
 # Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)

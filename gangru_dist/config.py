@@ -222,9 +222,10 @@ class TrainingConfig:
     """Adam's step [R]."""
     seeds: Annotated[tuple[int, ...], Decides.RUN] = (0,)
     """One model a seed; their standardized scores are averaged."""
-    precision: Literal["float32", "tf32", "bf16", "float64"] = "float32"
-    """Arithmetic of the networks. tf32: faster matrix products on GPUs, float32 elsewhere;
-    bf16: autocast, weights stay float32."""
+    precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
+    """Arithmetic of the networks; refused where a device lacks it. tf32: faster matrix products,
+    GPUs only; bf16: autocast, weights stay float32; auto: bf16 where all devices of the run have
+    it, else float32, decided once when the run starts (docs/training.md)."""
     compile: bool = False
     """Run the networks through `torch.compile`; pays on GPUs, gives nothing on CPUs."""
     checkpoint_every: Annotated[int, Decides.NOTHING] = Field(default=1, ge=1)
@@ -493,6 +494,13 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     return _ADAPTER.validate_json(json.dumps(values), strict=True)
 
 
+def with_precision(cfg: RunConfig, precision: str) -> RunConfig:
+    """The same in another arithmetic."""
+    values = to_dict(cfg)
+    values["training"]["precision"] = precision
+    return from_dict(values)
+
+
 def deciding(cfg: RunConfig, what: Decides) -> dict[str, Any]:
     """The settings that decide this, by section, plain JSON types."""
     values = to_dict(cfg)
@@ -534,6 +542,14 @@ def model_identity(cfg: RunConfig, window: str, seed: int, panel_fingerprint: st
     """What decides the weights: settings, window, seed, and the panel up to the refit day.
 
     Twelve hex digits. A model or checkpoint of another identity is never continued or skipped.
+
+    Raises:
+        ConfigError: `training.precision` is still `auto`, which is no arithmetic.
     """
+    if cfg.training.precision == "auto":
+        raise ConfigError(
+            "training.precision=auto decides no weights: a run replaces it when it starts. Train "
+            "the run first, or give float32, float64, tf32 or bf16."
+        )
     facts = [model_settings(cfg), window, seed, panel_fingerprint]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

@@ -24,6 +24,7 @@ from gangru_dist.runs.run import Run
 from gangru_dist.scoring.score import score_days
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import write_bars
+from gangru_dist.training.devices import require_native, settled
 from gangru_dist.training.launch import train_windows
 
 _logger = logging.getLogger(__name__)
@@ -53,12 +54,16 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
 
     Raises:
         ConfigError: The run's name is taken by another configuration.
+        ResourceError: A device lacks `training.precision`.
         GangruError: Bars that cannot be trusted, no window with enough history, too few
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
     check_bars(bars)
     for name in run.cfg.panel.features:
         FEATURES[name]  # a misspelt one takes no name
+    run = settled(run, anew=overwrite)
+    if overwrite or run.claimed() is None:
+        require_native(run.cfg)
     run.claim(overwrite=overwrite)
     with runtime.session(run.cfg):
         with _stage("panel"):

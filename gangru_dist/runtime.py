@@ -13,14 +13,16 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gangru_dist
 from gangru_dist.config import RunConfig
@@ -28,6 +30,9 @@ from gangru_dist.errors import ResourceError
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
+_ANSWER_SECONDS = 300.0
+"""For a node to start a process that imports torch, perhaps for the first time."""
+A = TypeVar("A")
 
 _DRIVER_ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about hidden GPUs
@@ -151,6 +156,46 @@ def slots(*, cpus: float, gpus: float = 0.0) -> int:
 def nodes() -> int:
     """Living nodes that offer CPUs."""
     return sum(node.get("CPU", 0) > 0 for node in _nodes())
+
+
+def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
+    """What a function finds on every living node that has room for a worker: (" on node …", it).
+
+    In this process, and without Ray, where this machine is all there is: then the place is "".
+
+    Raises:
+        ResourceError: No node has room for a worker, or one does not answer.
+    """
+    if _is_alone():
+        return [("", question())]
+    size = cfg.resources
+    ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
+    with session(cfg):
+        require("one worker", workers=1, wait_minutes=size.wait_for_nodes_minutes, **ask)
+        nodes = [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], **ask)]
+        tasks = [
+            ray.remote(
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            )(question).remote()
+            for node in nodes
+        ]
+        places = [f" on node {node['NodeManagerAddress']}" for node in nodes]
+        try:
+            return list(zip(places, ray.get(tasks, timeout=_ANSWER_SECONDS), strict=True))
+        except (RayError, TimeoutError) as error:
+            raise ResourceError(
+                f"not every one of {len(nodes)} nodes said what it computes with, at most "
+                f"{_ANSWER_SECONDS:g} s: {error}. See `ray status`, then start the job again."
+            ) from error
+
+
+def _is_alone() -> bool:
+    """Whether workers run on this machine only."""
+    if not ray.is_initialized():
+        return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+    here = ray.get_runtime_context().get_node_id()
+    return all(node["NodeID"] == here for node in ray.nodes() if node["Alive"])
 
 
 def require(

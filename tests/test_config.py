@@ -88,6 +88,20 @@ class TestStored:
         cfg = presets.ALL[preset]()
         assert model_identity(cfg, "2018-12-28", 0, "f" * 8) == STORED[preset]
 
+    @pytest.mark.parametrize(
+        ("precision", "identity"),
+        [
+            ("float32", "e07e3afeb27a"),
+            ("bf16", "d7f8535f9be7"),
+            ("tf32", "0301ed0701c2"),
+            ("float64", "1f5c921c8dda"),
+        ],
+    )
+    def test_models_of_every_precision_keep_it(self, precision: str, identity: str) -> None:
+        """As before there was `auto`."""
+        cfg = load("demo", None, [f"training.precision={precision}"])
+        assert model_identity(cfg, "2018-12-28", 0, "f" * 8) == identity
+
     def test_a_variant_without_a_gan(self) -> None:
         given = ["variant=gru", 'panel.features=["close","open"]', "training.seeds=[1,2]"]
         assert model_identity(load("demo", None, given), "2018-12-28", 1, "x") == "777e5a1fa9b7"

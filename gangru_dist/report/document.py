@@ -56,6 +56,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]
     run.require()
+    run = run.as_claimed()
     run.claim(overwrite=overwrite)
     manifest = read_manifest(run.root)
     tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}

@@ -13,14 +13,14 @@ check that before they write, whoever calls them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
 from gangru_dist import settings
-from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict
+from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict, with_precision
 from gangru_dist.errors import ConfigError, GangruError
 from gangru_dist.lineage import code_version
 from gangru_dist.runs.model import ModelRecord
@@ -112,6 +112,18 @@ class Run:
             StorageError: `config.json` is damaged.
         """
         return find_record(Claim, self.folder, CLAIM)
+
+    def as_claimed(self) -> Run:
+        """The same with what `training.precision=auto` stands for since the run's first start.
+
+        Raises:
+            StorageError: `config.json` is damaged.
+        """
+        if self.cfg.training.precision != "auto":
+            return self
+        there = self.claimed()
+        old = there.settings() if there else None
+        return replace(self, cfg=with_precision(self.cfg, old.training.precision)) if old else self
 
     def claim(self, *, overwrite: bool = False) -> None:
         """Take the name for the configuration, or check that it has been.

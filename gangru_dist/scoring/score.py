@@ -69,6 +69,7 @@ def score_days(
         )
     started = time.monotonic()
     run.require()
+    run = run.as_claimed()
     manifest = read_manifest(run.root)
     manifest.require_features(run.cfg.features)
     run.claim(overwrite=overwrite)

@@ -18,6 +18,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
 from gangru_dist.models.discriminator import Discriminator
 from gangru_dist.models.network import FactorNetwork
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.runs.model import Epoch
 from gangru_dist.runs.records import parse, plain
 from gangru_dist.samples.channels import Standardizer
@@ -70,9 +71,8 @@ class TrainingState:
         }
 
     def _place(self, cfg: RunConfig, device: torch.device | str) -> None:
-        dtype = torch.float64 if cfg.training.precision == "float64" else torch.float32
         for part in self._parts().values():
-            part.to(device, dtype)
+            part.to(device, arithmetic(cfg).dtype)
             if cfg.training.compile:
                 part.compile()  # in place: names of weights stay
 

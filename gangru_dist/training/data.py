@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gangru_dist.config import RunConfig
 from gangru_dist.models.noise import asset_keys
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.samples.channels import Share, Standardizer
 from gangru_dist.samples.labels import forward_return, training_label
@@ -26,12 +27,6 @@ from gangru_dist.training.collective import Collective
 from gangru_dist.training.scratch import Kept, Scratch
 
 _ASSETS_AT_ONCE = 256
-DTYPES = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.float32,
-    "float64": torch.float64,
-}
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def prepare(
     labels = _labels(block, list(rows.values()), cfg, collective)
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
     standardizer = Standardizer(cfg.samples, cfg.features)
-    dtype = DTYPES[cfg.training.precision]
+    dtype = arithmetic(cfg).dtype
     shares: dict[int, DayShare] = {}
 
     def make(row: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gangru_dist.config import RunConfig
 from gangru_dist.models.generator import Generator
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.runs.model import FeatureFigures, GanSamples
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData
@@ -36,7 +37,7 @@ def gan_samples(
     fake = real
     if len(real):
         noise = draws.noise(real, cfg.gan.noise_channels)
-        with autocast(data, bf16=cfg.training.precision == "bf16"):
+        with autocast(data, bf16=arithmetic(cfg).bf16):
             fake = generator(real, noise).to(real.dtype)
     reach = cfg.samples.z_clip
     return GanSamples(

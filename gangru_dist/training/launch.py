@@ -24,6 +24,7 @@ from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.training.board import Driven, Task, TaskSettled
+from gangru_dist.training.devices import require_native, settled
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.slot import serve_slot
 from gangru_dist.training.worker import Slot, task_identity
@@ -84,7 +85,7 @@ def train_windows(
     """Train what is not trained yet; finished models of the same identity are kept.
 
     Args:
-        run: What to train, beside the panel; claimed as soon as its settings fit the panel.
+        run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
         runner: What serves a slot once the gate lets it through.
@@ -96,12 +97,12 @@ def train_windows(
         ConfigError: The run's name is taken by another configuration.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or there is no refit day at all.
-        ResourceError: The cluster can never run one window.
+        ResourceError: The cluster can never run one window, or not in `training.precision`.
     """
     manifest = read_manifest(run.root)
     manifest.require_features(run.cfg.features)
     windows, skipped = choose_windows(manifest, run.cfg, only)
-    run.claim(overwrite=overwrite)
+    run = settled(run, anew=overwrite)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
     todo = []
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
@@ -110,6 +111,9 @@ def train_windows(
             results.append(WindowResult.of(model, "finished before"))
         else:
             todo.append(task)
+    if todo:
+        require_native(run.cfg)
+    run.claim(overwrite=overwrite)
     if todo:
         results += _train_all(run, manifest, todo, runner)
     summary = in_order(results)

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import socket
+
 import torch
 
 from gangru_dist.config import RunConfig
+from gangru_dist.errors import TrainingError
+from gangru_dist.models.precision import arithmetic, device_of, lacking
+from gangru_dist.training.collective import Collective
 
 
 def prepare_torch(cfg: RunConfig) -> None:
     """Threads, and what float32 matrix products on a GPU may be rounded to (`tf32`)."""
     torch.set_num_threads(cfg.resources.threads_per_worker)
-    is_tf32 = cfg.training.precision == "tf32"
-    torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
+    torch.set_float32_matmul_precision(arithmetic(cfg).products)
 
 
 def promised_device(cfg: RunConfig) -> torch.device:
     """The GPU that `resources.gpus_per_worker` asks for; the CPU where torch sees none."""
     on_gpu = cfg.resources.gpus_per_worker > 0 and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
+
+
+def require_precision(cfg: RunConfig, device: torch.device, group: Collective) -> None:
+    """Check that the devices of all of a window's workers have the run's arithmetic.
+
+    The driver has asked the nodes there were; this worker may sit on a later one, or in a process
+    that may use less of its CPU. Every worker raises alike, so that none waits for another.
+
+    Raises:
+        TrainingError: One has not; another attempt would not either.
+    """
+    reason = lacking(cfg.training.precision, [device_of(device)])
+    told = f"{reason} on node {socket.gethostname()}" if reason else None
+    found = [one for one in group.gather(told) if one]
+    if found:
+        raise TrainingError(
+            f"{found[0]}. The run keeps the precision it was begun with: keep its workers off that "
+            "node, or start another --run with --set training.precision=float32."
+        )

@@ -15,6 +15,7 @@ import numpy as np
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import DivergedError, TrainingError
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.runs.model import EpochResult, GanEpoch, PredictorEpoch, figures
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone, Collective
@@ -27,6 +28,7 @@ from gangru_dist.training.loop import (
     predictor_epoch,
     validation_ic,
 )
+from gangru_dist.training.torch_setup import require_precision
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ def train_window(
     """Train from wherever `state` stands to the end; the best epoch's predictor is in place.
 
     Raises:
-        TrainingError: No usable day is left.
+        TrainingError: No usable day is left, or a worker's device lacks `training.precision`.
         DivergedError: A loss is no longer finite.
     """
     group = collective or Alone()
     _check(data)
+    require_precision(cfg, data.panel.device, group)
     inputs: Inputs | None = None  # made once the generator is frozen
     while state.progress.stage != "done":
         started = time.perf_counter()
@@ -77,7 +80,7 @@ def train_window(
         if stage == "gan":
             result = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
         else:
-            bf16 = cfg.training.precision == "bf16"
+            bf16 = arithmetic(cfg).bf16
             inputs = inputs or frozen_inputs(state.network, data, bf16=bf16)
             result = _predictor_epoch(data, inputs, state, cfg, order.tolist(), group)
         seconds = time.perf_counter() - started
@@ -124,7 +127,7 @@ def _gan_epoch(
         (state.optimizers["generator"], state.optimizers["discriminator"]),
         cfg.gan,
     )
-    losses = trainer.epoch(data, order, step, group, bf16=cfg.training.precision == "bf16")
+    losses = trainer.epoch(data, order, step, group, bf16=arithmetic(cfg).bf16)
     return GanEpoch(
         epoch=step.epoch + 1,
         discriminator_loss=losses.discriminator,
@@ -142,7 +145,7 @@ def _predictor_epoch(
     order: list[int],
     group: Collective,
 ) -> PredictorEpoch:
-    bf16 = cfg.training.precision == "bf16"
+    bf16 = arithmetic(cfg).bf16
     predictor, optimizer = state.network.predictor, state.optimizers["predictor"]
     loss = predictor_epoch(predictor, optimizer, data, inputs, order, group, bf16=bf16)
     daily = validation_ic(predictor, data, inputs, data.valid, group, bf16=bf16)

@@ -30,10 +30,11 @@ from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord, best_of
 from gangru_dist.storage import Storage
+from gangru_dist.training.devices import decided, require_native
 from gangru_dist.training.torch_setup import prepare_torch, promised_device
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
 from gangru_dist.tuning.trial import run_trial
-from gangru_dist.tuning.trial_queue import TrialQueue, identity
+from gangru_dist.tuning.trial_queue import TrialQueue, identity, searched_in
 from gangru_dist.tuning.windows import choose, span
 
 _logger = logging.getLogger(__name__)
@@ -88,10 +89,11 @@ def search(
         ConfigError: The space is wrong, or another search has this name.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or none has enough history.
-        ResourceError: The cluster can never run one trial.
+        ResourceError: The cluster can never run one trial, or not in its `training.precision`.
         TrainingError: All trials are over and none of them is complete.
     """
-    cfg = run.cfg
+    begun_in = None if overwrite else searched_in(run.tune)
+    cfg = decided(run.cfg, begun_in)
     space = parameters(cfg)
     variants = extremes(cfg, space)
     manifest = read_manifest(run.root)
@@ -100,9 +102,12 @@ def search(
     windows = choose(manifest.calendar, cfg, variants, only)
     last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
+    if begun_in is None:
+        require_native(*variants)
     queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite)
     _announce(queue)
     if queue.remaining:
+        require_native(*variants)
         with runtime.session(cfg):
             shared = _Shared(
                 cfg=cfg,

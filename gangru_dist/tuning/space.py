@@ -127,6 +127,10 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
             f"{origin}: {key} does not change a model of a given day and seed, so validation "
             f"cannot judge it. Search settings of {', '.join(MODEL_SECTIONS)}."
         )
+    if key == "training.precision" and "auto" in span.choices:
+        raise ConfigError(
+            f"{origin}: auto is one of the others, decided when the search starts; name those."
+        )
     if span.choices:
         texts = tuple(json.dumps(choice) for choice in span.choices)
         return Parameter(key=key, kind="choice", choices=texts)

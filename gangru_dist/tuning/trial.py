@@ -12,6 +12,7 @@ import torch
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
+from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.splits import Window
@@ -150,7 +151,7 @@ class _Teller:
     def _judge(self, result: PredictorEpoch, state: TrainingState) -> float:
         if self.judged is None:
             return result.valid_ic
-        bf16 = self.cfg.training.precision == "bf16"
+        bf16 = arithmetic(self.cfg).bf16
         judged, predictor = self.judged, state.network.predictor
         self.inputs = self.inputs or frozen_inputs(state.network, judged, bf16=bf16)
         days = validation_ic(predictor, judged, self.inputs, judged.valid, Alone(), bf16=bf16)

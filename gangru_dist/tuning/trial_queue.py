@@ -42,6 +42,16 @@ def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> 
     }
 
 
+def searched_in(folder: Storage) -> str | None:
+    """`training.precision` of the search in a folder, never `auto`; None if there is no search.
+
+    Raises:
+        StorageError: Its record is damaged.
+    """
+    there = find_record(SearchRecord, folder, SEARCH)
+    return str(there.identity["model"]["training"]["precision"]) if there else None
+
+
 class TrialQueue:
     """Hands out trials and keeps what becomes of them; every change is in storage at once."""
 

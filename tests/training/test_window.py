@@ -7,6 +7,7 @@ import torch
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
+from gangru_dist.models import precision
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
@@ -184,6 +185,7 @@ class TestResume:
 
 
 class TestPrecision:
+    @pytest.mark.skipif("bf16" not in precision.cpu().fast, reason="this CPU has no bf16")
     def test_bf16_trains(self) -> None:
         cfg = config(gan={"epochs": 1}, training={"precision": "bf16", "epochs": 1})
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
@@ -191,6 +193,17 @@ class TestPrecision:
         plain = config(gan={"epochs": 1}, training={"epochs": 1})
         other = train_window(data_of(plain), TrainingState(plain, 0), plain, seed=0)
         assert state.progress.history[0] != other.progress.history[0]
+
+    @pytest.mark.parametrize("variant", ["gan_gru", "gru"])
+    def test_bf16_is_refused_where_it_would_be_emulated(
+        self, variant: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(precision, "cpu", lambda: precision.Device(name="CPU old"))
+        cfg = config(variant=variant, training={"precision": "bf16"})
+        state = TrainingState(cfg, 0)
+        with pytest.raises(TrainingError, match=r"bf16 needs .*without it: CPU old on node"):
+            train_window(data_of(cfg), state, cfg, seed=0)
+        assert not state.progress.history
 
 
 class TestValidation:
