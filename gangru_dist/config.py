@@ -57,6 +57,13 @@ class BarsConfig:
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
     """Our column -> what the file's number is multiplied by (per cent: 0.01, lots: 100)."""
+    prices: Literal["traded", "adjusted"] = "traded"
+    """`adjusted`: your word that prices are adjusted already and need no factor; else one is
+    asked for."""
+    code_from_name: bool = False
+    """Whether a file without a column of codes is of the one stock that its name says."""
+    encoding: str = "auto"
+    """Of CSV files, as Python names it; `auto` tells UTF-8, UTF-16 and GB18030 (GBK) apart."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
     """Daily price-limit rule for trading; `auto` takes the format's own."""
     max_quarantined: float = Field(default=0.01, ge=0, le=1)

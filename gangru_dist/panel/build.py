@@ -28,10 +28,12 @@ import numpy as np
 import ray.data
 
 from gangru_dist import log
+from gangru_dist.bars.codes import Spellings, check_spellings
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
 from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
+from gangru_dist.bars.tables import SideTable
 from gangru_dist.calendar import distinct_days
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import BarsError, GangruError, PanelError
@@ -40,7 +42,15 @@ from gangru_dist.features.price_volume import check_inputs, feature_named
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
-from gangru_dist.panel.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
+from gangru_dist.panel.stages import (
+    Bucketed,
+    Staged,
+    StagedTable,
+    as_value,
+    build_bucket,
+    stage_table,
+    stage_unit,
+)
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
@@ -49,7 +59,6 @@ _logger = logging.getLogger(__name__)
 
 _OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
 _ALL_OR_NONE = {
-    "adj_factor": "adjusted prices would jump between them",
     "turnover_rate": "amount / market cap stands in for it only if no file has it",
 }
 """Column -> what would come of a mix of files with and without it."""
@@ -85,11 +94,11 @@ def build_panel(
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        staged, parts = _stage(bars_uri, files, panel, form, cfg)
-        task = _bucket_task(staged, files, form, cfg)
+        staged, parts, tables = _stage(bars_uri, files, panel, form, cfg)
+        task = _bucket_task(staged, tables, files, form, cfg)
         kept = frozenset() if overwrite else _files(old)
         built = _build(staged, task, panel, cfg, kept)
-        quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
+        quality = merge([*(s.quality for s in staged), *map(_set_aside, built)])
         check_share(quality, allowed=cfg.bars.max_quarantined)
         manifest = _manifest(built, task, source, cfg)
         if old is not None:
@@ -115,19 +124,67 @@ def build_panel(
     return manifest
 
 
+Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
+
+
 def _stage(
     uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
-) -> tuple[list[Staged], list[BarsPart]]:
-    """Stage 1 over all units; then what only the whole can tell is checked."""
+) -> tuple[list[Staged], list[BarsPart], Tables]:
+    """Stage 1 over all units; then what only the whole can tell is checked; then side tables."""
     parts = cut_parts(uri, files, form)
-    units = group_units(parts)
+    units = group_units([part for part in parts if part.table is None])
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
     work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets)
     units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
     staged: list[Staged] = _run("panel_read", work, units_and_names)
     check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
-    return staged, parts
+    codes = {code: file for unit in staged for code, file in unit.codes.items()}
+    check_spellings(codes)
+    side = [part for part in parts if part.table is not None]
+    tables = _stage_tables(uri, side, staging, panel, form, cfg, codes) if side else ()
+    return staged, parts, tables
+
+
+def _stage_tables(
+    uri: str,
+    parts: Sequence[BarsPart],
+    staging: str,
+    panel: Storage,
+    form: BarsFormat,
+    cfg: RunConfig,
+    codes: Mapping[str, str],
+) -> Tables:
+    """Stage the side tables under the bars' codes.
+
+    Raises:
+        BarsError: A table has no stock of the bars.
+    """
+    names = sorted({str(part.table) for part in parts})
+    units = [unit for name in names for unit in group_units([p for p in parts if p.table == name])]
+    work = partial(
+        stage_table,
+        uri,
+        form=form,
+        panel=panel,
+        buckets=cfg.panel.buckets,
+        spellings=Spellings(codes),
+    )
+    done: list[StagedTable] = _run(
+        "panel_tables", work, [(unit, f"{staging}/table-{i:05d}") for i, unit in enumerate(units)]
+    )
+    for name in names:
+        own = [unit for unit in done if unit.table == name]
+        if not sum(unit.rows for unit in own):
+            example = next((unit.example for unit in own if unit.example), "no row")
+            raise BarsError(
+                f"the side table {name} has no stock of the bars: it has {example}, the bars "
+                f"{next(iter(sorted(codes)), 'none')}. Export it for the same stocks."
+            )
+    return tuple(
+        (form.tables[name], tuple(n for unit in done if unit.table == name for n in unit.names))
+        for name in names
+    )
 
 
 def _build(
@@ -174,25 +231,28 @@ def _call(work: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bucket_task(
-    staged: Sequence[Staged], files: Sequence[BarsFile], form: BarsFormat, cfg: RunConfig
+    staged: Sequence[Staged],
+    tables: Tables,
+    files: Sequence[BarsFile],
+    form: BarsFormat,
+    cfg: RunConfig,
 ) -> BucketTask:
     """What stage 2 needs to know of all bars together."""
     columns = _columns(staged)
     for name, consequence in _ALL_OR_NONE.items():
-        if name in ("adj_factor", *cfg.panel.features):
+        if name in cfg.panel.features:
             _check_mix(columns, name, consequence)
     there = frozenset().union(*columns.values())
     if "total_shares" in there:
         there |= {"market_cap"}
     check_inputs(cfg.panel.features, there)
-    if "adj_factor" not in there:
-        _logger.warning("bars_without_adj_factor: prices are taken as adjusted already")
     return BucketTask(
         features=cfg.panel.features,
         calendar=distinct_days(np.concatenate([unit.dates for unit in staged])),
         has_turnover_rate="turnover_rate" in there,
         price_limits=form.price_limits,
         files=tuple(file.name for file in files),
+        tables=tables,
     )
 
 
@@ -212,8 +272,8 @@ def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:
     return {name: having for unit in staged for name, having in unit.columns.items()}
 
 
-def _duplicates(bucket: Bucketed) -> Quality:
-    return Quality(quarantined=bucket.duplicates)
+def _set_aside(bucket: Bucketed) -> Quality:
+    return Quality(quarantined=bucket.quarantined)
 
 
 def _manifest(

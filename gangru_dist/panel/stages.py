@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.codes import Spellings
 from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.joining import joined, table_rows
 from gangru_dist.bars.quality import Finding, Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
@@ -38,8 +40,24 @@ class Staged:
     """File -> which of our columns it has."""
     dates: np.ndarray
     """(days,) datetime64[D], distinct dates of its usable rows."""
+    codes: dict[str, str]
+    """Every code of its rows -> a file that has it."""
     quality: Quality
     """Counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedTable:
+    """What the staging of a side table's unit tells."""
+
+    table: str
+    """Name of the side table."""
+    names: tuple[str, ...]
+    """Staged files, in order."""
+    rows: int
+    """Rows of stocks that the bars have."""
+    example: str
+    """A code as the table spells it; empty if it has no rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +66,7 @@ class Bucketed:
 
     written: BucketWritten
     """Files and hashes."""
-    duplicates: dict[str, Finding] = field(default_factory=dict)
+    quarantined: dict[str, Finding] = field(default_factory=dict)
     """Rows set aside here."""
 
 
@@ -87,6 +105,7 @@ def stage_unit(
     columns: dict[str, frozenset[str]] = {}
     counts: list[Quality] = []
     days: list[np.ndarray] = []
+    codes: dict[str, str] = {}
 
     def flush() -> None:
         names.append(f"{prefix}-{len(names):04d}.arrow")
@@ -96,7 +115,9 @@ def stage_unit(
     for part in unit:
         row = part.first_row
         for table in read_part(bars_uri, part, form):
-            columns[part.file.name] = frozenset(table.column_names)
+            columns[part.file.name] = part.given.union(table.column_names)
+            for code in pc.unique(table["code"]).drop_null().to_pylist():
+                codes.setdefault(code, part.file.name)
             checked, quality = check_rows(
                 table, form, file=part.file.name, number=part.number, first_row=row
             )
@@ -113,8 +134,47 @@ def stage_unit(
         names=tuple(names),
         columns=columns,
         dates=distinct_days(np.concatenate(days)) if days else np.empty(0, "datetime64[D]"),
+        codes=codes,
         quality=merge(counts),
     )
+
+
+def stage_table(
+    bars_uri: str,
+    unit: Sequence[BarsPart],
+    prefix: str,
+    *,
+    form: BarsFormat,
+    panel: Storage,
+    buckets: int,
+    spellings: Spellings,
+) -> StagedTable:
+    """Read and stage some files of one side table, under the bars' own codes.
+
+    Args:
+        bars_uri: Where the bars are.
+        unit: Files or row groups of one table.
+        prefix: Start of the names of the staged files; belongs to this unit alone.
+        form: The files' mapping.
+        panel: The folder `<storage>/panel`.
+        buckets: Number of hash buckets.
+        spellings: Of the bars' codes.
+
+    Raises:
+        BarsError: A file cannot be understood.
+    """
+    names: list[str] = []
+    example = ""
+    count = 0
+    for part in unit:
+        for table in read_part(bars_uri, part, form):
+            example = example or next(iter(table["code"].drop_null()[:1].to_pylist()), "")
+            rows = table_rows(table, spellings, part.number)
+            if len(rows):
+                names.append(f"{prefix}-{len(names):04d}.arrow")
+                write_staged(panel, names[-1], rows, buckets)
+                count += len(rows)
+    return StagedTable(table=str(unit[0].table), names=tuple(names), rows=count, example=example)
 
 
 def build_bucket(
@@ -131,6 +191,12 @@ def build_bucket(
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
-    rows, duplicates = panel_rows(read_staged(panel, names, bucket), task)
+    rows = read_staged(panel, names, bucket)
+    quarantined: dict[str, Finding] = {}
+    for table, staged in task.tables:
+        side = read_staged(panel, staged, bucket)
+        rows, spoilt = joined(rows, side, table, task.files)
+        quarantined |= spoilt
+    rows, duplicates = panel_rows(rows, task)
     written = write_bucket(panel, bucket, buckets, rows, kept=kept)
-    return Bucketed(written=written, duplicates=duplicates)
+    return Bucketed(written=written, quarantined=quarantined | duplicates)

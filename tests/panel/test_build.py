@@ -123,7 +123,7 @@ class TestValidation:
 
     def test_factor_in_one_file_only(self, bars: Path, root: Storage) -> None:
         make_bars().drop(columns="adj_factor").to_parquet(bars / "other.parquet")
-        with pytest.raises(BarsError, match=r"^other.parquet has no column adj_factor and 2018"):
+        with pytest.raises(BarsError, match=r"^other.parquet has no adjustment factor"):
             build_panel(str(bars), root, CFG)
 
     def test_turnover_rate_from_nothing(self, bars: Path, root: Storage) -> None:

@@ -132,9 +132,7 @@ class TestCatalogue:
 
     def test_reasons_are_those_of_the_panel(self):
         code = "".join(
-            file.read_text()
-            for part in ("bars", "panel")
-            for file in PACKAGE.glob(f"{part}/*.py")
+            file.read_text() for part in ("bars", "panel") for file in PACKAGE.glob(f"{part}/*.py")
         )
         assert all(f'"{reason}"' in code for reason in QUALITY)
 
