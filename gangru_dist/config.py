@@ -76,13 +76,20 @@ class PanelConfig:
 
     features: tuple[str, ...] = PRICE_VOLUME_FEATURES
     """Names out of `features.price_volume.FEATURES`; their order is the model's input order."""
+    without: tuple[str, ...] = ()
+    """Features to leave out of these, such as one that the bars have no column for."""
     buckets: int = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the largest number of workers of one window."""
 
     def __post_init__(self) -> None:
+        kept = tuple(name for name in self.features if name not in self.without)
+        object.__setattr__(self, "features", kept)  # what is computed, whoever asks
         twice = sorted({name for name in self.features if self.features.count(name) > 1})
         if twice or not self.features:
-            raise ConfigError(f"panel.features must be non-empty and unique; repeated: {twice}.")
+            raise ConfigError(
+                "panel.features less panel.without must be non-empty and unique; repeated: "
+                f"{twice}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gangru_dist import runtime
-from gangru_dist.bars.files import list_files
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.headers import check_headers
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.report.document import write_report
 from gangru_dist.scoring.score import score_days
@@ -68,14 +68,14 @@ def run_pipeline(
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
 
 
-def check_bars(bars: str) -> None:
-    """Refuse a `--bars` that names nothing before Ray takes its time to start.
+def check_bars(bars: str, cfg: RunConfig) -> None:
+    """Refuse bars by their files and headings before Ray takes its time to start.
 
     Raises:
-        BarsError: There are no files at the URI, or one is not what bars are kept in.
+        GangruError: As `check_headers`.
     """
     if bars != SYNTHETIC:
-        list_files(bars)
+        check_headers(bars, cfg)
 
 
 def panel_from(root: Storage, cfg: RunConfig, *, bars: str, overwrite: bool = False) -> Manifest:

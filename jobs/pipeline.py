@@ -21,7 +21,7 @@ def body(job: Job) -> Outcome:
     """Look for the bars, claim the run's name, then everything."""
     from gangru_dist.pipeline import check_bars, run_pipeline  # torch, Ray: not for --help
 
-    check_bars(job.args.bars)
+    check_bars(job.args.bars, job.cfg)
     job.claim()
     done = run_pipeline(
         job.root, job.run, job.cfg, bars=job.args.bars, overwrite=job.args.overwrite

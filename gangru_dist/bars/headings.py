@@ -78,7 +78,11 @@ def check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
         (ours, form.names(ours)[0]) for ours in form.renamed if form.find(ours, there) is None
     ]
     if absent:
-        nearest = {theirs: difflib.get_close_matches(theirs, there, n=3) for _, theirs in absent}
+        lower = {name.lower(): name for name in there}
+        nearest = {
+            theirs: [lower[n] for n in difflib.get_close_matches(theirs.lower(), lower, n=3)]
+            for _, theirs in absent
+        }
         spelled = ", ".join(
             f"bars.columns.{ours}={theirs} (nearest: {', '.join(nearest[theirs]) or 'none'})"
             for ours, theirs in absent
@@ -112,26 +116,20 @@ def _missing(
     if other:
         return BarsError(f"{start} They read like another format: {flag('bars.format', other)}")
     calls = sorted({form.calls[name] for name in missing if name in form.calls})
-    ways = []
-    if calls:
-        ways.append(f"{', '.join(calls)} exports what is missing")
-    if list(missing) == ["code"]:
-        ways.append(
-            f"if the file's name is the stock's code, say so: {flag('bars.code_from_name', True)}"
-        )
-    free = [name for name in names if name not in chosen.values()]
+    text = f" {', '.join(calls)} exports what is missing." if calls else ""
+    free = {name.lower(): name for name in names if name not in chosen.values()}
     guesses = [
-        flag(f"bars.columns.{name}", near[0])
+        flag(f"bars.columns.{name}", free[near[0]])
         for name in missing
         if (near := difflib.get_close_matches(name, free, n=1, cutoff=0.5))
     ]
     if guesses:
-        ways.append(f"if they go by other names, say so: {' '.join(guesses)}")
+        end = f"If they go by other names, say so: {' '.join(guesses)}"
+    elif list(missing) == ["code"]:
+        end = f"If the file's name is the stock, say so: {flag('bars.code_from_name', True)}"
     else:
-        ways.append("if they go by other names, say so as in --set bars.columns.volume=vol")
-    ways.append("if it is no bars file, point --bars at the bars only")
-    text = "; ".join(ways)
-    return BarsError(f"{start} {text[0].upper()}{text[1:]}.")
+        end = "If they go by other names, name those in bars.columns."
+    return BarsError(f"{start}{text} If it is no bars file, point --bars at the bars only. {end}")
 
 
 def _no_factor(file: str, form: BarsFormat) -> BarsError:

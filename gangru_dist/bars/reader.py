@@ -147,10 +147,12 @@ def _read_parquet(
 ) -> Iterator[pa.Table]:
     text = [name for ours, name in part.columns.items() if BAR_COLUMNS[ours].kind in TEXT_KINDS]
     with filesystem.open_input_file(part.file.path) as source:
-        coded = [name for name in text if name in wanted]
-        file = pq.ParquetFile(source, read_dictionary=coded)
-        if not set(wanted) <= set(file.schema_arrow.names):
+        plain = pq.ParquetFile(source)
+        if not set(wanted) <= set(plain.schema_arrow.names):
             raise _changed(part.file, "it has other columns now")
+        leaves = {plain.schema.column(i).path for i in range(len(plain.schema))}  # no lists
+        coded = [name for name in text if name in wanted and name in leaves]
+        file = pq.ParquetFile(source, metadata=plain.metadata, read_dictionary=coded)
         batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
         seen = False
         for batch in batches:

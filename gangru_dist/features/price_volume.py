@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from gangru_dist.errors import PanelError
+from gangru_dist.errors import PanelError, flag
 
 Values = Float[np.ndarray, "K *N"]
 Named = Callable[["AdjustedBars"], np.ndarray]
@@ -83,10 +83,10 @@ def check_inputs(features: Sequence[str], columns: Collection[str]) -> None:
     for name in features:
         feature_named(name)
     if "turnover_rate" in features and not {"turnover_rate", "market_cap"} & set(columns):
-        rest = [name for name in features if name != "turnover_rate"]
         raise PanelError(
             "feature 'turnover_rate' needs the bars' column turnover_rate, market_cap or "
-            f"total_shares, and they have none of them. Leave it out: panel.features={rest}"
+            "total_shares, and they have none of them. Leave it out: "
+            f"{flag('panel.without', ['turnover_rate'])}"
         )
 
 

@@ -29,6 +29,10 @@ _BARS = ("open", "high", "low", "close", "volume", "amount", "adj_factor", "turn
 _COMPARED = (*_BARS, "market_cap")
 
 
+Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
+"""Side tables, each with its staged files."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BucketTask:
     """What every bucket's task must know besides its rows."""
@@ -43,8 +47,8 @@ class BucketTask:
     """Rule of the market."""
     files: tuple[str, ...]
     """Names of the bars' files by number, for messages."""
-    tables: tuple[tuple[SideTable, tuple[str, ...]], ...] = ()
-    """Side tables, each with its staged files."""
+    tables: Tables = ()
+    """What lies beside the bars."""
 
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Finding]]:

@@ -19,7 +19,7 @@ import hashlib
 import inspect
 import logging
 import pickle
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -28,29 +28,21 @@ import numpy as np
 import ray.data
 
 from gangru_dist import log
-from gangru_dist.bars.codes import Spellings, check_spellings
+from gangru_dist.bars.codes import check_spellings
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
 from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
-from gangru_dist.bars.tables import SideTable
 from gangru_dist.calendar import distinct_days
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import BarsError, GangruError, PanelError
+from gangru_dist.errors import GangruError, PanelError
 from gangru_dist.features import price_volume
-from gangru_dist.features.price_volume import check_inputs, feature_named
-from gangru_dist.panel.bucket import BucketTask
+from gangru_dist.panel.bucket import BucketTask, Tables
+from gangru_dist.panel.headers import check_columns, check_names
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
-from gangru_dist.panel.stages import (
-    Bucketed,
-    Staged,
-    StagedTable,
-    as_value,
-    build_bucket,
-    stage_table,
-    stage_unit,
-)
+from gangru_dist.panel.side_tables import stage_table, stage_tables
+from gangru_dist.panel.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
@@ -58,10 +50,6 @@ from gangru_dist.storage import Storage
 _logger = logging.getLogger(__name__)
 
 _OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
-_ALL_OR_NONE = {
-    "turnover_rate": "amount / market cap stands in for it only if no file has it",
-}
-"""Column -> what would come of a mix of files with and without it."""
 _MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 
 
@@ -82,8 +70,7 @@ def build_panel(
             settings of the panel that is there, the bars change days that it has.
     """
     form = bars_format(cfg.bars)
-    for name in cfg.panel.features:
-        feature_named(name)
+    check_names(cfg.panel)
     files = list_files(bars_uri)
     source = _source(bars_uri, files, cfg)
     old = _old_manifest(root)
@@ -124,9 +111,6 @@ def build_panel(
     return manifest
 
 
-Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
-
-
 def _stage(
     uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
 ) -> tuple[list[Staged], list[BarsPart], Tables]:
@@ -135,56 +119,16 @@ def _stage(
     units = group_units([part for part in parts if part.table is None])
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
-    work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets)
+    common: dict[str, Any] = {"form": form, "panel": panel, "buckets": cfg.panel.buckets}
     units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
-    staged: list[Staged] = _run("panel_read", work, units_and_names)
+    staged: list[Staged] = _run("panel_read", partial(stage_unit, uri, **common), units_and_names)
     check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
     codes = {code: file for unit in staged for code, file in unit.codes.items()}
     check_spellings(codes)
+    of_table = partial(_run, "panel_tables", partial(stage_table, uri, codes=codes, **common))
     side = [part for part in parts if part.table is not None]
-    tables = _stage_tables(uri, side, staging, panel, form, cfg, codes) if side else ()
+    tables = stage_tables(of_table, side, staging, form, codes)
     return staged, parts, tables
-
-
-def _stage_tables(
-    uri: str,
-    parts: Sequence[BarsPart],
-    staging: str,
-    panel: Storage,
-    form: BarsFormat,
-    cfg: RunConfig,
-    codes: Mapping[str, str],
-) -> Tables:
-    """Stage the side tables under the bars' codes.
-
-    Raises:
-        BarsError: A table has no stock of the bars.
-    """
-    names = sorted({str(part.table) for part in parts})
-    units = [unit for name in names for unit in group_units([p for p in parts if p.table == name])]
-    work = partial(
-        stage_table,
-        uri,
-        form=form,
-        panel=panel,
-        buckets=cfg.panel.buckets,
-        spellings=Spellings(codes),
-    )
-    done: list[StagedTable] = _run(
-        "panel_tables", work, [(unit, f"{staging}/table-{i:05d}") for i, unit in enumerate(units)]
-    )
-    for name in names:
-        own = [unit for unit in done if unit.table == name]
-        if not sum(unit.rows for unit in own):
-            example = next((unit.example for unit in own if unit.example), "no row")
-            raise BarsError(
-                f"the side table {name} has no stock of the bars: it has {example}, the bars "
-                f"{next(iter(sorted(codes)), 'none')}. Export it for the same stocks."
-            )
-    return tuple(
-        (form.tables[name], tuple(n for unit in done if unit.table == name for n in unit.names))
-        for name in names
-    )
 
 
 def _build(
@@ -238,14 +182,7 @@ def _bucket_task(
     cfg: RunConfig,
 ) -> BucketTask:
     """What stage 2 needs to know of all bars together."""
-    columns = _columns(staged)
-    for name, consequence in _ALL_OR_NONE.items():
-        if name in cfg.panel.features:
-            _check_mix(columns, name, consequence)
-    there = frozenset().union(*columns.values())
-    if "total_shares" in there:
-        there |= {"market_cap"}
-    check_inputs(cfg.panel.features, there)
+    there = check_columns(_columns(staged), cfg.panel.features)
     return BucketTask(
         features=cfg.panel.features,
         calendar=distinct_days(np.concatenate([unit.dates for unit in staged])),
@@ -254,17 +191,6 @@ def _bucket_task(
         files=tuple(file.name for file in files),
         tables=tables,
     )
-
-
-def _check_mix(columns: Mapping[str, Collection[str]], name: str, consequence: str) -> None:
-    """Refuse a column that some files have and others lack; `columns`: by file."""
-    having = sorted(file for file in columns if name in columns[file])
-    lacking = sorted(file for file in columns if name not in columns[file])
-    if having and lacking:
-        raise BarsError(
-            f"{lacking[0]} has no column {name} and {having[0]} has: {consequence}. Export it with "
-            "every file, or with none."
-        )
 
 
 def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:

@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.codes import Spellings
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.joining import joined, table_rows
+from gangru_dist.bars.joining import joined
 from gangru_dist.bars.quality import Finding, Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
@@ -44,20 +43,6 @@ class Staged:
     """Every code of its rows -> a file that has it."""
     quality: Quality
     """Counts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagedTable:
-    """What the staging of a side table's unit tells."""
-
-    table: str
-    """Name of the side table."""
-    names: tuple[str, ...]
-    """Staged files, in order."""
-    rows: int
-    """Rows of stocks that the bars have."""
-    example: str
-    """A code as the table spells it; empty if it has no rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,44 +122,6 @@ def stage_unit(
         codes=codes,
         quality=merge(counts),
     )
-
-
-def stage_table(
-    bars_uri: str,
-    unit: Sequence[BarsPart],
-    prefix: str,
-    *,
-    form: BarsFormat,
-    panel: Storage,
-    buckets: int,
-    spellings: Spellings,
-) -> StagedTable:
-    """Read and stage some files of one side table, under the bars' own codes.
-
-    Args:
-        bars_uri: Where the bars are.
-        unit: Files or row groups of one table.
-        prefix: Start of the names of the staged files; belongs to this unit alone.
-        form: The files' mapping.
-        panel: The folder `<storage>/panel`.
-        buckets: Number of hash buckets.
-        spellings: Of the bars' codes.
-
-    Raises:
-        BarsError: A file cannot be understood.
-    """
-    names: list[str] = []
-    example = ""
-    count = 0
-    for part in unit:
-        for table in read_part(bars_uri, part, form):
-            example = example or next(iter(table["code"].drop_null()[:1].to_pylist()), "")
-            rows = table_rows(table, spellings, part.number)
-            if len(rows):
-                names.append(f"{prefix}-{len(names):04d}.arrow")
-                write_staged(panel, names[-1], rows, buckets)
-                count += len(rows)
-    return StagedTable(table=str(unit[0].table), names=tuple(names), rows=count, example=example)
 
 
 def build_bucket(

@@ -288,7 +288,7 @@ class TestValidation:
     @pytest.mark.parametrize("column", ["date", "code", "open", "close", "volume", "amount"])
     def test_missing_column(self, tmp_path: Path, column: str) -> None:
         write_parquet(make_frame().drop(columns=column), tmp_path / "a.parquet")
-        with pytest.raises(BarsError, match=rf"a.parquet lacks the column\(s\) {column}.*bars.col"):
+        with pytest.raises(BarsError, match=rf"a.parquet lacks the column\(s\) {column}.*bars.co"):
             read_all(tmp_path)
 
     def test_missing_column_by_the_name_it_should_have(self, tmp_path: Path) -> None:

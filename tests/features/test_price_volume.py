@@ -203,7 +203,9 @@ class TestValidation:
             feature_named("volatility_5")
 
     def test_no_turnover_rate_at_all(self) -> None:
-        with pytest.raises(PanelError, match=r"Leave it out: panel.features=\['open'\]"):
+        with pytest.raises(
+            PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
+        ):
             check_inputs(("open", "turnover_rate"), {"date", "close"})
 
     @pytest.mark.parametrize("column", ["turnover_rate", "market_cap"])

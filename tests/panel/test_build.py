@@ -128,7 +128,9 @@ class TestValidation:
 
     def test_turnover_rate_from_nothing(self, bars: Path, root: Storage) -> None:
         cfg = RunConfig(panel=PanelConfig(features=("close", "turnover_rate"), buckets=3))
-        with pytest.raises(PanelError, match=r"Leave it out: panel.features=\['close'\]"):
+        with pytest.raises(
+            PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
+        ):
             build_panel(str(bars), root, cfg)
 
     def test_own_mapping(self, bars: Path, root: Storage) -> None:
