@@ -84,7 +84,7 @@ class TestValidation:
         frame.rename(columns={"code": "ts_code", "date": "trade_date"}).to_parquet(
             bars / "x.parquet"
         )
-        with pytest.raises(GangruError, match=r"Pro.daily exports what is missing"):
+        with pytest.raises(GangruError, match=r"pro.daily exports what is missing"):
             check(bars, "bars.format=tushare")
 
     def test_tables_alone(self, bars: Path) -> None:
