@@ -57,7 +57,7 @@ def _stock(rng: np.random.Generator, number: int) -> pd.DataFrame:
             "market_cap": (close * shares).round(),
             "industry": "银行" if number % 2 else "煤炭",
             "list_date": pd.Timestamp("2018-01-02") + pd.Timedelta(days=number),
-            "is_st": False,
+            "is_st": (np.arange(days) > 70) & (number == 3),
         }
     )
     traded = rng.random(days) > 0.05
@@ -128,6 +128,11 @@ def _tushare(folder: Path, market: pd.DataFrame) -> None:
         ),
         folder / "stock_basic.csv",
     )
+    spells = market[market["is_st"]].groupby("code", as_index=False).first()
+    names = pd.DataFrame({"ts_code": stocks["code"], "name": "某某", "start_date": "20100101"})
+    marked = pd.DataFrame({"ts_code": spells["code"], "name": "*ST某", "start_date":
+                           _compact(spells["date"])})  # fmt: skip
+    _save(pd.concat([names, marked, marked]), folder / "namechange" / "all.csv", "gbk")
 
 
 def _changes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,6 +182,7 @@ def _headings(folder: Path, market: pd.DataFrame) -> None:
                 "后复权因子": rows["adj_factor"],
                 "行业": rows["industry"],
                 "上市日期": rows["list_date"].dt.strftime("%Y-%m-%d"),
+                "名称": np.where(rows["is_st"], "ST某", "某某"),
             }
         )
         _save(frame, folder / f"{code[:6]}.csv", "utf-16", sep="\t")
@@ -202,7 +208,7 @@ def _baostock(folder: Path, market: pd.DataFrame) -> None:
                 "adjustflag": 3,
                 "turn": (rows["turnover_rate"] * 100).to_numpy(),
                 "tradestatus": is_traded.astype(int).to_numpy(),
-                "isST": 0,
+                "isST": rows["is_st"].eq(True).astype(int).to_numpy(),
             }
         )
         _save(frame, folder / "k" / f"{code[:6]}.csv", "gbk")
@@ -287,11 +293,11 @@ def _ashare(folder: Path, market: pd.DataFrame) -> None:
 
 _NOT_QLIB = ("turnover_rate", "market_cap", "industry", "list_date", "is_st")
 VENDORS = {
-    "tushare": Vendor("tushare", _tushare, ("is_st",)),
+    "tushare": Vendor("tushare", _tushare),
     "akshare": Vendor(
         "akshare", _akshare, ("market_cap", "industry", "list_date", "is_st"), lambda code: code[:6]
     ),
-    "chinese headings": Vendor("akshare", _headings, ("is_st",), lambda code: code[:6]),
+    "chinese headings": Vendor("akshare", _headings, (), lambda code: code[:6]),
     "baostock": Vendor("baostock", _baostock, ("market_cap",), _baostock_code),
     "qlib csv": Vendor("qlib", _qlib_csv, _NOT_QLIB, _qlib_code),
     "ashare": Vendor("ashare", _ashare),

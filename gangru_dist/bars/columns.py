@@ -65,6 +65,11 @@ def convert(column: pa.ChunkedArray, kind: Kind, place: Place) -> pa.ChunkedArra
     return _CONVERTERS[kind](column, place)
 
 
+def marked_st(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST."""
+    return pc.match_substring_regex(names.cast(pa.string()), r"^[S*]*ST")
+
+
 def _string(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     if pa.types.is_integer(_plain(column)):
         return _coded(column)

@@ -131,6 +131,9 @@ FORMATS: dict[str, BarsFormat] = {
                 gives=("turnover_rate", "market_cap", "total_shares"), join="day"
             ),
             "stock_basic": SideTable(gives=("industry", "list_date"), join="stock"),
+            "namechange": SideTable(
+                gives=("name",), join="since", columns={"date": ("start_date",)}
+            ),
         },
         calls={
             **dict.fromkeys(("open", "high", "low", "close", "volume", "amount"), "pro.daily"),
@@ -158,6 +161,7 @@ FORMATS: dict[str, BarsFormat] = {
             "market_cap": ("总市值", "market_cap"),
             "total_shares": ("总股本", "total_shares"),
             "industry": ("行业", "industry"),
+            "name": ("名称", "股票名称", "证券名称", "股票简称", "name"),
             "list_date": ("上市时间", "上市日期", "list_date"),
         },
         scales={"volume": _LOT, "turnover_rate": _PERCENT},

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars.codes import Spellings
-from gangru_dist.bars.columns import CODED
+from gangru_dist.bars.columns import CODED, marked_st
 from gangru_dist.bars.quality import Example, Finding
 from gangru_dist.bars.tables import SideTable
 from gangru_dist.errors import BarsError
@@ -70,6 +70,8 @@ def joined(
     if "total_shares" in columns:
         shares = columns.pop("total_shares")
         columns.setdefault("market_cap", pc.multiply(shares, bars["close"]))
+    if "name" in columns:
+        columns["is_st"] = pc.fill_null(marked_st(columns.pop("name")), False)
     if "market_cap" in columns:
         columns["market_cap"] = _known_caps(columns["market_cap"])
     for name, column in columns.items():

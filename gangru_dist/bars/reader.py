@@ -28,7 +28,7 @@ from gangru_dist.bars.csv_files import CsvShape, csv_shape, read_csv
 from gangru_dist.bars.files import BarsFile
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.headings import check_renamed, choose_columns, choose_table_columns
-from gangru_dist.bars.schema import BAR_COLUMNS, TEXT_KINDS
+from gangru_dist.bars.schema import BAR_COLUMNS, STANDS_FOR, TEXT_KINDS
 from gangru_dist.errors import BarsError
 from gangru_dist.filesystems import resolve
 
@@ -62,6 +62,12 @@ class BarsPart:
     """How many, a guess where it is no parquet."""
     shape: CsvShape | None = None
     """How a CSV file is written."""
+
+    @property
+    def has(self) -> frozenset[str]:
+        """Our columns that its rows will have: own, given, and those that others stand in for."""
+        there = self.given.union(self.columns)
+        return there.union(STANDS_FOR[name] for name in there & STANDS_FOR.keys())
 
 
 def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:

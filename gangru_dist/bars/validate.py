@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED
+from gangru_dist.bars.columns import CODED, marked_st
 from gangru_dist.bars.formats import BarsFormat, derived
 from gangru_dist.bars.quality import Example, Finding, Quality
 
@@ -176,6 +176,8 @@ def _assemble(
              if name in table.column_names}  # fmt: skip
     given.setdefault("industry", pa.nulls(count, CODED))
     given.setdefault("list_date", pa.nulls(count, pa.date32()))
+    if "is_st" not in given and "name" in table.column_names:
+        given["is_st"] = marked_st(table["name"])
     given["is_st"] = pc.fill_null(given.get("is_st", pa.nulls(count, pa.bool_())), False)
     absent = {"adj_factor": np.ones(count)}
     for field in CHECKED:

@@ -229,11 +229,7 @@ def _quality_json(
     columns = _columns(staged)
     lacking = {}
     for name in ("adj_factor", *_OPTIONAL):
-        without = sorted(
-            file
-            for file, having in columns.items()
-            if name not in having and not (name == "market_cap" and "total_shares" in having)
-        )
+        without = sorted(file for file, having in columns.items() if name not in having)
         if without:
             lacking[name] = {"files": len(without), "example": without[0]}
     return {

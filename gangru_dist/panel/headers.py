@@ -28,7 +28,7 @@ def check_headers(uri: str, cfg: RunConfig) -> None:
     form = bars_format(cfg.bars)
     check_names(cfg.panel)
     parts = cut_parts(uri, list_files(uri), form)
-    columns = {part.file.name: part.given.union(part.columns) for part in parts if not part.table}
+    columns = {part.file.name: part.has for part in parts if not part.table}
     check_columns(columns, cfg.panel.features)
 
 
@@ -60,7 +60,5 @@ def check_columns(
                 "Export it with every file, or with none."
             )
     there = frozenset().union(*columns.values())
-    if "total_shares" in there:
-        there |= {"market_cap"}
     check_inputs(tuple(features), there)
     return there

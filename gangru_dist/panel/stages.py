@@ -100,7 +100,7 @@ def stage_unit(
     for part in unit:
         row = part.first_row
         for table in read_part(bars_uri, part, form):
-            columns[part.file.name] = part.given.union(table.column_names)
+            columns[part.file.name] = part.has
             for code in pc.unique(table["code"]).drop_null().to_pylist():
                 codes.setdefault(code, part.file.name)
             checked, quality = check_rows(
