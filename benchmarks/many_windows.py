@@ -32,10 +32,13 @@ from gangru_dist.config import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import PredictorEpoch
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.storage import Storage
-from gangru_dist.training.launch import plan, train_windows
-from gangru_dist.training.summary import WindowResult
-from gangru_dist.training.worker import Job
+from gangru_dist.training.launch import choose_windows, train_windows
+from gangru_dist.training.window import TimedEpoch
+from gangru_dist.training.worker import Chain
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -61,36 +64,30 @@ class StandIn:
         self.seconds, self.running, self.most = seconds, 0, 0
         self._lock = threading.Lock()
 
-    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
         """Every task of the chain 'trained'."""
-        size = job.cfg.resources
+        size = chain.run.cfg.resources
         group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
         assert group.wait(600)
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        for task in job.tasks:
-            self._train(job, task.name)
+        for task in chain.tasks:
+            self._train(chain, task.name)
         with self._lock:
             self.running -= 1
         remove_placement_group(group)
         return [
             WindowResult(window=task.window.name, seed=task.seed, status="trained")
-            for task in job.tasks
+            for task in chain.tasks
         ]
 
-    def _train(self, job: Job, name: str) -> None:
+    def _train(self, chain: Chain, name: str) -> None:
         for epoch in range(1, EPOCHS + 1):
             time.sleep(self.seconds / EPOCHS)
-            metrics = {
-                "stage": "predictor",
-                "epoch": epoch,
-                "train_loss": -0.1,
-                "valid_ic": 0.1,
-                "seconds": self.seconds / EPOCHS,
-                "samples_per_s": 1e6,
-            }
-            job.progress.update.remote(name, metrics)
+            result = PredictorEpoch(epoch=epoch, train_loss=-0.1, valid_ic=0.1)
+            timed = TimedEpoch(result, seconds=self.seconds / EPOCHS, samples_per_s=1e6)
+            chain.progress.update.remote(name, timed)
 
 
 def config() -> RunConfig:
@@ -123,12 +120,12 @@ def store(root: Storage, cfg: RunConfig) -> None:
 def load(root: Storage, windows: int, seconds: float) -> Load:
     """Train the first so many windows by the stand-in."""
     cfg, stand_in = config(), StandIn(seconds)
-    names = [window.name for window in plan(read_manifest(root), cfg, None)[0][:windows]]
+    names = [window.name for window in choose_windows(read_manifest(root), cfg, None)[0][:windows]]
     before = _resident()
     begin = time.perf_counter()
-    summary = train_windows(root, f"of-{windows}", cfg, only=names, runner=stand_in)
+    summary = train_windows(Run(root, f"of-{windows}", cfg), only=names, runner=stand_in)
     took = time.perf_counter() - begin
-    assert [r.status for r in summary.results] == ["trained"] * windows
+    assert [r.status for r in summary.windows] == ["trained"] * windows
     return Load(
         windows=windows,
         seconds_per_window=took / windows,

@@ -29,12 +29,13 @@ from gangru_dist.config import (
     UniverseConfig,
 )
 from gangru_dist.panel.manifest import Manifest
+from gangru_dist.runs.run import Run
 from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
 from gangru_dist.training.ingest import read_share
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 from gangru_dist.training.worker import share_of
 
@@ -95,7 +96,7 @@ def measure(root: Storage, manifest: Manifest, cfg: RunConfig, train_days: int) 
         score_first=end + 1,
         score_last=end,
     )
-    share = share_of(root, cfg, manifest, window)
+    share = share_of(Run(root, "memory", cfg), manifest, window)
     block = read_share(share, window.name, 0, 1, through_ray=False)
     data = prepare(block, window, manifest.calendar, cfg, Alone())
     del block

@@ -36,6 +36,7 @@ from gangru_dist.config import (
 )
 from gangru_dist.panel.manifest import MANIFEST, Manifest
 from gangru_dist.panel.store import read_block
+from gangru_dist.runs.run import Run
 from gangru_dist.runtime import session
 from gangru_dist.samples.standardize import cross_section_samples
 from gangru_dist.samples.universe import universe_mask
@@ -44,8 +45,8 @@ from gangru_dist.scoring.plan import Unit, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models, write_model
-from gangru_dist.training.state import TrainingState
+from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.model_files import write_model
 
 TARGET, TARGET_TWO = 0.7, 1.7
 """Speed over the bare forward pass's; two actors over one."""
@@ -89,16 +90,17 @@ def build(root: Storage, size: Size, assets: int) -> tuple[RunConfig, Manifest]:
     windows, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
+    run = Run(root, _RUN, cfg)
     for window in windows:
         panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
-        about = {"identity": model_identity(cfg, window.name, 0, panel)}
-        write_model(root.child("runs", _RUN), window.name, 0, TrainingState(cfg, 0), about)
+        identity = model_identity(cfg, window.name, 0, panel)
+        write_model(run, window.name, 0, TrainingState(cfg, 0), identity=identity)
     return cfg, manifest
 
 
 def units_of(root: Storage, cfg: RunConfig, manifest: Manifest, months: int) -> tuple[Unit, ...]:
     """The first months that can be scored, a unit each."""
-    plan = make_plan(manifest, cfg, finished_models(root.child("runs", _RUN)), {})
+    plan = make_plan(manifest, cfg, Run(root, _RUN, cfg).models(), {})
     return tuple(unit for unit in plan.units if unit.month >= "2019-01")[:months]
 
 
@@ -121,10 +123,10 @@ def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) 
     """Samples a CPU second of ours and of the bare forward pass, and the ratio."""
     unit = _alone(units_of(root, cfg, manifest, 1)[0], manifest, cfg)
     samples = cross_sections(root, cfg, manifest, unit)
-    run = root.child("runs", _RUN)
+    run = Run(root, _RUN, cfg)
     network = load_ensemble(run, unit.window, (0,), torch.device("cpu")).networks[0]
     ours, bare = alternate(
-        lambda: Scorer(root, _RUN, cfg)(unit),
+        lambda: Scorer(run)(unit),
         lambda: [predict(network, day) for day in samples],
         size.rounds,
     )
@@ -149,9 +151,8 @@ def seconds_with(root: Storage, cfg: RunConfig, units: tuple[Unit, ...], actors:
     """Wall seconds until all files of the units are there."""
     resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
     started = time.perf_counter()
-    files = list(
-        score._score_on_cluster(root, _RUN, dataclasses.replace(cfg, resources=resources), units)
-    )
+    run = Run(root, _RUN, dataclasses.replace(cfg, resources=resources))
+    files = list(score._score_on_cluster(run, units))
     assert len(files) == len(units)
     return time.perf_counter() - started
 

@@ -34,11 +34,12 @@ from gangru_dist.panel.manifest import Manifest, bucket_of
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.store import block_columns, files_of, read_block
 from gangru_dist.panel.writer import write_bucket
+from gangru_dist.runs.model import PredictorEpoch
 from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import DayShare, WindowData, prepare
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 
 TARGET = 0.9
@@ -183,8 +184,9 @@ class Training:
     def ours(self) -> tuple[float, float]:
         """Mean loss and validation IC of one epoch of `train_window`."""
         state = train_window(self.data, TrainingState(self.cfg, 0), self.cfg, seed=0)
-        entry = state.progress.history[0]
-        return entry["train_loss"], entry["valid_ic"]
+        (epoch,) = state.progress.history
+        assert isinstance(epoch, PredictorEpoch)
+        return epoch.train_loss, epoch.valid_ic
 
     def bare(self) -> tuple[float, float]:
         """The same of the bare loop."""

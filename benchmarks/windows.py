@@ -17,7 +17,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.training_speed import Size as Store
 from benchmarks.training_speed import store_panel
@@ -32,12 +31,12 @@ from gangru_dist.config import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.run import MODEL, Run
+from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import ABOUT, folder, read_about
 from gangru_dist.training.chain import train_chain
-from gangru_dist.training.launch import plan, train_windows
-from gangru_dist.training.summary import WindowResult
-from gangru_dist.training.worker import Job
+from gangru_dist.training.launch import choose_windows, train_windows
+from gangru_dist.training.worker import Chain
 
 TARGET = 1.7
 """Speed of two at once over one after the other (DESIGN 8)."""
@@ -92,20 +91,22 @@ class Stopwatch:
     def __init__(self) -> None:
         self.overheads: list[Overhead] = []
 
-    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
         """One chain of one window."""
         begin = time.time()
-        results = train_chain(job, manifest, spread=spread)
+        results = train_chain(chain, manifest, spread=spread)
         end = time.time()
-        (task,) = job.tasks
-        about: dict[str, Any] | None = read_about(job.run, task.window.name, task.seed)
-        assert about is not None, results
-        place = Path(job.run.path, folder(task.window.name, task.seed), ABOUT)
-        written = place.stat().st_mtime
+        (task,) = chain.tasks
+        run, place = chain.run, (task.window.name, task.seed)
+        model = run.model(*place)
+        assert model is not None, results
+        assert model.first_step is not None
+        assert model.last_step is not None
+        written = Path(run.folder.path, run.model_folder(*place), MODEL).stat().st_mtime
         self.overheads.append(
             Overhead(
-                before=about["first_step"] - begin,
-                after=written - about["last_step"],
+                before=model.first_step - begin,
+                after=written - model.last_step,
                 clearing=end - written,
             )
         )
@@ -116,14 +117,14 @@ def seconds(root: Storage, run: str, size: Size, at_once: int, clock: Stopwatch)
     """Wall time of two windows."""
     names = two_windows(root, size)
     begin = time.perf_counter()
-    summary = train_windows(root, run, config(size, at_once), only=names, runner=clock)
-    assert [r.status for r in summary.results] == ["trained"] * 2, summary.lines()
+    summary = train_windows(Run(root, run, config(size, at_once)), only=names, runner=clock)
+    assert [r.status for r in summary.windows] == ["trained"] * 2, summary.lines()
     return time.perf_counter() - begin
 
 
 def two_windows(root: Storage, size: Size) -> list[str]:
     """Names of the last two windows."""
-    windows, _ = plan(read_manifest(root), config(size, 1), None)
+    windows, _ = choose_windows(read_manifest(root), config(size, 1), None)
     return [window.name for window in windows[-2:]]
 
 

@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from gangru_dist import log, presets, settings
-from gangru_dist.config import RunConfig, from_dict, model_settings, to_dict
-from gangru_dist.errors import ConfigError, GangruError, TrainingError, flag
+from gangru_dist.config import to_dict
+from gangru_dist.errors import GangruError, TrainingError, flag
 from gangru_dist.filesystems import clear_refusals
-from gangru_dist.lineage import code_version
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage, checked_name
 
 _logger = logging.getLogger(__name__)
@@ -35,20 +33,10 @@ _logger = logging.getLogger(__name__)
 class Job:
     """What a job's body works with."""
 
-    root: Storage
-    """`--storage`: panel, runs, everything."""
-    run: str
-    """`--run`, else the preset's name."""
-    cfg: RunConfig
-    """Preset, file and `--set`, resolved and checked."""
+    run: Run
+    """`--storage`; `--run`, else the preset's name; preset, file and `--set`, checked."""
     args: argparse.Namespace
     """All flags, those of the job itself too."""
-
-    def claim(self, *, exists: bool = False) -> None:
-        """Take the run's name for this configuration, or, if it must exist, check it."""
-        if exists:
-            require_run(self.root, self.run)
-        claim_run(self.root, self.run, self.cfg, overwrite=self.args.overwrite)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,62 +89,6 @@ def run_job(
     return 0 if outcome.ok else 1
 
 
-def claim_run(root: Storage, run: str, cfg: RunConfig, *, overwrite: bool = False) -> None:
-    """Write `runs/<run>/config.json`: the whole configuration, the package's version and commit.
-
-    Which refit days a run covers and what resources it uses may change from call to call.
-
-    Raises:
-        ConfigError: The name is taken by another configuration, and not `overwrite`.
-    """
-    folder = root.child("runs", checked_name(run, what="--run"))
-    changed = [] if overwrite else _changed(folder, cfg)
-    if changed:
-        raise ConfigError(
-            f"run {run!r} in {root.uri} has another configuration: {'; '.join(changed)}. Give "
-            "this command the run's own --preset, --config and --set; or a new run another --run; "
-            "or replace the old one with --overwrite."
-        )
-    folder.write_json("config.json", {"run": run, **code_version(), "config": to_dict(cfg)})
-
-
-def require_run(root: Storage, run: str) -> None:
-    """Check that an earlier job made this run.
-
-    Raises:
-        ConfigError: It did not; the message names the runs there are.
-    """
-    if root.child("runs", run).exists("config.json"):
-        return
-    names = {name.split("/")[1] for name in root.list_files("runs") if "/config.json" in name}
-    raise ConfigError(
-        f"there is no run {run!r} in {root.uri}; there are: {', '.join(sorted(names)) or 'none'}. "
-        "Train it first (for a report, score it too), or correct --run and --storage."
-    )
-
-
-def _changed(folder: Storage, cfg: RunConfig) -> list[str]:
-    """What differs from the configuration a run's folder was claimed for; empty if it was not."""
-    there = folder.find_json("config.json")
-    if there is None:
-        return []
-    try:
-        old = from_dict(there["config"])
-    except (ValidationError, GangruError, KeyError, TypeError):
-        version = there.get("package_version") if isinstance(there, dict) else None
-        return [f"config.json of package version {version} is not ours"]
-    return settings.difference(_identity(old), _identity(cfg))
-
-
-def _identity(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that a run's results follow from, given the panel."""
-    values = to_dict(cfg)
-    chosen = model_settings(cfg)
-    chosen["windows"]["refit_months"] = values["windows"]["refit_months"]
-    chosen["training"]["seeds"] = values["training"]["seeds"]
-    return chosen | {name: values[name] for name in ("factor", "evaluation")}
-
-
 def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -194,15 +126,15 @@ def _unknown(words: Sequence[str]) -> str:
 def _job(args: argparse.Namespace, program: str) -> Job:
     """Resolve what the flags say, and announce it."""
     cfg = settings.load(args.preset, args.config, args.set)
-    run = checked_name(args.run or args.preset, what="--run")
-    root = Storage(args.storage)
+    name = checked_name(args.run or args.preset, what="--run")
+    run = Run(Storage(args.storage), name, cfg)
     changed = settings.difference(to_dict(presets.ALL[args.preset]()), to_dict(cfg))
     _logger.info(
         "job_start job=%s storage=%s run=%s preset=%s changed=[%s]",
         Path(program).stem,
-        root.uri,
-        run,
+        run.root.uri,
+        run.name,
         args.preset,
         "; ".join(changed),
     )
-    return Job(root=root, run=run, cfg=cfg, args=args)
+    return Job(run=run, args=args)

@@ -11,48 +11,52 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
+import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from gangru_dist.decides import Decides, declared
 from gangru_dist.errors import ConfigError
+from gangru_dist.features import price_volume
+from gangru_dist.registry import Registry
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
+    "label transform",
+    items={
+        "zscore": "gangru_dist.samples.labels:winsorized",
+        "rank": "gangru_dist.samples.labels:normal_rank",
+    },
+)
+"""A day's returns (N,), none missing -> what is z-scored to be its labels (N,)."""
+
+PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
+    "predictor", items={"gru": "gangru_dist.models.gru:GruPredictor"}
+)
+"""Number of features and sizes -> a torch module of samples (B, T, F) to scores (B,)."""
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of units, channels or days, at least one."""
 
-PRICE_VOLUME_FEATURES = (
-    "open",
-    "high",
-    "low",
-    "close",
-    "vwap",
-    "volume",
-    "amount",
-    "turnover_rate",
-    "daily_return",
-    "overnight_return",
-    "intraday_return",
-    "amplitude",
-    "upper_shadow",
-    "lower_shadow",
-    "close_to_vwap",
-    "volume_ratio",
-    "return_5d",
-    "volatility_5d",
-)
-"""The eighteen features of SPEC 2, in its order."""
+
+def _require_unique(key: str, names: tuple[str, ...]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{key} must be unique; repeated: {twice}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class BarsConfig:
     """How a vendor's export becomes our columns (SPEC 1)."""
 
-    format: Literal["generic", "ashare", "tushare", "akshare", "baostock", "qlib"] = "generic"
-    """Named column mapping of a common export; `generic` expects our own names."""
+    format: str = "generic"
+    """Named column mapping of a common export, out of `bars.formats.FORMATS`; `generic` expects
+    our own names."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
@@ -66,7 +70,7 @@ class BarsConfig:
     """Of CSV files, as Python names it; `auto` tells UTF-8, UTF-16 and GB18030 (GBK) apart."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
     """Daily price-limit rule for trading; `auto` takes the format's own."""
-    max_quarantined: float = Field(default=0.01, ge=0, le=1)
+    max_quarantined: Annotated[float, Decides.NOTHING] = Field(default=0.01, ge=0, le=1)
     """Largest share of rows that may be set aside before the build stops."""
 
 
@@ -74,22 +78,20 @@ class BarsConfig:
 class PanelConfig:
     """The panel store (SPEC 2, DESIGN 2)."""
 
-    features: tuple[str, ...] = PRICE_VOLUME_FEATURES
-    """Names out of `features.price_volume.FEATURES`; their order is the model's input order."""
-    without: tuple[str, ...] = ()
+    features: Annotated[tuple[str, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
+    """Names out of `price_volume.FEATURES`; what a sample takes of them is
+    `samples.features`."""
+    without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
     """Features to leave out of these, such as one that the bars have no column for."""
-    buckets: int = Field(default=64, ge=1, le=4096)
+    buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the largest number of workers of one window."""
 
     def __post_init__(self) -> None:
         kept = tuple(name for name in self.features if name not in self.without)
         object.__setattr__(self, "features", kept)  # what is computed, whoever asks
-        twice = sorted({name for name in self.features if self.features.count(name) > 1})
-        if twice or not self.features:
-            raise ConfigError(
-                "panel.features less panel.without must be non-empty and unique; repeated: "
-                f"{twice}."
-            )
+        if not self.features:
+            raise ConfigError("panel.features less panel.without must leave at least one feature.")
+        _require_unique("panel.features", self.features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -110,12 +112,18 @@ class UniverseConfig:
 class SampleConfig:
     """One sample: lookback days x features, standardized (SPEC 3)."""
 
+    features: Annotated[tuple[str, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
+    """Out of `panel.features`, in the order of the model's input; empty = all of them in theirs.
+    Runs that differ here share one panel."""
     lookback: int = Field(default=40, ge=2)
     """Days of features in one sample, the day itself included [R]."""
     mad_clip: float = Field(default=5.0, gt=0)
     """Along time: clip at median +- this x 1.4826 x MAD [D]."""
     z_clip: float = Field(default=5.0, gt=0)
     """Across assets: clip the z-score at +- this [D]."""
+
+    def __post_init__(self) -> None:
+        _require_unique("samples.features", self.features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -128,8 +136,9 @@ class LabelConfig:
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
-    transform: Literal["zscore", "rank"] = "zscore"
-    """`rank` replaces the label by its normal score of the day's rank."""
+    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
+    """Out of `LABEL_TRANSFORMS`; `rank` replaces the label by its normal score of the day's
+    rank."""
 
     @property
     def reach(self) -> int:
@@ -149,11 +158,11 @@ class WindowConfig:
     """Last share of the training days; decides early stopping."""
     embargo: bool = True
     """Drop training days whose label reaches past the first validation day [D]."""
-    refit_months: tuple[int, ...] = (6, 12)
+    refit_months: Annotated[tuple[int, ...], Decides.RUN] = (6, 12)
     """Refit on the last trading day on or before the end of these months."""
-    first: dt.date | None = None
+    first: Annotated[dt.date | None, Decides.NOTHING] = None
     """Leave out refit days before this date."""
-    last: dt.date | None = None
+    last: Annotated[dt.date | None, Decides.NOTHING] = None
     """Leave out refit days after this date."""
 
     def __post_init__(self) -> None:
@@ -212,16 +221,16 @@ class TrainingConfig:
     """Stop after so many epochs without a better validation IC [R]."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's step [R]."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], Decides.RUN] = (0,)
     """One model a seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64"] = "float32"
     """Arithmetic of the networks. tf32: faster matrix products on GPUs, float32 elsewhere;
     bf16: autocast, weights stay float32."""
     compile: bool = False
     """Run the networks through `torch.compile`; pays on GPUs, gives nothing on CPUs."""
-    checkpoint_every: int = Field(default=1, ge=1)
+    checkpoint_every: Annotated[int, Decides.NOTHING] = Field(default=1, ge=1)
     """Epochs between checkpoints; what an interruption costs at most."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, Decides.NOTHING] = False
     """Write every epoch's figures for TensorBoard too, below `runs/<run>/tensorboard`; a search
     writes its own records only."""
 
@@ -370,14 +379,14 @@ class TuneConfig:
     space: dict[str, SearchRange | None] = field(default_factory=_search_space)
     """Dotted key of any setting that decides a model -> its range; none = keep it as it is.
     A file's `[tune.space]` replaces these; `--set tune.space.KEY={...}` changes one."""
-    trials: int = Field(default=20, ge=1)
+    trials: Annotated[int, Decides.NOTHING] = Field(default=20, ge=1)
     """Trials of the whole search, however often it was interrupted."""
-    hours: float | None = Field(default=None, gt=0)
+    hours: Annotated[float | None, Decides.NOTHING] = Field(default=None, gt=0)
     """Stop after so long; the same command continues later."""
-    windows: tuple[dt.date, ...] = ()
+    windows: Annotated[tuple[dt.date, ...], Decides.NOTHING] = ()
     """Refit days a trial trains; empty = the `max_windows` last ones before `windows.first`, or
     the panel's first ones if that is not set."""
-    max_windows: int = Field(default=2, ge=1)
+    max_windows: Annotated[int, Decides.NOTHING] = Field(default=2, ge=1)
     """How many of them where `windows` is empty."""
     spread_penalty: float = Field(default=0.5, ge=0)
     """Objective = mean of the windows' validation IC - this x their standard deviation."""
@@ -399,25 +408,40 @@ class TuneConfig:
 class RunConfig:
     """Everything that decides a run. Sections are documented with their classes."""
 
-    variant: Literal["gan_gru", "gru"] = "gan_gru"
+    variant: Annotated[Literal["gan_gru", "gru"], Decides.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples themselves."""
-    bars: BarsConfig = field(default_factory=BarsConfig)
-    panel: PanelConfig = field(default_factory=PanelConfig)
-    universe: UniverseConfig = field(default_factory=UniverseConfig)
-    samples: SampleConfig = field(default_factory=SampleConfig)
-    label: LabelConfig = field(default_factory=LabelConfig)
-    windows: WindowConfig = field(default_factory=WindowConfig)
-    gan: GanConfig = field(default_factory=GanConfig)
-    gru: GruConfig = field(default_factory=GruConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
-    factor: FactorConfig = field(default_factory=FactorConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    report: ReportConfig = field(default_factory=ReportConfig)
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    tune: TuneConfig = field(default_factory=TuneConfig)
+    predictor: Annotated[
+        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.known)
+    ] = "gru"
+    """What maps a sample to one number, out of `PREDICTORS`; its sizes are the section `gru`."""
+    bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
+    panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
+    universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
+    samples: Annotated[SampleConfig, Decides.MODEL] = field(default_factory=SampleConfig)
+    label: Annotated[LabelConfig, Decides.MODEL] = field(default_factory=LabelConfig)
+    windows: Annotated[WindowConfig, Decides.MODEL] = field(default_factory=WindowConfig)
+    gan: Annotated[GanConfig, Decides.MODEL] = field(default_factory=GanConfig)
+    gru: Annotated[GruConfig, Decides.MODEL] = field(default_factory=GruConfig)
+    training: Annotated[TrainingConfig, Decides.MODEL] = field(default_factory=TrainingConfig)
+    resources: Annotated[ResourcesConfig, Decides.NOTHING] = field(default_factory=ResourcesConfig)
+    factor: Annotated[FactorConfig, Decides.RUN] = field(default_factory=FactorConfig)
+    evaluation: Annotated[EvaluationConfig, Decides.RUN] = field(default_factory=EvaluationConfig)
+    report: Annotated[ReportConfig, Decides.NOTHING] = field(default_factory=ReportConfig)
+    synthetic: Annotated[SyntheticConfig, Decides.NOTHING] = field(default_factory=SyntheticConfig)
+    tune: Annotated[TuneConfig, Decides.SEARCH] = field(default_factory=TuneConfig)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Features of a sample, in the order of the model's input."""
+        return self.samples.features or self.panel.features
 
     def __post_init__(self) -> None:
+        lacking = [name for name in self.features if name not in self.panel.features]
+        if lacking:
+            raise ConfigError(
+                f"samples.features names {', '.join(lacking)}, which panel.features lacks: the "
+                "panel would not hold it. Name it in both."
+            )
         if self.universe.min_traded_days > self.samples.lookback:
             raise ConfigError(
                 f"universe.min_traded_days={self.universe.min_traded_days} is more than "
@@ -441,18 +465,17 @@ class RunConfig:
 
 
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
+_DEFAULTS = _ADAPTER.dump_python(RunConfig(), mode="json")
 
-MODEL_SECTIONS = (
-    "variant",
-    "universe",
-    "samples",
-    "label",
-    "windows",
-    "gan",
-    "gru",
-    "training",
+TYPES = {key: hint for key, hint, _ in declared(RunConfig)}
+"""Dotted key -> declared type, of every setting there is."""
+DECIDES = {key: mark for key, _, mark in declared(RunConfig)}
+"""Dotted key -> what the setting decides."""
+
+MODEL_SECTIONS = tuple(
+    dict.fromkeys(key.partition(".")[0] for key, mark in DECIDES.items() if mark == Decides.MODEL)
 )
-"""Sections that decide a window's weights; the others never do."""
+"""Sections of settings that decide a window's weights and nothing else."""
 
 
 def to_dict(cfg: RunConfig) -> dict[str, Any]:
@@ -466,21 +489,40 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     return _ADAPTER.validate_json(json.dumps(values), strict=True)
 
 
+def deciding(cfg: RunConfig, what: Decides) -> dict[str, Any]:
+    """The settings that decide this, by section, plain JSON types."""
+    values = to_dict(cfg)
+    chosen: dict[str, Any] = {}
+    for key, mark in DECIDES.items():
+        value, default = values, _DEFAULTS
+        for part in key.split("."):
+            value, default = value[part], default[part]
+        if mark & what and not (mark & Decides.IF_CHANGED and value == default):
+            section, _, name = key.rpartition(".")
+            (chosen.setdefault(section, {}) if section else chosen)[name] = value
+    return chosen
+
+
 def model_settings(cfg: RunConfig) -> dict[str, Any]:
     """The settings that decide one window's weights for any seed: what `model.json` names.
 
     Which refit days a run covers, how many seeds it has and how often it saves are left out,
     for they do not change the model of a given day and seed.
     """
-    values = to_dict(cfg)
-    chosen = {name: values[name] for name in MODEL_SECTIONS}
-    chosen["features"] = values["panel"]["features"]
-    for name in ("first", "last", "refit_months"):
-        del chosen["windows"][name]
-    for name in ("seeds", "checkpoint_every", "tensorboard"):
-        del chosen["training"][name]
+    chosen = deciding(cfg, Decides.MODEL)
+    chosen["samples"].pop("features", None)  # a sample's features are one list, whoever names them
+    del chosen["panel"]
     if cfg.variant == "gru":
         del chosen["gan"]
+    code = PREDICTORS.users_code(cfg.predictor) | LABEL_TRANSFORMS.users_code(cfg.label.transform)
+    return chosen | {"features": list(cfg.features)} | ({"code": code} if code else {})
+
+
+def run_settings(cfg: RunConfig) -> dict[str, Any]:
+    """The settings that a run's results follow from, given the panel."""
+    chosen = model_settings(cfg)
+    for section, values in deciding(cfg, Decides.RUN).items():
+        chosen[section] = chosen.get(section, {}) | values
     return chosen
 
 

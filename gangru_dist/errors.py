@@ -12,7 +12,7 @@
     ├── EvaluationError the factor table cannot be judged: empty, too short, not of this panel
     └── ResourceError   the cluster can never meet a request
 
-A message says what is wrong, the value, where, and the way out. `cli.main` prints it
+A message says what is wrong, the value, where, and the way out. `cli.run_job` prints it
 without a traceback and exits with 2, as it does for a full disk or a path that is not ours to
 write; anything else is a defect of ours and shows one. A setting that would help is written by
 `flag`, so that it can be pasted into the command as it stands.

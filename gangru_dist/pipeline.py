@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.headers import check_headers
+from gangru_dist.panel.headers import check_headers, check_names
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.report.document import write_report
+from gangru_dist.runs.run import Run
 from gangru_dist.scoring.score import score_days
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import write_bars
@@ -40,40 +41,41 @@ class PipelineSummary:
     """Whether every window was trained and scored; the log's tables say which was not."""
 
 
-def run_pipeline(
-    root: Storage, run: str, cfg: RunConfig, *, bars: str, overwrite: bool = False
-) -> PipelineSummary:
+def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSummary:
     """Run every stage on one Ray session.
 
     Args:
-        root: Storage root; panel and runs live below it.
-        run: Name of the run.
-        cfg: The run's configuration.
+        run: What to run; claimed at once, for its configuration decides the panel too.
         bars: URI of the vendor's bars, or `synthetic`.
-        overwrite: Build the panel again even if bars and settings are unchanged.
+        overwrite: Build the panel again even if bars and settings are unchanged, and take the
+            run's name even if it has another configuration.
 
     Raises:
+        ConfigError: The run's name is taken by another configuration.
         GangruError: Bars that cannot be trusted, no window with enough history, too few
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
-    with runtime.session(cfg):
+    check_bars(bars, run.cfg)
+    run.claim(overwrite=overwrite)
+    with runtime.session(run.cfg):
         with _stage("panel"):
-            panel_from(root, cfg, bars=bars, overwrite=overwrite)
+            panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
         with _stage("train"):
-            training = train_windows(root, run, cfg)
+            training = train_windows(run)
         with _stage("score"):
-            scores = score_days(root, run, cfg)
+            scores = score_days(run)
     with _stage("report"):
-        report = write_report(root, run, cfg)
+        report = write_report(run)
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
 
 
 def check_bars(bars: str, cfg: RunConfig) -> None:
-    """Refuse bars by their files and headings before Ray takes its time to start.
+    """Refuse features and bars, by their files and headings, before Ray takes its time to start.
 
     Raises:
         GangruError: As `check_headers`.
     """
+    check_names(cfg.panel)
     if bars != SYNTHETIC:
         check_headers(bars, cfg)
 

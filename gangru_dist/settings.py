@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import difflib
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from gangru_dist import presets
-from gangru_dist.config import RunConfig, from_dict, to_dict
+from gangru_dist.config import TYPES, RunConfig, from_dict, to_dict
 from gangru_dist.errors import ConfigError
 from gangru_dist.filesystems import resolve
+from gangru_dist.registry import close_names
 
 
 def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -65,19 +65,23 @@ def with_values(cfg: RunConfig, given: Mapping[str, Any], origin: str) -> RunCon
 
 def value_at(values: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key in a configuration's plain dictionary; KeyError if none."""
-    table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
-    parts = [*table.split("."), key[len(table) + 1 :]] if table else key.split(".")
     found: Any = values
-    for part in parts:
+    for part in _parts(key):
         found = found[part]
     return found
 
 
+def _parts(key: str) -> list[str]:
+    """Below a table-valued setting the rest of a dotted key is one entry's name."""
+    table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
+    return [*table.split("."), key[len(table) + 1 :]] if table else key.split(".")
+
+
 def declared(key: str, origin: str) -> Any:
     """Declared type of a setting; ConfigError with the nearest keys if there is none."""
-    if key not in _KEYS:
+    if key not in TYPES:
         raise ConfigError(_unknown(key, origin))
-    return _KEYS[key]
+    return TYPES[key]
 
 
 def _checked(values: dict[str, Any], origins: Mapping[str, str], base: str) -> RunConfig:
@@ -99,21 +103,9 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> 
     return lines
 
 
-def _known(cls: type[Any] = RunConfig, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> declared type, of every setting there is."""
-    known: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
-            known |= _known(typing.cast("type[Any]", hint), f"{prefix}{name}.")
-        else:
-            known[f"{prefix}{name}"] = hint
-    return known
-
-
-_KEYS = _known()
-_SECTIONS = {key.rpartition(".")[0] for key in _KEYS} - {""}
-_TABLES = {key for key, hint in _KEYS.items() if typing.get_origin(hint) is dict}
-_ENTRIES = {key: typing.get_args(_KEYS[key])[1] for key in _TABLES}
+_SECTIONS = {key.rpartition(".")[0] for key in TYPES} - {""}
+_TABLES = {key for key, hint in TYPES.items() if typing.get_origin(hint) is dict}
+_ENTRIES = {key: typing.get_args(TYPES[key])[1] for key in _TABLES}
 """Table-valued setting -> declared type of one entry."""
 _RECORDS = {
     key: {field.name for field in dataclasses.fields(part)}
@@ -191,9 +183,9 @@ def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tup
     """The same with keys checked and values as plain JSON types."""
     for key, value in given:
         table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
-        if key not in _KEYS and table is None:
+        if key not in TYPES and table is None:
             raise ConfigError(_unknown(key, origin))
-        hint = _ENTRIES[table] if table else _KEYS[key]
+        hint = _ENTRIES[table] if table else TYPES[key]
         if value == "none" and NoneType in typing.get_args(hint):
             yield key, None
         else:
@@ -209,18 +201,17 @@ def _plain(value: Any) -> Any:
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; below a table-valued setting the rest of the key is one entry's name."""
-    table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
-    parts = [*table.split("."), key[len(table) + 1 :]] if table else key.split(".")
-    for part in parts[:-1]:
-        values = values[part]
-    values[parts[-1]] = value
+    """Set a dotted key."""
+    *sections, name = _parts(key)
+    for section in sections:
+        values = values[section]
+    values[name] = value
 
 
 def _unknown(key: str, origin: str) -> str:
     where = "" if origin == f"--set {key}" else f" ({origin})"
     if key in _SECTIONS:
-        inside = [name for name in _KEYS if name.startswith(f"{key}.")]
+        inside = [name for name in TYPES if name.startswith(f"{key}.")]
         return f"{key!r}{where} is a section, not a setting. In it: {', '.join(inside)}."
     near = nearest(key)
     hint = f"The nearest are: {', '.join(near)}." if near else f"Sections: {sorted(_SECTIONS)}."
@@ -230,10 +221,10 @@ def _unknown(key: str, origin: str) -> str:
 def nearest(key: str) -> list[str]:
     """Up to three known dotted keys that `key` may have meant, best first."""
     last = key.rpartition(".")[2]
-    same_name = [name for name in _KEYS if name.rpartition(".")[2] == last]
-    by_name = {name.rpartition(".")[2]: name for name in reversed(_KEYS)}
-    close = difflib.get_close_matches(key, _KEYS, n=3)
-    close_name = [by_name[name] for name in difflib.get_close_matches(last, by_name, n=3)]
+    same_name = [name for name in TYPES if name.rpartition(".")[2] == last]
+    by_name = {name.rpartition(".")[2]: name for name in reversed(TYPES)}
+    close = close_names(key, TYPES, cutoff=0.6)
+    close_name = [by_name[name] for name in close_names(last, by_name, cutoff=0.6)]
     ordered = [*same_name, *close, *close_name] if "." not in key else [*close, *same_name]
     return list(dict.fromkeys([*ordered, *close_name]))[:3]
 

@@ -18,14 +18,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def body(job: Job) -> Outcome:
-    """Look for the bars, claim the run's name, then everything."""
-    from gangru_dist.pipeline import check_bars, run_pipeline  # torch, Ray: not for --help
+    """Everything."""
+    from gangru_dist.pipeline import run_pipeline  # torch, Ray: not for --help
 
-    check_bars(job.args.bars, job.cfg)
-    job.claim()
-    done = run_pipeline(
-        job.root, job.run, job.cfg, bars=job.args.bars, overwrite=job.args.overwrite
-    )
+    done = run_pipeline(job.run, bars=job.args.bars, overwrite=job.args.overwrite)
     return Outcome(outputs=(done.report,), ok=done.ok)
 
 

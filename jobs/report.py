@@ -21,11 +21,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def body(job: Job) -> Outcome:
-    """Check the run's name, judge its factor, write the page."""
+    """Judge the run's factor, write the page."""
     from gangru_dist.report.document import write_report  # matplotlib and Delta: not for --help
 
-    job.claim(exists=True)
-    page = write_report(job.root, job.run, job.cfg, job.args.compare)
+    page = write_report(job.run, job.args.compare, overwrite=job.args.overwrite)
     return Outcome(outputs=(page,))
 
 

@@ -14,6 +14,7 @@ import argparse
 import datetime as dt
 
 from gangru_dist.cli import Job, Outcome, run_job
+from gangru_dist.runs.score_summary import SUMMARY
 
 
 def day(text: str) -> dt.date:
@@ -33,23 +34,17 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def body(job: Job) -> Outcome:
-    """Check the run's name, score, and tidy up if asked."""
+    """Score, and tidy up if asked."""
     from gangru_dist.scoring.commit import vacuum  # torch and Delta: not for --help
     from gangru_dist.scoring.score import score_days
-    from gangru_dist.scoring.summary import SUMMARY
-    from gangru_dist.scoring.table import factor_storage
 
-    job.claim(exists=True)
-    args = job.args
+    run, args = job.run, job.args
     summary = score_days(
-        job.root, job.run, job.cfg, start=args.start, end=args.end, daily=args.daily
+        run, start=args.start, end=args.end, daily=args.daily, overwrite=args.overwrite
     )
-    factor = factor_storage(job.root, job.run)
     if args.vacuum:
-        vacuum(factor)
-    return Outcome(
-        outputs=(factor.uri, f"{job.root.child('runs', job.run).uri}/{SUMMARY}"), ok=summary.ok
-    )
+        vacuum(run.factor)
+    return Outcome(outputs=(run.factor.uri, f"{run.folder.uri}/{SUMMARY}"), ok=summary.ok)
 
 
 if __name__ == "__main__":

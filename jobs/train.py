@@ -9,6 +9,7 @@ Safe to submit again with the same --storage: a cut-off window resumes at its la
 import argparse
 
 from gangru_dist.cli import Job, Outcome, run_job
+from gangru_dist.runs.run import WINDOWS
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -18,14 +19,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def body(job: Job) -> Outcome:
-    """Look for the panel, claim the run's name, train, say what became of each window."""
-    from gangru_dist.panel.manifest import read_manifest
+    """Train, say what became of each window."""
     from gangru_dist.training.launch import train_windows  # torch and Ray: not for --help
 
-    read_manifest(job.root).require_features(job.cfg.panel.features)
-    job.claim()
-    summary = train_windows(job.root, job.run, job.cfg, only=job.args.windows)
-    return Outcome(outputs=(job.root.child("runs", job.run, "windows").uri,), ok=summary.ok)
+    summary = train_windows(job.run, only=job.args.windows, overwrite=job.args.overwrite)
+    return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok)
 
 
 if __name__ == "__main__":

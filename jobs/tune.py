@@ -9,6 +9,7 @@ Trials run side by side as resources.* allow. What is searched: `tune.space` (do
 """
 
 import argparse
+from dataclasses import replace
 
 from gangru_dist.cli import Job, Outcome, run_job
 
@@ -24,16 +25,15 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Search, then draw the page of it."""
-    from gangru_dist.report.language import language
     from gangru_dist.report.tuning import write_page  # torch, Ray, matplotlib: not for --help
     from gangru_dist.settings import with_values
     from gangru_dist.tuning.search import search
 
     asked = {f"tune.{name}": getattr(job.args, name) for name in ("trials", "hours")}
     given = {key: value for key, value in asked.items() if value is not None}
-    cfg = with_values(job.cfg, given, "command line")
-    done = search(job.root, job.run, cfg, only=job.args.windows, overwrite=job.args.overwrite)
-    page = write_page(job.root, job.run, language(job.cfg.report.language))
+    run = replace(job.run, cfg=with_values(job.run.cfg, given, "command line"))
+    done = search(run, only=job.args.windows, overwrite=job.args.overwrite)
+    page = write_page(run)
     best = (f"{done.folder.uri}/best.toml",) if done.best else ()
     return Outcome(outputs=(*best, f"{done.folder.uri}/trials.csv", page))
 

@@ -20,14 +20,15 @@ from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.stages import build_bucket, stage_unit
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import add_hashes
+from gangru_dist.runs.model import EpochResult
 from gangru_dist.samples import universe
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.predictor import Ensemble, score_block
 from gangru_dist.splits import Window, make_windows
 from gangru_dist.storage import Storage
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 
 
@@ -37,7 +38,7 @@ class Outcome:
 
     weights: dict[str, Tensor]
     """Networks, optimizers, best epoch."""
-    history: list[dict]
+    history: list[EpochResult]
     """One entry an epoch."""
     factor: pd.DataFrame
     """date, asset, score, factor, quantile: every scored row, sorted by (date, asset)."""
@@ -56,7 +57,11 @@ class Outcome:
 def run_chain(bars: pa.Table, cfg: RunConfig, folder: Path) -> Outcome:
     """Train the only window of `cfg` and score the days after it."""
     root = Storage(str(folder / "storage"))
-    manifest = build_panel(bars, cfg, folder / "bars", root)
+    return run_on(root, build_panel(bars, cfg, folder / "bars", root), cfg)
+
+
+def run_on(root: Storage, manifest: Manifest, cfg: RunConfig) -> Outcome:
+    """The same on a panel that is there."""
     windows, skipped = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
@@ -98,16 +103,18 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
     )
 
 
-def read(root: Storage, manifest: Manifest, first: int, last: int, *, trading: bool) -> PanelBlock:
-    """The panel between two days of the calendar."""
+def read(
+    root: Storage, manifest: Manifest, first: int, last: int, cfg: RunConfig, *, trading: bool
+) -> PanelBlock:
+    """What a run takes of the panel between two days of the calendar."""
     start, end = (manifest.calendar[day].astype(dt.date) for day in (first, last))
-    return read_block(root, manifest, start=start, end=end, trading=trading)
+    return read_block(root, manifest, start=start, end=end, features=cfg.features, trading=trading)
 
 
 def train(root: Storage, manifest: Manifest, window: Window, cfg: RunConfig) -> TrainingState:
     """What a worker does: the panel up to the refit day, then both stages."""
     start = first_day(window, cfg.samples.lookback)
-    block = read(root, manifest, start, window.refit, trading=False)
+    block = read(root, manifest, start, window.refit, cfg, trading=False)
     data = prepare(block, window, manifest.calendar, cfg, Alone())
     return train_window(data, TrainingState(cfg, 0), cfg, seed=0)
 
@@ -118,7 +125,7 @@ def score(
     """What a scoring actor does with the window's days."""
     weights = {name: tensor.clone() for name, tensor in state.tensors().items()}
     first = window.score_first - cfg.samples.lookback + 1
-    block = read(root, manifest, first, window.score_last, trading=True)
+    block = read(root, manifest, first, window.score_last, cfg, trading=True)
     days = list(range(cfg.samples.lookback - 1, len(block.dates)))
     members = universe.universe_mask(block, cfg.universe, cfg.samples.lookback)
     ensemble = Ensemble(window=window.name, networks=(state.network.eval(),), model="m")

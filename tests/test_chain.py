@@ -18,9 +18,10 @@ from gangru_dist.metrics import finite, rank_ic
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.samples import universe
 from gangru_dist.samples.labels import forward_return
+from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import make_bars
 from gangru_dist.training import data
-from tests.chain import Outcome, run_chain
+from tests.chain import Outcome, build_panel, run_chain, run_on
 
 REFIT, LATER = dt.date(2018, 12, 31), dt.date(2019, 1, 18)
 MARKET = SyntheticConfig(
@@ -102,9 +103,21 @@ def check_same_factor(before: Outcome, after: Outcome, day: dt.date) -> None:
     assert not before.factor.equals(after.factor)
 
 
+def test_two_runs_of_other_features_share_a_panel(market: pa.Table, tmp_path: Path) -> None:
+    """Each is, bit for bit, the run on a panel of its own features alone."""
+    root, chosen = Storage(str(tmp_path / "storage")), (["daily_return", "close"], ["volume"])
+    manifest = build_panel(market, config(variant="gru"), tmp_path / "bars", root)
+    for features in chosen:
+        mine = config(variant="gru", samples={"lookback": 10, "features": features})
+        alone = config(variant="gru", panel={"features": features, "buckets": 2})
+        shared = run_on(root, manifest, mine)
+        check_same_model(run_chain(market, alone, tmp_path / features[0]), shared)
+        assert len(shared.block.feature_names) == len(features)
+
+
 class TestNoLookAhead:
     def test_the_chain_ends_with_a_factor_of_every_day(self, outcome: Outcome) -> None:
-        assert [entry["stage"] for entry in outcome.history] == ["gan", "predictor", "predictor"]
+        assert [epoch.stage for epoch in outcome.history] == ["gan", "predictor", "predictor"]
         found = outcome.factor.groupby("date")["factor"]
         assert len(found) == len(outcome.days) > 20
         assert found.count().min() > 40
@@ -150,14 +163,14 @@ class TestNoLookAhead:
 
 def leak_feature(patch: pytest.MonkeyPatch, days: int) -> None:
     """`daily_return` becomes that of some traded days later."""
-    honest = price_volume.feature_named("daily_return")
+    honest = price_volume.FEATURES["daily_return"].compute
 
     def daily_return(bars: price_volume.AdjustedBars) -> np.ndarray:
         values = honest(bars)
         return np.concatenate([values[days:], values[:days]])
 
-    leaky = [daily_return if f is honest else f for f in price_volume.FEATURES]
-    patch.setattr(price_volume, "FEATURES", tuple(leaky))
+    leaky = price_volume.Feature(compute=daily_return, inputs=("close",))
+    patch.setitem(price_volume.FEATURES, "daily_return", leaky)
 
 
 def leak_universe(patch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from gangru_dist import presets
-from gangru_dist.cli import Job, Outcome, claim_run, require_run, run_job
+from gangru_dist.cli import Job, Outcome, run_job
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, PanelError, StorageError, TrainingError
+from gangru_dist.runs.run import Run
 from gangru_dist.settings import load
 from gangru_dist.storage import Storage
 
@@ -26,7 +27,7 @@ def _restore_logging() -> Iterator[None]:
 
 def outcome(job: Job) -> Outcome:
     """A body that did everything."""
-    return Outcome(outputs=(job.root.uri,))
+    return Outcome(outputs=(job.run.root.uri,))
 
 
 class TestReference:
@@ -42,9 +43,9 @@ class TestReference:
 
         argv = ["--storage", str(tmp_path), "--preset", "demo", "--bars", "x"]
         assert run_job("doc", body, [*argv, "--set", "gan.epochs=7"], flags) == 0
-        assert seen[0].run == "demo"
-        assert seen[0].root.path == str(tmp_path)
-        assert seen[0].cfg == load("demo", None, ["gan.epochs=7"])
+        assert seen[0].run.name == "demo"
+        assert seen[0].run.root.path == str(tmp_path)
+        assert seen[0].run.cfg == load("demo", None, ["gan.epochs=7"])
         assert seen[0].args.bars == "x"
 
     def test_it_says_what_it_will_do_and_where_outputs_are(
@@ -58,7 +59,7 @@ class TestReference:
         assert str(tmp_path) in out
 
     def test_config_json_holds_everything(self, tmp_path: Path) -> None:
-        claim_run(Storage(str(tmp_path)), "mine", presets.demo())
+        Run(Storage(str(tmp_path)), "mine", presets.demo()).claim()
         content = json.loads((tmp_path / "runs/mine/config.json").read_text())
         assert content["config"] == to_dict(presets.demo())
         assert content["run"] == "mine"
@@ -73,8 +74,8 @@ class TestProperties:
         self, tmp_path: Path, change: str
     ) -> None:
         root = Storage(str(tmp_path))
-        claim_run(root, "mine", load("demo"))
-        claim_run(root, "mine", load("demo", None, [change]))
+        Run(root, "mine", load("demo")).claim()
+        Run(root, "mine", load("demo", None, [change])).claim()
         there = root.read_json("runs/mine/config.json")["config"]
         assert there == to_dict(load("demo", None, [change]))
 
@@ -85,7 +86,7 @@ class TestProperties:
         seen: list[str] = []
 
         def body(job: Job) -> Outcome:
-            seen.append(job.root.uri)
+            seen.append(job.run.root.uri)
             return outcome(job)
 
         run_job("doc", body, ["--storage", "here"])
@@ -100,7 +101,7 @@ class TestValidation:
         file.write_text("no folder")
 
         def body(job: Job) -> Outcome:
-            job.claim()
+            job.run.claim()
             return outcome(job)
 
         assert run_job("doc", body, ["--storage", str(file)]) == 2
@@ -138,26 +139,26 @@ class TestValidation:
     )
     def test_another_configuration_under_the_same_name(self, tmp_path: Path, change: str) -> None:
         root = Storage(str(tmp_path))
-        claim_run(root, "mine", load("demo"))
+        Run(root, "mine", load("demo")).claim()
         key = change.partition("=")[0]
         with pytest.raises(ConfigError, match=f"run 'mine' .*{key}: .* -> .*--overwrite"):
-            claim_run(root, "mine", load("demo", None, [change]))
+            Run(root, "mine", load("demo", None, [change])).claim()
         assert root.read_json("runs/mine/config.json")["config"] == to_dict(load("demo"))
-        claim_run(root, "mine", load("demo", None, [change]), overwrite=True)
-        claim_run(root, "mine", load("demo", None, [change]))
+        Run(root, "mine", load("demo", None, [change])).claim(overwrite=True)
+        Run(root, "mine", load("demo", None, [change])).claim()
 
     def test_a_run_of_another_version_is_not_taken_over(self, tmp_path: Path) -> None:
         root = Storage(str(tmp_path))
         root.write_json("runs/mine/config.json", {"package_version": "9.9", "config": {"x": 1}})
         with pytest.raises(ConfigError, match=r"package version 9\.9 is not ours"):
-            claim_run(root, "mine", load("demo"))
+            Run(root, "mine", load("demo")).claim()
 
     @pytest.mark.parametrize("text", [b"[]", b"{}", b'{"config": 3}'])
     def test_a_config_json_of_somebody_else(self, tmp_path: Path, text: bytes) -> None:
         root = Storage(str(tmp_path))
         root.write_bytes("runs/mine/config.json", text)
-        with pytest.raises(ConfigError, match=r"package version None is not ours"):
-            claim_run(root, "mine", load("demo"))
+        with pytest.raises(StorageError, match=r"runs/mine/config.json is damaged, .*Delete it"):
+            Run(root, "mine", load("demo")).claim()
 
     @pytest.mark.parametrize(
         ("argv", "says"),
@@ -209,13 +210,13 @@ class TestValidation:
 
     def test_a_run_that_must_exist_names_those_that_do(self, tmp_path: Path) -> None:
         root = Storage(str(tmp_path))
-        claim_run(root, "monthly", RunConfig())
-        require_run(root, "monthly")
+        Run(root, "monthly", RunConfig()).claim()
+        Run(root, "monthly", RunConfig()).require()
         with pytest.raises(ConfigError, match=r"no run 'montly' in .*; there are: monthly"):
-            require_run(root, "montly")
+            Run(root, "montly", RunConfig()).require()
         assert not (tmp_path / "runs" / "montly").exists()
 
     def test_an_unsafe_run_name_claims_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="cannot be a folder's name"):
-            claim_run(Storage(str(tmp_path)), "a/b", load("demo"))
+            Run(Storage(str(tmp_path)), "a/b", load("demo")).claim()
         assert list(tmp_path.iterdir()) == []

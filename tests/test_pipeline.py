@@ -13,6 +13,7 @@ from gangru_dist.config import (
     TrainingConfig,
     WindowConfig,
 )
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 
 TINY = RunConfig(
@@ -35,14 +36,14 @@ class TestProperties:
         from gangru_dist.pipeline import SYNTHETIC, run_pipeline
 
         root = Storage(str(tmp_path))
-        first = run_pipeline(root, "tiny", TINY, bars=SYNTHETIC)
+        first = run_pipeline(Run(root, "tiny", TINY), bars=SYNTHETIC)
         assert first.ok
         assert Path(first.report).stat().st_size > 10_000
         models = self.contents(tmp_path, "runs/tiny/windows")
         metrics = json.loads((tmp_path / "runs/tiny/report/metrics.json").read_text())
         assert len([name for name in models if name.endswith("model.json")]) == 1
 
-        again = run_pipeline(root, "tiny", TINY, bars=SYNTHETIC)
+        again = run_pipeline(Run(root, "tiny", TINY), bars=SYNTHETIC)
         assert again == first
         assert self.contents(tmp_path, "runs/tiny/windows") == models
         assert json.loads((tmp_path / "runs/tiny/report/metrics.json").read_text()) == metrics

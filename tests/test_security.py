@@ -12,6 +12,7 @@ import pytest
 from gangru_dist import cli
 from gangru_dist.errors import StorageError
 from gangru_dist.report.document import write_report
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from tests.evaluation.worlds import config, random_table
 from tests.report.store import CFG, RUN, make_block, write_factor, write_models, write_panel
@@ -51,7 +52,7 @@ class TestNames:
 
     def test_a_compared_run_too(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"--compare '\.\./\.\./x' cannot be"):
-            write_report(Storage(str(tmp_path)), RUN, config(), "../../x")
+            write_report(Run(Storage(str(tmp_path)), RUN, config()), "../../x")
 
 
 class TestPickles:
@@ -90,7 +91,7 @@ class TestReport:
         write_panel(root, block)
         write_models(root, RUN)
         write_factor(root, RUN, random_table(block, seed=10))
-        write_report(root, RUN, CFG)
+        write_report(Run(root, RUN, CFG))
         page = root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert "<script" not in page
         assert "&lt;script&gt;alert(1)" in page

@@ -8,7 +8,6 @@ lists what each vendor counts in which unit.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from gangru_dist.bars.schema import BAR_COLUMNS
 from gangru_dist.bars.tables import SideTable
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
+from gangru_dist.registry import Registry, nearest
 
 PriceLimits = Literal["none", "ashare"]
 
@@ -99,7 +99,8 @@ _DAILY_FACTOR = SideTable(gives=("adj_factor",), join="day")
 _FACTOR_SINCE = SideTable(gives=("adj_factor",), join="since")
 _OWN_TABLES = {"adj_factor": _DAILY_FACTOR, "factor_changes": _FACTOR_SINCE}
 
-FORMATS: dict[str, BarsFormat] = {
+FORMATS: Registry[BarsFormat] = Registry("bars format")
+FORMATS |= {
     "generic": BarsFormat(columns={"code": ("code", "asset")}, tables=_OWN_TABLES),
     "ashare": BarsFormat(
         name="ashare",
@@ -220,7 +221,7 @@ FORMATS: dict[str, BarsFormat] = {
         code_in_name="digits",
     ),
 }
-"""By the name used in `bars.format`."""
+"""By the name used in `bars.format`; another one is added as to any dictionary."""
 
 
 def bars_format(cfg: BarsConfig) -> BarsFormat:
@@ -229,7 +230,8 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
     A column that the user renames keeps the format's scale unless `bars.scales` names it too.
 
     Raises:
-        ConfigError: `bars.columns` or `bars.scales` names a column that we do not have.
+        ConfigError: There is no such format, or `bars.columns` or `bars.scales` names a column
+            that we do not have.
     """
     for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
         _check_names(given, key=key)
@@ -282,8 +284,7 @@ def _check_names(given: Collection[str], *, key: str) -> None:
     known = numeric if key == "scales" else list(BAR_COLUMNS)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
             raise ConfigError(
-                f"bars.{key}.{name}: no such column of ours; nearest: {near or known}. "
+                f"bars.{key}.{name}: no such column of ours; nearest: {nearest(name, known)}. "
                 "Write our column = the file's: --set bars.columns.volume=vol"
             )

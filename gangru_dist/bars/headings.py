@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 
 from gangru_dist.bars.formats import FORMATS, BarsFormat
 from gangru_dist.bars.schema import BAR_COLUMNS, REQUIRED
 from gangru_dist.bars.tables import SideTable
 from gangru_dist.errors import BarsError, flag
+from gangru_dist.registry import close_names
 
 
 def choose_columns(
@@ -80,7 +80,7 @@ def check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
     if absent:
         lower = {name.lower(): name for name in there}
         nearest = {
-            theirs: [lower[n] for n in difflib.get_close_matches(theirs.lower(), lower, n=3)]
+            theirs: [lower[name] for name in close_names(theirs.lower(), lower, 0.6)]
             for _, theirs in absent
         }
         spelled = ", ".join(
@@ -123,7 +123,7 @@ def _missing(
     guesses = [
         flag(f"bars.columns.{name}", free[near[0]])
         for name in missing
-        if (near := difflib.get_close_matches(name, free, n=1, cutoff=0.5))
+        if (near := close_names(name, free, 0.5))
     ]
     if guesses:
         end = f"If they go by other names, say so: {' '.join(guesses)}"

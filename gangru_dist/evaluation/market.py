@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from gangru_dist.cross_section import cs_quantile
 from gangru_dist.errors import EvaluationError
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.time_series import ts_carry_forward
 
-FACTOR_COLUMNS = ("date", "asset", "score", "factor", "quantile")
-"""Columns a factor table must have here; `window` and `model` are used where they are there."""
+FACTOR_COLUMNS = ("date", "asset", "factor")
+"""Columns a factor table must have; `score` and `quantile` are used where they are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class Rebalances:
     factor: Float[np.ndarray, "M N"]
     """NaN outside the universe, which is the factor table's rows of that day."""
     score: Float[np.ndarray, "M N"]
-    """The raw prediction; NaN outside the universe."""
+    """The raw prediction; NaN outside the universe, and where the table has none."""
     quantile: Int[np.ndarray, "M N"]
     """1 = lowest factor; 0 outside the universe."""
 
@@ -103,8 +104,12 @@ def month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
     return np.append(ends, len(dates) - 1) if finished else ends
 
 
-def to_rebalances(table: pd.DataFrame, market: Market, *, entry_lag: int) -> Rebalances:
+def to_rebalances(
+    table: pd.DataFrame, market: Market, *, entry_lag: int, quantiles: int = 10
+) -> Rebalances:
     """Lay the factor table on the market's month-ends.
+
+    A table without `quantile` is cut into `quantiles`, each month-end by itself.
 
     Raises:
         EvaluationError: The table is empty, lacks a column, has a pair twice, knows days or
@@ -113,21 +118,29 @@ def to_rebalances(table: pd.DataFrame, market: Market, *, entry_lag: int) -> Reb
     rows, columns = _positions(table, market)
     span = slice(int(rows.min()), None)
     day = month_ends(market.dates[span]) + span.start
-    factor, score = np.full((2, len(day), len(market.assets)), np.nan)
-    quantile = np.zeros(factor.shape, dtype=np.int64)
     slot = np.full(len(market.dates), -1)
     slot[day] = np.arange(len(day))
     keep = (slot[rows] >= 0) & np.isfinite(_numbers(table, "factor"))
     place = slot[rows[keep]], columns[keep]
+    factor, score, quantile = np.full((3, len(day), len(market.assets)), np.nan)
     factor[place] = _numbers(table, "factor")[keep]
-    score[place] = _numbers(table, "score")[keep]
-    quantile[place] = np.nan_to_num(_numbers(table, "quantile")[keep]).astype(np.int64)
+    if "score" in table:
+        score[place] = _numbers(table, "score")[keep]
+    if "quantile" in table:
+        quantile[place] = _numbers(table, "quantile")[keep]
+    else:
+        quantile = cs_quantile(factor, quantiles)
     flat = ~_distinct(factor)
     factor[flat], score[flat], quantile[flat] = np.nan, np.nan, 0
     entry = np.where(day + entry_lag < len(market.dates), day + entry_lag, -1)
     exit_ = np.append(entry, -1)[1:]
     result = Rebalances(
-        day=day, entry=entry, exit=exit_, factor=factor, score=score, quantile=quantile
+        day=day,
+        entry=entry,
+        exit=exit_,
+        factor=factor,
+        score=score,
+        quantile=np.nan_to_num(quantile).astype(np.int64),
     )
     _require_periods(result, market)
     return result

@@ -1,4 +1,4 @@
-"""All of the evaluation in one call: factor table and panel block -> tables and metrics.json."""
+"""All of the evaluation in one call: any factor table and its market -> tables and figures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist import metrics
-from gangru_dist.config import RunConfig
+from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
-from gangru_dist.evaluation import ic, picks, portfolio, published, quantiles
-from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
+from gangru_dist.evaluation import ic, picks, portfolio
+from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
 from gangru_dist.evaluation.portfolio import Portfolio
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, quantile_summary
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Every table of the report; `metrics` is what metrics.json holds."""
+    """Every table of the report; `metrics` is what metrics.json has of a run."""
 
     monthly: pd.DataFrame
     """`ic.monthly_ic` with each period's portfolio and universe return."""
@@ -59,44 +59,59 @@ class Evaluation:
     """Plain JSON types, NaN as None."""
 
 
-def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluation:
-    """Judge a factor table by the market it was made from.
+def evaluate(
+    table: pd.DataFrame,
+    market: Market,
+    cfg: EvaluationConfig,
+    *,
+    entry_lag: int,
+    quantiles: int,
+) -> Evaluation:
+    """Judge a factor table, whoever made it, by the market.
 
     Args:
-        table: date, asset, score, factor, quantile; other columns are ignored.
-        block: Days from the table's first on, with market_cap, industry and limits.
-        cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` are used.
+        table: date, asset, factor. `score`, the prediction before it was neutralized, has an IC of
+            its own, NaN without; `quantile`, if it is there, must be one of `quantiles`, else each
+            month-end is cut into as many. Other columns are ignored.
+        market: Days from the table's first on; see `to_market`.
+        cfg: What is held, what trading costs, which holding periods are looked at.
+        entry_lag: Trading days from the factor to the trade.
+        quantiles: 1 = lowest factor ... this = highest.
 
     Raises:
-        EvaluationError: The table is empty, not of this panel, cut into another number of
-            quantiles than `factor.quantiles`, or spans less than one period.
+        EvaluationError: The table is empty, not of this market, cut into another number of
+            quantiles, or spans less than one period.
     """
-    market = to_market(block)
-    rebalances = to_rebalances(table, market, entry_lag=cfg.label.entry_lag)
-    _require_quantiles(table, cfg.factor.quantiles)
-    long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.evaluation.top_fraction)
+    rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
+    if "quantile" in table:
+        _require_quantiles(table, quantiles)
+    long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.top_fraction)
     universe = portfolio.universe_portfolio(market, rebalances)
-    daily = _daily(market, long, universe, cfg.evaluation.cost_bps)
+    daily = _daily(market, long, universe, cfg.cost_bps)
     monthly = _with_returns(ic.monthly_ic(market, rebalances), daily)
-    months = quantiles.quantile_returns(market, rebalances, quantiles=cfg.factor.quantiles)
-    summary = quantiles.quantile_summary(months, quantiles=cfg.factor.quantiles)
+    months = quantile_returns(market, rebalances, quantiles=quantiles)
+    summary = quantile_summary(months, quantiles=quantiles)
     trades = _trades(market, rebalances, long)
     tables = {
         "monthly": monthly,
-        "decay": ic.ic_decay(market, rebalances, cfg.evaluation.decay_horizons),
+        "decay": ic.ic_decay(market, rebalances, cfg.decay_horizons),
         "quantile_months": months,
         "quantiles": summary,
         "daily": daily,
         "trades": trades,
         "yearly": _yearly(monthly, daily, trades),
-        "industries": picks.industry_table(
-            market, rebalances, top_fraction=cfg.evaluation.top_fraction
-        ),
+        "industries": picks.industry_table(market, rebalances, top_fraction=cfg.top_fraction),
         "ranked": picks.ranked_universe(market, rebalances),
         "coverage": _coverage(table),
     }
     notes = tuple(_notes(market, rebalances))
-    figures = _metrics(tables, market, rebalances, cfg, notes)
+    settings = {
+        "entry_lag": entry_lag,
+        "top_fraction": cfg.top_fraction,
+        "cost_bps": cfg.cost_bps,
+        "quantiles": quantiles,
+    }
+    figures = _metrics(tables, market, rebalances, settings, notes)
     return Evaluation(**tables, notes=notes, metrics=figures)
 
 
@@ -201,15 +216,15 @@ def _metrics(
     tables: dict[str, pd.DataFrame],
     market: Market,
     rebalances: Rebalances,
-    cfg: RunConfig,
+    settings: dict[str, Any],
     notes: tuple[Note, ...],
 ) -> dict[str, Any]:
-    """Every figure of SPEC 7, with the settings they depend on and the broker's beside."""
+    """Every figure of SPEC 7, with the settings they depend on."""
     monthly, daily = tables["monthly"], tables["daily"]
     months = monthly["month"].to_numpy(dtype=np.str_)
     return {
         "period": _period(monthly, daily, market, rebalances),
-        "settings": _settings(cfg),
+        "settings": settings,
         "ic": ic.ic_summary(monthly["ic"].to_numpy(), months),
         "ic_raw_score": ic.ic_summary(monthly["ic_score"].to_numpy(), months),
         "ic_pearson": ic.ic_summary(monthly["ic_pearson"].to_numpy(), months),
@@ -220,7 +235,7 @@ def _metrics(
         "excess_with_costs": portfolio.value_figures(daily["excess_net"].to_numpy()),
         "turnover": number(metrics.mean(tables["trades"]["turnover"].to_numpy())),
         "quantiles": {
-            "monotonicity": number(quantiles.monotonicity(tables["quantiles"])),
+            "monotonicity": number(monotonicity(tables["quantiles"])),
             "long_short_mean": number(
                 metrics.mean(tables["quantile_months"]["long_short"].to_numpy())
             ),
@@ -230,7 +245,6 @@ def _metrics(
         "yearly": records(tables["yearly"]),
         "industries": records(tables["industries"]),
         "notes": [str(note) for note in notes],
-        "published": {"source": published.SOURCE, **published.FIGURES},
     }
 
 
@@ -247,16 +261,6 @@ def _period(
         "last_day": f"{daily['date'].iloc[-1]:%Y-%m-%d}",
         "newest_rebalance": str(market.dates[rebalances.day[last]]),
         "newest_universe": int(picks.universe_size(rebalances)[last]),
-    }
-
-
-def _settings(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that the figures depend on."""
-    return {
-        "entry_lag": cfg.label.entry_lag,
-        "top_fraction": cfg.evaluation.top_fraction,
-        "cost_bps": cfg.evaluation.cost_bps,
-        "quantiles": cfg.factor.quantiles,
     }
 
 

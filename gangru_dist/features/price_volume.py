@@ -5,8 +5,8 @@ the previous traded day, however long a suspension lay between; assets with fewe
 NaN. Every function maps the bars (K, N) - or (K,) of one asset - to (K, N), and row k of its
 result depends on rows up to k only. NaN = undefined (too few days, a null turnover rate).
 
-To add a feature: write a function of `AdjustedBars`, put it into `FEATURES`, list its name in the
-configuration (`panel.features`).
+To add a feature: write a function of `AdjustedBars` under `@feature(...)`, which names the fields
+that it reads, and list its name in the configuration (`panel.features`).
 """
 
 # numpy's stubs give Any for arithmetic of arrays without a dtype, which all of these are:
@@ -14,14 +14,14 @@ configuration (`panel.features`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float
 
 from gangru_dist.errors import PanelError, flag
+from gangru_dist.registry import Registry, nearest
 
 Values = Float[np.ndarray, "K *N"]
 Named = Callable[["AdjustedBars"], np.ndarray]
@@ -74,39 +74,64 @@ def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> Adjust
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """A function of the bars, and what is known of it without running it."""
+
+    compute: Named
+    inputs: tuple[str, ...]
+    """Fields of `AdjustedBars` that it reads, and no others."""
+
+    def __post_init__(self) -> None:
+        known = [field.name for field in fields(AdjustedBars)]
+        for name in self.inputs:
+            if name not in known:
+                raise PanelError(
+                    f"no input {name!r} of a feature; nearest: {nearest(name, known)}."
+                )
+
+
+FEATURES: Registry[Feature] = Registry("feature", PanelError, code=lambda item: item.compute)
+"""Every feature there is, by its function's name."""
+
+
+def feature(*inputs: str) -> Callable[[Named], Named]:
+    """Add a function to `FEATURES`; `inputs` are the fields of `AdjustedBars` that it reads."""
+
+    def register(function: Named) -> Named:
+        FEATURES.register(function.__name__, Feature(compute=function, inputs=inputs))
+        return function
+
+    return register
+
+
+def inputs_of(features: Sequence[str]) -> set[str]:
+    """Fields of `AdjustedBars` that these features read together.
+
+    Raises:
+        PanelError: There is no such feature; the message names the nearest.
+    """
+    return {field for name in features for field in FEATURES[name].inputs}
+
+
 def check_inputs(features: Sequence[str], columns: Collection[str]) -> None:
     """Fail before any work if the bars' columns cannot give these features.
 
     Raises:
         PanelError: A name is unknown, or `turnover_rate` can be computed from nothing.
     """
-    for name in features:
-        feature_named(name)
-    if "turnover_rate" in features and not {"turnover_rate", "market_cap"} & set(columns):
+    asking = [name for name in features if "turnover_rate" in inputs_of([name])]
+    if asking and not {"turnover_rate", "market_cap"} & set(columns):
         raise PanelError(
-            "feature 'turnover_rate' needs the bars' column turnover_rate, market_cap or "
-            "total_shares, and they have none of them. Leave it out: "
-            f"{flag('panel.without', ['turnover_rate'])}"
+            f"feature {', '.join(map(repr, asking))} needs the bars' column turnover_rate, "
+            "market_cap or total_shares, and they have none of them. Leave it out: "
+            f"{flag('panel.without', asking)}"
         )
-
-
-def feature_named(name: str) -> Named:
-    """The feature of this name.
-
-    Raises:
-        PanelError: There is none; the message names the nearest.
-    """
-    for function in FEATURES:
-        if function.__name__ == name:
-            return function
-    known = [function.__name__ for function in FEATURES]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    raise PanelError(f"no feature {name!r}; nearest: {near or known}.")
 
 
 def compute(bars: AdjustedBars, features: Sequence[str]) -> Float[np.ndarray, "K *N F"]:
     """The named features side by side, float32, in the order given."""
-    columns = [feature_named(name)(bars).astype(np.float32) for name in features]
+    columns = [FEATURES[name].compute(bars).astype(np.float32) for name in features]
     return np.stack(columns, axis=-1)
 
 
@@ -126,114 +151,113 @@ def last(values: Values, days: int) -> Float[np.ndarray, "days K *N"]:
     return np.stack([ago(values, back) for back in range(days)])
 
 
+@feature("open")
 def open(bars: AdjustedBars) -> Values:  # named as the column is; builtins.open is not needed here
     """Adjusted open, currency per share."""
     return bars.open
 
 
+@feature("high")
 def high(bars: AdjustedBars) -> Values:
     """Adjusted high, currency per share."""
     return bars.high
 
 
+@feature("low")
 def low(bars: AdjustedBars) -> Values:
     """Adjusted low, currency per share."""
     return bars.low
 
 
+@feature("close")
 def close(bars: AdjustedBars) -> Values:
     """Adjusted close, currency per share."""
     return bars.close
 
 
+@feature("vwap")
 def vwap(bars: AdjustedBars) -> Values:
     """Adjusted average price paid, currency per share."""
     return bars.vwap
 
 
+@feature("volume")
 def volume(bars: AdjustedBars) -> Values:
     """log(1 + volume / factor)."""
     return np.log1p(bars.volume)
 
 
+@feature("amount")
 def amount(bars: AdjustedBars) -> Values:
     """log(1 + amount)."""
     return np.log1p(bars.amount)
 
 
+@feature("turnover_rate")
 def turnover_rate(bars: AdjustedBars) -> Values:
     """Traded share of the free float, a fraction."""
     return bars.turnover_rate
 
 
+@feature("close")
 def daily_return(bars: AdjustedBars) -> Values:
     """Close over the previous traded close, - 1."""
     return bars.close / ago(bars.close, 1) - 1
 
 
+@feature("open", "close")
 def overnight_return(bars: AdjustedBars) -> Values:
     """Open over the previous traded close, - 1."""
     return bars.open / ago(bars.close, 1) - 1
 
 
+@feature("open", "close")
 def intraday_return(bars: AdjustedBars) -> Values:
     """Close over open, - 1."""
     return bars.close / bars.open - 1
 
 
+@feature("high", "low", "close")
 def amplitude(bars: AdjustedBars) -> Values:
     """(high - low) over the previous traded close."""
     return (bars.high - bars.low) / ago(bars.close, 1)
 
 
+@feature("open", "high", "close")
 def upper_shadow(bars: AdjustedBars) -> Values:
     """(high - the higher of open and close) over the previous traded close."""
     return (bars.high - np.maximum(bars.open, bars.close)) / ago(bars.close, 1)
 
 
+@feature("open", "low", "close")
 def lower_shadow(bars: AdjustedBars) -> Values:
     """(the lower of open and close - low) over the previous traded close."""
     return (np.minimum(bars.open, bars.close) - bars.low) / ago(bars.close, 1)
 
 
+@feature("close", "vwap")
 def close_to_vwap(bars: AdjustedBars) -> Values:
     """Close over the average price paid, - 1."""
     return bars.close / bars.vwap - 1
 
 
+@feature("volume")
 def volume_ratio(bars: AdjustedBars) -> Values:
     """Volume over its mean of the last 5 traded days, the day itself included."""
     return bars.volume / last(bars.volume, 5).mean(axis=0)
 
 
+@feature("close")
 def return_5d(bars: AdjustedBars) -> Values:
     """Close over the close 5 traded days before, - 1."""
     return bars.close / ago(bars.close, 5) - 1
 
 
+@feature("close")
 def volatility_5d(bars: AdjustedBars) -> Values:
     """Sample standard deviation (n - 1) of `daily_return` over the last 5 traded days."""
     return last(daily_return(bars), 5).std(axis=0, ddof=1)
 
 
-FEATURES: tuple[Named, ...] = (
-    open,
-    high,
-    low,
-    close,
-    vwap,
-    volume,
-    amount,
-    turnover_rate,
-    daily_return,
-    overnight_return,
-    intraday_return,
-    amplitude,
-    upper_shadow,
-    lower_shadow,
-    close_to_vwap,
-    volume_ratio,
-    return_5d,
-    volatility_5d,
-)
-"""Every feature there is; its name is the function's. The tuple is the registry."""
+NAMES = tuple(FEATURES)
+"""The eighteen of SPEC 2, in its order; features that are added later are not among them."""

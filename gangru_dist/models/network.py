@@ -8,19 +8,21 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gangru_dist.config import GanConfig, GruConfig
+from gangru_dist.config import PREDICTORS, GanConfig, GruConfig
 from gangru_dist.models.generator import Generator
-from gangru_dist.models.gru import GruPredictor
 
 
 class FactorNetwork(nn.Module):
     """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`."""
 
-    def __init__(self, features: int, gru: GruConfig, gan: GanConfig | None) -> None:
+    def __init__(
+        self, features: int, gru: GruConfig, gan: GanConfig | None, predictor: str = "gru"
+    ) -> None:
         super().__init__()
         self.generator = Generator(features, gan) if gan else None
-        self.predictor = GruPredictor(features, gru)
+        self.predictor: nn.Module = PREDICTORS[predictor](features, gru)
         self.architecture: dict[str, Any] = {
+            "predictor": predictor,
             "features": features,
             "gru": asdict(gru),
             "gan": asdict(gan) if gan else None,
@@ -38,4 +40,5 @@ def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
         architecture["features"],
         GruConfig(**architecture["gru"]),
         GanConfig(**gan) if gan else None,
+        architecture.get("predictor", "gru"),  # older models do not say
     )

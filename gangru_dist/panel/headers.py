@@ -9,7 +9,7 @@ from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts
 from gangru_dist.config import PanelConfig, RunConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.features.price_volume import check_inputs, feature_named
+from gangru_dist.features.price_volume import check_inputs, inputs_of
 
 _ALL_OR_NONE = {
     "turnover_rate": "amount / market cap stands in for it only if no file has it",
@@ -34,8 +34,7 @@ def check_headers(uri: str, cfg: RunConfig) -> None:
 
 def check_names(cfg: PanelConfig) -> None:
     """Refuse a feature that there is none of: PanelError with the nearest."""
-    for name in (*cfg.features, *cfg.without):
-        feature_named(name)
+    inputs_of((*cfg.features, *cfg.without))
 
 
 def check_columns(
@@ -51,7 +50,7 @@ def check_columns(
         BarsError: A column must be in every file or in none, and is not.
         PanelError: A feature cannot be computed from what is there.
     """
-    for name in sorted(_ALL_OR_NONE.keys() & set(features)):
+    for name in sorted(_ALL_OR_NONE.keys() & inputs_of(tuple(features))):
         having = sorted(file for file in columns if name in columns[file])
         lacking = sorted(file for file in columns if name not in columns[file])
         if having and lacking:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from gangru_dist.config import DECIDES
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.schema import panel_schema
@@ -87,7 +88,7 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside the bars; the number of buckets does not."""
-    bars = {k: v for k, v in source.get("bars", {}).items() if k != "max_quarantined"}
+    bars = {k: v for k, v in source.get("bars", {}).items() if DECIDES.get(f"bars.{k}")}
     names = ("features", "features_code")
     return {"bars": bars, **{name: source.get(name) for name in names}}
 

@@ -110,7 +110,7 @@ class Manifest:
             raise PanelError(
                 f"the panel lacks the feature(s) {', '.join(missing)}; it holds "
                 f"{', '.join(self.features)}. Build it again with jobs/panel.py --overwrite, or "
-                "leave them out of panel.features."
+                "leave them out of samples.features."
             )
 
     def to_json(self) -> dict[str, Any]:

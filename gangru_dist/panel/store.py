@@ -7,7 +7,6 @@ scattered file by file into preallocated arrays, so reading holds one copy of th
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from gangru_dist.errors import PanelError
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, PanelFile, bucket_of, read_manifest
 from gangru_dist.panel.schema import BASE_COLUMNS, TRADING_COLUMNS, panel_schema
+from gangru_dist.registry import nearest
 from gangru_dist.storage import Storage
 
 __all__ = [
@@ -259,9 +259,8 @@ def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
     known = (*BASE_COLUMNS, *TRADING_COLUMNS, *manifest.features)
     for name in columns:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
             raise PanelError(
-                f"the panel has no column {name!r}; nearest: {near or list(known)}. Add a feature "
+                f"the panel has no column {name!r}; nearest: {nearest(name, known)}. Add a feature "
                 "to panel.features and build the panel again with jobs/panel.py --overwrite."
             )
 

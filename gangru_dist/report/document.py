@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from gangru_dist.config import RunConfig
 from gangru_dist.errors import ConfigError, FactorError
+from gangru_dist.evaluation.market import Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
-from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
+from gangru_dist.report.published import SOURCE
 from gangru_dist.report.sources import RunSources, Sources, read_sources
+from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage, checked_name
 
@@ -30,16 +30,16 @@ PAGE = "report.html"
 _logger = logging.getLogger(__name__)
 
 
-def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = None) -> str:
+def write_report(run: Run, compare: str | None = None, *, overwrite: bool = False) -> str:
     """Evaluate a run's factor and write its page, metrics and tables.
 
     Args:
-        root: Storage root.
-        run: Whose factor table: its rows of the configuration's windows.
-        cfg: `label.entry_lag`, `factor.quantiles` and `evaluation` decide the figures,
-            `report` how the page is printed.
+        run: Whose factor table: its rows of the configuration's windows. It must be there. Of
+            its settings `label.entry_lag`, `factor.quantiles` and `evaluation` decide the
+            figures, `report` how the page is printed.
         compare: Another run, shown beside under the same evaluation settings, but for the
             number of quantiles, which its table has already.
+        overwrite: Take the run's name even if it has another configuration.
 
     Returns:
         URI or path of the page.
@@ -48,27 +48,35 @@ def write_report(root: Storage, run: str, cfg: RunConfig, compare: str | None = 
         PanelError: No panel is there.
         FactorError: A run has no factor table, or none of its rows is of its windows.
         EvaluationError: The table does not span two rebalances, or is not of this panel.
-        ConfigError: `compare` is the run itself.
+        ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
+            by another configuration.
     """
-    if compare == run:
+    if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
-    names = [run] if compare is None else [run, checked_name(compare, what="--compare")]
-    manifest = read_manifest(root)
-    tables_of_runs = {name: read_factor(root.uri, name) for name in names}
-    sources = read_sources(root, manifest, names, cfg)
+    names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]
+    run.require()
+    run.claim(overwrite=overwrite)
+    manifest = read_manifest(run.root)
+    tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}
+    sources = read_sources(run, manifest, names)
     _log_outdated(sources)
     factors = {
         name: _of_windows(table, name, sources.runs[name]) for name, table in tables_of_runs.items()
     }
-    block = _market_block(root, manifest, list(factors.values()))
+    market = _market(run.root, manifest, list(factors.values()))
     found = {
-        name: evaluate(factor, block, _with_quantiles(cfg, sources.runs[name].cfg))
+        name: evaluate(
+            factor,
+            market,
+            run.cfg.evaluation,
+            entry_lag=run.cfg.label.entry_lag,
+            quantiles=sources.runs[name].cfg.factor.quantiles,
+        )
         for name, factor in factors.items()
     }
-    folder = root.child("runs", run, "report")
-    tables.write_tables(folder, found, sources)
-    folder.write_bytes(PAGE, render(found, sources).encode())
-    return folder.full(PAGE) if folder.is_local else folder.child(PAGE).uri
+    tables.write_tables(run.report, found, sources)
+    run.report.write_bytes(PAGE, render(found, sources).encode())
+    return run.report.full(PAGE) if run.report.is_local else run.report.child(PAGE).uri
 
 
 def _log_outdated(sources: Sources) -> None:
@@ -98,16 +106,12 @@ def _of_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.DataFram
     return kept
 
 
-def _market_block(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> PanelBlock:
+def _market(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> Market:
     """Prices and trading conditions from the first day with a factor to the panel's end."""
     last = manifest.calendar[-1].astype(dt.date)
     firsts = [factor["date"].min().date() for factor in factors if not factor.empty]
     start = min([last, *firsts])
-    return read_block(root, manifest, start=start, end=last, features=(), trading=True)
-
-
-def _with_quantiles(cfg: RunConfig, own: RunConfig) -> RunConfig:
-    return replace(cfg, factor=replace(cfg.factor, quantiles=own.factor.quantiles))
+    return to_market(read_block(root, manifest, start=start, end=last, features=(), trading=True))
 
 
 def render(found: dict[str, Evaluation], sources: Sources) -> str:
@@ -120,7 +124,7 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         cfg=sources.cfg,
         metrics=ours.metrics,
         runs=list(found),
-        source=words.gettext(ours.metrics["published"]["source"]),
+        source=words.gettext(SOURCE),
         summary=text.summary_sentence(ours.metrics, latest, sources.cfg.evaluation.picks, words),
         key_rows=text.key_rows([one.metrics for one in found.values()], words),
         notes=_notes(found, sources, words),

@@ -1,7 +1,7 @@
 """The page in another language: gettext's interface over a catalogue in TOML.
 
 English is the source text. Whatever prints asks the `Language` it was given: `_("Turnover")` in a
-template, `language.gettext("Turnover")` in Python. A catalogue, `languages/<name>.toml`, has one
+template, `gettext("Turnover")` in Python. A catalogue, `languages/<name>.toml`, has one
 line a text: `"Turnover" = "换手率"`. Values go in by name, `%(run)s`, under the same names in every
 language; what a catalogue lacks (a name that comes from data, say) stays as it is. A test keeps
 texts and catalogues together, so a new text needs its line, and a new language a whole file.

@@ -14,8 +14,10 @@ from gangru_dist.config import RunConfig, from_dict, to_dict
 from gangru_dist.errors import GangruError
 from gangru_dist.panel.store import Manifest
 from gangru_dist.report import training, tuning
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.scoring.plan import outdated_days
-from gangru_dist.scoring.table import DayCoverage, covered_days, factor_storage
+from gangru_dist.scoring.table import covered_days
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
 
@@ -71,45 +73,44 @@ class Sources:
         return values
 
 
-def read_sources(root: Storage, manifest: Manifest, names: list[str], cfg: RunConfig) -> Sources:
+def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
     """What is known of the first of the runs, and what the others are."""
-    run = names[0]
-    folder = root.child("runs", run)
-    claims = {name: _json_if_there(root.child("runs", name), "config.json") for name in names}
+    every = {name: replace(run, name=name) for name in names}
+    claims = {name: _json_if_there(one.folder, "config.json") for name, one in every.items()}
     runs = {
-        name: _run_sources(root, manifest, name, cfg if name == run else _own(claim, cfg), claim)
-        for name, claim in claims.items()
+        name: _run_sources(
+            one if name == run.name else replace(one, cfg=_own(claims[name], run.cfg)),
+            manifest,
+            claims[name],
+        )
+        for name, one in every.items()
     }
     long_lists = ("calendar", "files", "months")
     return Sources(
-        run=run,
-        cfg=cfg,
+        run=run.name,
+        cfg=run.cfg,
         manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
-        quality=_json_if_there(root.child("panel"), QUALITY),
-        claimed=claims[run],
+        quality=_json_if_there(run.root.child("panel"), QUALITY),
+        claimed=claims[run.name],
         runs=runs,
-        search=tuning.read_search(folder),
-        coverage=_coverage(runs[run].days),
+        search=tuning.read_search(run.folder),
+        coverage=_coverage(runs[run.name].days),
     )
 
 
-def _run_sources(
-    root: Storage, manifest: Manifest, run: str, cfg: RunConfig, claim: dict[str, Any]
-) -> RunSources:
+def _run_sources(run: Run, manifest: Manifest, claim: dict[str, Any]) -> RunSources:
     """Table and models of a run beside its configuration."""
+    cfg = run.cfg
     found, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
     windows = tuple(window.name for window in found)
     models = [
         model
-        for model in training.read_models(root.child("runs", run))
+        for model in training.read_models(run.folder)
         if model["window"] in windows and model["seed"] in cfg.training.seeds
     ]
-    by_window: dict[str, dict[int, dict[str, Any]]] = {}
-    for model in models:
-        by_window.setdefault(model["window"], {})[model["seed"]] = model
-    covered = covered_days(factor_storage(root, run))
+    covered = covered_days(run.factor)
     covered = {date: day for date, day in covered.items() if day.window in windows}
     return RunSources(
         cfg=cfg,
@@ -117,7 +118,7 @@ def _run_sources(
         windows=windows,
         models=models,
         days=tuple(covered.values()),
-        outdated=tuple(outdated_days(manifest, cfg, by_window, covered)),
+        outdated=tuple(outdated_days(manifest, cfg, run.models(), covered)),
     )
 
 

@@ -11,6 +11,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training, tuning
+from gangru_dist.report.published import with_published
 from gangru_dist.report.sources import Sources
 from gangru_dist.storage import Storage
 
@@ -20,8 +21,8 @@ METRICS = "metrics.json"
 def write_tables(folder: Storage, found: dict[str, Evaluation], sources: Sources) -> None:
     """metrics.json and one CSV a table; what is drawn of a compared run under its name."""
     ours, *others = found.items()
-    content: dict[str, Any] = {"run": sources.run, **ours[1].metrics}
-    content["compared"] = {name: other.metrics for name, other in others}
+    content: dict[str, Any] = {"run": sources.run, **with_published(ours[1].metrics)}
+    content["compared"] = {name: with_published(other.metrics) for name, other in others}
     tables = tables_of(ours[1], sources)
     for name, other in others:
         tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from gangru_dist.report.language import ENGLISH, Language, translatable
+from gangru_dist.report.published import FIGURES
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -223,7 +224,7 @@ def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[d
             "label": language.gettext(figure.label),
             "note": language.gettext(figure.note),
             "cells": [cell for metrics in runs for cell in _cells(metrics, figure)],
-            "published": _published(runs[0]["published"], figure),
+            "published": _published(figure),
         }
         for figure in KEY_FIGURES
     ]
@@ -238,11 +239,11 @@ def _cells(metrics: dict[str, Any], figure: KeyFigure) -> tuple[str, str]:
     )
 
 
-def _published(theirs: dict[str, Any], figure: KeyFigure) -> str:
+def _published(figure: KeyFigure) -> str:
     if not figure.published:
         return ""
-    stars = theirs["ic_stars"] if figure.published == "ic_mean" else ""
-    return _with_stars(figure.show(theirs[figure.published]), stars)
+    stars = str(FIGURES["ic_stars"]) if figure.published == "ic_mean" else ""
+    return _with_stars(figure.show(FIGURES[figure.published]), stars)
 
 
 def _with_stars(text: str, stars: str) -> str:

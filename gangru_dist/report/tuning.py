@@ -11,7 +11,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from gangru_dist.report import text, tuning_figures
-from gangru_dist.report.language import ENGLISH, Language, translatable
+from gangru_dist.report.language import ENGLISH, Language, language, translatable
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 
 PAGE = "tuning.html"
@@ -35,16 +36,15 @@ def read_search(run: Storage) -> Search | None:
     return Search(about=dict(run.read_json("tune/search.json")), trials=trials)
 
 
-def write_page(root: Storage, run: str, language: Language = ENGLISH) -> str:
+def write_page(run: Run) -> str:
     """Draw the search alone, before there is any factor to report; path or URI of the page."""
-    folder = root.child("runs", run)
-    found = read_search(folder)
+    words = language(run.cfg.report.language)
+    found = read_search(run.folder)
     if found is None:
-        raise FileNotFoundError(f"{folder.uri}/tune/search.json")
-    page = text.template("search.html", language).render(run=run, tuning=section(found, language))
-    place = folder.child("tune")
-    place.write_bytes(PAGE, page.encode())
-    return f"{place.uri}/{PAGE}" if "?" not in place.uri else place.child(PAGE).uri
+        raise FileNotFoundError(f"{run.tune.uri}/search.json")
+    page = text.template("search.html", words).render(run=run.name, tuning=section(found, words))
+    run.tune.write_bytes(PAGE, page.encode())
+    return f"{run.tune.uri}/{PAGE}" if "?" not in run.tune.uri else run.tune.child(PAGE).uri
 
 
 def trial_table(search: Search) -> pd.DataFrame:
@@ -76,17 +76,17 @@ def trial_table(search: Search) -> pd.DataFrame:
 
 
 def section(
-    search: Search, language: Language = ENGLISH, reported: Collection[str] = ()
+    search: Search, words: Language = ENGLISH, reported: Collection[str] = ()
 ) -> dict[str, Any]:
     """All that the template of the section asks for; `reported`: refit days on the same page."""
     table = trial_table(search)
-    figures = tuning_figures.pictures(table, search.about, language)
+    figures = tuning_figures.pictures(table, search.about, words)
     return {
-        "sentence": _sentence(search, table, language),
-        "windows_sentence": _windows_sentence(search, language),
-        "notes": _notes(search, table, language, reported),
+        "sentence": _sentence(search, table, words),
+        "windows_sentence": _windows_sentence(search, words),
+        "notes": _notes(search, table, words, reported),
         "pictures": [
-            (name, language.gettext(title), language.gettext(caption))
+            (name, words.gettext(title), words.gettext(caption))
             for name, title, caption in _PICTURES
             if name in figures
         ],
@@ -123,8 +123,8 @@ _PICTURES = (
 _STATES = (_("complete"), _("pruned"), _("diverged"), _("failed"), _("running"))
 
 
-def _sentence(search: Search, table: pd.DataFrame, language: Language) -> str:
-    _ = language.gettext
+def _sentence(search: Search, table: pd.DataFrame, words: Language) -> str:
+    _ = words.gettext
     counts = table["status"].value_counts()
     told = _(", ").join(f"{counts[state]} {_(state)}" for state in _STATES if state in counts)
     start = _("%(trials)s trials (%(told)s), %(epochs)s predictor epochs.") % {
@@ -133,12 +133,12 @@ def _sentence(search: Search, table: pd.DataFrame, language: Language) -> str:
         "epochs": int(table["epochs"].sum()),
     }
     best = search.about["best_trial"]
-    rest = _best_sentence(table, best, language) if best is not None else _("None is complete yet.")
+    rest = _best_sentence(table, best, words) if best is not None else _("None is complete yet.")
     return start + _(" ") + rest
 
 
-def _best_sentence(table: pd.DataFrame, best: int, language: Language) -> str:
-    _ = language.gettext
+def _best_sentence(table: pd.DataFrame, best: int, words: Language) -> str:
+    _ = words.gettext
     reached = table.loc[table["number"] == best, "objective"].iloc[0]
     said = {"trial": best, "objective": text.signed(reached, 4)}
     configured = table[(table["number"] == 0) & table["objective"].notna()]
@@ -154,8 +154,8 @@ def _best_sentence(table: pd.DataFrame, best: int, language: Language) -> str:
     )
 
 
-def _windows_sentence(search: Search, language: Language) -> str:
-    _ = language.gettext
+def _windows_sentence(search: Search, words: Language) -> str:
+    _ = words.gettext
     about = search.about
     sentence = _(
         "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
@@ -168,9 +168,9 @@ def _windows_sentence(search: Search, language: Language) -> str:
 
 
 def _notes(
-    search: Search, table: pd.DataFrame, language: Language, reported: Collection[str]
+    search: Search, table: pd.DataFrame, words: Language, reported: Collection[str]
 ) -> list[str]:
-    _ = language.gettext
+    _ = words.gettext
     about = search.about
     notes = []
     if about["reported_first"] is None:

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.special import ndtri  # not scipy.stats: every worker would import it, 0.6 s
 
-from gangru_dist.config import LabelConfig
+from gangru_dist.config import LABEL_TRANSFORMS, LabelConfig
 from gangru_dist.cross_section import cs_winsorize, cs_zscore
 from gangru_dist.time_series import ts_carry_forward
 
@@ -59,9 +59,15 @@ def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[
     values = returns[known].astype(np.float64)
     if values.size == 0:
         return result
-    if cfg.transform == "rank":
-        values = ndtri((pd.Series(values).rank().to_numpy() - 0.5) / values.size)
-    else:
-        values = cs_winsorize(values[None], mad=cfg.winsorize_mad)[0]
-    result[known] = cs_zscore(values[None])[0]
+    result[known] = cs_zscore(LABEL_TRANSFORMS[cfg.transform](values, cfg)[None])[0]
     return result
+
+
+def winsorized(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
+    """The returns, clipped at median +- `winsorize_mad` x 1.4826 x MAD."""
+    return np.asarray(cs_winsorize(values[None], mad=cfg.winsorize_mad)[0])
+
+
+def normal_rank(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
+    """Normal scores of the returns' ranks."""
+    return np.asarray(ndtri((pd.Series(values).rank().to_numpy() - 0.5) / values.size))

@@ -25,10 +25,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
 from gangru_dist.errors import FactorError
+from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.scoring.table import (
     FILE_SCHEMA,
     PARTITION,
-    DayCoverage,
     data_files,
     days_of_file,
     delta_address,
@@ -69,7 +69,7 @@ def write_file(
     """Write rows of one month under a new name; nobody sees them before a commit.
 
     Args:
-        factor: Of `factor_storage`.
+        factor: `Run.factor`.
         month: "2019-07".
         rows: Columns of `FILE_SCHEMA`, sorted by (date, asset).
         days: Every day that the rows answer for.

@@ -11,18 +11,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from gangru_dist.config import RunConfig, model_identity, to_dict
+from gangru_dist.config import RunConfig, deciding, model_identity
+from gangru_dist.decides import Decides
 from gangru_dist.errors import FactorError, WindowError
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.scoring.table import DayCoverage
+from gangru_dist.runs.model import ModelRecord
+from gangru_dist.runs.score_summary import DayCoverage, Unscored
 from gangru_dist.splits import Window, make_windows
 
-Models = Mapping[int, Mapping[str, Any]]
-"""`model.json` of one window by seed."""
+Models = Mapping[tuple[str, int], ModelRecord]
+"""Finished models by (window, seed)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,17 +60,6 @@ class Unit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unscored:
-    """Days that a window should score and cannot."""
-
-    window: str
-    first: str
-    last: str
-    days: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """Work of a scoring job."""
 
@@ -85,12 +75,12 @@ class Plan:
         return sum(len(unit.days) for unit in self.units)
 
 
-def ensemble_model(models: Models) -> str:
-    """Twelve hex digits that identify exactly the weights of all seeds together.
+def ensemble_model(models: Iterable[ModelRecord]) -> str:
+    """Twelve hex digits that identify exactly the weights of all seeds of a window together.
 
     One seed: the model's own hash, as in `model.json`.
     """
-    hashes = [str(models[seed]["sha256"]) for seed in sorted(models)]
+    hashes = [model.sha256 for model in sorted(models, key=lambda model: model.seed)]
     if len(hashes) == 1:
         return hashes[0][:12]
     return hashlib.sha256("/".join(hashes).encode()).hexdigest()[:12]
@@ -99,12 +89,13 @@ def ensemble_model(models: Models) -> str:
 def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest) -> str | None:
     """Why a window cannot score, or None."""
     seeds = cfg.training.seeds
-    missing = [seed for seed in seeds if seed not in models]
+    missing = [seed for seed in seeds if (window.name, seed) not in models]
     if missing:
         return f"no finished model of seed {', '.join(map(str, missing))}: run jobs/train.py"
     panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
     for seed in seeds:
-        if models[seed]["identity"] != model_identity(cfg, window.name, seed, panel):
+        identity = model_identity(cfg, window.name, seed, panel)
+        if models[window.name, seed].identity != identity:
             return (
                 f"the model of seed {seed} was trained with other settings or another panel: "
                 "run jobs/train.py"
@@ -115,7 +106,7 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
 def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     """Hash of what decides a day's row beside the weights, up to the end of the month before."""
     before = np.datetime64(month, "M").astype("datetime64[D]") - 1
-    values = to_dict(cfg)
+    values = deciding(cfg, Decides.MODEL | Decides.RUN)
     facts = [values["factor"], values["universe"], values["samples"]]
     facts.append(manifest.fingerprint_to(before.astype(dt.date)))
     marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]
@@ -144,7 +135,7 @@ def _month_units(
     for month in np.unique(months):
         yield Unit(
             window=window.name,
-            model=ensemble_model({seed: models[seed] for seed in cfg.training.seeds}),
+            model=ensemble_model(models[window.name, seed] for seed in cfg.training.seeds),
             month=str(month),
             days=tuple(str(day) for day in days[months == month]),
             basis=_basis(cfg, manifest, str(month)),
@@ -166,24 +157,21 @@ def _with_block(units: list[Unit], cfg: RunConfig, manifest: Manifest) -> list[U
     return [replace(unit, block_start=start, block_end=end) for unit in units]
 
 
-def current_units(
-    manifest: Manifest, cfg: RunConfig, models: Mapping[str, Models]
-) -> Iterator[Unit]:
+def current_units(manifest: Manifest, cfg: RunConfig, models: Models) -> Iterator[Unit]:
     """What today's models, settings and panel would score, all days of it; without blocks."""
     windows, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
     for window in windows:
-        found = models.get(window.name, {})
-        if _why_not(window, found, cfg, manifest) is None:
+        if _why_not(window, models, cfg, manifest) is None:
             days = manifest.calendar[window.score_first : window.score_last + 1]
-            yield from _month_units(window, days, found, cfg, manifest)
+            yield from _month_units(window, days, models, cfg, manifest)
 
 
 def outdated_days(
     manifest: Manifest,
     cfg: RunConfig,
-    models: Mapping[str, Models],
+    models: Models,
     covered: Mapping[dt.date, DayCoverage],
 ) -> list[dt.date]:
     """Days of the table that are not of today's models, settings and panel, ascending.
@@ -211,7 +199,7 @@ def _span(manifest: Manifest, start: dt.date | None, end: dt.date | None) -> tup
 def make_plan(
     manifest: Manifest,
     cfg: RunConfig,
-    models: Mapping[str, Models],
+    models: Models,
     covered: Mapping[dt.date, DayCoverage],
     *,
     start: dt.date | None = None,
@@ -223,7 +211,7 @@ def make_plan(
     Args:
         manifest: Of the panel.
         cfg: The run.
-        models: Window -> seed -> `model.json`.
+        models: All that are finished.
         covered: Days in the table.
         start: First day; None = from the beginning.
         end: Last day, included; None = the newest.
@@ -246,11 +234,11 @@ def make_plan(
         if not len(days):
             continue
         wanted += len(days)
-        reason = _why_not(window, models.get(window.name, {}), cfg, manifest)
+        reason = _why_not(window, models, cfg, manifest)
         if reason:
             unscored.append(_unscored(window, days, reason))
             continue
-        found = _month_units(window, days, models[window.name], cfg, manifest)
+        found = _month_units(window, days, models, cfg, manifest)
         fresh = [unit if again else _stale_part(unit, covered) for unit in found]
         units += _with_block([unit for unit in fresh if unit.days], cfg, manifest)
     _check(windows, wanted, unscored, (low, high))

@@ -15,22 +15,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gangru_dist.config import RunConfig, SampleConfig
+from gangru_dist.config import SampleConfig
 from gangru_dist.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.errors import FactorError
 from gangru_dist.models.network import FactorNetwork
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.samples.standardize import cross_section_samples
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.commit import DataFile, write_file
 from gangru_dist.scoring.factor import Factor, to_factor
 from gangru_dist.scoring.plan import Unit, ensemble_model
-from gangru_dist.scoring.table import FILE_SCHEMA, DayCoverage, factor_storage
-from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import read_model
-from gangru_dist.training.process import promised_device
+from gangru_dist.scoring.table import FILE_SCHEMA
+from gangru_dist.training.model_files import read_model
+from gangru_dist.training.torch_setup import promised_device
 
 _CHUNK = 1024
 """Samples a forward pass: 4,000 at once need 250 MB for the gates and are no faster."""
@@ -46,19 +47,17 @@ class Ensemble:
     """Hash of all weights."""
 
 
-def load_ensemble(
-    run: Storage, window: str, seeds: tuple[int, ...], device: torch.device
-) -> Ensemble:
+def load_ensemble(run: Run, window: str, seeds: tuple[int, ...], device: torch.device) -> Ensemble:
     """Models of a window from storage.
 
     Raises:
         WindowError: One is missing or damaged.
     """
-    loaded = {seed: read_model(run, window, seed) for seed in seeds}
+    loaded = [read_model(run, window, seed) for seed in sorted(seeds)]
     return Ensemble(
         window=window,
-        networks=tuple(loaded[seed][0].to(device).eval() for seed in sorted(seeds)),
-        model=ensemble_model({seed: about for seed, (_, about) in loaded.items()}),
+        networks=tuple(network.to(device).eval() for network, _ in loaded),
+        model=ensemble_model(record for _, record in loaded),
     )
 
 
@@ -118,11 +117,10 @@ def score_block(
 class Scorer:
     """Scores units and writes their files; keeps the newest window's models and block."""
 
-    def __init__(self, root: Storage, run: str, cfg: RunConfig) -> None:
-        self._root, self._cfg = root, cfg
-        self._run, self._factor = root.child("runs", run), factor_storage(root, run)
-        self._manifest = read_manifest(root)
-        self._device = promised_device(cfg)
+    def __init__(self, run: Run) -> None:
+        self._run, self._cfg = run, run.cfg
+        self._manifest = read_manifest(run.root)
+        self._device = promised_device(run.cfg)
         self._ensemble: Ensemble | None = None
         self._block: tuple[tuple[str, str], PanelBlock] | None = None
 
@@ -143,7 +141,9 @@ class Scorer:
             scores, _rows(block.industry, days), _rows(block.market_cap, days), cfg.factor
         )
         covered = _coverage(unit, block, days, factor)
-        return write_file(self._factor, unit.month, _table(unit, block, scores, factor), covered)
+        return write_file(
+            self._run.factor, unit.month, _table(unit, block, scores, factor), covered
+        )
 
     def _models(self, unit: Unit) -> Ensemble:
         if self._ensemble is None or self._ensemble.window != unit.window:
@@ -161,9 +161,9 @@ class Scorer:
         if self._block is None or self._block[0] != span:
             self._block = None  # never two blocks in memory
             first, last = (dt.date.fromisoformat(day) for day in span)
-            names = self._cfg.panel.features
+            names = self._cfg.features
             block = read_block(
-                self._root, self._manifest, start=first, end=last, features=names, trading=True
+                self._run.root, self._manifest, start=first, end=last, features=names, trading=True
             )
             self._block = (span, block)
         return self._block[1]

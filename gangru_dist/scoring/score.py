@@ -19,28 +19,26 @@ import numpy as np
 import torch
 
 from gangru_dist import gauges, log, runtime
-from gangru_dist.config import RunConfig, from_dict, to_dict
+from gangru_dist.config import RunConfig
 from gangru_dist.errors import ConfigError, FactorError, GangruError, WindowError
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.score_summary import DayCoverage, ScoreSummary, write_summary
 from gangru_dist.scoring.commit import DataFile, commit
 from gangru_dist.scoring.plan import Plan, Unit, make_plan
 from gangru_dist.scoring.predictor import Scorer
-from gangru_dist.scoring.summary import ScoreSummary, write_summary
-from gangru_dist.scoring.table import DayCoverage, covered_days, factor_storage
-from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models
+from gangru_dist.scoring.table import covered_days
 
 _logger = logging.getLogger(__name__)
 
 
 def score_days(
-    root: Storage,
-    run: str,
-    cfg: RunConfig,
+    run: Run,
     *,
     start: dt.date | None = None,
     end: dt.date | None = None,
     daily: bool = False,
+    overwrite: bool = False,
 ) -> ScoreSummary:
     """Score days and commit them to the run's factor table.
 
@@ -48,18 +46,18 @@ def score_days(
     of today's model, settings and panel. With `start` or `end` all days between, again.
 
     Args:
-        root: Storage root with panel and models.
-        run: Name of the run.
-        cfg: The run's configuration.
+        run: Whose models score; it must be there.
         start: First day.
         end: Last day, included.
         daily: The panel's newest day alone, in this process: no Ray, seconds.
+        overwrite: Take the run's name even if it has another configuration.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
 
     Raises:
-        ConfigError: `daily` together with `start` or `end`.
+        ConfigError: `daily` together with `start` or `end`; or there is no such run, or its name
+            is taken by another configuration.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: No model may score any of the days; with `daily`, not the newest one.
         FactorError: No trading day in the span, a prediction that is not finite, or a store
@@ -72,17 +70,18 @@ def score_days(
             "ignored. Leave out the one or the others."
         )
     started = time.monotonic()
-    manifest = read_manifest(root)
-    manifest.require_features(cfg.panel.features)
-    folder, factor = root.child("runs", run), factor_storage(root, run)
+    run.require()
+    manifest = read_manifest(run.root)
+    manifest.require_features(run.cfg.features)
+    run.claim(overwrite=overwrite)
     again = start is not None or end is not None
     if daily:
         start = end = manifest.calendar[-1].astype(dt.date)
     plan = make_plan(
         manifest,
-        cfg,
-        finished_models(folder),
-        covered_days(factor),
+        run.cfg,
+        run.models(),
+        covered_days(run.factor),
         start=start,
         end=end,
         again=again,
@@ -93,8 +92,8 @@ def score_days(
         len(plan.units),
         plan.up_to_date,
     )
-    files = _score_all(root, run, cfg, plan, here=daily)
-    version = commit(factor, files)
+    files = _score_all(run, plan, here=daily)
+    version = commit(run.factor, files)
     summary = ScoreSummary(
         scored=plan.days,
         rows=sum(file.rows for file in files),
@@ -102,20 +101,18 @@ def score_days(
         unscored=plan.unscored,
         version=version,
         seconds=time.monotonic() - started,
-        days=covered_days(factor),
+        days=covered_days(run.factor),
     )
-    write_summary(folder, summary)
+    write_summary(run, summary)
     return summary
 
 
-def _score_all(
-    root: Storage, run: str, cfg: RunConfig, plan: Plan, *, here: bool
-) -> list[DataFile]:
+def _score_all(run: Run, plan: Plan, *, here: bool) -> list[DataFile]:
     """Files of all units, by month; scored in this process if there is next to nothing to do."""
     found = (
-        _score_here(root, run, cfg, plan.units)
+        _score_here(run, plan.units)
         if here or len(plan.units) <= 1
-        else _score_on_cluster(root, run, cfg, plan.units)
+        else _score_on_cluster(run, plan.units)
     )
     with log.progress("score", total=plan.days, unit="days") as progress:
         files = []
@@ -126,21 +123,18 @@ def _score_all(
     return sorted(files, key=lambda file: (file.month, file.days[0].date))
 
 
-def _score_here(
-    root: Storage, run: str, cfg: RunConfig, units: tuple[Unit, ...]
-) -> Iterator[DataFile]:
+def _score_here(run: Run, units: tuple[Unit, ...]) -> Iterator[DataFile]:
     if units:
-        torch.set_num_threads(cfg.resources.threads_per_worker)
-        yield from map(Scorer(root, run, cfg), units)
+        torch.set_num_threads(run.cfg.resources.threads_per_worker)
+        yield from map(Scorer(run), units)
 
 
 class ScoringActor:
     """A `Scorer` behind Ray Data: rows of one unit in, rows of one file (or its error) out."""
 
-    def __init__(self, root: Storage, run: str, cfg: dict[str, Any]) -> None:
-        config = from_dict(cfg)
-        torch.set_num_threads(config.resources.threads_per_worker)
-        self._scorer = Scorer(root, run, config)
+    def __init__(self, run: Run) -> None:
+        torch.set_num_threads(run.cfg.resources.threads_per_worker)
+        self._scorer = Scorer(run)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return {"result": [self._one(text) for text in batch["unit"]]}
@@ -154,11 +148,10 @@ class ScoringActor:
         return json.dumps(asdict(file))
 
 
-def _score_on_cluster(
-    root: Storage, run: str, cfg: RunConfig, units: tuple[Unit, ...]
-) -> Iterator[DataFile]:
+def _score_on_cluster(run: Run, units: tuple[Unit, ...]) -> Iterator[DataFile]:
     import ray.data
 
+    cfg = run.cfg
     with runtime.session(cfg):
         actors = pool_size(cfg, len(units))
         _logger.info("score_actors actors=%d", actors)
@@ -166,7 +159,7 @@ def _score_on_cluster(
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ScoringActor,
             batch_size=1,
-            fn_constructor_args=(root, run, to_dict(cfg)),
+            fn_constructor_args=(run,),
             # one unit in flight an actor: seconds each, so nobody waits behind a busy one
             compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
             num_cpus=cfg.resources.cpus_per_worker,

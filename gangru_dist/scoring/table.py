@@ -12,7 +12,7 @@ import datetime as dt
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +27,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gangru_dist.errors import FactorError, StorageError
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.runs.run import FACTOR, run_folder
+from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.storage import Storage
 
 COLUMNS = ("date", "asset", "score", "factor", "quantile", "window", "model")
@@ -50,41 +52,6 @@ PARTITION = "month"
 
 _FOOTER = b"gangru_dist.coverage"
 _READERS = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DayCoverage:
-    """What the table holds of one day."""
-
-    date: str
-    """ISO."""
-    window: str
-    """Refit day of the model."""
-    model: str
-    """Hash of the weights that made the scores."""
-    basis: str
-    """Hash of the settings and of the panel up to the month before; "" = unknown: stale."""
-    month_end: str = ""
-    """Last day of its month that the panel had when it was scored, ISO."""
-    month_rows: str = ""
-    """Hash of the panel's rows of the month, as they were then."""
-    traded: int = 0
-    """Assets with a bar that day."""
-    universe: int = 0
-    """Members of the universe: all of them are scored."""
-    ranked: int = 0
-    """Assets with a factor: `universe`, or 0 if they are fewer than `factor.min_assets`."""
-    missing_industry: int = 0
-    """Scored assets without an industry."""
-    missing_market_cap: int = 0
-    """Scored assets without a market cap."""
-    neutralized: str = ""
-    """What was removed: `industry+size`, `industry`, `size`, or nothing."""
-
-
-def factor_storage(root: Storage, run: str) -> Storage:
-    """Where the factor table of a run lies."""
-    return root.child("runs", run, "factor")
 
 
 def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
@@ -239,7 +206,7 @@ def read_factor(
     Raises:
         FactorError: No such table or version.
     """
-    table = open_table(factor_storage(Storage(storage), run), as_of)
+    table = open_table(run_folder(Storage(storage), run).child(FACTOR), as_of)
     dataset: pads.Dataset = table.to_pyarrow_dataset()
     rows = dataset.to_table(columns=list(COLUMNS), filter=_between(start, end))
     frame: pd.DataFrame = rows.sort_by([("date", "ascending"), ("asset", "ascending")]).to_pandas()

@@ -34,8 +34,6 @@ LOOKBACK = 40
 """Days the signal looks back."""
 MIN_TRADED = 30
 """Days traded among them that a signal needs."""
-HORIZON = 20
-"""Days of return whose rank IC `signal_ic` is."""
 DELAY = 2
 """Days from a signal to the first daily return it acts on."""
 DRIFTS = (0.0, 0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005)
@@ -137,7 +135,7 @@ def draw_volume(
 
 
 def drift_per_signal(signal_ic: float) -> float:
-    """Daily log return per unit of signal that gives the wished rank IC over `HORIZON` days.
+    """Daily log return per unit of signal that gives the wished rank IC over 20 days.
 
     Raises:
         ConfigError: More is wished than was measured.

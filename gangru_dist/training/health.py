@@ -7,14 +7,13 @@ frozen since its last epoch, and noise is a function of (seed, epoch, day, asset
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gangru_dist.config import RunConfig
 from gangru_dist.models.generator import Generator
+from gangru_dist.runs.model import FeatureFigures, GanSamples
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData
 from gangru_dist.training.loop import Draws, Step, autocast
@@ -26,13 +25,10 @@ BINS = 41
 @torch.no_grad()
 def gan_samples(
     generator: Generator, data: WindowData, cfg: RunConfig, *, seed: int, collective: Collective
-) -> dict[str, Any]:
+) -> GanSamples:
     """Distributions of x and G(x, z) over the assets and lags of the last training day.
 
-    z is the noise of the last GAN epoch. Plain JSON types: `day`, `assets`, `bin_centers` (in
-    standard deviations of a feature; the outer bins hold what lies beyond), and below `real` and
-    `generated`, by feature: `mean`, `std`, `cs_std` (across the assets of one lag, root mean
-    square over the lags) and `histogram` (values a bin).
+    z is the noise of the last GAN epoch.
     """
     day = data.train[-1]
     real = data.samples(day)
@@ -43,18 +39,18 @@ def gan_samples(
         with autocast(data, bf16=cfg.training.precision == "bf16"):
             fake = generator(real, noise).to(real.dtype)
     reach = cfg.samples.z_clip
-    return {
-        "day": day.date,
-        "assets": day.total,
-        "bin_centers": torch.linspace(-reach, reach, BINS, dtype=torch.float64).tolist(),
-        "real": _by_feature(real, reach, cfg.panel.features, collective),
-        "generated": _by_feature(fake, reach, cfg.panel.features, collective),
-    }
+    return GanSamples(
+        day=day.date,
+        assets=day.total,
+        bin_centers=tuple(torch.linspace(-reach, reach, BINS, dtype=torch.float64).tolist()),
+        real=_by_feature(real, reach, cfg.features, collective),
+        generated=_by_feature(fake, reach, cfg.features, collective),
+    )
 
 
 def _by_feature(
     x: Float[Tensor, "M T F"], reach: float, features: tuple[str, ...], collective: Collective
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, FeatureFigures]:
     """Moments and histogram of each feature over all workers' samples."""
     wide = x.double()
     sums = torch.stack([torch.ones_like(wide).sum(0), wide.sum(0), wide.square().sum(0)])
@@ -65,12 +61,12 @@ def _by_feature(
     std = _spread(second.sum(0) / total, mean)
     cs_std = _spread(second / count, first / count).square().mean(0).sqrt()
     return {
-        name: {
-            "mean": float(mean[place]),
-            "std": float(std[place]),
-            "cs_std": float(cs_std[place]),
-            "histogram": counts[place].tolist(),
-        }
+        name: FeatureFigures(
+            mean=float(mean[place]),
+            std=float(std[place]),
+            cs_std=float(cs_std[place]),
+            histogram=tuple(counts[place].tolist()),
+        )
         for place, name in enumerate(features)
     }
 

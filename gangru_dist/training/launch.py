@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
@@ -19,19 +19,12 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import WindowError
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
-from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import read_about
 from gangru_dist.training.chain import train_chain
 from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.summary import (
-    TrainSummary,
-    WindowResult,
-    from_about,
-    in_order,
-    write_summary,
-)
-from gangru_dist.training.worker import Job, Task, task_identity
+from gangru_dist.training.worker import Chain, Task, task_identity
 
 _logger = logging.getLogger(__name__)
 A = TypeVar("A")
@@ -42,21 +35,12 @@ B = TypeVar("B")
 class ChainRunner(Protocol):
     """Trains one chain and says what became of its tasks: `train_chain`, or a stand-in of it."""
 
-    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
         """See `train_chain`."""
         ...
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Tasks of one Ray Train run, and its name."""
-
-    name: str
-    todo: tuple[Task, ...]
-    """Those without a model of their identity."""
-
-
-def plan(
+def choose_windows(
     manifest: Manifest, cfg: RunConfig, only: Sequence[str] | None
 ) -> tuple[list[Window], list[SkippedWindow]]:
     """Windows of the panel's calendar, all or the named ones, and those without history.
@@ -81,95 +65,81 @@ def plan(
 
 
 def train_windows(
-    root: Storage,
-    run: str,
-    cfg: RunConfig,
+    run: Run,
     *,
     only: Sequence[str] | None = None,
+    overwrite: bool = False,
     runner: ChainRunner = train_chain,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
     Args:
-        root: Storage root with the panel.
-        run: Name of the run; its models go to `runs/<run>/windows`.
-        cfg: The run's configuration.
+        run: What to train, beside the panel; claimed as soon as its settings fit the panel.
         only: Refit days to train; None = all.
+        overwrite: Take the run's name even if it has another configuration.
         runner: What trains a chain once the gate lets it through.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
 
     Raises:
+        ConfigError: The run's name is taken by another configuration.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or there is no refit day at all.
         ResourceError: The cluster can never run one window.
     """
-    manifest = read_manifest(root)
-    manifest.require_features(cfg.panel.features)
-    folder = root.child("runs", run)
-    windows, skipped = plan(manifest, cfg, only)
+    manifest = read_manifest(run.root)
+    manifest.require_features(run.cfg.features)
+    windows, skipped = choose_windows(manifest, run.cfg, only)
+    run.claim(overwrite=overwrite)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
-    codes, todo = {}, []
-    for task in (Task(window=w, seed=s) for w in windows for s in cfg.training.seeds):
-        codes[task] = task_identity(cfg, manifest, task)
-        about = read_about(folder, task.window.name, task.seed)
-        if about and about["identity"] == codes[task]:
-            results.append(from_about(about, "finished before"))
+    identities, todo = {}, []
+    for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
+        identities[task] = task_identity(run.cfg, manifest, task)
+        model = run.model(task.window.name, task.seed)
+        if model is not None and model.identity == identities[task]:
+            results.append(WindowResult.of(model, "finished before"))
         else:
             todo.append(task)
     if todo:
-        chains = cut_chains(codes, set(todo), cfg.resources.windows_per_run)
-        results += _train_all(root, folder, cfg, manifest, chains, runner)
+        results += _train_all(run, manifest, cut_chains(run, identities, set(todo)), runner)
     summary = in_order(results)
-    write_summary(folder, summary)
+    write_summary(run, summary)
     return summary
 
 
-def cut_chains(codes: dict[Task, str], todo: set[Task], size: int) -> list[Chain]:
-    """Chains of `size` tasks that have something to do.
+def cut_chains(run: Run, identities: dict[Task, str], todo: set[Task]) -> list[Chain]:
+    """Chains of `resources.windows_per_run` tasks that have something to do.
 
     They are cut from all tasks, finished ones too, and named after all of theirs: so a chain that
     was killed half way has the same name, and thereby its checkpoint, when the job comes again.
     """
-    tasks = list(codes)
+    tasks, size = list(identities), run.cfg.resources.windows_per_run
     chains = []
     for group in (tasks[i : i + size] for i in range(0, len(tasks), size)):
-        digest = hashlib.sha256("/".join(codes[task] for task in group).encode()).hexdigest()
+        digest = hashlib.sha256("/".join(identities[task] for task in group).encode()).hexdigest()
         name = f"{group[0].window.name}-seed-{group[0].seed}-{digest[:12]}"
-        chains.append(Chain(name, tuple(task for task in group if task in todo)))
-    return [chain for chain in chains if chain.todo]
+        left = tuple(task for task in group if task in todo)
+        chains.append(Chain(run=run, name=name, tasks=left))
+    return [chain for chain in chains if chain.tasks]
 
 
 def _train_all(
-    root: Storage,
-    folder: Storage,
-    cfg: RunConfig,
-    manifest: Manifest,
-    chains: list[Chain],
-    runner: ChainRunner,
+    run: Run, manifest: Manifest, chains: list[Chain], runner: ChainRunner
 ) -> list[WindowResult]:
-    with runtime.session(cfg):
-        at_once = min(len(chains), concurrency(cfg))
+    with runtime.session(run.cfg):
+        at_once = min(len(chains), concurrency(run.cfg))
         spread = at_once > 1 and runtime.nodes() > 1
-        tasks = sum(len(chain.todo) for chain in chains)
+        tasks = sum(len(chain.tasks) for chain in chains)
         text = "train_start windows=%d ray_train_runs=%d at_once=%d workers_each=%d spread=%s"
-        _logger.info(text, tasks, len(chains), at_once, cfg.resources.workers, spread)
+        _logger.info(text, tasks, len(chains), at_once, run.cfg.resources.workers, spread)
         made_by = code_version()
-        with ProgressLog(cfg, tasks, folder) as progress:
+        with ProgressLog(run, tasks) as progress:
 
             def train(chain: Chain) -> list[WindowResult]:
-                job = Job(
-                    root=root,
-                    run=folder,
-                    cfg=cfg,
-                    name=chain.name,
-                    tasks=chain.todo,
-                    progress=progress.board,
-                    made_by=made_by,
-                )
-                results = runner(job, manifest, spread=spread)
-                for task, result in zip(chain.todo, results, strict=True):
+                known = replace(chain, progress=progress.board, made_by=made_by)
+                results = runner(known, manifest, spread=spread)
+                for task, result in zip(chain.tasks, results, strict=True):
                     progress.finish(task.name, result)
                 return results
 

@@ -6,17 +6,18 @@ import logging
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist import gauges
-from gangru_dist.config import RunConfig
 from gangru_dist.log import Rows
-from gangru_dist.storage import Storage
-from gangru_dist.training.summary import WindowResult
+from gangru_dist.runs.model import EpochResult, GanEpoch
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.training.tensorboard import tensorboard
+from gangru_dist.training.window import TimedEpoch
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -26,13 +27,13 @@ class ProgressBoard:
     """Collects events from workers; the driver fetches them in batches."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[tuple[str, TimedEpoch]] = []
 
-    def update(self, task: str, metrics: dict[str, Any]) -> None:
+    def update(self, task: str, epoch: TimedEpoch) -> None:
         """One epoch of one task is done."""
-        self.events.append((task, metrics))
+        self.events.append((task, epoch))
 
-    def take(self) -> list[tuple[str, dict[str, Any]]]:
+    def take(self) -> list[tuple[str, TimedEpoch]]:
         """Events since the last call."""
         events, self.events = self.events, []
         return events
@@ -41,9 +42,9 @@ class ProgressBoard:
 class ProgressLog:
     """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA."""
 
-    def __init__(self, cfg: RunConfig, tasks: int, run: Storage) -> None:
-        self.cfg, self.tasks = cfg, tasks
-        self.tensorboard = tensorboard(cfg, run)
+    def __init__(self, run: Run, tasks: int) -> None:
+        self.cfg, self.tasks = run.cfg, tasks
+        self.tensorboard = tensorboard(run)
         here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
         strategy = NodeAffinitySchedulingStrategy(here, soft=False)
         remote = ray.remote(num_cpus=0, scheduling_strategy=strategy)(ProgressBoard)
@@ -100,40 +101,40 @@ class ProgressLog:
             events = ray.get(self.board.take.remote(), timeout=10)
         except ray.exceptions.RayError:
             return  # the cluster is going down; the driver's own error says more
-        for task, metrics in events:
-            self._say(task, metrics)
+        for task, epoch in events:
+            self._say(task, epoch)
 
-    def _say(self, task: str, metrics: dict[str, Any]) -> None:
-        rate, stage = metrics["samples_per_s"], metrics["stage"]
-        gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=stage)
-        if stage != "gan":
-            gauges.show(gauges.VALID_IC, metrics["valid_ic"], window=task)
+    def _say(self, task: str, epoch: TimedEpoch) -> None:
+        result, rate = epoch.result, epoch.samples_per_s
+        gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
+        if not isinstance(result, GanEpoch):
+            gauges.show(gauges.VALID_IC, result.valid_ic, window=task)
         if self.tensorboard:
-            self.tensorboard.epoch(task, metrics)
-        done, total = self._epochs(metrics)
+            self.tensorboard.epoch(task, epoch)
+        done, total = self._epochs(result)
         self.done[task] = done / total
         if self.started is None:  # the pace of training, without Ray's start-up
-            self.started = time.time() - metrics["seconds"]
+            self.started = time.time() - epoch.seconds
         if self.rows.is_live:
-            note = f"{metrics['stage']} {figures_of(metrics)} {metrics['samples_per_s']:.0f}/s"
+            note = f"{result.stage} {losses_of(result)} {rate:.0f}/s"
             self.rows.update(task, done=done, total=total, note=note)
             return
         _logger.info(
             "epoch_done window=%s stage=%s epoch=%d/%d %s samples_per_s=%.0f eta_min=%.1f",
             task,
-            metrics["stage"],
-            metrics["epoch"],
-            self.cfg.gan.epochs if metrics["stage"] == "gan" else self.cfg.training.epochs,
-            figures_of(metrics),
-            metrics["samples_per_s"],
+            result.stage,
+            result.epoch,
+            self.cfg.gan.epochs if isinstance(result, GanEpoch) else self.cfg.training.epochs,
+            losses_of(result),
+            rate,
             self.seconds_left / 60,
         )
 
-    def _epochs(self, metrics: dict[str, Any]) -> tuple[int, int]:
+    def _epochs(self, result: EpochResult) -> tuple[int, int]:
         """Epochs of a window that are done, over both stages, and how many there are at most."""
         gan = self.cfg.gan.epochs if self.cfg.variant == "gan_gru" else 0
-        before = 0 if metrics["stage"] == "gan" else gan
-        return before + metrics["epoch"], gan + self.cfg.training.epochs
+        before = 0 if isinstance(result, GanEpoch) else gan
+        return before + result.epoch, gan + self.cfg.training.epochs
 
     @property
     def seconds_left(self) -> float:
@@ -143,11 +144,11 @@ class ProgressLog:
         return passed * (1 - share) / max(share, 1e-9)
 
 
-def figures_of(metrics: dict[str, Any]) -> str:
+def losses_of(result: EpochResult) -> str:
     """What an epoch's line says of its losses."""
-    if metrics["stage"] == "gan":
+    if isinstance(result, GanEpoch):
         return (
-            f"d_loss={metrics['discriminator_loss']:.4f} g_loss={metrics['generator_loss']:.4f} "
-            f"d_accuracy={metrics['discriminator_accuracy']:.2f}"
+            f"d_loss={result.discriminator_loss:.4f} g_loss={result.generator_loss:.4f} "
+            f"d_accuracy={result.discriminator_accuracy:.2f}"
         )
-    return f"train_loss={metrics['train_loss']:+.4f} valid_ic={metrics['valid_ic']:+.4f}"
+    return f"train_loss={result.train_loss:+.4f} valid_ic={result.valid_ic:+.4f}"

@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gangru_dist.config import RunConfig
 from gangru_dist.errors import ConfigError, StorageError
-from gangru_dist.storage import Storage
+from gangru_dist.runs.model import figures
+from gangru_dist.runs.run import TENSORBOARD, Run
+from gangru_dist.training.window import TimedEpoch
 
 _logger = logging.getLogger(__name__)
-FOLDER = "tensorboard"
-_NOT_DRAWN = ("stage", "epoch")
 
 
 class TensorBoard:
@@ -27,7 +26,7 @@ class TensorBoard:
     A job that comes again adds a file beside the old one; TensorBoard draws both as one line.
     """
 
-    def __init__(self, run: Storage) -> None:
+    def __init__(self, run: Run) -> None:
         """Raise ConfigError if the package that writes event files is not there."""
         try:
             from tensorboardX import event_file_writer, proto, summary
@@ -43,14 +42,14 @@ class TensorBoard:
         self._local = tempfile.TemporaryDirectory(prefix="gangru-tensorboard-")
         self._writers: dict[str, Any] = {}
 
-    def epoch(self, task: str, metrics: dict[str, Any]) -> None:
+    def epoch(self, task: str, epoch: TimedEpoch) -> None:
         """Add one epoch; a store that fails costs a warning, never the training."""
         writer = self._writer(task)
-        for name, value in metrics.items():
-            if name not in _NOT_DRAWN and isinstance(value, int | float):
-                scalar = self._scalar(f"{metrics['stage']}/{name}", value)
-                step = int(metrics["epoch"])
-                writer.write_event(self._event(wall_time=time.time(), step=step, summary=scalar))
+        pace = {"seconds": epoch.seconds, "samples_per_s": epoch.samples_per_s}
+        step = epoch.result.epoch
+        for name, value in (figures(epoch.result) | pace).items():
+            scalar = self._scalar(f"{epoch.result.stage}/{name}", value)
+            writer.write_event(self._event(wall_time=time.time(), step=step, summary=scalar))
         writer.flush()
         try:
             self._store(task)
@@ -74,9 +73,9 @@ class TensorBoard:
 
     def _store(self, task: str) -> None:
         for file in self._folder(task).iterdir():
-            self._run.write_bytes(f"{FOLDER}/{task}/{file.name}", file.read_bytes())
+            self._run.folder.write_bytes(f"{TENSORBOARD}/{task}/{file.name}", file.read_bytes())
 
 
-def tensorboard(cfg: RunConfig, run: Storage) -> TensorBoard | None:
+def tensorboard(run: Run) -> TensorBoard | None:
     """What `training.tensorboard` asks for."""
-    return TensorBoard(run) if cfg.training.tensorboard else None
+    return TensorBoard(run) if run.cfg.training.tensorboard else None

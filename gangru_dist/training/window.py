@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import DivergedError, TrainingError
+from gangru_dist.runs.model import EpochResult, GanEpoch, PredictorEpoch, figures
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone, Collective
 from gangru_dist.training.data import WindowData
 from gangru_dist.training.loop import (
@@ -23,15 +25,25 @@ from gangru_dist.training.loop import (
     predictor_epoch,
     validation_ic,
 )
-from gangru_dist.training.state import TrainingState
 
-Report = Callable[[dict[str, Any], TrainingState], None]
-"""Called by every worker after every epoch with the epoch's figures and the state."""
+
+@dataclass(frozen=True)
+class TimedEpoch:
+    """An epoch as it is reported: what is kept of it, and how fast it was."""
+
+    result: EpochResult
+    seconds: float
+    samples_per_s: float
+    """Of all workers together."""
+
+
+Report = Callable[[TimedEpoch, TrainingState], None]
+"""Called by every worker after every epoch."""
 
 _STAGE_NUMBER = {"gan": 0, "predictor": 1}
 
 
-def silent(metrics: dict[str, Any], state: TrainingState) -> None:
+def silent(epoch: TimedEpoch, state: TrainingState) -> None:
     """A report that goes nowhere."""
 
 
@@ -58,17 +70,17 @@ def train_window(
         order = np.random.default_rng([seed, _STAGE_NUMBER[stage], epoch]).permutation(
             len(data.train)
         )
+        result: EpochResult
         if stage == "gan":
-            figures = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
+            result = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
         else:
-            figures = _predictor_epoch(data, state, cfg, order.tolist(), group)
+            result = _predictor_epoch(data, state, cfg, order.tolist(), group)
         seconds = time.perf_counter() - started
-        entry = {"stage": stage, "epoch": epoch + 1, **figures}
-        _check_finite(entry)
+        _check_finite(result)
         samples = sum(day.total for day in data.train)
-        state.progress.history.append(entry)
-        _advance(state, cfg)
-        report({**entry, "seconds": seconds, "samples_per_s": samples / seconds}, state)
+        state.progress.history.append(result)
+        _advance(state, cfg, result)
+        report(TimedEpoch(result, seconds, samples / seconds), state)
     state.use_best()
     return state
 
@@ -82,11 +94,11 @@ def _check(data: WindowData) -> None:
             )
 
 
-def _check_finite(entry: dict[str, Any]) -> None:
-    for name, value in entry.items():
-        if isinstance(value, float) and not math.isfinite(value):
+def _check_finite(result: EpochResult) -> None:
+    for name, value in figures(result).items():
+        if not math.isfinite(value):
             raise DivergedError(
-                f"{name} is {value} in epoch {entry['epoch']} of the {entry['stage']} stage: the "
+                f"{name} is {value} in epoch {result.epoch} of the {result.stage} stage: the "
                 "training diverged. Lower training.learning_rate or gan.learning_rate."
             )
 
@@ -98,7 +110,7 @@ def _gan_epoch(
     order: list[int],
     step: Step,
     group: Collective,
-) -> dict[str, float]:
+) -> GanEpoch:
     assert state.network.generator is not None
     assert state.discriminator is not None
     trainer = GanTrainer(
@@ -108,12 +120,13 @@ def _gan_epoch(
         cfg.gan,
     )
     losses = trainer.epoch(data, order, step, group, bf16=cfg.training.precision == "bf16")
-    return {
-        "discriminator_loss": losses.discriminator,
-        "generator_loss": losses.generator,
-        "discriminator_accuracy": losses.accuracy,
-        "distance": losses.distance,
-    }
+    return GanEpoch(
+        epoch=step.epoch + 1,
+        discriminator_loss=losses.discriminator,
+        generator_loss=losses.generator,
+        discriminator_accuracy=losses.accuracy,
+        distance=losses.distance,
+    )
 
 
 def _predictor_epoch(
@@ -122,25 +135,25 @@ def _predictor_epoch(
     cfg: RunConfig,
     order: list[int],
     group: Collective,
-) -> dict[str, float]:
+) -> PredictorEpoch:
     bf16 = cfg.training.precision == "bf16"
     optimizer = state.optimizers["predictor"]
     loss = predictor_epoch(state.network, optimizer, data, order, group, bf16=bf16)
     daily = validation_ic(state.network, data, data.valid, group, bf16=bf16)
-    return {"train_loss": loss, "valid_ic": sum(daily) / len(daily)}
+    mean = sum(daily) / len(daily)
+    return PredictorEpoch(epoch=state.progress.epoch + 1, train_loss=loss, valid_ic=mean)
 
 
-def _advance(state: TrainingState, cfg: RunConfig) -> None:
+def _advance(state: TrainingState, cfg: RunConfig, result: EpochResult) -> None:
     """Count the epoch, keep the best, and decide whether the stage is over."""
     progress = state.progress
     progress.epoch += 1
-    if progress.stage == "gan":
+    if isinstance(result, GanEpoch):
         if progress.epoch >= cfg.gan.epochs:
             progress.stage, progress.epoch = "predictor", 0
         return
-    ic = progress.history[-1]["valid_ic"]
-    if progress.best_ic is None or ic > progress.best_ic:
-        progress.best_ic, progress.best_epoch = ic, progress.epoch
+    if progress.best_ic is None or result.valid_ic > progress.best_ic:
+        progress.best_ic, progress.best_epoch = result.valid_ic, progress.epoch
         state.keep_best()
     waited = progress.epoch - progress.best_epoch
     if progress.epoch >= cfg.training.epochs or waited >= cfg.training.patience:

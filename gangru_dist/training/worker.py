@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,20 @@ import torch
 from gangru_dist.config import RunConfig, model_identity
 from gangru_dist.errors import TrainingError, WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import figures
+from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.splits import Window
-from gangru_dist.storage import Storage
 from gangru_dist.training import collective
-from gangru_dist.training.artifact import read_about, write_model
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.health import gan_samples
 from gangru_dist.training.ingest import Share, read_share
-from gangru_dist.training.process import prepare_torch
-from gangru_dist.training.state import TrainingState
-from gangru_dist.training.window import train_window
+from gangru_dist.training.model_files import write_model
+from gangru_dist.training.torch_setup import prepare_torch
+from gangru_dist.training.window import TimedEpoch, train_window
 
 STATE = "state.safetensors"
-CHECKPOINTS = "checkpoints"
-"""Folder of the run where Ray Train keeps its state until a chain is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +53,23 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one Ray Train run does; travels to its workers."""
+class Chain:
+    """Tasks that one Ray Train run trains one after another; travels to its workers."""
 
-    root: Storage
-    run: Storage
-    cfg: RunConfig
+    run: Run
     name: str
     """Of the Ray Train run: the same name continues from the same checkpoints; no timestamp."""
     tasks: tuple[Task, ...]
-    progress: Any
+    """Those without a model of their identity."""
+    progress: Any = None
     """Handle of the progress actor, or None."""
-    made_by: Mapping[str, str | None]
+    made_by: Mapping[str, str | None] = field(default_factory=dict)
     """The driver's `code_version`, for `model.json`."""
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder of the run where Ray Train keeps its state until the chain is done."""
+        return f"{CHECKPOINTS}/{self.name}"
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, str]:
@@ -76,18 +79,19 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
         Task name -> why it could not be trained. Such an error is the same on every worker and
         in every attempt, so it is not raised: the chain goes on, and Ray does not try again.
     """
-    job: Job = config["job"]
-    prepare_torch(job.cfg)
+    chain: Chain = config["chain"]
+    run = chain.run
+    prepare_torch(run.cfg)
     logging.getLogger().setLevel(logging.WARNING)
-    manifest = read_manifest(job.root)
+    manifest = read_manifest(run.root)
     failures: dict[str, str] = {}
-    for task in job.tasks:
-        code = task_identity(job.cfg, manifest, task)
-        about = read_about(job.run, task.window.name, task.seed)
-        if about is not None and about["identity"] == code:
+    for task in chain.tasks:
+        identity = task_identity(run.cfg, manifest, task)
+        model = run.model(task.window.name, task.seed)
+        if model is not None and model.identity == identity:
             continue
         try:
-            _train(job, manifest, task, code)
+            _train(chain, manifest, task, identity)
         except TrainingError as error:
             failures[task.name] = str(error)
     return failures
@@ -109,49 +113,53 @@ def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
     return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
-def share_of(root: Storage, cfg: RunConfig, manifest: Manifest, window: Window) -> Share:
+def share_of(run: Run, manifest: Manifest, window: Window) -> Share:
     """The rows a window may know: from its first sample's first day to its refit day."""
-    first = manifest.calendar[first_day(window, cfg.samples.lookback)]
+    first = manifest.calendar[first_day(window, run.cfg.samples.lookback)]
     return Share(
-        root=root,
+        root=run.root,
         manifest=manifest,
         start=first.astype(dt.date),
         end=manifest.calendar[window.refit].astype(dt.date),
-        features=cfg.panel.features,
+        features=run.cfg.features,
     )
 
 
-def _train(job: Job, manifest: Manifest, task: Task, code: str) -> None:
+def _train(chain: Chain, manifest: Manifest, task: Task, identity: str) -> None:
     started = time.time()
+    cfg = chain.run.cfg
     group = collective.current()
     device = _device()
-    data = _data(job, manifest, task.window, group, device)
-    state = TrainingState(job.cfg, task.seed, device)
-    resumed = _restore(state, code)
-    reporter = _Reporter(job, task, code, group.rank)
-    train_window(data, state, job.cfg, seed=task.seed, collective=group, report=reporter.report)
+    data = _data(chain.run, manifest, task.window, group, device)
+    state = TrainingState(cfg, task.seed, device)
+    resumed = _restore(state, identity)
+    reporter = _Reporter(chain, task, identity, group.rank)
+    train_window(data, state, cfg, seed=task.seed, collective=group, report=reporter.report)
     generator = state.network.generator
     samples = None
     if generator is not None:
-        samples = gan_samples(generator, data, job.cfg, seed=task.seed, collective=group)
+        samples = gan_samples(generator, data, cfg, seed=task.seed, collective=group)
     if group.rank == 0:
-        about = {
-            "identity": code,
-            **job.made_by,
-            "variant": job.cfg.variant,
-            "features": list(job.cfg.panel.features),
-            "workers": group.size,
-            "device": device.type,
-            "resumed_epochs": resumed,
-            "days_left_out": list(data.dropped),
-            "train_days": [day.date for day in data.train],
-            "valid_days": [day.date for day in data.valid],
-            "seconds": time.time() - started,
-            "first_step": reporter.first_step,
-            "last_step": reporter.last_step,
-            "gan_samples": samples,
-        }
-        write_model(job.run, task.window.name, task.seed, state, about)
+        write_model(
+            chain.run,
+            task.window.name,
+            task.seed,
+            state,
+            identity=identity,
+            **chain.made_by,
+            variant=cfg.variant,
+            features=cfg.features,
+            workers=group.size,
+            device=device.type,
+            resumed_epochs=resumed,
+            days_left_out=data.dropped,
+            train_days=tuple(day.date for day in data.train),
+            valid_days=tuple(day.date for day in data.valid),
+            seconds=time.time() - started,
+            first_step=reporter.first_step,
+            last_step=reporter.last_step,
+            gan_samples=samples,
+        )
     group.gather(None)  # nobody goes on before the model is there
 
 
@@ -164,60 +172,61 @@ def _device() -> torch.device:
 
 
 def _data(
-    job: Job, manifest: Manifest, window: Window, group: Collective, device: torch.device
+    run: Run, manifest: Manifest, window: Window, group: Collective, device: torch.device
 ) -> WindowData:
     """Read this rank's share; of the block only what training needs outlives the call."""
     block = read_share(
-        share_of(job.root, job.cfg, manifest, window),
+        share_of(run, manifest, window),
         window.name,
         group.rank,
         group.size,
-        through_ray=job.cfg.resources.ingest == "ray",
+        through_ray=run.cfg.resources.ingest == "ray",
     )
-    return prepare(block, window, manifest.calendar, job.cfg, group, device)
+    return prepare(block, window, manifest.calendar, run.cfg, group, device)
 
 
-def _restore(state: TrainingState, code: str) -> int:
+def _restore(state: TrainingState, identity: str) -> int:
     """Continue from Ray's latest checkpoint if it is this task's; epochs it holds."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return 0
     with checkpoint.as_directory() as folder:
-        if Path(folder, "identity").read_text() != code:
+        if Path(folder, "identity").read_text() != identity:
             return 0
-        state.restore(Path(folder, STATE).read_bytes(), code)
+        state.restore(Path(folder, STATE).read_bytes(), identity)
     return len(state.progress.history)
 
 
 class _Reporter:
     """One report to Ray Train an epoch, a checkpoint with it when due, a line to the driver."""
 
-    def __init__(self, job: Job, task: Task, code: str, rank: int) -> None:
-        self.job, self.task, self.code, self.rank = job, task, code, rank
+    def __init__(self, chain: Chain, task: Task, identity: str, rank: int) -> None:
+        self.chain, self.task, self.identity, self.rank = chain, task, identity, rank
         self.first_step: float | None = None
         """Unix time, of this attempt; None if nothing was left to train."""
         self.last_step: float | None = None
 
-    def report(self, metrics: dict[str, Any], state: TrainingState) -> None:
+    def report(self, epoch: TimedEpoch, state: TrainingState) -> None:
         """Every rank must report; only rank 0 brings the checkpoint."""
         self.last_step = time.time()
-        self.first_step = self.first_step or self.last_step - metrics["seconds"]
+        self.first_step = self.first_step or self.last_step - epoch.seconds
         count = len(state.progress.history)
-        is_due = count % self.job.cfg.training.checkpoint_every == 0
-        if self.rank == 0 and self.job.progress is not None:
-            self.job.progress.update.remote(self.task.name, metrics)
+        is_due = count % self.chain.run.cfg.training.checkpoint_every == 0
+        if self.rank == 0 and self.chain.progress is not None:
+            self.chain.progress.update.remote(self.task.name, epoch)
+        metrics = figures(epoch.result)
         if self.rank != 0 or not (is_due or state.progress.stage == "done"):
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, STATE).write_bytes(state.to_bytes(self.code))
-            Path(folder, "identity").write_text(self.code)
+            Path(folder, STATE).write_bytes(state.to_bytes(self.identity))
+            Path(folder, "identity").write_text(self.identity)
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=self._upload)
 
     def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         """Bring it where Ray Train would; Ray's own upload does not try again."""
-        place = f"{CHECKPOINTS}/{self.job.name}/{name}"
+        folder, place = self.chain.run.folder, f"{self.chain.checkpoints}/{name}"
         for file in sorted(Path(checkpoint.path).iterdir()):
-            self.job.run.write_bytes(f"{place}/{file.name}", file.read_bytes())
-        return ray.train.Checkpoint(self.job.run.full(place), self.job.run.filesystem)
+            folder.write_bytes(f"{place}/{file.name}", file.read_bytes())
+        return ray.train.Checkpoint(folder.full(place), folder.filesystem)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gangru_dist import settings
-from gangru_dist.config import RunConfig, model_settings, to_dict
+from gangru_dist.config import RunConfig, deciding, model_settings
+from gangru_dist.decides import Decides
 from gangru_dist.errors import ConfigError
 from gangru_dist.storage import Storage
 from gangru_dist.tuning import outputs
@@ -29,13 +30,10 @@ _logger = logging.getLogger(__name__)
 
 def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> dict[str, Any]:
     """What decides a search's trials, but for how many there are and how long they may take."""
-    tune = to_dict(cfg)["tune"]
-    for name in ("trials", "hours", "windows", "max_windows"):
-        del tune[name]
     return {
         "model": model_settings(cfg),
         "seed": cfg.training.seeds[0],
-        "tune": tune,
+        **deciding(cfg, Decides.SEARCH),
         "windows": list(windows.names),
         "panel": panel_fingerprint,
     }

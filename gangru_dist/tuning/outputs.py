@@ -36,7 +36,7 @@ def best_toml(
         f"{best.mean_ic:+.4f} on {', '.join(windows.names)}.",
         f"# Searched: {', '.join(p.key for p in space)}.",
         f"# {_reported(windows, is_left=first is not None)}",
-        f"variant = {_toml(values['variant'])}",
+        *(f"{name} = {_toml(values[name])}" for name in ("variant", "predictor")),
     ]
     sections = [name for name in MODEL_SECTIONS if name != "variant"]
     tables = {"panel": {"features": values["panel"]["features"]}}

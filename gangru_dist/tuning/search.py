@@ -27,8 +27,9 @@ from gangru_dist.errors import DivergedError, GangruError, TrainingError
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
-from gangru_dist.training.process import prepare_torch, promised_device
+from gangru_dist.training.torch_setup import prepare_torch, promised_device
 from gangru_dist.tuning.ledger import Ledger, identity
 from gangru_dist.tuning.records import TrialRecord, best_of
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
@@ -36,9 +37,6 @@ from gangru_dist.tuning.trial import run_trial
 from gangru_dist.tuning.windows import choose, span
 
 _logger = logging.getLogger(__name__)
-
-FOLDER = "tune"
-"""Of the run: trials, best.toml, trials.csv, search.json."""
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints whatever `verbose` says
@@ -73,9 +71,7 @@ class _Job:
 
 
 def search(
-    root: Storage,
-    run: str,
-    cfg: RunConfig,
+    run: Run,
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -83,9 +79,8 @@ def search(
     """Search until `tune.trials` trials are over, or `tune.hours` have passed.
 
     Args:
-        root: Storage root with the panel.
-        run: The search lives in `runs/<run>/tune`; one that is there is continued.
-        cfg: The run's configuration; its `tune` section is the search.
+        run: The search lives in `run.tune`; one that is there is continued. The `tune` section
+            of its configuration is the search.
         only: Refit days of every trial; None = as `tune` says.
         overwrite: Begin anew.
 
@@ -96,16 +91,16 @@ def search(
         ResourceError: The cluster can never run one trial.
         TrainingError: All trials are over and none of them is complete.
     """
+    cfg = run.cfg
     space = parameters(cfg)
     variants = extremes(cfg, space)
-    manifest = read_manifest(root)
-    features = tuple(dict.fromkeys(name for one in variants for name in one.panel.features))
+    manifest = read_manifest(run.root)
+    features = tuple(dict.fromkeys(name for one in variants for name in one.features))
     manifest.require_features(features)
     windows = choose(manifest.calendar, cfg, variants, only)
     last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
-    folder = root.child("runs", run, FOLDER)
-    ledger = Ledger(folder, cfg, space, windows, facts, overwrite=overwrite)
+    ledger = Ledger(run.tune, cfg, space, windows, facts, overwrite=overwrite)
     _announce(ledger)
     if ledger.remaining:
         with runtime.session(cfg):
@@ -113,15 +108,17 @@ def search(
                 cfg=cfg,
                 windows=windows.names,
                 calendar=manifest.calendar,
-                blocks=_put_blocks(root, manifest, windows.names, variants, features),
+                blocks=_put_blocks(run.root, manifest, windows.names, variants, features),
                 steps_per_window=max(one.training.epochs for one in variants),
             )
             _run(ledger, job)
     best = best_of(ledger.records)
     if best is None and not ledger.remaining:
         reasons = sorted({record.reason for record in ledger.records if record.reason})
-        raise TrainingError(f"no trial is complete; see {folder.uri}/trials.csv: {reasons}")
-    return SearchSummary(folder=folder, records=tuple(ledger.records), best=best, kept=ledger.kept)
+        raise TrainingError(f"no trial is complete; see {run.tune.uri}/trials.csv: {reasons}")
+    return SearchSummary(
+        folder=run.tune, records=tuple(ledger.records), best=best, kept=ledger.kept
+    )
 
 
 def _announce(ledger: Ledger) -> None:

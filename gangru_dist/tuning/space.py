@@ -22,17 +22,10 @@ from optuna.distributions import (
 )
 
 from gangru_dist import settings
-from gangru_dist.config import MODEL_SECTIONS, RunConfig, SearchRange, to_dict
+from gangru_dist.config import DECIDES, MODEL_SECTIONS, RunConfig, SearchRange, to_dict
+from gangru_dist.decides import Decides
 from gangru_dist.errors import ConfigError
 
-_NOT_SEARCHED = {
-    "windows.first",
-    "windows.last",
-    "windows.refit_months",
-    "training.seeds",
-    "training.checkpoint_every",
-    "training.tensorboard",
-}
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
 """They change which days validate or what is predicted: another yardstick for each trial."""
 
@@ -127,8 +120,7 @@ def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
 def _parameter(key: str, span: SearchRange) -> Parameter:
     origin = f"tune.space.{key}"
     hint = settings.declared(key, "tune.space")
-    section = key.partition(".")[0]
-    if key in _NOT_SEARCHED or (section not in MODEL_SECTIONS and key != "panel.features"):
+    if not DECIDES[key] & Decides.MODEL:
         raise ConfigError(
             f"{origin}: {key} does not change a model of a given day and seed, so validation "
             f"cannot judge it. Search settings of {', '.join(MODEL_SECTIONS)}."

@@ -13,12 +13,13 @@ import torch
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.splits import Window
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import validation_ic
-from gangru_dist.training.state import TrainingState
-from gangru_dist.training.window import train_window
+from gangru_dist.training.window import TimedEpoch, train_window
 from gangru_dist.tuning import objective
 from gangru_dist.tuning.windows import all_windows
 
@@ -56,7 +57,7 @@ def run_trial(
     made = all_windows(calendar, cfg)
     teller = _Teller(cfg, base, steps_per_window, report)
     for name in windows:
-        block = with_features(block_of(name), cfg.panel.features)
+        block = with_features(block_of(name), cfg.features)
         teller.begin(*_data(block, made[name], calendar, cfg, base, device))
         state = TrainingState(cfg, cfg.training.seeds[0], device)
         assert teller.data is not None
@@ -117,13 +118,13 @@ class _Teller:
         """A new window."""
         self.data, self.judged, self._own = data, judged, []
 
-    def after_epoch(self, metrics: dict[str, Any], state: TrainingState) -> None:
+    def after_epoch(self, epoch: TimedEpoch, state: TrainingState) -> None:
         """The training core's `report`."""
-        if metrics["stage"] == "gan":
+        if isinstance(epoch.result, GanEpoch):
             self.gan_epochs += 1
             return
         self.epochs += 1
-        self._own.append(self._judge(metrics, state))
+        self._own.append(self._judge(epoch.result, state))
         if len(self._own) == 1:
             self.ics.append(0.0)
         progress = state.progress
@@ -143,9 +144,9 @@ class _Teller:
             }
         )
 
-    def _judge(self, metrics: dict[str, Any], state: TrainingState) -> float:
+    def _judge(self, result: PredictorEpoch, state: TrainingState) -> float:
         if self.judged is None:
-            return float(metrics["valid_ic"])
+            return result.valid_ic
         bf16 = self.cfg.training.precision == "bf16"
         days = validation_ic(state.network, self.judged, self.judged.valid, Alone(), bf16=bf16)
         return sum(days) / len(days)

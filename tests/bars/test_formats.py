@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.formats import FORMATS, BarsFormat, bars_format
 from gangru_dist.bars.reader import cut_parts, read_part
 from gangru_dist.bars.validate import check_rows
 from gangru_dist.config import BarsConfig
@@ -128,6 +128,14 @@ class TestValidation:
     def test_unknown_column_of_ours(self) -> None:
         with pytest.raises(ConfigError, match=r"bars.columns.volumes: no such .*\['volume'"):
             bars_format(BarsConfig(columns={"volumes": "vol"}))
+
+    def test_unknown_format(self) -> None:
+        with pytest.raises(ConfigError, match=r"no bars format 'tushar'; nearest: \['tushare'"):
+            bars_format(BarsConfig(format="tushar"))
+
+    def test_a_users_format_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(FORMATS, "mine", BarsFormat(columns={"close": ("last",)}))
+        assert bars_format(BarsConfig(format="mine")).names("close") == ("last",)
 
     def test_scale_of_a_text(self) -> None:
         with pytest.raises(ConfigError, match=r"bars.scales.industry: no such column"):

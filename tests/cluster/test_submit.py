@@ -14,9 +14,10 @@ from s3.server import BUCKET, S3Server
 from tiny import FLAGS
 
 from gangru_dist import gauges
+from gangru_dist.config import RunConfig
+from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
 
@@ -91,9 +92,8 @@ class TestProperties:
 
         again = cluster.submit("--submission-id", "again", "--", *command)
         assert again.returncode == 0, again.stdout[-3000:]
-        run = Storage(storage).child("runs", "monthly")
-        (model,) = (seeds[0] for seeds in finished_models(run).values())
-        assert model["resumed_epochs"] >= 3
+        (model,) = Run(Storage(storage), "monthly", RunConfig()).models().values()
+        assert model.resumed_epochs >= 3
 
 
 def check_pipeline(cluster: Cluster, server: S3Server, name: str, flags: tuple[str, ...]) -> None:

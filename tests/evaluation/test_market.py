@@ -98,8 +98,8 @@ class TestValidation:
             to_rebalances(self.table.iloc[:0], self.market, entry_lag=1)
 
     def test_missing_column(self):
-        with pytest.raises(EvaluationError, match=r"lacks the columns \['quantile'\]"):
-            to_rebalances(self.table.drop(columns="quantile"), self.market, entry_lag=1)
+        with pytest.raises(EvaluationError, match=r"lacks the columns \['factor'\]"):
+            to_rebalances(self.table.drop(columns="factor"), self.market, entry_lag=1)
 
     def test_unknown_day(self):
         table = self.table.assign(date=pd.Timestamp("2019-01-05"))

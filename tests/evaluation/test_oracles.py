@@ -22,16 +22,18 @@ import pytest
 
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.report import document
+from gangru_dist.report.published import with_published
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import make_bars
 from tests.chain import build_panel
 from tests.evaluation import recompute
-from tests.evaluation.worlds import random_table
+from tests.evaluation.worlds import evaluate, random_table
 from tests.report.store import write_factor, write_models
 
 RUN = "r"
@@ -48,7 +50,7 @@ class World:
     table: pd.DataFrame
 
     def metrics(self, **given: Any) -> dict[str, Any]:
-        return self.evaluation(**given).metrics
+        return with_published(self.evaluation(**given).metrics)
 
     def evaluation(self, **given: Any) -> Evaluation:
         cfg = self.with_values(**given)
@@ -101,7 +103,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root.child("panel").write_json("manifest.json", manifest.to_json())
     write_models(root, RUN, cfg=cfg)
     write_factor(root, RUN, table, cfg)
-    root.child("runs", RUN).write_json("config.json", {"config": to_dict(cfg)})
     return World(folder=folder, cfg=cfg, bars=bars.to_pandas(), block=block, table=table)
 
 
@@ -222,7 +223,7 @@ class TestCommand:
     def test_a_stored_run(self, world, monkeypatch, capsys):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         root = Storage(str(world.folder / "storage"))
-        document.write_report(root, RUN, world.cfg)
+        document.write_report(Run(root, RUN, world.cfg))
         asked = ["--storage", str(world.folder / "storage"), "--run", RUN]
         asked += ["--bars", str(world.folder / "bars")]
         assert recompute.main(asked) == 0
@@ -240,7 +241,7 @@ class TestCommand:
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         root = Storage(str(world.folder / "storage"))
         cfg = world.with_values(windows__first="2018-12-01")
-        document.write_report(root, RUN, cfg)
+        document.write_report(Run(root, RUN, cfg))
         folder = root.child("runs", RUN)
         assert folder.read_json("report/metrics.json")["period"]["first_day"] > "2018-12"
         folder.write_json("config.json", {"config": to_dict(cfg)})

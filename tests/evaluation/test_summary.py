@@ -15,10 +15,10 @@ from gangru_dist.config import FactorConfig
 from gangru_dist.cross_section import cs_quantile
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation.ic import overlapping
-from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
-from tests.evaluation.worlds import INDUSTRIES, config, random_block, random_table
+from tests.evaluation.worlds import INDUSTRIES, config, evaluate, random_block, random_table
 
 
 def _world() -> tuple[PanelBlock, pd.DataFrame]:
@@ -259,6 +259,56 @@ class TestProperties:
     )
     def test_overlap_is_counted_from_entry_days(self, entry, horizon, periods):
         assert overlapping(np.array(entry, dtype=np.int64), horizon) == periods
+
+
+class TestAnyTable:
+    """What a table needs is date, asset and factor; the rest is told or left open."""
+
+    def bare(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table[["date", "asset", "factor"]]
+
+    def test_quantiles_are_those_of_scoring(self, world):
+        block, table, _ = world
+        table = table.assign(
+            quantile=table.groupby("date")["factor"].transform(
+                lambda factor: cs_quantile(factor.to_numpy()[None], 10)[0]
+            )
+        )
+        given, told = (evaluate(one, block, config()) for one in (self.bare(table), table))
+        pd.testing.assert_frame_equal(given.quantile_months, told.quantile_months)
+        known = {k: v for k, v in told.metrics.items() if k != "ic_raw_score"}
+        assert {k: v for k, v in given.metrics.items() if k != "ic_raw_score"} == known
+        fifths = dataclasses.replace(config(), factor=FactorConfig(quantiles=5))
+        assert len(evaluate(self.bare(table), block, fifths).quantiles) == 5
+
+    def test_without_a_score_its_ic_is_open(self, world):
+        block, table, _ = world
+        found = evaluate(self.bare(table), block, config())
+        figures = found.metrics["ic_raw_score"]
+        assert (figures["mean"], figures["t"], figures["months"]) == (None, None, 0)
+        assert found.monthly["ic_score"].isna().all()
+        assert found.ranked["score"].isna().all()
+        json.dumps(found.metrics, allow_nan=False)
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            lambda t: t.assign(date=t["date"].dt.strftime("%Y-%m-%d")),
+            lambda t: t.assign(date=t["date"].dt.date),
+            lambda t: t.assign(date=t["date"].astype("datetime64[ns]")),
+            lambda t: t.assign(asset=t["asset"].astype("category")),
+            lambda t: t.assign(factor=t["factor"].astype("float32")),
+            lambda t: t.set_index("asset").reset_index(),
+            lambda t: t.assign(window=1, model="x", mine=None),
+        ],
+        ids=["text", "date", "ns", "category", "float32", "order", "more columns"],
+    )
+    def test_whoever_made_it(self, world, made):
+        block, table, _ = world
+        table = self.bare(table)
+        table = table.assign(factor=table["factor"].astype("float32").astype("float64"))
+        expected = evaluate(table, block, config()).metrics
+        assert evaluate(made(table), block, config()).metrics == expected
 
 
 class TestValidation:

@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.config import EvaluationConfig, LabelConfig, RunConfig
+from gangru_dist.evaluation import summary
+from gangru_dist.evaluation.market import to_market
+from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 
 INDUSTRIES = ("bank", "coal", "food")
@@ -60,6 +63,17 @@ def random_table(block: PanelBlock, *, seed: int = 1, quantiles: int = 10) -> pd
     rank = table.groupby("date")["factor"].rank(pct=True, method="first")
     table["quantile"] = np.ceil(rank * quantiles).astype(int)
     return table.sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def evaluate(table: pd.DataFrame, block: PanelBlock, cfg: RunConfig) -> Evaluation:
+    """The evaluation under a run's configuration, as its report has it."""
+    return summary.evaluate(
+        table,
+        to_market(block),
+        cfg.evaluation,
+        entry_lag=cfg.label.entry_lag,
+        quantiles=cfg.factor.quantiles,
+    )
 
 
 def config(*, entry_lag: int = 1, top_fraction: float = 0.1, cost_bps: float = 15) -> RunConfig:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,19 +14,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.config import PRICE_VOLUME_FEATURES
 from gangru_dist.errors import PanelError
+from gangru_dist.features import price_volume
 from gangru_dist.features.price_volume import (
     FEATURES,
+    NAMES,
     AdjustedBars,
     adjust,
     ago,
     check_inputs,
     compute,
-    feature_named,
+    feature,
 )
 
 Feature = Callable[[AdjustedBars], np.ndarray]
+FUNCTIONS = [FEATURES[name].compute for name in NAMES]
+SPECIFIED = """open high low close vwap volume amount turnover_rate daily_return overnight_return
+    intraday_return amplitude upper_shadow lower_shadow close_to_vwap volume_ratio return_5d
+    volatility_5d"""
+"""SPEC 2's list, in its order."""
 
 
 def make_bars(days: int = 40, assets: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
@@ -103,7 +111,7 @@ def oracle(frame: pd.DataFrame, feature: str) -> pd.Series:
 
 
 class TestReference:
-    @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_matches_sqlite_or_pandas(self, feature: Feature) -> None:
         bars = make_bars()
         frame = to_frame(bars)
@@ -114,7 +122,7 @@ class TestReference:
         assert np.isfinite(expected).sum() > 100  # and not all of it undefined
 
     def test_the_registry_is_the_specified_list(self) -> None:
-        assert tuple(function.__name__ for function in FEATURES) == PRICE_VOLUME_FEATURES
+        assert tuple(SPECIFIED.split()) == NAMES
 
     def test_turnover_without_the_column_is_amount_over_market_cap(self) -> None:
         bars = make_bars()
@@ -123,7 +131,7 @@ class TestReference:
 
 
 class TestProperties:
-    @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     @settings(max_examples=15, deadline=None)
     @given(cut=st.integers(0, 38), seed=st.integers(0, 2**16))
     def test_ignores_the_future(self, feature: Feature, cut: int, seed: int) -> None:
@@ -142,20 +150,20 @@ class TestProperties:
         with pytest.raises(AssertionError):
             check_past(leak, cut=20, seed=1)
 
-    @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_one_asset_alone_has_the_same_values(self, feature: Feature) -> None:
         bars = make_bars()
         alone = adjust({name: v[:, 2] for name, v in bars.items()}, has_turnover_rate=True)
         together = feature(adjust(bars, has_turnover_rate=True))
         np.testing.assert_array_equal(feature(alone), together[:, 2])
 
-    @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_defined_after_six_days(self, feature: Feature) -> None:
         bars = make_bars()
         bars["turnover_rate"] = np.nan_to_num(bars["turnover_rate"])
         assert np.isfinite(feature(adjust(bars, has_turnover_rate=True))[5:, 1:]).all()
 
-    @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_fewer_days_than_the_feature_needs(self, feature: Feature) -> None:
         bars = {name: values[:1] for name, values in make_bars().items()}
         assert feature(adjust(bars, has_turnover_rate=True)).shape == (1, 4)
@@ -170,18 +178,29 @@ class TestProperties:
             "adj_factor": bars["adj_factor"] * split,
         }
         plain, after = (adjust(b, has_turnover_rate=True) for b in (bars, halved))
-        for feature in FEATURES:
-            np.testing.assert_allclose(feature(plain), feature(after), rtol=1e-9, atol=1e-12)
+        for function in FUNCTIONS:
+            np.testing.assert_allclose(function(plain), function(after), rtol=1e-9, atol=1e-12)
 
     def test_nothing_paid_gives_no_average_price(self) -> None:
         bars = make_bars()
         bars["amount"][3, 1] = 0
-        assert np.isnan(feature_named("close_to_vwap")(adjust(bars, has_turnover_rate=True))[3, 1])
+        paid = adjust(bars, has_turnover_rate=True)
+        assert np.isnan(FEATURES["close_to_vwap"].compute(paid)[3, 1])
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_reads_the_inputs_it_declares_and_no_others(self, name: str) -> None:
+        bars = adjust(make_bars(), has_turnover_rate=True)
+        for field in dataclasses.fields(AdjustedBars):
+            twisted = getattr(bars, field.name) * np.arange(1.0, 41.0)[:, None]
+            changed = dataclasses.replace(bars, **{field.name: twisted})
+            found = (FEATURES[name].compute(one) for one in (bars, changed))
+            same = np.array_equal(*found, equal_nan=True)
+            assert same == (field.name not in FEATURES[name].inputs), field.name
 
     def test_bars_are_not_changed(self) -> None:
         bars = make_bars()
         before = {name: values.copy() for name, values in bars.items()}
-        compute(adjust(bars, has_turnover_rate=True), PRICE_VOLUME_FEATURES)
+        compute(adjust(bars, has_turnover_rate=True), NAMES)
         for name, values in bars.items():
             np.testing.assert_array_equal(values, before[name])
 
@@ -200,13 +219,31 @@ def check_past(feature: Feature, cut: int, seed: int) -> None:
 class TestValidation:
     def test_unknown_feature(self) -> None:
         with pytest.raises(PanelError, match=r"no feature 'volatility_5'; nearest: \['volat"):
-            feature_named("volatility_5")
+            FEATURES["volatility_5"]
 
     def test_no_turnover_rate_at_all(self) -> None:
         with pytest.raises(
             PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
         ):
             check_inputs(("open", "turnover_rate"), {"date", "close"})
+
+    def test_another_feature_of_the_turnover_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(price_volume, "FEATURES", copy(FEATURES))
+
+        @feature("turnover_rate", "close")
+        def turned(bars: AdjustedBars) -> np.ndarray:
+            return bars.turnover_rate * bars.close
+
+        with pytest.raises(PanelError, match=r"'turned' needs .* panel.features=\['open'\]"):
+            check_inputs(("open", "turned"), {"date", "close"})
+        check_inputs(("open", "turned"), {"market_cap"})
+        bars = adjust(make_bars(), has_turnover_rate=True)
+        expected = (bars.turnover_rate * bars.close).astype(np.float32)
+        np.testing.assert_array_equal(compute(bars, ["open", "turned"])[..., 1], expected)
+
+    def test_an_input_that_bars_do_not_have(self) -> None:
+        with pytest.raises(PanelError, match=r"no input 'closed' of a feature; nearest: \['close'"):
+            feature("closed")(price_volume.close)
 
     @pytest.mark.parametrize("column", ["turnover_rate", "market_cap"])
     def test_one_of_both_is_enough(self, column: str) -> None:

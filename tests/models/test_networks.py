@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from gangru_dist.config import GanConfig, GruConfig
+from gangru_dist.config import PREDICTORS, GanConfig, GruConfig
 from gangru_dist.models.discriminator import Discriminator
 from gangru_dist.models.generator import Generator
 from gangru_dist.models.gru import GruPredictor
@@ -83,6 +84,25 @@ class TestProperties:
         kept = net._keep(torch.rand(20_000, 4))
         assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
         assert set(kept.unique().tolist()) == {0.0, 2.0}
+
+    def test_a_users_predictor_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Newest(nn.Module):
+            def __init__(self, features: int, cfg: GruConfig) -> None:
+                super().__init__()
+                self.out = nn.Linear(features, 1, bias=False)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.out(x[:, -1]).squeeze(-1)
+
+        monkeypatch.setitem(PREDICTORS, "newest", Newest)
+        net, x = FactorNetwork(3, GRU, None, "newest"), torch.randn(4, 10, 3)
+        assert isinstance(from_architecture(net.architecture).predictor, Newest)
+        torch.testing.assert_close(net(x), x[:, -1] @ net.predictor.out.weight[0])
+
+    def test_an_architecture_stored_before_predictors_had_names(self) -> None:
+        architecture = FactorNetwork(3, GRU, GAN).architecture
+        del architecture["predictor"]
+        assert isinstance(from_architecture(architecture).predictor, GruPredictor)
 
     def test_architecture_rebuilds_the_network(self) -> None:
         net = FactorNetwork(3, GRU, GAN)

@@ -14,9 +14,9 @@ from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts, group_units
 from gangru_dist.bars.validate import CHECKED
-from gangru_dist.config import PRICE_VOLUME_FEATURES, BarsConfig
+from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.features.price_volume import feature_named
+from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
 from gangru_dist.panel.bucket import BucketTask, panel_rows
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.panel.schema import panel_schema
@@ -26,7 +26,7 @@ from gangru_dist.storage import Storage
 
 DAYS = pd.bdate_range("2018-11-01", periods=60)
 TASK = BucketTask(
-    features=PRICE_VOLUME_FEATURES,
+    features=NAMES,
     calendar=np.array(DAYS, dtype="datetime64[D]"),
     has_turnover_rate=True,
     price_limits="ashare",
@@ -130,15 +130,10 @@ class TestProperties:
         check_past(make_checked, TASK, cut)
 
     def test_the_check_has_teeth(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import gangru_dist.features.price_volume as module
-
-        def leak(bars: module.AdjustedBars) -> np.ndarray:
+        def leak(bars: AdjustedBars) -> np.ndarray:
             return bars.close - np.nanmean(bars.close, axis=0)
 
-        leak.__name__ = "amplitude"
-        leaky = tuple(leak if f.__name__ == "amplitude" else f for f in module.FEATURES)
-        monkeypatch.setattr(module, "FEATURES", leaky)
-        assert feature_named("amplitude") is leak
+        monkeypatch.setitem(FEATURES, "amplitude", Feature(compute=leak, inputs=("close",)))
         with pytest.raises(AssertionError):
             check_past(make_checked, TASK, 31)
 
@@ -151,7 +146,7 @@ class TestProperties:
 
     def test_no_rows(self) -> None:
         rows, duplicates = panel_rows(CHECKED.empty_table(), TASK)
-        assert rows.schema.equals(panel_schema(PRICE_VOLUME_FEATURES))
+        assert rows.schema.equals(panel_schema(NAMES))
         assert len(rows) == len(duplicates) == 0
 
     def test_staging_keeps_every_row_in_its_bucket(self, tmp_path: Path) -> None:

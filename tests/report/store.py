@@ -18,12 +18,15 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, bucket_of, read_manifest
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.writer import add_hashes, write_bucket
+from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
+from gangru_dist.runs.records import write_record
+from gangru_dist.runs.run import MODEL, Run, run_folder
+from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.scoring.commit import commit, write_file
 from gangru_dist.scoring.plan import current_units
-from gangru_dist.scoring.table import FILE_SCHEMA, DayCoverage, factor_storage
+from gangru_dist.scoring.table import FILE_SCHEMA
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models
 from tests.evaluation.worlds import config, random_block, random_table
 
 RUN = "r"
@@ -111,7 +114,7 @@ def write_factor(
     root: Storage, run: str, table: pd.DataFrame, cfg: RunConfig = CFG
 ) -> pd.DataFrame:
     """Commit and return the rows of days that the run's finished models score."""
-    manifest, models = read_manifest(root), finished_models(root.child("runs", run))
+    manifest, models = read_manifest(root), Run(root, run, cfg).models()
     units = {day: unit for unit in current_units(manifest, cfg, models) for day in unit.days}
     table = table.sort_values(["date", "asset"], ignore_index=True)
     dates = table["date"].dt.strftime("%Y-%m-%d")
@@ -135,7 +138,7 @@ def write_factor(
 
 
 def write_days(root: Storage, run: str, table: pd.DataFrame, days: list[DayCoverage]) -> None:
-    factor = factor_storage(root, run)
+    factor = run_folder(root, run).child("factor")
     files = []
     for month, rows in table.groupby(table["date"].dt.strftime("%Y-%m")):
         data = pa.Table.from_pandas(
@@ -146,24 +149,27 @@ def write_days(root: Storage, run: str, table: pd.DataFrame, days: list[DayCover
     commit(factor, files)
 
 
-def samples_of(features: tuple[str, ...], *, spread: float = 0.9, seed: int = 0) -> dict:
+def samples_of(features: tuple[str, ...], *, spread: float = 0.9, seed: int = 0) -> GanSamples:
     """`gan_samples` of a model whose generator varies `spread` times as much as the real thing."""
     rng = np.random.default_rng(seed)
     edges = np.linspace(-5.125, 5.125, 42)
 
-    def figures(scale: float) -> dict:
+    def figures(scale: float) -> FeatureFigures:
         values = rng.normal(0.1, scale, 4000)
-        counts = np.histogram(values, edges)[0].tolist()
-        moments = {"mean": float(values.mean()), "std": float(values.std())}
-        return {**moments, "cs_std": scale, "histogram": counts}
+        return FeatureFigures(
+            mean=float(values.mean()),
+            std=float(values.std()),
+            cs_std=scale,
+            histogram=tuple(np.histogram(values, edges)[0].tolist()),
+        )
 
-    return {
-        "day": "2018-11-02",
-        "assets": 100,
-        "bin_centers": np.linspace(-5, 5, 41).tolist(),
-        "real": {name: figures(1.0) for name in features},
-        "generated": {name: figures(spread) for name in features},
-    }
+    return GanSamples(
+        day="2018-11-02",
+        assets=100,
+        bin_centers=tuple(np.linspace(-5, 5, 41).tolist()),
+        real={name: figures(1.0) for name in features},
+        generated={name: figures(spread) for name in features},
+    )
 
 
 def write_models(
@@ -171,12 +177,14 @@ def write_models(
     run: str,
     *,
     accuracy: float = 0.6,
-    samples: dict | None = None,
+    samples: GanSamples | None = None,
     seeds: tuple[int, ...] = (0,),
     windows: tuple[str, ...] | None = None,
     cfg: RunConfig = CFG,
 ) -> None:
-    """Finished models; without `samples` as versions wrote them that did not measure any."""
+    """Finished models of a claimed run; without `samples` as versions wrote them that had none."""
+    ours = Run(root, run, cfg)
+    ours.claim(overwrite=True)
     manifest = read_manifest(root)
     if windows is None:
         found, _ = make_windows(
@@ -184,38 +192,34 @@ def write_models(
         )
         windows = tuple(window.name for window in found)
     for window, seed in itertools.product(windows, seeds):
-        gan = {
-            "stage": "gan",
-            "epoch": 1,
-            "discriminator_loss": 1.3,
-            "generator_loss": 0.7,
-            "discriminator_accuracy": accuracy,
-            "distance": 0.8,
-        }
-        epochs = [
-            {"stage": "predictor", "epoch": n, "train_loss": -0.1, "valid_ic": 0.01 * n}
-            for n in (1, 2, 3)
-        ]
-        about = {
-            "window": window,
-            "seed": seed,
-            "model": model_hash(window, seed)[:12],
-            "sha256": model_hash(window, seed),
-            "identity": model_identity(cfg, window, seed, _panel_to(manifest, window)),
-            "variant": "gan_gru",
-            "package_version": "0.1.0",
-            "commit": COMMIT,
-            "resumed_epochs": 2 * (seed == RESUMED),
-            "best_epoch": 3,
-            "best_valid_ic": 0.03,
-            "history": [gan, *epochs],
-            "train_days": ["2018-01-02"] * 4,
-            "valid_days": ["2018-02-02"],
-            "seconds": 90.0,
-        }
-        if samples:
-            about["gan_samples"] = samples
-        root.child("runs", run).write_json(f"windows/{window}/seed-{seed}/model.json", about)
+        gan = GanEpoch(
+            epoch=1,
+            discriminator_loss=1.3,
+            generator_loss=0.7,
+            discriminator_accuracy=accuracy,
+            distance=0.8,
+        )
+        epochs = [PredictorEpoch(epoch=n, train_loss=-0.1, valid_ic=0.01 * n) for n in (1, 2, 3)]
+        record = ModelRecord(
+            window=window,
+            seed=seed,
+            model=model_hash(window, seed)[:12],
+            sha256=model_hash(window, seed),
+            identity=model_identity(cfg, window, seed, _panel_to(manifest, window)),
+            variant="gan_gru",
+            package_version="0.1.0",
+            commit=COMMIT,
+            resumed_epochs=2 * (seed == RESUMED),
+            architecture={},
+            best_epoch=3,
+            best_valid_ic=0.03,
+            history=(gan, *epochs),
+            train_days=("2018-01-02",) * 4,
+            valid_days=("2018-02-02",),
+            seconds=90.0,
+            gan_samples=samples,
+        )
+        write_record(ours.folder, f"{ours.model_folder(window, seed)}/{MODEL}", record)
 
 
 def model_hash(window: str, seed: int) -> str:

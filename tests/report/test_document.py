@@ -16,12 +16,12 @@ import pytest
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
-from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
-from gangru_dist.scoring.table import covered_days, factor_storage
+from gangru_dist.runs.run import Run
+from gangru_dist.scoring.table import covered_days
 from gangru_dist.storage import Storage
-from tests.evaluation.worlds import random_table
+from tests.evaluation.worlds import evaluate, random_table
 from tests.report.store import (
     COMMIT,
     RESUMED,
@@ -68,7 +68,7 @@ class _Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = write_world(tmp_path_factory.mktemp("storage"), runs=(RUN, "other"))
-    write_report(world.root, RUN, world.cfg, "other")
+    write_report(Run(world.root, RUN, world.cfg), "other")
     return world
 
 
@@ -83,7 +83,7 @@ def _page(world: World) -> str:
 
 def _warnings(world: World, cfg: RunConfig, compare: str | None = None) -> list[str]:
     """Notes of a fresh page."""
-    write_report(world.root, RUN, cfg, compare)
+    write_report(Run(world.root, RUN, cfg), compare, overwrite=True)
     return [html.unescape(note) for note in re.findall(r'<p class="warn">(.*?)</p>', _page(world))]
 
 
@@ -95,7 +95,8 @@ class TestReference:
         assert found.pop("run") == RUN
         assert found["ic"] == pytest.approx(expected["ic"])
         assert found["long_with_costs"] == pytest.approx(expected["long_with_costs"])
-        assert set(found) == set(expected)
+        assert found.pop("published") == other.pop("published")
+        assert found.keys() == other.keys() == expected.keys()
         assert other["ic"] != found["ic"]
 
     def test_tables_are_csv(self, world):
@@ -125,7 +126,7 @@ class TestReference:
         write_factor(world.root, "fifths", table)
         cfg = settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
         world.root.child("runs", "fifths").write_json("config.json", {"config": to_dict(cfg)})
-        write_report(world.root, RUN, world.cfg, "fifths")
+        write_report(Run(world.root, RUN, world.cfg), "fifths")
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
         fifths = found["compared"]["fifths"]["quantiles"]
         assert [row["quantile"] for row in fifths["table"]] == [1, 2, 3, 4, 5]
@@ -191,7 +192,7 @@ class TestProperties:
         quality = folder.read_json("quality.json")
         quality["quarantined"] = {"<script>x</script>": {"rows": 2, "example": {"a": "<b>"}}}
         folder.write_json("quality.json", quality)
-        write_report(world.root, RUN, world.cfg)
+        write_report(Run(world.root, RUN, world.cfg))
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert "<script>" not in page
         assert "&lt;script&gt;" in page
@@ -205,7 +206,7 @@ class TestProperties:
         manifest = folder.read_json("manifest.json")
         manifest["source"]["bars"] = {"format": "tushare", "price_limits": "ashare"}
         folder.write_json("manifest.json", manifest)
-        write_report(world.root, RUN, world.cfg)
+        write_report(Run(world.root, RUN, world.cfg))
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         text = re.sub(r"<[^>]+>", " ", page)
         assert re.search(r"bars\.\s*format\s+tushare", text)
@@ -219,7 +220,7 @@ class TestProperties:
         write_models(
             world.root, RUN, samples=samples_of(names[:7], spread=0.04), windows=("2019-06-28",)
         )
-        write_report(world.root, RUN, world.cfg)
+        write_report(Run(world.root, RUN, world.cfg))
         folder = world.root.child("runs", RUN, "report")
         page = folder.read_bytes("report.html").decode()
         assert page.count("<svg") == 10
@@ -239,10 +240,10 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         write_models(world.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
-            folder = world.root.child("runs", run)
-            folder.write_json("config.json", {"config": to_dict(world.cfg) | {"variant": variant}})
+            cfg = settings.with_values(world.cfg, {"variant": variant}, "test")
+            Run(world.root, run, cfg).claim(overwrite=True)
         cfg = settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
-        write_report(world.root, RUN, cfg, "other")
+        write_report(Run(world.root, RUN, cfg), "other", overwrite=True)
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert f"{RUN} <small>gan_gru</small>" in page
         assert "other <small>gru</small>" in page
@@ -253,13 +254,13 @@ class TestProperties:
     def test_a_day_without_a_factor_is_not_neutralized_by_nothing(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
-        days = list(covered_days(factor_storage(world.root, RUN)).values())
+        days = list(covered_days(Run(world.root, RUN, world.cfg).factor).values())
         days[5] = dataclasses.replace(days[5], ranked=0, neutralized="")
         table = world.table.copy()
         table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0
         write_days(world.root, RUN, table, days)
         cfg = settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
-        write_report(world.root, RUN, cfg)
+        write_report(Run(world.root, RUN, cfg), overwrite=True)
         page = _page(world)
         assert "Neutralized by: industry + market cap." in page
         assert "holds the top 2.5\u202f% of the universe" in page
@@ -273,7 +274,7 @@ class TestProperties:
         world = write_world(tmp_path)
         world.root.child("panel").delete("quality.json")
         world.root.child("runs", RUN).delete_folder("windows")
-        write_report(world.root, RUN, world.cfg)
+        write_report(Run(world.root, RUN, world.cfg))
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert "<h2>Training</h2>" not in page
         assert "no quality.json" in page
@@ -356,12 +357,13 @@ class TestProperties:
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
         folder = world.root.child("runs", RUN)
-        folder.write_json("config.json", {"package_version": "9.9", "commit": "d1" * 20})
+        version = {"package_version": "9.9", "commit": "d1" * 20}
+        monkeypatch.setattr("gangru_dist.runs.run.code_version", lambda: version)
         cfg = settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
         pages = []
         for seeds in ((0,), (0, RESUMED)):
             write_models(world.root, RUN, seeds=seeds, cfg=cfg)
-            write_report(world.root, RUN, cfg)
+            write_report(Run(world.root, RUN, cfg))
             pages.append(folder.read_bytes("report/report.html").decode())
         for page in pages:
             assert f"<td>models: commit</td><td>{COMMIT}</td>" in page
@@ -381,16 +383,31 @@ class TestProperties:
 
 class TestValidation:
     def test_no_panel(self, tmp_path, world):
+        run = Run(Storage(str(tmp_path)), RUN, world.cfg)
+        run.claim()
         with pytest.raises(PanelError, match="no finished panel"):
-            write_report(Storage(str(tmp_path)), RUN, world.cfg)
+            write_report(run)
 
     def test_no_factor_table(self, world):
+        run = Run(world.root, "never-scored", world.cfg)
+        run.claim()
         with pytest.raises(FactorError):
-            write_report(world.root, "never", world.cfg)
+            write_report(run)
+
+    def test_no_run(self, world):
+        with pytest.raises(ConfigError, match=f"no run 'never' in .*; there are: .*{RUN}"):
+            write_report(Run(world.root, "never", world.cfg))
+        assert world.root.list_files("runs/never") == []
+
+    def test_another_configuration_is_refused(self, world):
+        """Whoever calls: the promise is the run's, not the command line's."""
+        cfg = settings.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
+        with pytest.raises(ConfigError, match=r"another configuration: evaluation.cost_bps: 15"):
+            write_report(Run(world.root, RUN, cfg))
 
     def test_compared_with_itself(self, world):
         with pytest.raises(ConfigError, match="the run itself"):
-            write_report(world.root, RUN, world.cfg, RUN)
+            write_report(Run(world.root, RUN, world.cfg), RUN)
 
     def test_one_month_leaves_nothing_behind(self, world):
         table = world.table
@@ -399,10 +416,10 @@ class TestValidation:
             world.root, "short", table[table["date"] > table["date"].max() - pd.DateOffset(days=9)]
         )
         with pytest.raises(EvaluationError, match="two rebalance days"):
-            write_report(world.root, "short", world.cfg)
+            write_report(Run(world.root, "short", world.cfg))
         assert world.root.child("runs", "short", "report").list_files() == []
 
     def test_no_row_of_a_configured_window(self, world):
         cfg = settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
         with pytest.raises(FactorError, match=r"windows 2018-12-31.*has 2019-09-30\. Run"):
-            write_report(world.root, RUN, cfg)
+            write_report(Run(world.root, RUN, cfg), overwrite=True)

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gangru_dist.report import figures, gan_figures, training
+from gangru_dist.runs.records import plain
 from tests.report.store import samples_of
 
 
@@ -69,7 +70,7 @@ class TestValidation:
         assert training.spread_warnings(training.feature_table([])) == []
 
     def test_a_flat_feature_has_no_spread_and_warns_of_nothing(self):
-        samples = samples_of(("open",), spread=0.01)
+        samples = plain(samples_of(("open",), spread=0.01))
         samples["real"]["open"]["cs_std"] = 0.0
         model = {"window": "2019-06-28", "seed": 0, "gan_samples": samples}
         table = training.feature_table([model])

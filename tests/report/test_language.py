@@ -13,11 +13,12 @@ from jinja2 import Environment
 
 from gangru_dist import settings
 from gangru_dist.config import model_settings
-from gangru_dist.evaluation.published import SOURCE
 from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
 from gangru_dist.report.language import ENGLISH, Language, language
+from gangru_dist.report.published import SOURCE
 from gangru_dist.report.tuning import write_page
+from gangru_dist.runs.run import Run
 from tests.report.store import RUN, samples_of, write_models, write_world
 from tests.report.test_figures import _industries
 from tests.report.test_tuning import write_search
@@ -151,8 +152,9 @@ class TestPages:
         cfg = settings.with_values(
             world.cfg, {"report.language": "zh", "factor.winsorize_mad": 4.0}, "test"
         )  # scored with another: a warning
-        write_report(world.root, RUN, cfg, "other")
-        write_page(world.root, RUN, language("zh"))
+        run = Run(world.root, RUN, cfg)
+        write_report(run, "other", overwrite=True)
+        write_page(run)
         report = folder.read_bytes("report/report.html").decode()
         assert '<html lang="zh-CN">' in report
         for page in (report, folder.read_bytes("tune/tuning.html").decode()):
@@ -168,7 +170,7 @@ class TestPages:
         kept = []
         for name in ("en", "zh"):
             cfg = settings.with_values(world.cfg, {"report.language": name}, "test")
-            write_report(world.root, RUN, cfg)
+            write_report(Run(world.root, RUN, cfg))
             kept.append(
                 {f: folder.read_bytes(f) for f in folder.list_files() if f != "report.html"}
             )

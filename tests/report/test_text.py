@@ -4,9 +4,8 @@ import copy
 
 import pytest
 
-from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.report import text
-from tests.evaluation.worlds import config, random_block, random_table
+from tests.evaluation.worlds import config, evaluate, random_block, random_table
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from gangru_dist.config import RunConfig
 from gangru_dist.report.document import write_report
 from gangru_dist.report.tuning import read_search, section, trial_table, write_page
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_world
 
@@ -99,7 +101,7 @@ class TestReference:
 
 class TestProperties:
     def test_the_page_stands_alone(self, run: Storage, tmp_path: Path) -> None:
-        page = Path(write_page(Storage(str(tmp_path)), "r")).read_text()
+        page = Path(write_page(Run(Storage(str(tmp_path)), "r", RunConfig()))).read_text()
         assert page.count("<svg") == 3
         for wanted in ("stopped early", "training.learning_rate", "best so far", "as configured"):
             assert wanted in page
@@ -108,7 +110,7 @@ class TestProperties:
         world = write_world(tmp_path)
         folder = world.root.child("runs", RUN)
         write_search(folder)
-        write_report(world.root, RUN, world.cfg)
+        write_report(Run(world.root, RUN, world.cfg))
         page = folder.read_bytes("report/report.html").decode()
         assert "<h2>Tuning</h2>" in page
         assert "Trial 3 is best" in page
@@ -118,7 +120,7 @@ class TestProperties:
     def test_a_search_that_has_hardly_begun(self, tmp_path: Path, trials: int) -> None:
         run = Storage(str(tmp_path)).child("runs", "r")
         write_search(run, trials=trials, best=0 if trials else None)
-        page = Path(write_page(Storage(str(tmp_path)), "r")).read_text()
+        page = Path(write_page(Run(Storage(str(tmp_path)), "r", RunConfig()))).read_text()
         assert ("None is complete yet" in page) is (trials == 0)
 
     def test_no_search_no_section(self, tmp_path: Path) -> None:

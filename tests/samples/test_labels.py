@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gangru_dist.config import LabelConfig
+from gangru_dist.config import LABEL_TRANSFORMS, LabelConfig
 from gangru_dist.samples.labels import forward_return, training_label
 
 
@@ -39,6 +39,12 @@ class TestReference:
         np.testing.assert_allclose(
             training_label(returns, LabelConfig()), stats.zscore(returns), rtol=1e-9
         )
+
+    def test_a_users_transform_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(LABEL_TRANSFORMS, "sign", lambda values, cfg: np.sign(values))
+        returns = np.array([0.1, np.nan, -0.2, 0.3, -0.1])
+        found = training_label(returns, LabelConfig(transform="sign"))
+        np.testing.assert_allclose(found, [1, np.nan, -1, 1, -1], rtol=1e-12)
 
 
 class TestProperties:

@@ -21,10 +21,11 @@ from gangru_dist.config import (
 from gangru_dist.panel.manifest import Manifest, bucket_of
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.writer import add_hashes, write_bucket
+from gangru_dist.runs.run import Run
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import write_model
-from gangru_dist.training.state import TrainingState
+from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.model_files import write_model
 
 FEATURES = ("close", "volume", "daily_return")
 DAYS = pd.bdate_range("2018-11-01", "2019-05-10")
@@ -41,6 +42,11 @@ CFG = RunConfig(
     training=TrainingConfig(seeds=(0,)),
     factor=FactorConfig(quantiles=3),
 )
+
+
+def run_of(root: Storage, cfg: RunConfig = CFG) -> Run:
+    """The world's run."""
+    return Run(root, RUN, cfg)
 
 
 def make_rows(assets: int = 30, seed: int = 0, days: pd.DatetimeIndex = DAYS) -> pd.DataFrame:
@@ -97,17 +103,18 @@ def write_panel(
 
 
 def write_models(root: Storage, manifest: Manifest, cfg: RunConfig = CFG, salt: int = 0) -> None:
-    """An untrained model for every window and seed."""
+    """An untrained model for every window and seed, under the run's name."""
+    run = run_of(root, cfg)
+    run.claim(overwrite=True)
     windows, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
     for number, window in enumerate(windows):
         for seed in cfg.training.seeds:
             day: dt.date = manifest.calendar[window.refit].astype(dt.date)
-            code = model_identity(cfg, window.name, seed, manifest.fingerprint_to(day))
+            identity = model_identity(cfg, window.name, seed, manifest.fingerprint_to(day))
             state = TrainingState(cfg, seed=1000 * salt + 100 * number + seed)
-            about = {"identity": code}
-            write_model(root.child("runs", RUN), window.name, seed, state, about)
+            write_model(run, window.name, seed, state, identity=identity)
 
 
 def make_world(path: str, cfg: RunConfig = CFG, frame: pd.DataFrame | None = None) -> Storage:

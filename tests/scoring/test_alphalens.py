@@ -25,10 +25,9 @@ import pytest
 from gangru_dist.cross_section import cs_quantile
 from gangru_dist.evaluation.ic import monthly_ic
 from gangru_dist.evaluation.market import Rebalances, to_market, to_rebalances
-from gangru_dist.evaluation.summary import evaluate
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.scoring.table import to_alphalens
-from tests.evaluation.worlds import config, random_block, random_table
+from tests.evaluation.worlds import config, evaluate, random_block, random_table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -18,12 +18,11 @@ from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.scoring import score
 from gangru_dist.scoring.score import score_days
-from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
+from gangru_dist.scoring.table import covered_days, read_factor
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models
 from tests.made_bars import DAYS, make_bars, run_here, write
 from tests.scoring.market import CFG as MARKET
-from tests.scoring.market import RUN, write_models
+from tests.scoring.market import RUN, run_of, write_models
 
 FEATURES = ("close", "daily_return", "volume_ratio", "volatility_5d")
 CFG = dataclasses.replace(MARKET, panel=PanelConfig(features=FEATURES, buckets=3))
@@ -49,7 +48,7 @@ def world(path: Path, frame: pd.DataFrame) -> Storage:
     root = Storage(str(path))
     build(root, frame)
     write_models(root, read_manifest(root), CFG)
-    score_days(root, RUN, CFG)
+    score_days(run_of(root, CFG))
     return root
 
 
@@ -98,9 +97,8 @@ class TestProperties:
         def leak(bars: price_volume.AdjustedBars) -> price_volume.Values:
             return bars.volume / bars.volume[-1:]  # the last day's volume is the future's
 
-        leak.__name__ = "volume_ratio"
-        leaky = tuple(leak if f.__name__ == "volume_ratio" else f for f in price_volume.FEATURES)
-        monkeypatch.setattr(price_volume, "FEATURES", leaky)
+        leaky = price_volume.Feature(compute=leak, inputs=("volume",))
+        monkeypatch.setitem(price_volume.FEATURES, "volume_ratio", leaky)
         base = world(tmp_path_factory.mktemp("leaky"), make_bars(assets=ASSETS))
         with pytest.raises(AssertionError):
             check_past(base, tmp_path_factory.mktemp("tampered"), len(DAYS) - 10, seed=1)
@@ -110,22 +108,22 @@ class TestProperties:
         first = DAYS.get_loc(pd.Timestamp("2019-03-25"))
         root = world(tmp_path, until(DAYS[first]))
         for day in DAYS[first + 1 : first + 12]:
-            models = finished_models(root.child("runs", RUN))
+            models = run_of(root, CFG).models()
             build(root, until(day))
             write_models(root, read_manifest(root), CFG)
-            after = finished_models(root.child("runs", RUN))
+            after = run_of(root, CFG).models()
             assert {name: after[name] for name in models} == models  # no window has other inputs
-            summary = score_days(root, RUN, CFG, daily=True)
+            summary = score_days(run_of(root, CFG), daily=True)
             assert (summary.scored, summary.ok) == (1, True)
-            assert score_days(root, RUN, CFG).scored == 0
+            assert score_days(run_of(root, CFG)).scored == 0
         pd.testing.assert_frame_equal(table(root), table(whole, DAYS[first + 11]))
 
     def test_an_appended_day_leaves_the_old_rows_alone(self, tmp_path: Path) -> None:
         root = world(tmp_path, until("2019-04-10"))
-        before = covered_days(factor_storage(root, RUN))
+        before = covered_days(run_of(root, CFG).factor)
         build(root, until("2019-04-12"))
-        assert score_days(root, RUN, CFG).scored == 2
-        after = covered_days(factor_storage(root, RUN))
+        assert score_days(run_of(root, CFG)).scored == 2
+        after = covered_days(run_of(root, CFG).factor)
         assert {day: after[day] for day in before} == before
         assert set(after) - set(before) == {dt.date(2019, 4, 11), dt.date(2019, 4, 12)}
 
@@ -137,13 +135,13 @@ class TestProperties:
         root = world(tmp_path, until("2019-04-08"))
         for day in ("2019-04-09", "2019-04-10"):
             build(root, until(day))
-            score_days(root, RUN, CFG, daily=True)
+            score_days(run_of(root, CFG), daily=True)
         frame = until("2019-04-11" if also_appended else "2019-04-10")
         wrong = frame["date"] == "2019-04-02"
         corrected = frame.assign(volume=frame["volume"].mask(wrong & (frame["volume"] > 0), 5e3))
         build(root, corrected, overwrite=True)
         write_models(root, read_manifest(root), CFG)  # as jobs/train.py: windows before it stand
-        summary = score_days(root, RUN, CFG)
+        summary = score_days(run_of(root, CFG))
         assert summary.scored == len(pd.bdate_range("2019-04-01", frame["date"].max()))
         fresh = world(tmp_path / "fresh", corrected)
         pd.testing.assert_frame_equal(table(root), table(fresh))

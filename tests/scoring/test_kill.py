@@ -23,14 +23,15 @@ import pytest
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.scoring import score
 from gangru_dist.scoring.score import score_days
-from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
+from gangru_dist.scoring.table import covered_days, read_factor
 from gangru_dist.storage import Storage
-from tests.scoring.market import CFG, RUN, make_world
+from tests.scoring.market import CFG, RUN, make_world, run_of
 
 _HELPER = """
 import datetime as dt, json, os, signal, sys
 from deltalake import DeltaTable
 from gangru_dist.config import from_dict
+from gangru_dist.runs.run import Run
 from gangru_dist.scoring import score
 from gangru_dist.storage import Storage
 
@@ -56,7 +57,7 @@ def die_at(moment):
 def job(uri, start, end, moment):
     days = [None if day == "-" else dt.date.fromisoformat(day) for day in (start, end)]
     passed = die_at(int(moment))
-    score.score_days(Storage(uri), "r", cfg, start=days[0], end=days[1])
+    score.score_days(Run(Storage(uri), "r", cfg), start=days[0], end=days[1])
     return passed[0]
 
 cfg = from_dict(json.loads(sys.argv[1]))
@@ -148,18 +149,18 @@ def undisturbed(built: Storage, tmp_path_factory: pytest.TempPathFactory) -> Sto
 def run_here(root: Storage) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score, "_score_on_cluster", score._score_here)
-        score_days(root, RUN, CFG)
+        score_days(run_of(root))
 
 
 def check_same(root: Storage, undisturbed: Storage) -> None:
     """Rows and coverage."""
     pd.testing.assert_frame_equal(read_factor(root.uri, RUN), read_factor(undisturbed.uri, RUN))
-    assert covered_days(factor_storage(root, RUN)) == covered_days(factor_storage(undisturbed, RUN))
+    assert covered_days(run_of(root).factor) == covered_days(run_of(undisturbed).factor)
 
 
 def check_whole_or_nothing(root: Storage, undisturbed: Storage) -> bool:
     """After a kill the table is as it was, absent or empty, or complete; whether complete."""
-    if not covered_days(factor_storage(root, RUN)):
+    if not covered_days(run_of(root).factor):
         return False
     check_same(root, undisturbed)
     return True
@@ -220,14 +221,14 @@ class TestKilled:
             root = copy(built, tmp_path / str(trial))
             assert start_driver(root, address, moment).wait(180) == -signal.SIGKILL
             check_whole_or_nothing(root, undisturbed)
-            score_days(root, RUN, CFG)
+            score_days(run_of(root))
             check_same(root, undisturbed)
         root = copy(built, tmp_path / "early")
         driver = start_driver(root, address, -1)
         time.sleep(random.Random(0).uniform(8, 14))
         driver.kill()
         driver.wait()
-        score_days(root, RUN, CFG)
+        score_days(run_of(root))
         check_same(root, undisturbed)
 
 

@@ -12,15 +12,25 @@ import torch
 from gangru_dist.config import FactorConfig, TrainingConfig
 from gangru_dist.errors import ConfigError, FactorError, PanelError, WindowError
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.runs.run import Run
 from gangru_dist.samples.standardize import ts_standardize
 from gangru_dist.scoring import predictor, score
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.score import score_days
-from gangru_dist.scoring.table import covered_days, factor_storage, open_table, read_factor
+from gangru_dist.scoring.table import covered_days, open_table, read_factor
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
-from gangru_dist.training.artifact import finished_models, read_model
-from tests.scoring.market import CFG, DAYS, FEATURES, RUN, make_rows, make_world, write_models
+from gangru_dist.training.model_files import read_model
+from tests.scoring.market import (
+    CFG,
+    DAYS,
+    FEATURES,
+    RUN,
+    make_rows,
+    make_world,
+    run_of,
+    write_models,
+)
 from tests.scoring.market import write_panel as rewrite_panel
 
 
@@ -40,7 +50,7 @@ def worlds(tmp_path_factory):
     scored = Storage(str(folder / "scored"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score, "_score_on_cluster", score._score_here)
-        score_days(scored, RUN, CFG)
+        score_days(run_of(scored))
     return built, scored
 
 
@@ -95,7 +105,7 @@ def plain_scores(root, frame, day, seed=0, cfg=CFG):
     mean = z.double().sum(0) / known.sum(0).clamp(min=1)
     std = ((z.double() - mean).square() * known).sum(0) / known.sum(0).clamp(min=1)
     x = ((z - mean) / std.sqrt().clamp(min=1e-9)).clamp(-cfg.samples.z_clip, cfg.samples.z_clip)
-    network, _ = read_model(root.child("runs", RUN), window_of(day, cfg), seed)
+    network, _ = read_model(run_of(root, cfg), window_of(day, cfg), seed)
     with torch.no_grad():
         return pd.Series(network((x * known).float()).numpy(), index=members), today.loc[members]
 
@@ -125,7 +135,7 @@ class TestReference:
             CFG.factor,
         )
         np.testing.assert_allclose(got["factor"], expected.factor[0], atol=1e-5)
-        info = covered_days(factor_storage(scored, RUN))[day.date()]
+        info = covered_days(run_of(scored).factor)[day.date()]
         assert info.missing_industry == today["industry"].isna().sum() > 0
         assert info.missing_market_cap == today["market_cap"].isna().sum() > 0
         assert info.universe == info.ranked == len(got)
@@ -134,7 +144,7 @@ class TestReference:
     def test_ensemble_averages_standardized_scores(self, tmp_path):
         cfg = dataclasses.replace(CFG, training=TrainingConfig(seeds=(0, 7)))
         root = make_world(str(tmp_path), cfg)
-        score_days(root, RUN, cfg)
+        score_days(run_of(root, cfg))
         day = pd.Timestamp("2019-04-10")
         parts = [plain_scores(root, make_rows(), day, seed, cfg)[0] for seed in (0, 7)]
         expected = sum((part - part.mean()) / part.std(ddof=0) for part in parts) / 2
@@ -143,9 +153,9 @@ class TestReference:
 
     def test_lineage_names_the_weights(self, scored):
         frame = table(scored)
-        models = finished_models(scored.child("runs", RUN))
+        models = run_of(scored).models()
         pairs = frame[["window", "model"]].drop_duplicates().itertuples(index=False, name=None)
-        assert dict(pairs) == {window: seeds[0]["model"] for window, seeds in models.items()}
+        assert dict(pairs) == {window: model.model for (window, _), model in models.items()}
         for day, window in frame.groupby("date")["window"].first().items():
             assert window == window_of(day)
 
@@ -156,7 +166,7 @@ class TestReference:
         cfg, sizes = dataclasses.replace(CFG, resources=resources), []
         real = score.pool_size
         monkeypatch.setattr(score, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
-        summary = score_days(root, RUN, cfg)
+        summary = score_days(run_of(root, cfg))
         assert sizes == [actors]
         assert summary.scored == len(summary.days)
         got = table(root).set_index(["date", "asset"])["score"]
@@ -166,76 +176,76 @@ class TestReference:
             np.testing.assert_allclose(got.loc[day], expected, rtol=0, atol=1e-6)
         alone = make_world(str(tmp_path_factory.mktemp("alone")))
         monkeypatch.setattr(score, "_score_on_cluster", score._score_here)
-        score_days(alone, RUN, CFG)
+        score_days(run_of(alone))
         pd.testing.assert_frame_equal(table(root), table(alone))
 
     @pytest.mark.ray
     def test_an_error_in_an_actor_is_one_clear_error(self, root, ray_cluster):
         spoil(root)
         with pytest.raises(FactorError, match="are not finite"):
-            score_days(root, RUN, CFG)
+            score_days(run_of(root))
 
 
 def spoil(root):
     """Make one model's weights infinite, with a matching hash."""
-    from gangru_dist.training.artifact import write_model
-    from gangru_dist.training.state import TrainingState
+    from gangru_dist.training.checkpoint import TrainingState
+    from gangru_dist.training.model_files import write_model
 
-    run = root.child("runs", RUN)
-    window, seeds = next(iter(finished_models(run).items()))
+    run = run_of(root)
+    (window, seed), model = next(iter(run.models().items()))
     state = TrainingState(CFG, seed=0)
     with torch.no_grad():
         next(state.network.parameters()).fill_(float("nan"))
-    write_model(run, window, 0, state, {"identity": seeds[0]["identity"]})
+    write_model(run, window, seed, state, identity=model.identity)
 
 
 class TestProperties:
     def test_a_second_run_has_nothing_to_do(self, root):
-        first = score_days(root, RUN, CFG)
-        before, version = table(root), open_table(factor_storage(root, RUN)).version()
-        second = score_days(root, RUN, CFG)
+        first = score_days(run_of(root))
+        before, version = table(root), open_table(run_of(root).factor).version()
+        second = score_days(run_of(root))
         assert (second.scored, second.up_to_date) == (0, first.scored)
-        assert open_table(factor_storage(root, RUN)).version() == version
+        assert open_table(run_of(root).factor).version() == version
         pd.testing.assert_frame_equal(table(root), before)
 
     def test_from_and_to_score_again_and_change_nothing_else(self, scored):
         before = table(scored)
-        summary = score_days(scored, RUN, CFG, start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
+        summary = score_days(run_of(scored), start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
         assert summary.scored == len(pd.bdate_range("2019-03-20", "2019-04-10"))
         pd.testing.assert_frame_equal(table(scored), before)
 
     def test_pieces_give_the_same_table_as_one_run(self, scored, tmp_path_factory):
         other = make_world(str(tmp_path_factory.mktemp("pieces")))
-        score_days(other, RUN, CFG, start=dt.date(2019, 4, 15))
-        score_days(other, RUN, CFG, end=dt.date(2019, 2, 20))
-        score_days(other, RUN, CFG)
+        score_days(run_of(other), start=dt.date(2019, 4, 15))
+        score_days(run_of(other), end=dt.date(2019, 2, 20))
+        score_days(run_of(other))
         pd.testing.assert_frame_equal(table(scored), table(other))
-        assert covered_days(factor_storage(scored, RUN)) == covered_days(factor_storage(other, RUN))
+        assert covered_days(run_of(scored).factor) == covered_days(run_of(other).factor)
 
     def test_daily_adds_the_newest_day(self, root, tmp_path_factory):
         grown = Storage(str(tmp_path_factory.mktemp("grown")))
         short = DAYS[:-1]
         manifest = rewrite_panel(grown, make_rows(days=short), short)
         write_models(grown, manifest)
-        score_days(grown, RUN, CFG)
+        score_days(run_of(grown))
         rewrite_panel(grown, make_rows())  # the evening's bars
-        summary = score_days(grown, RUN, CFG, daily=True)
+        summary = score_days(run_of(grown), daily=True)
         assert (summary.scored, summary.ok) == (1, True)
-        score_days(root, RUN, CFG)
+        score_days(run_of(root))
         pd.testing.assert_frame_equal(table(grown), table(root))
-        assert score_days(grown, RUN, CFG).scored == 0  # appended bars do not make the old stale
+        assert score_days(run_of(grown)).scored == 0  # appended bars do not make the old stale
 
     def test_days_of_an_older_model_are_scored_anew(self, scored):
         before = table(scored)
         write_models(scored, read_manifest(scored), salt=1)
-        assert score_days(scored, RUN, CFG).scored == before["date"].nunique()
+        assert score_days(run_of(scored)).scored == before["date"].nunique()
         after = table(scored)
         assert len(after) == len(before)
         assert not set(after["model"]) & set(before["model"])
 
     def test_other_factor_settings_make_all_days_stale(self, scored):
         cfg = dataclasses.replace(CFG, factor=FactorConfig(quantiles=5))
-        assert score_days(scored, RUN, cfg).up_to_date == 0
+        assert score_days(run_of(scored, cfg), overwrite=True).up_to_date == 0
         assert table(scored)["quantile"].max() == 5
 
     def test_rewritten_bars_make_their_month_and_later_ones_stale(self, scored):
@@ -243,7 +253,7 @@ class TestProperties:
         late = frame["date"] == "2019-04-15"
         frame.loc[late, "close"] += 1
         rewrite_panel(scored, frame)
-        summary = score_days(scored, RUN, CFG)
+        summary = score_days(run_of(scored))
         assert summary.scored == (DAYS >= "2019-04-01").sum()
 
     @pytest.mark.parametrize("cut", ["2019-02-14", "2019-03-29", "2019-04-30"])
@@ -253,7 +263,7 @@ class TestProperties:
         tampered = pd.concat([past[past["date"] <= cut], future[future["date"] > cut]])
         manifest = rewrite_panel(other, tampered)
         write_models(other, manifest)
-        score_days(other, RUN, CFG)
+        score_days(run_of(other))
         expected, got = (frame[frame["date"] <= cut] for frame in (table(scored), table(other)))
         pd.testing.assert_frame_equal(
             got.drop(columns="model"), expected.drop(columns="model"), check_exact=True
@@ -271,7 +281,7 @@ class TestProperties:
             return honest(panel, min(day + 1, len(panel) - 1), members, cfg)
 
         monkeypatch.setattr(predictor, "cross_section_samples", leaks)
-        score_days(root, RUN, CFG)
+        score_days(run_of(root))
         with pytest.raises(AssertionError):
             self.test_scores_ignore_the_future(root, tmp_path_factory, "2019-04-17")
 
@@ -284,20 +294,21 @@ class TestProperties:
     def test_buckets_change_nothing(self, root, tmp_path_factory):
         other = Storage(str(tmp_path_factory.mktemp("buckets")))
         write_models(other, rewrite_panel(other, make_rows(), buckets=1))
-        score_days(root, RUN, CFG)
-        score_days(other, RUN, CFG)
+        score_days(run_of(root))
+        score_days(run_of(other))
         pd.testing.assert_frame_equal(table(root), table(other))
 
     def test_a_window_without_model_is_named_and_the_others_scored(self, root):
-        windows = sorted(finished_models(root.child("runs", RUN)))
-        root.child("runs", RUN).delete_folder(f"windows/{windows[-1]}")
-        summary = score_days(root, RUN, CFG)
+        run = run_of(root)
+        windows = sorted({window for window, _ in run.models()})
+        run.folder.delete_folder(f"windows/{windows[-1]}")
+        summary = score_days(run_of(root))
         assert not summary.ok
         (part,) = summary.unscored
         assert part.window == windows[-1]
         assert "no finished model of seed 0" in part.reason
         assert set(table(root)["window"]) == set(windows[:-1])
-        stored = root.child("runs", RUN).read_json("factor-summary.json")
+        stored = run.folder.read_json("factor-summary.json")
         assert stored["unscored"][0]["days"] == part.days > 0
         assert any("unscored window=" in line for line in summary.lines())
 
@@ -306,7 +317,7 @@ class TestProperties:
         few = (frame["date"] == "2019-04-16") & ~frame["asset"].isin(["000010.SZ", "000012.SZ"])
         gone = frame["date"] == "2019-04-18"
         root = make_world(str(tmp_path), frame=frame[~few & ~gone])
-        summary = score_days(root, RUN, CFG)
+        summary = score_days(run_of(root))
         day = table(root).query("date == @pd.Timestamp('2019-04-16')")
         assert len(day) == 2
         assert day["factor"].isna().all()
@@ -314,12 +325,12 @@ class TestProperties:
         odd = summary.odd_days()
         assert (odd["empty_universe"], odd["too_few_assets_for_a_factor"]) == (1, 1)
         assert summary.days[dt.date(2019, 4, 18)].universe == 0
-        assert score_days(root, RUN, CFG).scored == 0
+        assert score_days(run_of(root)).scored == 0
 
     @pytest.mark.parametrize("column", ["industry", "market_cap"])
     def test_a_missing_column_leaves_its_step_out_and_says_so(self, tmp_path, column):
         root = make_world(str(tmp_path), frame=make_rows().assign(**{column: None}))
-        summary = score_days(root, RUN, CFG)
+        summary = score_days(run_of(root))
         left = "size" if column == "industry" else "industry"
         assert {day.neutralized for day in summary.days.values()} == {left}
         assert table(root)["factor"].notna().all()
@@ -329,46 +340,67 @@ class TestValidation:
     def test_no_model_at_all(self, tmp_path):
         root = Storage(str(tmp_path))
         rewrite_panel(root, make_rows())
+        run_of(root).claim()
         with pytest.raises(WindowError, match=r"can be scored.*no finished model.*jobs/train.py"):
-            score_days(root, RUN, CFG)
+            score_days(run_of(root))
 
     def test_model_of_other_settings(self, root):
         cfg = dataclasses.replace(
             CFG, universe=dataclasses.replace(CFG.universe, min_listed_days=1)
         )
         with pytest.raises(WindowError, match="other settings or another panel"):
-            score_days(root, RUN, cfg)
+            score_days(run_of(root, cfg), overwrite=True)
 
     def test_no_trading_day(self, root):
         with pytest.raises(FactorError, match="no trading day from 2019-03-30 to 2019-03-31"):
-            score_days(root, RUN, CFG, start=dt.date(2019, 3, 30), end=dt.date(2019, 3, 31))
+            score_days(run_of(root), start=dt.date(2019, 3, 30), end=dt.date(2019, 3, 31))
 
     def test_days_before_the_first_window(self, root):
         with pytest.raises(WindowError, match="no window scores a day"):
-            score_days(root, RUN, CFG, end=dt.date(2018, 12, 10))
+            score_days(run_of(root), end=dt.date(2018, 12, 10))
 
     @pytest.mark.parametrize("given", ["start", "end"])
     def test_daily_with_a_span_is_refused_rather_than_ignored(self, tmp_path, given):
+        run = run_of(Storage(str(tmp_path)))
         with pytest.raises(ConfigError, match=r"--daily .* 2019-03-29"):
-            score_days(
-                Storage(str(tmp_path)), RUN, CFG, daily=True, **{given: dt.date(2019, 3, 29)}
-            )
+            score_days(run, daily=True, **{given: dt.date(2019, 3, 29)})
 
     def test_the_way_out_of_bad_weights_is_one_that_trains_again(self, root):
         name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
         root.write_bytes(name, root.read_bytes(name) + b"x")
         with pytest.raises(WindowError, match=r"Delete windows/.*, then run jobs/train.py"):
-            score_days(root, RUN, CFG)
+            score_days(run_of(root))
 
     def test_no_panel(self, tmp_path):
+        run = run_of(Storage(str(tmp_path)))
+        run.claim()
         with pytest.raises(PanelError, match="no finished panel"):
-            score_days(Storage(str(tmp_path)), RUN, CFG)
+            score_days(run)
+
+    def test_another_configuration_is_refused(self, root):
+        """Whoever calls: the promise is the run's, not the command line's."""
+        cfg = dataclasses.replace(CFG, factor=FactorConfig(quantiles=5))
+        with pytest.raises(ConfigError, match=r"another configuration: factor.*quantiles: 3 -> 5"):
+            score_days(run_of(root, cfg))
+        assert covered_days(run_of(root).factor) == {}
+
+    def test_a_run_that_is_not_there(self, root):
+        with pytest.raises(ConfigError, match=f"no run 'never' in .*; there are: {RUN}"):
+            score_days(Run(root, "never", CFG))
+        assert root.list_files("runs/never") == []
+
+    def test_a_feature_that_the_panel_lacks_takes_no_name(self, root):
+        panel = dataclasses.replace(CFG.panel, features=("clsoe",))
+        run = Run(root, RUN, dataclasses.replace(CFG, panel=panel))
+        with pytest.raises(PanelError, match="lacks the feature"):
+            score_days(run, overwrite=True)
+        assert run.claimed().settings() == CFG
 
     def test_weights_that_predict_nonsense_leave_the_table_as_it_was(self, scored):
         before = table(scored)
         spoil(scored)
         with pytest.raises(FactorError, match="are not finite"):
-            score_days(scored, RUN, CFG)
+            score_days(run_of(scored))
         pd.testing.assert_frame_equal(table(scored), before)
 
     def test_models_trained_anew_meanwhile(self, root, monkeypatch):
@@ -380,4 +412,4 @@ class TestValidation:
 
         monkeypatch.setattr(score, "Scorer", late)
         with pytest.raises(FactorError, match="trained anew while it was scored"):
-            score_days(root, RUN, CFG)
+            score_days(run_of(root))

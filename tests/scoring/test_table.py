@@ -19,14 +19,14 @@ from deltalake import DeltaTable
 
 from gangru_dist.errors import FactorError, StorageError
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.runs.run import run_folder
+from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.scoring import commit as committing
 from gangru_dist.scoring.commit import commit, vacuum, write_file
 from gangru_dist.scoring.table import (
-    DayCoverage,
     covered_days,
     data_files,
     delta_address,
-    factor_storage,
     open_table,
     read_factor,
     to_alphalens,
@@ -43,7 +43,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def factor(root):
-    return factor_storage(root, "r")
+    return run_folder(root, "r").child("factor")
 
 
 def days_between(first, last):
@@ -399,7 +399,7 @@ class TestValidation:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "hush")
         uri = "s3://bucket/prefix?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-west-1"
-        assert delta_address(factor_storage(Storage(uri), "r")) == (
+        assert delta_address(run_folder(Storage(uri), "r").child("factor")) == (
             "s3://bucket/prefix/runs/r/factor",
             {
                 "AWS_REGION": "eu-west-1",

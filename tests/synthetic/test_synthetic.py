@@ -16,7 +16,8 @@ from gangru_dist.errors import ConfigError, StorageError
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.assets import trading_calendar
 from gangru_dist.synthetic.market import MAX_SIGNAL_IC
-from gangru_dist.synthetic.write import make_bars, planted_signal, write_bars
+from gangru_dist.synthetic.write import make_bars, write_bars
+from tests.synthetic.planted import planted_signal
 
 SMALL = SyntheticConfig(assets=60, last=dt.date(2018, 3, 30), seed=5)
 MEMORY = 41

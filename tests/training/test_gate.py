@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gangru_dist.config import TrainingConfig, WindowConfig
-from gangru_dist.errors import StorageError, WindowError
+from gangru_dist.config import TrainingConfig, WindowConfig, to_dict
+from gangru_dist.errors import ConfigError, GangruError, StorageError, WindowError
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.storage import Storage
 from gangru_dist.training import chain, launch
-from gangru_dist.training.launch import cut_chains, each, plan, train_windows
-from gangru_dist.training.summary import WindowResult
-from gangru_dist.training.worker import Job, Task, task_identity
+from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.launch import choose_windows, cut_chains, each, train_windows
+from gangru_dist.training.model_files import write_model
+from gangru_dist.training.worker import Chain, Task, task_identity
 from tests.training.store import TINY, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
@@ -58,11 +61,11 @@ class Runner:
         self.names: list[str] = []
         self._lock = threading.Lock()
 
-    def __call__(self, job: Job, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
+    def __call__(self, chain: Chain, manifest: Manifest, *, spread: bool) -> list[WindowResult]:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-            self.names.append(job.name)
+            self.names.append(chain.name)
         time.sleep(0.02)
         with self._lock:
             self.now -= 1
@@ -72,7 +75,7 @@ class Runner:
                 seed=task.seed,
                 status="failed" if task.window.name == self.bad else "trained",
             )
-            for task in job.tasks
+            for task in chain.tasks
         ]
 
 
@@ -86,15 +89,43 @@ def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("room_for_two")
+class TestClaim:
+    """The run's own promise, whoever calls: another configuration is refused."""
+
+    def test_another_configuration_is_refused(self, root: Storage) -> None:
+        run, runner = Run(root, "claimed", TWELVE), Runner(bad="")
+        train_windows(run, runner=runner)
+        wider = dataclasses.replace(TWELVE, gru=dataclasses.replace(TWELVE.gru, hidden=5))
+        other = dataclasses.replace(run, cfg=wider)
+        with pytest.raises(ConfigError, match=r"another configuration: gru.hidden: 4 -> 5\."):
+            train_windows(other, runner=runner)
+        assert train_windows(other, overwrite=True, runner=runner).ok
+        assert other.claimed() == dataclasses.replace(run.claimed(), config=to_dict(wider))
+
+    @pytest.mark.parametrize(
+        ("change", "only", "says"),
+        [({"features": ("clsoe",)}, None, "lacks the feature"), ({}, ["1999-12-31"], "no refit")],
+    )
+    def test_a_mistake_takes_no_name(
+        self, root: Storage, change: dict[str, object], only: list[str] | None, says: str
+    ) -> None:
+        panel = dataclasses.replace(TWELVE.panel, **change)  # type: ignore[arg-type]
+        run = Run(root, "misspelt", dataclasses.replace(TWELVE, panel=panel))
+        with pytest.raises(GangruError, match=says):
+            train_windows(run, only=only, runner=Runner(bad=""))
+        assert run.claimed() is None
+
+
+@pytest.mark.usefixtures("room_for_two")
 @pytest.mark.parametrize("per_run", [1, 3])
 def test_all_windows_pass_two_at_a_time(root: Storage, per_run: int, tmp_path: Path) -> None:
     cfg = with_resources(TWELVE, windows_per_run=per_run)
-    windows = [window.name for window in plan(read_manifest(root), cfg, None)[0]][:6]
+    windows = [window.name for window in choose_windows(read_manifest(root), cfg, None)[0]][:6]
     runner = Runner(bad=windows[0])
-    summary = train_windows(root, f"queue-{per_run}", cfg, only=windows, runner=runner)
+    summary = train_windows(Run(root, f"queue-{per_run}", cfg), only=windows, runner=runner)
     assert runner.most == 2
     assert len(runner.names) == len(set(runner.names)) == 12 / per_run
-    statuses = [result.status for result in summary.results]
+    statuses = [result.status for result in summary.windows]
     assert statuses == ["failed"] * 2 + ["trained"] * 10
     assert summary.failed == 2
     on_disk = root.child("runs", f"queue-{per_run}").read_json("summary.json")
@@ -102,79 +133,75 @@ def test_all_windows_pass_two_at_a_time(root: Storage, per_run: int, tmp_path: P
 
 
 class TestChains:
-    def codes(self, root: Storage) -> dict[Task, str]:
+    @pytest.fixture
+    def run(self, root: Storage) -> Run:
+        return Run(root, "chains", with_resources(TWELVE, windows_per_run=2))
+
+    def identities(self, root: Storage) -> dict[Task, str]:
         manifest = read_manifest(root)
-        windows, _ = plan(manifest, TWELVE, None)
+        windows, _ = choose_windows(manifest, TWELVE, None)
         tasks = [Task(window=w, seed=s) for w in windows for s in (0, 1)]
         return {task: task_identity(TWELVE, manifest, task) for task in tasks}
 
-    def test_a_half_done_chain_keeps_its_name(self, root: Storage) -> None:
+    def test_a_half_done_chain_keeps_its_name(self, run: Run) -> None:
         """So that the window a driver was killed in finds its checkpoint again."""
-        codes = self.codes(root)
-        before = cut_chains(codes, set(codes), 2)
-        done, left = before[0].todo
-        after = cut_chains(codes, set(codes) - {done}, 2)
+        tasks = self.identities(run.root)
+        before = cut_chains(run, tasks, set(tasks))
+        done, left = before[0].tasks
+        after = cut_chains(run, tasks, set(tasks) - {done})
         assert after[0].name == before[0].name
-        assert after[0].todo == (left,)
+        assert after[0].tasks == (left,)
         assert after[1:] == before[1:]
 
-    def test_finished_chains_are_left_out(self, root: Storage) -> None:
-        codes = self.codes(root)
-        first = cut_chains(codes, set(codes), 2)[0]
-        assert first not in cut_chains(codes, set(codes) - set(first.todo), 2)
+    def test_finished_chains_are_left_out(self, run: Run) -> None:
+        tasks = self.identities(run.root)
+        first = cut_chains(run, tasks, set(tasks))[0]
+        assert first not in cut_chains(run, tasks, set(tasks) - set(first.tasks))
 
-    def test_another_configuration_has_another_name(self, root: Storage) -> None:
-        codes = self.codes(root)
-        changed = {task: code[::-1] for task, code in codes.items()}
-        names = {chain.name for chain in cut_chains(codes, set(codes), 1)}
-        assert not names & {chain.name for chain in cut_chains(changed, set(codes), 1)}
-
-
-def trained(task: Task, status: str) -> WindowResult:
-    return WindowResult(window=task.window.name, seed=task.seed, status=status)
+    def test_another_configuration_has_another_name(self, run: Run) -> None:
+        tasks = self.identities(run.root)
+        changed = {task: identity[::-1] for task, identity in tasks.items()}
+        names = {chain.name for chain in cut_chains(run, tasks, set(tasks))}
+        assert not names & {chain.name for chain in cut_chains(run, changed, set(tasks))}
 
 
 class TestStorageFails:
     """Whatever the store does in one window, the others' results are not lost."""
 
     @pytest.fixture
-    def job(self, root: Storage) -> Job:
-        window = plan(read_manifest(root), TWELVE, None)[0][0]
-        run = root.child("runs", "refused")
+    def one(self, root: Storage) -> Chain:
+        window = choose_windows(read_manifest(root), TWELVE, None)[0][0]
         task = Task(window=window, seed=0)
-        return Job(
-            root=root, run=run, cfg=TWELVE, name="a", tasks=(task,), progress=None, made_by={}
-        )
+        return Chain(run=Run(root, "refused", TWELVE), name="a", tasks=(task,))
 
     @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
-    @pytest.mark.parametrize("where", ["_fit", "read_about"])
+    @pytest.mark.parametrize("where", [(chain, "_fit"), (Run, "model")])
     def test_a_window_fails_alone(
-        self, job: Job, error: Exception, where: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        one: Chain,
+        error: Exception,
+        where: tuple[object, str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def fail(*_: object) -> None:
             raise error
 
         monkeypatch.setattr(chain, "_fit", lambda *_: {})
-        monkeypatch.setattr(chain, where, fail)
-        (result,) = chain.train_chain(job, read_manifest(job.root))
+        monkeypatch.setattr(*where, fail)
+        (result,) = chain.train_chain(one, read_manifest(one.run.root))
         assert (result.status, result.reason) == ("failed", "no answer")
 
     def test_one_unreadable_model_leaves_the_others_of_its_chain(
-        self, job: Job, monkeypatch: pytest.MonkeyPatch
+        self, one: Chain, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        manifest = read_manifest(job.root)
-        tasks = tuple(Task(window=job.tasks[0].window, seed=seed) for seed in (0, 1))
-        code = task_identity(job.cfg, manifest, tasks[0])
-
-        def read(run: Storage, window: str, seed: int) -> dict[str, object]:
-            if seed:
-                raise StorageError("no answer")
-            return {"identity": code, "device": "cpu", "resumed_epochs": 0}
-
+        manifest, run = read_manifest(one.run.root), one.run
+        tasks = tuple(Task(window=one.tasks[0].window, seed=seed) for seed in (0, 1))
+        for task in tasks:
+            name, identity = task.window.name, task_identity(run.cfg, manifest, task)
+            write_model(run, name, task.seed, TrainingState(run.cfg, 0), identity=identity)
+        run.folder.write_bytes(f"{run.model_folder(name, 1)}/model.json", b"{")
         monkeypatch.setattr(chain, "_fit", lambda *_: {})
-        monkeypatch.setattr(chain, "read_about", read)
-        monkeypatch.setattr(chain, "from_about", lambda _, status: trained(tasks[0], status))
-        results = chain.train_chain(dataclasses.replace(job, tasks=tasks), manifest)
+        results = chain.train_chain(dataclasses.replace(one, tasks=tasks), manifest)
         assert [result.status for result in results] == ["trained", "failed"]
 
 
@@ -183,11 +210,11 @@ class TestPanelChanges:
         late = dataclasses.replace(TWELVE.windows, first=dt.date(2029, 1, 1))
         cfg = dataclasses.replace(TWELVE, windows=late)
         with pytest.raises(WindowError, match=r"2019-07-26, has no refit day.*first=2029-01-01"):
-            train_windows(root, "none", cfg)
+            train_windows(Run(root, "none", cfg))
 
     def test_a_calendar_that_lost_a_day_under_the_job(self, root: Storage) -> None:
         manifest = read_manifest(root)
-        task = Task(window=plan(manifest, TWELVE, None)[0][0], seed=0)
+        task = Task(window=choose_windows(manifest, TWELVE, None)[0][0], seed=0)
         changed = dataclasses.replace(manifest, calendar=np.delete(manifest.calendar, 3))
         with pytest.raises(WindowError, match="was built again while this job ran"):
             task_identity(TWELVE, changed, task)
@@ -196,12 +223,12 @@ class TestPanelChanges:
         """On a day all are suspended there is no row; samples and labels count it all the same."""
         manifest = read_manifest(root)
         fewer = dataclasses.replace(manifest, calendar=np.delete(manifest.calendar, 3))
-        (name,) = {w.name for w in plan(manifest, TWELVE, None)[0][:1]}
-        codes = set()
+        (name,) = {w.name for w in choose_windows(manifest, TWELVE, None)[0][:1]}
+        identities = set()
         for panel in (manifest, fewer):
-            (window,) = (w for w in plan(panel, TWELVE, None)[0] if w.name == name)
-            codes.add(task_identity(TWELVE, panel, Task(window=window, seed=0)))
-        assert len(codes) == 2
+            (window,) = (w for w in choose_windows(panel, TWELVE, None)[0] if w.name == name)
+            identities.add(task_identity(TWELVE, panel, Task(window=window, seed=0)))
+        assert len(identities) == 2
 
 
 class TestEach:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from gangru_dist.config import RunConfig
+from gangru_dist.runs.model import GanSamples
+from gangru_dist.runs.records import parse, plain
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.health import BINS, gan_samples
 from gangru_dist.training.loop import Draws, Step
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 from tests.training.worlds import ASSETS, block, config, share, until, window
 
@@ -43,19 +45,19 @@ class TestReference:
         real = data.samples(day)
         draws = Draws(data.keys[day.members], day.date, Step(3, cfg.gan.epochs - 1), 0)
         fake = generator(real, draws.noise(real, cfg.gan.noise_channels)).detach()
-        assert found["day"] == day.date
-        assert found["assets"] == len(day.members)
+        assert found.day == day.date
+        assert found.assets == len(day.members)
         edges = np.linspace(-5 - 0.125, 5 + 0.125, BINS + 1)
         for source, values in (("real", real), ("generated", fake)):
             for place, name in enumerate(cfg.panel.features):
                 column = values[:, :, place].numpy()
-                figures = found[source][name]
-                assert figures["mean"] == pytest.approx(column.mean(), abs=1e-12)
-                assert figures["std"] == pytest.approx(column.std(), abs=1e-12)
+                figures = getattr(found, source)[name]
+                assert figures.mean == pytest.approx(column.mean(), abs=1e-12)
+                assert figures.std == pytest.approx(column.std(), abs=1e-12)
                 cs_std = np.sqrt((column.std(axis=0) ** 2).mean())
-                assert figures["cs_std"] == pytest.approx(cs_std, abs=1e-12)
+                assert figures.cs_std == pytest.approx(cs_std, abs=1e-12)
                 expected = np.histogram(column.clip(-5, 5), edges)[0]
-                assert figures["histogram"] == expected.tolist()
+                assert figures.histogram == tuple(expected.tolist())
 
     def test_a_generator_that_makes_one_sample_has_no_spread(self) -> None:
         cfg = config(gan={"noise_channels": 0})
@@ -66,9 +68,9 @@ class TestReference:
                     weight.zero_()  # blind to its input, but not constant in time
         found = gan_samples(generator, data_of(cfg), cfg, seed=0, collective=Alone())
         for name in cfg.panel.features:
-            assert found["generated"][name]["cs_std"] < 1e-6
-            assert found["generated"][name]["std"] > 1e-4
-            assert found["real"][name]["cs_std"] > 0.5
+            assert found.generated[name].cs_std < 1e-6
+            assert found.generated[name].std > 1e-4
+            assert found.real[name].cs_std > 0.5
 
 
 class _Recorded:
@@ -96,7 +98,7 @@ class TestProperties:
         day, generator = whole.train[-1], generator_of(cfg)
         alone = gan_samples(generator, whole, cfg, seed=0, collective=Alone())
 
-        def part(members: slice, others: list[Tensor]) -> tuple[dict, list[Tensor]]:
+        def part(members: slice, others: list[Tensor]) -> tuple[GanSamples, list[Tensor]]:
             some = dataclasses.replace(day, members=day.members[members], label=day.label[members])
             data = dataclasses.replace(whole, train=(some,))
             group = _Recorded(others)
@@ -105,12 +107,12 @@ class TestProperties:
         _, first = part(slice(0, 5), [])
         together, _ = part(slice(5, None), first)
         for source in ("real", "generated"):
-            for name, figures in alone[source].items():
-                found = together[source][name]
+            for name, figures in plain(alone)[source].items():
+                found = plain(together)[source][name]
                 assert found.pop("histogram") == figures.pop("histogram")
                 assert found == pytest.approx(figures, rel=1e-9)
         nobody, sums = part(slice(0, 0), first)
-        assert nobody["assets"] == day.total
+        assert nobody.assets == day.total
         assert all(float(x.abs().sum()) == 0 for x in sums)
 
     def test_training_and_weights_do_not_notice(self) -> None:
@@ -128,7 +130,7 @@ class TestProperties:
     def test_plain_json(self) -> None:
         cfg = config()
         found = gan_samples(generator_of(cfg), data_of(cfg), cfg, seed=0, collective=Alone())
-        assert json.loads(json.dumps(found)) == found
-        assert sum(found["real"]["open"]["histogram"]) == found["assets"] * cfg.samples.lookback
-        assert len(found["bin_centers"]) == BINS
-        assert found["assets"] <= ASSETS
+        assert parse(GanSamples, json.dumps(plain(found))) == found
+        assert sum(found.real["open"].histogram) == found.assets * cfg.samples.lookback
+        assert len(found.bin_centers) == BINS
+        assert found.assets <= ASSETS

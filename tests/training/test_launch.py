@@ -17,6 +17,7 @@ import torch
 
 from gangru_dist.config import RunConfig, UniverseConfig
 from gangru_dist.errors import ResourceError, WindowError
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from tests.training.store import TINY, WINDOWS, epochs_saved, stored_panel, with_resources
 
@@ -33,17 +34,17 @@ def undisturbed(root: Storage, ray_cluster: None) -> dict[str, str]:
     """Models of one worker a window that nothing happened to, both at once: window -> hash."""
     from gangru_dist.training.launch import train_windows
 
-    summary = train_windows(root, "undisturbed", TINY)
-    statuses = [result.status for result in summary.results]
+    summary = train_windows(Run(root, "undisturbed", TINY))
+    statuses = [result.status for result in summary.windows]
     assert statuses == ["no history", "trained", "trained"], summary.lines()
-    return {r.window: r.model for r in summary.results if r.model}
+    return {r.window: r.model for r in summary.windows if r.model}
 
 
 def test_finished_windows_are_kept(root: Storage, undisturbed: dict[str, str]) -> None:
     from gangru_dist.training.launch import train_windows
 
-    again = train_windows(root, "undisturbed", TINY)
-    kept = {r.window: r.model for r in again.results if r.status == "finished before"}
+    again = train_windows(Run(root, "undisturbed", TINY))
+    kept = {r.window: r.model for r in again.windows if r.status == "finished before"}
     assert kept == undisturbed
 
 
@@ -69,26 +70,28 @@ def test_ray_data_feeds_the_same_model(root: Storage, undisturbed: dict[str, str
     from gangru_dist.training.launch import train_windows
 
     cfg = with_resources(TINY, ingest="ray", cpus_per_worker=2, windows_per_run=2)
-    summary = train_windows(root, "ray-data", cfg)
-    assert {r.window: r.model for r in summary.results if r.model} == undisturbed
+    summary = train_windows(Run(root, "ray-data", cfg))
+    assert {r.window: r.model for r in summary.windows if r.model} == undisturbed
 
 
 def test_two_workers_train_the_model_of_one(root: Storage, undisturbed: dict[str, str]) -> None:
-    from gangru_dist.training.artifact import read_model
     from gangru_dist.training.launch import train_windows
+    from gangru_dist.training.model_files import read_model
 
     cfg = with_resources(TINY, workers=2, ingest="ray")
     name = WINDOWS[0]
-    summary = train_windows(root, "two", cfg, only=[name])
-    assert [result.status for result in summary.results] == ["trained"], summary.lines()
-    two, about = read_model(root.child("runs", "two"), name, 0)
-    one, alone = read_model(root.child("runs", "undisturbed"), name, 0)
-    assert about["workers"] == 2
+    summary = train_windows(Run(root, "two", cfg), only=[name])
+    assert [result.status for result in summary.windows] == ["trained"], summary.lines()
+    two, record = read_model(Run(root, "two", cfg), name, 0)
+    one, alone = read_model(Run(root, "undisturbed", TINY), name, 0)
+    assert record.workers == 2
+    assert record.gan_samples is not None
+    assert alone.gan_samples is not None
     for source in ("real", "generated"):
-        for feature, figures in alone["gan_samples"][source].items():
-            found = about["gan_samples"][source][feature]
-            assert sum(found["histogram"]) == sum(figures["histogram"])
-            assert found["cs_std"] == pytest.approx(figures["cs_std"], rel=1e-4)
+        for feature, figures in getattr(alone.gan_samples, source).items():
+            found = getattr(record.gan_samples, source)[feature]
+            assert sum(found.histogram) == sum(figures.histogram)
+            assert found.cs_std == pytest.approx(figures.cs_std, rel=1e-4)
     for a, b in zip(two.parameters(), one.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.detach().abs().max()))
 
@@ -98,18 +101,18 @@ def test_one_windows_failure_stops_no_other(root: Storage) -> None:
 
     On a quarter of a GPU that is only promised: training falls back to the CPU and gloo.
     """
-    from gangru_dist.training.artifact import read_about
     from gangru_dist.training.launch import train_windows
 
     strict = UniverseConfig(min_listed_days=230)
     cfg = with_resources(TINY, windows_per_run=2, gpus_per_worker=0.25)
-    summary = train_windows(root, "strict", dataclasses.replace(cfg, universe=strict))
-    failed, trained = (r for r in summary.results if r.seed == 0)
+    run = Run(root, "strict", dataclasses.replace(cfg, universe=strict))
+    summary = train_windows(run)
+    failed, trained = (r for r in summary.windows if r.seed == 0)
     assert (failed.status, trained.status) == ("failed", "trained"), summary.lines()
     assert "universe.min_listed_days" in failed.reason
-    about = read_about(root.child("runs", "strict"), WINDOWS[1], 0)
-    assert about is not None
-    assert about["device"] == "cpu"
+    model = run.model(WINDOWS[1], 0)
+    assert model is not None
+    assert model.device == "cpu"
     assert summary.failed == 1
     assert not summary.ok
 
@@ -118,13 +121,13 @@ def test_killed_worker_resumes_to_the_same_bits(root: Storage, undisturbed: dict
     """SIGKILL once an epoch of each stage is in a checkpoint."""
     from gangru_dist.training.launch import train_windows
 
-    run = root.child("runs", "killed")
+    run = Run(root, "killed", TINY)
     killed: list[int] = []
 
     def kill() -> None:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not killed:
-            if epochs_saved(run) > TINY.gan.epochs:
+            if epochs_saved(run.folder) > TINY.gan.epochs:
                 killed.extend(process.pid for process in train_workers())
                 for pid in killed:
                     os.kill(pid, signal.SIGKILL)
@@ -132,9 +135,9 @@ def test_killed_worker_resumes_to_the_same_bits(root: Storage, undisturbed: dict
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    summary = train_windows(root, "killed", TINY, only=WINDOWS[:1])
+    summary = train_windows(run, only=WINDOWS[:1])
     assert len(killed) == 1
-    (result,) = summary.results
+    (result,) = summary.windows
     assert result.model == undisturbed[WINDOWS[0]], summary.lines()
     assert result.status == "resumed"
 
@@ -161,10 +164,10 @@ class TestValidation:
 
         cfg: RunConfig = with_resources(TINY, **more)
         with pytest.raises(ResourceError, match=r"asks for \d worker\(s\).*room for [02]"):
-            train_windows(root, "too-big", cfg)
+            train_windows(Run(root, "too-big", cfg))
 
     def test_unknown_window(self, root: Storage) -> None:
         from gangru_dist.training.launch import train_windows
 
         with pytest.raises(WindowError, match=r"'2018-12-30' is no refit day.*2018-12-31"):
-            train_windows(root, "unknown", TINY, only=["2018-12-30"])
+            train_windows(Run(root, "unknown", TINY), only=["2018-12-30"])

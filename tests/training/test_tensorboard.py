@@ -11,13 +11,21 @@ import pytest
 
 from gangru_dist.config import TrainingConfig, model_settings
 from gangru_dist.errors import ConfigError
+from gangru_dist.runs.model import GanEpoch, PredictorEpoch, figures
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.training.tensorboard import TensorBoard, tensorboard
+from gangru_dist.training.window import TimedEpoch
 from tests.training.store import TINY
 
 TASK = "2018-12-28/seed-0"
-GAN = {"stage": "gan", "epoch": 1, "discriminator_loss": 1.5, "samples_per_s": 10.0}
-EPOCHS = [{"stage": "predictor", "epoch": e, "valid_ic": e / 100} for e in (1, 2)]
+GAN = GanEpoch(
+    epoch=1, discriminator_loss=1.5, generator_loss=0.7, discriminator_accuracy=0.5, distance=0.1
+)
+EPOCHS = [
+    TimedEpoch(PredictorEpoch(epoch=e, train_loss=-0.1, valid_ic=e / 100), 1.0, 10.0)
+    for e in (1, 2)
+]
 
 
 def records(data: bytes) -> Iterator[bytes]:
@@ -43,20 +51,22 @@ def scalars(run: Storage, task: str) -> dict[tuple[str, int], float]:
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[TensorBoard]:
-    board = TensorBoard(Storage(str(tmp_path)))
+    board = TensorBoard(Run(Storage(str(tmp_path)), "r", TINY))
     yield board
     board.close()
 
 
 def test_every_epoch_can_be_read_at_once(tmp_path: Path, board: TensorBoard) -> None:
-    run = Storage(str(tmp_path))
-    board.epoch(TASK, GAN)
-    assert scalars(run, TASK) == {("gan/discriminator_loss", 1): 1.5, ("gan/samples_per_s", 1): 10}
-    for metrics in EPOCHS:
-        board.epoch(TASK, metrics)
+    run = Storage(str(tmp_path)).child("runs", "r")
+    board.epoch(TASK, TimedEpoch(GAN, seconds=1.0, samples_per_s=10.0))
+    found = {f"gan/{name}": value for name, value in figures(GAN).items()}
+    expected = found | {"gan/seconds": 1.0, "gan/samples_per_s": 10.0}
+    assert scalars(run, TASK) == {(name, 1): value for name, value in expected.items()}
+    for epoch in EPOCHS:
+        board.epoch(TASK, epoch)
     board.epoch("2019-06-28/seed-0", EPOCHS[0])
     assert scalars(run, TASK)["predictor/valid_ic", 2] == 0.02
-    assert scalars(run, "2019-06-28/seed-0") == {("predictor/valid_ic", 1): 0.01}
+    assert scalars(run, "2019-06-28/seed-0")["predictor/valid_ic", 1] == 0.01
 
 
 def test_a_store_that_fails_costs_a_warning(
@@ -73,7 +83,7 @@ def test_a_store_that_fails_costs_a_warning(
         board.epoch(TASK, EPOCHS[0])
     assert "tensorboard_not_stored window=2018-12-28/seed-0 error=no answer" in caplog.text
     board.epoch(TASK, EPOCHS[1])  # the next one brings both
-    assert len(scalars(Storage(str(tmp_path)), TASK)) == 2
+    assert len(scalars(Storage(str(tmp_path)).child("runs", "r"), TASK)) == 2 * 4
 
 
 def test_without_the_package_the_job_says_what_to_install(
@@ -88,15 +98,16 @@ def test_without_the_package_the_job_says_what_to_install(
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install gangru_dist\[tensorboard\]"):
-        TensorBoard(Storage(str(tmp_path)))
+        TensorBoard(Run(Storage(str(tmp_path)), "r", TINY))
 
 
 def test_it_is_asked_for_and_decides_no_model(tmp_path: Path) -> None:
     training = dataclasses.replace(TINY.training, tensorboard=True)
     drawn = dataclasses.replace(TINY, training=training)
-    board = tensorboard(drawn, Storage(str(tmp_path)))
+    run = Run(Storage(str(tmp_path)), "r", drawn)
+    board = tensorboard(run)
     assert board is not None
     board.close()
-    assert tensorboard(TINY, Storage(str(tmp_path))) is None
+    assert tensorboard(dataclasses.replace(run, cfg=TINY)) is None
     assert model_settings(drawn) == model_settings(TINY)
     assert not TrainingConfig().tensorboard

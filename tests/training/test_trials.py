@@ -25,6 +25,7 @@ import psutil
 import pytest
 
 from gangru_dist.config import TrainingConfig, UniverseConfig, WindowConfig
+from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from tests.training.store import TINY, WINDOWS, epochs_saved, stored_panel, with_resources
 from tests.training.test_world_size import free_port
@@ -266,7 +267,7 @@ def groups(*states: str) -> int:
 def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: int) -> None:
     """Six windows x two seeds; in the first, nobody is listed long enough."""
     from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.training.launch import plan, train_windows
+    from gangru_dist.training.launch import choose_windows, train_windows
 
     cfg = dataclasses.replace(
         with_resources(TINY, windows_per_run=per_run),
@@ -274,13 +275,13 @@ def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: i
         training=TrainingConfig(epochs=1, seeds=(0, 1)),
         universe=UniverseConfig(min_listed_days=200),
     )
-    windows = [window.name for window in plan(read_manifest(root), cfg, None)[0]]
+    windows = [window.name for window in choose_windows(read_manifest(root), cfg, None)[0]]
     chosen = [windows[0], *windows[-5:]]
     with Watch() as watch:
-        summary = train_windows(root, f"twelve-{per_run}", cfg, only=chosen)
-    statuses = [result.status for result in summary.results]
+        summary = train_windows(Run(root, f"twelve-{per_run}", cfg), only=chosen)
+    statuses = [result.status for result in summary.windows]
     assert statuses == ["failed"] * 2 + ["trained"] * 10, summary.lines()
-    assert all("universe.min_listed_days" in r.reason for r in summary.results[:2])
+    assert all("universe.min_listed_days" in r.reason for r in summary.windows[:2])
     assert watch.most == 2
     deadline = time.monotonic() + 30
     while groups("CREATED", "PENDING", "RESCHEDULING") and time.monotonic() < deadline:

@@ -1,18 +1,17 @@
 """One window's training: both stages, exact resume, early stop, errors."""
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import GanTrainer, Step, predictor_epoch
-from gangru_dist.training.state import TrainingState
-from gangru_dist.training.window import train_window
+from gangru_dist.training.window import TimedEpoch, train_window
 from tests.training.worlds import block, config, until, window
 
 
@@ -53,7 +52,7 @@ class TestStages:
     def test_history_has_both_stages(self) -> None:
         cfg = config()
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
-        stages = [entry["stage"] for entry in state.progress.history]
+        stages = [entry.stage for entry in state.progress.history]
         assert stages == ["gan", "gan", "predictor", "predictor", "predictor"]
         assert state.progress.best_ic is not None
 
@@ -66,18 +65,18 @@ class TestStages:
         cfg = config(variant="gru")
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
         assert state.network.generator is None
-        assert {entry["stage"] for entry in state.progress.history} == {"predictor"}
+        assert {entry.stage for entry in state.progress.history} == {"predictor"}
 
     def test_best_epoch_is_kept(self) -> None:
         cfg = config(variant="gru", training={"epochs": 6, "learning_rate": 0.02})
         kept: list[dict[str, torch.Tensor]] = []
 
-        def remember(_: dict[str, Any], state: TrainingState) -> None:
+        def remember(_: TimedEpoch, state: TrainingState) -> None:
             params = state.network.predictor.state_dict()
             kept.append({name: tensor.clone() for name, tensor in params.items()})
 
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0, report=remember)
-        ics = [entry["valid_ic"] for entry in state.progress.history]
+        ics = [entry.valid_ic for entry in state.progress.history]
         best = ics.index(max(ics))
         assert state.progress.best_epoch == best + 1
         assert same(dict(state.network.predictor.state_dict()), kept[best])
@@ -91,7 +90,7 @@ class TestStages:
         cfg = config()
         seen: list[dict[str, torch.Tensor]] = []
 
-        def remember(metrics: dict[str, Any], state: TrainingState) -> None:
+        def remember(_: TimedEpoch, state: TrainingState) -> None:
             assert state.network.generator is not None
             params = state.network.generator.state_dict()
             seen.append({name: tensor.clone() for name, tensor in params.items()})
@@ -135,8 +134,8 @@ class TestGan:
         distances = []
         for cfg in (far, near):
             state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
-            gan = [entry for entry in state.progress.history if entry["stage"] == "gan"]
-            distances.append(gan[-1]["distance"])
+            gan = [entry for entry in state.progress.history if entry.stage == "gan"]
+            distances.append(gan[-1].distance)
         assert distances[1] < 0.9 * distances[0]
 
 
@@ -156,7 +155,7 @@ def undisturbed() -> Undisturbed:
     data = data_of(cfg)
     saved: list[bytes] = []
 
-    def save(_: dict[str, Any], state: TrainingState) -> None:
+    def save(_: TimedEpoch, state: TrainingState) -> None:
         saved.append(state.to_bytes("id"))
 
     state = train_window(data, TrainingState(cfg, 7), cfg, seed=7, report=save)

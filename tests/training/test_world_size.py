@@ -10,10 +10,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
+from gangru_dist.runs.model import figures
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import current
 from gangru_dist.training.data import prepare
 from gangru_dist.training.health import gan_samples
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, share, until, window
 
@@ -52,19 +53,14 @@ def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
     mine = share(until(world, chosen.refit), np.flatnonzero(owner == rank))
     data = prepare(mine, chosen, world.dates, cfg, current())
     state = train_window(data, TrainingState(cfg, 5), cfg, seed=5, collective=current())
-    losses = [
-        value
-        for entry in state.progress.history
-        for key, value in entry.items()
-        if key not in ("stage", "epoch")
-    ]
+    losses = [value for epoch in state.progress.history for value in figures(epoch).values()]
     tensors = {n: t.detach().clone() for n, t in state.network.state_dict().items()}
     assert state.network.generator is not None
     samples = gan_samples(state.network.generator, data, cfg, seed=5, collective=current())
-    by_feature = [*samples["real"].values(), *samples["generated"].values()]
-    moments = [[of["mean"], of["std"], of["cs_std"]] for of in by_feature]
+    by_feature = [*samples.real.values(), *samples.generated.values()]
+    moments = [[of.mean, of.std, of.cs_std] for of in by_feature]
     tensors["sample moments"] = torch.tensor(moments, dtype=torch.float64)
-    tensors["sample counts"] = torch.tensor([of["histogram"] for of in by_feature])
+    tensors["sample counts"] = torch.tensor([of.histogram for of in by_feature])
     save_file(
         tensors | {"losses": torch.tensor(losses, dtype=torch.float64)},
         Path(folder, f"{precision}-{size}-{rank}.safetensors"),

@@ -8,10 +8,10 @@ import pytest
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import DivergedError, TrainingError
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
 from gangru_dist.training.loop import validation_ic
-from gangru_dist.training.state import TrainingState
 from gangru_dist.training.window import train_window
 from gangru_dist.tuning.objective import objective
 from gangru_dist.tuning.trial import run_trial, with_features

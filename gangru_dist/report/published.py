@@ -1,5 +1,9 @@
 """What the broker printed about its own factor: shown beside ours, never mixed with it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 SOURCE = (
     "Southwest Securities, machine-learning factor stock selection, monthly report of 2026-03: "
     "GAN_GRU factor, all China A-shares but ST and those listed less than half a year, "
@@ -21,3 +25,8 @@ FIGURES: dict[str, float | str] = {
     "annualized_excess": 0.2232,
 }
 """SPEC 7, right column. Fractions; ratios have no unit."""
+
+
+def with_published(metrics: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation's figures with the broker's beside: what metrics.json holds."""
+    return {**metrics, "published": {"source": SOURCE, **FIGURES}}

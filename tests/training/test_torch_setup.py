@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gangru_dist.settings import load
-from gangru_dist.training.process import prepare_torch, promised_device
+from gangru_dist.training.torch_setup import prepare_torch, promised_device
 
 
 @pytest.fixture(autouse=True)

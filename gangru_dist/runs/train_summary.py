@@ -1,13 +1,15 @@
-"""What became of every window of a training job: table, `summary.json`, exit code."""
+"""What became of every window of a training job: `summary.json`, and a table for the log."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
-from gangru_dist.storage import Storage
+from gangru_dist.runs.model import ModelRecord
+from gangru_dist.runs.records import plain
+from gangru_dist.runs.run import Run
 
 _logger = logging.getLogger(__name__)
 SUMMARY = "summary.json"
@@ -31,31 +33,40 @@ class WindowResult:
     reason: str = ""
     """Why it was skipped or failed."""
 
+    @classmethod
+    def of(cls, model: ModelRecord, status: Status) -> Self:
+        """A finished model's."""
+        return cls(
+            window=model.window,
+            seed=model.seed,
+            status=status,
+            epochs=len(model.predictor_epochs),
+            best_valid_ic=model.best_valid_ic,
+            seconds=0.0 if status == "finished before" else model.seconds,
+            model=model.model,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSummary:
     """All windows of one job."""
 
-    results: tuple[WindowResult, ...]
+    windows: tuple[WindowResult, ...]
 
     @property
     def failed(self) -> int:
         """Windows and seeds without a model that should have one."""
-        return sum(result.status == "failed" for result in self.results)
+        return sum(result.status == "failed" for result in self.windows)
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed."""
         return self.failed == 0
 
-    def to_json(self) -> dict[str, Any]:
-        """For `summary.json`."""
-        return {"failed": self.failed, "windows": [asdict(result) for result in self.results]}
-
     def lines(self) -> list[str]:
         """A table for the log: header, then one line a window and seed."""
         head = ("window", "seed", "status", "epochs", "valid_ic", "seconds", "model", "reason")
-        rows = [head, *(_cells(result) for result in self.results)]
+        rows = [head, *(_cells(result) for result in self.windows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
         return [
             "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
@@ -77,23 +88,9 @@ def _cells(result: WindowResult) -> tuple[str, ...]:
     )
 
 
-def from_about(about: dict[str, Any], status: Status) -> WindowResult:
-    """A result from a finished model's `model.json`."""
-    epochs = sum(entry["stage"] == "predictor" for entry in about["history"])
-    return WindowResult(
-        window=about["window"],
-        seed=about["seed"],
-        status=status,
-        epochs=epochs,
-        best_valid_ic=about["best_valid_ic"],
-        seconds=0.0 if status == "finished before" else about["seconds"],
-        model=about["model"],
-    )
-
-
-def write_summary(run: Storage, summary: TrainSummary) -> None:
+def write_summary(run: Run, summary: TrainSummary) -> None:
     """Write `summary.json` and say the table."""
-    run.write_json(SUMMARY, summary.to_json())
+    run.folder.write_json(SUMMARY, {"failed": summary.failed, **plain(summary)})
     for line in summary.lines():
         _logger.info("%s", line)
 
@@ -102,4 +99,4 @@ def in_order(results: Sequence[WindowResult]) -> TrainSummary:
     """A summary by window and seed."""
     key = [(r.window, -1 if r.seed is None else r.seed) for r in results]
     order = sorted(range(len(results)), key=key.__getitem__)
-    return TrainSummary(results=tuple(results[i] for i in order))
+    return TrainSummary(windows=tuple(results[i] for i in order))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import load, save
@@ -18,6 +18,8 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
 from gangru_dist.models.discriminator import Discriminator
 from gangru_dist.models.network import FactorNetwork
+from gangru_dist.runs.model import Epoch
+from gangru_dist.runs.records import parse, plain
 
 Stage = Literal["gan", "predictor", "done"]
 
@@ -32,20 +34,27 @@ class Progress:
     best_ic: float | None = None
     """Best validation IC so far; None before the first predictor epoch."""
     best_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry an epoch: stage, epoch, losses, validation IC; nothing timed, which would differ
-    between a run and its repetition."""
+    history: list[Epoch] = field(default_factory=list)
+    """Every epoch so far, of both stages."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a checkpoint says of itself, in the header of its safetensors file."""
+
+    identity: str
+    progress: Progress
 
 
 class TrainingState:
     """Networks, optimizers, best predictor and progress of one window and seed."""
 
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
-        features = len(cfg.panel.features)
+        features = len(cfg.features)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = FactorNetwork(features, cfg.gru, gan)
+            self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor)
             self.discriminator = Discriminator(cfg.samples.lookback, features, gan) if gan else None
         self.progress = Progress(stage="gan" if gan else "predictor")
         self.best: dict[str, Tensor] = {}
@@ -95,7 +104,7 @@ class TrainingState:
 
     def to_bytes(self, identity: str) -> bytes:
         """The whole state; `identity` says of which window, seed and configuration."""
-        about = json.dumps({"identity": identity, "progress": vars(self.progress)})
+        about = json.dumps(plain(_Header(identity, self.progress)))
         return bytes(save(self.tensors(), metadata={"about": about}))  # one key: a fixed order
 
     def restore(self, data: bytes, identity: str) -> None:
@@ -104,14 +113,14 @@ class TrainingState:
         Raises:
             TrainingError: The bytes are of another window, seed or configuration.
         """
-        about = _about(data)
-        if about["identity"] != identity:
+        header = _header(data)
+        if header.identity != identity:
             raise TrainingError(
-                f"checkpoint of {about['identity']} cannot continue {identity}; remove it or "
+                f"checkpoint of {header.identity} cannot continue {identity}; remove it or "
                 "use another --run."
             )
         tensors = load(data)
-        self.progress = Progress(**about["progress"])
+        self.progress = header.progress
         device = next(self.network.parameters()).device
         self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
         for name, part in self._parts().items():
@@ -133,8 +142,7 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _about(data: bytes) -> dict[str, Any]:
-    """What `to_bytes` put into the header of the safetensors file."""
+def _header(data: bytes) -> _Header:
+    """What `to_bytes` put there."""
     size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    return dict(json.loads(header["__metadata__"]["about"]))
+    return parse(_Header, json.loads(data[8 : 8 + size])["__metadata__"]["about"])

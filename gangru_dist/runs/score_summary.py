@@ -8,12 +8,51 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gangru_dist.scoring.plan import Unscored
-from gangru_dist.scoring.table import DayCoverage
-from gangru_dist.storage import Storage
+from gangru_dist.runs.run import Run
 
 _logger = logging.getLogger(__name__)
 SUMMARY = "factor-summary.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayCoverage:
+    """What the table holds of one day."""
+
+    date: str
+    """ISO."""
+    window: str
+    """Refit day of the model."""
+    model: str
+    """Hash of the weights that made the scores."""
+    basis: str
+    """Hash of the settings and of the panel up to the month before; "" = unknown: stale."""
+    month_end: str = ""
+    """Last day of its month that the panel had when it was scored, ISO."""
+    month_rows: str = ""
+    """Hash of the panel's rows of the month, as they were then."""
+    traded: int = 0
+    """Assets with a bar that day."""
+    universe: int = 0
+    """Members of the universe: all of them are scored."""
+    ranked: int = 0
+    """Assets with a factor: `universe`, or 0 if they are fewer than `factor.min_assets`."""
+    missing_industry: int = 0
+    """Scored assets without an industry."""
+    missing_market_cap: int = 0
+    """Scored assets without a market cap."""
+    neutralized: str = ""
+    """What was removed: `industry+size`, `industry`, `size`, or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unscored:
+    """Days that a window should score and cannot."""
+
+    window: str
+    first: str
+    last: str
+    days: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +121,11 @@ class ScoreSummary:
         ]
 
 
-def write_summary(run: Storage, summary: ScoreSummary) -> None:
+def write_summary(run: Run, summary: ScoreSummary) -> None:
     """Write `factor-summary.json` and say the summary.
 
     The file is a view of the table's own coverage: after a kill the next job sets it right.
     """
-    run.write_json(SUMMARY, summary.to_json())
+    run.folder.write_json(SUMMARY, summary.to_json())
     for line in summary.lines():
         (_logger.warning if line.startswith("unscored") else _logger.info)("%s", line)

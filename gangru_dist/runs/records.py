@@ -1,0 +1,63 @@
+"""JSON files as typed records: one schema each, checked whenever a file is read.
+
+A record is a frozen dataclass of JSON types. Keys that it does not know are ignored, so that a
+file of a later version can still be read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from gangru_dist.errors import StorageError
+from gangru_dist.storage import Storage
+
+Record = TypeVar("Record")
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
+
+def parse(kind: type[Record], text: str | bytes) -> Record:
+    """A record out of JSON, strict: no "5" for 5. Raises pydantic's ValidationError."""
+    record: Record = _adapter(kind).validate_json(text, strict=True)
+    return record
+
+
+def plain(record: Any) -> Any:
+    """A record as plain JSON types, keys in the order of its fields."""
+    return _adapter(type(record)).dump_python(record, mode="json")
+
+
+def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None:
+    """The record in a JSON file; None if there is no such file.
+
+    Raises:
+        StorageError: It is no JSON, or not a record of this kind.
+    """
+    try:
+        return parse(kind, folder.read_bytes(name))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise StorageError(
+            f"{folder.uri}/{name} is damaged, {_wrong(error)}. Delete it, then run the job that "
+            "writes it again."
+        ) from error
+
+
+def write_record(folder: Storage, name: str, record: Any) -> None:
+    """Write a record as JSON, whole or not at all."""
+    folder.write_json(name, plain(record))
+
+
+def _wrong(error: ValidationError) -> str:
+    """The first thing that is wrong: `no JSON (...)`, or the key and what it should be."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"no JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+    where = ".".join(map(str, first["loc"])) or "content"
+    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -1,0 +1,153 @@
+"""Names, wrong names, and when a function counts as another one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gangru_dist.errors import ConfigError, PanelError
+from gangru_dist.registry import Registry, close_names, nearest, source_hash
+
+CODE = '''
+"""A user's module."""
+from math import pi
+
+DAYS = 5
+
+
+def helper(values):
+    return [v / DAYS for v in values]
+
+
+def item(values: list[float]) -> list[float]:
+    """What it gives."""
+    return [sum(helper(values)) for _ in values]  # a comment
+
+
+def other(values):
+    return values
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("users_")]:
+        del sys.modules[name]
+
+
+def load(folder: Path, code: str, name: str = "users_code") -> Any:
+    """A module of this code, read afresh."""
+    path = folder / f"{name}.py"
+    path.write_text(code)
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    for cached in (folder / "__pycache__").glob("*"):
+        cached.unlink()
+    return importlib.import_module(name)
+
+
+def one(x: int) -> int:
+    return x
+
+
+def two(x: int) -> int:
+    return 2 * x
+
+
+class TestNames:
+    def test_wrong_name_gives_the_nearest(self) -> None:
+        table: Registry[Any] = Registry("thing", PanelError)
+        table.register("close", one)
+        table.register("open", two)
+        with pytest.raises(PanelError, match=r"no thing 'clos'; nearest: \['close'\]\."):
+            table["clos"]
+        with pytest.raises(PanelError, match=r"nearest: \['close', 'open'\]"):
+            table["zzz"]
+        assert "clos" not in table
+        assert table.known("open") == "open"
+        with pytest.raises(ValueError, match=r"no thing; nearest: \['open'"):
+            table.known("opne")
+
+    def test_two_items_of_one_name(self) -> None:
+        table: Registry[Any] = Registry("thing")
+        table.register("a", one)
+        with pytest.raises(ConfigError, match=r"thing 'a' is .*one already; .*two needs another"):
+            table.register("a", two)
+        assert table["a"] is one
+
+    def test_a_cell_run_again_replaces_its_own_item(self, folder: Path) -> None:
+        table: Registry[Any] = Registry("thing")
+        for _ in range(2):
+            newest = load(folder, CODE).item
+            table.register("a", newest)
+        assert table["a"] is newest
+
+    def test_an_item_is_imported_when_it_is_asked_for(self, folder: Path) -> None:
+        table: Registry[Any] = Registry("thing", items={"late": "users_late:item"})
+        assert (list(table), table.known("late")) == (["late"], "late")
+        (folder / "users_late.py").write_text(CODE)
+        assert table["late"]([5.0]) == [1.0]
+        assert table["late"] is sys.modules["users_late"].item
+
+    @pytest.mark.parametrize("name", ["volum", "Close", "x"])
+    def test_close_names_are_known_ones(self, name: str) -> None:
+        known = ["open", "close", "volume"]
+        assert set(close_names(name, known)) <= set(known)
+        assert nearest(name, known) == (close_names(name, known) or known)
+
+
+class TestSourceHash:
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("  # a comment", "  # another"),
+            ('"""What it gives."""', '"""Another text."""'),
+            ("return [sum(helper(values)) for", "return [ sum( helper(values) )\n      for"),
+            ("return values\n", "return None\n"),  # of a function that it does not name
+            ('"""A user\'s module."""', '"""Mine."""'),
+        ],
+        ids=["comment", "docstring", "layout", "another function", "module"],
+    )
+    def test_what_decides_nothing(self, folder: Path, old: str, new: str) -> None:
+        assert old in CODE
+        before = source_hash(load(folder, CODE).item)
+        assert source_hash(load(folder, CODE.replace(old, new)).item) == before
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [("sum(", "max("), ("v / DAYS", "v * DAYS"), ("DAYS = 5", "DAYS = 6")],
+        ids=["its own code", "a function it calls", "a constant of that"],
+    )
+    def test_what_decides_something(self, folder: Path, old: str, new: str) -> None:
+        assert old in CODE
+        before = source_hash(load(folder, CODE).item)
+        assert source_hash(load(folder, CODE.replace(old, new)).item) != before
+
+    def test_functions_that_call_each_other(self, folder: Path) -> None:
+        code = (
+            "def item(n):\n    return other(n)\n\n\ndef other(n):\n    return n and item(n - 1)\n"
+        )
+        assert len(source_hash(load(folder, code).item)) == 64
+
+    def test_of_a_class(self, folder: Path) -> None:
+        code = "class Item:\n    def run(self):\n        return 1\n"
+        found = {source_hash(load(folder, code.replace("1", n)).Item) for n in "112"}
+        assert len(found) == 2
+
+    def test_without_a_source(self) -> None:
+        typed: dict[str, Any] = {"__name__": __name__}
+        exec("def typed(): return 1", typed)
+        with pytest.raises(ConfigError, match=r"typed has no source .* in a file or a notebook"):
+            source_hash(typed["typed"])
+
+    def test_by_name(self) -> None:
+        table: Registry[tuple[Any, ...]] = Registry("thing", code=lambda item: item[0])
+        table.register("a", (one, "inputs"))
+        assert table.source_hash("a") == source_hash(one)
