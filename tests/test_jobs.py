@@ -3,7 +3,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_bars import make_bars, write
+
+from tests.made_bars import make_bars, write
 
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
 

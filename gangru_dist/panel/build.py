@@ -16,16 +16,13 @@ the same, and its files are kept (docs/decisions/0008-append.md).
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
-import pickle
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
-import ray.data
 
 from gangru_dist import log
 from gangru_dist.bars.codes import check_spellings
@@ -34,15 +31,16 @@ from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
 from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
 from gangru_dist.calendar import distinct_days
+from gangru_dist.cluster_map import Runner, on_cluster, value
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import GangruError, PanelError
-from gangru_dist.features import price_volume
+from gangru_dist.errors import PanelError
 from gangru_dist.panel.bucket import BucketTask, Tables
 from gangru_dist.panel.headers import check_columns, check_names
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.rows_code import rows_code
 from gangru_dist.panel.side_tables import stage_table, stage_tables
-from gangru_dist.panel.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
+from gangru_dist.panel.stages import Bucketed, Staged, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
@@ -50,11 +48,15 @@ from gangru_dist.storage import Storage
 _logger = logging.getLogger(__name__)
 
 _OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
-_MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 
 
 def build_panel(
-    bars_uri: str, root: Storage, cfg: RunConfig, *, overwrite: bool = False
+    bars_uri: str,
+    root: Storage,
+    cfg: RunConfig,
+    *,
+    overwrite: bool = False,
+    runner: Runner = on_cluster,
 ) -> Manifest:
     """Build `<storage>/panel`, or add days to it; with the same bars and settings, do nothing.
 
@@ -63,6 +65,7 @@ def build_panel(
         root: Storage root.
         cfg: Its sections `bars` and `panel` count.
         overwrite: Build even if nothing has changed, and even if the bars rewrite history.
+        runner: Where units and buckets are worked on.
 
     Raises:
         BarsError: The bars cannot be trusted; an earlier panel stays as it was.
@@ -81,10 +84,10 @@ def build_panel(
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        staged, parts, tables = _stage(bars_uri, files, panel, form, cfg)
+        staged, parts, tables = _stage(bars_uri, files, panel, form, cfg, runner)
         task = _bucket_task(staged, tables, files, form, cfg)
         kept = frozenset() if overwrite else _files(old)
-        built = _build(staged, task, panel, cfg, kept)
+        built = _build(staged, task, panel, cfg, kept, runner)
         quality = merge([*(s.quality for s in staged), *map(_set_aside, built)])
         check_share(quality, allowed=cfg.bars.max_quarantined)
         manifest = _manifest(built, task, source, cfg)
@@ -112,7 +115,12 @@ def build_panel(
 
 
 def _stage(
-    uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
+    uri: str,
+    files: Sequence[BarsFile],
+    panel: Storage,
+    form: BarsFormat,
+    cfg: RunConfig,
+    runner: Runner,
 ) -> tuple[list[Staged], list[BarsPart], Tables]:
     """Stage 1 over all units; then what only the whole can tell is checked; then side tables."""
     parts = cut_parts(uri, files, form)
@@ -120,12 +128,14 @@ def _stage(
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
     common: dict[str, Any] = {"form": form, "panel": panel, "buckets": cfg.panel.buckets}
-    units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
-    staged: list[Staged] = _run("panel_read", partial(stage_unit, uri, **common), units_and_names)
+    work = partial(stage_unit, uri, **common)
+    named = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
+    staged: list[Staged] = _all("panel_read", runner, cfg, lambda item: work(*item), named)
     check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
     codes = {code: file for unit in staged for code, file in unit.codes.items()}
     check_spellings(codes)
-    of_table = partial(_run, "panel_tables", partial(stage_table, uri, codes=codes, **common))
+    side_work = partial(stage_table, uri, codes=codes, **common)
+    of_table = partial(_all, "panel_tables", runner, cfg, lambda item: side_work(*item))
     side = [part for part in parts if part.table is not None]
     tables = stage_tables(of_table, side, staging, form, codes)
     return staged, parts, tables
@@ -137,41 +147,29 @@ def _build(
     panel: Storage,
     cfg: RunConfig,
     kept: frozenset[str],
+    runner: Runner,
 ) -> list[Bucketed]:
     """Stage 2 over all buckets."""
     names = [name for unit in staged for name in unit.names]
     buckets = cfg.panel.buckets
     work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets, kept=kept)
-    return _run("panel_features", work, [(number,) for number in range(buckets)])
+    return _all("panel_features", runner, cfg, work, range(buckets))
 
 
-def _run(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """`work(*a)` for each `a` of `arguments`, in their order, each a row of a Ray Data map.
+def _all(
+    name: str, runner: Runner, cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]
+) -> list[Any]:
+    """Results of all items, in their order.
 
     Raises:
-        GangruError: The first that a call returned as its value.
+        GangruError: Of the first item that has one, once all are through.
     """
-    items = [{"number": i, "arguments": pickle.dumps(a)} for i, a in enumerate(arguments)]
-    blocks = min(len(items), _MAX_BLOCKS)
-    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(partial(_call, work))
-    results: list[Any] = [None] * len(items)
+    results: dict[int, Any] = {}
     with log.progress(name, total=len(items)) as progress:
-        for row in tasks.iter_rows():
-            results[row["number"]] = pickle.loads(row["result"])
+        for number, result in runner(cfg, lambda: work, items):
+            results[number] = result
             progress.advance()
-    for result in results:
-        if isinstance(result, GangruError):
-            raise result
-    return results
-
-
-def _call(work: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Runs on a worker: one call; an error the user can act on is a result like any other.
-
-    The pickles never leave Ray's memory: they carry our own objects through a Ray Data row.
-    """
-    call = partial(work, *pickle.loads(row["arguments"]))
-    return {"number": row["number"], "result": pickle.dumps(as_value(call))}
+    return [value(results[number]) for number in range(len(items))]
 
 
 def _bucket_task(
@@ -248,13 +246,12 @@ def _quality_json(
 def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, Any]:
     """What the panel is made from; equal sources give equal panels, if the files are dated."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
-    code = inspect.getsource(price_volume)
     return {
         "uri": uri,
         "files": len(files),
         "bytes": sum(file.size for file in files),
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
-        "features_code": hashlib.sha256(code.encode()).hexdigest(),
+        "rows_code": rows_code(cfg.panel.features),
         "bars": asdict(cfg.bars),
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),

@@ -11,13 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from vendors import make_market, write_qlib_folder
 
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts, read_part
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
+from tests.vendors import make_market, write_qlib_folder
 
 GENERIC = bars_format(BarsConfig())
 

@@ -8,23 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import vendors
-from made_bars import run_here
 
+from gangru_dist.cluster_map import here
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.panel import build as pipeline
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.storage import Storage
+from tests import vendors
 
 FEATURES = ("open", "close", "vwap", "volume", "amount", "turnover_rate", "daily_return")
 CUT = dt.date(2019, 3, 29)
-
-
-@pytest.fixture(autouse=True)
-def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_run", run_here)
 
 
 def build(
@@ -38,7 +33,7 @@ def build(
         bars=BarsConfig(price_limits="ashare", **settings),  # type: ignore[arg-type]
         panel=PanelConfig(features=features, buckets=3),
     )
-    return pipeline.build_panel(str(bars), Storage(str(root)), cfg, overwrite=overwrite)
+    return build_panel(str(bars), Storage(str(root)), cfg, overwrite=overwrite, runner=here)
 
 
 def write_reference(folder: Path, market: pd.DataFrame, vendor: vendors.Vendor) -> None:

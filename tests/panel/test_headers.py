@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_bars import make_bars, write
 
 from gangru_dist.errors import GangruError
 from gangru_dist.panel.headers import check_headers
 from gangru_dist.settings import load
+from tests.made_bars import make_bars, write
 
 
 def check(folder: Path, *overrides: str) -> None:
