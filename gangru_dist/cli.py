@@ -21,7 +21,7 @@ from typing import Any
 
 from gangru_dist import log, presets, settings
 from gangru_dist.config import to_dict
-from gangru_dist.errors import GangruError, TrainingError
+from gangru_dist.errors import GangruError, TrainingError, flag
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage, checked_name
@@ -69,7 +69,9 @@ def run_job(
     parser = _parser(description)
     if flags:
         flags(parser)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown))
     log.setup()
     started = time.monotonic()
     try:
@@ -105,6 +107,20 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     add("--overwrite", action="store_true", help="replace what is there, even if it differs")
     return parser
+
+
+def _unknown(words: Sequence[str]) -> str:
+    """What to say of words that are no flags: `--epochs 5` means a setting."""
+    text = f"unrecognized arguments: {' '.join(words)}"
+    name, equals, value = words[0].removeprefix("--").partition("=")
+    name = name.replace("-", "_")
+    near = settings.nearest(name) if words[0].startswith("--") else []
+    if not near:
+        return text
+    near = [key for key in near if key.endswith(f".{name}")] or near
+    if not equals:
+        value = words[1] if len(words) > 1 and not words[1].startswith("-") else "..."
+    return f"{text}. Settings are given as {' or '.join(flag(key, value) for key in near)}"
 
 
 def _job(args: argparse.Namespace, program: str) -> Job:

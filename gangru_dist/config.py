@@ -65,6 +65,13 @@ class BarsConfig:
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
     """Our column -> what the file's number is multiplied by (per cent: 0.01, lots: 100)."""
+    prices: Literal["traded", "adjusted"] = "traded"
+    """`adjusted`: your word that prices are adjusted already and need no factor; else one is
+    asked for."""
+    code_from_name: bool = False
+    """Whether a file without a column of codes is of the one stock that its name says."""
+    encoding: str = "auto"
+    """Of CSV files, as Python names it; `auto` tells UTF-8, UTF-16 and GB18030 (GBK) apart."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
     """Daily price-limit rule for trading; `auto` takes the format's own."""
     max_quarantined: Annotated[float, Decides.NOTHING] = Field(default=0.01, ge=0, le=1)
@@ -78,12 +85,16 @@ class PanelConfig:
     features: Annotated[tuple[str, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
     """Names out of `price_volume.FEATURES`; what a sample takes of them is
     `samples.features`."""
+    without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
+    """Features to leave out of these, such as one that the bars have no column for."""
     buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the largest number of workers of one window."""
 
     def __post_init__(self) -> None:
+        kept = tuple(name for name in self.features if name not in self.without)
+        object.__setattr__(self, "features", kept)  # what is computed, whoever asks
         if not self.features:
-            raise ConfigError("panel.features must name at least one feature.")
+            raise ConfigError("panel.features less panel.without must leave at least one feature.")
         _require_unique("panel.features", self.features)
 
 

@@ -14,8 +14,18 @@
 
 A message says what is wrong, the value, where, and the way out. `cli.run_job` prints it
 without a traceback and exits with 2, as it does for a full disk or a path that is not ours to
-write; anything else is a defect of ours and shows one.
+write; anything else is a defect of ours and shows one. A setting that would help is written by
+`flag`, so that it can be pasted into the command as it stands.
 """
+
+import json
+import shlex
+
+
+def flag(key: str, value: object) -> str:
+    """A setting as the command line takes it: --set 'panel.without=["turnover_rate"]'."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"--set {shlex.quote(f'{key}={text}')}"
 
 
 class GangruError(Exception):

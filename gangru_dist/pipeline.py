@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gangru_dist import runtime
-from gangru_dist.bars.files import list_files
 from gangru_dist.config import RunConfig
-from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.headers import check_headers, check_names
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.report.document import write_report
 from gangru_dist.runs.run import Run
@@ -58,7 +57,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         GangruError: Bars that cannot be trusted, no window with enough history, too few
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
-    check_bars(bars)
+    check_bars(bars, run.cfg)
     for name in run.cfg.panel.features:
         FEATURES[name]  # a misspelt one takes no name
     run = settled(run, anew=overwrite)
@@ -77,14 +76,15 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
 
 
-def check_bars(bars: str) -> None:
-    """Refuse a `--bars` that names nothing before Ray takes its time to start.
+def check_bars(bars: str, cfg: RunConfig) -> None:
+    """Refuse features and bars, by their files and headings, before Ray takes its time to start.
 
     Raises:
-        BarsError: There are no files at the URI, or one is not what bars are kept in.
+        GangruError: As `check_headers`.
     """
+    check_names(cfg.panel)
     if bars != SYNTHETIC:
-        list_files(bars)
+        check_headers(bars, cfg)
 
 
 def panel_from(root: Storage, cfg: RunConfig, *, bars: str, overwrite: bool = False) -> Manifest:

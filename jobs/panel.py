@@ -26,8 +26,8 @@ def body(job: Job) -> Outcome:
     from gangru_dist.pipeline import check_bars, panel_from  # Ray: only once the flags are right
     from gangru_dist.runtime import session
 
-    check_bars(job.args.bars)
     root, cfg = job.run.root, job.run.cfg
+    check_bars(job.args.bars, cfg)
     with session(cfg):
         panel_from(root, cfg, bars=job.args.bars, overwrite=job.args.overwrite)
     panel = root.child("panel").uri

@@ -86,6 +86,23 @@ class TestValidation:
         assert str(file) in err
         assert "then run the same command again" in err
 
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (["--epochs", "5"], "given as --set gan.epochs=5 or --set training.epochs=5\n"),
+            (["--learning-rate=1e-4"], "or --set training.learning_rate=1e-4\n"),
+            (["--format", "tushare"], "given as --set bars.format=tushare\n"),
+            (["extra"], "unrecognized arguments: extra\n"),
+        ],
+    )
+    def test_a_setting_given_as_a_flag(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], says: str
+    ) -> None:
+        with pytest.raises(SystemExit) as caught:
+            run_job("doc", outcome, ["--storage", str(tmp_path), *words])
+        assert caught.value.code == 2
+        assert capfd.readouterr().err.endswith(says)
+
     def test_any_other_failure_of_the_system_shows_where_it_came_from(self, tmp_path: Path) -> None:
         def body(job: Job) -> Outcome:
             raise BrokenPipeError(32, "a defect of ours")

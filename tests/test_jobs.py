@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.made_bars import make_bars, write
+
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
 
 
@@ -49,6 +51,29 @@ class TestValidation:
         assert (done.returncode, says in done.stderr) == (2, True)
         assert "ray_start" not in done.stderr
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("job", ["panel", "pipeline"])
+    @pytest.mark.parametrize(
+        ("drop", "settings", "says"),
+        [
+            ("adj_factor", (), "--set bars.prices=adjusted\n"),
+            ("market_cap", (), "--set 'panel.without=[\"turnover_rate\"]'\n"),
+            ("volume", (), "lacks the column(s) volume"),
+            (None, ('panel.without=["turnover"]',), "no feature 'turnover'"),
+        ],
+    )
+    def test_what_the_headings_tell_is_said_before_ray_starts(
+        self, tmp_path: Path, job: str, drop: str | None, settings: tuple[str, ...], says: str
+    ) -> None:
+        bars = make_bars().drop(columns=[drop] if drop else [])
+        write(tmp_path / "bars", bars)
+        flags = [word for text in settings for word in ("--set", text)]
+        storage = tmp_path / "storage"
+        where = next(one for one in JOBS if one.stem == job)
+        done = run(where, "--storage", storage, "--bars", tmp_path / "bars", *flags)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+        assert "ray_start" not in done.stderr
+        assert not storage.exists()
 
     def test_a_day_that_is_none_says_why(self, tmp_path: Path) -> None:
         job = next(job for job in JOBS if job.stem == "score")

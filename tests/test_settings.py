@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist import presets
-from gangru_dist.config import from_dict, to_dict
+from gangru_dist.config import from_dict, model_settings, to_dict
 from gangru_dist.errors import ConfigError
 from gangru_dist.settings import difference, load, nearest
 
@@ -75,6 +75,16 @@ class TestProperties:
         cfg = load(preset, None, [f"gan.epochs={epochs}", f"gan.learning_rate={rate!r}"])
         assert from_dict(to_dict(cfg)) == cfg
         assert (cfg.gan.epochs, cfg.gan.learning_rate) == (epochs, rate)
+
+    def test_features_left_out(self) -> None:
+        cfg = load("default", None, ['panel.without=["turnover_rate", "vwap"]'])
+        assert len(cfg.panel.features) == 16
+        assert not {"turnover_rate", "vwap"} & set(cfg.panel.features)
+        assert from_dict(to_dict(cfg)) == cfg
+        named = load("default", None, [f"panel.features={list(cfg.panel.features)}"])
+        assert model_settings(cfg) == model_settings(named)
+        with pytest.raises(ConfigError, match=r"less panel.without must leave at least one"):
+            load("default", None, ['panel.features=["close"]', 'panel.without=["close"]'])
 
     def test_difference_names_what_changed(self) -> None:
         old, new = (to_dict(load("default", None, o)) for o in ([], ["gan.epochs=3"]))

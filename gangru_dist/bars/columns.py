@@ -20,6 +20,7 @@ CODED = pa.dictionary(pa.int32(), pa.string())
 """Type of text columns while they are read: each name once."""
 
 _TRUE = {"1", "true", "t", "yes", "y", "1.0"}
+_THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
 _FALSE = {"0", "false", "f", "no", "n", "0.0"}
 
 
@@ -31,8 +32,13 @@ class Place:
     """Name of the file."""
     column: str
     """The file's name of the column."""
+    ours: str
+    """Our name of it."""
     first_row: int
     """Number of the first row in the file, counted from 0."""
+    thousands: bool = False
+    """Whether "1,234.5" can be nothing but a number with its thousands apart: the file's fields
+    are separated by commas, so a comma within one is no decimal point."""
 
     def error(self, problem: str, way_out: str) -> BarsError:
         """A BarsError that names file and column."""
@@ -42,7 +48,7 @@ class Place:
         """A BarsError that also names the row and its value."""
         return self.error(
             f"has {value!r} in row {self.first_row + index}, which is no {wanted}",
-            "Correct the file, or map another column with --set bars.columns.<ours>=<theirs>",
+            f"Correct the file, or name the column to take for {self.ours} in bars.columns",
         )
 
 
@@ -57,6 +63,11 @@ def convert(column: pa.ChunkedArray, kind: Kind, place: Place) -> pa.ChunkedArra
     if pa.types.is_dictionary(column.type) and kind not in TEXT_KINDS:
         column = column.cast(column.type.value_type)
     return _CONVERTERS[kind](column, place)
+
+
+def marked_st(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST."""
+    return pc.match_substring_regex(names.cast(pa.string()), r"^[S*]*ST")
 
 
 def _string(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
@@ -102,7 +113,8 @@ def _float(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.float64(), safe=False)
     raise place.error(
-        f"is of type {kind}, a number is needed", "Map another column with --set bars.columns"
+        f"is of type {kind}, a number is needed",
+        f"Export numbers, or name the column to take for {place.ours} in bars.columns",
     )
 
 
@@ -112,6 +124,10 @@ def _parse_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     try:
         return trimmed.cast(pa.float64())
     except pa.ArrowInvalid:
+        if place.thousands:
+            grouped = pc.match_substring_regex(trimmed, _THOUSANDS)
+            plain = pc.replace_substring(trimmed, ",", "")
+            trimmed = pc.if_else(pc.fill_null(grouped, False), plain, trimmed)
         parsed = pd.to_numeric(trimmed.to_pandas(), errors="coerce").to_numpy(dtype=float)
         bad = np.isnan(parsed) & trimmed.is_valid().to_numpy()
         bad &= ~pc.equal(pc.utf8_lower(trimmed), "nan").to_pandas().fillna(value=False).to_numpy()

@@ -1,12 +1,16 @@
 """Find a vendor's files at a URI.
 
 Names that start with `_` or `.` (markers, checksums) are passed over, and what a write of ours that
-was cut off leaves (`.<32 hex digits>.part`); every other file must be parquet or CSV.
+was cut off leaves (`.<32 hex digits>.part`); every other file must be parquet, CSV or one of
+Qlib's. What is there and cannot be read is an error, never left out: a link that leads nowhere, a
+pipe, a name that is not UTF-8.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -17,13 +21,18 @@ from gangru_dist.filesystems import resolve
 
 _PARQUET = (".parquet", ".pq", ".parq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
+_QLIB_DAYS = "calendars/day.txt"
+_QLIB = re.compile(r"(calendars|instruments)/[^/]+\.txt|features/[^/]+/[^/]+\.bin")
+_QLIB_INDEX = re.compile(r"features/(sh000|sz399)\d{3}", re.IGNORECASE)
+"""An index of the exchanges, not a stock."""
+_QLIB_FIELD = re.compile(r"(?P<folder>features/[^/]+)/(?P<field>[^/.]+)\.day\.bin")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part$")
 """Ours; a vendor's own `.part` is a stock that has not arrived, and no reason to go on without."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BarsFile:
-    """One file of the bars."""
+    """One file of the bars, or one instrument's folder of Qlib's."""
 
     name: str
     """Path below the bars' folder; how messages call it."""
@@ -33,55 +42,155 @@ class BarsFile:
     """Bytes."""
     modified: int | None
     """Nanoseconds since 1970; None where the storage does not say."""
+    fields: tuple[str, ...] = ()
+    """Of Qlib's folder: the fields that it has a file of."""
 
     @property
     def is_parquet(self) -> bool:
-        """Whether it is read as parquet, else as CSV."""
+        """Whether it is read as parquet."""
         return self.name.lower().endswith(_PARQUET)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it is bars; else it says how Qlib's are to be read."""
+        return not self.name.endswith(".txt")
+
+    def check_unchanged(self, filesystem: pafs.FileSystem) -> None:
+        """Refuse to go on with a file that is another one than was listed.
+
+        Asked after it has been read: what was read then is what was listed.
+
+        Raises:
+            BarsError: Its size or modification time differs, or it is gone.
+        """
+        if self.fields:
+            found = filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+            now = _instrument(self.name, self.path, _days_of(found))
+        else:
+            info = filesystem.get_file_info(self.path)
+            now = _bars_file(info, self.path[: -len(self.name) - 1])
+        if now.size != self.size or not _same_time(now.modified, self.modified):
+            raise BarsError(
+                f"{self.name} changed while it was read: it was listed with {self.size} bytes and "
+                f"has {now.size} now. Let its download end, then run the same command again."
+            )
 
 
 def list_files(uri: str) -> list[BarsFile]:
     """Files of the bars at a URI (a folder or one file), sorted by name.
 
     Raises:
-        BarsError: There are none, or one is empty or neither parquet nor CSV.
+        BarsError: There are none, or one is empty, cannot be read, or is neither parquet nor CSV
+            nor Qlib's.
     """
     filesystem, path = resolve(uri)
     top = filesystem.get_file_info(path)
-    if top.type == pafs.FileType.File:
+    if top.type in (pafs.FileType.File, pafs.FileType.Unknown):
         found = [top]
         base = str(PurePosixPath(path).parent)
     else:
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            _check_names(path)
         found = filesystem.get_file_info(
             pafs.FileSelector(path, recursive=True, allow_not_found=True)
         )
         base = path.rstrip("/")
+    _check_kinds(found, base)
     files = [_bars_file(info, base) for info in found if info.type == pafs.FileType.File]
     bars = sorted((file for file in files if not _hidden(file.name)), key=lambda file: file.name)
     if not bars:
         raise BarsError(f"no files at {uri}. --bars takes a folder, or a file, of parquet or CSV.")
+    is_qlib = any(file.name == _QLIB_DAYS for file in bars)
     for file in bars:
-        _check_file(file)
-    return bars
+        _check_file(file, is_qlib=is_qlib)
+    return _instruments(bars, base) if is_qlib else bars
 
 
 def _bars_file(info: pafs.FileInfo, base: str) -> BarsFile:
     return BarsFile(
         name=info.path[len(base) + 1 :],
         path=info.path,
-        size=info.size,
+        size=info.size or 0,
         modified=info.mtime_ns,
     )
 
 
-def _check_file(file: BarsFile) -> None:
+def _check_names(folder: str) -> None:
+    """Refuse what pyarrow leaves out of a listing, or fails on, in a local folder."""
+    for where, folders, names in os.walk(os.fsencode(folder), followlinks=True):
+        for entry in (*folders, *names):
+            path = where + b"/" + entry
+            name = os.fsdecode(path[len(os.fsencode(folder)) + 1 :])
+            try:
+                entry.decode()
+            except UnicodeDecodeError as error:
+                raise BarsError(
+                    f"the file name {name.encode(errors='backslashreplace').decode()!r} is not "
+                    "UTF-8. Rename the file."
+                ) from error
+            if not os.path.exists(path) and not _hidden(name):  # noqa: PTH110  # bytes
+                raise BarsError(f"{name} is a link that leads nowhere. Mend it, or remove it.")
+
+
+def _check_kinds(found: Sequence[pafs.FileInfo], base: str) -> None:
+    for info in found:
+        name = info.path[len(base) + 1 :]
+        if info.type == pafs.FileType.Unknown and not _hidden(name):
+            raise BarsError(
+                f"{name} is neither a file nor a folder (a pipe, a device?). Move it away, or "
+                "point --bars at the bars only."
+            )
+
+
+def _check_file(file: BarsFile, *, is_qlib: bool) -> None:
     if file.size == 0:
         raise BarsError(f"{file.name} is empty (0 bytes). Export it again, or move it away.")
-    if not file.name.lower().endswith(_PARQUET + _CSV):
+    known = file.name.lower().endswith(_PARQUET + _CSV)
+    if is_qlib and not _QLIB.fullmatch(file.name):
+        raise BarsError(
+            f"{file.name} lies in a folder of Qlib's binary files ({_QLIB_DAYS}) and is none of "
+            "them. Move it away, or point --bars elsewhere."
+        )
+    if not is_qlib and not known:
         raise BarsError(
             f"{file.name} is neither parquet nor CSV ({', '.join(_PARQUET + _CSV)}). Move it away, "
             "or point --bars at the bars only."
         )
+
+
+def _instruments(files: Sequence[BarsFile], base: str) -> list[BarsFile]:
+    """Qlib's files as one a stock; the calendar and the list of instruments stay for the record."""
+    folders: dict[str, list[BarsFile]] = {}
+    for file in files:
+        found = _QLIB_FIELD.fullmatch(file.name)
+        if found and not _QLIB_INDEX.fullmatch(found["folder"]):
+            folders.setdefault(found["folder"], []).append(file)
+    rest = [file for file in files if file.name in (_QLIB_DAYS, "instruments/all.txt")]
+    return [*rest, *(_instrument(name, f"{base}/{name}", folders[name]) for name in folders)]
+
+
+def _instrument(name: str, path: str, files: Sequence[BarsFile]) -> BarsFile:
+    times = [file.modified for file in files]
+    return BarsFile(
+        name=name,
+        path=path,
+        size=sum(file.size for file in files),
+        modified=None if None in times else max((t for t in times if t is not None), default=0),
+        fields=tuple(sorted(PurePosixPath(file.name).name.split(".")[0] for file in files)),
+    )
+
+
+def _days_of(found: Sequence[pafs.FileInfo]) -> list[BarsFile]:
+    named = [_bars_file(info, info.path.rpartition("/")[0]) for info in found]
+    return [file for file in named if file.name.endswith(".day.bin")]
+
+
+def _same_time(one: int | None, two: int | None) -> bool:
+    """Whether two answers may be the same time: a store may tell it to the second in one of two."""
+    if one is None or two is None or one == two:
+        return True
+    whole = 10**9
+    return (one % whole == 0 or two % whole == 0) and one // whole == two // whole
 
 
 def _hidden(name: str) -> bool:

@@ -2,18 +2,21 @@
 
 A mapping says, for each of our columns, which of the file's columns it is (the first that is
 there) and what its numbers are multiplied by. Columns that a format does not mention go by our
-own names. docs/data.md lists what each vendor counts in which unit.
+own names. A unit that a heading states, as in 成交量(手), wins over the format's. docs/data.md
+lists what each vendor counts in which unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from gangru_dist.bars.schema import BAR_COLUMNS
+from gangru_dist.bars.tables import SideTable
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import ConfigError
 from gangru_dist.registry import Registry, nearest
@@ -25,33 +28,89 @@ PriceLimits = Literal["none", "ashare"]
 class BarsFormat:
     """How a file's columns become ours."""
 
+    name: str = "generic"
+    """Its name in `FORMATS`."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Our column -> names it may have in the file, best first."""
     scales: Mapping[str, float] = field(default_factory=dict)
     """Our column -> what the file's number is multiplied by."""
+    tables: Mapping[str, SideTable] = field(default_factory=dict)
+    """Folder, or file without its suffix, below the bars -> the side table that lies there."""
+    calls: Mapping[str, str] = field(default_factory=dict)
+    """Our column -> the vendor's call that exports it, for messages."""
     adjusted: bool = False
     """Whether prices and volume come adjusted and must be brought back to those traded."""
     price_limits: PriceLimits = "none"
     """Daily price-limit rule of the market."""
     empty_is_suspended: bool = False
     """Whether a suspended day is a row with neither prices nor volume, not one of volume 0."""
+    code_in_name: Literal["none", "digits", "any"] = "none"
+    """Whether a file without a column of codes is of the one stock that its name says: not, if
+    there are six digits in it, or whatever its name is."""
+    prices: Literal["traded", "adjusted"] = "traded"
+    """The user's word on the prices: adjusted = there is no factor, and none is needed."""
+    encoding: str = "auto"
+    """Of CSV files."""
     renamed: tuple[str, ...] = ()
     """Our columns that the user's own mapping names."""
+    rescaled: tuple[str, ...] = ()
+    """Our columns that the user's own scales name."""
 
     def names(self, column: str) -> tuple[str, ...]:
         """Names that our column may have in the file."""
         return self.columns.get(column, (column,))
 
+    def find(self, column: str, there: Sequence[str]) -> str | None:
+        """The file's name of our column; None if it has none. A unit behind it does not count."""
+        bare = {_split_unit(name)[0]: name for name in reversed(there)}
+        known = {**bare, **{name: name for name in there}}
+        return next((known[name] for name in self.names(column) if name in known), None)
+
+    def scale(self, column: str, theirs: str) -> float:
+        """What numbers of the file's column `theirs` are multiplied by: user, heading, format."""
+        stated = _split_unit(theirs)[1]
+        if stated is None or column in self.rescaled:
+            return self.scales.get(column, 1.0)
+        return stated
+
+    def of_table(self, table: SideTable) -> BarsFormat:
+        """The same for the files of a side table."""
+        return replace(self, columns={**self.columns, **table.columns})
+
 
 _PERCENT = 0.01
 _LOT = 100.0  # shares
+_UNITS = {
+    "手": _LOT, "股": 1.0, "万股": 1e4, "亿股": 1e8,
+    "元": 1.0, "千元": 1e3, "万元": 1e4, "亿元": 1e8, "%": _PERCENT,
+}  # fmt: skip
+_HEADING = re.compile(r"(?P<name>.+?)\s*[(\uff08](?P<unit>[^()\uff08\uff09]+)[)\uff09]")
+"""A name with a unit in brackets, ASCII's or wide ones."""
+
+
+def _split_unit(heading: str) -> tuple[str, float | None]:
+    """Name and unit of a heading such as 成交额(千元); None where it states none that we know."""
+    found = _HEADING.fullmatch(heading)
+    unit = _UNITS.get(found["unit"].strip()) if found else None
+    return (found["name"], unit) if found and unit is not None else (heading, None)
+
+
+_DAILY_FACTOR = SideTable(gives=("adj_factor",), join="day")
+_FACTOR_SINCE = SideTable(gives=("adj_factor",), join="since")
+_OWN_TABLES = {"adj_factor": _DAILY_FACTOR, "factor_changes": _FACTOR_SINCE}
 
 FORMATS: Registry[BarsFormat] = Registry("bars format")
 FORMATS |= {
-    "generic": BarsFormat(columns={"code": ("code", "asset")}),
-    "ashare": BarsFormat(scales={"turnover_rate": _PERCENT}, price_limits="ashare"),
-    # Tushare Pro: daily + adj_factor + daily_basic, joined on (ts_code, trade_date)
+    "generic": BarsFormat(columns={"code": ("code", "asset")}, tables=_OWN_TABLES),
+    "ashare": BarsFormat(
+        name="ashare",
+        scales={"turnover_rate": _PERCENT},
+        tables=_OWN_TABLES,
+        price_limits="ashare",
+    ),
+    # Tushare Pro: daily; adj_factor, daily_basic and stock_basic beside it, or joined to it
     "tushare": BarsFormat(
+        name="tushare",
         columns={
             "date": ("trade_date",),
             "code": ("ts_code",),
@@ -67,30 +126,60 @@ FORMATS |= {
             "market_cap": 1e4,
             "total_shares": 1e4,
         },
+        tables={
+            "adj_factor": _DAILY_FACTOR,
+            "daily_basic": SideTable(
+                gives=("turnover_rate", "market_cap", "total_shares"), join="day"
+            ),
+            "stock_basic": SideTable(gives=("industry", "list_date"), join="stock"),
+            "namechange": SideTable(
+                gives=("name",), join="since", columns={"date": ("start_date",)}
+            ),
+        },
+        calls={
+            **dict.fromkeys(("open", "high", "low", "close", "volume", "amount"), "pro.daily"),
+            "adj_factor": "pro.adj_factor",
+            "turnover_rate": "pro.daily_basic",
+            "market_cap": "pro.daily_basic",
+        },
         price_limits="ashare",
     ),
-    # AKShare: stock_zh_a_hist(adjust="")
+    # AKShare: stock_zh_a_hist(adjust=""), factor from stock_zh_a_daily(adjust="hfq-factor")
     "akshare": BarsFormat(
+        name="akshare",
         columns={
-            "date": ("日期",),
-            "code": ("股票代码", "代码"),
-            "open": ("开盘",),
-            "high": ("最高",),
-            "low": ("最低",),
-            "close": ("收盘",),
+            "date": ("日期", "交易日期"),
+            "code": ("股票代码", "代码", "证券代码"),
+            "open": ("开盘", "开盘价"),
+            "high": ("最高", "最高价"),
+            "low": ("最低", "最低价"),
+            "close": ("收盘", "收盘价"),
             "volume": ("成交量",),
-            "amount": ("成交额",),
+            "amount": ("成交额", "成交金额"),
+            "vwap": ("均价", "成交均价", "vwap"),
             "turnover_rate": ("换手率",),
+            "adj_factor": ("hfq_factor", "后复权因子", "adj_factor"),
             "market_cap": ("总市值", "market_cap"),
             "total_shares": ("总股本", "total_shares"),
             "industry": ("行业", "industry"),
-            "list_date": ("上市时间", "list_date"),
+            "name": ("名称", "股票名称", "证券名称", "股票简称", "name"),
+            "list_date": ("上市时间", "上市日期", "list_date"),
         },
         scales={"volume": _LOT, "turnover_rate": _PERCENT},
+        tables={
+            "hfq_factor": SideTable(
+                gives=("adj_factor",),
+                join="since",
+                columns={"date": ("date", "日期"), "code": ("code", "股票代码", "代码")},
+            ),
+        },
+        calls={"adj_factor": 'ak.stock_zh_a_daily(adjust="hfq-factor")'},
         price_limits="ashare",
+        code_in_name="digits",
     ),
     # BaoStock: query_history_k_data_plus(adjustflag="3"), factor from query_adjust_factor
     "baostock": BarsFormat(
+        name="baostock",
         columns={
             "adj_factor": ("backAdjustFactor", "adj_factor"),
             "turnover_rate": ("turn",),
@@ -99,11 +188,23 @@ FORMATS |= {
             "traded": ("tradestatus",),
         },
         scales={"turnover_rate": _PERCENT},
+        tables={
+            "adjust_factor": SideTable(
+                gives=("adj_factor",),
+                join="since",
+                columns={"date": ("dividOperateDate",)},
+                one_before=True,
+            ),
+            "stock_basic": SideTable(gives=("list_date",), join="stock"),
+            "stock_industry": SideTable(gives=("industry",), join="stock"),
+        },
+        calls={"adj_factor": 'bs.query_adjust_factor(start_date="1990-01-01")'},
         price_limits="ashare",
     ),
-    # Qlib: dumped CSV, or D.features(...).reset_index(); prices and volume are adjusted there,
-    # and all numbers of a suspended day are NaN
+    # Qlib: its folder of binary files, dumped CSV, or D.features(...).reset_index(); prices and
+    # volume are adjusted there, and all numbers of a suspended day are NaN
     "qlib": BarsFormat(
+        name="qlib",
         columns={
             "date": ("date", "datetime"),
             "code": ("symbol", "instrument", "code"),
@@ -111,10 +212,13 @@ FORMATS |= {
             "amount": ("amount", "$amount", "money", "$money"),
             "vwap": ("vwap", "$vwap"),
             "adj_factor": ("factor", "$factor", "adj_factor"),
+            "turnover_rate": ("turnover_rate", "$turnover_rate"),
+            "market_cap": ("market_cap", "$market_cap"),
         },
         adjusted=True,
         price_limits="ashare",
         empty_is_suspended=True,
+        code_in_name="digits",
     ),
 }
 """By the name used in `bars.format`; another one is added as to any dictionary."""
@@ -132,40 +236,47 @@ def bars_format(cfg: BarsConfig) -> BarsFormat:
     for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
         _check_names(given, key=key)
     base = FORMATS[cfg.format]
-    limits = base.price_limits if cfg.price_limits == "auto" else cfg.price_limits
-    return BarsFormat(
+    return replace(
+        base,
         columns={**base.columns, **{ours: (theirs,) for ours, theirs in cfg.columns.items()}},
         scales={**base.scales, **cfg.scales},
-        adjusted=base.adjusted,
-        price_limits=limits,
-        empty_is_suspended=base.empty_is_suspended,
+        price_limits=base.price_limits if cfg.price_limits == "auto" else cfg.price_limits,
+        code_in_name="any" if cfg.code_from_name else base.code_in_name,
+        prices=cfg.prices,
+        encoding=cfg.encoding,
         renamed=tuple(cfg.columns),
+        rescaled=tuple(cfg.scales),
     )
 
 
-def to_our_units(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.ndarray]:
-    """Scale the file's numbers and derive the columns that stand in for others.
+def derived(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.ndarray]:
+    """The columns that others stand in for; adjusted prices and volume as they were traded.
 
     Args:
-        values: Our column -> (n,) float64, NaN = missing; only columns that the file has.
-        form: Scales, and whether prices and volume are adjusted.
+        values: Our column -> (n,) float64 in our units, NaN = missing; only columns that are there.
+        form: Whether prices and volume are adjusted.
 
     Returns:
-        As SPEC 1 has them: prices as traded, shares, currency, fractions; `amount` from vwap x
-        volume and `market_cap` from close x total_shares where the file has no such column.
+        As SPEC 1 has them: `amount` from vwap x volume and `market_cap` from close x total_shares
+        where the file has no such column.
     """
-    ours = {name: column * form.scales.get(name, 1.0) for name, column in values.items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
+    ours = dict(values)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if form.adjusted and "adj_factor" in ours:
             for name in ("open", "high", "low", "close", "vwap"):
                 if name in ours:
-                    ours[name] = ours[name] / ours["adj_factor"]
-            ours["volume"] = ours["volume"] * ours["adj_factor"]
+                    ours[name] = _without_noise(ours[name] / ours["adj_factor"])
+            ours["volume"] = _without_noise(ours["volume"] * ours["adj_factor"])
         if "amount" not in ours:
             ours["amount"] = ours["vwap"] * ours["volume"]
         if "market_cap" not in ours and "total_shares" in ours:
             ours["market_cap"] = ours["close"] * ours["total_shares"]
     return ours
+
+
+def _without_noise(values: np.ndarray) -> np.ndarray:
+    """Without the last digits that (price x factor) / factor leaves: they are no price's."""
+    return np.asarray(np.round(values, 6))
 
 
 def _check_names(given: Collection[str], *, key: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gangru_dist.errors import BarsError
+from gangru_dist.errors import BarsError, flag
 
 QUALITY = "quality.json"
 """Its name below `<storage>/panel`."""
@@ -80,10 +81,12 @@ def check_share(quality: Quality, *, allowed: float) -> None:
     if quality.rows == 0:
         raise BarsError("the bars have no rows at all. Export them again.")
     if quality.set_aside > allowed * quality.rows:
+        share = quality.set_aside / quality.rows
+        enough = flag("bars.max_quarantined", math.ceil(1e4 * share) / 1e4)
         raise BarsError(
-            f"{quality.set_aside} of {quality.rows} rows ({quality.set_aside / quality.rows:.2%}) "
-            f"would be set aside, bars.max_quarantined allows {allowed:.2%}: {reasons}. Correct "
-            "the bars or their mapping, or allow more with --set bars.max_quarantined=…"
+            f"{quality.set_aside} of {quality.rows} rows ({share:.2%}) would be set aside, "
+            f"bars.max_quarantined allows {allowed:.2%}: {reasons}. Correct the bars or their "
+            f"mapping, or allow more: {enough}"
         )
     if quality.set_aside + quality.suspended >= quality.rows:
         raise BarsError(

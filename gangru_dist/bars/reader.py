@@ -1,38 +1,41 @@
-"""Read a vendor's files: parquet or CSV, any partitioning, any storage.
+"""Read a vendor's files: parquet, CSV or Qlib's binary ones, any partitioning, any storage.
 
 Files are cut into units, one task each: neighbours until there are enough rows, a large parquet
 file by its row groups. Reading streams in batches, so neither a file nor a unit need fit into
-memory. Hive folders (`date=2018-12-28/`) give their column where the file has none.
+memory. Hive folders (`date=2018-12-28/`) give their column where the file has none, and so does
+the name of a file that holds one stock. What is read is what was listed: a file that changed in
+between is an error, never fewer rows.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from gangru_dist.bars import qlib_files
+from gangru_dist.bars.codes import code_in_name
 from gangru_dist.bars.columns import Place, convert
+from gangru_dist.bars.csv_files import CsvShape, csv_shape, read_csv
 from gangru_dist.bars.files import BarsFile
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.schema import BAR_COLUMNS, REQUIRED, TEXT_KINDS
+from gangru_dist.bars.headings import check_renamed, choose_columns, choose_table_columns
+from gangru_dist.bars.schema import BAR_COLUMNS, STANDS_FOR, TEXT_KINDS
 from gangru_dist.errors import BarsError
 from gangru_dist.filesystems import resolve
-from gangru_dist.registry import close_names
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
 
 _CSV_ROW_BYTES = 60  # a guess, for cutting units only
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,16 +46,34 @@ class BarsPart:
     """Index of the file in the sorted list of files."""
     file: BarsFile
     """Where the rows are."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our column -> the file's."""
+    constants: Mapping[str, str | None] = field(default_factory=dict)
+    """Columns that the file's name and folders give -> their value."""
+    given: frozenset[str] = frozenset()
+    """Our columns that side tables bring to its rows."""
+    table: str | None = None
+    """Name of the side table it belongs to; None = daily bars."""
     row_groups: tuple[int, ...] = ()
-    """Which; () = the whole of a CSV file."""
+    """Which; () = the whole of a file that is no parquet."""
     first_row: int = 0
     """Rows of the file before these."""
     rows: int = 0
-    """How many, a guess for CSV."""
+    """How many, a guess where it is no parquet."""
+    shape: CsvShape | None = None
+    """How a CSV file is written."""
+
+    @property
+    def has(self) -> frozenset[str]:
+        """Our columns that its rows will have: own, given, and those that others stand in for."""
+        there = self.given.union(self.columns)
+        return there.union(STANDS_FOR[name] for name in there & STANDS_FOR.keys())
 
 
 def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:
-    """All row groups of all parquet files, all CSV files; opens every footer and header.
+    """All row groups of all parquet files, all other files; opens every footer and header.
+
+    Side tables come first; `BarsPart.table` tells them from the bars.
 
     Raises:
         BarsError: A file cannot be opened or lacks a required column, or the user's mapping
@@ -60,9 +81,28 @@ def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[Bar
     """
     filesystem, _ = resolve(uri)
     with ThreadPoolExecutor(16) as pool:
-        cut = list(pool.map(lambda i: _cut(filesystem, i, files[i], form), range(len(files))))
-    _check_renamed(uri, list(dict.fromkeys(name for _, names in cut for name in names)), form)
-    return [part for parts, _ in cut for part in parts]
+        rows = [number for number, file in enumerate(files) if file.has_rows]
+        opened = list(pool.map(lambda i: _open(filesystem, i, files[i], form), rows))
+    check_renamed(uri, list(dict.fromkeys(name for _, names in opened for name in names)), form)
+    sides = [_of_table(parts, names, form) for parts, names in opened if parts[0].table]
+    given = given_columns([part for parts in sides for part in parts])
+    bars = [_of_bars(parts, names, form, given) for parts, names in opened if not parts[0].table]
+    if not bars:
+        raise BarsError(
+            f"{uri} has the side tables {', '.join(sorted(form.tables))} at most, and no daily "
+            "bars. Put them beside the tables, or into a folder of another name."
+        )
+    return [part for parts in (*sides, *bars) for part in parts]
+
+
+def given_columns(parts: Sequence[BarsPart]) -> frozenset[str]:
+    """Our columns that all files of a side table have, of all side tables."""
+    by_table: dict[str, frozenset[str]] = {}
+    for part in parts:
+        if part.table:
+            own = frozenset(part.columns) - {"code", "date"}
+            by_table[part.table] = by_table.get(part.table, own) & own
+    return frozenset().union(*by_table.values())
 
 
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
@@ -79,196 +119,160 @@ def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[li
 
 
 def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
-    """Batches of a part in our columns (`schema.BAR_COLUMNS` as far as they are there).
+    """Batches of a part in our columns (`schema.BAR_COLUMNS` as far as they are there) and units.
 
     Every batch of a file has the same columns; at least one comes, if only without rows.
 
     Raises:
-        BarsError: A required column is missing, or a type or value is not what it must be.
+        BarsError: A type or value is not what it must be, or the file has changed since it was
+            listed.
     """
     filesystem, _ = resolve(uri)
     with _readable(part.file):
-        partitions = _partitions(part.file.name)
-        read = _read_parquet if part.file.is_parquet else _read_csv
         first = part.first_row
-
-        def choose(names: Sequence[str]) -> dict[str, str]:
-            return choose_columns(part.file.name, _with_folders(names, partitions), form)
-
-        for raw, chosen in read(filesystem, part, choose):
-            yield _ours(raw, chosen, part.file.name, partitions, first)
+        for raw in _read(filesystem, part):
+            yield _ours(raw, part, form, first)
             first += len(raw)
+        if part.file.is_parquet and first - part.first_row != part.rows:
+            raise _changed(part.file, f"{first - part.first_row} rows came of {part.rows}")
+        part.file.check_unchanged(filesystem)
 
 
-def choose_columns(file: str, names: Sequence[str], form: BarsFormat) -> dict[str, str]:
-    """Our column -> the file's.
-
-    Raises:
-        BarsError: A required column is missing, or one that we need is there twice.
-    """
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    chosen = {}
-    for ours in BAR_COLUMNS:
-        there = [name for name in form.names(ours) if name in names]
-        if there:
-            chosen[ours] = there[0]
-    if set(twice) & set(chosen.values()):
-        raise BarsError(f"{file} has column(s) {twice} twice. Remove or rename one of them.")
-    needed = [name for name in REQUIRED if not (name == "amount" and "vwap" in chosen)]
-    missing = [name for name in needed if name not in chosen]
-    if missing:
-        spelled = [
-            name if form.names(name) == (name,) else f"{name} (there: {'/'.join(form.names(name))})"
-            for name in missing
-        ]
-        raise BarsError(
-            f"{file} lacks the column(s) {', '.join(spelled)}; it has {', '.join(names)}. If they "
-            "go by other names, say so: --set bars.columns.<ours>=<theirs> or bars.format; if it "
-            "is no bars file, point --bars at the bars only."
-        )
-    return chosen
+def _read(filesystem: pafs.FileSystem, part: BarsPart) -> Iterator[pa.Table]:
+    """Batches of the columns that are wanted, as the file has them."""
+    wanted = [name for name in part.columns.values() if name not in part.constants]
+    if part.file.fields:
+        return qlib_files.read_instrument(filesystem, part.file, wanted)
+    if part.shape is not None:
+        return read_csv(filesystem, part.file, part.shape, wanted)
+    return _read_parquet(filesystem, part, wanted)
 
 
-def _check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
-    """Refuse a mapping of the user's that no file answers to; `there`: columns of all files."""
-    mapped = ((ours, form.names(ours)[0]) for ours in form.renamed)
-    absent = [(ours, theirs) for ours, theirs in mapped if theirs not in there]
-    if absent:
-        nearest = {theirs: close_names(theirs, there, cutoff=0.6) for _, theirs in absent}
-        spelled = ", ".join(
-            f"bars.columns.{ours}={theirs} (nearest: {', '.join(nearest[theirs]) or 'none'})"
-            for ours, theirs in absent
-        )
-        raise BarsError(
-            f"no file at {uri} has what the mapping names: {spelled}; there are "
-            f"{', '.join(there)}. Correct the name, or leave the mapping out."
-        )
-
-
-Choose = Callable[[Sequence[str]], dict[str, str]]
-Batches = Iterator[tuple[pa.Table, dict[str, str]]]
-
-
-def _read_parquet(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -> Batches:
+def _read_parquet(
+    filesystem: pafs.FileSystem, part: BarsPart, wanted: list[str]
+) -> Iterator[pa.Table]:
+    text = [name for ours, name in part.columns.items() if BAR_COLUMNS[ours].kind in TEXT_KINDS]
     with filesystem.open_input_file(part.file.path) as source:
-        file = pq.ParquetFile(source)
-        names = file.schema_arrow.names
-        chosen = choose(names)
-        wanted = [name for name in chosen.values() if name in names]
-        text = [theirs for ours, theirs in chosen.items() if BAR_COLUMNS[ours].kind in TEXT_KINDS]
-        file = pq.ParquetFile(source, read_dictionary=[name for name in text if name in wanted])
+        plain = pq.ParquetFile(source)
+        if not set(wanted) <= set(plain.schema_arrow.names):
+            raise _changed(part.file, "it has other columns now")
+        leaves = {plain.schema.column(i).path for i in range(len(plain.schema))}  # no lists
+        coded = [name for name in text if name in wanted and name in leaves]
+        file = pq.ParquetFile(source, metadata=plain.metadata, read_dictionary=coded)
         batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
         seen = False
         for batch in batches:
             seen = True
-            yield pa.Table.from_batches([batch]), chosen
+            yield pa.Table.from_batches([batch])
         if not seen:
-            yield file.schema_arrow.empty_table().select(wanted), chosen
+            yield file.schema_arrow.empty_table().select(wanted)
 
 
-def _read_csv(filesystem: pafs.FileSystem, part: BarsPart, choose: Choose) -> Batches:
-    names, delimiter = _csv_header(filesystem, part.file)
-    chosen = choose(names)
-    wanted = [name for name in chosen.values() if name in names]
-    empty = pa.schema([(name, pa.string()) for name in wanted]).empty_table()
-    with filesystem.open_input_stream(part.file.path, compression="detect") as source:
-        reader = pa_csv.open_csv(
-            source,
-            read_options=pa_csv.ReadOptions(block_size=32 << 20),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=wanted,
-                column_types=dict.fromkeys(wanted, pa.string()),
-                null_values=_MISSING,
-                strings_can_be_null=True,
-            ),
-        )
-        seen = False
-        for batch in reader:
-            seen = True
-            yield pa.Table.from_batches([batch]), chosen
-        if not seen:
-            yield empty, chosen
-
-
-def _csv_header(filesystem: pafs.FileSystem, file: BarsFile) -> tuple[list[str], str]:
-    """Names of the first line, and what separates them."""
-    with filesystem.open_input_stream(file.path, compression="detect") as source:
-        head = source.read(1 << 16).split(b"\n", 1)[0]
-    line = head.decode("utf-8-sig").rstrip("\r")
-    delimiter = max(",\t;|", key=line.count)
-    return next(csv.reader([line], delimiter=delimiter), []), delimiter
-
-
-def _ours(
-    raw: pa.Table, chosen: dict[str, str], file: str, partitions: dict[str, str | None], first: int
-) -> pa.Table:
+def _ours(raw: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Table:
+    """Our columns, types and units."""
     columns: dict[str, Any] = {}
-    for ours, theirs in chosen.items():
-        place = Place(file=file, column=theirs, first_row=first)
-        if theirs in raw.column_names:
-            column = raw[theirs]
-        else:
-            column = pa.chunked_array([pa.repeat(pa.scalar(partitions[theirs]), len(raw))])
+    commas = part.shape is not None and part.shape.delimiter == ","
+    for ours, theirs in part.columns.items():
+        place = Place(
+            file=part.file.name, column=theirs, ours=ours, first_row=first, thousands=commas
+        )
+        if theirs in part.constants:
+            column = pa.chunked_array([pa.repeat(pa.scalar(part.constants[theirs]), len(raw))])
             column = column.cast(pa.string())
+        else:
+            column = raw[theirs]
         columns[ours] = convert(column, BAR_COLUMNS[ours].kind, place)
+        scale = form.scale(ours, theirs)
+        if scale != 1:
+            columns[ours] = pc.multiply(columns[ours], scale)
     return pa.table(columns)
 
 
-def _cut(
+def _open(
     filesystem: pafs.FileSystem, number: int, file: BarsFile, form: BarsFormat
 ) -> tuple[list[BarsPart], list[str]]:
-    """Parts of one file, and its columns."""
-    partitions = _partitions(file.name)
-    if not file.is_parquet:
-        with _readable(file):
-            header, _ = _csv_header(filesystem, file)
-        names = _with_folders(header, partitions)
-        choose_columns(file.name, names, form)
-        return [BarsPart(number=number, file=file, rows=file.size // _CSV_ROW_BYTES)], names
-    with _readable(file), filesystem.open_input_file(file.path) as source:
+    """Parts of one file, and its columns; which of them are ours is not decided yet."""
+    whole = BarsPart(number=number, file=file, table=_table_of(file.name, form))
+    with _readable(file):
+        if file.fields:
+            names = qlib_files.headings(file)
+            parts = [replace(whole, rows=file.size // (4 * len(file.fields)))]
+        elif file.is_parquet:
+            names, parts = _open_parquet(filesystem, whole)
+        else:
+            shape = csv_shape(filesystem, file, form.encoding)
+            names, rows = shape.names, file.size // _CSV_ROW_BYTES
+            parts = [replace(whole, shape=shape, rows=rows)]
+    constants = _constants(file.name, names, form)
+    return [replace(part, constants=constants) for part in parts], [*names, *constants]
+
+
+def _open_parquet(filesystem: pafs.FileSystem, whole: BarsPart) -> tuple[list[str], list[BarsPart]]:
+    with filesystem.open_input_file(whole.file.path) as source:
         parquet = pq.ParquetFile(source)
-        names = _with_folders(parquet.schema_arrow.names, partitions)
-        choose_columns(file.name, names, form)
-        footer = parquet.metadata
+        names, footer = parquet.schema_arrow.names, parquet.metadata
     sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-    if not sizes:
-        return [BarsPart(number=number, file=file)], names
     parts = [
-        BarsPart(
-            number=number, file=file, row_groups=(group,), first_row=sum(sizes[:group]), rows=rows
-        )
+        replace(whole, row_groups=(group,), first_row=sum(sizes[:group]), rows=rows)
         for group, rows in enumerate(sizes)
     ]
-    return parts, names
+    return names, parts or [whole]
+
+
+def _of_bars(
+    parts: list[BarsPart], names: list[str], form: BarsFormat, given: frozenset[str]
+) -> list[BarsPart]:
+    columns = choose_columns(parts[0].file.name, names, form, given=given)
+    return [replace(part, columns=columns, given=given) for part in parts]
+
+
+def _of_table(parts: list[BarsPart], names: list[str], form: BarsFormat) -> list[BarsPart]:
+    table = form.tables[str(parts[0].table)]
+    columns = choose_table_columns(parts[0].file.name, names, form, table)
+    return [replace(part, columns=columns) for part in parts]
+
+
+def _table_of(name: str, form: BarsFormat) -> str | None:
+    """The side table that a file belongs to, by its first folder or its own name."""
+    first = name.split("/")[0].split(".")[0].lower()
+    return first if first in form.tables else None
 
 
 @contextmanager
 def _readable(file: BarsFile) -> Iterator[None]:
     """Word what goes wrong when a file is opened or decoded."""
-    kind = "parquet" if file.is_parquet else "CSV"
     try:
         yield
-    except UnicodeDecodeError as error:
-        raise BarsError(f"{file.name} is not UTF-8 ({error}). Convert it first.") from error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
-        if "invalid UTF8" in reason:
-            raise BarsError(f"{file.name} is not UTF-8 ({reason}). Convert it first.") from error
+        if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in reason:
+            raise BarsError(
+                f"{file.name} is not of the encoding that it begins with ({reason}). Say which it "
+                "is, for example --set bars.encoding=gb18030, or convert it."
+            ) from error
+        kind = "parquet" if file.is_parquet else "CSV"
         raise BarsError(
             f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
         ) from error
 
 
-def _with_folders(names: Sequence[str], partitions: dict[str, str | None]) -> list[str]:
-    """The file's columns, then those that only its folders give."""
-    return [*names, *(name for name in partitions if name not in names)]
+def _changed(file: BarsFile, how: str) -> BarsError:
+    return BarsError(
+        f"{file.name} changed while it was read: {how}. Let its download end, then run the same "
+        "command again."
+    )
 
 
-def _partitions(name: str) -> dict[str, str | None]:
-    """Columns that the folders' names give: `date=2018-12-28/part.parquet`."""
+def _constants(name: str, there: Sequence[str], form: BarsFormat) -> dict[str, str | None]:
+    """Columns that a file has by its place: `date=2018-12-28/part.parquet`, `600000.SH.csv`."""
     pairs = [part.split("=", 1) for part in name.split("/")[:-1] if "=" in part]
-    return {
+    found = {
         key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
         for key, value in pairs
+        if key not in there
     }
+    if form.code_in_name != "none" and form.find("code", [*there, *found]) is None:
+        code = code_in_name(name, any_name=form.code_in_name == "any")
+        if code is not None:
+            found[form.names("code")[0]] = code
+    return found

@@ -47,9 +47,14 @@ BAR_COLUMNS: dict[str, BarColumn] = {
     "list_date": BarColumn(kind="date"),
     "vwap": BarColumn(kind="float"),
     "traded": BarColumn(kind="bool"),
+    "name": BarColumn(kind="string"),
 }
-"""The bars' columns by name (SPEC 1). `total_shares` (x close) stands in for `market_cap`, `vwap`
-(x volume) for `amount`; `traded` false marks a suspended day whatever its volume says."""
+"""The bars' columns by name (SPEC 1); `traded` false marks a suspended day whatever its volume
+says."""
+
+STANDS_FOR = {"total_shares": "market_cap", "vwap": "amount", "name": "is_st"}
+"""A column -> the one that it (x close, x volume, by its ST mark) stands in for if that is not
+there."""
 
 REQUIRED = tuple(name for name, column in BAR_COLUMNS.items() if column.required)
 """Names of the columns that bars must have."""

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED
-from gangru_dist.bars.formats import BarsFormat, to_our_units
+from gangru_dist.bars.columns import CODED, marked_st
+from gangru_dist.bars.formats import BarsFormat, derived
 from gangru_dist.bars.quality import Example, Finding, Quality
 
 CHECKED = pa.schema(
@@ -42,11 +42,11 @@ _SHOWN = ("open", "high", "low", "close", "volume", "amount", "adj_factor", "tur
 def check_rows(
     table: pa.Table, form: BarsFormat, *, file: str, number: int, first_row: int
 ) -> tuple[pa.Table, Quality]:
-    """Our units, and only rows that can be used.
+    """Only rows that can be used, with the columns that others stand in for.
 
     Args:
         table: One batch of a file, as `reader.read_part` gives it.
-        form: Scales and what is derived.
+        form: What is derived, and how.
         file: The file's name, for examples.
         number: The file's number, for later messages.
         first_row: Rows of the file before this batch.
@@ -55,7 +55,7 @@ def check_rows(
         Rows in the columns of `CHECKED`, order kept, suspended ones flagged; and the counts.
     """
     floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
-    values = to_our_units({name: _float(table[name]) for name in floats}, form)
+    values = derived({name: _float(table[name]) for name in floats}, form)
     suspended = _suspended(values, table, form)
     quarantined: dict[str, Finding] = {}
     kept = np.ones(len(table), dtype=bool)
@@ -176,6 +176,8 @@ def _assemble(
              if name in table.column_names}  # fmt: skip
     given.setdefault("industry", pa.nulls(count, CODED))
     given.setdefault("list_date", pa.nulls(count, pa.date32()))
+    if "is_st" not in given and "name" in table.column_names:
+        given["is_st"] = marked_st(table["name"])
     given["is_st"] = pc.fill_null(given.get("is_st", pa.nulls(count, pa.bool_())), False)
     absent = {"adj_factor": np.ones(count)}
     for field in CHECKED:

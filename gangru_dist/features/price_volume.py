@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from gangru_dist.errors import PanelError
+from gangru_dist.errors import PanelError, flag
 from gangru_dist.registry import Registry, nearest
 
 Values = Float[np.ndarray, "K *N"]
@@ -128,11 +128,10 @@ def check_inputs(features: Sequence[str], columns: Collection[str]) -> None:
     """
     asking = [name for name in features if "turnover_rate" in inputs_of([name])]
     if asking and not {"turnover_rate", "market_cap"} & set(columns):
-        rest = [name for name in features if name not in asking]
         raise PanelError(
             f"feature {', '.join(map(repr, asking))} needs the bars' column turnover_rate, "
             "market_cap or total_shares, and they have none of them. Leave it out: "
-            f"panel.features={rest}"
+            f"{flag('panel.without', asking)}"
         )
 
 

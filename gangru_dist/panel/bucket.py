@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from gangru_dist.bars.formats import PriceLimits
 from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
 from gangru_dist.bars.quality import Finding
+from gangru_dist.bars.tables import SideTable
 from gangru_dist.calendar import listing_position
 from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
@@ -26,6 +27,10 @@ ASSETS_AT_ONCE = 256
 
 _BARS = ("open", "high", "low", "close", "volume", "amount", "adj_factor", "turnover_rate")
 _COMPARED = (*_BARS, "market_cap")
+
+
+Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
+"""Side tables, each with its staged files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,8 @@ class BucketTask:
     """Rule of the market."""
     files: tuple[str, ...]
     """Names of the bars' files by number, for messages."""
+    tables: Tables = ()
+    """What lies beside the bars."""
 
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Finding]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from gangru_dist import log
+from gangru_dist.bars.codes import check_spellings
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
@@ -32,12 +33,13 @@ from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
 from gangru_dist.calendar import distinct_days
 from gangru_dist.cluster_map import Runner, on_cluster, value
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.features.price_volume import check_inputs, inputs_of
-from gangru_dist.panel.bucket import BucketTask
+from gangru_dist.errors import PanelError
+from gangru_dist.panel.bucket import BucketTask, Tables
+from gangru_dist.panel.headers import check_columns, check_names
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
 from gangru_dist.panel.rows_code import rows_code
+from gangru_dist.panel.side_tables import stage_table, stage_tables
 from gangru_dist.panel.stages import Bucketed, Staged, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.writer import add_hashes
@@ -46,11 +48,6 @@ from gangru_dist.storage import Storage
 _logger = logging.getLogger(__name__)
 
 _OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
-_ALL_OR_NONE = {
-    "adj_factor": "adjusted prices would jump between them",
-    "turnover_rate": "amount / market cap stands in for it only if no file has it",
-}
-"""Column -> what would come of a mix of files with and without it."""
 
 
 def build_panel(
@@ -76,7 +73,7 @@ def build_panel(
             settings of the panel that is there, the bars change days that it has.
     """
     form = bars_format(cfg.bars)
-    inputs_of(cfg.panel.features)  # a wrong name is refused before bars are read
+    check_names(cfg.panel)
     files = list_files(bars_uri)
     source = _source(bars_uri, files, cfg)
     old = _old_manifest(root)
@@ -87,11 +84,11 @@ def build_panel(
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        staged, parts = _stage(bars_uri, files, panel, form, cfg, runner)
-        task = _bucket_task(staged, files, form, cfg)
+        staged, parts, tables = _stage(bars_uri, files, panel, form, cfg, runner)
+        task = _bucket_task(staged, tables, files, form, cfg)
         kept = frozenset() if overwrite else _files(old)
         built = _build(staged, task, panel, cfg, kept, runner)
-        quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
+        quality = merge([*(s.quality for s in staged), *map(_set_aside, built)])
         check_share(quality, allowed=cfg.bars.max_quarantined)
         manifest = _manifest(built, task, source, cfg)
         if old is not None:
@@ -124,17 +121,24 @@ def _stage(
     form: BarsFormat,
     cfg: RunConfig,
     runner: Runner,
-) -> tuple[list[Staged], list[BarsPart]]:
-    """Stage 1 over all units; then what only the whole can tell is checked."""
+) -> tuple[list[Staged], list[BarsPart], Tables]:
+    """Stage 1 over all units; then what only the whole can tell is checked; then side tables."""
     parts = cut_parts(uri, files, form)
-    units = group_units(parts)
+    units = group_units([part for part in parts if part.table is None])
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
-    work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets)
+    common: dict[str, Any] = {"form": form, "panel": panel, "buckets": cfg.panel.buckets}
+    work = partial(stage_unit, uri, **common)
     named = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
     staged: list[Staged] = _all("panel_read", runner, cfg, lambda item: work(*item), named)
     check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
-    return staged, parts
+    codes = {code: file for unit in staged for code, file in unit.codes.items()}
+    check_spellings(codes)
+    side_work = partial(stage_table, uri, codes=codes, **common)
+    of_table = partial(_all, "panel_tables", runner, cfg, lambda item: side_work(*item))
+    side = [part for part in parts if part.table is not None]
+    tables = stage_tables(of_table, side, staging, form, codes)
+    return staged, parts, tables
 
 
 def _build(
@@ -169,37 +173,22 @@ def _all(
 
 
 def _bucket_task(
-    staged: Sequence[Staged], files: Sequence[BarsFile], form: BarsFormat, cfg: RunConfig
+    staged: Sequence[Staged],
+    tables: Tables,
+    files: Sequence[BarsFile],
+    form: BarsFormat,
+    cfg: RunConfig,
 ) -> BucketTask:
     """What stage 2 needs to know of all bars together."""
-    columns = _columns(staged)
-    for name, consequence in _ALL_OR_NONE.items():
-        if name in ("adj_factor", *inputs_of(cfg.panel.features)):
-            _check_mix(columns, name, consequence)
-    there = frozenset().union(*columns.values())
-    if "total_shares" in there:
-        there |= {"market_cap"}
-    check_inputs(cfg.panel.features, there)
-    if "adj_factor" not in there:
-        _logger.warning("bars_without_adj_factor: prices are taken as adjusted already")
+    there = check_columns(_columns(staged), cfg.panel.features)
     return BucketTask(
         features=cfg.panel.features,
         calendar=distinct_days(np.concatenate([unit.dates for unit in staged])),
         has_turnover_rate="turnover_rate" in there,
         price_limits=form.price_limits,
         files=tuple(file.name for file in files),
+        tables=tables,
     )
-
-
-def _check_mix(columns: Mapping[str, Collection[str]], name: str, consequence: str) -> None:
-    """Refuse a column that some files have and others lack; `columns`: by file."""
-    having = sorted(file for file in columns if name in columns[file])
-    lacking = sorted(file for file in columns if name not in columns[file])
-    if having and lacking:
-        raise BarsError(
-            f"{lacking[0]} has no column {name} and {having[0]} has: {consequence}. Export it with "
-            "every file, or with none."
-        )
 
 
 def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:
@@ -207,8 +196,8 @@ def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:
     return {name: having for unit in staged for name, having in unit.columns.items()}
 
 
-def _duplicates(bucket: Bucketed) -> Quality:
-    return Quality(quarantined=bucket.duplicates)
+def _set_aside(bucket: Bucketed) -> Quality:
+    return Quality(quarantined=bucket.quarantined)
 
 
 def _manifest(
@@ -238,11 +227,7 @@ def _quality_json(
     columns = _columns(staged)
     lacking = {}
     for name in ("adj_factor", *_OPTIONAL):
-        without = sorted(
-            file
-            for file, having in columns.items()
-            if name not in having and not (name == "market_cap" and "total_shares" in having)
-        )
+        without = sorted(file for file, having in columns.items() if name not in having)
         if without:
             lacking[name] = {"files": len(without), "example": without[0]}
     return {

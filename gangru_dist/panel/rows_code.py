@@ -12,7 +12,15 @@ from gangru_dist import bars
 from gangru_dist.features.price_volume import FEATURES, adjust, compute
 from gangru_dist.registry import bare_code, source_hash
 
-BUILD = ("calendar", "panel.bucket", "panel.build", "panel.schema", "panel.stages", "panel.writer")
+BUILD = (
+    "calendar",
+    "panel.bucket",
+    "panel.build",
+    "panel.schema",
+    "panel.side_tables",
+    "panel.stages",
+    "panel.writer",
+)
 """Modules that make rows of what the intake, all of `bars`, lets through."""
 
 

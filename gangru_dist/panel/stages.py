@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.joining import joined
 from gangru_dist.bars.quality import Finding, Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
@@ -33,6 +34,8 @@ class Staged:
     """File -> which of our columns it has."""
     dates: np.ndarray
     """(days,) datetime64[D], distinct dates of its usable rows."""
+    codes: dict[str, str]
+    """Every code of its rows -> a file that has it."""
     quality: Quality
     """Counts."""
 
@@ -43,7 +46,7 @@ class Bucketed:
 
     written: BucketWritten
     """Files and hashes."""
-    duplicates: dict[str, Finding] = field(default_factory=dict)
+    quarantined: dict[str, Finding] = field(default_factory=dict)
     """Rows set aside here."""
 
 
@@ -74,6 +77,7 @@ def stage_unit(
     columns: dict[str, frozenset[str]] = {}
     counts: list[Quality] = []
     days: list[np.ndarray] = []
+    codes: dict[str, str] = {}
 
     def flush() -> None:
         names.append(f"{prefix}-{len(names):04d}.arrow")
@@ -83,7 +87,9 @@ def stage_unit(
     for part in unit:
         row = part.first_row
         for table in read_part(bars_uri, part, form):
-            columns[part.file.name] = frozenset(table.column_names)
+            columns[part.file.name] = part.has
+            for code in pc.unique(table["code"]).drop_null().to_pylist():
+                codes.setdefault(code, part.file.name)
             checked, quality = check_rows(
                 table, form, file=part.file.name, number=part.number, first_row=row
             )
@@ -100,6 +106,7 @@ def stage_unit(
         names=tuple(names),
         columns=columns,
         dates=distinct_days(np.concatenate(days)) if days else np.empty(0, "datetime64[D]"),
+        codes=codes,
         quality=merge(counts),
     )
 
@@ -118,6 +125,12 @@ def build_bucket(
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
-    rows, duplicates = panel_rows(read_staged(panel, names, bucket), task)
+    rows = read_staged(panel, names, bucket)
+    quarantined: dict[str, Finding] = {}
+    for table, staged in task.tables:
+        side = read_staged(panel, staged, bucket)
+        rows, spoilt = joined(rows, side, table, task.files)
+        quarantined |= spoilt
+    rows, duplicates = panel_rows(rows, task)
     written = write_bucket(panel, bucket, buckets, rows, kept=kept)
-    return Bucketed(written=written, duplicates=duplicates)
+    return Bucketed(written=written, quarantined=quarantined | duplicates)

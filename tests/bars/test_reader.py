@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 from pathlib import Path
@@ -31,8 +32,9 @@ def make_frame(days: int = 5, codes: tuple[str, ...] = ("000001.SZ", "600000.SH"
     frame["date"] = frame["date"].dt.date
     close = 10 + rng.random(len(frame))
     return frame.assign(
-        open=close, high=close * 1.01, low=close * 0.99, close=close, volume=1000.0, amount=1e4
-    )
+        open=close, high=close * 1.01, low=close * 0.99, close=close, volume=1000.0, amount=1e4,
+        adj_factor=1.0,
+    )  # fmt: skip
 
 
 def write_parquet(frame: pd.DataFrame, path: Path, **options: int) -> None:
@@ -51,7 +53,8 @@ def read_all(folder: Path, config: BarsConfig | None = None) -> pa.Table:
 def assert_same(found: pa.Table, frame: pd.DataFrame) -> None:
     """Same rows, whatever the order of rows and columns."""
     columns, order = frame.columns.tolist(), ["code", "date"]
-    left = found.select(columns).to_pandas().astype({"code": "str"})
+    text = {name: "str" for name in ("code", "industry") if name in columns}
+    left = found.select(columns).to_pandas().astype(text)
     pd.testing.assert_frame_equal(
         left.sort_values(order, ignore_index=True),
         frame.astype({"code": "str"}).sort_values(order, ignore_index=True),
@@ -124,6 +127,39 @@ class TestReference:
         config = BarsConfig(columns={"volume": "Vol.", "code": "sym"})
         assert_same(read_all(tmp_path, config), frame)
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "gbk", "gb18030", "utf-16", "utf-16-le"])
+    @pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+    def test_encodings_are_told_apart(self, tmp_path: Path, encoding: str, suffix: str) -> None:
+        frame = make_frame().assign(industry="银行")
+        text = frame.rename(columns={"open": "开盘"}).to_csv(index=False).encode(encoding)
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+        config = BarsConfig(columns={"open": "开盘"})
+        assert_same(read_all(tmp_path, config), frame)
+        if encoding != "utf-16-le":  # its mark is the only sign that `auto` needs not
+            assert_same(read_all(tmp_path, dataclasses.replace(config, encoding=encoding)), frame)
+
+    @pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+    def test_every_end_of_line(self, tmp_path: Path, end: str) -> None:
+        frame = make_frame(days=2000)
+        text = frame.to_csv(index=False, lineterminator=end)
+        (tmp_path / "a.csv").write_text(text, newline="")
+        assert_same(read_all(tmp_path), frame)
+
+    def test_index_columns_and_thousands(self, tmp_path: Path) -> None:
+        frame = make_frame().assign(volume=1234567.5)
+        text = frame.assign(volume="1,234,567.5").to_csv()  # its index has an empty heading
+        (tmp_path / "a.csv").write_text(text)
+        assert_same(read_all(tmp_path), frame)
+
+    @pytest.mark.parametrize("name", ["600000.SH.csv", "sub/sh600000_daily.csv"])
+    def test_the_code_is_in_the_files_name(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        make_frame(codes=("x",)).drop(columns="code").to_csv(path, index=False)
+        found = read_all(tmp_path, BarsConfig(code_from_name=True))["code"].unique().to_pylist()
+        assert found == ["600000.SH" if name.startswith("6") else "sh600000"]
+
 
 class TestProperties:
     def test_markers_are_passed_over(self, tmp_path: Path) -> None:
@@ -191,7 +227,7 @@ class TestProperties:
 
     def test_a_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
         write_parquet(make_frame()[:0], tmp_path / "a.parquet")
-        (tmp_path / "b.csv").write_text("date,code,open,high,low,close,volume,amount\n")
+        (tmp_path / "b.csv").write_text("date,code,open,high,low,close,volume,amount,adj_factor\n")
         assert len(read_all(tmp_path)) == 0
 
 
@@ -225,26 +261,42 @@ class TestValidation:
     def test_uneven_csv(self, tmp_path: Path) -> None:
         text = make_frame().to_csv(index=False)
         (tmp_path / "a.csv").write_text(text + "2019-01-09,x,1\n")
-        with pytest.raises(BarsError, match=r"a.csv cannot be read as CSV: .*Expected 8 columns"):
+        with pytest.raises(BarsError, match=r"a.csv cannot be read as CSV: .*Expected 9 columns"):
             read_all(tmp_path)
 
-    @pytest.mark.parametrize("header", ["open", "开盘"])
-    def test_csv_of_another_encoding(self, tmp_path: Path, header: str) -> None:
-        frame = make_frame().assign(industry="银行").rename(columns={"open": header})
-        text = frame.to_csv(index=False)
-        (tmp_path / "a.csv").write_bytes(text.encode("gbk"))
-        with pytest.raises(BarsError, match=r"a.csv is not UTF-8"):
+    def test_no_encoding_that_is_known(self, tmp_path: Path) -> None:
+        text = make_frame().assign(industry="Bäcker").to_csv(index=False)
+        (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
+        with pytest.raises(BarsError, match=r"a.csv is neither UTF-8 nor .* bars.encoding=big5"):
+            read_all(tmp_path)
+        with pytest.raises(BarsError, match=r"bars.encoding=utf8000 is no encoding"):
+            read_all(tmp_path, BarsConfig(encoding="utf8000"))
+
+    @pytest.mark.parametrize("encoding", ["auto", "gb18030"])
+    def test_another_encoding_further_down(self, tmp_path: Path, encoding: str) -> None:
+        text = make_frame(days=9000).assign(industry="a").to_csv(index=False).encode()
+        (tmp_path / "a.csv").write_bytes(text + text.split(b"\n")[1][:-1] + b"\xff\xff\n")
+        with pytest.raises(BarsError, match=r"a.csv is not of the encoding that it begins with"):
+            read_all(tmp_path, BarsConfig(encoding=encoding))
+
+    @pytest.mark.parametrize("value", ["1.234,5", "1,23", "12,345"])
+    def test_a_comma_that_may_be_a_decimal_point(self, tmp_path: Path, value: str) -> None:
+        make_frame().assign(volume=value).to_csv(tmp_path / "a.csv", index=False, sep=";")
+        with pytest.raises(BarsError, match=rf"'volume' has '{value}' in row 0"):
             read_all(tmp_path)
 
     @pytest.mark.parametrize("column", ["date", "code", "open", "close", "volume", "amount"])
     def test_missing_column(self, tmp_path: Path, column: str) -> None:
         write_parquet(make_frame().drop(columns=column), tmp_path / "a.parquet")
-        with pytest.raises(BarsError, match=rf"a.parquet lacks the column\(s\) {column}.*bars.col"):
+        with pytest.raises(BarsError, match=rf"a.parquet lacks the column\(s\) {column}.*bars.co"):
             read_all(tmp_path)
 
     def test_missing_column_by_the_name_it_should_have(self, tmp_path: Path) -> None:
         write_parquet(make_frame(), tmp_path / "a.parquet")
-        with pytest.raises(BarsError, match=r"date \(there: trade_date\), code \(there: ts_code\)"):
+        with pytest.raises(
+            BarsError,
+            match=r"date \(there: trade_date\), code \(there: ts_code\).*bars.format=generic",
+        ):
             read_all(tmp_path, BarsConfig(format="tushare"))
 
     @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -257,7 +309,7 @@ class TestValidation:
         config = BarsConfig(columns={"adj_factor": "bakcfactor", "is_st": "xyz", "code": "code"})
         with pytest.raises(
             BarsError,
-            match=r"bars.columns.adj_factor=bakcfactor \(nearest: backfactor\), "
+            match=r"bars.columns.adj_factor=bakcfactor \(nearest: backfactor.*\), "
             r"bars.columns.is_st=xyz \(nearest: none\); there are code, date, .*backfactor, st\.",
         ):
             read_all(tmp_path, config)

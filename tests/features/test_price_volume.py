@@ -222,7 +222,9 @@ class TestValidation:
             FEATURES["volatility_5"]
 
     def test_no_turnover_rate_at_all(self) -> None:
-        with pytest.raises(PanelError, match=r"Leave it out: panel.features=\['open'\]"):
+        with pytest.raises(
+            PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
+        ):
             check_inputs(("open", "turnover_rate"), {"date", "close"})
 
     def test_another_feature_of_the_turnover_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:

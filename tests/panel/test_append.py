@@ -291,16 +291,22 @@ class TestValidation:
         pd.read_parquet(path).drop(columns="turnover_rate").to_parquet(path)
         assert build(root, tmp_path / "bars").rows > 0
 
-    @pytest.mark.parametrize("column", ["adj_factor", "turnover_rate"])
+    @pytest.mark.parametrize(
+        ("column", "match"),
+        [
+            ("adj_factor", "has no adjustment factor"),
+            ("turnover_rate", "has no column turnover_rate and {other} has: "),
+        ],
+    )
     @pytest.mark.parametrize("without", ["0.parquet", "1.parquet"])
     def test_a_column_of_some_files_only(
-        self, root: Storage, tmp_path: Path, column: str, without: str
+        self, root: Storage, tmp_path: Path, column: str, match: str, without: str
     ) -> None:
         write(tmp_path / "bars", make_bars().assign(turnover_rate=0.01), [DAYS[50]])
         path = tmp_path / "bars" / without
         pd.read_parquet(path).drop(columns=column).to_parquet(path)
         other = {"0.parquet": "1.parquet", "1.parquet": "0.parquet"}[without]
         cfg = dataclasses.replace(CFG, panel=PanelConfig(features=("turnover_rate",), buckets=3))
-        with pytest.raises(BarsError, match=f"^{without} has no column {column} and {other} has: "):
+        with pytest.raises(BarsError, match=f"^{without} {match.format(other=other)}"):
             build(root, tmp_path / "bars", cfg)
         assert contents(root) == {}

@@ -123,12 +123,14 @@ class TestValidation:
 
     def test_factor_in_one_file_only(self, bars: Path, root: Storage) -> None:
         make_bars().drop(columns="adj_factor").to_parquet(bars / "other.parquet")
-        with pytest.raises(BarsError, match=r"^other.parquet has no column adj_factor and 2018"):
+        with pytest.raises(BarsError, match=r"^other.parquet has no adjustment factor"):
             build_panel(str(bars), root, CFG)
 
     def test_turnover_rate_from_nothing(self, bars: Path, root: Storage) -> None:
         cfg = RunConfig(panel=PanelConfig(features=("close", "turnover_rate"), buckets=3))
-        with pytest.raises(PanelError, match=r"Leave it out: panel.features=\['close'\]"):
+        with pytest.raises(
+            PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
+        ):
             build_panel(str(bars), root, cfg)
 
     def test_own_mapping(self, bars: Path, root: Storage) -> None:

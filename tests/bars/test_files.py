@@ -1,0 +1,200 @@
+"""The files that were listed are the files that are read; what cannot be read is an error."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gangru_dist.bars.files import list_files
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.reader import cut_parts, read_part
+from gangru_dist.config import BarsConfig
+from gangru_dist.errors import BarsError
+from tests.vendors import make_market, write_qlib_folder
+
+GENERIC = bars_format(BarsConfig())
+
+
+def save(frame: pd.DataFrame, path: Path, **options: int) -> None:
+    """By its suffix."""
+    if path.suffix == ".parquet":
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(table, path, **options)
+    else:
+        frame.to_csv(path, index=False)
+
+
+def read(
+    folder: Path, between: Callable[[], object] = lambda: None, format_: str = "generic"
+) -> int:
+    """Rows that come; `between` is called after listing and footers, before rows."""
+    form = bars_format(BarsConfig(format=format_))  # type: ignore[arg-type]
+    parts = cut_parts(str(folder), list_files(str(folder)), form)
+    between()
+    return sum(len(table) for part in parts for table in read_part(str(folder), part, form))
+
+
+class TestReference:
+    def test_links_lead_to_files_and_folders(self, tmp_path: Path) -> None:
+        there, bars = tmp_path / "there", tmp_path / "bars"
+        (there / "below").mkdir(parents=True)
+        bars.mkdir()
+        market = make_market()
+        save(market, there / "a.parquet")
+        save(market, there / "below" / "b.parquet")
+        (bars / "c.parquet").symlink_to(there / "a.parquet")
+        (bars / "d").symlink_to(there / "below")
+        assert read(bars) == 2 * len(market)
+
+    def test_hidden_things_are_no_bars_whatever_they_are(self, tmp_path: Path) -> None:
+        save(make_market(), tmp_path / "a.parquet")
+        (tmp_path / ".old").symlink_to("/nowhere")
+        os.mkfifo(tmp_path / "_pipe")
+        assert read(tmp_path) == len(make_market())
+
+
+class TestValidation:
+    @pytest.mark.parametrize("suffix", ["parquet", "csv"])
+    @pytest.mark.parametrize("rows", [10, 400])
+    def test_replaced_between_listing_and_rows(
+        self, tmp_path: Path, suffix: str, rows: int
+    ) -> None:
+        path, market = tmp_path / f"a.{suffix}", make_market()
+        save(market, path, **({"row_group_size": 100} if suffix == "parquet" else {}))
+
+        def replace() -> None:
+            save(market.head(rows), tmp_path / f"x.{suffix}")
+            (tmp_path / f"x.{suffix}").rename(path)
+
+        with pytest.raises(
+            BarsError, match=rf"^a\.{suffix}( changed while|: \d+ bytes| cannot be)"
+        ):
+            read(tmp_path, replace)
+
+    def test_replaced_by_another_of_its_size(self, tmp_path: Path) -> None:
+        path, market = tmp_path / "a.csv", make_market()
+        save(market, path)
+        path_time = path.stat().st_mtime_ns
+
+        def replace() -> None:
+            text = path.read_text().replace("000001.SZ", "000009.SZ")
+            path.write_text(text)
+            os.utime(path, ns=(path_time, path_time + 1))
+
+        with pytest.raises(BarsError, match=r"^a.csv changed while it was read"):
+            read(tmp_path, replace)
+
+    def test_gone(self, tmp_path: Path) -> None:
+        save(make_market(), tmp_path / "a.csv")
+        with pytest.raises(BarsError, match=r"^a.csv cannot be read as CSV: .*No such file"):
+            read(tmp_path, (tmp_path / "a.csv").unlink)
+
+    def test_a_footer_that_promises_other_rows(self, tmp_path: Path) -> None:
+        """As `_read_parquet` would see a file whose storage tells no modification times."""
+        market = make_market()
+        save(market, tmp_path / "a.parquet", row_group_size=100)
+        files = list_files(str(tmp_path))
+        parts = cut_parts(str(tmp_path), files, GENERIC)
+        save(market.head(250), tmp_path / "a.parquet", row_group_size=50)
+        with pytest.raises(BarsError, match=r"a.parquet changed .* 50 rows came of 100"):
+            list(read_part(str(tmp_path), parts[0], GENERIC))
+
+    def test_a_cut_off_download(self, tmp_path: Path) -> None:
+        data = gzip.compress(make_market().to_csv(index=False).encode())
+        (tmp_path / "a.csv.gz").write_bytes(data[: len(data) // 2])
+        with pytest.raises(BarsError, match=r"^a.csv.gz cannot be read as CSV"):
+            read(tmp_path)
+
+    def test_a_link_that_leads_nowhere(self, tmp_path: Path) -> None:
+        save(make_market(), tmp_path / "a.parquet")
+        (tmp_path / "b.parquet").symlink_to("/nowhere/b.parquet")
+        with pytest.raises(BarsError, match=r"^b.parquet is a link that leads nowhere"):
+            list_files(str(tmp_path))
+
+    def test_a_pipe(self, tmp_path: Path) -> None:
+        save(make_market(), tmp_path / "a.parquet")
+        os.mkfifo(tmp_path / "b.csv")
+        with pytest.raises(BarsError, match=r"^b.csv is neither a file nor a folder"):
+            list_files(str(tmp_path))
+
+    def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
+        save(make_market(), tmp_path / "a.parquet")
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb9\xc9.csv")).write_text("x")
+        with pytest.raises(BarsError, match=r"the file name .* is not UTF-8. Rename"):
+            list_files(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        "column", ["date", "code", "close", "is_st", "list_date", "industry", "adj_factor"]
+    )
+    def test_list_columns(self, tmp_path: Path, column: str) -> None:
+        market = make_market()
+        market[column] = [[value] for value in market[column]]
+        save(market, tmp_path / "a.parquet")
+        with pytest.raises(BarsError, match=r"^a.parquet"):
+            read(tmp_path)
+
+
+class TestQlib:
+    def folder(self, tmp_path: Path) -> Path:
+        write_qlib_folder(tmp_path / "bars", make_market())
+        return tmp_path / "bars"
+
+    def test_an_index_is_no_stock(self, tmp_path: Path) -> None:
+        bars = self.folder(tmp_path)
+        before = read(bars, format_="qlib")
+        (bars / "features" / "sh600000").rename(bars / "features" / "sh000300")
+        assert 0 < read(bars, format_="qlib") < before
+
+    def test_a_field_of_another_calendar(self, tmp_path: Path) -> None:
+        bars = self.folder(tmp_path)
+        days = (bars / "calendars" / "day.txt").read_text().split()
+        (bars / "calendars" / "day.txt").write_text("\n".join(days[:-5]))
+        with pytest.raises(BarsError, match=r"day.txt ends after 85. They are not of one dump"):
+            read(bars, format_="qlib")
+
+    @pytest.mark.parametrize("text", ["2019-01-02\n2019-13-02\n", "2019-01-03\n2019-01-02\n"])
+    def test_a_calendar_that_is_none(self, tmp_path: Path, text: str) -> None:
+        bars = self.folder(tmp_path)
+        (bars / "calendars" / "day.txt").write_text(text)
+        with pytest.raises(BarsError, match=r"calendars/day.txt"):
+            read(bars, format_="qlib")
+
+    def test_a_stock_that_is_not_listed(self, tmp_path: Path) -> None:
+        bars = self.folder(tmp_path)
+        (bars / "instruments" / "all.txt").write_text("SH600001\t2019-01-02\t2019-02-01\n")
+        with pytest.raises(BarsError, match=r"is not in instruments/all.txt"):
+            read(bars, format_="qlib")
+
+    def test_float64_is_not_qlibs(self, tmp_path: Path) -> None:
+        write_qlib_folder(tmp_path / "bars", make_market(), dtype="<f8")
+        with pytest.raises(BarsError, match=r"is none of Qlib's|not of one dump"):
+            read(tmp_path / "bars", format_="qlib")
+
+    def test_a_field_that_is_missing(self, tmp_path: Path) -> None:
+        bars = self.folder(tmp_path)
+        (bars / "features" / "sh600000" / "factor.day.bin").unlink()
+        with pytest.raises(BarsError, match=r"^features/sh600000 has no adjustment factor"):
+            read(bars, format_="qlib")
+
+    def test_something_else_among_them(self, tmp_path: Path) -> None:
+        bars = self.folder(tmp_path)
+        save(make_market(), bars / "a.csv")
+        with pytest.raises(BarsError, match=r"^a.csv lies in a folder of Qlib's"):
+            list_files(str(bars))
+
+    def test_a_dump_while_it_is_read(self, tmp_path: Path) -> None:
+        bars = self.folder(tmp_path)
+
+        def dump() -> None:
+            path = bars / "features" / "sh600000" / "close.day.bin"
+            path.write_bytes(path.read_bytes()[:-4])
+
+        with pytest.raises(BarsError, match=r"^features/sh600000 changed while it was read"):
+            read(bars, dump, "qlib")
