@@ -58,8 +58,6 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
     check_bars(bars, run.cfg)
-    for name in run.cfg.panel.features:
-        FEATURES[name]  # a misspelt one takes no name
     run = settled(run, anew=overwrite)
     if overwrite or run.claimed() is None:
         require_native(run.cfg)
