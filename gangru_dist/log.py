@@ -9,8 +9,13 @@ progress; workers are quiet.
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -45,6 +50,45 @@ def setup(level: int = logging.INFO) -> None:
     package.handlers = [handler]
     package.setLevel(level)
     package.propagate = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep standard error for this package's events; what others write there is lost.
+
+    By its descriptor, so that C++ libraries are silent too.
+    """
+    handlers = logging.getLogger("gangru_dist").handlers
+    streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    kept = os.dup(2)
+    with os.fdopen(kept, "w", buffering=1) as ours, Path(os.devnull).open("w") as nowhere:
+        before = [handler.setStream(ours) for handler in streams]
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with redirect_stderr(ours):  # for the terminal's console
+                yield
+        finally:
+            os.dup2(kept, 2)
+            for handler, stream in zip(streams, before, strict=True):
+                handler.setStream(stream or sys.stderr)
+
+
+@contextmanager
+def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
+    """Say every `every` seconds what is being waited for, as long as the block lasts."""
+    started, over = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        while not over.wait(every):
+            _logger.info("waiting for=%s seconds=%.0f", what, time.monotonic() - started)
+
+    thread = threading.Thread(target=speak, name=f"waiting for {what}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def progress(name: str, *, total: int, unit: str = "") -> Progress:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 
 import gangru_dist
+from gangru_dist import ray_start
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import ResourceError
 
@@ -62,7 +62,7 @@ def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None)
         gpus: The same of GPUs; more than there are is a promise for tests.
 
     Raises:
-        ResourceError: `RAY_ADDRESS` names a cluster that does not answer.
+        ResourceError: Ray does not start here, or `RAY_ADDRESS` names no cluster that answers.
     """
     if ray.is_initialized():
         yield
@@ -72,67 +72,22 @@ def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None)
     address = os.environ.get("RAY_ADDRESS")
     _logger.info("ray_start address=%s", address or "local")
     try:
-        with _held_back_stderr():
-            _connect(address, cfg, cpus, gpus)
+        _connect(address, cfg, cpus, gpus)
         _quieten()
         yield
     finally:
         ray.shutdown()  # ends what we started; only leaves what we joined
 
 
-@contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    """Hold what Ray's C++ says at start (that it found our log level); shown if the start fails."""
-    with tempfile.TemporaryFile() as held:
-        saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(saved, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-@contextmanager
-def _batch_scheduling() -> Iterator[None]:
-    """What is started meanwhile inherits Linux's SCHED_BATCH: waking up, it preempts nobody.
-
-    Each of Ray's helper processes wakes some 150 times a second, and each time a training thread
-    would lose its core and its cache. Elsewhere, and under another policy already, nothing changes.
-    """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
-        return
-    with suppress(OSError):  # a container may forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
 def _connect(address: str | None, cfg: RunConfig, cpus: int | None, gpus: int | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address or address == "local":
         os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
-        with _batch_scheduling():
-            ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=True, **quiet)
+        ray_start.start(cpus=cpus, gpus=gpus)
         return
     environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
         environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
-    try:
-        ray.init(address=address, runtime_env=environment, **quiet)
-    except ConnectionError as error:
-        raise ResourceError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}. Start one, or unset RAY_ADDRESS "
-            "to use this machine alone."
-        ) from error
+    ray_start.join(address, environment)
 
 
 def _quieten() -> None:
