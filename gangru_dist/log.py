@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from types import TracebackType
 
@@ -109,14 +109,18 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, 0
-        self._clock, self._started, self._spoke = clock, clock(), clock()
+        self._clock, self._spoke = clock, clock()
+        self._first: tuple[float, int] | None = None
+        self._silence = ExitStack()
         self._bar = _make_bar() if bar else None
         self._task = self._bar.add_task(name, total=total, note=unit) if self._bar else None
 
     def __enter__(self) -> Progress:
-        self._started = self._spoke = self._clock()
+        self._spoke = self._clock()
         if self._bar:
             self._bar.start()
+        else:
+            self._silence.enter_context(waiting(self.name))
         return self
 
     def __exit__(
@@ -125,12 +129,16 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._silence.close()
         if self._bar:
             self._bar.stop()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` as done; `note` (say `epoch=3/50`) stands beside the count."""
         self.done += steps
+        self._silence.close()
+        if self._first is None:
+            self._first = self._clock(), self.done
         if self._bar and self._task is not None:
             self._bar.update(self._task, advance=steps, note=note or self.unit)
         elif self._clock() - self._spoke >= LINE_EVERY_SECONDS and self.done < self.total:
@@ -138,14 +146,18 @@ class Progress:
             _logger.info("progress %s", self.line(note))
 
     @property
-    def eta_seconds(self) -> float:
-        """Time left at the pace so far; infinite before the first step."""
-        elapsed = self._clock() - self._started
-        return elapsed / self.done * (self.total - self.done) if self.done else float("inf")
+    def eta_minutes(self) -> float | None:
+        """Time left at the pace since the first result (no start-up); None until a second."""
+        at, had = self._first or (0.0, 0)
+        if self.done == had:
+            return None
+        return (self._clock() - at) / (self.done - had) * (self.total - self.done) / 60
 
     def line(self, note: str = "") -> str:
-        """What a log gets: `what=score done=3/10 eta_s=20`."""
-        text = f"what={self.name} done={self.done}/{self.total} eta_s={self.eta_seconds:.0f}"
+        """What a log gets: `what=score done=3/10 eta_min=0.3`."""
+        left = self.eta_minutes
+        eta = "unknown" if left is None else f"{left:.1f}"
+        text = f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
         return f"{text} {note}" if note else text
 
 

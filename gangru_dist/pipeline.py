@@ -19,15 +19,18 @@ from gangru_dist.features.pipeline import build_panel
 from gangru_dist.panel.files import list_files
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.synthetic import write_bars
-from gangru_dist.report.document import write_report
-from gangru_dist.scoring.score import score_days
 from gangru_dist.storage import Storage
-from gangru_dist.training.launch import train_windows
 
 _logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
 """In place of a bars URI: the made-up market of `cfg.synthetic`."""
+
+_HEAVY = (
+    "gangru_dist.training.launch",
+    "gangru_dist.scoring.score",
+    "gangru_dist.report.document",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class PipelineSummary:
 def run_pipeline(
     root: Storage, run: str, cfg: RunConfig, *, bars: str, overwrite: bool = False
 ) -> PipelineSummary:
-    """Run every stage on one Ray session.
+    """Run every stage; training and scoring share a Ray session.
 
     Args:
         root: Storage root; panel and runs live below it.
@@ -56,13 +59,18 @@ def run_pipeline(
         GangruError: Bars that cannot be trusted, no window with enough history, too few
             rebalance days, and what else a stage raises. A failed window stops no other.
     """
-    with runtime.session(cfg):
-        with _stage("panel"):
-            panel_from(root, cfg, bars=bars, overwrite=overwrite)
+    with _stage("panel"):
+        panel_from(root, cfg, bars=bars, overwrite=overwrite)
+    with runtime.session(cfg, meanwhile=_HEAVY):
+        from gangru_dist.scoring.score import score_days  # torch: came while Ray started
+        from gangru_dist.training.launch import train_windows
+
         with _stage("train"):
             training = train_windows(root, run, cfg)
         with _stage("score"):
             scores = score_days(root, run, cfg)
+    from gangru_dist.report.document import write_report
+
     with _stage("report"):
         report = write_report(root, run, cfg)
     return PipelineSummary(report=report, ok=training.ok and scores.ok)

@@ -9,17 +9,18 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.data import DataContext
 
 import gangru_dist
 from gangru_dist import ray_start
@@ -53,13 +54,21 @@ def worker_environment(cfg: RunConfig) -> dict[str, str]:
 
 
 @contextmanager
-def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None) -> Iterator[None]:
+def session(
+    cfg: RunConfig,
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    meanwhile: Sequence[str] = (),
+) -> Iterator[None]:
     """Ray, for as long as the block lasts. Inside another session: that one, left running.
 
     Args:
         cfg: Decides the workers' threads.
         cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
         gpus: The same of GPUs; more than there are is a promise for tests.
+        meanwhile: Modules that the block will import; they are while Ray starts, which is mostly
+            waiting.
 
     Raises:
         ResourceError: Ray does not start here, or `RAY_ADDRESS` names no cluster that answers.
@@ -71,9 +80,12 @@ def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None)
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     _logger.info("ray_start address=%s", address or "local")
+    started = time.monotonic()
     try:
+        threading.Thread(target=_import, args=(meanwhile,), daemon=True).start()
         _connect(address, cfg, cpus, gpus)
         _quieten()
+        _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
         yield
     finally:
         ray.shutdown()  # ends what we started; only leaves what we joined
@@ -90,7 +102,16 @@ def _connect(address: str | None, cfg: RunConfig, cpus: int | None, gpus: int | 
     ray_start.join(address, environment)
 
 
+def _import(modules: Sequence[str]) -> None:
+    """What fails here fails again, and is told, where the block imports it."""
+    with suppress(Exception):
+        for name in modules:
+            importlib.import_module(name)
+
+
 def _quieten() -> None:
+    from ray.data import DataContext  # pandas and pyarrow: they come while Ray starts
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

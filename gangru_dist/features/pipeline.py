@@ -1,4 +1,4 @@
-"""Build the panel store from a vendor's bars, as two small Ray Data jobs [Ray].
+"""Build the panel store from a vendor's bars, as two small Ray Data jobs; small bars here [Ray].
 
     units of files -> map columns, check -> staging, cut by bucket
     buckets        -> sort, duplicates, features, limits -> panel files
@@ -19,15 +19,15 @@ import hashlib
 import inspect
 import logging
 import pickle
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
-import ray.data
 
-from gangru_dist import log
+from gangru_dist import log, runtime
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import BarsError, GangruError, PanelError
 from gangru_dist.features import price_volume
@@ -53,6 +53,10 @@ _ALL_OR_NONE = {
     "turnover_rate": "amount / market cap stands in for it only if no file has it",
 }
 """Column -> what would come of a mix of files with and without it."""
+SMALL_BYTES = 16 * 2**20
+"""Bars up to that size are built in this process: they take less time than Ray's start."""
+Work = Callable[..., Any]
+Runner = Callable[[Work, Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 _MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 
 
@@ -85,10 +89,14 @@ def build_panel(
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        staged, parts = _stage(bars_uri, files, panel, form, cfg)
-        task = _bucket_task(staged, files, form, cfg)
+        parts = cut_parts(bars_uri, files, form)
+        here = sum(file.size for file in files) <= SMALL_BYTES
         kept = frozenset() if overwrite else _files(old)
-        built = _build(staged, task, panel, cfg, kept)
+        with nullcontext() if here else runtime.session(cfg):
+            run = _run_here if here else _run_on_cluster
+            staged = _stage(run, bars_uri, parts, panel, form, cfg)
+            task = _bucket_task(staged, files, form, cfg)
+            built = _build(run, staged, task, panel, cfg, kept)
         quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
         check_share(quality, allowed=cfg.bars.max_quarantined)
         manifest = _manifest(built, task, source, cfg)
@@ -116,21 +124,27 @@ def build_panel(
 
 
 def _stage(
-    uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
-) -> tuple[list[Staged], list[BarsPart]]:
+    run: Runner,
+    uri: str,
+    parts: Sequence[BarsPart],
+    panel: Storage,
+    form: BarsFormat,
+    cfg: RunConfig,
+) -> list[Staged]:
     """Stage 1 over all units; then what only the whole can tell is checked."""
-    parts = cut_parts(uri, files, form)
     units = group_units(parts)
-    _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
+    files = len({part.file.name for part in parts})
+    _logger.info("panel_read files=%d units=%d uri=%s", files, len(units), uri)
     staging = new_staging()
     work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets)
     units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
-    staged: list[Staged] = _run("panel_read", work, units_and_names)
+    staged: list[Staged] = _all("panel_read", run, work, units_and_names)
     check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
-    return staged, parts
+    return staged
 
 
 def _build(
+    run: Runner,
     staged: Sequence[Staged],
     task: BucketTask,
     panel: Storage,
@@ -141,22 +155,19 @@ def _build(
     names = [name for unit in staged for name in unit.names]
     buckets = cfg.panel.buckets
     work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets, kept=kept)
-    return _run("panel_features", work, [(number,) for number in range(buckets)])
+    return _all("panel_features", run, work, [(number,) for number in range(buckets)])
 
 
-def _run(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """`work(*a)` for each `a` of `arguments`, in their order, each a row of a Ray Data map.
+def _all(name: str, run: Runner, work: Work, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """`work(*a)` for each `a` of `arguments`, in their order.
 
     Raises:
         GangruError: The first that a call returned as its value.
     """
-    items = [{"number": i, "arguments": pickle.dumps(a)} for i, a in enumerate(arguments)]
-    blocks = min(len(items), _MAX_BLOCKS)
-    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(partial(_call, work))
-    results: list[Any] = [None] * len(items)
-    with log.progress(name, total=len(items)) as progress:
-        for row in tasks.iter_rows():
-            results[row["number"]] = pickle.loads(row["result"])
+    results: list[Any] = [None] * len(arguments)
+    with log.progress(name, total=len(arguments)) as progress:
+        for number, result in run(work, arguments):
+            results[number] = result
             progress.advance()
     for result in results:
         if isinstance(result, GangruError):
@@ -164,7 +175,24 @@ def _run(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...
     return results
 
 
-def _call(work: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
+def _run_here(work: Work, arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    """In this process, one after the other."""
+    for number, given in enumerate(arguments):
+        yield number, as_value(partial(work, *given))
+
+
+def _run_on_cluster(work: Work, arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    """Each a row of a Ray Data map, as they come."""
+    import ray.data  # seconds; small bars need none of it
+
+    items = [{"number": i, "arguments": pickle.dumps(a)} for i, a in enumerate(arguments)]
+    blocks = min(len(items), _MAX_BLOCKS)
+    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(partial(_call, work))
+    for row in tasks.iter_rows():
+        yield row["number"], pickle.loads(row["result"])
+
+
+def _call(work: Work, row: dict[str, Any]) -> dict[str, Any]:
     """Runs on a worker: one call; an error the user can act on is a result like any other.
 
     The pickles never leave Ray's memory: they carry our own objects through a Ray Data row.

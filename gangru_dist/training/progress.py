@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist import gauges
 from gangru_dist.config import RunConfig
-from gangru_dist.log import Rows
+from gangru_dist.log import Rows, waiting
 from gangru_dist.storage import Storage
 from gangru_dist.training.summary import WindowResult
 from gangru_dist.training.tensorboard import tensorboard
@@ -51,12 +52,14 @@ class ProgressLog:
         self.started: float | None = None
         self.done: dict[str, float] = {}
         self.rows = Rows("train", total=tasks)
+        self._silence = ExitStack()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Self:
         self.rows.start()
+        self._silence.enter_context(waiting("workers_and_first_epoch"))
         self._thread.start()
         return self
 
@@ -66,6 +69,7 @@ class ProgressLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._silence.close()
         self._stop.set()
         self._thread.join(timeout=10)
         if not isinstance(error, KeyboardInterrupt):
@@ -112,6 +116,7 @@ class ProgressLog:
             self.tensorboard.epoch(task, metrics)
         done, total = self._epochs(metrics)
         self.done[task] = done / total
+        self._silence.close()
         if self.started is None:  # the pace of training, without Ray's start-up
             self.started = time.time() - metrics["seconds"]
         if self.rows.is_live:

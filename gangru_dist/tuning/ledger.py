@@ -72,7 +72,6 @@ class Ledger:
         """Trials over before this session."""
         self._waiting = [record for record in self.records if not record.is_over]
         self._began: dict[int, float] = {}
-        self._opened = clock()
         self.publish()
 
     def _check_same(self) -> None:
@@ -167,7 +166,7 @@ class Ledger:
         over = sum(r.is_over for r in self.records)
         best = best_of(self.records)
         figure = record.mean_ic if record.objective is None else record.objective
-        pace = (self._clock() - self._opened) / max(1, over - self.kept)
+        pace = (self._clock() - min(self._began.values())) / max(1, over - self.kept)
         left = pace * (self.cfg.tune.trials - over)
         _logger.info(
             "trial_done trial=%d status=%s reached=%s epochs=%d done=%d/%d best=%s best_trial=%s "

@@ -1,6 +1,6 @@
 """Days appended to a panel: the same panel as built at once, nothing old rewritten, or refused.
 
-Builds run in this process, without Ray: what the tasks and the driver do is the same.
+Bars as small as these are built in this process: what the tasks and the driver do is the same.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.store import read_rows
 from gangru_dist.storage import Storage
-from tests.bars import DAYS, make_bars, run_here, write
+from tests.bars import DAYS, make_bars, write
 
 FEATURES = ("close", "volume", "daily_return", "volume_ratio", "volatility_5d")
 CFG = RunConfig(
     bars=BarsConfig(price_limits="ashare"), panel=PanelConfig(features=FEATURES, buckets=3)
 )
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_run", run_here)
 
 
 @pytest.fixture

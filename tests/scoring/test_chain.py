@@ -20,7 +20,7 @@ from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, factor_storage, read_factor
 from gangru_dist.storage import Storage
 from gangru_dist.training.artifact import finished_models
-from tests.bars import DAYS, make_bars, run_here, write
+from tests.bars import DAYS, make_bars, write
 from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, write_models
 
@@ -32,7 +32,6 @@ ASSETS = 16
 @pytest.fixture(autouse=True, scope="module")
 def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_run", run_here)
         patch.setattr(score, "_score_on_cluster", score._score_here)
         yield
 
