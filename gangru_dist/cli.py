@@ -180,6 +180,7 @@ def _job(args: argparse.Namespace, program: str) -> Job:
     cfg = settings.load(args.preset, args.config, args.set)
     run = checked_name(args.run or args.preset, what="--run")
     root = Storage(args.storage)
+    root.require_room()
     changed = settings.difference(to_dict(presets.ALL[args.preset]()), to_dict(cfg))
     _logger.info(
         "job_start job=%s storage=%s run=%s preset=%s changed=[%s]",
