@@ -1,8 +1,8 @@
 # demo: every stage on a made-up market · test: all checks and tests · check: the fast ones
-# Needs python >= 3.11 with pip. The environment in .venv is made when requirements.lock changes.
+# Needs python 3.11, 3.12 or 3.13 with pip. The environment in .venv is made when requirements.lock changes.
 
 SHELL := /bin/bash -o pipefail
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 STORAGE ?= demo-storage
 BIN := .venv/bin
 SETUP := .venv/.from-lock
@@ -13,7 +13,7 @@ NUMERICS := tests/models tests/samples tests/training/test_window.py \
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 trials check audit bench lock setup clean
+.PHONY: demo test test-all test-avx2 trials oracles check audit bench lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -30,6 +30,11 @@ test-avx2: $(SETUP)
 # Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)
 	$(BIN)/python -m pytest -q -m trials
+
+# Second opinions on the figures, from libraries that need much to install; needs the network.
+oracles: $(SETUP)
+	$(PIP) -c requirements.lock --no-build-isolation -e ".[oracles]"
+	$(BIN)/python -m pytest -q tests/scoring/test_alphalens.py tests/evaluation/test_oracles.py
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .
@@ -62,13 +67,15 @@ $(SETUP): requirements.lock pyproject.toml
 	@touch $@
 
 # What pip resolves today from pyproject.toml, as tested here; run it, then `make test`, then commit.
+# With the oldest Python served: what installs there has wheels for the newer ones too.
 lock:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11) and "lock with python 3.11, not " + sys.version)'
 	rm -rf .venv
 	$(PYTHON) -m venv --without-pip .venv
 	$(PIP) "setuptools>=77"
 	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PYTHON) -m pip --python $(BIN)/python list --format freeze --exclude-editable \
-		| sed -e 's/+cpu$$//' > requirements.lock
+		| sed -e 's/+cpu$$//' | LC_ALL=C sort -f > requirements.lock
 	touch $(SETUP)
 
 clean:

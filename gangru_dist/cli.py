@@ -128,6 +128,7 @@ def _job(args: argparse.Namespace, program: str) -> Job:
     cfg = settings.load(args.preset, args.config, args.set)
     name = checked_name(args.run or args.preset, what="--run")
     run = Run(Storage(args.storage), name, cfg)
+    run.root.require_room()
     changed = settings.difference(to_dict(presets.ALL[args.preset]()), to_dict(cfg))
     _logger.info(
         "job_start job=%s storage=%s run=%s preset=%s changed=[%s]",

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
@@ -70,6 +69,8 @@ def on_cluster(
         ResourceError: The cluster can never hold one actor.
     """
     with runtime.session(cfg):
+        import ray.data  # seconds; what is done here needs none of it
+
         if actors is None:
             done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))
         else:
@@ -90,7 +91,7 @@ def on_cluster(
 
 def tables(
     items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], *, tasks: int, at_once: int
-) -> ray.data.Dataset:
+) -> Any:
     """What `read` gives for every item, as a Ray Data set; nothing is read yet.
 
     By so many tasks at most, of which so many run at once: they ask for no CPU, so Ray would
@@ -112,8 +113,10 @@ def pool_size(cfg: RunConfig, at_most: int) -> int:
     return min(at_most, runtime.slots(**ask))
 
 
-def _rows(items: Sequence[Any], blocks: int) -> ray.data.Dataset:
+def _rows(items: Sequence[Any], blocks: int) -> Any:
     """One row an item. The pickles never leave Ray's memory: storage holds none."""
+    import ray.data
+
     rows = [{"number": i, "item": pickle.dumps(item)} for i, item in enumerate(items)]
     return ray.data.from_items(rows, override_num_blocks=min(blocks, len(rows)) or None)
 

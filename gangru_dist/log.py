@@ -9,8 +9,13 @@ progress; workers are quiet.
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -47,6 +52,45 @@ def setup(level: int = logging.INFO) -> None:
     package.propagate = False
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep standard error for this package's events; what others write there is lost.
+
+    By its descriptor, so that C++ libraries are silent too.
+    """
+    handlers = logging.getLogger("gangru_dist").handlers
+    streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    kept = os.dup(2)
+    with os.fdopen(kept, "w", buffering=1) as ours, Path(os.devnull).open("w") as nowhere:
+        before = [handler.setStream(ours) for handler in streams]
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with redirect_stderr(ours):  # for the terminal's console
+                yield
+        finally:
+            os.dup2(kept, 2)
+            for handler, stream in zip(streams, before, strict=True):
+                handler.setStream(stream or sys.stderr)
+
+
+@contextmanager
+def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
+    """Say every `every` seconds what is being waited for, as long as the block lasts."""
+    started, over = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        while not over.wait(every):
+            _logger.info("waiting for=%s seconds=%.0f", what, time.monotonic() - started)
+
+    thread = threading.Thread(target=speak, name=f"waiting for {what}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def progress(name: str, *, total: int, unit: str = "") -> Progress:
     """Progress of `total` equal steps: a bar with ETA on a terminal, else a line now and then."""
     return Progress(name, total=total, unit=unit, bar=_console.is_terminal)
@@ -65,14 +109,18 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, 0
-        self._clock, self._started, self._spoke = clock, clock(), clock()
+        self._clock, self._spoke = clock, clock()
+        self._first: tuple[float, int] | None = None
+        self._silence = ExitStack()
         self._bar = _make_bar() if bar else None
         self._task = self._bar.add_task(name, total=total, note=unit) if self._bar else None
 
     def __enter__(self) -> Progress:
-        self._started = self._spoke = self._clock()
+        self._spoke = self._clock()
         if self._bar:
             self._bar.start()
+        else:
+            self._silence.enter_context(waiting(self.name))
         return self
 
     def __exit__(
@@ -81,12 +129,16 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._silence.close()
         if self._bar:
             self._bar.stop()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` as done; `note` (say `epoch=3/50`) stands beside the count."""
         self.done += steps
+        self._silence.close()
+        if self._first is None:
+            self._first = self._clock(), self.done
         if self._bar and self._task is not None:
             self._bar.update(self._task, advance=steps, note=note or self.unit)
         elif self._clock() - self._spoke >= LINE_EVERY_SECONDS and self.done < self.total:
@@ -94,14 +146,18 @@ class Progress:
             _logger.info("progress %s", self.line(note))
 
     @property
-    def eta_seconds(self) -> float:
-        """Time left at the pace so far; infinite before the first step."""
-        elapsed = self._clock() - self._started
-        return elapsed / self.done * (self.total - self.done) if self.done else float("inf")
+    def eta_minutes(self) -> float | None:
+        """Time left at the pace since the first result (no start-up); None until a second."""
+        at, had = self._first or (0.0, 0)
+        if self.done == had:
+            return None
+        return (self._clock() - at) / (self.done - had) * (self.total - self.done) / 60
 
     def line(self, note: str = "") -> str:
-        """What a log gets: `what=score done=3/10 eta_s=20`."""
-        text = f"what={self.name} done={self.done}/{self.total} eta_s={self.eta_seconds:.0f}"
+        """What a log gets: `what=score done=3/10 eta_min=0.3`."""
+        left = self.eta_minutes
+        eta = "unknown" if left is None else f"{left:.1f}"
+        text = f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
         return f"{text} {note}" if note else text
 
 

@@ -18,18 +18,21 @@ from gangru_dist.config import RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.headers import check_headers, check_names
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.report.document import write_report
 from gangru_dist.runs.run import Run
-from gangru_dist.scoring.score import score_days
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import write_bars
 from gangru_dist.training.devices import require_native, settled
-from gangru_dist.training.launch import train_windows
 
 _logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
 """In place of a bars URI: the made-up market of `cfg.synthetic`."""
+
+_HEAVY = (
+    "gangru_dist.training.launch",
+    "gangru_dist.scoring.score",
+    "gangru_dist.report.document",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class PipelineSummary:
 
 
 def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSummary:
-    """Run every stage on one Ray session.
+    """Run every stage; training and scoring share a Ray session.
 
     Args:
         run: What to run; claimed at once, for its configuration decides the panel too.
@@ -62,13 +65,18 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     if overwrite or run.claimed() is None:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
-    with runtime.session(run.cfg):
-        with _stage("panel"):
-            panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
+    with _stage("panel"):
+        panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
+    with runtime.session(run.cfg, meanwhile=_HEAVY):
+        from gangru_dist.scoring.score import score_days  # torch: came while Ray started
+        from gangru_dist.training.launch import train_windows
+
         with _stage("train"):
             training = train_windows(run)
         with _stage("score"):
             scores = score_days(run)
+    from gangru_dist.report.document import write_report
+
     with _stage("report"):
         report = write_report(run)
     return PipelineSummary(report=report, ok=training.ok and scores.ok)

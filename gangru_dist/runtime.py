@@ -9,22 +9,23 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.data import DataContext
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gangru_dist
+from gangru_dist import ray_start
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import ResourceError
 
@@ -58,16 +59,24 @@ def worker_environment(cfg: RunConfig) -> dict[str, str]:
 
 
 @contextmanager
-def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None) -> Iterator[None]:
+def session(
+    cfg: RunConfig,
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    meanwhile: Sequence[str] = (),
+) -> Iterator[None]:
     """Ray, for as long as the block lasts. Inside another session: that one, left running.
 
     Args:
         cfg: Decides the workers' threads.
         cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
         gpus: The same of GPUs; more than there are is a promise for tests.
+        meanwhile: Modules that the block will import; they are while Ray starts, which is mostly
+            waiting.
 
     Raises:
-        ResourceError: `RAY_ADDRESS` names a cluster that does not answer.
+        ResourceError: Ray does not start here, or `RAY_ADDRESS` names no cluster that answers.
     """
     if ray.is_initialized():
         yield
@@ -76,71 +85,38 @@ def session(cfg: RunConfig, *, cpus: int | None = None, gpus: int | None = None)
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     _logger.info("ray_start address=%s", address or "local")
+    started = time.monotonic()
     try:
-        with _held_back_stderr():
-            _connect(address, cfg, cpus, gpus)
+        threading.Thread(target=_import, args=(meanwhile,), daemon=True).start()
+        _connect(address, cfg, cpus, gpus)
         _quieten()
+        _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
         yield
     finally:
         ray.shutdown()  # ends what we started; only leaves what we joined
 
 
-@contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    """Hold what Ray's C++ says at start (that it found our log level); shown if the start fails."""
-    with tempfile.TemporaryFile() as held:
-        saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(saved, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-@contextmanager
-def _batch_scheduling() -> Iterator[None]:
-    """What is started meanwhile inherits Linux's SCHED_BATCH: waking up, it preempts nobody.
-
-    Each of Ray's helper processes wakes some 150 times a second, and each time a training thread
-    would lose its core and its cache. Elsewhere, and under another policy already, nothing changes.
-    """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
-        return
-    with suppress(OSError):  # a container may forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
 def _connect(address: str | None, cfg: RunConfig, cpus: int | None, gpus: int | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address or address == "local":
         os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
-        with _batch_scheduling():
-            ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=True, **quiet)
+        ray_start.start(cpus=cpus, gpus=gpus)
         return
     environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
         environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
-    try:
-        ray.init(address=address, runtime_env=environment, **quiet)
-    except ConnectionError as error:
-        raise ResourceError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}. Start one, or unset RAY_ADDRESS "
-            "to use this machine alone."
-        ) from error
+    ray_start.join(address, environment)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """What fails here fails again, and is told, where the block imports it."""
+    with suppress(Exception):
+        for name in modules:
+            importlib.import_module(name)
 
 
 def _quieten() -> None:
+    from ray.data import DataContext  # pandas and pyarrow: they come while Ray starts
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 import uuid
 from contextlib import suppress
@@ -65,6 +66,23 @@ class Storage:
     def is_local(self) -> bool:
         """Whether it is a folder of this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def require_room(self, least: int = 50 * 2**20) -> None:
+        """Check, for a folder of this machine, that its disk has `least` bytes free.
+
+        Raises:
+            StorageError: It has not; better known now than after an hour.
+        """
+        if not self.is_local:
+            return
+        here = Path(self.path)
+        there = next(place for place in (here, *here.parents) if place.exists())
+        free = shutil.disk_usage(there).free
+        if free < least:
+            raise StorageError(
+                f"the disk of {self.uri} has {free / 2**20:.0f} MB free, a job wants "
+                f"{least / 2**20:.0f} at least. Make room, or give another --storage."
+            )
 
     def child(self, *names: str) -> Storage:
         """A folder below this one; each name is checked."""

@@ -22,14 +22,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def body(job: Job) -> Outcome:
-    """Build the panel on a Ray session; say where it is and what was wrong with the bars."""
+    """Build the panel; say where it is and what was wrong with the bars."""
     from gangru_dist.pipeline import check_bars, panel_from  # Ray: only once the flags are right
-    from gangru_dist.runtime import session
 
     root, cfg = job.run.root, job.run.cfg
     check_bars(job.args.bars, cfg)
-    with session(cfg):
-        panel_from(root, cfg, bars=job.args.bars, overwrite=job.args.overwrite)
+    panel_from(root, cfg, bars=job.args.bars, overwrite=job.args.overwrite)
     panel = root.child("panel").uri
     return Outcome(outputs=(panel, f"{panel}/quality.json"))
 

@@ -2,6 +2,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +103,26 @@ class TestValidation:
             run_job("doc", outcome, ["--storage", str(tmp_path), *words])
         assert caught.value.code == 2
         assert capfd.readouterr().err.endswith(says)
+
+    def test_a_full_disk_is_said_at_once(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        asked: list[Path] = []
+
+        def usage(place: Path) -> SimpleNamespace:
+            asked.append(place)
+            return SimpleNamespace(free=10 * 2**20)
+
+        monkeypatch.setattr("gangru_dist.storage.shutil.disk_usage", usage)
+        assert run_job("doc", outcome, ["--storage", str(tmp_path / "not" / "yet")]) == 2
+        assert asked == [tmp_path]
+        assert f"the disk of {tmp_path}/not/yet has 10 MB free, a job" in capfd.readouterr().err
+        asked.clear()
+        Storage("memory://bucket").require_room()
+        assert asked == []
 
     def test_any_other_failure_of_the_system_shows_where_it_came_from(self, tmp_path: Path) -> None:
         def body(job: Job) -> Outcome:

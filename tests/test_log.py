@@ -1,5 +1,8 @@
 import io
 import logging
+import os
+import sys
+import time
 
 import pytest
 from rich.console import Console
@@ -18,14 +21,17 @@ class Clock:
 
 
 class TestReference:
-    def test_eta_is_the_pace_so_far(self) -> None:
+    def test_eta_is_the_pace_since_the_first_result(self) -> None:
         clock = Clock()
         with log.Progress("score", total=10, clock=clock) as progress:
-            assert progress.eta_seconds == float("inf")
-            clock.now += 6
+            clock.now += 700  # workers start
+            progress.advance(1)
+            assert progress.eta_minutes is None
+            assert progress.line() == "what=score done=1/10 eta_min=unknown"
+            clock.now += 60
             progress.advance(3)
-            assert progress.eta_seconds == pytest.approx(14)  # 2 s a step, 7 left
-            assert progress.line("epoch=1/5") == "what=score done=3/10 eta_s=14 epoch=1/5"
+            assert progress.eta_minutes == pytest.approx(2)  # 20 s a step, 6 left
+            assert progress.line("epoch=1/5") == "what=score done=4/10 eta_min=2.0 epoch=1/5"
 
 
 class TestProperties:
@@ -39,7 +45,39 @@ class TestProperties:
                 clock.now += log.LINE_EVERY_SECONDS / 10
                 progress.advance()
         assert len(caplog.messages) == 9  # every tenth step, and not the last
-        assert caplog.messages[0] == "progress what=score done=10/100 eta_s=135"
+        assert caplog.messages[0] == "progress what=score done=10/100 eta_min=2.2"
+
+    def test_what_is_waited_for_is_said_until_it_comes(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with (
+            caplog.at_level(logging.INFO, logger="gangru_dist.log"),
+            log.waiting("workers", every=0.02),
+        ):
+            time.sleep(0.3)
+        said = len(caplog.messages)
+        assert said > 2
+        assert caplog.messages[0] == "waiting for=workers seconds=0"
+        time.sleep(0.1)
+        assert len(caplog.messages) == said
+
+    def test_only_our_events_reach_standard_error(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Not Ray's C++, which writes to the descriptor; afterwards all do again."""
+        package = logging.getLogger("gangru_dist")
+        before = package.handlers, package.level, package.propagate
+        try:
+            log.setup()
+            with log.alone():
+                os.write(2, b"C++\n")
+                sys.stderr.write("ours too\n")
+                package.info("event")
+            os.write(2, b"after\n")
+            package.info("last")
+        finally:
+            package.handlers, package.propagate = before[0], before[2]
+            package.setLevel(before[1])
+        lines = capfd.readouterr().err.splitlines()
+        assert [line.split()[-1] for line in lines] == ["too", "event", "after", "last"]
 
     def test_without_a_terminal_there_is_no_bar(self, capfd: pytest.CaptureFixture[str]) -> None:
         with log.progress("score", total=2) as progress:

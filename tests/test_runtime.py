@@ -67,21 +67,6 @@ class TestValidation:
         with pytest.raises(ResourceError, match=r"room for 1 after 0\.001 minutes"):
             runtime.require("a window", workers=2, cpus=3, wait_minutes=0.001)
 
-    def test_no_cluster_at_the_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runtime.ray, "is_initialized", lambda: False)
-        monkeypatch.setattr(runtime.ray, "init", _refuse)
-        monkeypatch.setattr(runtime.ray, "shutdown", lambda: None)
-        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-        with (
-            pytest.raises(ResourceError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379"),
-            runtime.session(RunConfig()),
-        ):
-            pass
-
-
-def _refuse(**_: object) -> None:
-    raise ConnectionError
-
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
@@ -104,20 +89,3 @@ class TestCluster:
         with runtime.session(cfg):
             assert runtime.slots(cpus=1) == 2
         assert runtime.ray.is_initialized()
-
-
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
-class TestScheduling:
-    def test_a_local_ray_preempts_nobody_and_the_caller_stays_as_it_was(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        policies: list[int] = []
-
-        def init(**_: object) -> None:
-            policies.append(os.sched_getscheduler(0))
-
-        monkeypatch.setattr(runtime.ray, "init", init)
-        monkeypatch.setattr(runtime, "worker_environment", lambda _: {})
-        runtime._connect(None, RunConfig(), 1, 0)
-        assert policies == [os.SCHED_BATCH]
-        assert os.sched_getscheduler(0) == os.SCHED_OTHER

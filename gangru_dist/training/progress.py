@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist import gauges
 from gangru_dist.errors import ResourceError
-from gangru_dist.log import Rows
+from gangru_dist.log import Rows, waiting
 from gangru_dist.runs.model import EpochResult, GanEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import WindowResult
@@ -109,11 +109,13 @@ class ProgressLog:
         self.done: dict[str, float] = {}
         self.results: list[WindowResult] = []
         self.rows = Rows("train", total=len(tasks))
+        self._silence = ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Self:
         self.rows.start()
+        self._silence.enter_context(waiting("workers_and_first_epoch"))
         self._thread.start()
         return self
 
@@ -123,6 +125,7 @@ class ProgressLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._silence.close()
         self._stop.set()
         self._thread.join(timeout=10)
         if not isinstance(error, KeyboardInterrupt):
@@ -167,6 +170,7 @@ class ProgressLog:
             self.tensorboard.epoch(task, epoch)
         done, total = self._epochs(result)
         self.done[task] = done / total
+        self._silence.close()
         if self.started is None:  # the pace of training, without Ray's start-up
             self.started = time.time() - epoch.seconds
         if self.rows.is_live:

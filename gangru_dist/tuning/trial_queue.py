@@ -83,7 +83,6 @@ class TrialQueue:
         """Trials over before this session."""
         self._waiting = [trial for trial in self.records if not trial.is_over]
         self._began: dict[int, float] = {}
-        self._opened = clock()
         self.publish()
 
     def _check_same(self) -> None:
@@ -183,7 +182,7 @@ class TrialQueue:
     def _log_end(self, record: TrialRecord) -> None:
         over = sum(r.is_over for r in self.records)
         best = best_of(self.records)
-        pace = (self._clock() - self._opened) / max(1, over - self.kept)
+        pace = (self._clock() - min(self._began.values())) / max(1, over - self.kept)
         left = pace * (self.cfg.tune.trials - over)
         _logger.info(
             "trial_done trial=%d status=%s reached=%s epochs=%d done=%d/%d best=%s best_trial=%s "

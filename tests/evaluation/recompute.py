@@ -4,17 +4,19 @@
 
 Prints each figure: ours, recomputed, difference; exit status 1 if one differs. Imports nothing of
 gangru_dist: SPEC 7 in plain pandas and loops, with the judgement of others where they define a
-figure (scipy: correlations and t-test; statsmodels: Newey-West; empyrical: annual return,
-volatility, drawdown). Bars must have our own column names, or the run's `bars.columns`, and no
-row that the panel would set aside; storage must be a folder.
+figure (scipy: correlations and t-test; statsmodels: Newey-West; the standard library: standard
+deviation). Bars must have our own column names, or the run's `bars.columns`, and no row that the
+panel would set aside; storage must be a folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import bisect
+import itertools
 import json
 import math
+import statistics
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,7 +31,6 @@ from scipy import stats
 
 with warnings.catch_warnings():  # of their own making
     warnings.simplefilter("ignore")
-    import empyrical
     import statsmodels.api as sm
 
 PUBLISHED = {
@@ -380,19 +381,19 @@ def account_values(
 
 
 def value_figures(value: pd.Series) -> dict[str, float]:
-    """Empyrical's judgement of a daily value."""
-    returns = value.pct_change().dropna()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        annual = empyrical.annual_return(returns, annualization=252)
-        volatility = empyrical.annual_volatility(returns, annualization=252)
-        drawdown = -empyrical.max_drawdown(returns)
+    """Of a daily value, 252 days a year: compounded, sample deviation, fall below the peak."""
+    days = [float(v) for v in value]
+    returns = [now / before - 1 for before, now in itertools.pairwise(days)]
+    annual = (days[-1] / days[0]) ** (252 / len(returns)) - 1
+    volatility = statistics.stdev(returns) * math.sqrt(252)
     return {
-        "total_return": value.iloc[-1] / value.iloc[0] - 1,
+        "total_return": days[-1] / days[0] - 1,
         "annualized_return": annual,
         "annualized_volatility": volatility,
         "information_ratio": annual / volatility if volatility else math.nan,
-        "max_drawdown": drawdown,
+        "max_drawdown": max(
+            1 - now / peak for now, peak in zip(days, itertools.accumulate(days, max), strict=True)
+        ),
     }
 
 

@@ -1,8 +1,8 @@
 """Every figure of metrics.json equals its independent recomputation from table and bars.
 
 The market is the project's synthetic one, with limits, suspensions, splits and special treatment;
-the factor table is noise with gaps. alphalens judges the ICs, overall and inside industries;
-`recompute.py` says who judges the rest. The libraries are in the dev extra alone.
+the factor table is noise with gaps. `recompute.py` says who judges what. The libraries are in the
+dev extra alone; empyrical, which needs much to install, is asked after `make oracles`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import copy
 import datetime as dt
 import subprocess
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,44 +158,27 @@ class TestReference:
         (note,) = (n for n in world.metrics()["notes"] if n.startswith("No factor on the month"))
         assert note.count("2018-") == 2  # no rows, the same value for all
 
-    def test_alphalens_finds_the_same_ics(self, world):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # alphalens and pandas 3
-            performance = pytest.importorskip("alphalens.performance")
-            clean = _alphalens_table(world)
-            overall = performance.factor_information_coefficient(clean).iloc[:, 0]
-            inside = performance.factor_information_coefficient(clean, by_group=True).iloc[:, 0]
-        found = world.evaluation()
-        np.testing.assert_allclose(overall.dropna(), found.monthly["ic"], rtol=1e-12, atol=1e-14)
-        counts = clean.groupby(["date", "group"]).size()
-        inside = inside[counts.reindex(inside.index) >= 3]  # alphalens correlates two points too
-        recent = inside[
-            inside.index.get_level_values("date") >= found.monthly["rebalance"].iloc[-12]
-        ]
-        ours = found.industries.set_index("industry")["ic_mean_12"]
-        whole = recent.dropna().groupby(level="group").filter(lambda months: len(months) == 12)
-        theirs = whole.groupby(level="group").mean().reindex(ours.index)
-        assert theirs.notna().any()
-        np.testing.assert_allclose(theirs, ours, rtol=1e-12, atol=1e-14)
+    def test_figures_of_a_value_that_one_can_check_on_paper(self):
+        value = pd.Series([1.0, 1.1, 0.99, 1.188])  # +10 %, -10 %, +20 %
+        found = recompute.value_figures(value)
+        assert found["total_return"] == pytest.approx(0.188)
+        assert found["annualized_return"] == pytest.approx(1.188**84 - 1)
+        deviation = ((0.1 - 0.2 / 3) ** 2 + (-0.1 - 0.2 / 3) ** 2 + (0.2 - 0.2 / 3) ** 2) / 2
+        assert found["annualized_volatility"] == pytest.approx((252 * deviation) ** 0.5)
+        assert found["max_drawdown"] == pytest.approx(0.1)
 
-
-def _alphalens_table(world: World) -> pd.DataFrame:
-    """Month-ends' factors with the return from entry to entry, by industry (a dictionary)."""
-    from alphalens.utils import get_clean_factor_and_forward_returns
-
-    bars = recompute.to_bars(world.bars, limits=True)
-    months = recompute.months_of(world.table, bars, world.cfg.label.entry_lag)
-    known = [month for month in months if month.entry is not None]
-    prices = bars.price.loc[[month.entry for month in known]]
-    prices.index = pd.DatetimeIndex([month.day for month in known])
-    scored = {m.day: m.table["factor"] for m in known if len(m.table) and m.exit is not None}
-    factor = pd.concat(scored, names=["date", "asset"])
-    newest = bars.rows["industry"].groupby("code").last()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return get_clean_factor_and_forward_returns(
-            factor, prices, groupby=newest.to_dict(), quantiles=2, periods=(1,), max_loss=1.0
+    @pytest.mark.filterwarnings("ignore")  # empyrical and pandas 3
+    def test_empyrical_judges_a_daily_value_alike(self):
+        empyrical = pytest.importorskip("empyrical", reason="`make oracles` installs it")
+        value = pd.Series(np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 700))))
+        found, returns = recompute.value_figures(value), value.pct_change().dropna()
+        given = {"annualization": 252}
+        assert found["annualized_return"] == pytest.approx(
+            empyrical.annual_return(returns, **given)
         )
+        volatility = empyrical.annual_volatility(returns, **given)
+        assert found["annualized_volatility"] == pytest.approx(volatility, rel=1e-12)
+        assert found["max_drawdown"] == pytest.approx(-empyrical.max_drawdown(returns), rel=1e-12)
 
 
 class TestProperties:

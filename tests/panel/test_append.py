@@ -1,6 +1,6 @@
 """Days appended to a panel: the same panel as built at once, nothing old rewritten, or refused.
 
-Builds run in this process, without Ray: what the tasks and the driver do is the same.
+Bars as small as these are built in this process: what the tasks and the driver do is the same.
 """
 
 from __future__ import annotations

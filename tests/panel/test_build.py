@@ -1,4 +1,4 @@
-"""The panel build on a small Ray cluster: whole or not at all, and not again without a reason."""
+"""The panel build: whole or not at all, and not again without a reason; on a cluster and here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import BarsError, PanelError
+from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.store import read_block, read_manifest
 from gangru_dist.storage import Storage
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("where")
 
 FEATURES = ("close", "volume", "daily_return")
 CFG = RunConfig(panel=PanelConfig(features=FEATURES, buckets=3))
@@ -33,6 +34,20 @@ def make_bars(days: int = 30, assets: int = 8) -> pd.DataFrame:
     return frame.assign(
         open=close, high=close, low=close, close=close, volume=100.0, amount=1e3, adj_factor=1.0
     )
+
+
+@pytest.fixture(params=["here", pytest.param("cluster", marks=pytest.mark.ray)])
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which starts no Ray, or through Ray Data, as large bars go."""
+    if request.param == "cluster":
+        request.getfixturevalue("ray_cluster")
+        monkeypatch.setattr(panel_build, "SMALL_BYTES", 0)
+    else:
+        monkeypatch.setattr(panel_build.runtime, "session", _no_ray)
+
+
+def _no_ray(_: RunConfig) -> None:
+    raise AssertionError("small bars need no Ray")
 
 
 @pytest.fixture
