@@ -149,7 +149,6 @@ def _stage(
 
 
 def _build(
-    run: Runner,
     staged: Sequence[Staged],
     task: BucketTask,
     panel: Storage,
