@@ -48,6 +48,10 @@ Count = Annotated[int, Field(ge=1)]
 """A whole number of units, channels or days, at least one."""
 
 
+_LATER = Decides.PANEL | Decides.IF_CHANGED
+"""Of a setting that panels were built before."""
+
+
 def _require_unique(key: str, names: tuple[str, ...]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -65,12 +69,12 @@ class BarsConfig:
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
     """Our column -> what the file's number is multiplied by (per cent: 0.01, lots: 100)."""
-    prices: Literal["traded", "adjusted"] = "traded"
+    prices: Annotated[Literal["traded", "adjusted"], _LATER] = "traded"
     """`adjusted`: your word that prices are adjusted already and need no factor; else one is
     asked for."""
-    code_from_name: bool = False
+    code_from_name: Annotated[bool, _LATER] = False
     """Whether a file without a column of codes is of the one stock that its name says."""
-    encoding: str = "auto"
+    encoding: Annotated[str, _LATER] = "auto"
     """Of CSV files, as Python names it; `auto` tells UTF-8, UTF-16 and GB18030 (GBK) apart."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
     """Daily price-limit rule for trading; `auto` takes the format's own."""

@@ -10,6 +10,7 @@ from gangru_dist import presets
 from gangru_dist.cli import Job, Outcome, run_job
 from gangru_dist.errors import PanelError, TrainingError
 from gangru_dist.settings import load
+from gangru_dist.storage import Storage
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,11 @@ OTHER = {
     "tune.hours": 1.0,
     "tune.windows": ["2019-06-28"],
     "tune.sampler": "random",
+    "bars.prices": "adjusted",
+    "bars.encoding": "gbk",
+    "panel.without": ["none_of_them"],  # else it is the features that change
+    "samples.channels": ["level"],
+    "resources.windows_per_run": 3,
     "variant": "gru",
     "predictor": "other",
 }
@@ -183,7 +188,7 @@ class TestFeatures:
         [
             ('samples.features=["close","close"]', r"samples.features .* repeated: \['close'\]"),
             ('panel.features=["a","a"]', r"panel.features must be unique; repeated: \['a'\]"),
-            ("panel.features=[]", "panel.features must name at least one"),
+            ("panel.features=[]", "must leave at least one feature"),
             ('samples.features=["close","mine"]', "names mine, which panel.features lacks"),
         ],
     )

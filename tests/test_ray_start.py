@@ -24,7 +24,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist import runtime
 
 def body(job):
-    with runtime.session(job.cfg, cpus=1):
+    with runtime.session(job.run.cfg, cpus=1):
         pass
     return Outcome(outputs=())
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmarks import scoring_speed
 from gangru_dist.config import GruConfig
+from gangru_dist.runs.run import Run
 from gangru_dist.scoring.predictor import Scorer
 from gangru_dist.storage import Storage
 
@@ -15,8 +16,8 @@ def test_scoring_does_the_same_work_on_both_sides(tmp_path: Path) -> None:
     )
     root = Storage(str(tmp_path))
     cfg, manifest = scoring_speed.build(root, size, size.assets)
-    (unit,) = scoring_speed.units_of(root, cfg, manifest, 1)
-    samples = scoring_speed.cross_sections(root, cfg, manifest, unit)
-    assert Scorer(root, "bench", cfg)(unit).rows == sum(map(len, samples)) > 0
+    (piece,) = scoring_speed.pieces_of(root, cfg, manifest, 1)
+    samples = scoring_speed.cross_sections(root, cfg, manifest, piece)
+    assert Scorer(Run(root, "bench", cfg))(piece).rows == sum(map(len, samples)) > 0
     line = scoring_speed.forward_line(root, cfg, manifest, size)
     assert re.search(r"ratio \d+\.\d\d \(", line)

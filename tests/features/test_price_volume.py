@@ -234,7 +234,9 @@ class TestValidation:
         def turned(bars: AdjustedBars) -> np.ndarray:
             return bars.turnover_rate * bars.close
 
-        with pytest.raises(PanelError, match=r"'turned' needs .* panel.features=\['open'\]"):
+        with pytest.raises(
+            PanelError, match=r"'turned' needs .*--set 'panel.without=\[\"turned\"\]'"
+        ):
             check_inputs(("open", "turned"), {"date", "close"})
         check_inputs(("open", "turned"), {"market_cap"})
         bars = adjust(make_bars(), has_turnover_rate=True)

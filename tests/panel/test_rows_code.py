@@ -24,7 +24,10 @@ from tests.made_bars import make_bars, write
 
 FEATURES = ("close", "volume", "daily_return")
 CFG = RunConfig(panel=PanelConfig(features=FEATURES, buckets=2))
-INTAKE = ("columns", "files", "formats", "price_limits", "reader", "schema", "validate")
+INTAKE = (
+    *("codes", "columns", "csv_files", "files", "formats", "headings", "joining", "price_limits"),
+    *("qlib_files", "reader", "schema", "tables", "validate"),
+)
 MODULES = [f"gangru_dist.{name}" for name in (*BUILD, *(f"bars.{name}" for name in INTAKE))]
 Edit = Callable[[str], str]
 
