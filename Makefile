@@ -59,7 +59,7 @@ setup: $(SETUP)
 
 # --without-pip and pip --python: Debian ships venv and pip, but not the ensurepip between them.
 $(SETUP): requirements.lock pyproject.toml
-	@echo "setting up .venv from requirements.lock: about 2 minutes, mostly downloads"
+	@echo "setting up .venv from requirements.lock: 1-3 minutes, mostly downloads"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs python >= 3.11, this is " + sys.version)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
 	@$(PIP) -r requirements.lock

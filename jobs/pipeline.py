@@ -3,7 +3,7 @@
     python jobs/pipeline.py --preset demo --bars synthetic --storage demo-storage
     python jobs/pipeline.py --preset default --bars s3://bucket/bars --storage s3://bucket/gangru
 
-Safe to run again: what is done is skipped. The demo takes about two minutes on two cores.
+Safe to run again: what is done is skipped. The demo takes two to four minutes on two cores.
 """
 
 import argparse
