@@ -13,6 +13,8 @@ QUALITY = "quality.json"
 
 Example = dict[str, Any]
 
+_MORE = 4  # examples beside the first
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -22,6 +24,22 @@ class Finding:
     """How many."""
     example: Example
     """The first of them: file, row, date, code and the values in question."""
+    more: tuple[Example, ...] = ()
+    """A few others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A file, or some row groups of it, whose rows share one contradiction."""
+
+    file: str
+    """Its name."""
+    reason: str
+    """The contradiction, as rows are counted under it."""
+    finding: Finding
+    """Rows of the file that show it."""
+    rows: int
+    """Traded rows of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +54,8 @@ class Quality:
     """Reason -> rows set aside."""
     notes: Mapping[str, Finding] = field(default_factory=dict)
     """What was repaired or passed over without losing a row, by kind."""
+    suspects: tuple[Suspect, ...] = ()
+    """Files of which most rows contradict themselves in one way."""
 
     @property
     def set_aside(self) -> int:
@@ -59,12 +79,20 @@ def merge(parts: Iterable[Quality]) -> Quality:
     rows = suspended = 0
     quarantined: dict[str, Finding] = {}
     notes: dict[str, Finding] = {}
+    suspects: list[Suspect] = []
     for part in parts:
         rows += part.rows
         suspended += part.suspended
         _add(quarantined, part.quarantined)
         _add(notes, part.notes)
-    return Quality(rows=rows, suspended=suspended, quarantined=quarantined, notes=notes)
+        suspects.extend(part.suspects)
+    return Quality(
+        rows=rows,
+        suspended=suspended,
+        quarantined=quarantined,
+        notes=notes,
+        suspects=tuple(suspects),
+    )
 
 
 def check_share(quality: Quality, *, allowed: float) -> None:
@@ -102,7 +130,11 @@ def _add(total: dict[str, Finding], more: Mapping[str, Finding]) -> None:
         total[key] = (
             finding
             if old is None
-            else Finding(count=old.count + finding.count, example=old.example)
+            else Finding(
+                count=old.count + finding.count,
+                example=old.example,
+                more=(*old.more, finding.example, *finding.more)[:_MORE],
+            )
         )
 
 
@@ -112,5 +144,7 @@ def _sorted(findings: Mapping[str, Finding]) -> list[tuple[str, Finding]]:
 
 def _findings(findings: Mapping[str, Finding], unit: str) -> dict[str, Any]:
     return {
-        key: {unit: finding.count, "example": finding.example} for key, finding in _sorted(findings)
+        key: {unit: finding.count, "example": finding.example}
+        | ({"more": list(finding.more)} if finding.more else {})
+        for key, finding in _sorted(findings)
     }

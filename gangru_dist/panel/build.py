@@ -20,7 +20,7 @@ import inspect
 import logging
 import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,12 +28,12 @@ import numpy as np
 import ray.data
 
 from gangru_dist import log
+from gangru_dist.bars.days import DayRule, MarketDays, day_rule
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
-from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
+from gangru_dist.bars.quality import QUALITY, Quality, merge
 from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
-from gangru_dist.calendar import distinct_days
-from gangru_dist.config import RunConfig
+from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import BarsError, GangruError, PanelError
 from gangru_dist.features import price_volume
 from gangru_dist.features.price_volume import check_inputs, inputs_of
@@ -42,6 +42,7 @@ from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
 from gangru_dist.panel.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
+from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
 
@@ -53,6 +54,8 @@ _ALL_OR_NONE = {
     "turnover_rate": "amount / market cap stands in for it only if no file has it",
 }
 """Column -> what would come of a mix of files with and without it."""
+Run = Callable[[str, Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
+"""What maps work over arguments, as `_run` does."""
 _MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 
 
@@ -73,9 +76,10 @@ def build_panel(
             settings of the panel that is there, the bars change days that it has.
     """
     form = bars_format(cfg.bars)
+    rule = day_rule(cfg.bars, form)
     inputs_of(cfg.panel.features)  # a wrong name is refused before bars are read
     files = list_files(bars_uri)
-    source = _source(bars_uri, files, cfg)
+    source = _source(bars_uri, files, cfg, rule)
     old = _old_manifest(root)
     if old is not None and old.source == source and not overwrite and _dated(files):
         _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
@@ -84,24 +88,34 @@ def build_panel(
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        staged, parts = _stage(bars_uri, files, panel, form, cfg)
-        task = _bucket_task(staged, files, form, cfg)
+        staged, parts = stage_all(bars_uri, files, panel, form, cfg, rule)
+        check_staged(staged, form, cfg.bars)
+        market = days_of(staged, rule)
+        task = bucket_task(staged, files, form, cfg, market)
         kept = frozenset() if overwrite else _files(old)
         built = _build(staged, task, panel, cfg, kept)
-        quality = merge([*(s.quality for s in staged), *map(_duplicates, built)])
-        check_share(quality, allowed=cfg.bars.max_quarantined)
+        quality = merge([*(s.quality for s in staged), market.quality, *(b.quality for b in built)])
+        check_built(built, quality, cfg.bars)
         manifest = _manifest(built, task, source, cfg)
+        manifest = replace(manifest, set_aside=newest_set_aside(staged, manifest.calendar))
         if old is not None:
-            try:
-                manifest = continued(root, old, manifest, overwrite=overwrite)
-            except PanelError:
-                _remove_unlisted(panel, before)
-                raise
+            manifest = continued(root, old, manifest, overwrite=overwrite)
         panel.write_json(QUALITY, _quality_json(quality, staged, manifest, len(parts)))
         panel.write_json(MANIFEST, manifest.to_json())
+    except PanelError:
+        _remove_unlisted(panel, before)
+        raise
     finally:
         remove_staging(panel)
     _remove_unlisted(panel, _files(manifest) | _files(old))
+    if manifest.set_aside:
+        _logger.warning(
+            "newest_day_set_aside date=%s panel_ends=%s reason=no_row_or_too_few see=%s/%s",
+            manifest.set_aside,
+            manifest.calendar[-1],
+            panel.uri,
+            QUALITY,
+        )
     _logger.info(
         "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
         manifest.rows,
@@ -114,18 +128,23 @@ def build_panel(
     return manifest
 
 
-def _stage(
-    uri: str, files: Sequence[BarsFile], panel: Storage, form: BarsFormat, cfg: RunConfig
+def stage_all(
+    uri: str,
+    files: Sequence[BarsFile],
+    panel: Storage,
+    form: BarsFormat,
+    cfg: RunConfig,
+    rule: DayRule,
+    run: Run | None = None,
 ) -> tuple[list[Staged], list[BarsPart]]:
-    """Stage 1 over all units; then what only the whole can tell is checked."""
+    """Stage 1 over all units, on Ray or as `run` does it."""
     parts = cut_parts(uri, files, form)
     units = group_units(parts)
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
-    work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets)
+    work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets, days=rule)
     units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
-    staged: list[Staged] = _run("panel_read", work, units_and_names)
-    check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
+    staged: list[Staged] = (run or _run)("panel_read", work, units_and_names)
     return staged, parts
 
 
@@ -172,8 +191,12 @@ def _call(work: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
     return {"number": row["number"], "result": pickle.dumps(as_value(call))}
 
 
-def _bucket_task(
-    staged: Sequence[Staged], files: Sequence[BarsFile], form: BarsFormat, cfg: RunConfig
+def bucket_task(
+    staged: Sequence[Staged],
+    files: Sequence[BarsFile],
+    form: BarsFormat,
+    cfg: RunConfig,
+    market: MarketDays,
 ) -> BucketTask:
     """What stage 2 needs to know of all bars together."""
     columns = _columns(staged)
@@ -188,7 +211,8 @@ def _bucket_task(
         _logger.warning("bars_without_adj_factor: prices are taken as adjusted already")
     return BucketTask(
         features=cfg.panel.features,
-        calendar=distinct_days(np.concatenate([unit.dates for unit in staged])),
+        calendar=market.calendar,
+        closed=market.closed,
         has_turnover_rate="turnover_rate" in there,
         price_limits=form.price_limits,
         files=tuple(file.name for file in files),
@@ -209,10 +233,6 @@ def _check_mix(columns: Mapping[str, Collection[str]], name: str, consequence: s
 def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:
     """File -> its columns, of all files."""
     return {name: having for unit in staged for name, having in unit.columns.items()}
-
-
-def _duplicates(bucket: Bucketed) -> Quality:
-    return Quality(quarantined=bucket.duplicates)
 
 
 def _manifest(
@@ -257,12 +277,13 @@ def _quality_json(
         "assets": manifest.assets,
         "first_day": str(manifest.calendar[0]),
         "last_day": str(manifest.calendar[-1]),
+        "newest_day_set_aside": manifest.set_aside,
         **quality.to_json(),
         "optional_columns_missing": lacking,
     }
 
 
-def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, Any]:
+def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig, rule: DayRule) -> dict[str, Any]:
     """What the panel is made from; equal sources give equal panels, if the files are dated."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
     code = inspect.getsource(price_volume)
@@ -272,10 +293,15 @@ def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, An
         "bytes": sum(file.size for file in files),
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
         "features_code": hashlib.sha256(code.encode()).hexdigest(),
-        "bars": asdict(cfg.bars),
+        "bars": to_dict(cfg)["bars"],
+        "trading_days": None if rule.calendar is None else _hash_of_days(rule.calendar),
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),
     }
+
+
+def _hash_of_days(days: np.ndarray) -> str:
+    return hashlib.sha256(days.astype("datetime64[D]").tobytes()).hexdigest()
 
 
 def _dated(files: Sequence[BarsFile]) -> bool:

@@ -89,7 +89,7 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside the bars; the number of buckets does not."""
     bars = {k: v for k, v in source.get("bars", {}).items() if DECIDES.get(f"bars.{k}")}
-    names = ("features", "features_code")
+    names = ("features", "features_code", "trading_days")
     return {"bars": bars, **{name: source.get(name) for name in names}}
 
 
