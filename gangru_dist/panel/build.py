@@ -95,7 +95,7 @@ def build_panel(
         kept = frozenset() if overwrite else _files(old)
         built = _build(staged, task, panel, cfg, kept)
         quality = merge([*(s.quality for s in staged), market.quality, *(b.quality for b in built)])
-        check_built(built, quality, cfg.bars)
+        check_built((bucket.moves for bucket in built), quality, cfg.bars)
         manifest = _manifest(built, task, source, cfg)
         manifest = replace(manifest, set_aside=newest_set_aside(staged, manifest.calendar))
         if old is not None:

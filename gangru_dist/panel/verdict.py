@@ -15,7 +15,7 @@ from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
 from gangru_dist.panel import moves as rules
 from gangru_dist.panel.moves import Moves
-from gangru_dist.panel.stages import Bucketed, Staged
+from gangru_dist.panel.stages import Staged
 
 _logger = logging.getLogger(__name__)
 
@@ -44,18 +44,18 @@ def days_of(staged: Sequence[Staged], rule: DayRule) -> MarketDays:
     return market_days([unit.dates for unit in staged], [unit.traded for unit in staged], rule)
 
 
-def check_built(built: Sequence[Bucketed], quality: Quality, cfg: BarsConfig) -> None:
+def check_built(moves: Iterable[Moves], quality: Quality, cfg: BarsConfig) -> None:
     """Refuse what whole stocks show to be wrong; warn of what is counted only.
 
     Args:
-        built: All buckets.
+        moves: Of all buckets.
         quality: Of stage 1, of the days and of all buckets.
         cfg: What is allowed.
 
     Raises:
         BarsError: Factors or lasting moves contradict prices, or too many rows are bad.
     """
-    check_moves(quality, add_moves(bucket.moves for bucket in built), allowed=cfg.max_jumps)
+    check_moves(quality, add_moves(moves), allowed=cfg.max_jumps)
     check_share(quality, allowed=cfg.max_quarantined)
     for name in _SERIOUS:
         if name in quality.notes:

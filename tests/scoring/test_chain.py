@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.config import PanelConfig, RunConfig
+from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
 from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.manifest import read_manifest
@@ -25,7 +25,11 @@ from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, run_of, write_models
 
 FEATURES = ("close", "daily_return", "volume_ratio", "volatility_5d")
-CFG = dataclasses.replace(MARKET, panel=PanelConfig(features=FEATURES, buckets=3))
+CFG = dataclasses.replace(
+    MARKET,
+    bars=BarsConfig(max_jumps=1),  # two markets meet at the cut
+    panel=PanelConfig(features=FEATURES, buckets=3),
+)
 ASSETS = 16
 
 

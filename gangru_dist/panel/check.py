@@ -1,0 +1,124 @@
+"""What a panel build would say of the bars: read and checked, nothing written to storage.
+
+Both stages run in this process, one unit after the other, staged in a temporary folder; features
+are left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gangru_dist import log
+from gangru_dist.bars.days import day_rule
+from gangru_dist.bars.files import list_files
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.quality import Finding, Quality, describe, merge
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import GangruError
+from gangru_dist.panel.bucket import BucketTask, traded_rows
+from gangru_dist.panel.build import bucket_task, stage_all
+from gangru_dist.panel.moves import Moves
+from gangru_dist.panel.stages import as_value
+from gangru_dist.panel.staging import read_staged
+from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
+from gangru_dist.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found."""
+
+    lines: tuple[str, ...]
+    """The quality table."""
+    problems: tuple[str, ...]
+    """What would stop the build."""
+
+
+def check_panel(bars_uri: str, cfg: RunConfig) -> Verdict:
+    """Read and check bars as a build would.
+
+    Raises:
+        BarsError: Files cannot be read, so that there is nothing to count.
+        PanelError: A feature cannot be computed from these bars.
+    """
+    form = bars_format(cfg.bars)
+    rule = day_rule(cfg.bars, form)
+    files = list_files(bars_uri)
+    with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
+        panel = Storage(folder)
+        staged, _ = stage_all(bars_uri, files, panel, form, cfg, rule, run=_here)
+        read = merge(unit.quality for unit in staged)
+        problem = as_value(partial(check_staged, staged, form, cfg.bars))
+        if isinstance(problem, GangruError):
+            return Verdict(lines=_table(read, {}), problems=(str(problem),))
+        market = days_of(staged, rule)
+        task = bucket_task(staged, files, form, cfg, market)
+        names = [name for unit in staged for name in unit.names]
+        work = partial(_check_bucket, panel, names, task)
+        built = _here("check_stocks", work, [(number,) for number in range(cfg.panel.buckets)])
+    quality = merge([read, market.quality, *(found for found, _ in built)])
+    moves = [sums for _, sums in built]
+    facts = {
+        "stocks": sum(sums.assets for sums in moves),
+        "trading days": len(market.calendar),
+        "first day": market.calendar[0] if len(market.calendar) else None,
+        "last day": market.calendar[-1] if len(market.calendar) else None,
+        "newest day set aside": newest_set_aside(staged, market.calendar),
+    }
+    problem = as_value(partial(check_built, moves, quality, cfg.bars))
+    problems = (str(problem),) if isinstance(problem, GangruError) else ()
+    return Verdict(lines=_table(quality, facts), problems=problems)
+
+
+def _check_bucket(
+    panel: Storage, names: Sequence[str], task: BucketTask, number: int
+) -> tuple[Quality, Moves]:
+    _, quality, moves = traded_rows(read_staged(panel, names, number), task)
+    return quality, moves
+
+
+def _here(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """In place of `build._run`: one call after the other.
+
+    Raises:
+        GangruError: The first that a call raises.
+    """
+    results = []
+    with log.progress(name, total=len(arguments)) as progress:
+        for given in arguments:
+            results.append(work(*given))
+            progress.advance()
+    return results
+
+
+def _table(quality: Quality, facts: dict[str, Any]) -> tuple[str, ...]:
+    """Counts, then reasons and notes with an example each."""
+    counts = {
+        "rows read": quality.rows,
+        "rows suspended": quality.suspended,
+        "rows set aside": quality.set_aside,
+        **{name: value for name, value in facts.items() if value is not None},
+    }
+    suspected = {
+        f"{suspect.file}: {suspect.reason}": suspect.finding for suspect in quality.suspects
+    }
+    return (
+        *(f"{name:<24}{value}" for name, value in counts.items()),
+        *_section("rows set aside, by reason", quality.quarantined),
+        *_section("files in another unit", suspected),
+        *_section("odd, but kept", quality.notes),
+    )
+
+
+def _section(title: str, findings: Any) -> list[str]:
+    if not findings:
+        return []
+
+    def line(name: str, finding: Finding) -> str:
+        return f"{finding.count:>10}  {name}, e.g. {describe(finding.example)}"
+
+    return ["", title, *(line(name, finding) for name, finding in findings.items())]
