@@ -139,8 +139,9 @@ def check_span(days: np.ndarray, rule: DayRule, place: Place) -> None:
         )
 
 
-def market_days(dates: Sequence[np.ndarray], traded: Sequence[np.ndarray], rule: DayRule
-) -> MarketDays:  # fmt: skip
+def market_days(
+    dates: Sequence[np.ndarray], traded: Sequence[np.ndarray], rule: DayRule
+) -> MarketDays:
     """Which days of the bars are trading days.
 
     Args:
@@ -150,12 +151,12 @@ def market_days(dates: Sequence[np.ndarray], traded: Sequence[np.ndarray], rule:
     """
     days, count = sum_by_day(dates, traded)
     listed = rule.calendar
-    thin = (
-        np.zeros(len(days), dtype=bool)
-        if listed is not None
-        else count < THIN_SHARE * (_market(count))
-    )
+    market = _market(count)
+    thin = (count < THIN_SHARE * market) & (listed is None)
     calendar, notes = days[~thin], {}
+    if len(calendar) and count[~thin][-1] < _HALF * market[~thin][-1]:
+        newest = {"date": str(calendar[-1]), "stocks": int(count[~thin][-1])}
+        notes[INCOMPLETE] = Finding(count=1, example=newest)
     gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
     if len(gaps):
         between = {"after": str(calendar[gaps[0]]), "before": str(calendar[gaps[0] + 1])}

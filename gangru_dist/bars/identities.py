@@ -29,6 +29,8 @@ the most there, and vendors' floats lag; elsewhere small floats turn over many t
 SYSTEMATIC, MANY = 0.5, 0.1
 """Share of a file's traded rows from which on a contradiction is no single row's; MANY where good
 rows in the wrong unit may pass."""
+MOST_CAP = 1e17
+"""Currency; a larger one is unknown."""
 _FEWEST = 5  # rows, for the same
 _ROUNDED = 1e-4  # turnover: per cent with two decimals
 _TURNED = 0.1  # a turnover_rate under it may be a large float's
@@ -122,6 +124,13 @@ def check_suspects(quality: Quality, files: Sequence[str], form: BarsFormat) -> 
     )
 
 
+def mending(quality: Quality, form: BarsFormat) -> str:
+    """The setting for the commonest reason, if it is one of units; else nothing."""
+    found = {name: finding.count for name, finding in quality.quarantined.items()}
+    reason = max(found, key=lambda name: found[name], default="")
+    return f"Were it so in all rows: {_mend(reason, form)}. " if reason in _UNITS else ""
+
+
 def _absurd(values: Mapping[str, np.ndarray]) -> np.ndarray:
     wrong = np.zeros(len(values["close"]), dtype=bool)
     for name, bound in _LARGEST.items():
@@ -176,7 +185,7 @@ def _turnover(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found[TURNOVER_LOW] = rate + _ROUNDED < LEAST_FLOAT * least
         high = (rate > MOST_FLOAT * least) & (rate > _TURNED)
         found[TURNOVER_HIGH] = high | (rate > 10 * MOST_FLOAT * least + _ROUNDED)
-    return {name: wrong & (cap > 0) for name, wrong in found.items()}
+    return {name: wrong & (cap > 0) & (cap < MOST_CAP) for name, wrong in found.items()}
 
 
 def _at(rows: np.ndarray, count: int) -> np.ndarray:

@@ -95,8 +95,13 @@ def merge(parts: Iterable[Quality]) -> Quality:
     )
 
 
-def check_share(quality: Quality, *, allowed: float) -> None:
+def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
     """Refuse bars of which too many rows had to be set aside, or none was left.
+
+    Args:
+        quality: Of all rows.
+        allowed: `bars.max_quarantined`.
+        hint: What would mend the commonest reason.
 
     Raises:
         BarsError: Names the shares, and every reason with an example.
@@ -110,8 +115,8 @@ def check_share(quality: Quality, *, allowed: float) -> None:
     if quality.set_aside > allowed * quality.rows:
         raise BarsError(
             f"{quality.set_aside} of {quality.rows} rows ({quality.set_aside / quality.rows:.2%}) "
-            f"would be set aside, bars.max_quarantined allows {allowed:.2%}: {reasons}. Correct "
-            "the bars or their mapping, or allow more with --set bars.max_quarantined=…"
+            f"would be set aside, bars.max_quarantined allows {allowed:.2%}: {reasons}. {hint}"
+            "Correct the bars or their mapping, or allow more with --set bars.max_quarantined=…"
         )
     if quality.set_aside + quality.suspended >= quality.rows:
         raise BarsError(

@@ -41,7 +41,6 @@ _TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 
 _SHOWN = (
     "open", "high", "low", "close", "volume", "amount", "adj_factor", "turnover_rate", "market_cap",
 )  # fmt: skip
-_LARGEST_CAP = 1e17  # currency
 _ANY_DAY = DayRule()
 
 
@@ -171,7 +170,7 @@ def _notes(
     if "market_cap" in values:
         cap = values["market_cap"]
         with np.errstate(invalid="ignore"):
-            unknown = ~((cap > 0) & (cap < _LARGEST_CAP))
+            unknown = ~((cap > 0) & (cap < identities.MOST_CAP))
         values["market_cap"] = np.where(unknown, np.nan, cap)
         if (unknown & traded).any():
             count = int((unknown & traded).sum())

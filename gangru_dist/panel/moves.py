@@ -19,8 +19,9 @@ import numpy as np
 
 from gangru_dist.bars.quality import Example
 
-SLACK = 0.01
-"""Beyond a price limit, beside a tick: rounding of reference prices."""
+SLACK = 0.03
+"""Beyond a price limit, beside a tick: rounding of references, and of prices adjusted already,
+whose tick is not known."""
 NEIGHBORS = 3
 """Trading days between two rows up to which limits are multiplied; a longer suspension may end
 with a move that none bounds."""
@@ -35,10 +36,12 @@ NEAR = 0.025
 """Distance of an overnight gap's logarithm to a ratio's: what a night may add to it."""
 FLAT_DAYS = 20
 """Traded days with one and the same open, high, low, close; the real market's most is 5."""
+_HALVED = np.log(1.9)  # overnight, where no limits are known
 _NO_STEP, _STEP, _LARGE_STEP = 1e-6, 0.1, np.log(1.2)  # of log adj_factor
 _EXPLAINED = 0.5  # share of a large step that the price must show
 _DAY = np.log(1.12)  # of an ex-date's own move: a price limit
 _UNIT_JUMP = np.log(20)  # no split is so large: another unit
+_CLOSURE = np.timedelta64(15, "D")  # the market's longest holidays
 _SILENT = np.timedelta64(366, "D")
 _RESTLESS, _RESTLESS_LEAST = 0.1, 10  # share and number of a stock's rows where the factor changes
 
@@ -120,27 +123,39 @@ def judge(history: History) -> Judged:
     if not len(history.asset):
         return Judged(keep=np.ones(0, dtype=bool), reasons={}, notes={}, moves=Moves())
     wrong = _wrong(history)
-    flat = _flat(history)
-    keep = ~(wrong[LEAVES] | wrong[SPIKE] | flat)
-    reasons = {**wrong, FLAT: flat & ~wrong[LEAVES] & ~wrong[SPIKE]}
-    rest, index = (history, np.arange(len(keep))) if keep.all() else (
-        history.select(keep), np.flatnonzero(keep)
-    )  # fmt: skip
-    notes, moves = _lasting(rest) if keep.any() else ({}, Moves())
+    keep = ~np.any(list(wrong.values()), axis=0)
+    index = np.flatnonzero(keep)
+    rest = history if keep.all() else history.select(keep)
+    notes, moves = _odd(rest) if len(index) else ({}, Moves())
+    found = {name: index[rows] for name, rows in notes.items()}
+    stays = _stays(history)
+    near = _later(_near_ratio(_changes(history)[2]))
+    for reason, note in ((LEAVES, JUMP), (SPIKE, STEP)):
+        # over a removed row two days look like one; whether it was right, the row after it tells
+        neighbors = found.get(note, index[:0])
+        neighbors = neighbors[keep[neighbors - 1]]
+        found[note] = np.union1d(neighbors, np.flatnonzero(wrong[reason] & stays))
+    found[TYPICAL] = found[JUMP][near[found[JUMP]]]
     return Judged(
         keep=keep,
-        reasons={
-            n: _pairs(rows, np.arange(len(keep))) for n, rows in reasons.items() if rows.any()
-        },
-        notes={name: _pairs(rows, index) for name, rows in notes.items() if rows.any()},
+        reasons={name: _pairs(np.flatnonzero(rows)) for name, rows in wrong.items() if rows.any()},
+        notes={name: _pairs(rows) for name, rows in found.items() if len(rows)},
         moves=moves,
     )
 
 
-def _pairs(rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+def _pairs(rows: np.ndarray) -> np.ndarray:
     """(k, 2): the rows before, and the rows themselves."""
-    chosen = np.flatnonzero(rows)
-    return np.stack([index[np.maximum(chosen - 1, 0)], index[chosen]], axis=1)
+    return np.stack([np.maximum(rows - 1, 0), rows], axis=1)
+
+
+def _stays(history: History) -> np.ndarray:
+    """(n,) bool: the next row's price is nearer to this row's than to that of the row before."""
+    level = _adjusted(history)
+    result = np.zeros(len(level), dtype=bool)
+    later, before = np.abs(level[2:] - level[1:-1]), np.abs(level[2:] - level[:-2])
+    result[1:-1] = (later < before) & (history.asset[2:] == history.asset[1:-1])
+    return result
 
 
 def example(kind: str, history: History, before: int, row: int, *, code: str, file: str) -> Example:
@@ -168,10 +183,11 @@ def _wrong(history: History) -> dict[str, np.ndarray]:
         back[1:] = bad[:-1] & twice & same[:-1]
         far, contradicts = far & ~back, contradicts & ~back
     by_factor = contradicts | (far & (np.abs(step) > _NO_STEP))
-    return {LEAVES: _later(far & ~by_factor), SPIKE: _later(by_factor)}
+    wrong = {LEAVES: _later(far & ~by_factor), SPIKE: _later(by_factor)}
+    return {**wrong, FLAT: _flat(history) & ~wrong[LEAVES] & ~wrong[SPIKE]}
 
 
-def _lasting(history: History) -> tuple[dict[str, np.ndarray], Moves]:
+def _odd(history: History) -> tuple[dict[str, np.ndarray], Moves]:
     """Kind -> (n,) bool rows that differ for good from the one before; and the sums."""
     same = history.asset[1:] == history.asset[:-1]
     move, step, gap = _changes(history)
@@ -179,24 +195,24 @@ def _lasting(history: History) -> tuple[dict[str, np.ndarray], Moves]:
     far = (np.abs(move) > EIGHTFOLD) | _beyond_limit(history)
     near = _near_ratio(gap)
     unknown = np.isnan(history.limit[1:])
-    jump = same & unchanged & (far | (near & unknown))
+    jump = same & unchanged & (far | (unknown & (near | (np.abs(gap) > _HALVED))))
     changed = same & ~unchanged
     count = int(history.asset.max(initial=-1)) + 1
     changes = np.bincount(history.asset[1:][changed], minlength=count)
     rows = np.bincount(history.asset, minlength=count)
     restless = changes > np.maximum(_RESTLESS_LEAST, _RESTLESS * rows)
     small = changed & (np.abs(step) < _STEP) & ~restless[history.asset[1:]] & _close_by(history)
-    first = np.searchsorted(history.asset, np.flatnonzero(restless))
+    _, first = np.unique(np.where(changed & restless[history.asset[1:]], history.asset[1:], -1),
+                         return_index=True)  # fmt: skip
     notes = {
         JUMP: _later(jump),
-        TYPICAL: _later(jump & near),
         STEP: _later(same & ~unchanged & (far | _unexplained(history))),
         VOLUME_JUMP: _later(
             same & _unit_jump(history, "amount", "volume", history.columns["close"])
         ),
         TURNOVER_JUMP: _later(same & _unit_jump(history, "turnover_rate", "volume")),
         REUSED: _later(same & (np.diff(history.date) > _SILENT)),
-        RESTLESS: _at(first, len(history.asset)),
+        RESTLESS: _later(_at(first, len(same)) & changed & restless[history.asset[1:]]),
     }
     moves = Moves(
         pairs=int(same.sum()),
@@ -222,7 +238,8 @@ def _changes(history: History) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _close_by(history: History) -> np.ndarray:
-    return np.asarray(np.diff(history.position) <= NEIGHBORS)
+    near = np.diff(history.position) <= NEIGHBORS
+    return np.asarray(near & (np.diff(history.date) <= _CLOSURE))
 
 
 def _beyond_limit(history: History) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gangru_dist.bars.days import DayRule, MarketDays, check_shifted, market_days
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.identities import check_suspects
+from gangru_dist.bars.identities import check_suspects, mending
 from gangru_dist.bars.quality import Quality, check_share, describe, merge
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
@@ -21,6 +21,7 @@ _logger = logging.getLogger(__name__)
 
 _RESTLESS_ASSETS = 0.01  # share of stocks
 _NIGHT = 0.03  # standard deviation of an overnight gap: an upper bound
+_FEWEST_STEPS = 20
 _SLOPE_OFF, _ERRORS = 0.25, 4  # of the factor's slope from 1, beside so many standard errors
 _INVERSE, _HALF = -0.5, 0.25  # slopes: 1 over the factor; less than half a factor
 _COUNTED = (rules.JUMP, rules.STEP, rules.VOLUME_JUMP, rules.TURNOVER_JUMP)
@@ -36,7 +37,7 @@ def check_staged(staged: Sequence[Staged], form: BarsFormat, cfg: BarsConfig) ->
     quality = merge(unit.quality for unit in staged)
     check_suspects(quality, sorted({name for unit in staged for name in unit.columns}), form)
     check_shifted(quality, np.concatenate([unit.dates for unit in staged]))
-    check_share(quality, allowed=cfg.max_quarantined)
+    check_share(quality, allowed=cfg.max_quarantined, hint=mending(quality, form))
 
 
 def days_of(staged: Sequence[Staged], rule: DayRule) -> MarketDays:
@@ -121,7 +122,7 @@ def _check_factor(moves: Moves, quality: Quality) -> None:
             f"{describe(quality.notes[rules.RESTLESS].example)}. It must be the cumulative factor, "
             "which changes on ex-dates alone; export that one"
         )
-    if not moves.squared:
+    if moves.steps < _FEWEST_STEPS:
         return
     slope = moves.explained / moves.squared
     if abs(slope - 1) <= _SLOPE_OFF + _ERRORS * _NIGHT / np.sqrt(moves.squared):

@@ -229,7 +229,7 @@ def drop(code: str, day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 def prices_from(day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """A vendor that adjusts forward: a dividend changes all earlier prices."""
     return lambda frame: frame.assign(
-        adj_factor=frame["adj_factor"].mask(frame["date"] < day, frame["adj_factor"] * 0.9)
+        adj_factor=frame["adj_factor"].mask(frame["date"] < day, frame["adj_factor"] * 0.97)
     )
 
 
