@@ -83,6 +83,7 @@ def build_panel(
     old = _old_manifest(root)
     if old is not None and old.source == source and not overwrite and _dated(files):
         _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
+        _warn_of_newest_day(old)
         return old
     panel = root.child("panel")
     remove_staging(panel)
@@ -108,14 +109,7 @@ def build_panel(
     finally:
         remove_staging(panel)
     _remove_unlisted(panel, _files(manifest) | _files(old))
-    if manifest.set_aside:
-        _logger.warning(
-            "newest_day_set_aside date=%s panel_ends=%s reason=no_row_or_too_few see=%s/%s",
-            manifest.set_aside,
-            manifest.calendar[-1],
-            panel.uri,
-            QUALITY,
-        )
+    _warn_of_newest_day(manifest)
     _logger.info(
         "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
         manifest.rows,
@@ -126,6 +120,16 @@ def build_panel(
         panel.uri,
     )
     return manifest
+
+
+def _warn_of_newest_day(manifest: Manifest) -> None:
+    if manifest.set_aside:
+        _logger.warning(
+            "newest_day_set_aside date=%s panel_ends=%s reason=no_row_or_too_few see=%s",
+            manifest.set_aside,
+            manifest.calendar[-1],
+            QUALITY,
+        )
 
 
 def stage_all(

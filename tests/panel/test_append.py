@@ -302,6 +302,30 @@ class TestValidation:
         quality = root.child("panel").read_json("quality.json")
         assert quality["quarantined"]["less than a hundredth of the market traded that day"]
 
+    @pytest.mark.parametrize("kind", ["bad", "few"])
+    def test_a_newest_day_that_was_set_aside_is_said(
+        self, root: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+    ) -> None:
+        frame = make_bars(assets=250) if kind == "few" else make_bars()
+        last = frame["date"] == DAYS[-1]
+        if kind == "bad":
+            frame.loc[last, "close"] = -1.0
+        else:
+            frame = frame[~last | (frame["code"] == frame.loc[last, "code"].iloc[0])]
+        write(tmp_path / "bars", frame)
+        cfg = dataclasses.replace(CFG, bars=BarsConfig(max_quarantined=0.02))
+        logging.getLogger("gangru_dist").propagate = True
+        for _ in range(2):  # a panel that is kept says so again
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, logger="gangru_dist"):
+                manifest = build(root, tmp_path / "bars", cfg)
+            assert f"newest_day_set_aside date={DAYS[-1]:%Y-%m-%d}" in caplog.text
+        assert manifest.calendar[-1] == np.datetime64(DAYS[-2].date())
+        assert read_manifest(root).set_aside == f"{DAYS[-1]:%Y-%m-%d}"
+        quality = root.child("panel").read_json("quality.json")
+        assert quality["newest_day_set_aside"] == f"{DAYS[-1]:%Y-%m-%d}"
+        assert quality["quarantined"]
+
     def test_a_turnover_rate_that_is_no_feature_may_be_anywhere(
         self, root: Storage, tmp_path: Path
     ) -> None:
