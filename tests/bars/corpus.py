@@ -41,11 +41,13 @@ def documented() -> str:
 def _outcome(case: Case) -> str:
     if case.outcome == "same panel":
         return "read as meant"
-    words = {"set aside": "counted as", "noted": "kept, noted as"}.get(case.outcome, "")
-    told = f" {words} “{_plain(case.words)}”" if words else f": … {_plain(case.words)} …"
-    if case.outcome == "accepted":
-        return f"accepted: {_plain(case.words)}"
-    return f"{case.outcome}{told}" if case.outcome != "noted" else told.strip()
+    words = _plain(case.words)
+    return {
+        "set aside": f"set aside: {words}",
+        "noted": f"kept, and noted: {words}",
+        "accepted": f"accepted: {words}",
+        "refused": f"refused: … {words} …",
+    }[case.outcome]
 
 
 def _plain(text: str) -> str:

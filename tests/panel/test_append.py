@@ -306,8 +306,12 @@ class TestValidation:
     def test_a_newest_day_that_was_set_aside_is_said(
         self, root: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
     ) -> None:
-        frame = make_bars(assets=250) if kind == "few" else make_bars()
-        last = frame["date"] == DAYS[-1]
+        frame = make_bars(assets=1 if kind == "few" else 9)
+        if kind == "few":
+            frame = pd.concat([frame.assign(code=f"{600000 + i}.SH") for i in range(250)])
+            frame = frame.reset_index(drop=True)
+        before, newest = frame["date"].drop_duplicates().nlargest(2)[::-1]
+        last = frame["date"] == newest
         if kind == "bad":
             frame.loc[last, "close"] = -1.0
         else:
@@ -319,11 +323,11 @@ class TestValidation:
             caplog.clear()
             with caplog.at_level(logging.WARNING, logger="gangru_dist"):
                 manifest = build(root, tmp_path / "bars", cfg)
-            assert f"newest_day_set_aside date={DAYS[-1]:%Y-%m-%d}" in caplog.text
-        assert manifest.calendar[-1] == np.datetime64(DAYS[-2].date())
-        assert read_manifest(root).set_aside == f"{DAYS[-1]:%Y-%m-%d}"
+            assert f"newest_day_set_aside date={newest:%Y-%m-%d}" in caplog.text
+        assert manifest.calendar[-1] == np.datetime64(before.date())
+        assert read_manifest(root).set_aside == f"{newest:%Y-%m-%d}"
         quality = root.child("panel").read_json("quality.json")
-        assert quality["newest_day_set_aside"] == f"{DAYS[-1]:%Y-%m-%d}"
+        assert quality["newest_day_set_aside"] == f"{newest:%Y-%m-%d}"
         assert quality["quarantined"]
 
     def test_a_turnover_rate_that_is_no_feature_may_be_anywhere(
