@@ -49,7 +49,7 @@ def check(job: Job) -> Outcome:
     """
     from gangru_dist.panel.check import check_panel
 
-    verdict = check_panel(job.args.bars, job.cfg)
+    verdict = check_panel(job.args.bars, job.run.cfg)
     sys.stdout.writelines(f"{line}\n" for line in verdict.lines)
     if verdict.problems:
         raise BarsError("; ".join(verdict.problems))

@@ -73,15 +73,15 @@ def score_days(
     run.require()
     manifest = read_manifest(run.root)
     manifest.require_features(run.cfg.features)
-    run.claim(overwrite=overwrite)
-    again = start is not None or end is not None
     if daily and manifest.set_aside:
         raise FactorError(
             f"not one row of {manifest.set_aside}, the newest day of the bars, could be used (see "
-            f"{root.child('panel').uri}/quality.json), so --daily would score "
+            f"{run.root.child('panel').uri}/quality.json), so --daily would score "
             f"{manifest.calendar[-1]} in its place. Mend that day's bars and run jobs/panel.py; "
             f"or, if the day before is meant: --from {manifest.calendar[-1]}"
         )
+    run.claim(overwrite=overwrite)
+    again = start is not None or end is not None
     if daily:
         start = end = manifest.calendar[-1].astype(dt.date)
     plan = make_plan(
