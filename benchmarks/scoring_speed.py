@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.training_speed import Size as PanelSize
 from benchmarks.training_speed import alternate, compare, store_panel
+from gangru_dist.cluster_map import on_cluster, value
 from gangru_dist.config import (
     GruConfig,
     PanelConfig,
@@ -40,7 +42,6 @@ from gangru_dist.runs.run import Run
 from gangru_dist.runtime import session
 from gangru_dist.samples.standardize import cross_section_samples
 from gangru_dist.samples.universe import universe_mask
-from gangru_dist.scoring import score
 from gangru_dist.scoring.plan import Unit, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
 from gangru_dist.splits import make_windows
@@ -152,7 +153,8 @@ def seconds_with(root: Storage, cfg: RunConfig, units: tuple[Unit, ...], actors:
     resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
     started = time.perf_counter()
     run = Run(root, _RUN, dataclasses.replace(cfg, resources=resources))
-    files = list(score._score_on_cluster(run, units))
+    done = on_cluster(run.cfg, partial(Scorer, run), units, actors=actors)
+    files = [value(result) for _, result in done]
     assert len(files) == len(units)
     return time.perf_counter() - started
 

@@ -32,10 +32,10 @@ from gangru_dist.config import (
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.pipeline import SYNTHETIC, panel_from
+from gangru_dist.runs.search import TrialRecord
 from gangru_dist.runtime import session
 from gangru_dist.storage import Storage
 from gangru_dist.tuning.proposals import propose
-from gangru_dist.tuning.records import TrialRecord
 from gangru_dist.tuning.search import pruner
 from gangru_dist.tuning.space import apply, baseline, extremes, parameters
 from gangru_dist.tuning.trial import run_trial

@@ -96,22 +96,6 @@ class Storage:
         """Content of a JSON file; FileNotFoundError if there is none."""
         return json.loads(self.read_bytes(name))
 
-    def find_json(self, name: str) -> Any | None:
-        """Content of a JSON file; None if there is none.
-
-        Raises:
-            StorageError: It is no JSON.
-        """
-        try:
-            return self.read_json(name)
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise StorageError(
-                f"{self.uri}/{name} is damaged, no JSON ({error}). Delete it, then run the job "
-                "that writes it again."
-            ) from error
-
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file so that a reader sees the old one or the new one, never a part.
 

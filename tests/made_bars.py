@@ -1,15 +1,12 @@
-"""Bars of a few stocks as files, and a panel build without Ray."""
+"""Bars of a few stocks as files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from gangru_dist.panel.stages import as_value
 
 DAYS = pd.bdate_range("2018-11-12", "2019-04-18")
 
@@ -31,17 +28,6 @@ def walk(frame: pd.DataFrame, rng: np.random.Generator, spread: float) -> np.nda
         close[row] = np.clip(round(reference * noise[row], 2), low, high)
         last[code] = close[row] * factor
     return close
-
-
-def run_here(
-    name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
-) -> list[Any]:
-    """In place of `panel.build._run`: Ray Data's map, as a loop."""
-    results = [as_value(lambda a=a: work(*a)) for a in arguments]  # type: ignore[misc]
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return results
 
 
 def make_bars(seed: int = 0, assets: int = 9) -> pd.DataFrame:

@@ -1,5 +1,4 @@
 import argparse
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +7,8 @@ import pytest
 
 from gangru_dist import presets
 from gangru_dist.cli import Job, Outcome, run_job
-from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.errors import ConfigError, PanelError, StorageError, TrainingError
-from gangru_dist.runs.run import Run
+from gangru_dist.errors import PanelError, TrainingError
 from gangru_dist.settings import load
-from gangru_dist.storage import Storage
 
 
 @pytest.fixture(autouse=True)
@@ -58,27 +54,8 @@ class TestReference:
         assert out.startswith("done in 0 s\n")
         assert str(tmp_path) in out
 
-    def test_config_json_holds_everything(self, tmp_path: Path) -> None:
-        Run(Storage(str(tmp_path)), "mine", presets.demo()).claim()
-        content = json.loads((tmp_path / "runs/mine/config.json").read_text())
-        assert content["config"] == to_dict(presets.demo())
-        assert content["run"] == "mine"
-        assert set(content) == {"run", "package_version", "commit", "config"}
-
 
 class TestProperties:
-    @pytest.mark.parametrize(
-        "change", ["resources.max_failures=9", "windows.first=2019-01-01", "synthetic.seed=4"]
-    )
-    def test_a_claimed_run_may_change_what_decides_no_result(
-        self, tmp_path: Path, change: str
-    ) -> None:
-        root = Storage(str(tmp_path))
-        Run(root, "mine", load("demo")).claim()
-        Run(root, "mine", load("demo", None, [change])).claim()
-        there = root.read_json("runs/mine/config.json")["config"]
-        assert there == to_dict(load("demo", None, [change]))
-
     def test_a_relative_storage_becomes_absolute(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -115,33 +92,6 @@ class TestValidation:
 
         with pytest.raises(BrokenPipeError):
             run_job("doc", body, ["--storage", str(tmp_path)])
-
-    @pytest.mark.parametrize(
-        "change",
-        ["gan.epochs=9", "training.seeds=[5]", "factor.quantiles=7", "windows.refit_months=[3]"],
-    )
-    def test_another_configuration_under_the_same_name(self, tmp_path: Path, change: str) -> None:
-        root = Storage(str(tmp_path))
-        Run(root, "mine", load("demo")).claim()
-        key = change.partition("=")[0]
-        with pytest.raises(ConfigError, match=f"run 'mine' .*{key}: .* -> .*--overwrite"):
-            Run(root, "mine", load("demo", None, [change])).claim()
-        assert root.read_json("runs/mine/config.json")["config"] == to_dict(load("demo"))
-        Run(root, "mine", load("demo", None, [change])).claim(overwrite=True)
-        Run(root, "mine", load("demo", None, [change])).claim()
-
-    def test_a_run_of_another_version_is_not_taken_over(self, tmp_path: Path) -> None:
-        root = Storage(str(tmp_path))
-        root.write_json("runs/mine/config.json", {"package_version": "9.9", "config": {"x": 1}})
-        with pytest.raises(ConfigError, match=r"package version 9\.9 is not ours"):
-            Run(root, "mine", load("demo")).claim()
-
-    @pytest.mark.parametrize("text", [b"[]", b"{}", b'{"config": 3}'])
-    def test_a_config_json_of_somebody_else(self, tmp_path: Path, text: bytes) -> None:
-        root = Storage(str(tmp_path))
-        root.write_bytes("runs/mine/config.json", text)
-        with pytest.raises(StorageError, match=r"runs/mine/config.json is damaged, .*Delete it"):
-            Run(root, "mine", load("demo")).claim()
 
     @pytest.mark.parametrize(
         ("argv", "says"),
@@ -190,16 +140,3 @@ class TestValidation:
 
         with pytest.raises(ZeroDivisionError):
             run_job("doc", body, ["--storage", str(tmp_path)])
-
-    def test_a_run_that_must_exist_names_those_that_do(self, tmp_path: Path) -> None:
-        root = Storage(str(tmp_path))
-        Run(root, "monthly", RunConfig()).claim()
-        Run(root, "monthly", RunConfig()).require()
-        with pytest.raises(ConfigError, match=r"no run 'montly' in .*; there are: monthly"):
-            Run(root, "montly", RunConfig()).require()
-        assert not (tmp_path / "runs" / "montly").exists()
-
-    def test_an_unsafe_run_name_claims_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(StorageError, match="cannot be a folder's name"):
-            Run(Storage(str(tmp_path)), "a/b", load("demo")).claim()
-        assert list(tmp_path.iterdir()) == []

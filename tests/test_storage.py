@@ -193,15 +193,6 @@ class TestProperties:
             root.write_bytes("a/x", content)
         assert root.read_bytes("a/x") == b"new"
 
-    def test_find_json(self, tmp_path: Path) -> None:
-        root = Storage(str(tmp_path))
-        assert root.find_json("x.json") is None
-        root.write_json("x.json", [1])
-        assert root.find_json("x.json") == [1]
-        root.write_bytes("x.json", b"[1")
-        with pytest.raises(StorageError, match=r"x\.json is damaged, no JSON .*Delete it"):
-            root.find_json("x.json")
-
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []

@@ -18,14 +18,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import ray.data
 
 from gangru_dist import log
 from gangru_dist.bars.days import DayRule, MarketDays, day_rule
@@ -33,14 +31,15 @@ from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.quality import QUALITY, Quality, merge
 from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
+from gangru_dist.cluster_map import Runner, on_cluster, value
 from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.errors import BarsError, GangruError, PanelError
+from gangru_dist.errors import BarsError, PanelError
 from gangru_dist.features import price_volume
 from gangru_dist.features.price_volume import check_inputs, inputs_of
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
-from gangru_dist.panel.stages import Bucketed, Staged, as_value, build_bucket, stage_unit
+from gangru_dist.panel.stages import Bucketed, Staged, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
 from gangru_dist.panel.writer import add_hashes
@@ -54,13 +53,15 @@ _ALL_OR_NONE = {
     "turnover_rate": "amount / market cap stands in for it only if no file has it",
 }
 """Column -> what would come of a mix of files with and without it."""
-Run = Callable[[str, Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
-"""What maps work over arguments, as `_run` does."""
-_MAX_BLOCKS = 4096  # of Ray Data; more units share a task
 
 
 def build_panel(
-    bars_uri: str, root: Storage, cfg: RunConfig, *, overwrite: bool = False
+    bars_uri: str,
+    root: Storage,
+    cfg: RunConfig,
+    *,
+    overwrite: bool = False,
+    runner: Runner = on_cluster,
 ) -> Manifest:
     """Build `<storage>/panel`, or add days to it; with the same bars and settings, do nothing.
 
@@ -69,6 +70,7 @@ def build_panel(
         root: Storage root.
         cfg: Its sections `bars` and `panel` count.
         overwrite: Build even if nothing has changed, and even if the bars rewrite history.
+        runner: Where units and buckets are worked on.
 
     Raises:
         BarsError: The bars cannot be trusted; an earlier panel stays as it was.
@@ -89,12 +91,12 @@ def build_panel(
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        staged, parts = stage_all(bars_uri, files, panel, form, cfg, rule)
+        staged, parts = stage_all(bars_uri, files, panel, form, cfg, rule, runner)
         check_staged(staged, form, cfg.bars)
         market = days_of(staged, rule)
         task = bucket_task(staged, files, form, cfg, market)
         kept = frozenset() if overwrite else _files(old)
-        built = _build(staged, task, panel, cfg, kept)
+        built = _build(staged, task, panel, cfg, kept, runner)
         quality = merge([*(s.quality for s in staged), market.quality, *(b.quality for b in built)])
         check_built((bucket.moves for bucket in built), quality, cfg.bars)
         manifest = _manifest(built, task, source, cfg)
@@ -139,16 +141,16 @@ def stage_all(
     form: BarsFormat,
     cfg: RunConfig,
     rule: DayRule,
-    run: Run | None = None,
+    runner: Runner,
 ) -> tuple[list[Staged], list[BarsPart]]:
-    """Stage 1 over all units, on Ray or as `run` does it."""
+    """Stage 1 over all units."""
     parts = cut_parts(uri, files, form)
     units = group_units(parts)
     _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
     staging = new_staging()
     work = partial(stage_unit, uri, form=form, panel=panel, buckets=cfg.panel.buckets, days=rule)
-    units_and_names = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
-    staged: list[Staged] = (run or _run)("panel_read", work, units_and_names)
+    named = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
+    staged: list[Staged] = do_all("panel_read", runner, cfg, lambda item: work(*item), named)
     return staged, parts
 
 
@@ -158,41 +160,29 @@ def _build(
     panel: Storage,
     cfg: RunConfig,
     kept: frozenset[str],
+    runner: Runner,
 ) -> list[Bucketed]:
     """Stage 2 over all buckets."""
     names = [name for unit in staged for name in unit.names]
     buckets = cfg.panel.buckets
     work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets, kept=kept)
-    return _run("panel_features", work, [(number,) for number in range(buckets)])
+    return do_all("panel_features", runner, cfg, work, range(buckets))
 
 
-def _run(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """`work(*a)` for each `a` of `arguments`, in their order, each a row of a Ray Data map.
+def do_all(
+    name: str, runner: Runner, cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]
+) -> list[Any]:
+    """Results of all items, in their order.
 
     Raises:
-        GangruError: The first that a call returned as its value.
+        GangruError: Of the first item that has one, once all are through.
     """
-    items = [{"number": i, "arguments": pickle.dumps(a)} for i, a in enumerate(arguments)]
-    blocks = min(len(items), _MAX_BLOCKS)
-    tasks = ray.data.from_items(items, override_num_blocks=blocks).map(partial(_call, work))
-    results: list[Any] = [None] * len(items)
+    results: dict[int, Any] = {}
     with log.progress(name, total=len(items)) as progress:
-        for row in tasks.iter_rows():
-            results[row["number"]] = pickle.loads(row["result"])
+        for number, result in runner(cfg, lambda: work, items):
+            results[number] = result
             progress.advance()
-    for result in results:
-        if isinstance(result, GangruError):
-            raise result
-    return results
-
-
-def _call(work: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Runs on a worker: one call; an error the user can act on is a result like any other.
-
-    The pickles never leave Ray's memory: they carry our own objects through a Ray Data row.
-    """
-    call = partial(work, *pickle.loads(row["arguments"]))
-    return {"number": row["number"], "result": pickle.dumps(as_value(call))}
+    return [value(results[number]) for number in range(len(items))]
 
 
 def bucket_task(

@@ -7,22 +7,21 @@ are left out.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gangru_dist import log
 from gangru_dist.bars.days import day_rule
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.quality import Finding, Quality, describe, merge
+from gangru_dist.cluster_map import as_value, here
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import GangruError
 from gangru_dist.panel.bucket import BucketTask, traded_rows
-from gangru_dist.panel.build import bucket_task, stage_all
+from gangru_dist.panel.build import bucket_task, do_all, stage_all
 from gangru_dist.panel.moves import Moves
-from gangru_dist.panel.stages import as_value
 from gangru_dist.panel.staging import read_staged
 from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
 from gangru_dist.storage import Storage
@@ -50,7 +49,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> Verdict:
     files = list_files(bars_uri)
     with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
         panel = Storage(folder)
-        staged, _ = stage_all(bars_uri, files, panel, form, cfg, rule, run=_here)
+        staged, _ = stage_all(bars_uri, files, panel, form, cfg, rule, here)
         read = merge(unit.quality for unit in staged)
         problem = as_value(partial(check_staged, staged, form, cfg.bars))
         if isinstance(problem, GangruError):
@@ -59,7 +58,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> Verdict:
         task = bucket_task(staged, files, form, cfg, market)
         names = [name for unit in staged for name in unit.names]
         work = partial(_check_bucket, panel, names, task)
-        built = _here("check_stocks", work, [(number,) for number in range(cfg.panel.buckets)])
+        built = do_all("check_stocks", here, cfg, work, range(cfg.panel.buckets))
     quality = merge([read, market.quality, *(found for found, _ in built)])
     moves = [sums for _, sums in built]
     facts = {
@@ -79,20 +78,6 @@ def _check_bucket(
 ) -> tuple[Quality, Moves]:
     _, quality, moves = traded_rows(read_staged(panel, names, number), task)
     return quality, moves
-
-
-def _here(name: str, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """In place of `build._run`: one call after the other.
-
-    Raises:
-        GangruError: The first that a call raises.
-    """
-    results = []
-    with log.progress(name, total=len(arguments)) as progress:
-        for given in arguments:
-            results.append(work(*given))
-            progress.advance()
-    return results
 
 
 def _table(quality: Quality, facts: dict[str, Any]) -> tuple[str, ...]:

@@ -1,14 +1,12 @@
 """What the two stages of a panel build do with one unit and one bucket: plain functions.
 
-`pipeline` maps them over a cluster. They return what the driver must know, never rows, and an
-error that the user can act on as a value, so that the driver raises it once and plainly.
+`build` maps them over a cluster. They return what the driver must know, never rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +18,12 @@ from gangru_dist.bars.identities import suspects
 from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
-from gangru_dist.errors import GangruError
 from gangru_dist.panel.bucket import BucketTask, panel_rows
 from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.staging import read_staged, write_staged
 from gangru_dist.panel.writer import BucketWritten, write_bucket
 from gangru_dist.storage import Storage
 
-Result = TypeVar("Result")
 _ANY_DAY = DayRule()
 
 
@@ -59,14 +55,6 @@ class Bucketed:
     """Rows set aside here, and what days say of each other."""
     moves: Moves = field(default_factory=Moves)
     """How prices and factors move."""
-
-
-def as_value(work: Callable[[], Result]) -> Result | GangruError:
-    """Result of `work`, or the error that the user can act on."""
-    try:
-        return work()
-    except GangruError as error:
-        return error
 
 
 def stage_unit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -246,8 +247,8 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
     if not history.empty and "discriminator_accuracy" in history:
         drawn["gan"] = figures.gan_curves(history, words)
     measured = training.newest_measured(sources.models)
-    if measured:
-        drawn["distributions"] = gan_figures.distributions(measured["gan_samples"], words)
+    if measured and measured.gan_samples:
+        drawn["distributions"] = gan_figures.distributions(measured.gan_samples, words)
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 
@@ -315,23 +316,23 @@ def _tuning(sources: Sources, words: Language) -> dict[str, Any] | None:
 def _lineage(sources: Sources, words: Language) -> list[tuple[str, str]]:
     """From which bars and code the figures come."""
     _ = words.gettext
-    manifest, claimed = sources.manifest, sources.claimed
+    manifest, claimed, models = sources.manifest, sources.claimed, sources.models
     rows = [
-        (_("models: package version"), _distinct(sources.models, "package_version")),
-        (_("models: commit"), _distinct(sources.models, "commit")),
-        (_("last job: package version"), claimed.get("package_version")),
-        (_("last job: commit"), claimed.get("commit")),
+        (_("models: package version"), _distinct(model.package_version for model in models)),
+        (_("models: commit"), _distinct(model.commit for model in models)),
+        (_("last job: package version"), claimed and claimed.package_version),
+        (_("last job: commit"), claimed and claimed.commit),
         (_("panel fingerprint"), manifest["fingerprint"]),
         (_("panel days"), _span(manifest["first_day"], manifest["last_day"], words)),
         (_("panel rows"), text.count(manifest["rows"])),
         (_("panel assets"), text.count(manifest["assets"])),
         *((_("bars: %(key)s") % {"key": key}, value) for key, value in manifest["source"].items()),
-        (_("models"), ", ".join(str(model.get("model")) for model in sources.models) or None),
+        (_("models"), ", ".join(model.model for model in models) or None),
         (_("written"), f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, {}, [])]
 
 
-def _distinct(models: list[dict[str, Any]], key: str) -> str | None:
+def _distinct(said: Iterable[str | None]) -> str | None:
     """What the models say, each once, in their order; None if none does."""
-    return ", ".join(dict.fromkeys(str(model[key]) for model in models if model.get(key))) or None
+    return ", ".join(dict.fromkeys(text for text in said if text)) or None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,17 +9,18 @@ from matplotlib.figure import Figure
 from gangru_dist.report import training
 from gangru_dist.report.figures import GREY, INK, PALE, WIDE, drawn
 from gangru_dist.report.language import ENGLISH, Language
+from gangru_dist.runs.model import GanSamples
 
 _COLUMNS = 6
 
 
-def distributions(samples: dict[str, Any], language: Language = ENGLISH) -> str:
+def distributions(samples: GanSamples, language: Language = ENGLISH) -> str:
     """One small picture a feature: histograms of real (filled) and generated values (line).
 
-    `samples` is `gan_samples` of a `model.json`. Beside a feature's name stands its spread: that
-    of generated over that of real values across assets.
+    Beside a feature's name stands its spread: that of generated over that of real values across
+    assets.
     """
-    names = list(samples["real"])
+    names = list(samples.real)
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
 
@@ -37,13 +36,13 @@ def distributions(samples: dict[str, Any], language: Language = ENGLISH) -> str:
     return drawn("distributions", (WIDE[0], 0.5 + 1.15 * rows), draw)
 
 
-def _feature(axes: Axes, name: str, samples: dict[str, Any], language: Language) -> None:
+def _feature(axes: Axes, name: str, samples: GanSamples, language: Language) -> None:
     """Shares of the values by bin; heights of different features do not compare."""
     _ = language.gettext
-    centers = np.array(samples["bin_centers"])
+    centers = np.array(samples.bin_centers)
     half = (centers[1] - centers[0]) / 2
     edges = np.append(centers - half, centers[-1] + half)
-    real, made = samples["real"][name], samples["generated"][name]
+    real, made = samples.real[name], samples.generated[name]
     axes.stairs(training.shares(real), edges, fill=True, color=PALE, label=_("real"))
     axes.stairs(training.shares(real), edges, color=GREY, lw=0.6)
     axes.stairs(training.shares(made), edges, color=INK, lw=1.2, label=_("generated"))

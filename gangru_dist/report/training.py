@@ -1,15 +1,15 @@
-"""What the finished models say about their training, read from `model.json` alone."""
+"""What the finished models say about their training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from gangru_dist.report.language import ENGLISH, Language
-from gangru_dist.storage import Storage
+from gangru_dist.runs.model import FeatureFigures, ModelRecord
 
 SEPARATED = 0.95
 """A discriminator right this often in the last GAN epoch tells real from generated at sight."""
@@ -22,15 +22,7 @@ _NAMED = 5
 """Features that a warning names at most."""
 
 
-def read_models(run: Storage) -> list[dict[str, Any]]:
-    """Content of every `windows/*/seed-*/model.json`, by window and seed."""
-    names = [name for name in run.list_files("windows") if name.endswith("/model.json")]
-    models = [run.find_json(name) for name in names]
-    found: list[dict[str, Any]] = [model for model in models if model is not None]
-    return sorted(found, key=lambda model: (model["window"], model["seed"]))
-
-
-def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:
+def model_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row a model; unknown = NaN.
 
     Columns: window, seed, model, variant, train_days, valid_days, epochs, best_epoch,
@@ -42,36 +34,34 @@ def model_table(models: list[dict[str, Any]]) -> pd.DataFrame:
     lowest = feature_table(models).groupby(["window", "seed"])["spread"].min()
     rows = []
     for model in models:
-        history = model.get("history", [])
-        gan = [entry for entry in history if entry["stage"] == "gan"]
-        last = gan[-1] if gan else {}
+        gan = model.gan_epochs
         rows.append(
             {
-                "window": model["window"],
-                "seed": model["seed"],
-                "model": model.get("model", ""),
-                "variant": model.get("variant", ""),
-                "train_days": len(model.get("train_days", [])),
-                "valid_days": len(model.get("valid_days", [])),
-                "epochs": len(history) - len(gan),
-                "best_epoch": model.get("best_epoch", np.nan),
-                "best_valid_ic": _number(model.get("best_valid_ic")),
-                "discriminator_accuracy": _number(last.get("discriminator_accuracy")),
-                "distance": _number(last.get("distance")),
-                "lowest_spread": lowest.get((model["window"], model["seed"]), np.nan),
-                "seconds": _number(model.get("seconds")),
-                "resumed_epochs": model.get("resumed_epochs", 0),
+                "window": model.window,
+                "seed": model.seed,
+                "model": model.model,
+                "variant": model.variant,
+                "train_days": len(model.train_days),
+                "valid_days": len(model.valid_days),
+                "epochs": len(model.predictor_epochs),
+                "best_epoch": model.best_epoch,
+                "best_valid_ic": np.nan if model.best_valid_ic is None else model.best_valid_ic,
+                "discriminator_accuracy": gan[-1].discriminator_accuracy if gan else np.nan,
+                "distance": gan[-1].distance if gan else np.nan,
+                "lowest_spread": lowest.get((model.window, model.seed), np.nan),
+                "seconds": model.seconds,
+                "resumed_epochs": model.resumed_epochs,
             }
         )
     return pd.DataFrame(rows)
 
 
-def history_table(models: list[dict[str, Any]]) -> pd.DataFrame:
+def history_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row an epoch of every model: window, seed, stage, epoch and whatever was measured."""
     rows = [
-        {"window": model["window"], "seed": model["seed"], **entry}
+        {"window": model.window, "seed": model.seed, **asdict(epoch)}
         for model in models
-        for entry in model.get("history", [])
+        for epoch in model.history
     ]
     return pd.DataFrame(rows)
 
@@ -96,7 +86,7 @@ def gan_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]
     ]
 
 
-def feature_table(models: list[dict[str, Any]]) -> pd.DataFrame:
+def feature_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row a model and feature, of models that measured it: x beside G(x, z) on one day.
 
     Columns: window, seed, day, assets, feature, real_mean, real_std, generated_mean,
@@ -106,13 +96,13 @@ def feature_table(models: list[dict[str, Any]]) -> pd.DataFrame:
     columns = ["window", "seed", "day", "assets", "feature", "real_mean", "real_std"]
     columns += ["generated_mean", "generated_std", "spread"]
     rows = [
-        (*key, name, real["mean"], real["std"], made["mean"], made["std"], spread(real, made))
+        (*key, name, real.mean, real.std, made.mean, made.std, spread(real, made))
         for key, name, real, made, _ in _measured(models)
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
-def histogram_table(models: list[dict[str, Any]]) -> pd.DataFrame:
+def histogram_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row a model, feature and bin: shares of real and generated values.
 
     Columns: window, seed, day, assets, feature, center, real, generated.
@@ -127,33 +117,34 @@ def histogram_table(models: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _measured(
-    models: list[dict[str, Any]],
-) -> Iterator[tuple[tuple[Any, ...], str, dict[str, Any], dict[str, Any], list[float]]]:
+    models: Sequence[ModelRecord],
+) -> Iterator[
+    tuple[tuple[str, int, str, int], str, FeatureFigures, FeatureFigures, tuple[float, ...]]
+]:
     """(window, seed, day, assets), feature, real, generated, bin centers."""
     for model in models:
-        samples = model.get("gan_samples")  # none in `gru`, and before it was measured
+        samples = model.gan_samples
         if samples:
-            key = (model["window"], model["seed"], samples["day"], samples["assets"])
-            for name, real in samples["real"].items():
-                yield key, name, real, samples["generated"][name], samples["bin_centers"]
+            key = (model.window, model.seed, samples.day, samples.assets)
+            for name, real in samples.real.items():
+                yield key, name, real, samples.generated[name], samples.bin_centers
 
 
-def spread(real: dict[str, Any], made: dict[str, Any]) -> float:
+def spread(real: FeatureFigures, made: FeatureFigures) -> float:
     """Generated over real standard deviation across assets; NaN of a flat feature."""
-    return float(made["cs_std"] / real["cs_std"]) if real["cs_std"] > 0 else float("nan")
+    return made.cs_std / real.cs_std if real.cs_std > 0 else float("nan")
 
 
-def shares(figures: dict[str, Any]) -> np.ndarray:
+def shares(figures: FeatureFigures) -> np.ndarray:
     """(bins,) share of the values in each bin."""
-    counts = np.array(figures["histogram"], dtype=np.float64)
+    counts = np.array(figures.histogram, dtype=np.float64)
     return np.asarray(counts / max(counts.sum(), 1.0))
 
 
-def newest_measured(models: list[dict[str, Any]]) -> dict[str, Any] | None:
+def newest_measured(models: Sequence[ModelRecord]) -> ModelRecord | None:
     """The first seed's model of the newest window that measured its generator."""
-    found = [model for model in models if model.get("gan_samples")]
-    windows = [model["window"] for model in found]
-    return found[windows.index(max(windows))] if found else None
+    found = [model for model in models if model.gan_samples]
+    return max(found, key=lambda model: (model.window, -model.seed), default=None)
 
 
 def spread_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]:
@@ -178,7 +169,3 @@ def spread_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[s
             "windows": ", ".join(sorted(lost["window"].unique())),
         }
     ]
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

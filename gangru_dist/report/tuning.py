@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,35 +12,18 @@ from markupsafe import Markup
 from gangru_dist.report import text, tuning_figures
 from gangru_dist.report.language import ENGLISH, Language, language, translatable
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
+from gangru_dist.runs.search import SEARCH, Search, read_search
 
 PAGE = "tuning.html"
 _ROWS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """`tune/search.json`, and every `tune/trials/*.json` by number."""
-
-    about: dict[str, Any]
-    trials: list[dict[str, Any]]
-
-
-def read_search(run: Storage) -> Search | None:
-    """The search of a run; None if it has none."""
-    if not run.exists("tune/search.json"):
-        return None
-    names = [name for name in run.list_files("tune/trials") if name.endswith(".json")]
-    trials = [dict(run.read_json(name)) for name in sorted(names)]
-    return Search(about=dict(run.read_json("tune/search.json")), trials=trials)
-
-
 def write_page(run: Run) -> str:
     """Draw the search alone, before there is any factor to report; path or URI of the page."""
     words = language(run.cfg.report.language)
-    found = read_search(run.folder)
+    found = read_search(run.tune)
     if found is None:
-        raise FileNotFoundError(f"{run.tune.uri}/search.json")
+        raise FileNotFoundError(f"{run.tune.uri}/{SEARCH}")
     page = text.template("search.html", words).render(run=run.name, tuning=section(found, words))
     run.tune.write_bytes(PAGE, page.encode())
     return f"{run.tune.uri}/{PAGE}" if "?" not in run.tune.uri else run.tune.child(PAGE).uri
@@ -55,24 +37,23 @@ def trial_table(search: Search) -> pd.DataFrame:
     """
     rows, best = [], float("nan")
     for trial in search.trials:
-        objective = _number(trial["objective"])
+        objective = _number(trial.objective)
         best = max(best, objective) if best == best else objective
-        reached = trial["mean_ic"] if trial["objective"] is None else trial["objective"]
         rows.append(
             {
-                "number": trial["number"],
-                "status": trial["status"],
+                "number": trial.number,
+                "status": trial.status,
                 "objective": objective,
-                "mean_ic": _number(trial["mean_ic"]),
-                "reached": _number(reached),
+                "mean_ic": _number(trial.mean_ic),
+                "reached": _number(trial.reached),
                 "best": best,
-                "epochs": trial["epochs"],
-                "seconds": trial["seconds"],
-                **{key: _cell(trial["settings"].get(key)) for key in search.about["space"]},
+                "epochs": trial.epochs,
+                "seconds": trial.seconds,
+                **{key: _cell(trial.settings.get(key)) for key in search.record.space},
             }
         )
     columns = ["number", "status", "objective", "mean_ic", "reached", "best", "epochs", "seconds"]
-    return pd.DataFrame(rows, columns=[*columns, *search.about["space"]])
+    return pd.DataFrame(rows, columns=[*columns, *search.record.space])
 
 
 def section(
@@ -80,7 +61,7 @@ def section(
 ) -> dict[str, Any]:
     """All that the template of the section asks for; `reported`: refit days on the same page."""
     table = trial_table(search)
-    figures = tuning_figures.pictures(table, search.about, words)
+    figures = tuning_figures.pictures(table, search.record, words)
     return {
         "sentence": _sentence(search, table, words),
         "windows_sentence": _windows_sentence(search, words),
@@ -91,8 +72,8 @@ def section(
             if name in figures
         ],
         "figures": {name: Markup(svg) for name, svg in figures.items()},
-        "searched": list(search.about["space"]),
-        "rows": _best_rows(table, list(search.about["space"])),
+        "searched": list(search.record.space),
+        "rows": _best_rows(table, list(search.record.space)),
     }
 
 
@@ -132,7 +113,7 @@ def _sentence(search: Search, table: pd.DataFrame, words: Language) -> str:
         "told": told,
         "epochs": int(table["epochs"].sum()),
     }
-    best = search.about["best_trial"]
+    best = search.record.best_trial
     rest = _best_sentence(table, best, words) if best is not None else _("None is complete yet.")
     return start + _(" ") + rest
 
@@ -156,39 +137,39 @@ def _best_sentence(table: pd.DataFrame, best: int, words: Language) -> str:
 
 def _windows_sentence(search: Search, words: Language) -> str:
     _ = words.gettext
-    about = search.about
+    record = search.record
     sentence = _(
         "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
         "standard deviation over them; no later day was looked at."
-    ) % {"windows": ", ".join(about["windows"]), "penalty": f"{about['spread_penalty']:g}"}
-    if about["reported_first"] is None:
+    ) % {"windows": ", ".join(record.windows), "penalty": f"{record.spread_penalty:g}"}
+    if record.reported_first is None:
         return sentence
     first = _("Windows reported with the result begin %(first)s.")
-    return sentence + _(" ") + first % {"first": about["reported_first"]}
+    return sentence + _(" ") + first % {"first": record.reported_first}
 
 
 def _notes(
     search: Search, table: pd.DataFrame, words: Language, reported: Collection[str]
 ) -> list[str]:
     _ = words.gettext
-    about = search.about
+    record = search.record
     notes = []
-    if about["reported_first"] is None:
+    if record.reported_first is None:
         notes.append(
             _(
                 "No window up to windows.last is after the refit days above: a report with this "
                 "windows.last is of windows that were looked at. Raise it."
             )
         )
-    both = sorted({*about["overlap"], *(day for day in about["windows"] if day in reported)})
+    both = sorted({*record.overlap, *(day for day in record.windows if day in reported)})
     if both:
         message = _("Tuned on and reported as well: %(days)s. What is reported of them flatters.")
         notes.append(message % {"days": ", ".join(both)})
-    if search.about["incomparable"]:
+    if record.incomparable:
         message = _(
             "Trials differ in %(settings)s, so their validation ICs do not compare strictly."
         )
-        notes.append(message % {"settings": ", ".join(search.about["incomparable"])})
+        notes.append(message % {"settings": ", ".join(record.incomparable)})
     complete = table["objective"].notna().sum()
     if complete > 1:
         message = _(

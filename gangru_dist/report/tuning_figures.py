@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from gangru_dist.report.figures import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn
 from gangru_dist.report.language import Language, translatable
+from gangru_dist.runs.search import Choices, Numbers, SearchRecord
 
 _ = translatable
 _MARKS: dict[str, dict[str, Any]] = {
@@ -22,14 +24,14 @@ _MARKS: dict[str, dict[str, Any]] = {
 _COLUMNS = 4
 
 
-def pictures(table: pd.DataFrame, about: dict[str, Any], language: Language) -> dict[str, str]:
+def pictures(table: pd.DataFrame, search: SearchRecord, language: Language) -> dict[str, str]:
     """SVG by name, of what there is to draw: search, slices, importance."""
     found: dict[str, str] = {}
     if table["reached"].notna().any():
         found["search"] = progress(table, language)
-        found["slices"] = slices(table, about["space"], language)
-    if about["importances"]:
-        found["importance"] = importance(about["importances"], language)
+        found["slices"] = slices(table, search.space, language)
+    if search.importances:
+        found["importance"] = importance(search.importances, language)
     return found
 
 
@@ -63,7 +65,7 @@ def progress(table: pd.DataFrame, language: Language) -> str:
     return drawn("search", WIDE, draw)
 
 
-def slices(table: pd.DataFrame, space: dict[str, dict[str, Any]], language: Language) -> str:
+def slices(table: pd.DataFrame, space: Mapping[str, Numbers | Choices], language: Language) -> str:
     """One small picture a parameter."""
     columns = min(_COLUMNS, len(space))
     rows = -(-len(space) // columns)
@@ -81,24 +83,24 @@ def slices(table: pd.DataFrame, space: dict[str, dict[str, Any]], language: Lang
 
 
 def _slice(
-    axes: Axes, key: str, span: dict[str, Any], table: pd.DataFrame, language: Language
+    axes: Axes, key: str, span: Numbers | Choices, table: pd.DataFrame, language: Language
 ) -> None:
-    if span["kind"] == "choice":
-        texts = [json.dumps(c) if isinstance(c, list) else str(c) for c in span["choices"]]
+    if isinstance(span, Choices):
+        texts = [json.dumps(c) if isinstance(c, list) else str(c) for c in span.choices]
         place = table[key].astype(str).map({text: at for at, text in enumerate(texts)})
         _scatter(axes, place, table, language)
         axes.set_xticks(range(len(texts)), texts)
         axes.set_xlim(-0.5, len(texts) - 0.5)
     else:
-        if span["log"]:
+        if span.log:
             axes.set_xscale("log")
         _scatter(axes, table[key], table, language)
-        if span["log"]:
+        if span.log:
             axes.xaxis.set_major_locator(LogLocator(numticks=4))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())  # else written over each other
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=span["kind"] == "int"))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=span.kind == "int"))
     axes.set_xlabel(key)
 
 

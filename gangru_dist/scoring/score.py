@@ -2,30 +2,26 @@
 
     plan -> Ray Data: one row a unit -> actors (models and block kept) -> files -> one commit
 
-A job killed at any point leaves the table as it was; run again, it starts from there. [Ray]
+A job killed at any point leaves the table as it was; run again, it starts from there.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from functools import partial
 
-import numpy as np
 import torch
 
-from gangru_dist import gauges, log, runtime
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import ConfigError, FactorError, GangruError, WindowError
+from gangru_dist import gauges, log
+from gangru_dist.cluster_map import Runner, here, on_cluster, value
+from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.score_summary import DayCoverage, ScoreSummary, write_summary
+from gangru_dist.runs.score_summary import ScoreSummary, write_summary
 from gangru_dist.scoring.commit import DataFile, commit
-from gangru_dist.scoring.plan import Plan, Unit, make_plan
+from gangru_dist.scoring.plan import Plan, make_plan
 from gangru_dist.scoring.predictor import Scorer
 from gangru_dist.scoring.table import covered_days
 
@@ -39,6 +35,7 @@ def score_days(
     end: dt.date | None = None,
     daily: bool = False,
     overwrite: bool = False,
+    runner: Runner = on_cluster,
 ) -> ScoreSummary:
     """Score days and commit them to the run's factor table.
 
@@ -51,6 +48,7 @@ def score_days(
         end: Last day, included.
         daily: The panel's newest day alone, in this process: no Ray, seconds.
         overwrite: Take the run's name even if it has another configuration.
+        runner: Where units are scored, if there are several.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
@@ -99,7 +97,8 @@ def score_days(
         len(plan.units),
         plan.up_to_date,
     )
-    files = _score_all(run, plan, here=daily)
+    # next to nothing to do is done in this process
+    files = _score_all(run, plan, here if daily or len(plan.units) <= 1 else runner)
     version = commit(run.factor, files)
     summary = ScoreSummary(
         scored=plan.days,
@@ -114,82 +113,20 @@ def score_days(
     return summary
 
 
-def _score_all(run: Run, plan: Plan, *, here: bool) -> list[DataFile]:
-    """Files of all units, by month; scored in this process if there is next to nothing to do."""
-    found = (
-        _score_here(run, plan.units)
-        if here or len(plan.units) <= 1
-        else _score_on_cluster(run, plan.units)
-    )
+def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
+    """Files of all units, by month."""
+    files: list[DataFile] = []
+    most = run.cfg.resources.scoring_actors or len(plan.units)
     with log.progress("score", total=plan.days, unit="days") as progress:
-        files = []
-        for file in found:
+        for _, result in runner(run.cfg, partial(_scorer, run), plan.units, actors=most):
+            file = value(result)
             files.append(file)
             gauges.count(gauges.SCORED_ROWS, file.rows)
             progress.advance(len(file.days))
     return sorted(files, key=lambda file: (file.month, file.days[0].date))
 
 
-def _score_here(run: Run, units: tuple[Unit, ...]) -> Iterator[DataFile]:
-    if units:
-        torch.set_num_threads(run.cfg.resources.threads_per_worker)
-        yield from map(Scorer(run), units)
-
-
-class ScoringActor:
-    """A `Scorer` behind Ray Data: rows of one unit in, rows of one file (or its error) out."""
-
-    def __init__(self, run: Run) -> None:
-        torch.set_num_threads(run.cfg.resources.threads_per_worker)
-        self._scorer = Scorer(run)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"result": [self._one(text) for text in batch["unit"]]}
-
-    def _one(self, text: str) -> str:
-        values = json.loads(text)
-        try:
-            file = self._scorer(Unit(**values | {"days": tuple(values["days"])}))
-        except GangruError as error:  # an error to be read, not a traceback from an actor
-            return json.dumps({"error": str(error), "kind": type(error).__name__})
-        return json.dumps(asdict(file))
-
-
-def _score_on_cluster(run: Run, units: tuple[Unit, ...]) -> Iterator[DataFile]:
-    import ray.data
-
-    cfg = run.cfg
-    with runtime.session(cfg):
-        actors = pool_size(cfg, len(units))
-        _logger.info("score_actors actors=%d", actors)
-        rows = [{"unit": json.dumps(asdict(unit))} for unit in units]
-        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            ScoringActor,
-            batch_size=1,
-            fn_constructor_args=(run,),
-            # one unit in flight an actor: seconds each, so nobody waits behind a busy one
-            compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-            num_cpus=cfg.resources.cpus_per_worker,
-            num_gpus=cfg.resources.gpus_per_worker or None,
-        )
-        for row in results.iter_rows():
-            yield _file(json.loads(row["result"]))
-
-
-def _file(values: dict[str, Any]) -> DataFile:
-    if "error" in values:
-        kind = WindowError if values["kind"] == "WindowError" else FactorError
-        raise kind(values["error"])
-    days = tuple(DayCoverage(**day) for day in values["days"])
-    return DataFile(**values | {"days": days})
-
-
-def pool_size(cfg: RunConfig, units: int) -> int:
-    """Actors that fit, at most one a unit and `resources.scoring_actors`.
-
-    Raises:
-        ResourceError: Not even one ever fits.
-    """
-    ask = {"cpus": cfg.resources.cpus_per_worker, "gpus": cfg.resources.gpus_per_worker}
-    runtime.require("a scoring actor", workers=1, **ask)
-    return min(units, runtime.slots(**ask), cfg.resources.scoring_actors or units)
+def _scorer(run: Run) -> Scorer:
+    """Of a process that scores."""
+    torch.set_num_threads(run.cfg.resources.threads_per_worker)
+    return Scorer(run)

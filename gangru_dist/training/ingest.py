@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
 
+from gangru_dist.cluster_map import tables
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, PanelFile
 from gangru_dist.panel.store import (
@@ -32,7 +32,7 @@ from gangru_dist.storage import Storage
 _BLOCKS = 16
 """Reading tasks of a rank and window, at most."""
 _READERS = 2
-"""Of them at once: they ask for no CPU, so Ray would start them all."""
+"""Of them at once."""
 
 
 def own_buckets(buckets: int, rank: int, size: int) -> list[int]:
@@ -95,24 +95,7 @@ class BucketDataConfig(ray.train.DataConfig):  # type: ignore[misc]  # untyped
 
 def file_dataset(files: list[PanelFile], share: Share) -> ray.data.Dataset:
     """Rows of some files as a Ray Data set; nothing is read yet."""
-    units = [{"file": index} for index in range(len(files))]
-    return ray.data.from_items(
-        units, override_num_blocks=min(_BLOCKS, len(units)) or None
-    ).map_batches(
-        read_units,
-        fn_kwargs={"files": files, "share": share},
-        batch_size=1,
-        num_cpus=0,
-        concurrency=_READERS,
-    )
-
-
-def read_units(
-    batch: dict[str, np.ndarray], *, files: list[PanelFile], share: Share
-) -> Iterator[pa.Table]:
-    """Rows of the files that a batch of unit numbers names."""
-    for index in batch["file"].tolist():
-        yield from share.read(files[index])
+    return tables(files, share.read, tasks=_BLOCKS, at_once=_READERS)
 
 
 def read_share(share: Share, name: str, rank: int, size: int, *, through_ray: bool) -> PanelBlock:

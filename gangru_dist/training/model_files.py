@@ -53,7 +53,9 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
     """A finished model in evaluation mode, and its record.
 
     Raises:
-        WindowError: There is none, or the weights are not those that `model.json` names.
+        WindowError: There is none, or the weights are not those that `model.json` names, or not
+            of the network that it describes.
+        StorageError: `model.json` is damaged.
     """
     record = run.model(window, seed)
     if record is None:
@@ -63,14 +65,19 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
         )
     data = run.folder.read_bytes(f"{run.model_folder(window, seed)}/{WEIGHTS}")
     digest = hashlib.sha256(data).hexdigest()
+    where = f"weights of window {window}, seed {seed} in {run.folder.uri}"
+    way_out = f"Delete windows/{window} there, then run jobs/train.py: it trains that window again."
     if digest != record.sha256:
         raise WindowError(
-            f"weights of window {window}, seed {seed} in {run.folder.uri} have hash {digest[:12]}, "
-            f"model.json names {record.model}. Delete windows/{window} there, then run "
-            "jobs/train.py: it trains that window again."
+            f"{where} have hash {digest[:12]}, model.json names {record.model}. {way_out}"
         )
-    network = from_architecture(record.architecture)
-    tensors = load(data)
-    network.to(next(iter(tensors.values())).dtype)
-    network.load_state_dict(tensors)
+    try:
+        network = from_architecture(record.architecture)
+        tensors = load(data)
+        network.to(next(iter(tensors.values())).dtype)
+        network.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WindowError(
+            f"{where} are not of the network that model.json describes. {way_out}"
+        ) from error
     return network.eval(), record

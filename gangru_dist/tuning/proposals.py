@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gangru_dist.config import RunConfig, TuneConfig
 from gangru_dist.errors import ConfigError
-from gangru_dist.tuning.records import TrialRecord
+from gangru_dist.runs.search import TrialRecord
 from gangru_dist.tuning.space import Parameter, Values, apply
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def importances(space: Sequence[Parameter], records: Sequence[TrialRecord]) -> d
     leave them out would leave out most of the search. Empty with fewer than five trials.
     """
     reached = {
-        r.number: r.objective if r.objective is not None else r.mean_ic
+        r.number: r.reached
         for r in records
         if r.status in ("complete", "pruned") and _fits(space, r)
     }

@@ -1,7 +1,7 @@
 """The search itself: Ray Tune runs trials side by side, ASHA stops those that lag [Ray].
 
 Tune schedules, stops and places trials. What is proposed, kept and continued is decided by the
-ledger, so Tune's own experiment state lives in a temporary folder and is thrown away.
+queue, so Tune's own experiment state lives in a temporary folder and is thrown away.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import TrialRecord, best_of
 from gangru_dist.storage import Storage
 from gangru_dist.training.torch_setup import prepare_torch, promised_device
-from gangru_dist.tuning.ledger import Ledger, identity
-from gangru_dist.tuning.records import TrialRecord, best_of
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
 from gangru_dist.tuning.trial import run_trial
+from gangru_dist.tuning.trial_queue import TrialQueue, identity
 from gangru_dist.tuning.windows import choose, span
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints whatever `verbose` says
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records say it all
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the ledger continues it
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the records continue it
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a diverged trial reports no IC
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
 }
@@ -59,7 +59,7 @@ class SearchSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
+class _Shared:
     """What every trial's process needs; put into the object store once."""
 
     cfg: RunConfig
@@ -100,45 +100,43 @@ def search(
     windows = choose(manifest.calendar, cfg, variants, only)
     last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
-    ledger = Ledger(run.tune, cfg, space, windows, facts, overwrite=overwrite)
-    _announce(ledger)
-    if ledger.remaining:
+    queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite)
+    _announce(queue)
+    if queue.remaining:
         with runtime.session(cfg):
-            job = _Job(
+            shared = _Shared(
                 cfg=cfg,
                 windows=windows.names,
                 calendar=manifest.calendar,
                 blocks=_put_blocks(run.root, manifest, windows.names, variants, features),
                 steps_per_window=max(one.training.epochs for one in variants),
             )
-            _run(ledger, job)
-    best = best_of(ledger.records)
-    if best is None and not ledger.remaining:
-        reasons = sorted({record.reason for record in ledger.records if record.reason})
+            _run(queue, shared)
+    best = best_of(queue.records)
+    if best is None and not queue.remaining:
+        reasons = sorted({record.reason for record in queue.records if record.reason})
         raise TrainingError(f"no trial is complete; see {run.tune.uri}/trials.csv: {reasons}")
-    return SearchSummary(
-        folder=run.tune, records=tuple(ledger.records), best=best, kept=ledger.kept
-    )
+    return SearchSummary(folder=run.tune, records=queue.records, best=best, kept=queue.kept)
 
 
-def _announce(ledger: Ledger) -> None:
-    windows = ledger.windows
+def _announce(queue: TrialQueue) -> None:
+    windows = queue.windows
     _logger.info(
         "search_start trials=%d kept=%d windows=%s reported_from=%s searched=%s",
-        ledger.cfg.tune.trials,
-        ledger.kept,
+        queue.cfg.tune.trials,
+        queue.kept,
         ",".join(windows.names),
         windows.reported_first,
-        ",".join(parameter.key for parameter in ledger.space),
+        ",".join(parameter.key for parameter in queue.space),
     )
     if windows.overlap:
         _logger.warning(
             "windows_overlap windows=%s: tuned on and reported too (windows.first=%s); the "
             "report's figures of them are not out of sample",
             ",".join(windows.overlap),
-            ledger.cfg.windows.first,
+            queue.cfg.windows.first,
         )
-    for key in incomparable(ledger.space):
+    for key in incomparable(queue.space):
         _logger.warning("not_comparable key=%s: it changes what validation IC measures", key)
 
 
@@ -157,25 +155,25 @@ def _put_blocks(
     return blocks
 
 
-def _trial(config: dict[str, Any], *, job: _Job) -> None:
+def _trial(config: dict[str, Any], *, shared: _Shared) -> None:
     """What a trial's process runs."""
     logging.getLogger().setLevel(logging.WARNING)
-    device = promised_device(job.cfg)
+    device = promised_device(shared.cfg)
 
     def block_of(name: str) -> PanelBlock:
-        block: PanelBlock = ray.get(job.blocks[name])
+        block: PanelBlock = ray.get(shared.blocks[name])
         return block
 
     try:
-        cfg = apply(job.cfg, json.loads(config["values"]))
+        cfg = apply(shared.cfg, json.loads(config["values"]))
         prepare_torch(cfg)
         run_trial(
             cfg,
-            base=job.cfg,
-            windows=job.windows,
-            calendar=job.calendar,
+            base=shared.cfg,
+            windows=shared.windows,
+            calendar=shared.calendar,
             block_of=block_of,
-            steps_per_window=job.steps_per_window,
+            steps_per_window=shared.steps_per_window,
             report=lambda result: tune.report({**result, "device": device.type}),
             device=device,
         )
@@ -185,17 +183,17 @@ def _trial(config: dict[str, Any], *, job: _Job) -> None:
 
 
 class _Proposer(Searcher):  # type: ignore[misc]  # untyped
-    """Hands the ledger's trials to Tune."""
+    """Hands the queue's trials to Tune."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, queue: TrialQueue) -> None:
         super().__init__(metric="mean_ic", mode="max")
-        self.ledger = ledger
+        self.queue = queue
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's settings."""
-        record = self.ledger.next_trial()
+        record = self.queue.next_trial()
         if record is None:
-            _logger.info("space_exhausted trials=%d", len(self.ledger.records))
+            _logger.info("space_exhausted trials=%d", len(self.queue.records))
             return Searcher.FINISHED
         return {"number": record.number, "values": json.dumps(record.settings)}
 
@@ -205,22 +203,22 @@ class _Proposer(Searcher):  # type: ignore[misc]  # untyped
         """Nothing: `_Listener` hears it too, and why."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is in storage."""
+        """Nothing: the queue is in storage."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger reads itself."""
+        """Nothing: the queue reads itself."""
 
 
 class _Listener(tune.Callback):  # type: ignore[misc]  # untyped
-    """Tells the ledger what Tune hears.
+    """Tells the queue what Tune hears.
 
     A trial that is cut off because time is up is told to nobody, so it stays `running` and
     starts again next time.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self._wants_gpu = ledger.cfg.resources.gpus_per_worker > 0
+    def __init__(self, queue: TrialQueue) -> None:
+        self.queue = queue
+        self._wants_gpu = queue.cfg.resources.gpus_per_worker > 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -229,16 +227,16 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # untyped
         if self._wants_gpu and result.get("device") == "cpu":
             self._wants_gpu = False  # said once
             _logger.warning("no_gpu trials are trained on the CPU, torch sees no GPU")
-        self.ledger.report(trial.config["number"], result)
+        self.queue.report(trial.config["number"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It returned, or ASHA stopped it."""
-        self.ledger.end(trial.config["number"])
+        self.queue.end(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It raised, or its process died."""
         told = str(trial.get_error() or "process died").strip().splitlines()
-        self.ledger.end(trial.config["number"], lost=True, reason=told[-1])
+        self.queue.end(trial.config["number"], lost=True, reason=told[-1])
 
 
 class _Pruner(ASHAScheduler):  # type: ignore[misc]  # untyped
@@ -279,35 +277,35 @@ def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> TrialS
     return scheduler
 
 
-def _run(ledger: Ledger, job: _Job) -> None:
-    size, tune_cfg = job.cfg.resources, job.cfg.tune
+def _run(queue: TrialQueue, shared: _Shared) -> None:
+    size, tune_cfg = shared.cfg.resources, shared.cfg.tune
     asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
     runtime.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
     room = runtime.slots(**asked)
-    at_once = max(1, min(room, size.max_concurrent or room, ledger.remaining))
-    _logger.info("trials_start left=%d at_once=%d", ledger.remaining, at_once)
+    at_once = max(1, min(room, size.max_concurrent or room, queue.remaining))
+    _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
     trainable: Callable[..., Any] = tune.with_resources(
-        tune.with_parameters(_trial, job=job),
+        tune.with_parameters(_trial, shared=shared),
         {"CPU": size.cpus_per_worker, "GPU": size.gpus_per_worker},
     )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # a failed trial's traceback and Tune's own summary: the ledger tells both in one line
+    # a failed trial's traceback and Tune's own summary: the queue tells both in one line
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    steps = job.steps_per_window * len(job.windows)
+    steps = shared.steps_per_window * len(shared.windows)
     with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                num_samples=ledger.remaining,
-                search_alg=_Proposer(ledger),
-                scheduler=_replay(pruner(tune_cfg, steps), ledger.records),
+                num_samples=queue.remaining,
+                search_alg=_Proposer(queue),
+                scheduler=_replay(pruner(tune_cfg, steps), queue.records),
                 max_concurrent_trials=at_once,
                 time_budget_s=tune_cfg.hours * 3600 if tune_cfg.hours else None,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
-                name="search", storage_path=scratch, verbose=0, callbacks=[_Listener(ledger)]
+                name="search", storage_path=scratch, verbose=0, callbacks=[_Listener(queue)]
             ),
         ).fit()

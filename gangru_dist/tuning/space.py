@@ -25,6 +25,7 @@ from gangru_dist import settings
 from gangru_dist.config import DECIDES, MODEL_SECTIONS, RunConfig, SearchRange, to_dict
 from gangru_dist.decides import Decides
 from gangru_dist.errors import ConfigError
+from gangru_dist.runs.search import Choices, Numbers
 
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
 """They change which days validate or what is predicted: another yardstick for each trial."""
@@ -88,12 +89,13 @@ class Parameter:
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def to_json(self) -> dict[str, Any]:
-        """For search.json and its readers."""
+    @property
+    def span(self) -> Numbers | Choices:
+        """The same for search.json and its readers."""
         if self.kind == "choice":
-            return {"kind": self.kind, "choices": self.bounds}
-        span = {"low": self.value(self.low), "high": self.value(self.high)}
-        return {"kind": self.kind, **span, "log": self.log, "step": self.step}
+            return Choices(choices=tuple(self.bounds))
+        low, high = self.value(self.low), self.value(self.high)
+        return Numbers(kind=self.kind, low=low, high=high, log=self.log, step=self.step)
 
 
 def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:

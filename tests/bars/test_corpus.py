@@ -7,31 +7,23 @@ words, rows counted under the right reason, a note, or the very panel that was m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gangru_dist.cluster_map import here
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import GangruError
-from gangru_dist.panel import build as panel_build
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.storage import Storage
 from tests.bars.corpus import CASES, documented, table
 from tests.bars.corpus_case import Case
 from tests.bars.corpus_market import market, one_file
-from tests.made_bars import run_here
 
 ALL = [pytest.param(case, id=case.wrong) for cases in CASES.values() for case in cases]
 FEATURES = ("close", "turnover_rate", "daily_return")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def in_process() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panel_build, "_run", run_here)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +48,7 @@ def build(case: Case, folder: Path) -> tuple[Manifest, dict[str, Any]]:
         panel=PanelConfig(features=FEATURES, buckets=1),
     )
     root = Storage(str(folder / "storage"))
-    manifest = panel_build.build_panel(str(bars), root, cfg)
+    manifest = build_panel(str(bars), root, cfg, runner=here)
     return manifest, root.child("panel").read_json("quality.json")
 
 

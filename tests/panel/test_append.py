@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gangru_dist.cluster_map import here
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.panel import build as panel_build
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.store import read_rows
 from gangru_dist.storage import Storage
-from tests.made_bars import DAYS, make_bars, run_here, write
+from tests.made_bars import DAYS, make_bars, write
 
 FEATURES = ("close", "volume", "daily_return", "volume_ratio", "volatility_5d")
 CFG = RunConfig(
@@ -32,18 +33,13 @@ CFG = RunConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panel_build, "_run", run_here)
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path / "storage"))
 
 
 def build(root: Storage, bars: Path, cfg: RunConfig = CFG, *, overwrite: bool = False) -> Manifest:
-    return panel_build.build_panel(str(bars), root, cfg, overwrite=overwrite)
+    return build_panel(str(bars), root, cfg, overwrite=overwrite, runner=here)
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
@@ -154,17 +150,17 @@ class TestProperties:
         bars = Storage("memory://undated-bars")
         frame = make_bars()
         bars.write_bytes("a.csv", frame.to_csv(index=False).encode())
-        first = panel_build.build_panel(bars.uri, root, CFG)
+        first = build_panel(bars.uri, root, CFG, runner=here)
         logging.getLogger("gangru_dist").propagate = True
         with caplog.at_level(logging.INFO, logger="gangru_dist"):
-            again = panel_build.build_panel(bars.uri, root, CFG)
+            again = build_panel(bars.uri, root, CFG, runner=here)
         assert again.to_json() == first.to_json()
         assert "no_modification_time files=1 example=a.csv" in caplog.text
         same_size = corrected(frame).to_csv(index=False).encode()
         assert len(same_size) == len(bars.read_bytes("a.csv"))
         bars.write_bytes("a.csv", same_size)
         with pytest.raises(PanelError, match=r"rewrite history: .*600003.SH market_cap"):
-            panel_build.build_panel(bars.uri, root, CFG)
+            build_panel(bars.uri, root, CFG, runner=here)
 
     def test_a_lost_file_is_written_again(self, root: Storage, tmp_path: Path) -> None:
         frame = make_bars()

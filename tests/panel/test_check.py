@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gangru_dist.cluster_map import here
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import BarsError
-from gangru_dist.panel import build as panel_build
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.check import check_panel
 from gangru_dist.storage import Storage
 from tests.bars.corpus_market import market, put, scaled
-from tests.made_bars import run_here, write
+from tests.made_bars import write
 
 CFG = RunConfig(bars=BarsConfig(price_limits="ashare"), panel=PanelConfig(buckets=3))
 
@@ -25,12 +26,11 @@ def spoiled() -> pd.DataFrame:
     return scaled(lambda _: spike, ["adj_factor"], 10.0)(frame)
 
 
-def test_counts_are_those_of_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panel_build, "_run", run_here)
+def test_counts_are_those_of_a_build(tmp_path: Path) -> None:
     write(tmp_path / "bars", spoiled())
     verdict = check_panel(str(tmp_path / "bars"), CFG)
     root = Storage(str(tmp_path / "storage"))
-    panel_build.build_panel(str(tmp_path / "bars"), root, CFG)
+    build_panel(str(tmp_path / "bars"), root, CFG, runner=here)
     quality = root.child("panel").read_json("quality.json")
     assert verdict.problems == ()
     assert len(quality["quarantined"]) == 2

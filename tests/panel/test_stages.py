@@ -22,7 +22,7 @@ from gangru_dist.panel.bucket import BucketTask, panel_rows
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.schema import panel_schema
-from gangru_dist.panel.stages import as_value, build_bucket, stage_unit
+from gangru_dist.panel.stages import build_bucket, stage_unit
 from gangru_dist.panel.staging import read_staged, remove_staging, write_staged
 from gangru_dist.storage import Storage
 from tests.made_bars import walk
@@ -228,11 +228,3 @@ class TestValidation:
         day = f"{frame['date'][4]:%Y-%m-%d}"
         with pytest.raises(BarsError, match=rf"two rows of {day} 600000.SH contradict .*{match}"):
             panel_rows(to_table(pd.concat([frame, other])), TASK)
-
-    def test_an_error_for_the_user_is_a_value(self) -> None:
-        def fail() -> None:
-            raise BarsError("x")
-
-        assert str(as_value(fail)) == "x"
-        with pytest.raises(ZeroDivisionError):
-            as_value(lambda: 1 / 0)

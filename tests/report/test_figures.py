@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -7,8 +8,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gangru_dist.report import figures, gan_figures, training
-from gangru_dist.runs.records import plain
+from gangru_dist.runs.model import ModelRecord
 from tests.report.store import samples_of
+
+MODEL = ModelRecord(
+    window="2019-06-28",
+    seed=0,
+    model="a" * 12,
+    sha256="a" * 64,
+    identity="b" * 12,
+    architecture={},
+    best_epoch=1,
+    best_valid_ic=0.1,
+    history=(),
+)
 
 
 def _industries(*names: str) -> pd.DataFrame:
@@ -70,9 +83,10 @@ class TestValidation:
         assert training.spread_warnings(training.feature_table([])) == []
 
     def test_a_flat_feature_has_no_spread_and_warns_of_nothing(self):
-        samples = plain(samples_of(("open",), spread=0.01))
-        samples["real"]["open"]["cs_std"] = 0.0
-        model = {"window": "2019-06-28", "seed": 0, "gan_samples": samples}
+        samples = samples_of(("open",), spread=0.01)
+        flat = dataclasses.replace(samples.real["open"], cs_std=0.0)
+        samples = dataclasses.replace(samples, real={"open": flat})
+        model = dataclasses.replace(MODEL, gan_samples=samples)
         table = training.feature_table([model])
         assert table["spread"].isna().all()
         assert training.spread_warnings(table) == []

@@ -6,8 +6,9 @@ import pytest
 
 from gangru_dist.config import RunConfig
 from gangru_dist.report.document import write_report
-from gangru_dist.report.tuning import read_search, section, trial_table, write_page
+from gangru_dist.report.tuning import section, trial_table, write_page
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import read_search
 from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_world
 
@@ -46,17 +47,19 @@ def write_search(run: Storage, *, trials: int = 6, best: int | None = 3) -> None
             "seconds": 61.0,
         }
         run.write_json(f"tune/trials/{number:04d}.json", trial)
-    about = {
+    record = {
+        "identity": {},
         "windows": ["2018-12-28", "2019-06-28"],
         "reported_first": "2019-12-31",
         "overlap": [],
         "incomparable": ["label.horizon"],
         "space": SPACE,
+        "asked_trials": 6,
         "spread_penalty": 0.5,
         "best_trial": best,
         "importances": {"gru.layers": 0.7, "training.learning_rate": 0.3} if trials > 4 else {},
     }
-    run.write_json(SEARCH, about)
+    run.write_json(SEARCH, record)
 
 
 @pytest.fixture
@@ -68,14 +71,14 @@ def run(tmp_path: Path) -> Storage:
 
 class TestReference:
     def test_the_best_so_far_never_falls(self, run: Storage) -> None:
-        search = read_search(run)
+        search = read_search(run.child("tune"))
         assert search is not None
         table = trial_table(search)
         assert table["best"].round(6).tolist() == [0.02, 0.02, 0.02, 0.05, 0.05, 0.05]
         assert table["gru.head"].tolist()[:2] == ["[8, 4]", "[4]"]
 
     def test_the_words_say_what_was_looked_at(self, run: Storage) -> None:
-        search = read_search(run)
+        search = read_search(run.child("tune"))
         assert search is not None
         found = section(search)
         assert (
@@ -91,7 +94,7 @@ class TestReference:
 
     def test_windows_that_were_looked_at_are_not_called_unseen(self, run: Storage) -> None:
         run.write_json(SEARCH, run.read_json(SEARCH) | {"reported_first": None})
-        search = read_search(run)
+        search = read_search(run.child("tune"))
         assert search is not None
         found = section(search, reported=("2019-06-28", "2019-12-31"))
         assert "begin" not in found["windows_sentence"]

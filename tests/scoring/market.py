@@ -1,11 +1,13 @@
 """A small panel with untrained models, built without Ray and without training."""
 
 import datetime as dt
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from gangru_dist.cluster_map import here
 from gangru_dist.config import (
     FactorConfig,
     GruConfig,
@@ -22,6 +24,8 @@ from gangru_dist.panel.manifest import Manifest, bucket_of
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.writer import add_hashes, write_bucket
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.score_summary import ScoreSummary
+from gangru_dist.scoring.score import score_days
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
 from gangru_dist.training.checkpoint import TrainingState
@@ -47,6 +51,11 @@ CFG = RunConfig(
 def run_of(root: Storage, cfg: RunConfig = CFG) -> Run:
     """The world's run."""
     return Run(root, RUN, cfg)
+
+
+def score_here(run: Run, **asked: Any) -> ScoreSummary:
+    """`score_days` without Ray."""
+    return score_days(run, runner=here, **asked)
 
 
 def make_rows(assets: int = 30, seed: int = 0, days: pd.DatetimeIndex = DAYS) -> pd.DataFrame:

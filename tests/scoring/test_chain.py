@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gangru_dist.cluster_map import here
 from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
-from gangru_dist.panel import build as panel_build
+from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.scoring import score
-from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, read_factor
 from gangru_dist.storage import Storage
-from tests.made_bars import DAYS, make_bars, run_here, write
+from tests.made_bars import DAYS, make_bars, write
 from tests.scoring.market import CFG as MARKET
-from tests.scoring.market import RUN, run_of, write_models
+from tests.scoring.market import RUN, run_of, score_here, write_models
 
 FEATURES = ("close", "daily_return", "volume_ratio", "volatility_5d")
 CFG = dataclasses.replace(
@@ -33,18 +31,10 @@ CFG = dataclasses.replace(
 ASSETS = 16
 
 
-@pytest.fixture(autouse=True, scope="module")
-def in_process() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panel_build, "_run", run_here)
-        patch.setattr(score, "_score_on_cluster", score._score_here)
-        yield
-
-
 def build(root: Storage, frame: pd.DataFrame, cfg: RunConfig = CFG, **flags: bool) -> None:
     folder = Path(root.path) / "bars"
     write(folder, frame)
-    panel_build.build_panel(str(folder), root, cfg, **flags)
+    build_panel(str(folder), root, cfg, runner=here, **flags)
 
 
 def world(path: Path, frame: pd.DataFrame) -> Storage:
@@ -52,7 +42,7 @@ def world(path: Path, frame: pd.DataFrame) -> Storage:
     root = Storage(str(path))
     build(root, frame)
     write_models(root, read_manifest(root), CFG)
-    score_days(run_of(root, CFG))
+    score_here(run_of(root, CFG))
     return root
 
 
@@ -67,7 +57,7 @@ def until(last: pd.Timestamp | str) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, in_process: None) -> Storage:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return world(tmp_path_factory.mktemp("whole"), make_bars(assets=ASSETS))
 
 
@@ -117,16 +107,16 @@ class TestProperties:
             write_models(root, read_manifest(root), CFG)
             after = run_of(root, CFG).models()
             assert {name: after[name] for name in models} == models  # no window has other inputs
-            summary = score_days(run_of(root, CFG), daily=True)
+            summary = score_here(run_of(root, CFG), daily=True)
             assert (summary.scored, summary.ok) == (1, True)
-            assert score_days(run_of(root, CFG)).scored == 0
+            assert score_here(run_of(root, CFG)).scored == 0
         pd.testing.assert_frame_equal(table(root), table(whole, DAYS[first + 11]))
 
     def test_an_appended_day_leaves_the_old_rows_alone(self, tmp_path: Path) -> None:
         root = world(tmp_path, until("2019-04-10"))
         before = covered_days(run_of(root, CFG).factor)
         build(root, until("2019-04-12"))
-        assert score_days(run_of(root, CFG)).scored == 2
+        assert score_here(run_of(root, CFG)).scored == 2
         after = covered_days(run_of(root, CFG).factor)
         assert {day: after[day] for day in before} == before
         assert set(after) - set(before) == {dt.date(2019, 4, 11), dt.date(2019, 4, 12)}
@@ -139,13 +129,13 @@ class TestProperties:
         root = world(tmp_path, until("2019-04-08"))
         for day in ("2019-04-09", "2019-04-10"):
             build(root, until(day))
-            score_days(run_of(root, CFG), daily=True)
+            score_here(run_of(root, CFG), daily=True)
         frame = until("2019-04-11" if also_appended else "2019-04-10")
         wrong = frame["date"] == "2019-04-02"
         corrected = frame.assign(volume=frame["volume"].mask(wrong & (frame["volume"] > 0), 5e3))
         build(root, corrected, overwrite=True)
         write_models(root, read_manifest(root), CFG)  # as jobs/train.py: windows before it stand
-        summary = score_days(run_of(root, CFG))
+        summary = score_here(run_of(root, CFG))
         assert summary.scored == len(pd.bdate_range("2019-04-01", frame["date"].max()))
         fresh = world(tmp_path / "fresh", corrected)
         pd.testing.assert_frame_equal(table(root), table(fresh))

@@ -21,18 +21,18 @@ import pandas as pd
 import pytest
 
 from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.scoring import score
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, read_factor
 from gangru_dist.storage import Storage
-from tests.scoring.market import CFG, RUN, make_world, run_of
+from tests.scoring.market import CFG, RUN, make_world, run_of, score_here
 
 _HELPER = """
 import datetime as dt, json, os, signal, sys
 from deltalake import DeltaTable
 from gangru_dist.config import from_dict
+from gangru_dist.cluster_map import here, on_cluster
 from gangru_dist.runs.run import Run
-from gangru_dist.scoring import score
+from gangru_dist.scoring.score import score_days
 from gangru_dist.storage import Storage
 
 def die_at(moment):
@@ -57,14 +57,15 @@ def die_at(moment):
 def job(uri, start, end, moment):
     days = [None if day == "-" else dt.date.fromisoformat(day) for day in (start, end)]
     passed = die_at(int(moment))
-    score.score_days(Run(Storage(uri), "r", cfg), start=days[0], end=days[1])
+    score_days(Run(Storage(uri), "r", cfg), start=days[0], end=days[1], runner=runner)
     return passed[0]
 
 cfg = from_dict(json.loads(sys.argv[1]))
+runner = on_cluster
 if len(sys.argv) > 2:  # one job on the cluster; a fork would not survive gRPC's threads
     job(*sys.argv[2:])
     sys.exit(0)
-score._score_on_cluster = score._score_here
+runner = here
 print("ready", flush=True)
 for line in sys.stdin:
     command, *rest = line.split()
@@ -142,14 +143,8 @@ def copy(built: Storage, folder: Path) -> Storage:
 @pytest.fixture(scope="module")
 def undisturbed(built: Storage, tmp_path_factory: pytest.TempPathFactory) -> Storage:
     root = copy(built, tmp_path_factory.mktemp("undisturbed") / "root")
-    run_here(root)
+    score_here(run_of(root))
     return root
-
-
-def run_here(root: Storage) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score, "_score_on_cluster", score._score_here)
-        score_days(run_of(root))
 
 
 def check_same(root: Storage, undisturbed: Storage) -> None:
@@ -189,7 +184,7 @@ class TestKilled:
                 os.kill(pid, signal.SIGKILL)  # a zombie at worst: nobody has waited for it yet
             killed += helper.wait(pid) == -signal.SIGKILL
             complete += check_whole_or_nothing(root, undisturbed)
-            run_here(root)
+            score_here(run_of(root))
             check_same(root, undisturbed)
         assert killed >= 10
         assert complete < 20
@@ -203,7 +198,7 @@ class TestKilled:
             root = copy(built, tmp_path / str(moment))
             assert helper.wait(helper.start(root, moment=moment)) == -signal.SIGKILL
             found.append(check_whole_or_nothing(root, undisturbed))
-            run_here(root)
+            score_here(run_of(root))
             check_same(root, undisturbed)
         assert found == sorted(found)  # nothing, nothing, ... then everything: one commit
         assert {*found} == {False, True}
@@ -217,7 +212,7 @@ class TestKilled:
         import ray
 
         address = ray.get_runtime_context().gcs_address
-        for trial, moment in enumerate((0, 2, 3)):  # table's creation, commit, landed
+        for trial, moment in enumerate((2, 4, 5)):  # claimed; table's creation, commit, landed
             root = copy(built, tmp_path / str(trial))
             assert start_driver(root, address, moment).wait(180) == -signal.SIGKILL
             check_whole_or_nothing(root, undisturbed)

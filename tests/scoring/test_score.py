@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gangru_dist import cluster_map
 from gangru_dist.config import FactorConfig, TrainingConfig
 from gangru_dist.errors import ConfigError, FactorError, PanelError, WindowError
 from gangru_dist.panel.manifest import read_manifest
@@ -29,16 +30,10 @@ from tests.scoring.market import (
     make_rows,
     make_world,
     run_of,
+    score_here,
     write_models,
 )
 from tests.scoring.market import write_panel as rewrite_panel
-
-
-@pytest.fixture(autouse=True)
-def in_process(request, monkeypatch):
-    """Without the `ray` mark every unit is scored here, as `--daily` does."""
-    if not request.node.get_closest_marker("ray"):
-        monkeypatch.setattr(score, "_score_on_cluster", score._score_here)
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +43,7 @@ def worlds(tmp_path_factory):
     built = make_world(str(folder / "built"))
     shutil.copytree(built.path, folder / "scored")
     scored = Storage(str(folder / "scored"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score, "_score_on_cluster", score._score_here)
-        score_days(run_of(scored))
+    score_here(run_of(scored))
     return built, scored
 
 
@@ -144,7 +137,7 @@ class TestReference:
     def test_ensemble_averages_standardized_scores(self, tmp_path):
         cfg = dataclasses.replace(CFG, training=TrainingConfig(seeds=(0, 7)))
         root = make_world(str(tmp_path), cfg)
-        score_days(run_of(root, cfg))
+        score_here(run_of(root, cfg))
         day = pd.Timestamp("2019-04-10")
         parts = [plain_scores(root, make_rows(), day, seed, cfg)[0] for seed in (0, 7)]
         expected = sum((part - part.mean()) / part.std(ddof=0) for part in parts) / 2
@@ -164,8 +157,10 @@ class TestReference:
     def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
         resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
         cfg, sizes = dataclasses.replace(CFG, resources=resources), []
-        real = score.pool_size
-        monkeypatch.setattr(score, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
+        real = cluster_map.pool_size
+        monkeypatch.setattr(
+            cluster_map, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1]
+        )
         summary = score_days(run_of(root, cfg))
         assert sizes == [actors]
         assert summary.scored == len(summary.days)
@@ -175,15 +170,14 @@ class TestReference:
             assert list(got.loc[day].index) == list(expected.index)
             np.testing.assert_allclose(got.loc[day], expected, rtol=0, atol=1e-6)
         alone = make_world(str(tmp_path_factory.mktemp("alone")))
-        monkeypatch.setattr(score, "_score_on_cluster", score._score_here)
-        score_days(run_of(alone))
+        score_here(run_of(alone))
         pd.testing.assert_frame_equal(table(root), table(alone))
 
     @pytest.mark.ray
     def test_an_error_in_an_actor_is_one_clear_error(self, root, ray_cluster):
         spoil(root)
         with pytest.raises(FactorError, match="are not finite"):
-            score_days(run_of(root))
+            score_here(run_of(root))
 
 
 def spoil(root):
@@ -201,24 +195,24 @@ def spoil(root):
 
 class TestProperties:
     def test_a_second_run_has_nothing_to_do(self, root):
-        first = score_days(run_of(root))
+        first = score_here(run_of(root))
         before, version = table(root), open_table(run_of(root).factor).version()
-        second = score_days(run_of(root))
+        second = score_here(run_of(root))
         assert (second.scored, second.up_to_date) == (0, first.scored)
         assert open_table(run_of(root).factor).version() == version
         pd.testing.assert_frame_equal(table(root), before)
 
     def test_from_and_to_score_again_and_change_nothing_else(self, scored):
         before = table(scored)
-        summary = score_days(run_of(scored), start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
+        summary = score_here(run_of(scored), start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
         assert summary.scored == len(pd.bdate_range("2019-03-20", "2019-04-10"))
         pd.testing.assert_frame_equal(table(scored), before)
 
     def test_pieces_give_the_same_table_as_one_run(self, scored, tmp_path_factory):
         other = make_world(str(tmp_path_factory.mktemp("pieces")))
-        score_days(run_of(other), start=dt.date(2019, 4, 15))
-        score_days(run_of(other), end=dt.date(2019, 2, 20))
-        score_days(run_of(other))
+        score_here(run_of(other), start=dt.date(2019, 4, 15))
+        score_here(run_of(other), end=dt.date(2019, 2, 20))
+        score_here(run_of(other))
         pd.testing.assert_frame_equal(table(scored), table(other))
         assert covered_days(run_of(scored).factor) == covered_days(run_of(other).factor)
 
@@ -227,25 +221,25 @@ class TestProperties:
         short = DAYS[:-1]
         manifest = rewrite_panel(grown, make_rows(days=short), short)
         write_models(grown, manifest)
-        score_days(run_of(grown))
+        score_here(run_of(grown))
         rewrite_panel(grown, make_rows())  # the evening's bars
-        summary = score_days(run_of(grown), daily=True)
+        summary = score_here(run_of(grown), daily=True)
         assert (summary.scored, summary.ok) == (1, True)
-        score_days(run_of(root))
+        score_here(run_of(root))
         pd.testing.assert_frame_equal(table(grown), table(root))
-        assert score_days(run_of(grown)).scored == 0  # appended bars do not make the old stale
+        assert score_here(run_of(grown)).scored == 0  # appended bars do not make the old stale
 
     def test_days_of_an_older_model_are_scored_anew(self, scored):
         before = table(scored)
         write_models(scored, read_manifest(scored), salt=1)
-        assert score_days(run_of(scored)).scored == before["date"].nunique()
+        assert score_here(run_of(scored)).scored == before["date"].nunique()
         after = table(scored)
         assert len(after) == len(before)
         assert not set(after["model"]) & set(before["model"])
 
     def test_other_factor_settings_make_all_days_stale(self, scored):
         cfg = dataclasses.replace(CFG, factor=FactorConfig(quantiles=5))
-        assert score_days(run_of(scored, cfg), overwrite=True).up_to_date == 0
+        assert score_here(run_of(scored, cfg), overwrite=True).up_to_date == 0
         assert table(scored)["quantile"].max() == 5
 
     def test_rewritten_bars_make_their_month_and_later_ones_stale(self, scored):
@@ -253,7 +247,7 @@ class TestProperties:
         late = frame["date"] == "2019-04-15"
         frame.loc[late, "close"] += 1
         rewrite_panel(scored, frame)
-        summary = score_days(run_of(scored))
+        summary = score_here(run_of(scored))
         assert summary.scored == (DAYS >= "2019-04-01").sum()
 
     @pytest.mark.parametrize("cut", ["2019-02-14", "2019-03-29", "2019-04-30"])
@@ -263,7 +257,7 @@ class TestProperties:
         tampered = pd.concat([past[past["date"] <= cut], future[future["date"] > cut]])
         manifest = rewrite_panel(other, tampered)
         write_models(other, manifest)
-        score_days(run_of(other))
+        score_here(run_of(other))
         expected, got = (frame[frame["date"] <= cut] for frame in (table(scored), table(other)))
         pd.testing.assert_frame_equal(
             got.drop(columns="model"), expected.drop(columns="model"), check_exact=True
@@ -281,7 +275,7 @@ class TestProperties:
             return honest(panel, min(day + 1, len(panel) - 1), members, cfg)
 
         monkeypatch.setattr(predictor, "cross_section_samples", leaks)
-        score_days(run_of(root))
+        score_here(run_of(root))
         with pytest.raises(AssertionError):
             self.test_scores_ignore_the_future(root, tmp_path_factory, "2019-04-17")
 
@@ -294,15 +288,15 @@ class TestProperties:
     def test_buckets_change_nothing(self, root, tmp_path_factory):
         other = Storage(str(tmp_path_factory.mktemp("buckets")))
         write_models(other, rewrite_panel(other, make_rows(), buckets=1))
-        score_days(run_of(root))
-        score_days(run_of(other))
+        score_here(run_of(root))
+        score_here(run_of(other))
         pd.testing.assert_frame_equal(table(root), table(other))
 
     def test_a_window_without_model_is_named_and_the_others_scored(self, root):
         run = run_of(root)
         windows = sorted({window for window, _ in run.models()})
         run.folder.delete_folder(f"windows/{windows[-1]}")
-        summary = score_days(run_of(root))
+        summary = score_here(run_of(root))
         assert not summary.ok
         (part,) = summary.unscored
         assert part.window == windows[-1]
@@ -317,7 +311,7 @@ class TestProperties:
         few = (frame["date"] == "2019-04-16") & ~frame["asset"].isin(["000010.SZ", "000012.SZ"])
         gone = frame["date"] == "2019-04-18"
         root = make_world(str(tmp_path), frame=frame[~few & ~gone])
-        summary = score_days(run_of(root))
+        summary = score_here(run_of(root))
         day = table(root).query("date == @pd.Timestamp('2019-04-16')")
         assert len(day) == 2
         assert day["factor"].isna().all()
@@ -325,12 +319,12 @@ class TestProperties:
         odd = summary.odd_days()
         assert (odd["empty_universe"], odd["too_few_assets_for_a_factor"]) == (1, 1)
         assert summary.days[dt.date(2019, 4, 18)].universe == 0
-        assert score_days(run_of(root)).scored == 0
+        assert score_here(run_of(root)).scored == 0
 
     @pytest.mark.parametrize("column", ["industry", "market_cap"])
     def test_a_missing_column_leaves_its_step_out_and_says_so(self, tmp_path, column):
         root = make_world(str(tmp_path), frame=make_rows().assign(**{column: None}))
-        summary = score_days(run_of(root))
+        summary = score_here(run_of(root))
         left = "size" if column == "industry" else "industry"
         assert {day.neutralized for day in summary.days.values()} == {left}
         assert table(root)["factor"].notna().all()
@@ -342,28 +336,28 @@ class TestValidation:
         rewrite_panel(root, make_rows())
         run_of(root).claim()
         with pytest.raises(WindowError, match=r"can be scored.*no finished model.*jobs/train.py"):
-            score_days(run_of(root))
+            score_here(run_of(root))
 
     def test_model_of_other_settings(self, root):
         cfg = dataclasses.replace(
             CFG, universe=dataclasses.replace(CFG.universe, min_listed_days=1)
         )
         with pytest.raises(WindowError, match="other settings or another panel"):
-            score_days(run_of(root, cfg), overwrite=True)
+            score_here(run_of(root, cfg), overwrite=True)
 
     def test_no_trading_day(self, root):
         with pytest.raises(FactorError, match="no trading day from 2019-03-30 to 2019-03-31"):
-            score_days(run_of(root), start=dt.date(2019, 3, 30), end=dt.date(2019, 3, 31))
+            score_here(run_of(root), start=dt.date(2019, 3, 30), end=dt.date(2019, 3, 31))
 
     def test_days_before_the_first_window(self, root):
         with pytest.raises(WindowError, match="no window scores a day"):
-            score_days(run_of(root), end=dt.date(2018, 12, 10))
+            score_here(run_of(root), end=dt.date(2018, 12, 10))
 
     @pytest.mark.parametrize("given", ["start", "end"])
     def test_daily_with_a_span_is_refused_rather_than_ignored(self, tmp_path, given):
         run = run_of(Storage(str(tmp_path)))
         with pytest.raises(ConfigError, match=r"--daily .* 2019-03-29"):
-            score_days(run, daily=True, **{given: dt.date(2019, 3, 29)})
+            score_here(run, daily=True, **{given: dt.date(2019, 3, 29)})
 
     def test_daily_does_not_take_yesterday_for_today(self, root):
         values = root.read_json("panel/manifest.json")
@@ -377,38 +371,38 @@ class TestValidation:
         name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
         root.write_bytes(name, root.read_bytes(name) + b"x")
         with pytest.raises(WindowError, match=r"Delete windows/.*, then run jobs/train.py"):
-            score_days(run_of(root))
+            score_here(run_of(root))
 
     def test_no_panel(self, tmp_path):
         run = run_of(Storage(str(tmp_path)))
         run.claim()
         with pytest.raises(PanelError, match="no finished panel"):
-            score_days(run)
+            score_here(run)
 
     def test_another_configuration_is_refused(self, root):
         """Whoever calls: the promise is the run's, not the command line's."""
         cfg = dataclasses.replace(CFG, factor=FactorConfig(quantiles=5))
         with pytest.raises(ConfigError, match=r"another configuration: factor.*quantiles: 3 -> 5"):
-            score_days(run_of(root, cfg))
+            score_here(run_of(root, cfg))
         assert covered_days(run_of(root).factor) == {}
 
     def test_a_run_that_is_not_there(self, root):
         with pytest.raises(ConfigError, match=f"no run 'never' in .*; there are: {RUN}"):
-            score_days(Run(root, "never", CFG))
+            score_here(Run(root, "never", CFG))
         assert root.list_files("runs/never") == []
 
     def test_a_feature_that_the_panel_lacks_takes_no_name(self, root):
         panel = dataclasses.replace(CFG.panel, features=("clsoe",))
         run = Run(root, RUN, dataclasses.replace(CFG, panel=panel))
         with pytest.raises(PanelError, match="lacks the feature"):
-            score_days(run, overwrite=True)
+            score_here(run, overwrite=True)
         assert run.claimed().settings() == CFG
 
     def test_weights_that_predict_nonsense_leave_the_table_as_it_was(self, scored):
         before = table(scored)
         spoil(scored)
         with pytest.raises(FactorError, match="are not finite"):
-            score_days(run_of(scored))
+            score_here(run_of(scored))
         pd.testing.assert_frame_equal(table(scored), before)
 
     def test_models_trained_anew_meanwhile(self, root, monkeypatch):
@@ -420,4 +414,4 @@ class TestValidation:
 
         monkeypatch.setattr(score, "Scorer", late)
         with pytest.raises(FactorError, match="trained anew while it was scored"):
-            score_days(run_of(root))
+            score_here(run_of(root))

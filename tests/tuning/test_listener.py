@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from gangru_dist.settings import load
-from gangru_dist.tuning.ledger import Ledger
 from gangru_dist.tuning.search import _Listener
+from gangru_dist.tuning.trial_queue import TrialQueue
 
 
-class Heard(Ledger):
-    """A ledger that writes nothing."""
+class Heard(TrialQueue):
+    """A queue that writes nothing."""
 
     def __init__(self, gpus: float) -> None:
         self.cfg = load("demo", None, [f"resources.gpus_per_worker={gpus}"])

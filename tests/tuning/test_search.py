@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from gangru_dist.errors import ResourceError
+from gangru_dist.runs.search import read_trials
 from gangru_dist.storage import Storage
-from gangru_dist.tuning.records import read_records
 from tests.tuning import store
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials]
@@ -106,16 +106,16 @@ def test_killed_in_the_middle_nothing_is_lost_and_nothing_runs_twice(root: Stora
     first = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True)
     deadline = time.monotonic() + 500
     while time.monotonic() < deadline and first.poll() is None:
-        if sum(record.is_over for record in read_records(folder)) >= 3:
+        if sum(record.is_over for record in read_trials(folder)) >= 3:
             break
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    over = {record.number for record in read_records(folder) if record.is_over}
+    over = {record.number for record in read_trials(folder) if record.is_over}
     assert 3 <= len(over) < 8
     kept = {number: (trials / f"{number:04d}.json").read_bytes() for number in over}
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=500)
-    records = read_records(folder)
+    records = read_trials(folder)
     assert len(records) == 8
     assert all(record.is_over for record in records)
     assert {n: (trials / f"{n:04d}.json").read_bytes() for n in over} == kept

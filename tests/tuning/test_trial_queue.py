@@ -13,21 +13,21 @@ import pytest
 from gangru_dist import settings
 from gangru_dist.config import MODEL_SECTIONS, RunConfig, to_dict
 from gangru_dist.errors import ConfigError
+from gangru_dist.runs.search import TrialRecord, best_of, read_trials
 from gangru_dist.storage import Storage
-from gangru_dist.tuning.ledger import Ledger, identity
 from gangru_dist.tuning.proposals import importances, propose
-from gangru_dist.tuning.records import TrialRecord, best_of, read_records
 from gangru_dist.tuning.space import apply, parameters
+from gangru_dist.tuning.trial_queue import TrialQueue, identity
 from gangru_dist.tuning.windows import choose
 from tests.tuning import store
 from tests.tuning.test_windows import CALENDAR
 
 
-def open_ledger(folder: Path, cfg: RunConfig, **more: Any) -> Ledger:
+def open_queue(folder: Path, cfg: RunConfig, **more: Any) -> TrialQueue:
     space = parameters(cfg)
     windows = choose(CALENDAR, cfg, [cfg], None)
     facts = identity(cfg, windows, "fingerprint")
-    return Ledger(Storage(str(folder)), cfg, space, windows, facts, **more)
+    return TrialQueue(Storage(str(folder)), cfg, space, windows, facts, **more)
 
 
 def quality(values: Mapping[str, Any]) -> float:
@@ -42,14 +42,14 @@ def metrics(ic: float, *, windows_done: int = 2, epochs: int = 8) -> dict[str, A
     return {"step": epochs, "mean_ic": ic, "objective": ic, "window_ics": ics, **counts}
 
 
-def finish(ledger: Ledger, record: TrialRecord) -> None:
-    ledger.report(record.number, metrics(quality(record.settings)))
-    ledger.end(record.number)
+def finish(queue: TrialQueue, record: TrialRecord) -> None:
+    queue.report(record.number, metrics(quality(record.settings)))
+    queue.end(record.number)
 
 
-def run_to_the_end(ledger: Ledger) -> None:
-    while ledger.remaining and (record := ledger.next_trial()):
-        finish(ledger, record)
+def run_to_the_end(queue: TrialQueue) -> None:
+    while queue.remaining and (record := queue.next_trial()):
+        finish(queue, record)
 
 
 class TestReference:
@@ -58,24 +58,24 @@ class TestReference:
         reached = {}
         for sampler in ("tpe", "random"):
             cfg = store.config(tune={"trials": 20, "sampler": sampler})
-            ledger = open_ledger(tmp_path / sampler, cfg)
-            run_to_the_end(ledger)
-            reached[sampler] = sorted(record.objective or 0 for record in ledger.records)
+            queue = open_queue(tmp_path / sampler, cfg)
+            run_to_the_end(queue)
+            reached[sampler] = sorted(record.objective or 0 for record in queue.records)
         assert reached["tpe"][-1] > 0.19
         assert reached["tpe"][-1] > reached["random"][10] + 0.02
         assert sum(reached["tpe"][10:]) > sum(reached["random"][10:])
 
     def test_importance_knows_what_mattered(self, tmp_path: Path) -> None:
-        ledger = open_ledger(tmp_path, store.config(tune={"trials": 24}))
-        run_to_the_end(ledger)
-        shares = importances(ledger.space, ledger.records)
+        queue = open_queue(tmp_path, store.config(tune={"trials": 24}))
+        run_to_the_end(queue)
+        shares = importances(queue.space, queue.records)
         assert next(iter(shares)) == "training.learning_rate"
         assert sum(shares.values()) == pytest.approx(1)
 
     def test_best_toml_says_if_every_window_was_looked_at(self, tmp_path: Path) -> None:
         for last, words in (("2020-04-30", "were looked at. Raise it"), ("2020-05-31", "nothing")):
             folder = tmp_path / last
-            run_to_the_end(open_ledger(folder, store.config(windows={"last": last})))
+            run_to_the_end(open_queue(folder, store.config(windows={"last": last})))
             text = (folder / "best.toml").read_text()
             assert words in text
             assert ("From windows.first on" in text) == (words == "nothing")
@@ -86,9 +86,9 @@ class TestReference:
 
     def test_best_toml_is_the_winner_on_any_preset(self, tmp_path: Path) -> None:
         cfg = store.config()
-        ledger = open_ledger(tmp_path, cfg)
-        run_to_the_end(ledger)
-        best = best_of(ledger.records)
+        queue = open_queue(tmp_path, cfg)
+        run_to_the_end(queue)
+        best = best_of(queue.records)
         assert best is not None
         won = to_dict(apply(cfg, best.settings))
         won["windows"]["first"] = "2020-05-31"  # nothing from here on was looked at
@@ -99,8 +99,8 @@ class TestReference:
         assert tomllib.loads((tmp_path / "best.toml").read_text())["variant"] == "gru"
 
     def test_the_table_has_a_row_a_trial(self, tmp_path: Path) -> None:
-        ledger = open_ledger(tmp_path, store.config())
-        run_to_the_end(ledger)
+        queue = open_queue(tmp_path, store.config())
+        run_to_the_end(queue)
         lines = (tmp_path / "trials.csv").read_text().splitlines()
         assert len(lines) == 5
         assert "valid_ic 2020-03-31,valid_ic 2020-04-30,training.learning_rate" in lines[0]
@@ -108,24 +108,24 @@ class TestReference:
 
 class TestProperties:
     def test_the_configuration_goes_first_then_nothing_twice(self, tmp_path: Path) -> None:
-        ledger = open_ledger(tmp_path, store.config(tune={"trials": 15}))
-        run_to_the_end(ledger)
-        tried = [json.dumps(record.settings) for record in ledger.records]
+        queue = open_queue(tmp_path, store.config(tune={"trials": 15}))
+        run_to_the_end(queue)
+        tried = [json.dumps(record.settings) for record in queue.records]
         assert json.loads(tried[0])["training.learning_rate"] == 0.001
         assert len(set(tried)) == 15
 
     def test_a_killed_search_goes_on_as_if_nothing_had_happened(self, tmp_path: Path) -> None:
         cfg = store.config(tune={"trials": 9})
-        undisturbed = open_ledger(tmp_path / "a", cfg)
+        undisturbed = open_queue(tmp_path / "a", cfg)
         run_to_the_end(undisturbed)
-        killed = open_ledger(tmp_path / "b", cfg)
+        killed = open_queue(tmp_path / "b", cfg)
         for _ in range(4):
             record = killed.next_trial()
             assert record is not None
             finish(killed, record)
         killed.next_trial()  # began, and was cut off
         files = {p.name: p.read_bytes() for p in (tmp_path / "b/trials").iterdir()}
-        again = open_ledger(tmp_path / "b", cfg)
+        again = open_queue(tmp_path / "b", cfg)
         assert (again.kept, again.remaining) == (4, 5)
         run_to_the_end(again)
         for name in sorted(files)[:4]:
@@ -134,23 +134,23 @@ class TestProperties:
         assert [r.starts for r in again.records] == [1, 1, 1, 1, 2, 1, 1, 1, 1]
 
     def test_more_trials_continue_a_finished_search(self, tmp_path: Path) -> None:
-        run_to_the_end(open_ledger(tmp_path, store.config()))
-        more = open_ledger(tmp_path, store.config(tune={"trials": 6}))
+        run_to_the_end(open_queue(tmp_path, store.config()))
+        more = open_queue(tmp_path, store.config(tune={"trials": 6}))
         assert (more.kept, more.remaining) == (4, 2)
 
     def test_every_end_is_kept(self, tmp_path: Path) -> None:
-        ledger = open_ledger(tmp_path, store.config(tune={"trials": 5}))
+        queue = open_queue(tmp_path, store.config(tune={"trials": 5}))
         for index in range(5):
-            record = ledger.next_trial()
+            record = queue.next_trial()
             assert record is not None
             if index in (1, 3):
-                ledger.report(record.number, metrics(0.1, windows_done=index // 3, epochs=3))
+                queue.report(record.number, metrics(0.1, windows_done=index // 3, epochs=3))
             if index == 2:
-                ledger.report(record.number, {"outcome": "diverged", "reason": "loss is nan"})
+                queue.report(record.number, {"outcome": "diverged", "reason": "loss is nan"})
             if index == 0:
-                ledger.report(record.number, metrics(0.2))
-            ledger.end(record.number, lost=index == 4, reason="process died")
-        found = [(r.status, r.objective, r.reason) for r in read_records(ledger.folder)]
+                queue.report(record.number, metrics(0.2))
+            queue.end(record.number, lost=index == 4, reason="process died")
+        found = [(r.status, r.objective, r.reason) for r in read_trials(queue.folder)]
         assert found == [
             ("complete", 0.2, ""),
             ("pruned", None, ""),
@@ -158,13 +158,13 @@ class TestProperties:
             ("pruned", None, ""),
             ("failed", None, "process died"),
         ]
-        assert not ledger.remaining
+        assert not queue.remaining
 
     def test_an_exhausted_space_ends_the_search(self, tmp_path: Path) -> None:
         cfg = store.config(tune={"space": {"gru.layers": {"low": 1, "high": 3}}, "trials": 9})
-        ledger = open_ledger(tmp_path, cfg)
-        run_to_the_end(ledger)
-        assert sorted(r.settings["gru.layers"] for r in ledger.records) == [1, 2, 3]
+        queue = open_queue(tmp_path, cfg)
+        run_to_the_end(queue)
+        assert sorted(r.settings["gru.layers"] for r in queue.records) == [1, 2, 3]
 
     def test_bad_trials_repel(self) -> None:
         """Rates above 1e-3 (half the range) diverged; what is asked next lies mostly below."""
@@ -191,14 +191,14 @@ class TestProperties:
         assert sum(asked) >= 10
 
     def test_overwrite_begins_anew(self, tmp_path: Path) -> None:
-        run_to_the_end(open_ledger(tmp_path, store.config()))
-        anew = open_ledger(tmp_path, store.config(tune={"seed": 7}), overwrite=True)
+        run_to_the_end(open_queue(tmp_path, store.config()))
+        anew = open_queue(tmp_path, store.config(tune={"seed": 7}), overwrite=True)
         assert (anew.kept, anew.remaining) == (0, 4)
         assert not (tmp_path / "best.toml").exists()
 
 
 class TestValidation:
     def test_another_search_under_the_same_name_is_refused(self, tmp_path: Path) -> None:
-        open_ledger(tmp_path, store.config())
+        open_queue(tmp_path, store.config())
         with pytest.raises(ConfigError, match=r"model.gru.layers: 2 -> 1.*--overwrite"):
-            open_ledger(tmp_path, store.config(gru={"layers": 1}))
+            open_queue(tmp_path, store.config(gru={"layers": 1}))

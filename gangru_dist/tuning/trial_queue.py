@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, deciding, model_settings
 from gangru_dist.decides import Decides
 from gangru_dist.errors import ConfigError
-from gangru_dist.storage import Storage
-from gangru_dist.tuning import outputs
-from gangru_dist.tuning.proposals import propose
-from gangru_dist.tuning.records import (
-    FOLDER,
-    Status,
+from gangru_dist.runs.records import find_record
+from gangru_dist.runs.search import (
+    SEARCH,
+    TRIALS,
+    SearchRecord,
     TrialRecord,
     best_of,
-    read_records,
-    write_record,
+    read_trials,
+    write_trial,
 )
+from gangru_dist.storage import Storage
+from gangru_dist.tuning import search_files
+from gangru_dist.tuning.proposals import propose
 from gangru_dist.tuning.space import Parameter, baseline
 from gangru_dist.tuning.windows import TuningWindows
 
@@ -39,7 +42,7 @@ def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> 
     }
 
 
-class Ledger:
+class TrialQueue:
     """Hands out trials and keeps what becomes of them; every change is in storage at once."""
 
     def __init__(
@@ -61,28 +64,33 @@ class Ledger:
         self.folder, self.cfg, self.space = folder, cfg, space
         self.windows, self.facts, self._clock = windows, dict(facts), clock
         if overwrite:
-            folder.delete(outputs.BEST)
-            folder.delete_folder(FOLDER)
+            folder.delete(search_files.BEST)
+            folder.delete_folder(TRIALS)
         else:
             self._check_same()
-        self.records = read_records(folder)
-        self.kept = sum(record.is_over for record in self.records)
+        self._trials = {trial.number: trial for trial in read_trials(folder)}
+        self.kept = sum(trial.is_over for trial in self.records)
         """Trials over before this session."""
-        self._waiting = [record for record in self.records if not record.is_over]
+        self._waiting = [trial for trial in self.records if not trial.is_over]
         self._began: dict[int, float] = {}
         self._opened = clock()
         self.publish()
 
     def _check_same(self) -> None:
-        there = self.folder.find_json(outputs.SEARCH)
+        there = find_record(SearchRecord, self.folder, SEARCH)
         if there is None:
             return
-        changed = settings.difference(there["identity"], self.facts)
+        changed = settings.difference(there.identity, self.facts)
         if changed:
             raise ConfigError(
                 f"another search is in {self.folder.uri}: {'; '.join(changed)}. Give the new one "
                 "another --run, or replace the old one with --overwrite."
             )
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Every trial so far, by number."""
+        return tuple(self._trials[number] for number in sorted(self._trials))
 
     @property
     def remaining(self) -> int:
@@ -97,7 +105,6 @@ class Ledger:
         if self._waiting:
             old = self._waiting.pop(0)
             values, number, starts = old.settings, old.number, old.starts + 1
-            self.records.remove(old)
         else:
             proposed = (
                 propose(self.cfg, self.space, self.records)
@@ -107,64 +114,65 @@ class Ledger:
             if proposed is None:
                 return None
             values, starts = proposed, 1
-            number = max((record.number for record in self.records), default=-1) + 1
-        record = TrialRecord(number=number, settings=values, starts=starts)
-        self.records = sorted([*self.records, record], key=lambda r: r.number)
+            number = max(self._trials, default=-1) + 1
+        record = self._trials[number] = TrialRecord(number=number, settings=values, starts=starts)
         self._began[number] = self._clock()
-        write_record(self.folder, record)
+        write_trial(self.folder, record)
         told = " ".join(f"{key}={value}" for key, value in values.items())
         _logger.info("trial_start trial=%d start=%d %s", number, starts, told)
         return record
 
     def report(self, number: int, metrics: Mapping[str, Any]) -> None:
         """An epoch of a trial; kept in memory until the trial is over."""
-        record = self._record(number)
+        before = self._trials[number]
         if "step" not in metrics:
-            record.status, record.reason = metrics["outcome"], metrics["reason"]
+            status, reason = metrics["outcome"], metrics["reason"]
+            self._trials[number] = replace(before, status=status, reason=reason)
             return
-        before = record.windows_done
-        record.reports.append([int(metrics["step"]), float(metrics["mean_ic"])])
-        record.mean_ic = float(metrics["mean_ic"])
-        record.window_ics = [float(ic) for ic in metrics["window_ics"]]
-        record.windows_done = int(metrics["windows_done"])
-        record.epochs, record.gan_epochs = int(metrics["epochs"]), int(metrics["gan_epochs"])
-        if record.windows_done == len(self.windows.names):
-            record.objective = float(metrics["objective"])
-        elif record.windows_done > before:
+        step, mean_ic, done = (metrics[name] for name in ("step", "mean_ic", "windows_done"))
+        is_whole = done == len(self.windows.names)
+        record = self._trials[number] = replace(
+            before,
+            reports=(*before.reports, (int(step), float(mean_ic))),
+            mean_ic=float(mean_ic),
+            window_ics=tuple(float(ic) for ic in metrics["window_ics"]),
+            windows_done=int(done),
+            epochs=int(metrics["epochs"]),
+            gan_epochs=int(metrics["gan_epochs"]),
+            objective=float(metrics["objective"]) if is_whole else before.objective,
+        )
+        if not is_whole and record.windows_done > before.windows_done:
             _logger.info(
                 "trial_window trial=%d window=%s valid_ic=%+.4f",
                 number,
-                self.windows.names[before],
-                record.window_ics[before],
+                self.windows.names[before.windows_done],
+                record.window_ics[before.windows_done],
             )
 
     def end(self, number: int, *, reason: str = "", lost: bool = False) -> None:
         """A trial is over: complete if it did all windows, failed if `lost`, else pruned."""
-        record = self._record(number)
-        status: Status = record.status
+        record = self._trials[number]
         if lost:
-            status, record.reason = "failed", reason
-        elif status == "running":
-            status = "pruned" if record.objective is None else "complete"
-        record.status = status
-        if status != "complete":
-            record.objective = None
-        record.seconds = self._clock() - self._began[number]
-        write_record(self.folder, record)
+            record = replace(record, status="failed", reason=reason)
+        elif not record.is_over:
+            is_cut = record.objective is None
+            record = replace(record, status="pruned" if is_cut else "complete")
+        objective = record.objective if record.status == "complete" else None
+        seconds = self._clock() - self._began[number]
+        record = self._trials[number] = replace(record, objective=objective, seconds=seconds)
+        write_trial(self.folder, record)
         self._log_end(record)
         self.publish()
 
     def publish(self) -> None:
         """Bring best.toml, trials.csv and search.json up to date."""
-        outputs.publish(self.folder, self.cfg, self.space, self.records, self.windows, self.facts)
-
-    def _record(self, number: int) -> TrialRecord:
-        return next(record for record in self.records if record.number == number)
+        search_files.publish(
+            self.folder, self.cfg, self.space, self.records, self.windows, self.facts
+        )
 
     def _log_end(self, record: TrialRecord) -> None:
         over = sum(r.is_over for r in self.records)
         best = best_of(self.records)
-        figure = record.mean_ic if record.objective is None else record.objective
         pace = (self._clock() - self._opened) / max(1, over - self.kept)
         left = pace * (self.cfg.tune.trials - over)
         _logger.info(
@@ -172,7 +180,7 @@ class Ledger:
             "eta_min=%.1f %s",
             record.number,
             record.status,
-            "none" if figure is None else f"{figure:+.4f}",
+            "none" if record.reached is None else f"{record.reached:+.4f}",
             record.epochs,
             over,
             self.cfg.tune.trials,

@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 
 from gangru_dist.config import MODEL_SECTIONS, RunConfig, to_dict
+from gangru_dist.runs.records import write_record
+from gangru_dist.runs.search import SEARCH, SearchRecord, TrialRecord, best_of
 from gangru_dist.storage import Storage
 from gangru_dist.tuning.objective import mean, spread
 from gangru_dist.tuning.proposals import importances
-from gangru_dist.tuning.records import TrialRecord, best_of
 from gangru_dist.tuning.space import Parameter, apply, incomparable
 from gangru_dist.tuning.windows import TuningWindows
 
-BEST, TRIALS, SEARCH = "best.toml", "trials.csv", "search.json"
+BEST, TABLE = "best.toml", "trials.csv"
 
 
 def best_toml(
@@ -98,27 +99,27 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list) else value
 
 
-def search_json(
+def search_record(
     cfg: RunConfig,
     space: Sequence[Parameter],
     records: Sequence[TrialRecord],
     windows: TuningWindows,
     identity: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> SearchRecord:
     """Everything of a search but the trials themselves; what the report's page starts from."""
-    best = best_of(list(records))
-    return {
-        "identity": dict(identity),
-        "windows": list(windows.names),
-        "reported_first": _reported_first(cfg, windows),
-        "overlap": list(windows.overlap),
-        "incomparable": incomparable(space),
-        "space": {p.key: p.to_json() for p in space},
-        "asked_trials": cfg.tune.trials,
-        "spread_penalty": cfg.tune.spread_penalty,
-        "best_trial": best.number if best else None,
-        "importances": importances(space, records),
-    }
+    best = best_of(records)
+    return SearchRecord(
+        identity=dict(identity),
+        windows=windows.names,
+        reported_first=_reported_first(cfg, windows),
+        overlap=windows.overlap,
+        incomparable=tuple(incomparable(space)),
+        space={p.key: p.span for p in space},
+        asked_trials=cfg.tune.trials,
+        spread_penalty=cfg.tune.spread_penalty,
+        best_trial=best.number if best else None,
+        importances=importances(space, records),
+    )
 
 
 def publish(
@@ -130,9 +131,9 @@ def publish(
     identity: Mapping[str, Any],
 ) -> None:
     """Write all three; best.toml only once a trial is complete."""
-    best = best_of(list(records))
+    best = best_of(records)
     if best:
         folder.write_bytes(BEST, best_toml(cfg, space, best, windows).encode())
     table = trial_table(space, records, windows.names)
-    folder.write_bytes(TRIALS, table.to_csv(index=False, lineterminator="\n").encode())
-    folder.write_json(SEARCH, search_json(cfg, space, records, windows, identity))
+    folder.write_bytes(TABLE, table.to_csv(index=False, lineterminator="\n").encode())
+    write_record(folder, SEARCH, search_record(cfg, space, records, windows, identity))

@@ -1,0 +1,116 @@
+"""Work for many items: what comes back, in what kind, and from how many processes."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+import pytest
+
+from gangru_dist.cluster_map import Runner, as_value, here, on_cluster, tables, value
+from gangru_dist.config import ResourcesConfig, RunConfig
+from gangru_dist.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
+
+CFG = RunConfig(resources=ResourcesConfig(cpus_per_worker=0.5))
+ERRORS = {3: BarsError("file 3"), 5: StorageError("no room"), 7: DivergedError("nan")}
+
+
+class Square:
+    """Squares, and says how often it was made; some numbers are refused."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+    def __call__(self, number: int) -> tuple[int, int, int]:
+        if number in ERRORS:
+            raise ERRORS[number]
+        return number * number, self.made, os.getpid()
+
+
+def each(runner: Runner, count: int, actors: int | None = None) -> dict[int, object]:
+    return dict(runner(CFG, Square, range(count), actors=actors))
+
+
+def check(found: dict[int, object], count: int) -> None:
+    assert sorted(found) == list(range(count))
+    for number, result in found.items():
+        if number in ERRORS:
+            assert type(result) is type(ERRORS[number])
+            assert str(result) == str(ERRORS[number])
+        else:
+            assert isinstance(result, tuple)
+            assert result[0] == number * number
+
+
+class TestHere:
+    def test_results_and_errors_by_number(self) -> None:
+        check(each(here, 9), 9)
+
+    def test_work_is_made_once_and_not_for_nothing(self) -> None:
+        before = Square.made
+        assert each(here, 0) == {}
+        assert Square.made == before
+        each(here, 3)
+        assert Square.made == before + 1
+
+    def test_a_defect_of_ours_is_no_result(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            list(here(CFG, lambda: lambda x: 1 / x, [0]))
+
+
+class TestValue:
+    def test_an_error_for_the_user_is_a_value_and_raised_when_asked_for(self) -> None:
+        def fail() -> None:
+            raise BarsError("x")
+
+        error = as_value(fail)
+        assert str(error) == "x"
+        with pytest.raises(BarsError, match="x"):
+            value(error)
+        assert value(as_value(lambda: 3)) == 3
+        with pytest.raises(ZeroDivisionError):
+            as_value(lambda: 1 / 0)
+
+    @pytest.mark.parametrize("kind", [GangruError, *GangruError.__subclasses__()])
+    def test_every_kind_of_error_crosses_processes(self, kind: type[GangruError]) -> None:
+        again = pickle.loads(pickle.dumps(kind("what is wrong")))
+        assert (type(again), str(again)) == (kind, "what is wrong")
+
+
+def rows(letter: str) -> Iterator[pa.Table]:
+    yield pa.table({"letter": [letter, letter]})
+    yield pa.table({"letter": [letter.upper()]})
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestOnCluster:
+    def test_tasks(self) -> None:
+        check(each(on_cluster, 9), 9)
+
+    @pytest.mark.parametrize("actors", [1, 3])
+    def test_an_actor_makes_its_work_once(self, actors: int) -> None:
+        found = each(on_cluster, 12, actors)
+        check(found, 12)
+        results = [result for result in found.values() if isinstance(result, tuple)]
+        assert {made for _, made, _ in results} == {1}
+        assert len({process for *_, process in results} - {os.getpid()}) <= actors
+
+    def test_what_the_work_closes_over_travels(self) -> None:
+        found = dict(on_cluster(CFG, lambda: partial(pow, 2), [1, 5]))
+        assert found == {0: 2, 1: 32}
+
+    def test_an_error_is_raised_by_whoever_asks(self) -> None:
+        with pytest.raises(FactorError, match="not finite"):
+            list(map(value, dict(on_cluster(CFG, lambda: refuse, [0], actors=1)).values()))
+
+    def test_rows_of_items(self) -> None:
+        found = tables(["a", "b"], rows, tasks=2, at_once=1).take_all()
+        assert sorted(row["letter"] for row in found) == ["A", "B", "a", "a", "b", "b"]
+
+
+def refuse(_: int) -> None:
+    raise FactorError("not finite")
