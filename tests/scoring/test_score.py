@@ -364,8 +364,8 @@ class TestValidation:
         root.write_json("panel/manifest.json", {**values, "set_aside": "2019-05-06"})
         match = r"not one row of 2019-05-06, .* in its place\. .*--from \d{4}-\d\d-\d\d$"
         with pytest.raises(FactorError, match=match):
-            score_days(run_of(root), daily=True)
-        assert score_days(run_of(root)).ok
+            score_here(run_of(root), daily=True)
+        assert score_here(run_of(root)).ok
 
     def test_the_way_out_of_bad_weights_is_one_that_trains_again(self, root):
         name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
