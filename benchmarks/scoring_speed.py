@@ -42,7 +42,7 @@ from gangru_dist.runs.run import Run
 from gangru_dist.runtime import session
 from gangru_dist.samples.standardize import cross_section_samples
 from gangru_dist.samples.universe import universe_mask
-from gangru_dist.scoring.plan import Unit, make_plan
+from gangru_dist.scoring.plan import Piece, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
@@ -99,19 +99,19 @@ def build(root: Storage, size: Size, assets: int) -> tuple[RunConfig, Manifest]:
     return cfg, manifest
 
 
-def units_of(root: Storage, cfg: RunConfig, manifest: Manifest, months: int) -> tuple[Unit, ...]:
-    """The first months that can be scored, a unit each."""
+def pieces_of(root: Storage, cfg: RunConfig, manifest: Manifest, months: int) -> tuple[Piece, ...]:
+    """The first months that can be scored, a piece each."""
     plan = make_plan(manifest, cfg, Run(root, _RUN, cfg).models(), {})
-    return tuple(unit for unit in plan.units if unit.month >= "2019-01")[:months]
+    return tuple(piece for piece in plan.pieces if piece.month >= "2019-01")[:months]
 
 
-def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, unit: Unit) -> list[Tensor]:
-    """The unit's samples, a tensor (M, T, F) a day."""
-    first, last = (dt.date.fromisoformat(day) for day in (unit.block_start, unit.block_end))
+def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, piece: Piece) -> list[Tensor]:
+    """The piece's samples, a tensor (M, T, F) a day."""
+    first, last = (dt.date.fromisoformat(day) for day in (piece.block_start, piece.block_end))
     block = read_block(root, manifest, start=first, end=last, features=cfg.panel.features)
     members = universe_mask(block, cfg.universe, cfg.samples.lookback)
     panel = torch.from_numpy(block.features)
-    rows = [block.row(np.datetime64(day)) for day in unit.days]
+    rows = [block.row(np.datetime64(day)) for day in piece.days]
     return [
         cross_section_samples(
             panel, row, torch.from_numpy(np.flatnonzero(members[row])), cfg.samples
@@ -122,12 +122,12 @@ def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, unit: Unit
 
 def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
     """Samples a CPU second of ours and of the bare forward pass, and the ratio."""
-    unit = _alone(units_of(root, cfg, manifest, 1)[0], manifest, cfg)
-    samples = cross_sections(root, cfg, manifest, unit)
+    piece = _alone(pieces_of(root, cfg, manifest, 1)[0], manifest, cfg)
+    samples = cross_sections(root, cfg, manifest, piece)
     run = Run(root, _RUN, cfg)
-    network = load_ensemble(run, unit.window, (0,), torch.device("cpu")).networks[0]
+    network = load_ensemble(run, piece.window, (0,), torch.device("cpu")).networks[0]
     ours, bare = alternate(
-        lambda: Scorer(run)(unit),
+        lambda: Scorer(run)(piece),
         lambda: [predict(network, day) for day in samples],
         size.rounds,
     )
@@ -141,37 +141,37 @@ def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) 
     )
 
 
-def _alone(unit: Unit, manifest: Manifest, cfg: RunConfig) -> Unit:
-    """The unit with the block that it needs alone."""
-    first = int(np.searchsorted(manifest.calendar, np.datetime64(unit.days[0])))
+def _alone(piece: Piece, manifest: Manifest, cfg: RunConfig) -> Piece:
+    """The piece with the block that it needs alone."""
+    first = int(np.searchsorted(manifest.calendar, np.datetime64(piece.days[0])))
     start = manifest.calendar[max(first - cfg.samples.lookback + 1, 0)]
-    return dataclasses.replace(unit, block_start=str(start), block_end=unit.days[-1])
+    return dataclasses.replace(piece, block_start=str(start), block_end=piece.days[-1])
 
 
-def seconds_with(root: Storage, cfg: RunConfig, units: tuple[Unit, ...], actors: int) -> float:
-    """Wall seconds until all files of the units are there."""
+def seconds_with(root: Storage, cfg: RunConfig, pieces: tuple[Piece, ...], actors: int) -> float:
+    """Wall seconds until all files of the pieces are there."""
     resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
     started = time.perf_counter()
     run = Run(root, _RUN, dataclasses.replace(cfg, resources=resources))
-    done = on_cluster(run.cfg, partial(Scorer, run), units, actors=actors)
+    done = on_cluster(run.cfg, partial(Scorer, run), pieces, actors=actors)
     files = [value(result) for _, result in done]
-    assert len(files) == len(units)
+    assert len(files) == len(pieces)
     return time.perf_counter() - started
 
 
 def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
     """Wall seconds of two actors and of one, and the ratio of speeds."""
-    units = units_of(root, cfg, manifest, size.months)
+    pieces = pieces_of(root, cfg, manifest, size.months)
     with session(cfg, cpus=2):
-        seconds_with(root, cfg, units[:1], 1)  # Ray's own first time
-        pairs = [[seconds_with(root, cfg, units, n) for n in (2, 1)] for _ in range(size.rounds)]
+        seconds_with(root, cfg, pieces[:1], 1)  # Ray's own first time
+        pairs = [[seconds_with(root, cfg, pieces, n) for n in (2, 1)] for _ in range(size.rounds)]
     two, one = (list(side) for side in zip(*pairs, strict=True))
-    days = sum(len(unit.days) for unit in units)
+    days = sum(len(piece.days) for piece in pieces)
     return (
         f"actors     two {statistics.median(two):.1f} s  one {statistics.median(one):.1f} s  "
         f"ratio {compare(two, one)}, asked >= {TARGET_TWO} on two free cores\n"
         f"           {size.rounds} rounds of {days} days of {size.market} assets in "
-        f"{len(units)} units; load {os.getloadavg()[0]:.1f} at the end"
+        f"{len(pieces)} pieces; load {os.getloadavg()[0]:.1f} at the end"
     )
 
 

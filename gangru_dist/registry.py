@@ -121,7 +121,7 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
     if _place(item) in parts:
         return
     try:
-        tree = _Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(item))))
+        tree = _bare(inspect.getsource(item))
     except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
             f"{_place(item)} has no source to tell a change by; define it with def, in a file or a "
@@ -137,8 +137,18 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
             _collect(value, parts)
 
 
+def bare_code(source: str) -> str:
+    """Python source without comments, docstrings and layout."""
+    return ast.unparse(_bare(source))
+
+
+def _bare(source: str) -> ast.AST:
+    tree: ast.AST = _Bare().visit(ast.parse(textwrap.dedent(source)))
+    return tree
+
+
 class _Bare(ast.NodeTransformer):
     """Takes away what no result depends on."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        return ast.Pass() if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)

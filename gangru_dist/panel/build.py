@@ -16,7 +16,6 @@ the same, and its files are kept (docs/decisions/0008-append.md).
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -34,11 +33,11 @@ from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
 from gangru_dist.cluster_map import Runner, on_cluster, value
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.features import price_volume
 from gangru_dist.features.price_volume import check_inputs, inputs_of
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.rows_code import rows_code
 from gangru_dist.panel.stages import Bucketed, Staged, build_bucket, stage_unit
 from gangru_dist.panel.staging import new_staging, remove_staging
 from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
@@ -280,13 +279,12 @@ def _quality_json(
 def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig, rule: DayRule) -> dict[str, Any]:
     """What the panel is made from; equal sources give equal panels, if the files are dated."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
-    code = inspect.getsource(price_volume)
     return {
         "uri": uri,
         "files": len(files),
         "bytes": sum(file.size for file in files),
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
-        "features_code": hashlib.sha256(code.encode()).hexdigest(),
+        "rows_code": rows_code(cfg.panel.features),
         "bars": to_dict(cfg)["bars"],
         "trading_days": None if rule.calendar is None else _hash_of_days(rule.calendar),
         "buckets": cfg.panel.buckets,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.config import DECIDES
+from gangru_dist.config import DECIDES, RunConfig, to_dict
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.schema import panel_schema
@@ -26,6 +26,13 @@ from gangru_dist.storage import Storage
 
 _logger = logging.getLogger(__name__)
 _KEYS = ["asset", "date"]
+_CODE = "rows_code"
+"""In a manifest's source. Panels of versions up to commit cf4f81d lack it: they knew the text of
+the features alone."""
+_UNKNOWN = (
+    " An earlier version of this program built the panel, by code that is not known: if the bars "
+    "are as they were, it is the program that computes these rows differently."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +81,11 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
             not `overwrite`. The message has an example and the way out.
     """
     rewritten = compare(root, old, new)
-    if rewritten and not overwrite and _settings(old.source) == _settings(new.source):
+    if _CODE not in old.source:
+        _logger.info(
+            "panel_code_unknown: an earlier version built the panel; its rows are compared"
+        )
+    if rewritten and not overwrite and _made_alike(old.source, new.source):
         raise _refusal(root, old, new, rewritten)
     if rewritten:
         _logger.warning(
@@ -86,11 +97,19 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
     return replace(new, rewritten=_marks(old, new, rewritten))
 
 
+def _made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the same settings and code make rows of both sources' bars.
+
+    Code that is not known counts as the same: so the panels of earlier versions are guarded too.
+    """
+    return _settings(old) == _settings(new) and old.get(_CODE) in (None, new.get(_CODE))
+
+
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
-    """What decides the rows beside the bars; the number of buckets does not."""
-    bars = {k: v for k, v in source.get("bars", {}).items() if DECIDES.get(f"bars.{k}")}
-    names = ("features", "features_code", "trading_days")
-    return {"bars": bars, **{name: source.get(name) for name in names}}
+    """What decides the rows beside bars and code; the number of buckets does not."""
+    given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
+    bars = {k: v for k, v in given.items() if DECIDES.get(f"bars.{k}")}
+    return {"bars": bars, **{name: source.get(name) for name in ("features", "trading_days")}}
 
 
 def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
@@ -104,13 +123,14 @@ def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]
 
 
 def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> PanelError:
+    by_whom = "" if _CODE in old.source else _UNKNOWN
     return PanelError(
-        f"these bars rewrite history: {_what(root, old, new, rewritten)} The panel that is there "
-        f"ends on {old.calendar[-1]} and stays as it was; models and scores rest on it. --bars "
-        "must name all bars, the old days unchanged and the new ones after them (with a backward "
-        "adj_factor: a forward one changes all earlier prices at each dividend). If the correction "
-        "is meant, run again with --overwrite: jobs/train.py and jobs/score.py then do again what "
-        "rests on it."
+        f"these bars rewrite history: {_what(root, old, new, rewritten)}{by_whom} The panel that "
+        f"is there ends on {old.calendar[-1]} and stays as it was; models and scores rest on it. "
+        "--bars must name all bars, the old days unchanged and the new ones after them (with a "
+        "backward adj_factor: a forward one changes all earlier prices at each dividend). If the "
+        "correction is meant, run again with --overwrite: jobs/train.py and jobs/score.py then do "
+        "again what rests on it."
     )
 
 

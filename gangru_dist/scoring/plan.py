@@ -1,4 +1,4 @@
-"""What is to be scored: days without up-to-date scores, cut into units of (window, month).
+"""What is to be scored: days without up-to-date scores, cut into pieces of (window, month).
 
 Decided from three small things, the panel's manifest, the models' `model.json` and the table's
 footers; no bar and no weight is read.
@@ -27,7 +27,7 @@ Models = Mapping[tuple[str, int], ModelRecord]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class Piece:
     """Days of one month that one window's models score: the work of one actor's call."""
 
     window: str
@@ -43,7 +43,7 @@ class Unit:
     month_end: str
     month_rows: str
     block_start: str
-    """First day of the panel block, the same for all units of a window: lookback included."""
+    """First day of the panel block, the same for all pieces of a window: lookback included."""
     block_end: str
     """Last day of the panel block."""
 
@@ -63,7 +63,7 @@ class Unit:
 class Plan:
     """Work of a scoring job."""
 
-    units: tuple[Unit, ...]
+    pieces: tuple[Piece, ...]
     """By window and month."""
     unscored: tuple[Unscored, ...]
     up_to_date: int
@@ -72,7 +72,7 @@ class Plan:
     @property
     def days(self) -> int:
         """Days to be scored."""
-        return sum(len(unit.days) for unit in self.units)
+        return sum(len(piece.days) for piece in self.pieces)
 
 
 def ensemble_model(models: Iterable[ModelRecord]) -> str:
@@ -114,26 +114,26 @@ def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _is_current(done: DayCoverage | None, unit: Unit) -> bool:
+def _is_current(done: DayCoverage | None, piece: Piece) -> bool:
     """Whether the table's row of a day is what scoring it now would give.
 
     Rows of the day's own month may have been added since, but not changed: jobs/panel.py refuses
     that or marks the month, which is in the basis. And where the panel has the same last day as
     then, it must have the same rows.
     """
-    if done is None or (done.model, done.basis) != (unit.model, unit.basis):
+    if done is None or (done.model, done.basis) != (piece.model, piece.basis):
         return False
-    return done.month_end != unit.month_end or done.month_rows == unit.month_rows
+    return done.month_end != piece.month_end or done.month_rows == piece.month_rows
 
 
-def _month_units(
+def _month_pieces(
     window: Window, days: np.ndarray, models: Models, cfg: RunConfig, manifest: Manifest
-) -> Iterable[Unit]:
+) -> Iterable[Piece]:
     calendar = manifest.calendar
     ends = calendar[np.append(calendar[1:].astype("M8[M]") != calendar[:-1].astype("M8[M]"), True)]
     months = days.astype("datetime64[M]")
     for month in np.unique(months):
-        yield Unit(
+        yield Piece(
             window=window.name,
             model=ensemble_model(models[window.name, seed] for seed in cfg.training.seeds),
             month=str(month),
@@ -146,18 +146,18 @@ def _month_units(
         )
 
 
-def _with_block(units: list[Unit], cfg: RunConfig, manifest: Manifest) -> list[Unit]:
-    """Give all units of a window the same span of the panel, so that an actor reads it once."""
-    if not units:
+def _with_block(pieces: list[Piece], cfg: RunConfig, manifest: Manifest) -> list[Piece]:
+    """Give all pieces of a window the same span of the panel, so that an actor reads it once."""
+    if not pieces:
         return []
-    first = np.datetime64(units[0].days[0])
+    first = np.datetime64(pieces[0].days[0])
     index = int(np.searchsorted(manifest.calendar, first)) - cfg.samples.lookback + 1
     start = str(manifest.calendar[max(index, 0)])
-    end = units[-1].days[-1]
-    return [replace(unit, block_start=start, block_end=end) for unit in units]
+    end = pieces[-1].days[-1]
+    return [replace(piece, block_start=start, block_end=end) for piece in pieces]
 
 
-def current_units(manifest: Manifest, cfg: RunConfig, models: Models) -> Iterator[Unit]:
+def current_pieces(manifest: Manifest, cfg: RunConfig, models: Models) -> Iterator[Piece]:
     """What today's models, settings and panel would score, all days of it; without blocks."""
     windows, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
@@ -165,7 +165,7 @@ def current_units(manifest: Manifest, cfg: RunConfig, models: Models) -> Iterato
     for window in windows:
         if _why_not(window, models, cfg, manifest) is None:
             days = manifest.calendar[window.score_first : window.score_last + 1]
-            yield from _month_units(window, days, models, cfg, manifest)
+            yield from _month_pieces(window, days, models, cfg, manifest)
 
 
 def outdated_days(
@@ -179,8 +179,8 @@ def outdated_days(
     A scoring job scores them again, or has no model to do so.
     """
     current: set[str] = set()
-    for unit in current_units(manifest, cfg, models):
-        current |= set(unit.days) - set(_stale_part(unit, covered).days)
+    for piece in current_pieces(manifest, cfg, models):
+        current |= set(piece.days) - set(_stale_part(piece, covered).days)
     return sorted(day for day in covered if str(day) not in current)
 
 
@@ -225,7 +225,7 @@ def make_plan(
     windows, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
-    units: list[Unit] = []
+    pieces: list[Piece] = []
     unscored: list[Unscored] = []
     wanted = 0
     for window in windows:
@@ -238,18 +238,18 @@ def make_plan(
         if reason:
             unscored.append(_unscored(window, days, reason))
             continue
-        found = _month_units(window, days, models, cfg, manifest)
-        fresh = [unit if again else _stale_part(unit, covered) for unit in found]
-        units += _with_block([unit for unit in fresh if unit.days], cfg, manifest)
+        found = _month_pieces(window, days, models, cfg, manifest)
+        fresh = [piece if again else _stale_part(piece, covered) for piece in found]
+        pieces += _with_block([piece for piece in fresh if piece.days], cfg, manifest)
     _check(windows, wanted, unscored, (low, high))
     stopped = sum(part.days for part in unscored)
-    done = wanted - stopped - sum(len(unit.days) for unit in units)
-    return Plan(units=tuple(units), unscored=tuple(unscored), up_to_date=done)
+    done = wanted - stopped - sum(len(piece.days) for piece in pieces)
+    return Plan(pieces=tuple(pieces), unscored=tuple(unscored), up_to_date=done)
 
 
-def _stale_part(unit: Unit, covered: Mapping[dt.date, DayCoverage]) -> Unit:
-    stale = (d for d in unit.days if not _is_current(covered.get(dt.date.fromisoformat(d)), unit))
-    return replace(unit, days=tuple(stale))
+def _stale_part(piece: Piece, covered: Mapping[dt.date, DayCoverage]) -> Piece:
+    stale = (d for d in piece.days if not _is_current(covered.get(dt.date.fromisoformat(d)), piece))
+    return replace(piece, days=tuple(stale))
 
 
 def _unscored(window: Window, days: np.ndarray, reason: str) -> Unscored:

@@ -28,7 +28,7 @@ from gangru_dist.samples.standardize import cross_section_samples
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.commit import DataFile, write_file
 from gangru_dist.scoring.factor import Factor, to_factor
-from gangru_dist.scoring.plan import Unit, ensemble_model
+from gangru_dist.scoring.plan import Piece, ensemble_model
 from gangru_dist.scoring.table import FILE_SCHEMA
 from gangru_dist.training.model_files import read_model
 from gangru_dist.training.torch_setup import promised_device
@@ -115,7 +115,7 @@ def score_block(
 
 
 class Scorer:
-    """Scores units and writes their files; keeps the newest window's models and block."""
+    """Scores pieces and writes their files; keeps the newest window's models and block."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._cfg = run, run.cfg
@@ -124,40 +124,40 @@ class Scorer:
         self._ensemble: Ensemble | None = None
         self._block: tuple[tuple[str, str], PanelBlock] | None = None
 
-    def __call__(self, unit: Unit) -> DataFile:
-        """Score one unit and write its file, which nobody reads before the driver's commit.
+    def __call__(self, piece: Piece) -> DataFile:
+        """Score one piece and write its file, which nobody reads before the driver's commit.
 
         Raises:
             FactorError: The models changed since the plan, or predict what is not finite.
             PanelError: The panel was rebuilt meanwhile.
         """
-        ensemble = self._models(unit)
-        block = self._panel(unit)
+        ensemble = self._models(piece)
+        block = self._panel(piece)
         cfg = self._cfg
-        days = [block.row(np.datetime64(day)) for day in unit.days]
+        days = [block.row(np.datetime64(day)) for day in piece.days]
         members = universe_mask(block, cfg.universe, cfg.samples.lookback)
         scores = score_block(ensemble, block, days, members, cfg.samples)
         factor = to_factor(
             scores, _rows(block.industry, days), _rows(block.market_cap, days), cfg.factor
         )
-        covered = _coverage(unit, block, days, factor)
+        covered = _coverage(piece, block, days, factor)
         return write_file(
-            self._run.factor, unit.month, _table(unit, block, scores, factor), covered
+            self._run.factor, piece.month, _table(piece, block, scores, factor), covered
         )
 
-    def _models(self, unit: Unit) -> Ensemble:
-        if self._ensemble is None or self._ensemble.window != unit.window:
+    def _models(self, piece: Piece) -> Ensemble:
+        if self._ensemble is None or self._ensemble.window != piece.window:
             seeds = self._cfg.training.seeds
-            self._ensemble = load_ensemble(self._run, unit.window, seeds, self._device)
-        if self._ensemble.model != unit.model:
+            self._ensemble = load_ensemble(self._run, piece.window, seeds, self._device)
+        if self._ensemble.model != piece.model:
             raise FactorError(
-                f"window {unit.window} was trained anew while it was scored (model {unit.model} "
+                f"window {piece.window} was trained anew while it was scored (model {piece.model} "
                 f"became {self._ensemble.model}). Run the job again."
             )
         return self._ensemble
 
-    def _panel(self, unit: Unit) -> PanelBlock:
-        span = (unit.block_start, unit.block_end)
+    def _panel(self, piece: Piece) -> PanelBlock:
+        span = (piece.block_start, piece.block_end)
         if self._block is None or self._block[0] != span:
             self._block = None  # never two blocks in memory
             first, last = (dt.date.fromisoformat(day) for day in span)
@@ -173,27 +173,29 @@ def _rows(values: np.ndarray, days: list[int]) -> np.ndarray:
     return np.asarray(values[days])
 
 
-def _table(unit: Unit, block: PanelBlock, scores: np.ndarray, factor: Factor) -> pa.Table:
-    """Rows of the unit's members, sorted by (date, asset)."""
+def _table(piece: Piece, block: PanelBlock, scores: np.ndarray, factor: Factor) -> pa.Table:
+    """Rows of the piece's members, sorted by (date, asset)."""
     day, asset = np.nonzero(~np.isnan(scores))
-    dates = np.array(unit.days, dtype="datetime64[D]")[day]
+    dates = np.array(piece.days, dtype="datetime64[D]")[day]
     columns = {
         "date": pa.array(dates, pa.date32()),
         "asset": pa.array(block.assets[asset], pa.string()),
         "score": pa.array(scores[day, asset].astype(np.float32)),
         "factor": pa.array(factor.factor[day, asset], from_pandas=True),  # NaN -> null
         "quantile": pa.array(factor.quantile[day, asset], pa.int16()),
-        "window": pa.array([unit.window] * len(day), pa.string()),
-        "model": pa.array([unit.model] * len(day), pa.string()),
+        "window": pa.array([piece.window] * len(day), pa.string()),
+        "model": pa.array([piece.model] * len(day), pa.string()),
     }
     return pa.table(columns, schema=FILE_SCHEMA)
 
 
-def _coverage(unit: Unit, block: PanelBlock, days: list[int], factor: Factor) -> list[DayCoverage]:
+def _coverage(
+    piece: Piece, block: PanelBlock, days: list[int], factor: Factor
+) -> list[DayCoverage]:
     ranked = (~np.isnan(factor.factor)).sum(axis=1)
     return [
         replace(
-            unit.coverage(date),
+            piece.coverage(date),
             traded=int(block.traded[day].sum()),
             universe=int(factor.scored[row]),
             ranked=int(ranked[row]),
@@ -201,5 +203,5 @@ def _coverage(unit: Unit, block: PanelBlock, days: list[int], factor: Factor) ->
             missing_market_cap=int(factor.missing_market_cap[row]),
             neutralized=factor.neutralized(row),
         )
-        for row, (date, day) in enumerate(zip(unit.days, days, strict=True))
+        for row, (date, day) in enumerate(zip(piece.days, days, strict=True))
     ]

@@ -1,6 +1,6 @@
-"""Score days: units fan out to a pool of actors, the driver commits their files once.
+"""Score days: pieces fan out to a pool of actors, the driver commits their files once.
 
-    plan -> Ray Data: one row a unit -> actors (models and block kept) -> files -> one commit
+    plan -> Ray Data: one row a piece -> actors (models and block kept) -> files -> one commit
 
 A job killed at any point leaves the table as it was; run again, it starts from there.
 """
@@ -48,7 +48,7 @@ def score_days(
         end: Last day, included.
         daily: The panel's newest day alone, in this process: no Ray, seconds.
         overwrite: Take the run's name even if it has another configuration.
-        runner: Where units are scored, if there are several.
+        runner: Where pieces are scored, if there are several.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
@@ -94,11 +94,11 @@ def score_days(
     _logger.info(
         "score_start days=%d units=%d up_to_date_days=%d",
         plan.days,
-        len(plan.units),
+        len(plan.pieces),
         plan.up_to_date,
     )
     # next to nothing to do is done in this process
-    files = _score_all(run, plan, here if daily or len(plan.units) <= 1 else runner)
+    files = _score_all(run, plan, here if daily or len(plan.pieces) <= 1 else runner)
     version = commit(run.factor, files)
     summary = ScoreSummary(
         scored=plan.days,
@@ -114,11 +114,11 @@ def score_days(
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
-    """Files of all units, by month."""
+    """Files of all pieces, by month."""
     files: list[DataFile] = []
-    most = run.cfg.resources.scoring_actors or len(plan.units)
+    most = run.cfg.resources.scoring_actors or len(plan.pieces)
     with log.progress("score", total=plan.days, unit="days") as progress:
-        for _, result in runner(run.cfg, partial(_scorer, run), plan.units, actors=most):
+        for _, result in runner(run.cfg, partial(_scorer, run), plan.pieces, actors=most):
             file = value(result)
             files.append(file)
             gauges.count(gauges.SCORED_ROWS, file.rows)

@@ -79,7 +79,7 @@ def search(
     """Search until `tune.trials` trials are over, or `tune.hours` have passed.
 
     Args:
-        run: The search lives in `run.tune`; one that is there is continued. The `tune` section
+        run: The search lives in `Run.tune`; one that is there is continued. The `tune` section
             of its configuration is the search.
         only: Refit days of every trial; None = as `tune` says.
         overwrite: Begin anew.

@@ -23,7 +23,7 @@ from gangru_dist.runs.records import write_record
 from gangru_dist.runs.run import MODEL, Run, run_folder
 from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.scoring.commit import commit, write_file
-from gangru_dist.scoring.plan import current_units
+from gangru_dist.scoring.plan import current_pieces
 from gangru_dist.scoring.table import FILE_SCHEMA
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
@@ -115,23 +115,23 @@ def write_factor(
 ) -> pd.DataFrame:
     """Commit and return the rows of days that the run's finished models score."""
     manifest, models = read_manifest(root), Run(root, run, cfg).models()
-    units = {day: unit for unit in current_units(manifest, cfg, models) for day in unit.days}
+    pieces = {day: piece for piece in current_pieces(manifest, cfg, models) for day in piece.days}
     table = table.sort_values(["date", "asset"], ignore_index=True)
     dates = table["date"].dt.strftime("%Y-%m-%d")
-    table = table[dates.isin(units.keys())].reset_index(drop=True)
-    units = {day: units[day] for day in table["date"].dt.strftime("%Y-%m-%d").unique()}
-    table["window"] = [units[f"{day:%Y-%m-%d}"].window for day in table["date"]]
-    table["model"] = [units[f"{day:%Y-%m-%d}"].model for day in table["date"]]
+    table = table[dates.isin(pieces.keys())].reset_index(drop=True)
+    pieces = {day: pieces[day] for day in table["date"].dt.strftime("%Y-%m-%d").unique()}
+    table["window"] = [pieces[f"{day:%Y-%m-%d}"].window for day in table["date"]]
+    table["model"] = [pieces[f"{day:%Y-%m-%d}"].model for day in table["date"]]
     sizes = table.groupby(table["date"].dt.strftime("%Y-%m-%d")).size()
     days = {
         day: dataclasses.replace(
-            unit.coverage(day),
+            piece.coverage(day),
             traded=int(sizes[day]) + 3,
             universe=int(sizes[day]),
             ranked=int(sizes[day]),
             neutralized="industry+size",
         )
-        for day, unit in units.items()
+        for day, piece in pieces.items()
     }
     write_days(root, run, table, list(days.values()))
     return table

@@ -1,0 +1,142 @@
+"""Do two versions of the program give the same models, factors and figures, bit for bit?
+
+    python -m benchmarks.same_results BEFORE AFTER
+    python -m benchmarks.same_results --checkouts OLD NEW --work FOLDER [--bars URI --set KEY=VALUE]
+
+BEFORE and AFTER are storages: every run of the one must be in the other. With `--checkouts`, two
+folders with the source and a `.venv` each, both are made first: the demo (run `demo`), and with
+`--bars` one window or what `--set` asks for on real bars (run `real`, preset `default`). Compared
+are the sha256 of every model's weights, every row of the factor tables, and metrics.json without
+versions, commits and times. Prints a table; exit status 1 if anything differs. Takes two minutes a
+demo on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gangru_dist import read_factor
+from gangru_dist.config import RunConfig
+from gangru_dist.runs.run import Run
+from gangru_dist.storage import Storage
+
+_MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
+_THREADS = {"OMP_NUM_THREADS": "1"}  # the number of threads decides the last bits
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing compared."""
+
+    what: str
+    before: str
+    after: str
+    is_same: bool
+
+
+def make(checkout: Path, storage: Path, bars: str | None, overrides: list[str]) -> None:
+    """Run the pipeline of a checkout: the demo, and real bars if there are any."""
+    demo = ["--preset", "demo", "--bars", "synthetic", "--run", "demo"]
+    real = ["--preset", "default", "--bars", bars or "", "--run", "real"]
+    for name, words in {"demo": demo, **({"real": real} if bars else {})}.items():
+        more = [word for text in overrides for word in ("--set", text)] if name == "real" else []
+        command = [".venv/bin/python", "jobs/pipeline.py", "--storage", str(storage / name)]
+        environment = os.environ | _THREADS | {"PYTHONPATH": str(checkout)}
+        subprocess.run([*command, *words, *more], cwd=checkout, env=environment, check=True)
+
+
+def runs_of(storage: Storage) -> list[str]:
+    """Names of the runs that have a configuration."""
+    names = (name.split("/") for name in storage.list_files("runs"))
+    return sorted(parts[1] for parts in names if parts[2:] == ["config.json"])
+
+
+def compare(before: Storage, after: Storage) -> list[Line]:
+    """Everything that both storages should have."""
+    names = [runs_of(before), runs_of(after)]
+    lines = [Line("runs", ", ".join(names[0]), ", ".join(names[1]), names[0] == names[1])]
+    for name in sorted({*names[0]} & {*names[1]}):
+        pair = [Run(storage, name, RunConfig()) for storage in (before, after)]
+        lines += [*_models(*pair), _factor(*pair), *_metrics(*pair)]
+    return lines
+
+
+def _models(before: Run, after: Run) -> list[Line]:
+    hashes = [{place: m.sha256 for place, m in run.models().items()} for run in (before, after)]
+    lines = []
+    for place in sorted({*hashes[0]} | {*hashes[1]}):
+        one, two = (found.get(place, "none") for found in hashes)
+        what = f"{before.name}: model {place[0]} seed {place[1]}"
+        lines.append(Line(what, one[:12], two[:12], one == two))
+    return lines
+
+
+def _factor(before: Run, after: Run) -> Line:
+    one, two = (read_factor(run.root.uri, run.name) for run in (before, after))
+    what = f"{before.name}: factor table"
+    return Line(what, f"{len(one)} rows", f"{len(two)} rows", bool(one.equals(two)))
+
+
+def _metrics(before: Run, after: Run) -> list[Line]:
+    one, two = (_flat(json.loads(run.report.read_bytes("metrics.json"))) for run in (before, after))
+    differ = [key for key in sorted({*one} | {*two}) if one.get(key, ...) != two.get(key, ...)]
+    what = f"{before.name}: metrics.json"
+    whole = Line(what, f"{len(one)} figures", f"{len(two)} figures", not differ)
+    return [whole, *(Line(key, str(one.get(key)), str(two.get(key)), False) for key in differ)]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key, but for what says who made them and when."""
+    if isinstance(values, list):
+        values = {str(place): value for place, value in enumerate(values)}
+    if not isinstance(values, dict):
+        return {prefix: values}
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in _MAY_DIFFER:
+            leaves |= _flat(value, f"{prefix}.{name}" if prefix else name)
+    return leaves
+
+
+def show(lines: list[Line]) -> bool:
+    """Print the table; whether all is the same."""
+    widths = [max(len(getattr(line, name)) for line in lines) for name in ("what", "before")]
+    for line in lines:
+        mark = "same" if line.is_same else "DIFFERS"
+        print(f"{line.what:{widths[0]}s}  {line.before:{widths[1]}s}  {line.after}  {mark}")
+    return all(line.is_same for line in lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("places", nargs=2, help="two storages, or two checkouts")
+    parser.add_argument("--checkouts", action="store_true", help="run both first")
+    parser.add_argument("--work", type=Path, help="where their storages go")
+    parser.add_argument("--bars", help="real bars, beside the demo")
+    parser.add_argument("--set", action="append", default=[], help="settings for them")
+    args = parser.parse_args(argv)
+    pairs = [args.places]
+    if args.checkouts:
+        if args.work is None:
+            parser.error("--checkouts needs --work")
+        made = [args.work.resolve() / name for name in ("before", "after")]
+        for checkout, storage in zip(args.places, made, strict=True):
+            make(Path(checkout).resolve(), storage, args.bars, args.set)
+        names = ("demo", "real") if args.bars else ("demo",)
+        pairs = [[str(place / name) for place in made] for name in names]
+    lines = [line for one, two in pairs for line in compare(Storage(one), Storage(two))]
+    return 0 if show(lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
