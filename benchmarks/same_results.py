@@ -24,7 +24,7 @@ from typing import Any
 
 from gangru_dist import read_factor
 from gangru_dist.config import RunConfig
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, run_names
 from gangru_dist.storage import Storage
 
 _MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
@@ -52,15 +52,9 @@ def make(checkout: Path, storage: Path, bars: str | None, overrides: list[str]) 
         subprocess.run([*command, *words, *more], cwd=checkout, env=environment, check=True)
 
 
-def runs_of(storage: Storage) -> list[str]:
-    """Names of the runs that have a configuration."""
-    names = (name.split("/") for name in storage.list_files("runs"))
-    return sorted(parts[1] for parts in names if parts[2:] == ["config.json"])
-
-
 def compare(before: Storage, after: Storage) -> list[Line]:
     """Everything that both storages should have."""
-    names = [runs_of(before), runs_of(after)]
+    names = [run_names(before), run_names(after)]
     lines = [Line("runs", ", ".join(names[0]), ", ".join(names[1]), names[0] == names[1])]
     for name in sorted({*names[0]} & {*names[1]}):
         pair = [Run(storage, name, RunConfig()) for storage in (before, after)]
