@@ -96,13 +96,15 @@ def frozen_positions(
 
 def long_portfolio(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
     """Equal weights in the top of the universe under the trading rules, before costs."""
-    targets = {row: top_assets(rebalances.factor[row], top_fraction) for row in rebalances.entered}
+    targets = {
+        row: top_assets(rebalances.factor[row], top_fraction) for row in rebalances.entered.tolist()
+    }
     return _simulate(market, rebalances, targets, restricted=True)
 
 
 def universe_portfolio(market: Market, rebalances: Rebalances) -> Portfolio:
     """Equal weights in the whole universe, without restrictions."""
-    targets = {row: np.isfinite(rebalances.factor[row]) for row in rebalances.entered}
+    targets = {row: np.isfinite(rebalances.factor[row]) for row in rebalances.entered.tolist()}
     return _simulate(market, rebalances, targets, restricted=False)
 
 
