@@ -27,6 +27,10 @@ from gangru_dist.scoring.table import covered_days
 
 _logger = logging.getLogger(__name__)
 
+SMALL_SAMPLES = 100_000
+"""A day's assets are so many samples; 20 s of one core with the default network. Fewer are scored
+without actors, which take 5 to 10 s to start."""
+
 
 def score_days(
     run: Run,
@@ -35,7 +39,7 @@ def score_days(
     end: dt.date | None = None,
     daily: bool = False,
     overwrite: bool = False,
-    runner: Runner = on_cluster,
+    runner: Runner | None = None,
 ) -> ScoreSummary:
     """Score days and commit them to the run's factor table.
 
@@ -48,7 +52,8 @@ def score_days(
         end: Last day, inclusive.
         daily: Score the panel's newest day only, in this process, without Ray, in seconds.
         overwrite: Take the run's name even if it has another configuration.
-        runner: Scores the pieces if there are several.
+        runner: Scores the pieces; None = in this process if that is faster than the start of
+            actors, else on Ray.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
@@ -91,8 +96,8 @@ def score_days(
         len(plan.pieces),
         plan.up_to_date,
     )
-    # a single piece is not worth the start of Ray
-    files = _score_all(run, plan, here if daily or len(plan.pieces) <= 1 else runner)
+    small = daily or len(plan.pieces) <= 1 or _is_small(run, plan.days * manifest.assets)
+    files = _score_all(run, plan, runner or (here if small else on_cluster))
     version = commit(run.factor, files)
     summary = ScoreSummary(
         scored=plan.days,
@@ -105,6 +110,12 @@ def score_days(
     )
     write_summary(run, summary)
     return summary
+
+
+def _is_small(run: Run, samples: int) -> bool:
+    """Whether one core of this machine has done it by the time that actors have started."""
+    size = run.cfg.resources
+    return samples <= SMALL_SAMPLES and not size.scoring_actors and not size.gpus_per_worker
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
