@@ -42,6 +42,8 @@ PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
 
 ChannelKind = Literal["shape", "level"]
 """How a feature becomes a channel of a sample (SPEC 3)."""
+Exposure = Literal["industry", "size"]
+"""What a cross-sectional regression may remove: industry dummies, log market cap."""
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -50,6 +52,8 @@ Count = Annotated[int, Field(ge=1)]
 
 _LATER = Decides.PANEL | Decides.IF_CHANGED
 """Of a setting that panels were built before."""
+_NEW = Decides.MODEL | Decides.IF_CHANGED
+"""Of a setting that models were stored before."""
 
 
 def _require_unique(key: str, names: tuple[str, ...]) -> None:
@@ -153,6 +157,12 @@ class LabelConfig:
     transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
     """Out of `LABEL_TRANSFORMS`; `rank` replaces the label by its normal score of the day's
     rank."""
+    neutralize: Annotated[tuple[Exposure, ...], _NEW] = ()
+    """What a day's regression removes of the label before its last z-score, as
+    `factor.neutralize` does of the factor [D]."""
+
+    def __post_init__(self) -> None:
+        _require_unique("label.neutralize", self.neutralize)
 
     @property
     def reach(self) -> int:
@@ -166,6 +176,11 @@ class WindowConfig:
 
     history_days: int = Field(default=400, ge=2)
     """Training days lie within this many trading days up to the refit day."""
+    min_history_days: Annotated[int | None, _NEW] = Field(default=None, ge=2)
+    """A window takes what history there is, if it is so many days; None = `history_days` [D]."""
+    half_life_days: Annotated[float | None, _NEW] = Field(default=None, gt=0)
+    """A training day so much older than the newest one weighs half in the predictor's loss; None
+    = all weigh the same [D]."""
     sample_every: int = Field(default=5, ge=1)
     """Every so many trading days one training day."""
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -179,7 +194,17 @@ class WindowConfig:
     last: Annotated[dt.date | None, Decides.NOTHING] = None
     """Leave out refit days after this date."""
 
+    @property
+    def least_history(self) -> int:
+        """Trading days without which a window is skipped."""
+        return self.min_history_days or self.history_days
+
     def __post_init__(self) -> None:
+        if (self.min_history_days or 0) > self.history_days:
+            raise ConfigError(
+                f"windows.min_history_days={self.min_history_days} is more than "
+                f"windows.history_days={self.history_days}, which is the most that is taken."
+            )
         if not self.refit_months or not all(1 <= month <= 12 for month in self.refit_months):
             raise ConfigError(
                 f"windows.refit_months={list(self.refit_months)} must be months from 1 to 12."
@@ -235,6 +260,14 @@ class TrainingConfig:
     """Stop after so many epochs without a better validation IC [R]."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's step [R]."""
+    weight_decay: Annotated[float, _NEW] = Field(default=0.0, ge=0)
+    """The predictor's weights shrink by this x `learning_rate` each step (AdamW) [D]."""
+    dropout: Annotated[float, _NEW] = Field(default=0.0, ge=0, lt=1)
+    """Share of a sample's channels that the predictor does not see in a training step, drawn per
+    asset; the others are scaled up [D]."""
+    average_epochs: Annotated[float, _NEW] = Field(default=0.0, ge=0)
+    """What is validated and kept is the exponential mean of the predictor's weights over about so
+    many epochs; 0 = the newest weights [D]."""
     seeds: Annotated[tuple[int, ...], Decides.RUN] = (0,)
     """One model a seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
@@ -298,7 +331,7 @@ class FactorConfig:
 
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD."""
-    neutralize: tuple[Literal["industry", "size"], ...] = ("industry", "size")
+    neutralize: tuple[Exposure, ...] = ("industry", "size")
     """What the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
     """1 = lowest factor ... this = highest."""
@@ -467,9 +500,10 @@ class RunConfig:
                 f"universe.min_traded_days={self.universe.min_traded_days} is more than "
                 f"samples.lookback={self.samples.lookback}: no asset could qualify."
             )
-        if self.windows.history_days <= self.label.reach + self.windows.sample_every:
+        if self.windows.least_history <= self.label.reach + self.windows.sample_every:
+            key = "min_history_days" if self.windows.min_history_days else "history_days"
             raise ConfigError(
-                f"windows.history_days={self.windows.history_days} leaves no training day: a label "
+                f"windows.{key}={self.windows.least_history} leaves no training day: a label "
                 f"takes label.entry_lag + label.horizon = {self.label.reach} days of it."
             )
         if (self.resources.min_workers or 1) > self.resources.workers:

@@ -12,6 +12,7 @@ from gangru_dist import metrics
 from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import ic, picks, portfolio
+from gangru_dist.evaluation.decomposition import decompose
 from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
 from gangru_dist.evaluation.portfolio import Portfolio
 from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, quantile_summary
@@ -49,6 +50,8 @@ class Evaluation:
     """One row a calendar year."""
     industries: pd.DataFrame
     """`picks.industry_table`."""
+    decomposition: pd.DataFrame
+    """`decomposition.decompose`: where the excess return comes from and what takes it away."""
     ranked: pd.DataFrame
     """`picks.ranked_universe`."""
     coverage: pd.DataFrame
@@ -101,6 +104,14 @@ def evaluate(
         "trades": trades,
         "yearly": _yearly(monthly, daily, trades),
         "industries": picks.industry_table(market, rebalances, top_fraction=cfg.top_fraction),
+        "decomposition": decompose(
+            market,
+            rebalances,
+            long,
+            universe,
+            top_fraction=cfg.top_fraction,
+            cost_bps=cfg.cost_bps,
+        ),
         "ranked": picks.ranked_universe(market, rebalances),
         "coverage": _coverage(table),
     }
@@ -241,11 +252,20 @@ def _metrics(
             ),
             "table": records(tables["quantiles"]),
         },
+        "decomposition": _grouped(tables["decomposition"]),
         "decay": records(tables["decay"]),
         "yearly": records(tables["yearly"]),
         "industries": records(tables["industries"]),
         "notes": [str(note) for note in notes],
     }
+
+
+def _grouped(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Value by group and part."""
+    found: dict[str, dict[str, float | None]] = {}
+    for group, part, value in table.itertuples(index=False):
+        found.setdefault(group, {})[part] = number(value)
+    return found
 
 
 def _period(

@@ -49,6 +49,8 @@ class Share:
     start: dt.date
     end: dt.date
     features: tuple[str, ...]
+    trading: bool = False
+    """Whether market cap and industry are needed too."""
 
     def buckets(self, rank: int, size: int) -> list[int]:
         """Buckets of a rank."""
@@ -60,7 +62,7 @@ class Share:
 
     def read(self, file: PanelFile) -> Iterator[pa.Table]:
         """One file's rows of the span."""
-        columns = block_columns(self.features, trading=False)
+        columns = block_columns(self.features, trading=self.trading)
         return read_files(self.root, [file], self.start, self.end, columns)
 
 
@@ -116,6 +118,7 @@ def read_share(share: Share, name: str, rank: int, size: int, *, through_ray: bo
             end=share.end,
             buckets=share.buckets(rank, size),
             features=share.features,
+            trading=share.trading,
         )
     shard = ray.train.get_dataset_shard(name)
     return scatter(
@@ -124,4 +127,5 @@ def read_share(share: Share, name: str, rank: int, size: int, *, through_ray: bo
         dates=share.manifest.trading_days(share.start, share.end),
         assets=asset_names(share.root, share.files(rank, size), share.start, share.end),
         features=share.features,
+        trading=share.trading,
     )
