@@ -115,7 +115,11 @@ def paired(a: Result, b: Result) -> pd.DataFrame:
         ("model", _both(*per_model), 0),
     ):
         gap = (pairs["a"] - pairs["b"]).to_numpy()
-        error = metrics.newey_west_error(gap, lags=lags)
+        error = (
+            metrics.newey_west_error(gap, lags=lags)
+            if lags
+            else float(np.std(gap, ddof=1) / np.sqrt(len(gap)))
+        )
         rows.append((name, len(gap), pairs["a"].mean(), pairs["b"].mean(), gap.mean(), error))
     return pd.DataFrame(rows, columns=["paired by", "count", a.name, b.name, "gap", "error"])
 

@@ -59,6 +59,8 @@ def block(seed: int = 0, *, days: int = DAYS, assets: int = ASSETS) -> PanelBloc
         market_cap=np.where(traded, market_cap, np.nan),
         industry=np.where(traded, industry, -1).astype(np.int16),
         industries=("Banks", "Coal", "Food"),
+        limit_up=np.zeros_like(traded),
+        limit_down=np.zeros_like(traded),
     )
 
 
@@ -82,7 +84,8 @@ def until(whole: PanelBlock, day: int) -> PanelBlock:
 def cut(whole: PanelBlock, days: slice, assets: np.ndarray) -> PanelBlock:
     """Some days and assets of a panel."""
     arrays = (
-        "features", "traded", "is_st", "listed_days", "adj_close", "market_cap", "industry"
+        "features", "traded", "is_st", "listed_days", "adj_close", "market_cap", "industry",
+        "limit_up", "limit_down",
     )  # fmt: skip
     picked = {name: getattr(whole, name)[days][:, assets] for name in arrays}
     return dataclasses.replace(
