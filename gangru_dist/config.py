@@ -45,6 +45,8 @@ PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
 
 ChannelKind = Literal["shape", "level"]
 """How a feature becomes a channel of a sample (SPEC 3)."""
+Exposure = Literal["industry", "size"]
+"""What a cross-sectional regression may remove: industry dummies, log market cap."""
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,6 +55,8 @@ Count = Annotated[int, Field(ge=1)]
 
 _LATER = Decides.PANEL | Decides.IF_CHANGED
 """For settings that were added after panels had been built."""
+_NEW = Decides.MODEL | Decides.IF_CHANGED
+"""For settings that were added after models had been stored."""
 
 
 def _require_unique(key: str, names: tuple[str, ...]) -> None:
@@ -154,6 +158,12 @@ class LabelConfig:
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
     transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
     """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
+    neutralize: Annotated[tuple[Exposure, ...], _NEW] = ()
+    """What a day's regression removes of the label before its last z-score, as
+    `factor.neutralize` does of the factor [D]."""
+
+    def __post_init__(self) -> None:
+        _require_unique("label.neutralize", self.neutralize)
 
     @property
     def reach(self) -> int:
@@ -166,7 +176,12 @@ class WindowConfig:
     """Rolling refits (SPEC 4) [R]."""
 
     history_days: int = Field(default=400, ge=2)
-    """Training days lie within this many trading days before the refit day."""
+    """Training days lie within this many trading days up to the refit day."""
+    min_history_days: Annotated[int | None, _NEW] = Field(default=None, ge=2)
+    """Least history of a window, in trading days; None = `history_days` [D]."""
+    half_life_days: Annotated[float | None, _NEW] = Field(default=None, gt=0)
+    """Age, in trading days, at which a training day has half the weight of the newest one in the
+    predictor's loss; None = equal weights [D]."""
     sample_every: int = Field(default=5, ge=1)
     """One training day every this many trading days."""
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -180,7 +195,17 @@ class WindowConfig:
     last: Annotated[dt.date | None, Decides.NOTHING] = None
     """Skip refit days after this date."""
 
+    @property
+    def least_history(self) -> int:
+        """Trading days without which a window is skipped."""
+        return self.min_history_days or self.history_days
+
     def __post_init__(self) -> None:
+        if (self.min_history_days or 0) > self.history_days:
+            raise ConfigError(
+                f"windows.min_history_days={self.min_history_days} is more than "
+                f"windows.history_days={self.history_days}, which is the most that is taken."
+            )
         if not self.refit_months or not all(1 <= month <= 12 for month in self.refit_months):
             raise ConfigError(
                 f"windows.refit_months={list(self.refit_months)} must be months from 1 to 12."
@@ -235,6 +260,14 @@ class TrainingConfig:
     """Stop after this many epochs without a better validation IC [R]."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate [R]."""
+    weight_decay: Annotated[float, _NEW] = Field(default=0.0, ge=0)
+    """The predictor's weights shrink by this x `learning_rate` each step (AdamW) [D]."""
+    dropout: Annotated[float, _NEW] = Field(default=0.0, ge=0, lt=1)
+    """Share of a sample's channels that the predictor does not see in a training step, drawn per
+    asset; the others are scaled up [D]."""
+    average_epochs: Annotated[float, _NEW] = Field(default=0.0, ge=0)
+    """What is validated and kept is the exponential mean of the predictor's weights over about so
+    many epochs; 0 = the newest weights [D]."""
     seeds: Annotated[tuple[int, ...], Decides.RUN] = (0,)
     """One model per seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
@@ -298,7 +331,7 @@ class FactorConfig:
 
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD."""
-    neutralize: tuple[Literal["industry", "size"], ...] = ("industry", "size")
+    neutralize: tuple[Exposure, ...] = ("industry", "size")
     """Exposures that the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
     """Number of quantiles; 1 = lowest factor."""
@@ -467,10 +500,11 @@ class RunConfig:
                 f"universe.min_traded_days={self.universe.min_traded_days} is more than "
                 f"samples.lookback={self.samples.lookback}: no asset could qualify."
             )
-        if self.windows.history_days <= self.label.reach + self.windows.sample_every:
+        if self.windows.least_history <= self.label.reach + self.windows.sample_every:
+            key = "min_history_days" if self.windows.min_history_days else "history_days"
             raise ConfigError(
-                f"windows.history_days={self.windows.history_days} leaves no training day: each "
-                f"label needs label.entry_lag + label.horizon = {self.label.reach} of those days."
+                f"windows.{key}={self.windows.least_history} leaves no training day: each label "
+                f"needs label.entry_lag + label.horizon = {self.label.reach} of those days."
             )
         if (self.resources.min_workers or 1) > self.resources.workers:
             raise ConfigError(

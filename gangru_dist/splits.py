@@ -65,14 +65,23 @@ def refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
     return found
 
 
-def _days(refit: int, cfg: WindowConfig, label: LabelConfig) -> tuple[list[int], list[int]]:
+def _days(
+    refit: int, cfg: WindowConfig, label: LabelConfig, lookback: int
+) -> tuple[list[int], list[int]]:
     newest = refit - label.reach
-    sampled = list(range(newest, refit - cfg.history_days, -cfg.sample_every))[::-1]
+    oldest = max(refit - cfg.history_days + 1, lookback - 1)
+    sampled = list(range(newest, oldest - 1, -cfg.sample_every))[::-1]
     count = max(1, round(len(sampled) * cfg.validation_fraction))
     train, valid = sampled[:-count], sampled[-count:]
-    if cfg.embargo:
+    if cfg.embargo and valid:
         train = [day for day in train if day + label.reach <= valid[0]]
     return train, valid
+
+
+def _least(cfg: WindowConfig) -> str:
+    """The setting that says how much history there must be."""
+    name = "history_days" if cfg.min_history_days is None else "min_history_days"
+    return f"{name}={cfg.least_history}"
 
 
 def make_windows(
@@ -80,20 +89,21 @@ def make_windows(
 ) -> tuple[list[Window], list[SkippedWindow]]:
     """All windows between `cfg.first` and `cfg.last`, and those without enough history.
 
-    A window needs `history_days` plus the first sample's lookback up to its refit day.
+    A window needs `history_days`, or `min_history_days`, plus the first sample's lookback up to its
+    refit day.
     """
     windows, skipped = [], []
     refits = refit_days(calendar, cfg)
-    need = cfg.history_days + lookback - 1
+    need = cfg.least_history + lookback - 1
     for position, refit in enumerate(refits):
         date = calendar[refit].astype(dt.date)
         if (cfg.first and date < cfg.first) or (cfg.last and date > cfg.last):
             continue
-        train, valid = _days(refit, cfg, label)
+        train, valid = _days(refit, cfg, label, lookback)
         if refit + 1 < need or not train:
             reason = (
                 f"{refit + 1} trading days of history up to {date}, {need} needed "
-                f"(windows.history_days={cfg.history_days} + samples.lookback={lookback} - 1)"
+                f"(windows.{_least(cfg)} + samples.lookback={lookback} - 1)"
                 if refit + 1 < need
                 else f"no training day is left before the first validation day "
                 f"(windows.history_days={cfg.history_days}, embargo of {label.reach} days)"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.config import LabelConfig, WindowConfig
-from gangru_dist.errors import WindowError
+from gangru_dist.errors import ConfigError, WindowError
 from gangru_dist.splits import make_windows, refit_days, select_windows
 
 
@@ -47,6 +47,26 @@ class TestReference:
     def test_month_end_on_a_weekend_counts_on_friday(self) -> None:
         until = weekdays("2017-01-03", "2019-06-28")  # 30 June 2019 was a Sunday
         assert str(until[refit_days(until, CFG)[-1]]) == "2019-06-28"
+
+
+class TestHistory:
+    def test_window_takes_what_history_there_is(self) -> None:
+        cfg = WindowConfig(history_days=800, min_history_days=300)
+        windows, skipped = make_windows(CALENDAR, cfg, LABEL, lookback=40)
+        assert [s.name for s in skipped] == ["2017-06-30", "2017-12-29"]
+        assert "min_history_days=300" in skipped[0].reason
+        first, last = windows[0], windows[-1]
+        assert 39 <= first.train_days[0] < 39 + 5
+        assert last.train_days[0] > last.refit - 800
+
+    def test_long_enough_history_is_as_without_a_minimum(self) -> None:
+        plain, _ = make_windows(CALENDAR, CFG, LABEL, lookback=40)
+        least = dataclasses.replace(CFG, min_history_days=400)
+        assert make_windows(CALENDAR, least, LABEL, lookback=40)[0] == plain
+
+    def test_a_minimum_above_the_most_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"min_history_days=500 is more than .*=400"):
+            WindowConfig(min_history_days=500)
 
 
 class TestProperties:

@@ -123,6 +123,13 @@ def _last_day(market: Market, rebalances: Rebalances) -> int:
     return int(last) if last >= 0 else len(market.dates) - 1
 
 
+def spans(market: Market, rebalances: Rebalances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that are traded, and between which of the market's days each is held: (K,) each."""
+    rows = np.asarray(rebalances.entered)
+    starts = rebalances.entry[rows]
+    return rows, starts, np.append(starts[1:], _last_day(market, rebalances))
+
+
 def _simulate(
     market: Market,
     rebalances: Rebalances,
@@ -131,13 +138,11 @@ def _simulate(
     restricted: bool,
 ) -> Portfolio:
     """Trade on each entry day; weights drift in between."""
-    rows = list(targets)
-    first, end = int(rebalances.entry[rows[0]]), _last_day(market, rebalances)
-    stops = [int(rebalances.entry[row]) for row in rows[1:]] + [end]
+    rows, starts, stops = (found.tolist() for found in spans(market, rebalances))
+    first, end = starts[0], stops[-1]
     value, traded = np.ones(end - first + 1), np.zeros(end - first + 1)
     weights, history, trades = np.zeros(len(market.assets)), [], []
-    for row, stop in zip(rows, stops, strict=True):
-        day = int(rebalances.entry[row])
+    for row, day, stop in zip(rows, starts, stops, strict=True):
         conditions = _conditions(market, day, restricted=restricted)
         after = rebalanced(weights, targets[row], conditions)
         trades.append(_trade(row, weights, after, targets[row], conditions))

@@ -12,6 +12,7 @@ from gangru_dist import metrics
 from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import ic, picks, portfolio
+from gangru_dist.evaluation.decomposition import decompose
 from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
 from gangru_dist.evaluation.portfolio import Portfolio
 from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, quantile_summary
@@ -49,6 +50,8 @@ class Evaluation:
     """One row per calendar year."""
     industries: pd.DataFrame
     """`picks.industry_table`."""
+    decomposition: pd.DataFrame
+    """`decomposition.decompose`: where the excess return comes from and what takes it away."""
     ranked: pd.DataFrame
     """`picks.ranked_universe`."""
     coverage: pd.DataFrame
@@ -101,6 +104,14 @@ def evaluate(
         "trades": trades,
         "yearly": _yearly(monthly, daily, trades),
         "industries": picks.industry_table(market, rebalances, top_fraction=cfg.top_fraction),
+        "decomposition": decompose(
+            market,
+            rebalances,
+            long,
+            universe,
+            top_fraction=cfg.top_fraction,
+            cost_bps=cfg.cost_bps,
+        ),
         "ranked": picks.ranked_universe(market, rebalances),
         "coverage": _coverage(table),
     }
@@ -241,8 +252,17 @@ def _metrics(
             **metrics.finite_or_none(quantiles),
             "table": records(tables["quantiles"]),
         },
+        "decomposition": _grouped(tables["decomposition"]),
         **{name: records(tables[name]) for name in ("decay", "yearly", "industries")},
         "notes": [str(note) for note in notes],
+    }
+
+
+def _grouped(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Value by group and part."""
+    return {
+        str(group): metrics.finite_or_none(dict(zip(rows["part"], rows["value"], strict=True)))
+        for group, rows in table.groupby("group", sort=False)
     }
 
 

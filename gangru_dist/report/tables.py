@@ -43,6 +43,7 @@ def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
         "trades": found.trades,
         "yearly": found.yearly,
         "industries": found.industries,
+        "decomposition": found.decomposition,
         "picks": picks(found, sources.cfg),
         "picks_by_industry": picks_by_industry(found, sources.cfg),
         "coverage": sources.coverage,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from scipy.special import ndtri  # scipy.stats would add 0.6 s to the start of every worker
 
 from gangru_dist.config import LABEL_TRANSFORMS, LabelConfig
-from gangru_dist.cross_section import cs_winsorize, cs_zscore
+from gangru_dist.cross_section import cs_neutralize, cs_winsorize, cs_zscore
 from gangru_dist.time_series import ts_carry_forward
+
+_NOISE = 1e-10
+"""Of z-scores: a residual below is rounding."""
 
 
 def forward_return(
@@ -43,12 +48,25 @@ def forward_return(
     return result
 
 
-def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
+@dataclass(frozen=True, kw_only=True)
+class Exposures:
+    """What `label.neutralize` removes, of N assets as known on the signal day."""
+
+    industry: Shaped[np.ndarray, " N"]
+    """Names; empty = unknown, a group of its own."""
+    log_cap: Float[np.ndarray, " N"]
+    """NaN = unknown: counts as its industry's mean."""
+
+
+def training_label(
+    returns: Float[np.ndarray, " N"], cfg: LabelConfig, exposures: Exposures | None = None
+) -> Float[np.ndarray, " N"]:
     """One day's labels: winsorized and z-scored over the day's assets, or normal ranks [D].
 
     Args:
         returns: Forward returns of the day's universe, NaN = no label.
         cfg: Clip and transform.
+        exposures: Of the same assets; needed by `cfg.neutralize` alone.
 
     Returns:
         Mean 0, standard deviation 1 over the assets with a label, NaN elsewhere; all 0 if all
@@ -59,8 +77,26 @@ def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[
     values = returns[known].astype(np.float64)
     if values.size == 0:
         return result
-    result[known] = cs_zscore(LABEL_TRANSFORMS[cfg.transform](values, cfg)[None])[0]
+    label = cs_zscore(LABEL_TRANSFORMS[cfg.transform](values, cfg)[None])
+    if exposures is not None:
+        label = cs_zscore(_residual(label, exposures, known, cfg))
+    result[known] = label[0]
     return result
+
+
+def _residual(
+    label: Float[np.ndarray, "1 K"], exposures: Exposures, known: np.ndarray, cfg: LabelConfig
+) -> Float[np.ndarray, "1 K"]:
+    """What the day's regression leaves; rounding alone is 0, which is no label."""
+    industry, size = exposures.industry[known], exposures.log_cap[known]
+    residual = cs_neutralize(
+        label,
+        groups=np.unique(industry, return_inverse=True)[1][None]
+        if "industry" in cfg.neutralize
+        else None,
+        exposure=size[None] if "size" in cfg.neutralize else None,
+    )
+    return np.where(np.abs(residual) < _NOISE, 0.0, residual)
 
 
 def winsorized(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:

@@ -7,6 +7,7 @@ Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,6 +59,8 @@ class TrainingState:
             torch.manual_seed(seed)
             self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor)
             self.discriminator = Discriminator(cfg.samples.lookback, features, gan) if gan else None
+        self.averaged = deepcopy(self.network.predictor) if cfg.training.average_epochs else None
+        """Mean of the predictor's newest weights, where that is what is validated and kept."""
         self.progress = Progress(stage="gan" if gan else "predictor")
         self.best: dict[str, Tensor] = {}
         self._place(cfg, device)
@@ -65,9 +68,11 @@ class TrainingState:
             name: torch.optim.Adam(
                 part.parameters(),
                 lr=cfg.training.learning_rate if name == "predictor" else cfg.gan.learning_rate,
+                weight_decay=cfg.training.weight_decay if name == "predictor" else 0.0,
+                decoupled_weight_decay=True,  # of 0: plain Adam
                 fused=torch.device(device).type == "cuda",
             )
-            for name, part in self._parts().items()
+            for name, part in self._trained().items()
         }
 
     def _place(self, cfg: RunConfig, device: torch.device | str) -> None:
@@ -76,7 +81,7 @@ class TrainingState:
             if cfg.training.compile:
                 part.compile()  # in place: names of weights stay
 
-    def _parts(self) -> dict[str, nn.Module]:
+    def _trained(self) -> dict[str, nn.Module]:
         parts: dict[str, nn.Module | None] = {
             "generator": self.network.generator,
             "discriminator": self.discriminator,
@@ -84,9 +89,12 @@ class TrainingState:
         }
         return {name: part for name, part in parts.items() if part is not None}
 
+    def _parts(self) -> dict[str, nn.Module]:
+        return self._trained() | ({} if self.averaged is None else {"averaged": self.averaged})
+
     def keep_best(self) -> None:
-        """Copy the predictor: this epoch is the best so far."""
-        weights = self.network.predictor.state_dict()
+        """Copy what was validated: this epoch is the best so far."""
+        weights = (self.averaged or self.network.predictor).state_dict()
         self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def use_best(self) -> None:
@@ -98,8 +106,8 @@ class TrainingState:
         found = {f"best.{name}": tensor for name, tensor in self.best.items()}
         for part_name, part in self._parts().items():
             found |= {f"{part_name}.{name}": t for name, t in part.state_dict().items()}
-            moments = self.optimizers[part_name].state_dict()["state"]
-            for index, values in moments.items():
+        for part_name, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
                 found |= {f"adam.{part_name}.{index}.{key}": t for key, t in values.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
@@ -126,6 +134,7 @@ class TrainingState:
         self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
         for name, part in self._parts().items():
             part.load_state_dict(_below(f"{name}.", tensors))
+        for name in self.optimizers:
             self._restore_adam(name, _below(f"adam.{name}.", tensors))
 
     def _restore_adam(self, name: str, tensors: dict[str, Tensor]) -> None:

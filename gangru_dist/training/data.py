@@ -7,7 +7,7 @@ so are the standardized samples: they go to a scratch file, and into memory a da
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from gangru_dist.models.noise import asset_keys
 from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.samples.channels import Share, Standardizer
-from gangru_dist.samples.labels import forward_return, training_label
+from gangru_dist.samples.labels import Exposures, forward_return, training_label
 from gangru_dist.samples.standardize import Statistics
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.splits import Window
@@ -43,6 +43,8 @@ class DayShare:
     """Of the whole universe, over all workers; one a kind of channels."""
     total: int
     """Assets with a label over all workers."""
+    weight: float = 1.0
+    """In the predictor's loss; 1 on average over the training days."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def prepare(
     return WindowData(
         panel=panel,
         keys=asset_keys(block.assets.tolist()).to(device),
-        train=_on(usable, rows, window.train_days),
+        train=_weighted(_on(usable, rows, window.train_days), cfg.windows.half_life_days),
         valid=_on(usable, rows, window.valid_days),
         dropped=tuple(share.date for row, share in shares.items() if row not in usable),
         standardizer=standardizer,
@@ -161,6 +163,17 @@ def _on(
     return tuple(usable[rows[day]] for day in days if rows[day] in usable)
 
 
+def _weighted(days: tuple[DayShare, ...], half_life: float | None) -> tuple[DayShare, ...]:
+    """The training days with their weights by age."""
+    if half_life is None or not days:
+        return days
+    weights = np.exp2([(day.row - days[-1].row) / half_life for day in days])
+    weights /= weights.mean()
+    return tuple(
+        replace(day, weight=float(weight)) for day, weight in zip(days, weights, strict=True)
+    )
+
+
 def _returns(block: PanelBlock, rows: list[int], cfg: RunConfig) -> np.ndarray:
     """Forward returns of some rows, (days, N); some assets at a time.
 
@@ -190,13 +203,28 @@ def _labels(
     """Per day: this worker's labels (N,), NaN outside the universe, and their global count."""
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
     own = np.where(universe[rows], _returns(block, rows, cfg), np.nan)  # (days, N)
-    shares = collective.gather((np.asarray(block.assets), own))
+    exposed = _exposures(block, rows) if cfg.label.neutralize else ()
+    shares = collective.gather((np.asarray(block.assets), own, *exposed))
     names = np.concatenate([share[0] for share in shares])
     order = np.argsort(names)  # the same sums in the same order, whoever owns what
-    everyone = np.concatenate([share[1] for share in shares], axis=1)[:, order]
+    everyone = [
+        np.concatenate(parts, axis=1)[:, order]
+        for parts in zip(*(share[1:] for share in shares), strict=True)
+    ]
     mine = np.searchsorted(names[order], block.assets)
     found = []
-    for day in everyone:
-        label = training_label(day, cfg.label)
+    for day, *about in zip(*everyone, strict=True):
+        exposures = Exposures(industry=about[0], log_cap=about[1]) if about else None
+        label = training_label(day, cfg.label, exposures)
         found.append((label[mine], int((~np.isnan(label)).sum())))
     return found
+
+
+def _exposures(block: PanelBlock, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Names of industries and log market caps of some rows, (days, N) each.
+
+    Names, for codes are each worker's own.
+    """
+    names = np.array([*block.industries, ""], dtype=np.str_)  # code -1 is the last
+    cap = block.market_cap[rows]
+    return names[block.industry[rows]], np.log(np.where(cap > 0, cap, np.nan))

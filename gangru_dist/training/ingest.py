@@ -47,6 +47,8 @@ class Share:
     start: dt.date
     end: dt.date
     features: tuple[str, ...]
+    trading: bool = False
+    """Whether market cap and industry are needed too."""
 
     def buckets(self, rank: int, size: int) -> list[int]:
         """Buckets of a rank."""
@@ -58,7 +60,7 @@ class Share:
 
     def read(self, file: PanelFile) -> Iterator[pa.Table]:
         """One file's rows of the span."""
-        columns = block_columns(self.features, trading=False)
+        columns = block_columns(self.features, trading=self.trading)
         return read_files(self.root, [file], self.start, self.end, columns)
 
 
@@ -79,6 +81,7 @@ def read_share(share: Share, rank: int, size: int, *, through_ray: bool) -> Pane
             end=share.end,
             buckets=share.buckets(rank, size),
             features=share.features,
+            trading=share.trading,
         )
     files = share.files(rank, size)
     read = tables(files, share.read, tasks=_BLOCKS, at_once=_READERS)
@@ -88,4 +91,5 @@ def read_share(share: Share, rank: int, size: int, *, through_ray: bool) -> Pane
         dates=share.manifest.trading_days(share.start, share.end),
         assets=asset_names(share.root, files, share.start, share.end),
         features=share.features,
+        trading=share.trading,
     )

@@ -104,11 +104,20 @@ def train_windows(
     if todo:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
+    _say_what_labels_lack(run.cfg, manifest)
     if todo:
         results += _train_all(run, manifest, todo, runner)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
+    """A label is neutralized by what the panel knows, as the factor is."""
+    there = {"industry": manifest.has_industry, "size": manifest.has_market_cap}
+    for name in cfg.label.neutralize:
+        if not there[name]:
+            _logger.warning("label_not_neutralized by=%s: no row of the panel has it", name)
 
 
 def _train_all(

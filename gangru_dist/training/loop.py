@@ -85,6 +85,10 @@ def _update(
     optimizer.step()
 
 
+AfterStep = Callable[[], None]
+"""Called after each step of the optimizer."""
+
+
 def predictor_epoch(
     predictor: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -94,17 +98,50 @@ def predictor_epoch(
     collective: Collective,
     *,
     bf16: bool = False,
+    after_step: AfterStep = lambda: None,
 ) -> float:
-    """One pass over the training days; returns the mean loss (-IC)."""
+    """One pass over the training days; returns the mean loss (-IC), unweighted."""
     losses = []
     for index in order:
         day = data.train[index]
         with autocast(data, bf16=bf16):
             score = _call(predictor, inputs(day))
         loss = ic_loss(score.to(data.dtype), day.label, collective.all_sum)
-        _update(loss, predictor, optimizer, collective)
+        _update(loss * day.weight, predictor, optimizer, collective)
+        after_step()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())
+
+
+def with_dropout(inputs: Inputs, data: WindowData, share: float, step: Step) -> Inputs:
+    """Inputs without some channels of each asset, the others scaled up: an epoch's draw."""
+    if share == 0:
+        return inputs
+
+    def dropped(day: DayShare) -> Tensor:
+        x = inputs(day)
+        purpose = f"dropout=inputs/epoch={step.epoch}/day={day.date}"
+        keys = sample_keys(data.keys[day.members], seed=step.seed, purpose=purpose)
+        kept = uniform(keys, x.shape[2]) >= share  # (M, C)
+        return x * (kept / (1 - share)).to(x.dtype)[:, None, :]
+
+    return dropped
+
+
+class RunningMean:
+    """Exponential mean of a network's weights over about so many steps; of all steps at first."""
+
+    def __init__(self, mean: nn.Module, newest: nn.Module, *, steps: float, done: int) -> None:
+        """`mean` is changed in place; `done`: steps it has seen."""
+        self.mean: list[Tensor] = [*mean.parameters()]
+        self.newest: list[Tensor] = [*newest.parameters()]
+        self.steps, self.done = max(steps, 1.0), done
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Take in the newest weights."""
+        self.done += 1
+        torch._foreach_lerp_(self.mean, self.newest, 1 / min(self.done, self.steps))
 
 
 @torch.no_grad()

@@ -22,10 +22,12 @@ from gangru_dist.training.data import WindowData
 from gangru_dist.training.loop import (
     GanTrainer,
     Inputs,
+    RunningMean,
     Step,
     frozen_inputs,
     predictor_epoch,
     validation_ic,
+    with_dropout,
 )
 from gangru_dist.training.torch_setup import require_precision
 
@@ -33,6 +35,10 @@ Report = Callable[[TimedEpoch, TrainingState], None]
 """Called by every worker after every epoch."""
 
 _STAGE_NUMBER = {"gan": 0, "predictor": 1}
+
+
+def _nothing() -> None:
+    """After a step of weights that are not averaged."""
 
 
 def silent(epoch: TimedEpoch, state: TrainingState) -> None:
@@ -70,7 +76,8 @@ def train_window(
         else:
             bf16 = arithmetic(cfg).bf16
             inputs = inputs or frozen_inputs(state.network, data, bf16=bf16)
-            result = _predictor_epoch(data, inputs, state, cfg, order.tolist(), group)
+            seen = with_dropout(inputs, data, cfg.training.dropout, Step(seed, epoch))
+            result = _predictor_epoch(data, (seen, inputs), state, cfg, order.tolist(), group)
         seconds = time.perf_counter() - started
         _check_finite(result)
         samples = sum(day.total for day in data.train)
@@ -127,18 +134,30 @@ def _gan_epoch(
 
 def _predictor_epoch(
     data: WindowData,
-    inputs: Inputs,
+    inputs: tuple[Inputs, Inputs],
     state: TrainingState,
     cfg: RunConfig,
     order: list[int],
     group: Collective,
 ) -> PredictorEpoch:
+    """`inputs`: for training, for validation."""
     bf16 = arithmetic(cfg).bf16
     predictor, optimizer = state.network.predictor, state.optimizers["predictor"]
-    loss = predictor_epoch(predictor, optimizer, data, inputs, order, group, bf16=bf16)
-    daily = validation_ic(predictor, data, inputs, data.valid, group, bf16=bf16)
-    mean = sum(daily) / len(daily)
-    return PredictorEpoch(epoch=state.progress.epoch + 1, train_loss=loss, valid_ic=mean)
+    averaged = state.averaged
+    after_step: Callable[[], None] = _nothing
+    if averaged is not None:
+        after_step = RunningMean(
+            averaged,
+            predictor,
+            steps=cfg.training.average_epochs * len(order),
+            done=state.progress.epoch * len(order),
+        )
+    loss = predictor_epoch(
+        predictor, optimizer, data, inputs[0], order, group, bf16=bf16, after_step=after_step
+    )
+    daily = validation_ic(averaged or predictor, data, inputs[1], data.valid, group, bf16=bf16)
+    valid_ic = sum(daily) / len(daily)
+    return PredictorEpoch(epoch=state.progress.epoch + 1, train_loss=loss, valid_ic=valid_ic)
 
 
 def _advance(state: TrainingState, cfg: RunConfig, result: EpochResult) -> None:

@@ -60,6 +60,7 @@ def share_of(run: Run, manifest: Manifest, window: Window) -> Share:
         start=first.astype(dt.date),
         end=manifest.calendar[window.refit].astype(dt.date),
         features=run.cfg.features,
+        trading=bool(run.cfg.label.neutralize),
     )
 
 

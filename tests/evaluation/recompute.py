@@ -71,7 +71,7 @@ class Bars:
     price: pd.DataFrame
     """Adjusted close, the last one carried on."""
     rows: pd.DataFrame
-    """Traded rows by (date, code): close, adj_factor, is_st, industry."""
+    """Traded rows by (date, code): close, adj_factor, is_st, industry, market_cap."""
     listed: dict[str, pd.Timestamp]
     limits: bool
     before: dict[tuple[pd.Timestamp, str], float] = field(default_factory=dict)
@@ -132,6 +132,9 @@ def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
     frame = frame.assign(date=pd.to_datetime(frame["date"]).astype("datetime64[s]"))
     days = sorted(frame["date"].unique())
     optional = {"adj_factor": 1.0, "is_st": False, "industry": None, "list_date": None}
+    if "market_cap" not in frame:
+        shares = frame.get("total_shares", math.nan)
+        frame = frame.assign(market_cap=frame["close"] * shares)
     for name, value in optional.items():
         if name not in frame:
             frame[name] = value
@@ -151,7 +154,7 @@ def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
     return Bars(
         days=list(price.index),
         price=price,
-        rows=rows[["close", "adj_factor", "is_st", "industry"]],
+        rows=rows[["close", "adj_factor", "is_st", "industry", "market_cap"]],
         listed=listed.to_dict(),
         limits=limits,
         before=before,
@@ -380,6 +383,64 @@ def account_values(
     return pd.concat(pieces), turnover
 
 
+def decomposition_figures(
+    months: list[Month],
+    bars: Bars,
+    rules: Rules,
+    values: dict[str, pd.Series],
+    turnover: list[tuple[pd.Timestamp, float]],
+) -> dict[str, dict[str, float]]:
+    """The excess taken apart, period after period."""
+    entered = [month for month in months if month.entry is not None and len(month.table)]
+    stops = [*(month.entry for month in entered[1:]), values["long"].index[-1]]
+    place = {day: number for number, day in enumerate(bars.days)}
+    years = (place[stops[-1]] - place[entered[0].entry]) / 252
+    growth = dict.fromkeys(("signal", "half", "once", "twice"), 1.0)
+    cap_growth, by_period = 1.0, []
+    for month, stop in zip(entered, stops, strict=True):
+        factor = month.table["factor"]
+        cap = bars.rows.loc[month.day]["market_cap"].reindex(factor.index)
+        gain = earned(bars, month.entry, stop, factor.index)
+        before = bars.days[place[stop] - rules.entry_lag]
+        at_once = earned(bars, month.day, before, factor.index)
+        best = top_of(factor, rules.top_fraction)
+        growth["signal"] *= (1 + at_once[best].mean()) / (1 + at_once.mean())
+        for name, times in (("half", 0.5), ("once", 1), ("twice", 2)):
+            some = gain[top_of(factor, min(1.0, times * rules.top_fraction))]
+            growth[name] *= (1 + some.mean()) / (1 + gain.mean())
+        cap_growth *= 1 + (cap * gain).sum() / cap.sum()
+        worst = top_of(-factor, rules.top_fraction)
+        decile = pd.qcut(cap, 10, labels=False)
+        tilt = gain.groupby(decile).mean()[decile[best]].mean() - gain.mean()
+        ranks = (cap.rank()[best] - 0.5) / cap.count()
+        long = gain[best].mean() - gain.mean()
+        by_period.append((long, gain.mean() - gain[worst].mean(), tilt, long - tilt, ranks))
+    annual = {name: value ** (1 / years) - 1 for name, value in growth.items()}
+    gross, net = ((values[n].iloc[-1]) ** (1 / years) - 1 for n in ("excess", "excess_net"))
+    mean = [statistics.fmean(period[part] for period in by_period) for part in range(4)]
+    return {
+        "side": {"long": mean[0], "short": mean[1]},
+        "size": {
+            "tilt": mean[2],
+            "selection": mean[3],
+            "percentile": pd.concat([period[4] for period in by_period]).mean(),
+        },
+        "path": {
+            "signal": annual["signal"],
+            "delay": annual["once"] - annual["signal"],
+            "limits": gross - annual["once"],
+            "costs": net - gross,
+            "net": net,
+        },
+        "benchmark": {
+            "equal": gross,
+            "cap": (values["long"].iloc[-1] / cap_growth) ** (1 / years) - 1,
+        },
+        "breadth": {name: annual[name] for name in ("half", "once", "twice")},
+        "trading": {"turnover": pd.Series([v for _, v in turnover[1:]], dtype=float).mean()},
+    }
+
+
 def value_figures(value: pd.Series) -> dict[str, float]:
     """Of a daily value, 252 days a year: compounded, sample deviation, fall below the peak."""
     days = [float(v) for v in value]
@@ -517,6 +578,7 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
         "excess_with_costs": value_figures(values["excess_net"]),
         "turnover": pd.Series([value for _, value in turnover[1:]], dtype=float).mean(),
         "quantiles": quantile_figures(done, bars, rules.quantiles),
+        "decomposition": decomposition_figures(months, bars, rules, values, turnover),
         "decay": decay_figures(months, bars, rules.horizons),
         "yearly": yearly_figures(ics, values, turnover),
         "industries": industry_figures(done, bars, rules.top_fraction),
@@ -593,7 +655,10 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
     return table, to_bars(read_bars(bars, read["columns"]), limits=rules.limits), rules
 
 
-WANTED = ("date", "code", "close", "volume", "adj_factor", "is_st", "industry", "list_date")
+WANTED = (
+    "date", "code", "close", "volume", "adj_factor", "is_st", "industry", "list_date", "market_cap",
+    "total_shares",
+)  # fmt: skip
 
 
 def read_bars(folder: Path, renamed: dict[str, str]) -> pd.DataFrame:

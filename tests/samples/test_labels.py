@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gangru_dist.config import LABEL_TRANSFORMS, LabelConfig
-from gangru_dist.samples.labels import forward_return, training_label
+from gangru_dist.config import LABEL_TRANSFORMS, Exposure, LabelConfig
+from gangru_dist.samples.labels import Exposures, forward_return, training_label
 
 
 def market(seed: int = 0, days: int = 60, assets: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +39,27 @@ class TestReference:
         np.testing.assert_allclose(
             training_label(returns, LabelConfig()), stats.zscore(returns), rtol=1e-9
         )
+
+    @pytest.mark.parametrize("removed", [("industry",), ("size",), ("industry", "size")])
+    def test_neutralized_label_is_the_residual_of_least_squares(
+        self, removed: tuple[Exposure, ...]
+    ) -> None:
+        rng = np.random.default_rng(3)
+        returns, size = rng.uniform(-0.1, 0.1, 60), rng.normal(22, 1, 60)
+        industry = np.array(["Coal", "", "Banks"])[np.arange(60) % 3]
+        returns += 0.02 * size + 0.05 * (industry == "Coal")
+        returns[::7] = np.nan
+        known = ~np.isnan(returns)
+        cfg = LabelConfig(neutralize=removed, winsorize_mad=50)
+        label = training_label(returns, cfg, Exposures(industry=industry, log_cap=size))
+        dummies = pd.get_dummies(industry[known]).to_numpy(float)
+        columns = [dummies if "industry" in removed else np.ones((known.sum(), 1))]
+        columns += [size[known, None]] if "size" in removed else []
+        design = np.hstack(columns)
+        z = stats.zscore(returns[known])
+        residual = z - design @ np.linalg.lstsq(design, z, rcond=None)[0]
+        np.testing.assert_allclose(label[known], stats.zscore(residual), atol=1e-9)
+        assert np.isnan(label[~known]).all()
 
     def test_a_users_transform_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(LABEL_TRANSFORMS, "sign", lambda values, cfg: np.sign(values))
@@ -87,6 +108,13 @@ class TestProperties:
     def test_constant_returns_become_0_never_nan(self, transform: str) -> None:
         label = training_label(np.full(9, 0.03), LabelConfig(transform=transform))
         np.testing.assert_array_equal(label, 0.0)
+
+    def test_what_industry_alone_explains_is_no_label(self) -> None:
+        industry = np.array(["Coal", "Banks"] * 6)
+        returns = np.where(industry == "Coal", 0.1, -0.1)
+        exposures = Exposures(industry=industry, log_cap=np.full(12, np.nan))
+        cfg = LabelConfig(neutralize=("industry", "size"))
+        np.testing.assert_array_equal(training_label(returns, cfg, exposures), 0.0)
 
     def test_no_returns_no_labels(self) -> None:
         assert np.isnan(training_label(np.full(3, np.nan), LabelConfig())).all()

@@ -48,11 +48,16 @@ class TestReference:
 
 
 class TestProperties:
-    def test_bars_after_the_refit_day_change_nothing(self) -> None:
-        cfg, world, other = config(), block(0), block(1)
+    @pytest.mark.parametrize("neutralize", [[], ["industry", "size"]])
+    def test_bars_after_the_refit_day_change_nothing(self, neutralize: list[str]) -> None:
+        cfg = config(label={"neutralize": neutralize}, windows={"half_life_days": 20.0})
+        world, other = block(0), block(1)
         chosen = window(world, cfg)
         cut = chosen.refit + 1
-        fields = ("features", "traded", "is_st", "listed_days", "adj_close")
+        other = dataclasses.replace(other, industry=other.industry[:, ::-1])
+        fields = (
+            "features", "traded", "is_st", "listed_days", "adj_close", "market_cap", "industry"
+        )  # fmt: skip
         mixed = {
             n: np.concatenate([getattr(world, n)[:cut], getattr(other, n)[cut:]]) for n in fields
         }
@@ -61,11 +66,38 @@ class TestProperties:
         after = prepare(tampered, chosen, world.dates, cfg, Alone())
         for a, b in zip((*before.train, *before.valid), (*after.train, *after.valid), strict=True):
             assert torch.equal(a.label, b.label)
+            assert a.weight == b.weight
             assert torch.equal(before.samples(a), after.samples(b))
 
-    def test_shares_see_the_whole_cross_section(self) -> None:
+    def test_exposures_of_later_days_change_no_label(self) -> None:
+        """Also before the refit day: a label's regression is of its signal day."""
+        cfg, world = config(label={"neutralize": ["industry", "size"]}), block()
+        chosen = window(world, cfg)
+        known, day = until(world, chosen.refit), chosen.train_days[5]
+        cap, industry = known.market_cap.copy(), known.industry.copy()
+        cap[day + 1 :], industry[day + 1 :] = cap[day + 1 :, ::-1], industry[day + 1 :, ::-1]
+        tampered = dataclasses.replace(known, market_cap=cap, industry=industry)
+        before, after = (
+            prepare(b, chosen, world.dates, cfg, Alone()).train for b in (known, tampered)
+        )
+        same = [torch.equal(a.label, b.label) for a, b in zip(before, after, strict=True)]
+        assert same == [a.row <= day for a in before]
+
+    def test_weights_halve_with_age_and_are_1_on_average(self) -> None:
+        cfg, world = config(windows={"half_life_days": 6.0}), block()
+        chosen = window(world, cfg)
+        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+        weights = np.array([day.weight for day in data.train])
+        assert weights.mean() == pytest.approx(1)
+        assert [day.weight for day in data.valid] == [1.0] * len(data.valid)
+        rows = np.array([day.row for day in data.train])
+        assert set(np.diff(rows)) == {3}
+        np.testing.assert_allclose(weights[2:] / weights[:-2], 2.0)
+
+    @pytest.mark.parametrize("neutralize", [[], ["size"], ["industry", "size"]])
+    def test_shares_see_the_whole_cross_section(self, neutralize: list[str]) -> None:
         """Two workers, played with a collective that knows the other's block."""
-        cfg, world = config(), block()
+        cfg, world = config(label={"neutralize": neutralize}), block()
         chosen = window(world, cfg)
         known = until(world, chosen.refit)
         whole = prepare(known, chosen, world.dates, cfg, Alone())

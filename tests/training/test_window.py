@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,14 @@ from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
-from gangru_dist.training.loop import GanTrainer, Step, predictor_epoch
+from gangru_dist.training.loop import (
+    GanTrainer,
+    RunningMean,
+    Step,
+    predictor_epoch,
+    validation_ic,
+    with_dropout,
+)
 from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, until, window
 
@@ -49,6 +57,113 @@ def test_adam_step_is_the_bare_torch_loop() -> None:
         optimizer.step()
     for a, b in zip(ours.network.parameters(), plain.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+HELPED = {
+    "windows": {"half_life_days": 20.0},
+    "label": {"horizon": 4, "neutralize": ["industry", "size"]},
+    "training": {
+        "epochs": 4, "learning_rate": 0.01, "weight_decay": 0.1, "dropout": 0.2,
+        "average_epochs": 1.5,
+    },
+}  # fmt: skip
+"""Every setting of the predictor's training that changes nothing by default."""
+
+
+class TestHelp:
+    """What steadies the predictor: decay, averaged weights, dropout, weights of days."""
+
+    def epoch(self, cfg: RunConfig, states: int = 1) -> tuple[WindowData, list[TrainingState]]:
+        return data_of(cfg), [TrainingState(cfg, 0) for _ in range(states)]
+
+    def test_weight_decay_is_torchs_adamw(self) -> None:
+        cfg = config(variant="gru", training={"precision": "float64", "weight_decay": 0.5})
+        data, (ours, plain) = self.epoch(cfg, 2)
+        predictor, optimizer = ours.network.predictor, ours.optimizers["predictor"]
+        predictor_epoch(predictor, optimizer, data, data.samples, [0, 1], Alone())
+        optimizer = torch.optim.AdamW(plain.network.parameters(), lr=1e-3, weight_decay=0.5)
+        for day in data.train[:2]:
+            score = plain.network(data.samples(day))
+            optimizer.zero_grad()
+            (-torch.corrcoef(torch.stack([score, day.label]))[0, 1]).backward()
+            optimizer.step()
+        for a, b in zip(ours.network.parameters(), plain.network.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+    def test_a_days_weight_scales_its_gradient(self) -> None:
+        cfg = config(variant="gru", training={"precision": "float64"})
+        data, (state,) = self.epoch(cfg)
+        predictor = state.network.predictor
+        grads = []
+        for weight in (1.0, 0.25):
+            day = dataclasses.replace(data.train[0], weight=weight)
+            some = dataclasses.replace(data, train=(day,))
+            still = torch.optim.SGD(predictor.parameters(), lr=0.0)
+            predictor_epoch(predictor, still, some, data.samples, [0], Alone())
+            grads.append([p.grad.clone() for p in predictor.parameters() if p.grad is not None])
+        for a, b in zip(*grads, strict=True):
+            torch.testing.assert_close(0.25 * a, b)
+
+    def test_averaged_weights_are_the_mean_of_the_steps(self) -> None:
+        cfg = config(variant="gru", training={"epochs": 2, "average_epochs": 1e9})
+        data, (state,) = self.epoch(cfg)
+        seen: list[torch.Tensor] = []
+
+        def remember(_: TimedEpoch, now: TrainingState) -> None:
+            assert now.averaged is not None
+            seen.append(torch.nn.utils.parameters_to_vector(now.averaged.parameters()).detach())
+
+        train_window(data, state, cfg, seed=0, report=remember)
+        steps: list[torch.Tensor] = []
+        again = TrainingState(cfg, 0)
+        predictor = again.network.predictor
+
+        def note() -> None:
+            steps.append(torch.nn.utils.parameters_to_vector(predictor.parameters()).detach())
+
+        for epoch in range(2):
+            order = np.random.default_rng([0, 1, epoch]).permutation(len(data.train)).tolist()
+            optimizer = again.optimizers["predictor"]
+            predictor_epoch(
+                predictor, optimizer, data, data.samples, order, Alone(), after_step=note
+            )
+            torch.testing.assert_close(seen[epoch], torch.stack(steps).mean(dim=0))
+
+    def test_old_steps_fade(self) -> None:
+        mean, newest = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+        average = RunningMean(mean, newest, steps=4.0, done=0)
+        expected = None
+        for step, value in enumerate([3.0, 1.0, 5.0, 2.0, 8.0, 1.0], start=1):
+            torch.nn.init.constant_(newest.weight, value)
+            average()
+            share = 1 / min(step, 4)
+            expected = value if expected is None else (1 - share) * expected + share * value
+        assert mean.weight.item() == pytest.approx(expected)
+
+    def test_averaged_weights_are_validated_and_kept(self) -> None:
+        cfg = config(variant="gru", training={"epochs": 1, "average_epochs": 2.0})
+        data, (state,) = self.epoch(cfg)
+        train_window(data, state, cfg, seed=0)
+        assert state.averaged is not None
+        assert same(dict(state.network.predictor.state_dict()), dict(state.averaged.state_dict()))
+        daily = validation_ic(state.averaged, data, data.samples, data.valid, Alone())
+        assert state.progress.best_ic == pytest.approx(sum(daily) / len(daily))
+
+    def test_dropout_hides_whole_channels_by_asset(self) -> None:
+        cfg = config(variant="gru")
+        data, _ = self.epoch(cfg)
+        day = data.train[0]
+        whole = data.samples(day)
+        epochs = [with_dropout(data.samples, data, 0.3, Step(0, epoch))(day) for epoch in range(40)]
+        assert not torch.equal(epochs[0], epochs[1])
+        again = with_dropout(data.samples, data, 0.3, Step(0, 0))(day)
+        assert torch.equal(epochs[0], again)
+        some = whole.abs().sum(dim=1) > 0
+        for seen in epochs:
+            hidden = (seen == 0).all(dim=1)
+            torch.testing.assert_close(torch.where(hidden[:, None, :], 0.0, whole / 0.7), seen)
+        share = torch.stack([(seen == 0).all(dim=1)[some] for seen in epochs]).double().mean()
+        assert share.item() == pytest.approx(0.3, abs=0.02)
 
 
 class TestStages:
@@ -152,9 +267,9 @@ class Undisturbed:
     saved: list[bytes]
 
 
-@pytest.fixture(scope="module")
-def undisturbed() -> Undisturbed:
-    cfg = config()
+@pytest.fixture(scope="module", params=[{}, HELPED], ids=["plain", "helped"])
+def undisturbed(request: pytest.FixtureRequest) -> Undisturbed:
+    cfg = config(**request.param)
     data = data_of(cfg)
     saved: list[bytes] = []
 

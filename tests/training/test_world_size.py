@@ -42,8 +42,13 @@ def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
         dist.init_process_group("gloo", init_method=init, rank=rank, world_size=size)
     cfg = config(
         gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1},
-        training={"epochs": 3, "learning_rate": 1e-4, "precision": precision},
-    )
+        training={
+            "epochs": 3, "learning_rate": 1e-4, "precision": precision, "weight_decay": 0.1,
+            "dropout": 0.2, "average_epochs": 1.5,
+        },
+        label={"neutralize": ["industry", "size"]},
+        windows={"half_life_days": 20.0},
+    )  # fmt: skip
     world = block(assets=ASSETS)
     chosen = window(world, cfg)
     owner = np.minimum(np.arange(ASSETS) % 7 // 2, size - 1)

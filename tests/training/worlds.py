@@ -29,7 +29,10 @@ def config(**sections: dict) -> RunConfig:
 
 
 def block(seed: int = 0, *, days: int = DAYS, assets: int = ASSETS) -> PanelBlock:
-    """Random walks with suspensions, one late listing and one spell of special treatment."""
+    """Random walks with suspensions, one late listing and one spell of special treatment.
+
+    Three industries, one asset changes its own; sizes; some of both unknown.
+    """
     rng = np.random.default_rng(seed)
     traded = rng.random((days, assets)) > 0.05
     traded[:40, 3] = False
@@ -40,6 +43,10 @@ def block(seed: int = 0, *, days: int = DAYS, assets: int = ASSETS) -> PanelBloc
     is_st = np.zeros_like(traded)
     is_st[50:70, 5] = True
     listed = np.arange(days)[:, None] - np.argmax(traded, axis=0)
+    industry = np.tile(np.arange(assets) % 4 - 1, (days, 1)).astype(np.int16)
+    industry[60:, 7] = 0
+    market_cap = close * np.exp(rng.normal(20, 1, assets))
+    market_cap[:, 11] = np.nan
     return PanelBlock(
         dates=np.datetime64("2020-01-01") + np.arange(days),
         assets=np.array([f"{i:06d}.SZ" for i in range(assets)]),
@@ -49,12 +56,24 @@ def block(seed: int = 0, *, days: int = DAYS, assets: int = ASSETS) -> PanelBloc
         is_st=is_st & traded,
         listed_days=listed.astype(np.int32),
         adj_close=np.where(traded, close, np.nan),
+        market_cap=np.where(traded, market_cap, np.nan),
+        industry=np.where(traded, industry, -1).astype(np.int16),
+        industries=("Banks", "Coal", "Food"),
+        limit_up=np.zeros_like(traded),
+        limit_down=np.zeros_like(traded),
     )
 
 
 def share(whole: PanelBlock, assets: np.ndarray) -> PanelBlock:
-    """The panel of some of the assets (indices)."""
-    return cut(whole, slice(None), assets)
+    """The panel of some of the assets (indices), with codes of its own for their industries."""
+    part = cut(whole, slice(None), assets)
+    used = np.unique(part.industry[part.industry >= 0])
+    codes = np.append(np.searchsorted(used, np.arange(len(whole.industries))), -1)
+    return dataclasses.replace(
+        part,
+        industry=codes[part.industry].astype(np.int16),
+        industries=tuple(whole.industries[code] for code in used),
+    )
 
 
 def until(whole: PanelBlock, day: int) -> PanelBlock:
@@ -64,7 +83,10 @@ def until(whole: PanelBlock, day: int) -> PanelBlock:
 
 def cut(whole: PanelBlock, days: slice, assets: np.ndarray) -> PanelBlock:
     """Some days and assets of a panel."""
-    arrays = ("features", "traded", "is_st", "listed_days", "adj_close")
+    arrays = (
+        "features", "traded", "is_st", "listed_days", "adj_close", "market_cap", "industry",
+        "limit_up", "limit_down",
+    )  # fmt: skip
     picked = {name: getattr(whole, name)[days][:, assets] for name in arrays}
     return dataclasses.replace(
         whole, dates=whole.dates[days], assets=whole.assets[assets], **picked

@@ -1,0 +1,1 @@
+"""Settings judged side by side on real bars: what `default` rests on. Nothing imports it."""

@@ -1,0 +1,167 @@
+"""Figures of a study's trials, and of one against another.
+
+    python -m studies.compare --storage STORE --out OUT            # the table of all trials
+    python -m studies.compare --storage STORE --out OUT both shape # two of them, paired
+    ... both both+shape                                            # A+B: mean of both's scores
+
+A trial's factor is the mean of its seeds' z-scored scores. ICs are rank ICs of the neutralized
+factor with the next 20 days, every fifth day; standard errors are Newey-West's with four lags,
+for five labels overlap. Months are those of the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gangru_dist import metrics
+from gangru_dist.storage import Storage
+from studies.protocol import PROTOCOLS, Judged, Part, Study, judge
+
+LAGS = 4
+"""Of every fifth day's IC with a label of 20 days."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A trial, or the mean of several, judged."""
+
+    name: str
+    lines: list[dict[str, Any]]
+    """Of its models."""
+    whole: Judged
+    other: Judged
+    """On the assets that it was not trained on alone."""
+
+    def figures(self) -> dict[str, Any]:
+        """A row of the table."""
+        monthly = self.whole.monthly.to_numpy()
+        by_seed = pd.DataFrame(self.lines).groupby("seed")["ic"].mean()
+        return {
+            "trial": self.name,
+            "seeds": len(by_seed),
+            "valid": float(np.mean([line["valid_ic"] for line in self.lines])),
+            "ic": metrics.mean(self.whole.daily),
+            "se": metrics.newey_west_error(self.whole.daily, lags=LAGS),
+            "raw": metrics.mean(self.whole.daily_raw),
+            "other": metrics.mean(self.other.daily),
+            "one_seed": float(by_seed.mean()),
+            "seed_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
+            "month_ic": metrics.mean(monthly),
+            "icir": metrics.icir(monthly),
+            "excess": self.whole.evaluation.metrics["excess"]["annualized_return"],
+            "turnover": self.whole.evaluation.metrics["turnover"],
+            "cpu_min": sum(line["cpu_seconds"] for line in self.lines) / len(self.lines) / 60,
+        }
+
+
+def results(study: Study, names: Sequence[str]) -> list[Result]:
+    """The finished ones of some trials; `a+b` is the mean of two, `a*2` of two refits' models."""
+    lines = study.lines()
+    found = []
+    for name in names:
+        text, _, refits = name.partition("*")
+        parts = text.split("+")
+        own = [line for line in lines if line["trial"] in parts]
+        seeds = {part: _complete(study, own, part) for part in parts}
+        if not all(seeds.values()):
+            continue
+        tables = [study.mean_scores(part, seeds[part], int(refits or 1)) for part in parts]
+        scores, days = np.mean([table[0] for table in tables], axis=0), tables[0][1]
+        other = ~study.part.mask(study.block.assets)
+        kept = [line for line in own if line["seed"] in seeds[line["trial"]]]
+        found.append(
+            Result(
+                name=name,
+                lines=kept,
+                whole=judge(study, scores, days),
+                other=judge(study, scores, days, other),
+            )
+        )
+    return found
+
+
+def _complete(study: Study, lines: list[dict[str, Any]], trial: str) -> list[int]:
+    """Seeds that every refit has."""
+    by_refit = [
+        {line["seed"] for line in lines if (line["trial"], line["window"]) == (trial, refit)}
+        for refit in study.protocol.refits
+    ]
+    return sorted(set.intersection(*by_refit))
+
+
+def table(found: list[Result]) -> pd.DataFrame:
+    """All trials, best first, with what is left of the best ICIR after so many trials."""
+    return pd.DataFrame([result.figures() for result in found]).sort_values("ic", ascending=False)
+
+
+def paired(a: Result, b: Result) -> pd.DataFrame:
+    """Both and their difference: IC every fifth day, by month, by seed."""
+    days = _both(pd.Series(a.whole.daily, a.whole.dates), pd.Series(b.whole.daily, b.whole.dates))
+    months = _both(a.whole.monthly, b.whole.monthly)
+    per_model = [
+        pd.DataFrame(result.lines).set_index(["window", "seed"])["ic"] for result in (a, b)
+    ]
+    rows = []
+    for name, pairs, lags in (
+        ("every fifth day", days, LAGS),
+        ("month", months, 0),
+        ("model", _both(*per_model), 0),
+    ):
+        gap = (pairs["a"] - pairs["b"]).to_numpy()
+        error = (
+            metrics.newey_west_error(gap, lags=lags)
+            if lags
+            else float(np.std(gap, ddof=1) / np.sqrt(len(gap)))
+        )
+        rows.append((name, len(gap), pairs["a"].mean(), pairs["b"].mean(), gap.mean(), error))
+    return pd.DataFrame(rows, columns=["paired by", "count", a.name, b.name, "gap", "error"])
+
+
+def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"a": a, "b": b}).dropna()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trials", nargs="*", help="names; two of them are compared")
+    parser.add_argument("--storage", required=True, help="where the panel is")
+    parser.add_argument("--out", required=True, help="where the results are")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="development")
+    parser.add_argument("--of", type=int, default=4, help="as it was trained")
+    args = parser.parse_args(argv)
+    protocol = PROTOCOLS[args.protocol]
+    study = Study(Storage(args.storage), Storage(args.out), protocol, Part(of=args.of))
+    tried = list(dict.fromkeys(line["trial"] for line in study.lines()))
+    found = results(study, args.trials or tried)
+    print(table(found).to_string(index=False, float_format="%.4f"))
+    if len(args.trials) == 2 and len(found) == 2:
+        a, b = found
+        print(_both(a.whole.monthly, b.whole.monthly).to_string(float_format="%.4f"))
+        print(paired(a, b).to_string(index=False, float_format="%.4f"))
+    elif not args.trials:
+        _print_deflated(found)
+    return 0
+
+
+def _print_deflated(found: list[Result]) -> None:
+    icirs = np.array([metrics.icir(result.whole.monthly.to_numpy()) for result in found])
+    best = found[int(np.argmax(icirs))]
+    chance = metrics.deflated_icir(best.whole.monthly.to_numpy(), icirs)
+    print(
+        f"{len(found)} settings tried; best monthly ICIR {icirs.max():.2f} ({best.name}); "
+        f"by chance alone {metrics.expected_best_icir(icirs):.2f}; deflated: {chance:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
