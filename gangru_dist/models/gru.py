@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gangru_dist.config import GruConfig
+from gangru_dist.models.recurrent import GRU
 
 
 class GruPredictor(nn.Module):
@@ -20,7 +21,7 @@ class GruPredictor(nn.Module):
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
-        self.gru = nn.GRU(features, cfg.hidden, cfg.layers, batch_first=True)
+        self.gru = GRU(features, cfg.hidden, cfg.layers)
         layers: list[nn.Module] = []
         for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
             layers += [nn.Linear(wide, narrow), nn.SiLU()]
@@ -29,7 +30,5 @@ class GruPredictor(nn.Module):
         self.head = nn.Sequential(*layers)
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
-        states, _ = self.gru(x)  # (B, T, H)
-        newest = states[:, -1]  # (B, H)
-        score: Tensor = self.head(newest)  # (B, 1)
+        score: Tensor = self.head(self.gru.newest(x))  # (B, 1)
         return score.squeeze(-1)  # (B,); bare squeeze() would drop B when B == 1
