@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from gangru_dist.scoring.table import read_factor, to_alphalens
 
 __all__ = ["__version__", "read_factor", "to_alphalens"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Readers are loaded when asked for: `import gangru_dist` stays light."""
+    if name == "__version__":
+        return import_module("gangru_dist.lineage").code_version()["package_version"]
     if name in ("read_factor", "to_alphalens"):
         return getattr(import_module("gangru_dist.scoring.table"), name)
     raise AttributeError(f"module 'gangru_dist' has no attribute {name!r}")

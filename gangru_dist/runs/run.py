@@ -113,6 +113,26 @@ class Run:
         """
         return find_record(Claim, self.folder, CLAIM)
 
+    def own_settings(self) -> RunConfig | None:
+        """The configuration that the name was taken for; None if it is free.
+
+        Raises:
+            ConfigError: This version does not know it, or it names code that this job was not
+                given by its user.
+            StorageError: `config.json` is damaged.
+        """
+        there = self.claimed()
+        if there is None:
+            return None
+        own = there.settings()
+        if own is None:
+            raise ConfigError(
+                f"{CLAIM} of run {self.name!r} in {self.root.uri} is of package version "
+                f"{there.package_version}, or names code of your own. Give the run's --preset, "
+                "--config and --set."
+            )
+        return own
+
     def as_claimed(self) -> Run:
         """The same with what `training.precision=auto` stands for since the run's first start.
 
@@ -152,12 +172,10 @@ class Run:
         """
         if self.folder.exists(CLAIM):
             return
-        files = (name.split("/") for name in self.root.list_files("runs"))
-        names = {parts[1] for parts in files if parts[2:] == [CLAIM]}
         raise ConfigError(
             f"there is no run {self.name!r} in {self.root.uri}; there are: "
-            f"{', '.join(sorted(names)) or 'none'}. Train it first (for a report, score it too), "
-            "or correct --run and --storage."
+            f"{', '.join(run_names(self.root)) or 'none'}. Train it first (for a report, score it "
+            "too), or correct --run and --storage."
         )
 
     def _changed(self) -> list[str]:
@@ -174,3 +192,9 @@ class Run:
 def run_folder(root: Storage, name: str) -> Storage:
     """`<storage>/runs/<name>`, also of a run whose configuration does not matter."""
     return root.child("runs", name)
+
+
+def run_names(root: Storage) -> list[str]:
+    """Runs whose name is taken, ascending."""
+    files = (name.split("/") for name in root.list_files("runs"))
+    return sorted({parts[1] for parts in files if parts[2:] == [CLAIM]})

@@ -62,29 +62,9 @@ def score_days(
             that refused the commit. The table is then as it was.
         ResourceError: The cluster cannot hold one actor.
     """
-    if daily and (start or end):
-        raise ConfigError(
-            f"--daily scores the newest day alone, so --from {start} and --to {end} would be "
-            "ignored. Leave out the one or the others."
-        )
     started = time.monotonic()
-    run.require()
-    run = run.as_claimed()
-    manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.features)
+    run, plan = planned(run, start=start, end=end, daily=daily)
     run.claim(overwrite=overwrite)
-    again = start is not None or end is not None
-    if daily:
-        start = end = manifest.calendar[-1].astype(dt.date)
-    plan = make_plan(
-        manifest,
-        run.cfg,
-        run.models(),
-        covered_days(run.factor),
-        start=start,
-        end=end,
-        again=again,
-    )
     _logger.info(
         "score_start days=%d units=%d up_to_date_days=%d",
         plan.days,
@@ -105,6 +85,30 @@ def score_days(
     )
     write_summary(run, summary)
     return summary
+
+
+def planned(
+    run: Run, *, start: dt.date | None = None, end: dt.date | None = None, daily: bool = False
+) -> tuple[Run, Plan]:
+    """The run as it was claimed, and what is to be scored.
+
+    Raises:
+        GangruError: As `score_days`.
+    """
+    if daily and (start or end):
+        raise ConfigError(
+            f"--daily scores the newest day alone, so --from {start} and --to {end} would be "
+            "ignored. Leave out the one or the others."
+        )
+    run.require()
+    run = run.as_claimed()
+    manifest = read_manifest(run.root)
+    manifest.require_features(run.cfg.features)
+    again = start is not None or end is not None
+    if daily:
+        start = end = manifest.calendar[-1].astype(dt.date)
+    models, covered = run.models(), covered_days(run.factor)
+    return run, make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
