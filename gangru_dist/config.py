@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from gangru_dist.decides import Decides, declared
 from gangru_dist.errors import ConfigError
 from gangru_dist.features import price_volume
-from gangru_dist.registry import Registry
+from gangru_dist.registry import STORED, Registry
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -36,9 +36,23 @@ LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Re
 """A day's returns (N,), none missing -> what is z-scored to be its labels (N,)."""
 
 PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
-    "predictor", items={"gru": "gangru_dist.models.gru:GruPredictor"}
+    "predictor",
+    items={
+        "gru": "gangru_dist.models.gru:GruPredictor",
+        "lstm": "gangru_dist.models.predictors:LstmPredictor",
+        "transformer": "gangru_dist.models.predictors:TransformerPredictor",
+    },
 )
 """Number of features and sizes -> a torch module of samples (B, T, F) to scores (B,)."""
+
+
+def _own_feature(name: str, info: Any) -> str:
+    """A user's own feature is imported; names of ours are checked with the panel."""
+    return price_volume.FEATURES.validated(name, info) if ":" in name else name
+
+
+FeatureName = Annotated[str, AfterValidator(_own_feature)]
+"""Out of `price_volume.FEATURES`, or `package.module:function` of one's own."""
 
 ChannelKind = Literal["shape", "level"]
 """How a feature becomes a channel of a sample (SPEC 3)."""
@@ -86,7 +100,7 @@ class BarsConfig:
 class PanelConfig:
     """The panel store (SPEC 2, DESIGN 2)."""
 
-    features: Annotated[tuple[str, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
+    features: Annotated[tuple[FeatureName, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
     """Names out of `price_volume.FEATURES`; what a sample takes of them is
     `samples.features`."""
     without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
@@ -120,7 +134,7 @@ class UniverseConfig:
 class SampleConfig:
     """One sample: lookback days x features, standardized (SPEC 3)."""
 
-    features: Annotated[tuple[str, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
+    features: Annotated[tuple[FeatureName, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
     """Out of `panel.features`, in the order of the model's input; empty = all of them in theirs.
     Runs that differ here share one panel."""
     lookback: int = Field(default=40, ge=2)
@@ -150,7 +164,7 @@ class LabelConfig:
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
-    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
+    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validated)] = "zscore"
     """Out of `LABEL_TRANSFORMS`; `rank` replaces the label by its normal score of the day's
     rank."""
 
@@ -223,6 +237,11 @@ class GruConfig:
     """GRU layers."""
     head: tuple[Count, ...] = (256, 64, 64)
     """Units of the head's hidden layers; one output without bias follows."""
+    options: Annotated[dict[str, JsonValue], Decides.MODEL | Decides.IF_CHANGED] = field(
+        default_factory=dict
+    )
+    """Further sizes of a predictor other than `gru`, under its own names: `transformer` has
+    `heads` (4)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -431,9 +450,10 @@ class RunConfig:
     variant: Annotated[Literal["gan_gru", "gru"], Decides.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples themselves."""
     predictor: Annotated[
-        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.known)
+        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.validated)
     ] = "gru"
-    """What maps a sample to one number, out of `PREDICTORS`; its sizes are the section `gru`."""
+    """What maps a sample to one number: `gru`, `lstm`, `transformer`, or `package.module:Class` of
+    one's own; its sizes are the section `gru`."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
@@ -504,9 +524,13 @@ def to_dict(cfg: RunConfig) -> dict[str, Any]:
     return result
 
 
-def from_dict(values: dict[str, Any]) -> RunConfig:
-    """Inverse of `to_dict`, strict: no "5" for 5. Raises pydantic's ValidationError."""
-    return _ADAPTER.validate_json(json.dumps(values), strict=True)
+def from_dict(values: dict[str, Any], *, stored: bool = False) -> RunConfig:
+    """Inverse of `to_dict`, strict: no "5" for 5. Raises pydantic's ValidationError.
+
+    What was `stored` names no code that this process was not given already.
+    """
+    context = STORED if stored else None
+    return _ADAPTER.validate_json(json.dumps(values), strict=True, context=context)
 
 
 def with_precision(cfg: RunConfig, precision: str) -> RunConfig:

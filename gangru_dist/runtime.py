@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +28,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gangru_dist
 from gangru_dist import ray_start
-from gangru_dist.config import RunConfig
+from gangru_dist.config import LABEL_TRANSFORMS, PREDICTORS, RunConfig
 from gangru_dist.errors import ResourceError
+from gangru_dist.features.price_volume import FEATURES
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
@@ -103,8 +106,20 @@ def _connect(address: str | None, cfg: RunConfig, cpus: int | None, gpus: int | 
         return
     environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
-        environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
+        environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *_users_code()]
     ray_start.join(address, environment)
+
+
+def _users_code() -> list[str]:
+    """Packages and modules of the user's own features, labels and predictors.
+
+    Those that are installed here must be installed on the workers too.
+    """
+    names = {n for table in (FEATURES, LABEL_TRANSFORMS, PREDICTORS) for n in table.places()}
+    files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
+    installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    places = [file.parent if file.name == "__init__.py" else file for file in files]
+    return [str(place) for place in places if not str(place).startswith(installed)]
 
 
 def _import(modules: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +42,7 @@ def call(*words: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an environment's scripts that has the wheel, and this one's libraries."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
@@ -56,7 +55,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     Path(site.strip(), "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys._base_executable, "-m", "pip", "--python", python, "install", "--quiet"]
     call(*pip, "--no-deps", "--no-index", "--ignore-installed", wheel, cwd=folder)
-    yield python.parent
+    return python.parent
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ SUMMARIES = {
     "report": "metrics.json, tables, report.html",
     "runs": "what a storage holds",
     "settings": "every setting: unit, default, meaning",
+    "check-plugin": "does your own feature, label or predictor keep the promises?",
 }
 """Command -> what it does."""
 

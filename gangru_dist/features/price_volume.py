@@ -6,7 +6,8 @@ NaN. Every function maps the bars (K, N) - or (K,) of one asset - to (K, N), and
 result depends on rows up to k only. NaN = undefined (too few days, a null turnover rate).
 
 To add a feature: write a function of `AdjustedBars` under `@feature(...)`, which names the fields
-that it reads, and list its name in the configuration (`panel.features`).
+that it reads, and list it in the configuration (`panel.features`): by its name if it stands here,
+as `my_package.factors:surprise` if it is your own.
 """
 
 # numpy's stubs give Any for arithmetic of arrays without a dtype, which all of these are:

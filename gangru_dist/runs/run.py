@@ -45,9 +45,9 @@ class Claim:
     config: dict[str, Any]
 
     def settings(self) -> RunConfig | None:
-        """The configuration; None if it is of a version with other settings."""
+        """The configuration; None if this process lacks its settings, or code that it names."""
         try:
-            return from_dict(self.config)
+            return from_dict(self.config, stored=True)
         except (ValidationError, GangruError):
             return None
 
@@ -185,7 +185,10 @@ class Run:
             return []
         old = there.settings()
         if old is None:
-            return [f"{CLAIM} of package version {there.package_version} is not ours"]
+            return [
+                f"{CLAIM} is of package version {there.package_version}, or names code that this "
+                "command was not given"
+            ]
         return settings.difference(run_settings(old), run_settings(self.cfg))
 
 

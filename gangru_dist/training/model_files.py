@@ -71,6 +71,12 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
         raise WindowError(
             f"{where} have hash {digest[:12]}, model.json names {record.model}. {way_out}"
         )
+    predictor = record.architecture.get("predictor", "gru")  # older models do not say
+    if predictor != run.cfg.predictor:
+        raise WindowError(
+            f"{where} are of predictor {predictor!r}, the configuration names "
+            f"{run.cfg.predictor!r}. What storage names is not loaded: give the run's own settings."
+        )
     try:
         network = from_architecture(record.architecture)
         tensors = load(data)

@@ -34,7 +34,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
+def train(rank: int, size: int, port: int, precision: str, folder: str, **given: Any) -> None:
     """One worker; shares are uneven, and the last owns nobody on some days."""
     torch.set_num_threads(1)
     if size > 1:
