@@ -125,7 +125,7 @@ class TestStoredNames:
         claim = run.claimed()
         assert claim is not None
         assert claim.settings() is None
-        with pytest.raises(ConfigError, match="names code of your own. Give the run's --preset"):
+        with pytest.raises(ConfigError, match="names code of your own"):
             run.own_settings()
         assert CODE not in sys.modules
 

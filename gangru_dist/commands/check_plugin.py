@@ -10,7 +10,9 @@ A label transform must not depend on the order of the assets. Exit status 2 if o
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -49,24 +51,26 @@ def check(name: str) -> list[str]:
     Raises:
         ConfigError: There is none of that name.
     """
-    for table, kind in ((PREDICTORS, _predictor), (LABEL_TRANSFORMS, _label)):
-        if name in table:
-            return list(kind(table[name]))
-    if name in FEATURES:
-        return list(_feature(FEATURES[name]))
-    try:
-        return list(_feature(FEATURES[name]))
-    except GangruError as error:
-        not_a_feature = error
-    for other, kind in ((PREDICTORS, _predictor), (LABEL_TRANSFORMS, _label)):
+    reasons = []
+    for table, fits, kind in (
+        (FEATURES, lambda item: True, _feature),
+        (PREDICTORS, inspect.isclass, _predictor),
+        (LABEL_TRANSFORMS, _takes_two, _label),
+    ):
         try:
-            item: Any = other[name]
-        except GangruError:
+            item: Any = table[table.known(name)]
+        except ValueError as error:
+            reasons.append(str(error))
             continue
-        if isinstance(item, type) == (kind is _predictor):
+        if fits(item):
             return list(kind(item))
-        del other[name]
-    raise ConfigError(str(not_a_feature))
+        del table[name]
+    raise ConfigError(f"{reasons[0]}.")
+
+
+def _takes_two(item: Any) -> bool:
+    """A label transform takes returns and the section `label`."""
+    return not inspect.isclass(item) and len(inspect.signature(item).parameters) == 2
 
 
 def made_bars(seed: int) -> AdjustedBars:
@@ -92,44 +96,46 @@ def _each(bars: AdjustedBars, change: Callable[[str, np.ndarray], np.ndarray]) -
     return replace(bars, **{name: change(name, getattr(bars, name).copy()) for name in names})
 
 
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
+
+
+def _computed(item: Feature, bars: AdjustedBars) -> np.ndarray:
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        return np.asarray(item.compute(bars), dtype=np.float64)
+
+
 def _feature(item: Feature) -> Iterator[str]:
-    bars, other = made_bars(0), made_bars(1)
-
-    def computed(given: AdjustedBars) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.asarray(item.compute(given), dtype=np.float64)
-
-    def same(a: np.ndarray, b: np.ndarray) -> bool:
-        return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
-
+    bars = made_bars(0)
     untouched = _each(bars, lambda name, values: values)
-    found = computed(bars)
+    found = _computed(item, bars)
     if found.shape != (DAYS, ASSETS):
         yield f"gives shape {found.shape} for bars of shape {(DAYS, ASSETS)}"
         return
-    fields_kept = [same(getattr(bars, f.name), getattr(untouched, f.name)) for f in fields(bars)]
-    if not all(fields_kept):
+    if not all(_same(getattr(bars, f.name), getattr(untouched, f.name)) for f in fields(bars)):
         yield "changes the bars that it is given; compute on a copy"
-    if not same(found, computed(bars)):
+    if not _same(found, _computed(item, bars)):
         yield "gives another result when it is called again"
-    for day in (5, DAYS // 2, DAYS - 2):
-        end = day + 1
-        later = _each(
-            bars,
-            lambda n, v, end=end: np.concatenate([v[:end], getattr(other, n)[end:]]),  # type: ignore[misc]
-        )
-        short = _each(bars, lambda n, v, end=end: v[:end])  # type: ignore[misc]
-        if not same(computed(later)[:end], found[:end]) or not same(computed(short), found[:end]):
-            yield f"looks ahead: bars after day {day} change its values up to that day"
-            break
-    alone = [computed(_each(bars, lambda n, v, i=i: v[:, [i]])) for i in range(ASSETS)]  # type: ignore[misc]
-    if not same(np.concatenate(alone, axis=1), found):
-        yield "mixes assets: an asset's values depend on which others are computed with it"
-    hidden = _each(bars, lambda n, v: v if n in item.inputs else getattr(other, n))
-    if not same(computed(hidden), found):
-        yield f"reads more than it names: only {', '.join(item.inputs)} in its decorator"
+    yield from _knows_too_much(item, bars, found)
     if np.isinf(found).any():
         yield "gives infinity; an undefined value is NaN"
+
+
+def _knows_too_much(item: Feature, bars: AdjustedBars, found: np.ndarray) -> Iterator[str]:
+    """Values that change with later days, other assets, or fields that it does not name."""
+    other = made_bars(1)
+    for end in (6, DAYS // 2 + 1, DAYS - 1):
+        later = _each(bars, lambda name, v: np.concatenate([v[:end], getattr(other, name)[end:]]))  # noqa: B023
+        short = _each(bars, lambda name, v: v[:end])  # noqa: B023
+        if any(not _same(_computed(item, given)[:end], found[:end]) for given in (later, short)):
+            yield f"looks ahead: bars after day {end - 1} change its values up to that day"
+            break
+    alone = [_each(bars, lambda name, v: v[:, [i]]) for i in range(ASSETS)]  # noqa: B023
+    if not _same(np.concatenate([_computed(item, one) for one in alone], axis=1), found):
+        yield "mixes assets: an asset's values depend on which others are computed with it"
+    hidden = _each(bars, lambda name, v: v if name in item.inputs else getattr(other, name))
+    if not _same(_computed(item, hidden), found):
+        yield f"reads more than it names: only {', '.join(item.inputs)} in its decorator"
 
 
 def _predictor(item: Any) -> Iterator[str]:
@@ -149,7 +155,7 @@ def _predictor(item: Any) -> Iterator[str]:
         yield "gives what is not finite"
     if not torch.equal(score, model(samples)):
         yield "draws at random while it trains (dropout?): workers and resumed runs would differ"
-    elif not torch.allclose(torch.cat([model(part) for part in samples.split(1)]), score):
+    elif not torch.allclose(torch.cat([model(part) for part in samples.split(4)]), score):
         yield "mixes samples: a score depends on the others in the batch (batch statistics?)"
     if any(not torch.equal(before[name], value) for name, value in model.state_dict().items()):
         yield "changes its own state in a forward pass (running statistics?)"
