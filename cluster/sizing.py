@@ -1,4 +1,4 @@
-"""How many machines, how much memory, how many hours: computed from measured speeds.
+"""Estimate of hours, threads and memory for a run, from measured speeds.
 
     python cluster/sizing.py            # the table of cluster/README.md
     python cluster/sizing.py --stocks 5000 --windows 14 --seeds 5 --threads 128
@@ -28,7 +28,7 @@ CASES = (
 
 
 def table() -> str:
-    """Markdown."""
+    """The README's table, Markdown."""
     lines = [
         "| stocks | windows | seeds | CPU threads | hours | thread-hours | memory, all workers |",
         "|---|---|---|---|---|---|---|",

@@ -13,7 +13,7 @@ __all__ = ["__version__", "read_factor", "to_alphalens"]
 
 
 def __getattr__(name: str) -> Any:
-    """Readers are loaded when asked for: `import gangru_dist` stays light."""
+    """Import the readers on first use, so that `import gangru_dist` stays fast."""
     if name == "__version__":
         return import_module("gangru_dist.lineage").code_version()["package_version"]
     if name in ("read_factor", "to_alphalens"):

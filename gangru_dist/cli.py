@@ -1,12 +1,12 @@
-"""What every job shares: the flags, the configuration, one clear message when it fails.
+"""What every job shares: flags, configuration, and one clear message when it fails.
 
-A job is a description, a body and perhaps a few flags of its own:
+A job is a description, a body and, where needed, a few flags of its own:
 
     def body(job: Job) -> Outcome: ...
     raise SystemExit(run_job(__doc__, body))
 
-Exit status: 0 done, 1 some windows failed, 2 the user can mend it, 130 interrupted.
-With `--json` standard output is one object, whatever happens; the log stays on standard error.
+Exit status: 0 done, 1 some windows failed, 2 user-fixable error, 130 interrupted.
+With `--json`, standard output is a single object in every case; the log goes to standard error.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a job's body works with."""
+    """Input of a job's body."""
 
     run: Run
-    """`--storage`; `--run`, else the preset's name; preset, file and `--set`, checked."""
+    """From `--storage`, `--run` (default: the preset's name), preset, file and `--set`."""
     args: argparse.Namespace
-    """All flags, those of the job itself too."""
+    """All flags, including the job's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ class Outcome:
     """How a job ended."""
 
     outputs: tuple[str, ...]
-    """Where its results are: paths or URIs, printed last."""
+    """Paths or URIs of the results, printed last."""
     ok: bool = True
-    """False if some part failed and the rest was done: exit status 1."""
+    """False if some parts failed and the rest was done; the exit status is then 1."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What was done, or would be, in figures; JSON types."""
+    """Figures of what was done, or would be; JSON types."""
 
 
 def run_job(
@@ -62,12 +62,12 @@ def run_job(
     plan: Callable[[Job], Mapping[str, Any]] | None = None,
     program: str | None = None,
 ) -> int:
-    """Parse, resolve, announce, run, and say where the outputs are.
+    """Parse the flags, resolve the configuration, run the body and print its outputs.
 
     Args:
         description: The job's module docstring, shown by `--help`.
         body: The work itself.
-        argv: Arguments; None = the command line's.
+        argv: Arguments; None = those of the command line.
         flags: Adds the job's own flags to the parser.
         plan: What the body would do, in figures, for `--dry-run`; it writes nothing.
         program: How the command is called, for `--help`; None = the script's name.
@@ -95,7 +95,7 @@ def run_job(
         sys.stderr.write(f"error: {error}\n")
         return end("failed", 1 if isinstance(error, TrainingError) else 2, error=str(error))
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command continues where this one stopped.\n")
+        sys.stderr.write("interrupted: run the same command again to continue.\n")
         return end("interrupted", 130)
     except BaseException as error:
         end("failed", 1, error=f"{type(error).__name__}: {error}")
@@ -147,8 +147,8 @@ def _parser(description: str | None, program: str | None = None) -> argparse.Arg
     )
     add = parser.add_argument
     add("--storage", required=True, metavar="URI", help="folder or URI that every node can reach")
-    add("--run", metavar="NAME", help="name of the run (default: the preset's)")
-    text = "default: the run's own settings if there is such a run, else `default`"
+    add("--run", metavar="NAME", help="name of the run (default: the preset's name)")
+    text = "default: the stored settings of --run if it exists, else `default`"
     add("--preset", choices=list(presets.ALL), help=text)
     add("--config", metavar="FILE.toml", help="settings on top of the preset")
     add(
@@ -158,15 +158,15 @@ def _parser(description: str | None, program: str | None = None) -> argparse.Arg
         metavar="KEY=VALUE",
         help="one setting on top of both, e.g. training.epochs=5; may be repeated",
     )
-    add("--overwrite", action="store_true", help="replace what is there, even if it differs")
-    add("--json", action="store_true", help="print one JSON object at the end, and nothing else")
-    text = "POST that object there at the end, however the job ends"
+    add("--overwrite", action="store_true", help="replace existing results, even if they differ")
+    add("--json", action="store_true", help="print the result as one JSON object and nothing else")
+    text = "POST that object to this URL when the job ends, also after a failure"
     add("--notify", type=notify.address, metavar="URL", help=text)
     return parser
 
 
 def _unknown(words: Sequence[str]) -> str:
-    """What to say of words that are no flags: `--epochs 5` means a setting."""
+    """Message for unknown arguments: `--epochs 5` probably means a setting."""
     text = f"unrecognized arguments: {' '.join(words)}"
     name, equals, value = words[0].removeprefix("--").partition("=")
     name = name.replace("-", "_")
@@ -180,7 +180,7 @@ def _unknown(words: Sequence[str]) -> str:
 
 
 def _job(args: argparse.Namespace, program: str) -> Job:
-    """Resolve what the flags say, and announce it."""
+    """Resolve the flags and log the result."""
     root = Storage(args.storage)
     origin, base, cfg = _configuration(args, root)
     args.run = checked_name(args.run or args.preset or "default", what="--run")

@@ -1,9 +1,8 @@
-"""Hours and memory of a run, from measured speeds: the one model of what work costs.
+"""Estimate of hours, threads and memory for a run, from measured speeds.
 
 Measured on one thread of a two-core AMD machine at the default sizes (SPEC 5): the predictor
-trains 1,450 samples a second and scores 4,500. Everything else is arithmetic: a sample is one
-stock on one day. GPUs were not measured, so no figure is given for them: train one window on
-yours and divide.
+trains 1,450 samples per second and scores 4,500. The rest is arithmetic: a sample is one stock on
+one day. GPUs were not measured; train one window on yours and scale.
 """
 
 from __future__ import annotations
@@ -12,38 +11,38 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 TRAIN_PER_SECOND = 1450.0
-"""Samples a second and thread, forward and backward, GRU of the default sizes. Measured."""
+"""Samples per second and thread, forward and backward, GRU of the default sizes. Measured."""
 SCORE_PER_SECOND = 4500.0
-"""Samples a second and thread, forward alone. Measured."""
+"""Samples per second and thread, forward only. Measured."""
 GAN_COST = 2.0
-"""A GAN epoch against one of the predictor, in time. Assumption, not studied."""
+"""Time of a GAN epoch over that of a predictor epoch. An assumption, not studied."""
 STOPS_EARLY = 20
-"""Epochs until the predictor typically stops early (at most 50)."""
+"""A typical number of predictor epochs (at most 50)."""
 WORKER_GB = 1.5
-"""Torch, Ray's worker and run helpers, beside the data. Measured: 0.3 + 0.7, and room."""
+"""Memory of a worker beside its data. Measured: 0.3 (torch) + 0.7 (Ray), plus a margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What one model works on; as it stands, preset `default`."""
+    """Data and sizes of one model; the defaults are those of preset `default`."""
 
     epochs: int = STOPS_EARLY
-    """Of the predictor."""
+    """Predictor epochs."""
     gan_epochs: int = 5
     train_days: float = 64
-    """Days of samples: every fifth of 400, a fifth of them for validation."""
+    """Days of samples: every fifth of 400, a fifth of these for validation."""
     valid_days: float = 16
     panel_days: int = 440
     """Days that a window reads."""
     scored_days: float = 122
     """Half a year."""
     channels: int = 18
-    """Values of a sample a day."""
+    """Values per day of a sample."""
     lookback: int = 40
     hidden: int = 128
     layers: int = 2
     workers: int = 1
-    """That share a window."""
+    """Workers that share a window."""
 
     @property
     def cost(self) -> float:
@@ -61,17 +60,17 @@ DEFAULT = Shape()
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a run needs."""
+    """Resources of a run."""
 
     train_hours: float
-    """On the threads that are there; windows are whole, so some threads end up idle."""
+    """Wall time on the given threads; windows are not split, so some threads end up idle."""
     score_hours: float
     thread_hours: float
-    """Training and scoring of all models, added up."""
+    """Training and scoring of all models."""
     worker_gb: float
     """Memory of one worker."""
     at_once: int
-    """Models trained at once."""
+    """Models trained in parallel."""
 
     @property
     def hours(self) -> float:
@@ -80,10 +79,10 @@ class Size:
 
 
 def size(stocks: float, models: int, at_once: int, shape: Shape = DEFAULT) -> Size:
-    """What so many models need.
+    """Estimate for a number of models.
 
     Args:
-        stocks: Members of the universe a day.
+        stocks: Members of the universe per day.
         models: Refit days x seeds.
         at_once: Groups of `shape.workers` threads that the cluster has room for.
         shape: Days, epochs and sizes of one model.

@@ -3,7 +3,7 @@
     gangru pipeline --preset demo --bars synthetic --storage demo-storage
     gangru pipeline --preset default --bars s3://bucket/bars --storage s3://bucket/gangru
 
-Safe to run again: what is done is skipped. The demo takes two to four minutes on two cores.
+Safe to run again: finished work is skipped. The demo takes two to four minutes on two cores.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gangru_dist.commands import plan
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
-    text = "folder or URI of the vendor's bars; `synthetic` for a made-up market"
+    """Add the job's own flags."""
+    text = "folder or URI of the vendor's bars; `synthetic` for a synthetic market"
     parser.add_argument("--bars", required=True, metavar="URI", help=text)
 
 
 def body(job: Job) -> Outcome:
-    """Everything."""
-    from gangru_dist.pipeline import run_pipeline  # torch, Ray: not for --help
+    """Run all stages."""
+    from gangru_dist.pipeline import run_pipeline  # imports Ray: not needed for --help
 
     done = run_pipeline(job.run, bars=job.args.bars, overwrite=job.args.overwrite)
     return Outcome(outputs=(done.report,), ok=done.ok)
