@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from gangru_dist import log, notify, presets, settings
-from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.config import to_dict
 from gangru_dist.errors import GangruError, TrainingError, flag
 from gangru_dist.filesystems import clear_refusals
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, settings_of
 from gangru_dist.storage import Storage, checked_name
 
 _logger = logging.getLogger(__name__)
@@ -182,7 +182,9 @@ def _unknown(words: Sequence[str]) -> str:
 def _job(args: argparse.Namespace, program: str) -> Job:
     """Resolve the flags and log the result."""
     root = Storage(args.storage)
-    origin, base, cfg = _configuration(args, root)
+    origin, base, cfg = settings_of(
+        root, args.run, args.preset, args.config, args.set, anew=args.overwrite
+    )
     args.run = checked_name(args.run or args.preset or "default", what="--run")
     run = Run(root, args.run, cfg)
     run.root.require_room()
@@ -195,17 +197,3 @@ def _job(args: argparse.Namespace, program: str) -> Job:
         "; ".join(settings.difference(to_dict(base), to_dict(cfg))),
     )
     return Job(run=run, args=args)
-
-
-def _configuration(args: argparse.Namespace, root: Storage) -> tuple[str, RunConfig, RunConfig]:
-    """Where the settings come from, those settings, and the same with the flags on top.
-
-    A run named without preset and file continues with its own settings.
-    """
-    if args.run and not (args.preset or args.config or args.overwrite):
-        own = Run(root, args.run, RunConfig()).own_settings()
-        if own is not None:
-            return "settings=its_own", own, settings.with_flags(own, args.set)
-    name = args.preset or "default"
-    cfg = settings.load(name, args.config, args.set)
-    return f"preset={name}", presets.ALL[name](), cfg

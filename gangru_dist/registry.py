@@ -126,7 +126,8 @@ class Registry(dict[str, T]):
 
     def users_code(self, name: str) -> dict[str, str]:
         """`{kind and name: source hash}` of a user's item; empty for the project's own."""
-        if name not in self or isinstance(self.get(name), str):
+        foreign = ":" in name or name in _installed(self._kind)  # a worker may not have it yet
+        if isinstance(self.get(name), str) or not (name in self or foreign):
             return {}
         own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
         return {} if own else {f"{self._kind} {name}": self.source_hash(name)}
@@ -186,8 +187,13 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
         value = scope[name]
         if isinstance(value, int | float | str | tuple):
             parts[f"{item.__module__}.{name}"] = repr(value)
-        elif inspect.isfunction(value) and value.__module__.partition(".")[0] == package:
+        elif _is_followed(item, value) and value.__module__.partition(".")[0] == package:
             _collect(value, parts)
+
+
+def _is_followed(item: Any, value: Any) -> bool:
+    """Functions, and from classes also other classes: bases and parts of a network."""
+    return inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
 
 
 def bare_code(source: str) -> str:

@@ -2,7 +2,7 @@
 
 | how a job is started | what happens |
 |---|---|
-| `python jobs/train.py …` | Ray starts here and ends with the job |
+| `gangru train …` | Ray starts here and ends with the job |
 | the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
 | `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
 """

@@ -1,8 +1,11 @@
 """User code by name: found, checked, part of the identity, and never named by storage."""
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,6 +103,20 @@ class TestNames:
         assert list(own["code"]) == [f"predictor {CODE}:Mean"]
         assert "code" not in model_settings(load("default", None, ["predictor=lstm"]))
 
+    def test_it_is_in_a_worker_too(self) -> None:
+        cfg = load("default", None, [f"predictor={CODE}:Mean"])
+        here = model_settings(cfg)
+        PREDICTORS.pop(cfg.predictor)  # as in a worker, which unpickles the configuration
+        assert model_settings(cfg) == here
+
+    def test_a_base_class_is_code_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cfg = load("default", None, [f"predictor={CODE}:Column"])
+        before = model_settings(cfg)["code"]
+        monkeypatch.setattr(sys.modules[CODE].Column, "__doc__", "says nothing")
+        assert model_settings(cfg)["code"] == before
+        monkeypatch.setattr(sys.modules[CODE], "Mean", sys.modules[CODE].Batch)
+        assert model_settings(cfg)["code"] != before
+
     def test_it_is_shipped_to_a_cluster_that_is_joined(self) -> None:
         assert runtime._users_code() == []
         load("default", None, [f"predictor={CODE}:Mean"])
@@ -186,6 +203,29 @@ class TestCheck:
     ) -> None:
         assert check_plugin.run([f"{CODE}:{name}"]) == 2
         assert says in capsys.readouterr().out
+
+
+class TestDocument:
+    """docs/extend.md: its code is what its commands name."""
+
+    TEXT = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
+
+    def test_the_code_keeps_the_promises_and_the_command_takes_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        block = re.search(r"```python\n(.*?)```", self.TEXT, re.DOTALL)
+        assert block is not None
+        (tmp_path / "factors.py").write_text(block[1])
+        monkeypatch.syspath_prepend(str(tmp_path))
+        try:
+            (names,) = re.findall(r"gangru check-plugin (.*)", self.TEXT)
+            assert check_plugin.run(names.split()) == 0
+            (line,) = re.findall(r"gangru pipeline (.*)", self.TEXT)
+            words = shlex.split(line)
+            given = [b for a, b in pairwise(words) if a == "--set"]
+            assert load("default", None, given).predictor == "factors:Mean"
+        finally:
+            sys.modules.pop("factors", None)
 
 
 class TestPredictors:

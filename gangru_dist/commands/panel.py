@@ -27,12 +27,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Build the panel and its quality report."""
-    from gangru_dist.pipeline import check_bars, panel_from  # imports Ray: not needed for --help
+    from gangru_dist.api import build_panel  # imports Ray: not needed for --help
 
-    root, cfg = job.run.root, job.run.cfg
-    check_bars(job.args.bars, cfg)
-    panel_from(root, cfg, bars=job.args.bars, overwrite=job.args.overwrite)
-    panel = root.child("panel").uri
+    build_panel(job.run, job.args.bars, overwrite=job.args.overwrite)
+    panel = job.run.root.child("panel").uri
     return Outcome(outputs=(panel, f"{panel}/quality.json"))
 
 

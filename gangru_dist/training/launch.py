@@ -66,7 +66,7 @@ def choose_windows(
             f"the panel, {days[0]} to {days[-1]}, has no refit day: "
             f"windows.refit_months={list(cfg.windows.refit_months)}, "
             f"windows.first={cfg.windows.first}, windows.last={cfg.windows.last}. Widen them, or "
-            "add bars with jobs/panel.py."
+            "add bars with `gangru panel`."
         )
     if only is None:
         return windows, skipped

@@ -61,12 +61,14 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
     if record is None:
         raise WindowError(
             f"no finished model of window {window}, seed {seed} in {run.folder.uri}; run "
-            "jobs/train.py."
+            "`gangru train`."
         )
     data = run.folder.read_bytes(f"{run.model_folder(window, seed)}/{WEIGHTS}")
     digest = hashlib.sha256(data).hexdigest()
     where = f"weights of window {window}, seed {seed} in {run.folder.uri}"
-    way_out = f"Delete windows/{window} there, then run jobs/train.py: it trains that window again."
+    way_out = (
+        f"Delete windows/{window} there, then run `gangru train`: it trains that window again."
+    )
     if digest != record.sha256:
         raise WindowError(
             f"{where} have hash {digest[:12]}, model.json names {record.model}. {way_out}"
