@@ -26,6 +26,9 @@ from gangru_dist.registry import STORED, Registry
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+PLAIN_PRECISIONS = frozenset({"float32", "float64"})
+"""Of `training.precision`: what every device has, so that nobody need be asked for it."""
+
 LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
     "label transform",
     items={

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 SUMMARIES = {
     "pipeline": "every stage in order: panel, training, scores, report",
     "panel": "bars -> checked panel with features",
-    "train": "one model a refit day and seed",
-    "tune": "search settings on early windows",
-    "score": "the factor of every day not scored yet",
+    "train": "one model per refit day and seed",
+    "tune": "search for better settings on early windows",
+    "score": "the factor of all days not scored yet",
     "report": "metrics.json, tables, report.html",
     "runs": "what a storage holds",
     "settings": "every setting: unit, default, meaning",
-    "check-plugin": "does your own feature, label or predictor keep the promises?",
+    "check-plugin": "test your own features, labels and predictors",
 }
 """Command -> what it does."""
 

@@ -65,7 +65,7 @@ def score(job: Job) -> Facts:
     from gangru_dist.scoring.score import planned
 
     args = job.args
-    _, plan = planned(job.run, start=args.start, end=args.end, daily=args.daily)
+    *_, plan = planned(job.run, start=args.start, end=args.end, daily=args.daily)
     return {
         "days_to_score": plan.days,
         "days_up_to_date": plan.up_to_date,
