@@ -64,6 +64,7 @@ OTHER = {
     "resources.windows_per_run": 3,
     "variant": "gru",
     "predictor": "other",
+    "gru.options": {"heads": 2},
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 
@@ -188,7 +189,7 @@ class TestFeatures:
         [
             ('samples.features=["close","close"]', r"samples.features .* repeated: \['close'\]"),
             ('panel.features=["a","a"]', r"panel.features must be unique; repeated: \['a'\]"),
-            ("panel.features=[]", "must leave at least one feature"),
+            ("panel.features=[]", "leave at least one"),
             ('samples.features=["close","mine"]', "names mine, which panel.features lacks"),
         ],
     )
