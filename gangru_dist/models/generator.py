@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gangru_dist.config import GanConfig
+from gangru_dist.models.recurrent import LSTM
 
 
 class Generator(nn.Module):
@@ -15,7 +16,7 @@ class Generator(nn.Module):
     def __init__(self, features: int, cfg: GanConfig) -> None:
         super().__init__()
         self.noise_channels = cfg.noise_channels
-        self.lstm = nn.LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers, batch_first=True)
+        self.lstm = LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers)
         self.out = nn.Linear(cfg.hidden, features)
 
     def forward(
@@ -24,6 +25,4 @@ class Generator(nn.Module):
         """Without noise, z = 0: the result is a function of the data alone."""
         if noise is None:
             noise = x.new_zeros(x.shape[0], x.shape[1], self.noise_channels)
-        states, _ = self.lstm(torch.cat([x, noise], dim=-1))  # (B, T, H)
-        features: Tensor = self.out(states)
-        return features
+        return self.lstm.every(torch.cat([x, noise], dim=-1), self.out)
