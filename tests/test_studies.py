@@ -127,7 +127,7 @@ class TestRun:
 
 class TestJudge:
     def test_ic_is_scipys_of_factor_and_next_20_days(self, world: World) -> None:
-        scores, days = world.study.mean_scores("small", [0, 1])
+        scores, _ = world.study.mean_scores("small", [0, 1])
         judged = judge(world.study, scores, days)
         block, market = world.study.block, world.study.market
         day = int(days[0])
@@ -140,7 +140,7 @@ class TestJudge:
         assert np.isnan(judged.daily[-1])  # its label would end behind the last day
 
     def test_mean_is_of_standardized_scores(self, world: World) -> None:
-        scores, days = world.study.mean_scores("small", [0, 1])
+        scores, _ = world.study.mean_scores("small", [0, 1])
         alone = [
             world.study.scores(Unit(trial="small", window="2018-12-31", seed=seed)).iloc[-1]
             for seed in (0, 1)

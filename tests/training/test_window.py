@@ -9,6 +9,7 @@ import torch
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
 from gangru_dist.models import precision
+from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
@@ -20,7 +21,7 @@ from gangru_dist.training.loop import (
     validation_ic,
     with_dropout,
 )
-from gangru_dist.training.window import TimedEpoch, train_window
+from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, until, window
 
 
