@@ -50,8 +50,20 @@ from gangru_dist.training.torch_setup import prepare_torch
 from gangru_dist.training.window import train_window
 
 PRESET = "default"
-BASE = ("variant=gru", "training.precision=bf16")
-"""What every trial starts from, before its own settings."""
+BASE = (
+    "variant=gru",
+    "training.precision=bf16",
+    "training.average_epochs=0",
+    "training.seeds=[0]",
+    'samples.channels=["shape"]',
+    "label.neutralize=[]",
+    "gru.hidden=128",
+    "gru.layers=2",
+    "gru.head=[256,64,64]",
+    "gan.hidden=128",
+    "gan.layers=2",
+)
+"""What every trial starts from: `default` as it was before these trials."""
 EVERY = 5
 """Trading days between scored days, beside the month-ends."""
 _SCRATCH = 16e9

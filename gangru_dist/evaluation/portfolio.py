@@ -125,7 +125,7 @@ def _last_day(market: Market, rebalances: Rebalances) -> int:
 
 def spans(market: Market, rebalances: Rebalances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows that are traded, and between which of the market's days each is held: (K,) each."""
-    rows = np.asarray(rebalances.entered)
+    rows = rebalances.entered
     starts = rebalances.entry[rows]
     return rows, starts, np.append(starts[1:], _last_day(market, rebalances))
 

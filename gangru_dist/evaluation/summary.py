@@ -272,8 +272,8 @@ def _metrics(
 def _grouped(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     """Value by group and part."""
     return {
-        str(group): metrics.finite_or_none(dict(zip(rows["part"], rows["value"], strict=True)))
-        for group, rows in table.groupby("group", sort=False)
+        str(group): metrics.finite_or_none(dict(zip(parts["part"], parts["value"], strict=True)))
+        for group, parts in table.groupby("group", sort=False)
     }
 
 

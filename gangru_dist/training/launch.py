@@ -102,14 +102,6 @@ def train_windows(
     return summary
 
 
-def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
-    """A label is neutralized by what the panel knows, as the factor is."""
-    there = {"industry": manifest.has_industry, "size": manifest.has_market_cap}
-    for name in cfg.label.neutralize:
-        if not there[name]:
-            _logger.warning("label_not_neutralized by=%s: no row of the panel has it", name)
-
-
 def planned(
     run: Run, manifest: Manifest, only: Sequence[str] | None = None, *, anew: bool = False
 ) -> tuple[Run, list[WindowResult], list[Task]]:
@@ -130,6 +122,14 @@ def planned(
         else:
             todo.append(task)
     return run, results, todo
+
+
+def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
+    """A label is neutralized by what the panel knows, as the factor is."""
+    there = {"industry": manifest.has_industry, "size": manifest.has_market_cap}
+    for name in cfg.label.neutralize:
+        if not there[name]:
+            _logger.warning("label_not_neutralized by=%s: no row of the panel has it", name)
 
 
 def _train_all(
