@@ -1,4 +1,4 @@
-# demo: every stage on a made-up market · test: all checks and tests · check: the fast ones
+# demo: every stage on a made-up market · test: all checks and tests · check: the fast ones · docs: the site
 # Needs python 3.11, 3.12 or 3.13 with pip. The environment in .venv is made when requirements.lock changes.
 
 SHELL := /bin/bash -o pipefail
@@ -13,7 +13,7 @@ NUMERICS := tests/models tests/samples tests/training/test_window.py \
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 trials oracles check audit bench lock setup clean
+.PHONY: demo test test-all test-avx2 trials oracles check audit bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -54,6 +54,10 @@ bench: $(SETUP)
 	@$(BIN)/python -m benchmarks.many_windows
 	@$(BIN)/python -m benchmarks.tuning
 	@$(BIN)/python -m benchmarks.windows
+
+docs: $(SETUP)
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
+	@echo build/site/docs/index.html
 
 setup: $(SETUP)
 

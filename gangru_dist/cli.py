@@ -130,13 +130,21 @@ class _End:
         if self._args.json:
             sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
         elif verdict == "would":
-            sys.stdout.writelines(f"{name}: {value}\n" for name, value in outcome.facts.items())
+            lines = (f"{name}: {_words(value)}\n" for name, value in outcome.facts.items())
+            sys.stdout.writelines(lines)
         elif error is None and status != 130:
             sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
             sys.stdout.writelines(f"  {place}\n" for place in outcome.outputs)
         if self._args.notify and verdict != "would":
             notify.post(self._args.notify, result)
         return status
+
+
+def _words(value: Any) -> str:
+    """A figure as text; of counts, `3 finished before, 1 no history`."""
+    if isinstance(value, Mapping):
+        value = [f"{count} {kind}" for kind, count in value.items()]
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
 def _parser(description: str | None, program: str | None = None) -> argparse.ArgumentParser:

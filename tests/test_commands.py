@@ -233,6 +233,9 @@ class TestDryRun:
         argv = ["--storage", str(tmp_path / "there"), "--dry-run"]
         assert run_job("doc", body, argv, plan=lambda job: {"models": 4}) == 0
         assert capfd.readouterr().out == "models: 4\n"
+        facts = {"train": [], "skip": {"no history": 3, "done": 1}, "windows": ["a", "b"]}
+        assert run_job("doc", body, argv, plan=lambda job: facts) == 0
+        assert capfd.readouterr().out == "train: none\nskip: 3 no history, 1 done\nwindows: a, b\n"
         assert run_job("doc", body, [*argv, "--json"], plan=lambda job: {"models": 4}) == 0
         result = json.loads(capfd.readouterr().out)
         assert (result["verdict"], result["models"]) == ("would", 4)

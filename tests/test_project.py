@@ -49,7 +49,7 @@ for module in pkgutil.walk_packages(gangru_dist.__path__, "gangru_dist."):
     MODULES[module.name.rpartition(".")[2]].append(module.name)
 SECTIONS = {key.partition(".")[0] for key in DECIDES}
 PROSE = [
-    *(path for path in ROOT.glob("docs/**/*.md") if path.name != "LOG.md"),  # of its time
+    *(p for p in ROOT.glob("docs/**/*.md") if p.name != "LOG.md" and "generated" not in p.parts),
     *ROOT.glob("gangru_dist/**/*.py"),
     *ROOT.glob("jobs/*.py"),
     ROOT / "README.md",

@@ -2,12 +2,14 @@
 
 import datetime as dt
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -53,9 +55,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
     # its libraries by name: of an editable install's own .pth nothing is read this way
     Path(site.strip(), "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [sys._base_executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    call(*pip, "--no-deps", "--no-index", "--ignore-installed", wheel, cwd=folder)
+    install(python, "--ignore-installed", wheel)
     return python.parent
+
+
+def install(python: Path, *what: str | Path) -> None:
+    """By pip, from files alone."""
+    pip = [sys._base_executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    call(*pip, "--no-deps", "--no-index", *what, cwd=python.parent)
 
 
 @pytest.mark.slow
@@ -81,3 +88,46 @@ class TestWheel:
         ours, theirs = (read_factor(str(tmp_path / name), "tiny") for name in "ab")
         assert len(ours) > 1000
         pd.testing.assert_frame_equal(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def with_package(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a package of docs/extend.md's code and entry points."""
+    text = (ROOT / "docs" / "extend.md").read_text()
+    code, points = (
+        re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("python", "toml")
+    )
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "my_package").mkdir()
+    (folder / "my_package" / "__init__.py").touch()
+    (folder / "my_package" / "factors.py").write_text(code)
+    head = '[project]\nname = "my_package"\nversion = "1"\n'
+    (folder / "pyproject.toml").write_text(head + points)
+    install(installed / "python", "--no-build-isolation", folder)
+    return installed
+
+
+@pytest.mark.slow
+class TestPackage:
+    """A feature and a predictor that an installed package has, by their entry points."""
+
+    def test_the_check_finds_them(self, with_package: Path, tmp_path: Path) -> None:
+        names = ("mean", "surprise", "squared")
+        shown = call(with_package / "gangru", "check-plugin", *names, cwd=tmp_path)
+        assert shown.splitlines() == [f"{name}: keeps the promises" for name in names]
+
+    @pytest.mark.ray
+    def test_two_workers_train_what_one_does(self, with_package: Path, tmp_path: Path) -> None:
+        own = ["predictor=mean", 'panel.features=["close", "volume", "surprise"]']
+        given = [*TINY, *own, "training.precision=float64", "training.epochs=2"]
+        for workers in (1, 2):
+            settings = [f"resources.workers={workers}", *given]
+            flags = [word for one in settings for word in ("--set", one)]
+            words = ["pipeline", "--preset", "demo", "--bars", "synthetic", "--run", f"w{workers}"]
+            call(with_package / "gangru", *words, *flags, "--storage", "s", cwd=tmp_path)
+        one, two = (read_factor(str(tmp_path / "s"), f"w{workers}") for workers in (1, 2))
+        assert len(one) > 1000
+        assert one["window"].nunique() > 0
+        keys = ["date", "asset", "quantile", "window"]
+        pd.testing.assert_frame_equal(one[keys], two[keys])
+        np.testing.assert_allclose(one["factor"], two["factor"], rtol=0, atol=1e-6)

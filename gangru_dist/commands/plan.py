@@ -52,7 +52,7 @@ def train(job: Job) -> Facts:
     windows = list(dict.fromkeys(task.window for task in todo))
     return {
         "models_to_train": [task.name for task in todo],
-        "models_to_skip": Counter(result.status for result in results),
+        "models_to_skip": dict(Counter(result.status for result in results)),
         "bytes_to_read": sum(
             _bytes(manifest, run.root.child("panel"), w, run.cfg) for w in windows
         ),
