@@ -1,17 +1,19 @@
 """What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about ten minutes.
 
 1. One actor's work on a month, all in (model and block read, samples cut and standardized,
-   forward pass, factor, file written), against the network's forward pass alone over the same
-   cross-sections, cut beforehand and kept in memory; one thread each. Asked: at least 0.7 of it.
+   forward pass, factor, file written), against a bare forward pass with `nn.GRU` over the same
+   cross-sections, cut beforehand and kept in memory; one thread each. Asked: 1.2 times its speed.
 2. A half-year of a whole market's size by two actors and by one, through Ray Data, start of the
    actors included (some 5 s, so a smaller market gains less). Asked: 1.7 times as fast, where two
    cores are free.
 
-Run it as `python -m benchmarks.scoring_speed` from the project's folder.
+Run `python -m benchmarks.scoring_speed` in the project's folder; the first alone, in minutes,
+with `--alone --assets 600`.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import datetime as dt
 import os
@@ -25,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.training_speed import BareNetwork, alternate, compare, store_panel
 from benchmarks.training_speed import Size as PanelSize
-from benchmarks.training_speed import alternate, compare, store_panel
 from gangru_dist.cluster_map import on_cluster, value
 from gangru_dist.config import (
     GruConfig,
@@ -43,16 +45,18 @@ from gangru_dist.runtime import session
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.plan import Piece, make_plan
-from gangru_dist.scoring.predictor import Scorer, load_ensemble, predict
+from gangru_dist.scoring.predictor import Scorer, load_ensemble
 from gangru_dist.splits import make_windows
 from gangru_dist.storage import Storage
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.model_files import write_model
 
-TARGET, TARGET_TWO = 0.7, 1.7
+TARGET, TARGET_TWO = 1.2, 1.7
 """Speed over the bare forward pass's; two actors over one."""
 
 _RUN = "bench"
+_PART = 1024
+"""Samples of a bare pass: 4,000 at once need 250 MB for the gates and are no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ class Size:
     """Of the panel, from 2018-01-01 on; the first half-year is history."""
     months: int = 6
     """Scored by the actors, from 2019-01 on."""
-    rounds: int = 3
+    rounds: int = 5
     gru: GruConfig = field(default_factory=GruConfig)
 
 
@@ -119,15 +123,23 @@ def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, piece: Pie
     ]
 
 
+def bare_scores(network: BareNetwork, samples: Tensor) -> list[Tensor]:
+    """A notebook's forward pass, in parts that `nn.GRU` has memory for."""
+    with torch.inference_mode():
+        return [network(part) for part in samples.split(_PART)]
+
+
 def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
     """Samples a CPU second of ours and of the bare forward pass, and the ratio."""
     piece = _alone(pieces_of(root, cfg, manifest, 1)[0], manifest, cfg)
     samples = cross_sections(root, cfg, manifest, piece)
     run = Run(root, _RUN, cfg)
     network = load_ensemble(run, piece.window, (0,), torch.device("cpu")).networks[0]
+    stock = BareNetwork(len(cfg.panel.features), cfg.gru).eval()
+    stock.load_state_dict(network.predictor.state_dict())
     ours, bare = alternate(
         lambda: Scorer(run)(piece),
-        lambda: [predict(network, day) for day in samples],
+        lambda: [bare_scores(stock, day) for day in samples],
         size.rounds,
     )
     count = sum(len(day) for day in samples)
@@ -174,15 +186,28 @@ def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -
     )
 
 
-def main(size: Size | None = None) -> None:
-    """Print both comparisons."""
+def main(size: Size | None = None, *, actors: bool = True) -> None:
+    """Print the comparisons; without `actors` the first alone."""
     size = size or Size()
     torch.set_num_threads(1)
-    for line, assets in ((forward_line, size.assets), (actors_line, size.market)):
+    lines = [(forward_line, size.assets), (actors_line, size.market)]
+    for line, assets in lines if actors else lines[:1]:
         with tempfile.TemporaryDirectory() as folder:
             root = Storage(folder)
             print(line(root, *build(root, size, assets), size), flush=True)
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--assets", type=int, default=Size.assets, help="that one actor scores")
+    parser.add_argument("--rounds", type=int, default=Size.rounds)
+    parser.add_argument("--hidden", type=int, default=GruConfig.hidden)
+    parser.add_argument("--layers", type=int, default=GruConfig.layers)
+    parser.add_argument("--alone", action="store_true", help="one actor's work only, without Ray")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    main()
+    given = _arguments()
+    gru = GruConfig(hidden=given.hidden, layers=given.layers)
+    main(Size(assets=given.assets, rounds=given.rounds, gru=gru), actors=not given.alone)

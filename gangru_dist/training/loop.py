@@ -210,8 +210,9 @@ class GanTrainer:
         noise = draws.noise(x, self.cfg.noise_channels)
         with autocast(data, bf16=bf16):
             fake = self._generate(x, noise)
-            real_logit = _call(self.discriminator, x, draws.dropout("real"))
-            fake_logit = _call(self.discriminator, fake.detach(), draws.dropout("fake"))
+            both = torch.cat([x, fake.detach()])
+            masks = torch.cat([draws.dropout("real"), draws.dropout("fake")])
+            real_logit, fake_logit = _call(self.discriminator, both, masks).chunk(2)
         loss_d = discriminator_loss(real_logit, fake_logit, collective.all_sum)
         _update(loss_d, self.discriminator, self.discriminator_optimizer, collective)
         self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
