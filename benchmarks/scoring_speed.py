@@ -1,4 +1,4 @@
-"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about ten minutes.
+"""What scoring costs beside the bare forward pass: `make bench`, about ten minutes.
 
 1. One actor's work on a month, all in (model and block read, samples cut and standardized,
    forward pass, factor, file written), against the network's forward pass alone over the same

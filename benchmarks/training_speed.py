@@ -1,4 +1,4 @@
-"""What our own machinery costs: `make bench` (DESIGN 8), under two minutes on one core.
+"""What our own machinery costs: `make bench`, under two minutes on one core.
 
 1. One worker's predictor training, all overheads in (cutting and standardizing samples, sums
    over workers, validation, history, best epoch), against a bare PyTorch loop over the same
@@ -43,7 +43,7 @@ from gangru_dist.training.data import DayShare, WindowData, prepare
 from gangru_dist.training.window import train_window
 
 TARGET = 0.9
-"""Our speed over the bare loop's (DESIGN 8)."""
+"""Our speed over the bare loop's."""
 
 _HISTORY = 130
 """Days before the first sample: every asset is listed long enough."""
@@ -133,7 +133,7 @@ def prepared_window(cfg: RunConfig, size: Size) -> WindowData:
 
 
 class BareNetwork(nn.Module):
-    """The predictor of SPEC 5 as one would write it in a notebook."""
+    """The predictor as one would write it in a notebook."""
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
     python cluster/sizing.py            # the table of cluster/README.md
     python cluster/sizing.py --stocks 5000 --windows 14 --seeds 5 --threads 128
 
-Measured on one thread of a two-core AMD machine at the default sizes (SPEC 5): the predictor
+Measured on one thread of a two-core AMD machine at the default sizes: the predictor
 trains 1,450 samples per second and scores 4,500. The rest is arithmetic: a sample is one stock on
 one day; a window has 80 days of samples in 400 days of history, a fifth of them for validation.
 GPUs were not measured; train one window on yours and scale.
