@@ -1,4 +1,4 @@
-"""What scoring costs beside the bare forward pass: `make bench` (DESIGN 8), about ten minutes.
+"""What scoring costs beside the bare forward pass: `make bench`, about ten minutes.
 
 1. One actor's work on a month, all in (model and block read, samples cut and standardized,
    forward pass, factor, file written), against a bare forward pass with `nn.GRU` over the same
@@ -201,8 +201,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--assets", type=int, default=Size.assets, help="that one actor scores")
     parser.add_argument("--rounds", type=int, default=Size.rounds)
-    parser.add_argument("--hidden", type=int, default=GruConfig.hidden)
-    parser.add_argument("--layers", type=int, default=GruConfig.layers)
+    parser.add_argument("--hidden", type=int, default=GruConfig().hidden)
+    parser.add_argument("--layers", type=int, default=GruConfig().layers)
     parser.add_argument("--alone", action="store_true", help="one actor's work only, without Ray")
     return parser.parse_args()
 

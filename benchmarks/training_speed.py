@@ -1,4 +1,4 @@
-"""What our own machinery costs: `make bench` (DESIGN 8), under two minutes on one core.
+"""What our own machinery costs: `make bench`, under two minutes on one core.
 
 1. One worker's predictor training, all overheads in (cutting and standardizing samples, sums
    over workers, validation, history, best epoch), against a bare loop with `nn.GRU` over the same
@@ -135,7 +135,7 @@ def prepared_window(cfg: RunConfig, size: Size) -> WindowData:
 
 
 class BareNetwork(nn.Module):
-    """The predictor of SPEC 5 as one would write it in a notebook."""
+    """The predictor as one would write it in a notebook."""
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
@@ -290,8 +290,8 @@ def _arguments() -> tuple[Size, list[str]]:
     parser.add_argument("--days", type=int, default=Size.train_days, help="of training")
     parser.add_argument("--valid", type=int, default=Size.valid_days, help="days of validation")
     parser.add_argument("--rounds", type=int, default=Size.rounds)
-    parser.add_argument("--hidden", type=int, default=GruConfig.hidden)
-    parser.add_argument("--layers", type=int, default=GruConfig.layers)
+    parser.add_argument("--hidden", type=int, default=GruConfig().hidden)
+    parser.add_argument("--layers", type=int, default=GruConfig().layers)
     parser.add_argument("--only", choices=LINES, nargs="+", default=list(LINES))
     given = parser.parse_args()
     size = Size(

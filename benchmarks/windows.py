@@ -38,7 +38,7 @@ from gangru_dist.storage import Storage
 from gangru_dist.training.launch import choose_windows, train_windows
 
 TARGET = 1.85
-"""Speed of two at once over one after the other (DESIGN 8)."""
+"""Speed of two at once over one after the other."""
 START_UP_TARGET = 2.0
 """Seconds a window of fifteen on two slots that are not training."""
 SMALL_WINDOWS = 15

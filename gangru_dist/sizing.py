@@ -1,6 +1,6 @@
 """Estimate of hours, threads and memory for a run, from measured speeds.
 
-Measured on one thread of a two-core AMD machine at the default sizes (SPEC 5): the predictor
+Measured on one thread of a two-core AMD machine at the default sizes: the predictor
 trains 1,450 samples per second and scores 4,500. The rest is arithmetic: a sample is one stock on
 one day. GPUs were not measured; train one window on yours and scale.
 """

@@ -9,7 +9,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gangru_dist import cli
 from gangru_dist.errors import StorageError
 from gangru_dist.report.document import write_report
 from gangru_dist.runs.run import Run
@@ -34,9 +33,9 @@ def load(job: Path) -> ModuleType:
 
 def run(job: Path, *words: str) -> int:
     """A job in this process, up to its exit status."""
-    module = load(job)
     own = ["--bars", "synthetic"] if job.stem in ("panel", "pipeline") else []
-    return cli.run_job(module.__doc__, module.body, [*own, *words], getattr(module, "flags", None))
+    status: int = load(job).run([*own, *words])
+    return status
 
 
 class TestNames:

@@ -1,4 +1,4 @@
-"""Information coefficients at the monthly rebalances (SPEC 7).
+"""Information coefficients at the monthly rebalances (docs/method.md, 6).
 
 A period runs from the entry day of one rebalance to that of the next. It is named after the
 month of its return: the rebalance of 2019-01-31 gives the IC of 2019-02, as in the broker's

@@ -1,4 +1,4 @@
-"""The newest picks, and the factor's performance within each industry (SPEC 7)."""
+"""The newest picks, and the factor's performance within each industry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The long portfolio and its benchmark, day by day (SPEC 7), with all trading rules.
+"""The long portfolio and its benchmark, day by day, with all trading rules.
 
 **Targets** of a rebalance day are the `floor(top_fraction x universe)` assets with the highest
 factor, at least one; ties go to the alphabetically first asset.
@@ -208,7 +208,7 @@ def with_cash(weights: Float[np.ndarray, " N"]) -> np.ndarray:
 
 
 def value_figures(value: Float[np.ndarray, " T"]) -> dict[str, float | None]:
-    """Figures of a daily value (SPEC 7); None where undefined."""
+    """Figures of a daily value; None where undefined."""
     return metrics.finite_or_none(
         {
             "total_return": float(value[-1] / value[0] - 1),

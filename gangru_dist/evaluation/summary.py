@@ -241,7 +241,7 @@ def _metrics(
     settings: dict[str, Any],
     notes: tuple[Note, ...],
 ) -> dict[str, Any]:
-    """All figures of SPEC 7, with the settings they depend on."""
+    """All figures, with the settings they depend on."""
     monthly, daily = tables["monthly"], tables["daily"]
     months = monthly["month"].to_numpy(dtype=np.str_)
     ics = {"ic": "ic", "ic_raw_score": "ic_score", "ic_pearson": "ic_pearson"}

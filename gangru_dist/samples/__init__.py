@@ -1,1 +1,1 @@
-"""The universe of each day, its standardized samples and its labels (SPEC 3)."""
+"""The universe of each day, its standardized samples and its labels."""

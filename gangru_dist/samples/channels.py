@@ -1,4 +1,4 @@
-"""From the panel to the networks' input: one standardizer for training and scoring (SPEC 3).
+"""From the panel to the networks' input: one standardizer for training and scoring.
 
 Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
 days, F features, C channels: F for each kind in `samples.channels`.

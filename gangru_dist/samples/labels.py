@@ -1,4 +1,4 @@
-"""The label: the only module that looks forward (SPEC 3)."""
+"""The label: the only module that looks forward (docs/method.md, 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Level channels: the levels that standardizing along time removes (SPEC 3) [D].
+"""Level channels: the levels that standardizing along time removes [D].
 
 Shapes: M assets of one cross-section (or of one rank), T lookback days, F features.
 """

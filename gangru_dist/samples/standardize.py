@@ -1,4 +1,4 @@
-"""Samples cut from the dense panel on demand, and their standardization (SPEC 3).
+"""Samples cut from the dense panel on demand, and their standardization (docs/method.md, 1).
 
 Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
 days, F features. Samples are not kept: all together they would be 40 times the panel.

@@ -1,4 +1,4 @@
-"""The universe: its members on each day, from what is known that day (SPEC 3)."""
+"""The universe: its members on each day, from what is known that day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a day's raw predictions to the factor and its quantile (SPEC 6). Pure functions."""
+"""From a day's raw predictions to the factor and its quantile (docs/method.md, 5); pure."""
 
 from __future__ import annotations
 

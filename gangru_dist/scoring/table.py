@@ -33,7 +33,7 @@ from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.storage import Storage
 
 COLUMNS = ("date", "asset", "score", "factor", "quantile", "window", "model")
-"""Columns that `read_factor` returns (SPEC 6)."""
+"""Columns that `read_factor` returns."""
 
 FILE_SCHEMA = pa.schema(
     [
