@@ -25,7 +25,8 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for `benchmarks` there
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    head = {"num_cpus": 1, "include_dashboard": False}  # its port may be taken
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(2):
             cluster.add_node(num_cpus=1)
