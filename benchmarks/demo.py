@@ -43,19 +43,19 @@ def demo(checkout: Path, folder: Path) -> Took:
         words = ["--preset", "demo", "--bars", "synthetic", "--storage", storage]
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         begin, first, lines = time.perf_counter(), None, []
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [".venv/bin/python", "jobs/pipeline.py", *words],
             cwd=checkout,
             env=kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        for line in process.stdout or ():
-            lines.append(line)
-            if first is None and "epoch_done" in line:
-                first = time.perf_counter() - begin
-        if process.wait() or first is None:
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line)
+                if first is None and "epoch_done" in line:
+                    first = time.perf_counter() - begin
+        if process.returncode or first is None:
             raise RuntimeError(f"the demo of {checkout} failed:\n{''.join(lines[-20:])}")
         return Took(first, time.perf_counter() - begin)
 
