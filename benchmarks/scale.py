@@ -221,18 +221,15 @@ def main() -> None:
     parser.add_argument("--latency-us", type=float, help="of your network (default: measured here)")
     parser.add_argument("--gigabit", type=float, help="per second (default: measured here)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        latency, bandwidth = measured_network(folder)
-    sys.stdout.write(
-        report(
-            Parts(
-                samples_per_second=args.samples_per_s or measured_speed(),
-                latency=args.latency_us / 1e6 if args.latency_us else latency,
-                bandwidth=args.gigabit * 1e9 / 8 if args.gigabit else bandwidth,
-            )
-        )
-        + "\n"
-    )
+    latency = args.latency_us and args.latency_us / 1e6
+    bandwidth = args.gigabit and args.gigabit * 1e9 / 8
+    if not latency or not bandwidth:
+        with tempfile.TemporaryDirectory() as folder:
+            found = measured_network(folder)
+        latency, bandwidth = latency or found[0], bandwidth or found[1]
+    speed = args.samples_per_s or measured_speed()
+    parts = Parts(samples_per_second=speed, latency=latency, bandwidth=bandwidth)
+    sys.stdout.write(f"{report(parts)}\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The benchmark runs, and both of its sides do the same work."""
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import memory
+from benchmarks import demo, memory
 from benchmarks.training_speed import Size, Training, compare, main
 from gangru_dist.config import GruConfig
 
@@ -33,6 +35,38 @@ def test_prints_both_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     main(TINY)
     printed = capsys.readouterr().out
     assert len(re.findall(r"ratio.* \d+\.\d\d \(\d+\.\d\d\.\.\d+\.\d\d\)", printed)) == 2
+
+
+class TestDemo:
+    """A job that sleeps, in place of the demo."""
+
+    @pytest.fixture
+    def checkout(self, tmp_path: Path) -> Path:
+        place = tmp_path / "checkout"
+        for name in ("gangru_dist", "jobs", ".venv/bin"):
+            (place / name).mkdir(parents=True)
+        (place / ".venv/bin/python").symlink_to(sys.executable)
+        (place / "jobs/pipeline.py").write_text(
+            "import sys, time\n"
+            "time.sleep(0.2); print('epoch_done', flush=True); time.sleep(0.3)\n"
+            "sys.exit(0 if '--storage' in sys.argv else 'no storage')\n"
+        )
+        return place
+
+    @pytest.mark.parametrize("cold", [False, True])
+    def test_sides_take_turns(
+        self, checkout: Path, cold: bool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        found = demo.measure({"new": checkout, "old": checkout}, 2, cold=cold)
+        order = re.findall(r"round \d (\w+)", capsys.readouterr().out)
+        assert order == ["new", "old", "old", "new"]
+        for took in [*found["new"], *found["old"]]:
+            assert 0.2 <= took.first_epoch <= took.whole - 0.3
+
+    def test_a_demo_that_fails_is_no_figure(self, checkout: Path, tmp_path: Path) -> None:
+        (checkout / "jobs/pipeline.py").write_text("raise SystemExit('no room')")
+        with pytest.raises(RuntimeError, match="no room"):
+            demo.demo(checkout, tmp_path)
 
 
 @pytest.mark.slow

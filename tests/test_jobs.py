@@ -12,7 +12,7 @@ JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, argv)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=JOBS[0].parents[1]
+        command, capture_output=True, text=True, timeout=300, cwd=JOBS[0].parents[1]
     )
 
 

@@ -198,7 +198,7 @@ class TestProperties:
             "assert not ours, ours"
         )
         root = Path(__file__).parents[2]
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=120)
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=300)
 
 
 class TestCommand:
