@@ -11,10 +11,16 @@ import pandas as pd
 from gangru_dist import metrics
 from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
-from gangru_dist.evaluation import ic, picks, portfolio
+from gangru_dist.evaluation import exposures, ic, picks, portfolio
 from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
+from gangru_dist.evaluation.persistence import autocorrelation
 from gangru_dist.evaluation.portfolio import Portfolio
-from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, quantile_summary
+from gangru_dist.evaluation.quantiles import (
+    monotonicity,
+    quantile_returns,
+    quantile_summary,
+    total,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,14 @@ class Evaluation:
     """`picks.industry_table`."""
     ranked: pd.DataFrame
     """`picks.ranked_universe`."""
+    dropped: pd.DataFrame
+    """`picks.dropped`."""
+    autocorrelation: pd.DataFrame
+    """`persistence.autocorrelation`."""
+    exposures: pd.DataFrame
+    """`exposures.style_exposures`."""
+    industry_weights: pd.DataFrame
+    """`exposures.industry_weights`."""
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
     notes: tuple[Note, ...]
@@ -101,18 +115,29 @@ def evaluate(
         "trades": trades,
         "yearly": _yearly(monthly, daily, trades),
         "industries": picks.industry_table(market, rebalances, top_fraction=cfg.top_fraction),
-        "ranked": picks.ranked_universe(market, rebalances),
+        "ranked": picks.ranked_universe(market, rebalances, top_fraction=cfg.top_fraction),
+        "dropped": picks.dropped(market, rebalances, top_fraction=cfg.top_fraction),
+        "autocorrelation": autocorrelation(rebalances),
+        "exposures": exposures.style_exposures(market, rebalances, long),
+        "industry_weights": exposures.industry_weights(market, rebalances, long),
         "coverage": _coverage(table),
     }
     notes = tuple(_notes(market, rebalances))
-    settings = {
+    settings: dict[str, Any] = {
         "entry_lag": entry_lag,
         "top_fraction": cfg.top_fraction,
         "cost_bps": cfg.cost_bps,
         "quantiles": quantiles,
     }
     figures = _metrics(tables, market, rebalances, settings, notes)
+    figures["picks"] = records(tables["ranked"].head(cfg.picks)[_PICKED])
     return Evaluation(**tables, notes=notes, metrics=figures)
+
+
+_PICKED = ["rank", "asset", "weight", "rank_before", "traded_value"]
+_MONTHLY = ["month", "ic", "ic_mean_12"]
+_MONTHLY += ["long_return", "long_net_return", "universe_return", "excess_return"]
+"""Columns of `ranked` and `monthly` that metrics.json holds."""
 
 
 def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
@@ -239,13 +264,36 @@ def _metrics(
             "long_short_mean": number(
                 metrics.mean(tables["quantile_months"]["long_short"].to_numpy())
             ),
+            "long_short_total": number(total(tables["quantile_months"]["long_short"].to_numpy())),
             "table": records(tables["quantiles"]),
         },
         "decay": records(tables["decay"]),
+        "autocorrelation": records(tables["autocorrelation"]),
+        "monthly": records(monthly[_MONTHLY]),
         "yearly": records(tables["yearly"]),
         "industries": records(tables["industries"]),
+        "exposures": {
+            "styles": [_style(tables["exposures"], name) for name in exposures.STYLES],
+            "industries": records(tables["industry_weights"]),
+        },
+        "changes": {
+            "new": int((tables["ranked"]["change"] == "new").sum()),
+            "dropped": len(tables["dropped"]),
+        },
+        "capacity": exposures.capacity(
+            market,
+            rebalances,
+            top_fraction=settings["top_fraction"],
+            row=picks.newest(rebalances),
+        ),
         "notes": [str(note) for note in notes],
     }
+
+
+def _style(table: pd.DataFrame, name: str) -> dict[str, Any]:
+    """Exposure to a style: of the newest trade, and the mean of all."""
+    values = table[name].to_numpy()
+    return {"style": name, "newest": number(values[-1]), "mean": number(metrics.mean(values))}
 
 
 def _period(

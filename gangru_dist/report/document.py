@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from gangru_dist.errors import ConfigError, FactorError
-from gangru_dist.evaluation.market import Market, to_market
+from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
@@ -113,7 +113,9 @@ def _market(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> M
     last = manifest.calendar[-1].astype(dt.date)
     firsts = [factor["date"].min().date() for factor in factors if not factor.empty]
     start = min([last, *firsts])
-    return to_market(read_block(root, manifest, start=start, end=last, features=(), trading=True))
+    features = tuple({AMOUNT} & set(manifest.features))
+    block = read_block(root, manifest, start=start, end=last, features=features, trading=True)
+    return to_market(block)
 
 
 def render(found: dict[str, Evaluation], sources: Sources) -> str:
