@@ -185,6 +185,12 @@ class Storage:
         names = [info.path for info in self._below(base) if info.type == pafs.FileType.File]
         return sorted(name[len(self.path) + 1 :] for name in names if not name.endswith(".part"))
 
+    def list_folders(self, folder: str) -> list[str]:
+        """Names of the folders right below `folder`, sorted; what lies deeper is not read."""
+        selector = pafs.FileSelector(self.full(folder), recursive=False, allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
     def _below(self, base: str) -> list[pafs.FileInfo]:
         """Everything below a folder; listed again if a part of it is deleted meanwhile."""
         selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)

@@ -103,7 +103,8 @@ def industry_weights(market: Market, rebalances: Rebalances, long: Portfolio) ->
         }
     )
     there = (held + universe).sum(axis=0) > 0
-    return table[there].reset_index(drop=True)
+    kept: pd.DataFrame = table[there].reset_index(drop=True)
+    return kept
 
 
 def capacity(

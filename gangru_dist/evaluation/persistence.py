@@ -49,25 +49,3 @@ def factor_correlation(ours: pd.DataFrame, theirs: pd.DataFrame, days: pd.Series
 def _on(table: pd.DataFrame, days: pd.Series) -> Any:
     dates = pd.to_datetime(table["date"])
     return table[dates.isin(days)].groupby(dates)
-
-
-def paired_ic(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
-    """Whether our monthly IC is higher than theirs: a paired t-test over the months of both.
-
-    `month` and `ic` of each. None where undefined.
-    """
-    both = ours[["month", "ic"]].merge(theirs[["month", "ic"]], on="month").dropna()
-    difference = (both["ic_x"] - both["ic_y"]).to_numpy(dtype=np.float64)
-    test = metrics.t_test(difference)
-    lags = metrics.newey_west_lags(test.count)
-    figures = {
-        "mean_difference": metrics.mean(difference),
-        "t": test.statistic,
-        "p_value": test.p_value,
-        "newey_west_t": metrics.newey_west_t(difference, lags=lags),
-    }
-    return {
-        "months": test.count,
-        **{name: float(x) if np.isfinite(x) else None for name, x in figures.items()},
-        "stars": metrics.stars(test.p_value),
-    }

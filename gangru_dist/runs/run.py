@@ -152,12 +152,10 @@ class Run:
         """
         if self.folder.exists(CLAIM):
             return
-        files = (name.split("/") for name in self.root.list_files("runs"))
-        names = {parts[1] for parts in files if parts[2:] == [CLAIM]}
         raise ConfigError(
             f"there is no run {self.name!r} in {self.root.uri}; there are: "
-            f"{', '.join(sorted(names)) or 'none'}. Train it first (for a report, score it too), "
-            "or correct --run and --storage."
+            f"{', '.join(run_names(self.root)) or 'none'}. Train it first (for a report, score it "
+            "too), or correct --run and --storage."
         )
 
     def _changed(self) -> list[str]:
@@ -174,3 +172,8 @@ class Run:
 def run_folder(root: Storage, name: str) -> Storage:
     """`<storage>/runs/<name>`, also of a run whose configuration does not matter."""
     return root.child("runs", name)
+
+
+def run_names(root: Storage) -> list[str]:
+    """Runs of a storage, sorted: folders with a claim."""
+    return [name for name in root.list_folders("runs") if run_folder(root, name).exists(CLAIM)]

@@ -79,9 +79,11 @@ class Bars:
     price: pd.DataFrame
     """Adjusted close, the last one carried on."""
     rows: pd.DataFrame
-    """Traded rows by (date, code): close, adj_factor, is_st, industry, amount, market_cap."""
+    """Traded rows by (date, code): close, adj_factor, is_st, industry."""
     listed: dict[str, pd.Timestamp]
     limits: bool
+    grids: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """amount, market_cap, adjusted close, day by asset; NaN without a bar."""
     before: dict[tuple[pd.Timestamp, str], float] = field(default_factory=dict)
     """Adjusted close of the asset's traded day before."""
 
@@ -153,19 +155,24 @@ def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
     traded = frame[frame["volume"] > 0].copy()
     traded["adjusted"] = traded["close"] * traded["adj_factor"]
     traded["before"] = traded.groupby("code")["adjusted"].shift()
-    price = (
-        traded.pivot_table(index="date", columns="code", values="adjusted").reindex(days).ffill()
-    )
+    grids = {
+        name: traded.pivot_table(index="date", columns="code", values=name, dropna=False)
+        .reindex(days)
+        .astype(float)
+        for name in ("adjusted", "amount", "market_cap")
+    }
+    price = grids["adjusted"].ffill()
     rows = traded.set_index(["date", "code"])
     known = rows["before"].dropna()
     before = dict(zip(known.index, known, strict=True))
     return Bars(
         days=list(price.index),
         price=price,
-        rows=rows[["close", "adj_factor", "is_st", "industry", "amount", "market_cap"]],
+        rows=rows[["close", "adj_factor", "is_st", "industry"]],
         listed=listed.to_dict(),
         limits=limits,
         before=before,
+        grids=grids,
     )
 
 
@@ -535,22 +542,17 @@ def recent(bars: Bars, day: pd.Timestamp, count: int, since: pd.Timestamp) -> li
 
 def mean_traded(bars: Bars, day: pd.Timestamp, since: pd.Timestamp) -> pd.Series:
     """Mean traded value by asset of the days with a bar."""
-    days = recent(bars, day, DAYS, since)
-    rows = bars.rows[bars.rows.index.get_level_values("date").isin(days)]
-    return rows["amount"].groupby("code").mean()
+    return bars.grids["amount"].loc[recent(bars, day, DAYS, since)].mean()
 
 
 def styles(bars: Bars, month: Month, since: pd.Timestamp) -> pd.DataFrame:
     """size, volatility, turnover of the members in deviations from their mean."""
     members, day = month.table.index, month.day
-    cap = bars.rows["market_cap"].xs(day, level="date")
+    cap = bars.grids["market_cap"].loc[day]
     days = recent(bars, day, DAYS + 1, since)
-    closes = bars.rows["close"] * bars.rows["adj_factor"]
-    closes = closes[closes.index.get_level_values("date") >= since].unstack("code")
-    returns = (
-        closes.reindex([d for d in bars.days if d >= since]).ffill().pct_change(fill_method=None)
-    )
-    spread = returns.loc[days].iloc[1:].std(skipna=False)
+    seen = bars.grids["adjusted"].loc[since:day].notna().cumsum() > 0  # since the market's start
+    closes = bars.price.loc[days].where(seen.loc[days])
+    spread = closes.pct_change(fill_method=None).iloc[1:].std(skipna=False)
     if len(days) <= DAYS:
         spread = spread * math.nan
     found = {"size": cap, "volatility": spread, "turnover": mean_traded(bars, day, since) / cap}
@@ -570,7 +572,7 @@ def exposures(
         weight = weight[weight > 0]
         known = styles(bars, month, since).reindex(weight.index)
         by_style.append(known.mul(weight, axis=0).sum() / known.notna().mul(weight, axis=0).sum())
-        industry = bars.rows["industry"].xs(month.day, level="date")
+        industry = bars.rows.loc[month.day]["industry"]
         own, everyone = (
             by_industry(industry, one) for one in (weight, pd.Series(1.0, index=month.table.index))
         )
