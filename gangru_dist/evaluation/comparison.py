@@ -60,6 +60,6 @@ def paired_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) ->
     }
     return {
         "months": test.count,
-        **{name: float(x) if np.isfinite(x) else None for name, x in figures.items()},
+        **metrics.finite_or_none(figures),
         "stars": metrics.stars(test.p_value),
     }

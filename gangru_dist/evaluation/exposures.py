@@ -127,5 +127,5 @@ def capacity(
         "targets": int(chosen.sum()),
         "days": DAYS,
         "participation": PARTICIPATION,
-        **{name: float(x) if np.isfinite(x) else None for name, x in figures.items()},
+        **metrics.finite_or_none(figures),
     }

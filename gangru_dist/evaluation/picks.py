@@ -1,4 +1,4 @@
-"""The newest picks, and how the factor did inside each industry (SPEC 7)."""
+"""The newest picks, and the factor's performance within each industry (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["UNKNOWN", "before", "dropped", "industry_table", "newest", "ranked_u
 
 
 def newest(rebalances: Rebalances) -> int:
-    """Row of the last rebalance that has a factor, entered already or not."""
-    return int(np.flatnonzero(np.isfinite(rebalances.factor).any(axis=1))[-1])
+    """Row of the last rebalance with a factor, whether or not it is entered yet."""
+    return int(np.flatnonzero(rebalances.has_factor)[-1])
 
 
 def before(rebalances: Rebalances) -> int | None:
     """Row of the last rebalance before the newest that has a factor; None if there is none."""
-    scored = np.flatnonzero(np.isfinite(rebalances.factor).any(axis=1))
+    scored = np.flatnonzero(rebalances.has_factor)
     return int(scored[-2]) if len(scored) > 1 else None
 
 
 def _order(factor: Float[np.ndarray, " N"]) -> Int[np.ndarray, " U"]:
-    """Members of the universe, best factor first, ties to the alphabetically first."""
+    """Members of the universe, highest factor first, ties to the alphabetically first."""
     members = np.flatnonzero(np.isfinite(factor))
     return np.asarray(members[np.argsort(-factor[members], kind="stable")])
 
 
 def ranked_universe(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
-    """The newest rebalance's universe, best factor first.
+    """The universe of the newest rebalance, highest factor first.
 
-    Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up`, `down` or
-    empty: its close that day), industry_rank, weight (equal among the targets of the long
-    portfolio, 0 of others), rank_before (in the universe of the rebalance before; NaN if it was
-    not in it), change (`new`: a target that was none before, else empty), traded_value (mean of 20
-    days, currency).
+    Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up` or `down`
+    if that day's close was at a price limit, else empty), industry_rank, weight (equal among the
+    targets of the long portfolio, else 0), rank_before (at the rebalance before; NaN outside its
+    universe), change (`new`: a target that was none at the rebalance before, else empty),
+    traded_value (mean of 20 days, currency).
     """
     row = newest(rebalances)
     day = int(rebalances.day[row])
@@ -106,16 +106,14 @@ def dropped(market: Market, rebalances: Rebalances, *, top_fraction: float) -> p
 
 
 def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
-    """One row a known industry: IC and top excess, of the latest period and the mean of 12.
+    """One row per known industry: IC and excess return, of the latest period and the mean of 12.
 
-    A mean of 12 is that of the latest month and the 11 before it, NaN if one of them is not there
-    or has no value.
-
-    `excess` = equal-weighted return of the industry's own top (`top_fraction` of its members, at
-    least one) less that of all its members, over a whole period; no restrictions, no costs. `ic`
-    is Spearman's within the industry, NaN below three members. Members are the rebalance day's
-    universe of that industry that day. Columns: industry, assets (latest), ic_latest, ic_mean_12,
-    excess_latest, excess_mean_12.
+    The mean is over the latest month and the 11 before it; NaN if one of them is missing or has no
+    value. `ic` is Spearman's within the industry, NaN for fewer than three members. `excess` is
+    the equal-weighted return of the industry's top (`top_fraction` of its members, at least one)
+    minus that of all its members over the period, without restrictions and costs. Members are
+    the assets of the rebalance day's universe in the industry on that day. Columns: industry,
+    assets (latest), ic_latest, ic_mean_12, excess_latest, excess_mean_12.
     """
     done = rebalances.complete[-TRAILING:]
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
@@ -146,7 +144,7 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
 def _top_excess(
     factor: Float[np.ndarray, "P N"], earned: Float[np.ndarray, "P N"], fraction: float
 ) -> Float[np.ndarray, " P"]:
-    """Mean return of the top less that of all, per period; NaN without members."""
+    """Mean return of the top minus that of all members, per period; NaN without members."""
     result = np.full(len(factor), np.nan)
     for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
         members = np.isfinite(values)

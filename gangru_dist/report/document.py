@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from gangru_dist import log
 from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.evaluation.comparison import Comparison, against
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
@@ -53,6 +54,11 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration.
     """
+    with log.waiting("report"):
+        return _written(run, compare, overwrite=overwrite)
+
+
+def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]

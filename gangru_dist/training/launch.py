@@ -1,9 +1,8 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
-Each slot is a Ray Train run whose workers take one task after the other, so that starting them is
-paid once a slot. Driver threads run the slots behind our own gate, for Ray itself would wait for
-ever on a request that the cluster cannot meet (RAY.md). One window's failure does not stop the
-others. [Ray]
+A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
+threads run the slots behind our own gate, for Ray itself would wait for ever on a request that the
+cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
 """
 
 from __future__ import annotations
@@ -23,11 +22,10 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
-from gangru_dist.training.board import Driven, Task, TaskSettled
+from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.devices import require_native, settled
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.slot import serve_slot
-from gangru_dist.training.worker import Slot, task_identity
 
 _logger = logging.getLogger(__name__)
 A = TypeVar("A")
@@ -38,15 +36,7 @@ B = TypeVar("B")
 class SlotRunner(Protocol):
     """Trains what the board has for a slot: `serve_slot`, or a stand-in of it."""
 
-    def __call__(
-        self,
-        slot: Slot,
-        board: Driven,
-        manifest: Manifest,
-        windows: tuple[Window, ...],
-        *,
-        spread: bool,
-    ) -> None:
+    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
         """See `serve_slot`."""
         ...
 
@@ -132,7 +122,7 @@ def _train_all(
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
-        made_by, windows = code_version(), tuple(dict.fromkeys(task.window for task in tasks))
+        made_by = code_version()
         with ProgressLog(run, tasks, partial(result_of, run, manifest)) as progress:
 
             def serve(number: int) -> None:
@@ -143,7 +133,7 @@ def _train_all(
                     made_by=made_by,
                     through_ray=through_ray,
                 )
-                runner(slot, progress.board, manifest, windows, spread=spread)
+                runner(slot, progress.board, spread=spread)
 
             list(each(range(slots), serve, slots))
         return progress.results
