@@ -150,6 +150,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
         weights=_rows(ours.industry_weights),
         styles=_rows_of_styles(ours.metrics, words),
         dropped=_rows(ours.dropped),
+        tried=_tried(sources, words) if others else "",
         notes=_notes(found, sources, words),
         figures=_figures(found, sources, words),
         quantile_rows=_rows(ours.quantiles),
@@ -173,7 +174,6 @@ def _notes(found: dict[str, Evaluation], sources: Sources, words: Language) -> l
         *_evaluation_notes(found, sources, words),
         *_outdated_notes(sources, words),
         *_period_note(found, words),
-        *_tried_notes(found, sources, words),
         *training.gan_warnings(training.model_table(sources.models), words),
         *training.spread_warnings(training.feature_table(sources.models), words),
     ]
@@ -229,16 +229,14 @@ def _period_note(found: dict[str, Evaluation], words: Language) -> list[str]:
     return [message % {"listed": listed}]
 
 
-def _tried_notes(found: dict[str, Evaluation], sources: Sources, words: Language) -> list[str]:
-    """The best of many tries looks better than it is: how many there were."""
-    if len(found) < 2:
-        return []
+def _tried(sources: Sources, words: Language) -> str:
+    """How many runs and trials there were, since the best of many looks better than it is."""
     trials = len(sources.search.trials) if sources.search else 0
     message = words.gettext(
         "Runs in this storage: %(runs)s; trials of this run's search: %(trials)s. The best of "
         "several looks better than it is: the more were tried, the less a lead means."
     )
-    return [message % {"runs": sources.runs_there, "trials": trials}]
+    return message % {"runs": sources.runs_there, "trials": trials}
 
 
 def _judged_months(found: Evaluation) -> tuple[str, ...]:
