@@ -2,7 +2,7 @@
 
 | how a job is started | what happens |
 |---|---|
-| `python jobs/train.py …` | Ray starts here and ends with the job |
+| `gangru train …` | Ray starts here and ends with the job |
 | the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
 | `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +27,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gangru_dist
 from gangru_dist import ray_start
-from gangru_dist.config import RunConfig
+from gangru_dist.config import LABEL_TRANSFORMS, PREDICTORS, RunConfig
 from gangru_dist.errors import ResourceError
+from gangru_dist.features.price_volume import FEATURES
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
@@ -172,11 +175,23 @@ def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) 
     else:
         environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
-            environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
+            environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *_users_code()]
         ray_start.join(address, environment)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
+
+
+def _users_code() -> list[str]:
+    """Packages and modules of the user's own features, labels and predictors.
+
+    Those that are installed here must be installed on the workers too.
+    """
+    names = {n for table in (FEATURES, LABEL_TRANSFORMS, PREDICTORS) for n in table.places()}
+    files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
+    installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    places = [file.parent if file.name == "__init__.py" else file for file in files]
+    return [str(place) for place in places if not str(place).startswith(installed)]
 
 
 def slots(*, cpus: float, gpus: float = 0.0) -> int:

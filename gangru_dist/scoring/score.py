@@ -17,7 +17,7 @@ import torch
 from gangru_dist import gauges, log
 from gangru_dist.cluster_map import Runner, here, on_cluster, value
 from gangru_dist.errors import ConfigError
-from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.score_summary import ScoreSummary, write_summary
 from gangru_dist.scoring.commit import DataFile, commit
@@ -67,29 +67,9 @@ def score_days(
             refused the commit. The table is then unchanged.
         ResourceError: The cluster is too small for one actor.
     """
-    if daily and (start or end):
-        raise ConfigError(
-            f"--daily scores only the newest day, so --from {start} and --to {end} would be "
-            "ignored. Leave out --daily, or --from and --to."
-        )
     started = time.monotonic()
-    run.require()
-    run = run.as_claimed()
-    manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.features)
+    run, manifest, plan = planned(run, start=start, end=end, daily=daily)
     run.claim(overwrite=overwrite)
-    again = start is not None or end is not None
-    if daily:
-        start = end = manifest.calendar[-1].astype(dt.date)
-    plan = make_plan(
-        manifest,
-        run.cfg,
-        run.models(),
-        covered_days(run.factor),
-        start=start,
-        end=end,
-        again=again,
-    )
     _logger.info(
         "score_start days=%d pieces=%d up_to_date_days=%d",
         plan.days,
@@ -110,6 +90,31 @@ def score_days(
     )
     write_summary(run, summary)
     return summary
+
+
+def planned(
+    run: Run, *, start: dt.date | None = None, end: dt.date | None = None, daily: bool = False
+) -> tuple[Run, Manifest, Plan]:
+    """The run as it was claimed, its panel, and what is to be scored.
+
+    Raises:
+        GangruError: As `score_days`.
+    """
+    if daily and (start or end):
+        raise ConfigError(
+            f"--daily scores only the newest day, so --from {start} and --to {end} would be "
+            "ignored. Leave out --daily, or --from and --to."
+        )
+    run.require()
+    run = run.as_claimed()
+    manifest = read_manifest(run.root)
+    manifest.require_features(run.cfg.features)
+    again = start is not None or end is not None
+    if daily:
+        start = end = manifest.calendar[-1].astype(dt.date)
+    models, covered = run.models(), covered_days(run.factor)
+    plan = make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
+    return run, manifest, plan
 
 
 def _is_small(run: Run, samples: int) -> bool:

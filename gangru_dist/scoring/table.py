@@ -95,8 +95,7 @@ def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> Delta
         table = DeltaTable(uri, storage_options=options)
     except TableNotFoundError:
         raise FactorError(
-            f"no factor table at {factor.uri}. Score first: python jobs/score.py --storage URI "
-            "--run NAME"
+            f"no factor table at {factor.uri}. Score first: gangru score --storage URI --run NAME"
         ) from None
     if as_of is None:
         return table
@@ -192,7 +191,7 @@ def read_factor(
         start: First day; None = from the beginning.
         end: Last day, inclusive; None = to the end.
         as_of: Read an earlier version, by number or time (UTC if without zone). Versions older
-            than a week may have been removed by `jobs/score.py --vacuum`.
+            than a week may have been removed by `gangru score --vacuum`.
 
     Returns:
         `COLUMNS`: date (datetime64), asset, score (pRet, any unit; with several seeds the mean of
@@ -250,3 +249,15 @@ def to_alphalens(
     names = np.array([*block.industries, "unknown"], dtype=object)  # code -1 is the last
     codes = block.industry[places[0], places[1]]
     return factor, prices, pd.Series(names[codes], index, name="group")
+
+
+def to_qlib(frame: pd.DataFrame) -> pd.DataFrame:
+    """Qlib's signal: column `score` by (datetime, instrument); 600000.SH becomes SH600000.
+
+    Args:
+        frame: From `read_factor`; rows without a factor are dropped.
+    """
+    known = frame.dropna(subset=["factor"])
+    names = known["asset"].astype("str").str.replace(r"^(\d{6})\.(SH|SZ|BJ)$", r"\2\1", regex=True)
+    index = pd.MultiIndex.from_arrays([known["date"], names], names=["datetime", "instrument"])
+    return pd.DataFrame({"score": known["factor"].to_numpy()}, index=index).sort_index()

@@ -126,7 +126,7 @@ def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
     if refit >= len(manifest.calendar) or str(manifest.calendar[refit]) != task.window.name:
         raise WindowError(
             f"window {task.window.name} is not day {refit} of the panel's calendar any more: the "
-            "panel was built again while this job ran. Start jobs/train.py again."
+            "panel was built again while this job ran. Start `gangru train` again."
         )
     day: dt.date = manifest.calendar[refit].astype(dt.date)
     return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))

@@ -56,7 +56,7 @@ def choose_windows(
             f"the panel, {days[0]} to {days[-1]}, has no refit day: "
             f"windows.refit_months={list(cfg.windows.refit_months)}, "
             f"windows.first={cfg.windows.first}, windows.last={cfg.windows.last}. Widen them, or "
-            "add bars with jobs/panel.py."
+            "add bars with `gangru panel`."
         )
     if only is None:
         return windows, skipped
@@ -90,17 +90,7 @@ def train_windows(
         ResourceError: The cluster can never run one window, or not in `training.precision`.
     """
     manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.features)
-    windows, skipped = choose_windows(manifest, run.cfg, only)
-    run = settled(run, anew=overwrite)
-    results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
-    todo = []
-    for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
-        model = run.model(task.window.name, task.seed)
-        if model is not None and model.identity == task_identity(run.cfg, manifest, task):
-            results.append(WindowResult.of(model, "finished before"))
-        else:
-            todo.append(task)
+    run, results, todo = planned(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
@@ -109,6 +99,28 @@ def train_windows(
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+def planned(
+    run: Run, manifest: Manifest, only: Sequence[str] | None = None, *, anew: bool = False
+) -> tuple[Run, list[WindowResult], list[Task]]:
+    """The run with its precision settled, what needs no training, and what is to be trained.
+
+    Raises:
+        GangruError: As `train_windows`.
+    """
+    manifest.require_features(run.cfg.features)
+    windows, skipped = choose_windows(manifest, run.cfg, only)
+    run = settled(run, anew=anew)
+    results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
+    todo = []
+    for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
+        model = run.model(task.window.name, task.seed)
+        if model is not None and model.identity == task_identity(run.cfg, manifest, task):
+            results.append(WindowResult.of(model, "finished before"))
+        else:
+            todo.append(task)
+    return run, results, todo
 
 
 def _train_all(
