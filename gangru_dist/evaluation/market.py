@@ -16,6 +16,9 @@ from gangru_dist.time_series import ts_carry_forward
 FACTOR_COLUMNS = ("date", "asset", "factor")
 """Required columns of a factor table; `score` and `quantile` are optional."""
 
+AMOUNT = "amount"
+"""The panel's feature that capacity and turnover are read from, where it has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Market:
@@ -35,6 +38,8 @@ class Market:
     """Closed at the lower price limit: cannot be sold."""
     market_cap: Float[np.ndarray, "D N"]
     """Currency; NaN where unknown."""
+    traded_value: Float[np.ndarray, "D N"]
+    """Currency that day; NaN without a bar, everywhere if the panel has no feature `amount`."""
     industry: Int[np.ndarray, "D N"]
     """Index into `industries`, -1 where unknown."""
     industries: tuple[str, ...]
@@ -52,9 +57,18 @@ def to_market(block: PanelBlock) -> Market:
         limit_up=_filled(block.limit_up, shape, False),
         limit_down=_filled(block.limit_down, shape, False),
         market_cap=_filled(block.market_cap, shape, np.nan),
+        traded_value=_traded_value(block),
         industry=_filled(block.industry, shape, -1),
         industries=block.industries,
     )
+
+
+def _traded_value(block: PanelBlock) -> Float[np.ndarray, "D N"]:
+    """Out of the feature `amount`, log(1 + traded value)."""
+    if AMOUNT not in block.feature_names:
+        return np.full(block.traded.shape, np.nan)
+    logs = block.features[..., block.feature_names.index(AMOUNT)]
+    return np.where(block.traded, np.expm1(logs.astype(np.float64)), np.nan)
 
 
 def _filled(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | float) -> np.ndarray:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gangru_dist import metrics
+from gangru_dist.evaluation.exposures import UNKNOWN, mean_traded
 from gangru_dist.evaluation.ic import TRAILING, period_return, trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.evaluation.portfolio import top_assets
 
-UNKNOWN = "unknown"
-"""Industry name of assets without one; left out of the industry tables."""
+__all__ = ["UNKNOWN", "before", "dropped", "industry_table", "newest", "ranked_universe"]
 
 
 def newest(rebalances: Rebalances) -> int:
@@ -20,16 +20,32 @@ def newest(rebalances: Rebalances) -> int:
     return int(np.flatnonzero(rebalances.has_factor)[-1])
 
 
-def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
+def before(rebalances: Rebalances) -> int | None:
+    """Row of the last rebalance before the newest that has a factor; None if there is none."""
+    scored = np.flatnonzero(rebalances.has_factor)
+    return int(scored[-2]) if len(scored) > 1 else None
+
+
+def _order(factor: Float[np.ndarray, " N"]) -> Int[np.ndarray, " U"]:
+    """Members of the universe, highest factor first, ties to the alphabetically first."""
+    members = np.flatnonzero(np.isfinite(factor))
+    return np.asarray(members[np.argsort(-factor[members], kind="stable")])
+
+
+def ranked_universe(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
     """The universe of the newest rebalance, highest factor first.
 
     Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up` or `down`
-    if that day's close was at a price limit, else empty), industry_rank.
+    if that day's close was at a price limit, else empty), industry_rank, weight (equal among the
+    targets of the long portfolio, else 0), rank_before (at the rebalance before; NaN outside its
+    universe), change (`new`: a target that was none at the rebalance before, else empty),
+    traded_value (mean of 20 days, currency).
     """
     row = newest(rebalances)
     day = int(rebalances.day[row])
-    members = np.flatnonzero(np.isfinite(rebalances.factor[row]))
-    order = members[np.argsort(-rebalances.factor[row, members], kind="stable")]
+    order = _order(rebalances.factor[row])
+    chosen = top_assets(rebalances.factor[row], top_fraction)
+    rank_before, was = _before(rebalances, top_fraction)
     names = np.array([*market.industries, UNKNOWN])
     up, down = market.limit_up[day, order], market.limit_down[day, order]
     table = pd.DataFrame(
@@ -45,7 +61,48 @@ def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
         }
     )
     table["industry_rank"] = table.groupby("industry").cumcount() + 1
+    table["weight"] = np.where(chosen, 1 / chosen.sum(), 0.0)[order]
+    table["rank_before"] = rank_before[order]
+    table["change"] = np.where(chosen & ~was, "new", "")[order]
+    table["traded_value"] = mean_traded(market, day)[order]
     return table
+
+
+def _before(
+    rebalances: Rebalances, top_fraction: float
+) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """Ranks and targets of the rebalance before the newest; nothing if there is none."""
+    row = before(rebalances)
+    ranks = np.full(rebalances.factor.shape[1], np.nan)
+    if row is None:
+        return ranks, np.zeros(len(ranks), dtype=bool)
+    order = _order(rebalances.factor[row])
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks, top_assets(rebalances.factor[row], top_fraction)
+
+
+def dropped(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+    """Targets of the rebalance before that are none of the newest, best rank before first.
+
+    Columns: asset, industry (known at the newest, else `unknown`), rank_before, rank (NaN if the
+    asset left the universe).
+    """
+    row = newest(rebalances)
+    rank_before, was = _before(rebalances, top_fraction)
+    gone = np.flatnonzero(was & ~top_assets(rebalances.factor[row], top_fraction))
+    gone = gone[np.argsort(rank_before[gone])]
+    order = _order(rebalances.factor[row])
+    rank = np.full(len(rank_before), np.nan)
+    rank[order] = np.arange(1, len(order) + 1)
+    names = np.array([*market.industries, UNKNOWN])
+    return pd.DataFrame(
+        {
+            "asset": market.assets[gone],
+            "industry": names[market.industry[rebalances.day[row], gone]],
+            "rank_before": rank_before[gone],
+            "rank": rank[gone],
+        }
+    )
 
 
 def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:

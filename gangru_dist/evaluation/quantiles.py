@@ -43,14 +43,15 @@ def quantile_summary(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
     """One row per quantile: mean monthly return, annualized return and excess over the universe.
 
     Columns: quantile, mean_return, annualized_return (geometric, over the months with a value),
-    mean_excess (monthly, over the universe).
+    mean_excess (monthly, over the universe), total_return (compounded over the same months).
     """
     rows = []
     for quantile in range(1, quantiles + 1):
         monthly = returns[f"q{quantile}"].to_numpy()
-        excess = monthly - returns["universe"].to_numpy()
-        rows.append((quantile, metrics.mean(monthly), compounded(monthly), metrics.mean(excess)))
-    columns = ["quantile", "mean_return", "annualized_return", "mean_excess"]
+        excess = metrics.mean(monthly - returns["universe"].to_numpy())
+        figures = metrics.mean(monthly), compounded(monthly), excess, total(monthly)
+        rows.append((quantile, *figures))
+    columns = ["quantile", "mean_return", "annualized_return", "mean_excess", "total_return"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -60,6 +61,12 @@ def compounded(monthly: np.ndarray) -> float:
     if not len(kept):
         return float("nan")
     return float(np.prod(1 + kept) ** (MONTHS_PER_YEAR / len(kept)) - 1)
+
+
+def total(monthly: np.ndarray) -> float:
+    """Compounded return of all months; NaN months are left out, NaN of none."""
+    kept = metrics.finite(monthly)
+    return float(np.prod(1 + kept) - 1) if len(kept) else float("nan")
 
 
 def monotonicity(summary: pd.DataFrame) -> float:

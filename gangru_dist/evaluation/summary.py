@@ -11,11 +11,17 @@ import pandas as pd
 from gangru_dist import metrics
 from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
-from gangru_dist.evaluation import ic, picks, portfolio
+from gangru_dist.evaluation import exposures, ic, picks, portfolio
 from gangru_dist.evaluation.decomposition import decompose
 from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
+from gangru_dist.evaluation.persistence import autocorrelation
 from gangru_dist.evaluation.portfolio import Portfolio
-from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, quantile_summary
+from gangru_dist.evaluation.quantiles import (
+    monotonicity,
+    quantile_returns,
+    quantile_summary,
+    total,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,14 @@ class Evaluation:
     """`decomposition.decompose`: where the excess return comes from and what takes it away."""
     ranked: pd.DataFrame
     """`picks.ranked_universe`."""
+    dropped: pd.DataFrame
+    """`picks.dropped`."""
+    autocorrelation: pd.DataFrame
+    """`persistence.autocorrelation`."""
+    exposures: pd.DataFrame
+    """`exposures.style_exposures`."""
+    industry_weights: pd.DataFrame
+    """`exposures.industry_weights`."""
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
     weights: pd.DataFrame
@@ -115,19 +129,32 @@ def evaluate(
             top_fraction=cfg.top_fraction,
             cost_bps=cfg.cost_bps,
         ),
-        "ranked": picks.ranked_universe(market, rebalances),
+        "ranked": picks.ranked_universe(market, rebalances, top_fraction=cfg.top_fraction),
+        "dropped": picks.dropped(market, rebalances, top_fraction=cfg.top_fraction),
+        "autocorrelation": autocorrelation(rebalances),
+        "exposures": exposures.style_exposures(market, rebalances, long),
+        "industry_weights": exposures.industry_weights(market, rebalances, long),
         "coverage": _coverage(table),
         "weights": _weights(market, trades, long),
     }
     notes = tuple(_notes(market, rebalances))
-    settings = {
+    settings: dict[str, Any] = {
         "entry_lag": entry_lag,
         "top_fraction": cfg.top_fraction,
         "cost_bps": cfg.cost_bps,
         "quantiles": quantiles,
     }
     figures = _metrics(tables, market, rebalances, settings, notes)
+    figures["picks"] = records(tables["ranked"].head(cfg.picks)[_PICKED])
     return Evaluation(**tables, notes=notes, metrics=figures)
+
+
+_PICKED = ["rank", "asset", "weight", "rank_before", "traded_value"]
+_MONTHLY = ["month", "ic", "ic_mean_12"]
+_MONTHLY += ["long_return", "long_net_return", "universe_return", "excess_return"]
+"""Columns of `ranked` and `monthly` that metrics.json holds."""
+_RECORDS = ("decay", "autocorrelation", "yearly", "industries")
+"""Tables that metrics.json holds whole."""
 
 
 def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
@@ -248,6 +275,7 @@ def _metrics(
     quantiles = {
         "monotonicity": monotonicity(tables["quantiles"]),
         "long_short_mean": metrics.mean(tables["quantile_months"]["long_short"].to_numpy()),
+        "long_short_total": total(tables["quantile_months"]["long_short"].to_numpy()),
     }
     turnover = {"turnover": metrics.mean(tables["trades"]["turnover"].to_numpy())}
     return {
@@ -264,7 +292,22 @@ def _metrics(
             "table": records(tables["quantiles"]),
         },
         "decomposition": _grouped(tables["decomposition"]),
-        **{name: records(tables[name]) for name in ("decay", "yearly", "industries")},
+        **{name: records(tables[name]) for name in _RECORDS},
+        "monthly": records(monthly[_MONTHLY]),
+        "exposures": {
+            "styles": [_style(tables["exposures"], name) for name in exposures.STYLES],
+            "industries": records(tables["industry_weights"]),
+        },
+        "changes": {
+            "new": int((tables["ranked"]["change"] == "new").sum()),
+            "dropped": len(tables["dropped"]),
+        },
+        "capacity": exposures.capacity(
+            market,
+            rebalances,
+            top_fraction=settings["top_fraction"],
+            row=picks.newest(rebalances),
+        ),
         "notes": [str(note) for note in notes],
     }
 
@@ -275,6 +318,13 @@ def _grouped(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
         str(group): metrics.finite_or_none(dict(zip(parts["part"], parts["value"], strict=True)))
         for group, parts in table.groupby("group", sort=False)
     }
+
+
+def _style(table: pd.DataFrame, name: str) -> dict[str, Any]:
+    """Exposure to a style: of the newest trade, and the mean of all."""
+    values = table[name].to_numpy()
+    figures = {"newest": float(values[-1]), "mean": metrics.mean(values)}
+    return {"style": name, **metrics.finite_or_none(figures)}
 
 
 def _period(

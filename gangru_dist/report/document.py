@@ -17,7 +17,8 @@ from markupsafe import Markup
 
 from gangru_dist import log
 from gangru_dist.errors import ConfigError, FactorError
-from gangru_dist.evaluation.market import Market, to_market
+from gangru_dist.evaluation.comparison import Comparison, against
+from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
@@ -82,8 +83,13 @@ def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
         )
         for name, factor in factors.items()
     }
-    tables.write_tables(run.report, found, sources)
-    run.report.write_bytes(PAGE, render(found, sources).encode())
+    others = {
+        name: against(found[run.name], one, factors[run.name], factors[name])
+        for name, one in found.items()
+        if name != run.name
+    }
+    tables.write_tables(run.report, found, others, sources)
+    run.report.write_bytes(PAGE, render(found, others, sources).encode())
     return run.report.full(PAGE) if run.report.is_local else run.report.child(PAGE).uri
 
 
@@ -119,10 +125,12 @@ def _market(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> M
     last = manifest.calendar[-1].astype(dt.date)
     firsts = [factor["date"].min().date() for factor in factors if not factor.empty]
     start = min([last, *firsts])
-    return to_market(read_block(root, manifest, start=start, end=last, features=(), trading=True))
+    features = tuple({AMOUNT} & set(manifest.features))
+    block = read_block(root, manifest, start=start, end=last, features=features, trading=True)
+    return to_market(block)
 
 
-def render(found: dict[str, Evaluation], sources: Sources) -> str:
+def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources: Sources) -> str:
     """The page as HTML; the first evaluation is the run's, the others stand beside."""
     ours = next(iter(found.values()))
     words = language(sources.cfg.report.language)
@@ -135,6 +143,14 @@ def render(found: dict[str, Evaluation], sources: Sources) -> str:
         source=words.gettext(SOURCE),
         summary=text.summary_sentence(ours.metrics, latest, sources.cfg.evaluation.picks, words),
         key_rows=text.key_rows([one.metrics for one in found.values()], words),
+        cautions=text.cautions(ours.metrics, words),
+        comparisons={name: one.figures for name, one in others.items()},
+        heat=_heat(ours.monthly),
+        autocorrelation=_rows(ours.autocorrelation),
+        weights=_rows(ours.industry_weights),
+        styles=_rows_of_styles(ours.metrics, words),
+        dropped=_rows(ours.dropped),
+        tried=_tried(sources, words) if others else "",
         notes=_notes(found, sources, words),
         figures=_figures(found, sources, words),
         quantile_rows=_rows(ours.quantiles),
@@ -213,6 +229,16 @@ def _period_note(found: dict[str, Evaluation], words: Language) -> list[str]:
     return [message % {"listed": listed}]
 
 
+def _tried(sources: Sources, words: Language) -> str:
+    """How many runs and trials there were, since the best of many looks better than it is."""
+    trials = len(sources.search.trials) if sources.search else 0
+    message = words.gettext(
+        "Runs in this storage: %(runs)s; trials of this run's search: %(trials)s. The best of "
+        "several looks better than it is: the more were tried, the less a lead means."
+    )
+    return message % {"runs": sources.runs_there, "trials": trials}
+
+
 def _judged_months(found: Evaluation) -> tuple[str, ...]:
     """Months with an IC, ascending."""
     return tuple(found.monthly.loc[found.monthly["ic"].notna(), "month"])
@@ -237,13 +263,16 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
     drawn = {
         "ic": figures.monthly_ic({name: one.monthly for name, one in found.items()}, words),
         "decay": figures.decay(ours[1].decay, words),
+        "ic_context": figures.ic_in_context({n: one.monthly for n, one in found.items()}, words),
         "quantiles": figures.quantile_bars(ours[1].quantiles, words),
-        "values": figures.values(
+        "curves": figures.quantile_curves(ours[1].quantile_months, words),
+        "excess": figures.excess(
             ours[1].daily,
             sources.cfg.evaluation.cost_bps,
             {name: one.daily for name, one in others},
             words,
         ),
+        "values": figures.values(ours[1].daily, sources.cfg.evaluation.cost_bps, words),
         "turnover": figures.turnover(ours[1].trades, words),
         "coverage": figures.coverage(sources.coverage, words),
     }
@@ -257,6 +286,20 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
     if measured and measured.gan_samples:
         drawn["distributions"] = gan_figures.distributions(measured.gan_samples, words)
     return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _heat(monthly: pd.DataFrame) -> list[tuple[str, list[float | None]]]:
+    """Year -> excess of each of its twelve months, None where there is none."""
+    found = dict(zip(monthly["month"], monthly["excess_return"], strict=True))
+    years = sorted({month[:4] for month in found})
+    return [(year, [found.get(f"{year}-{n:02d}") for n in range(1, 13)]) for year in years]
+
+
+def _rows_of_styles(metrics: dict[str, Any], words: Language) -> list[dict[str, Any]]:
+    """Exposures to size, volatility and turnover, with their names in words."""
+    _ = words.gettext
+    names = {"size": _("size"), "volatility": _("volatility"), "turnover": _("turnover")}
+    return [{**row, "label": names[row["style"]]} for row in metrics["exposures"]["styles"]]
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,15 +1,8 @@
-"""Tables -> crisp SVG, readable in grey and by colour-blind readers.
-
-Colours are Okabe and Ito's; every line also differs in its dashes, every pair of bars in
-lightness. Text stays text, so that it is sharp at any size and can be searched.
-"""
+"""Tables -> pictures of factor, portfolio and training; `drawing` says how they look."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import itertools
 from typing import Any
 
 import matplotlib as mpl
@@ -17,103 +10,29 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from gangru_dist import metrics
+from gangru_dist.report.drawing import (
+    BLUE,
+    GREY,
+    HALF,
+    INK,
+    ORANGE,
+    PALE,
+    PERCENT,
+    RED,
+    TENTHS,
+    WIDE,
+    drawn,
+    legend_above,
+    month_ticks,
+    tips,
+)
 from gangru_dist.report.language import ENGLISH, Language
-
-INK, GREY, PALE = "#222222", "#8c8c8c", "#c9d6df"
-BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"
-WIDE, HALF = (10.4, 3.6), (5.1, 3.1)
-"""Inches: the whole width of the page, half of it."""
-
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # an industry's name may hold a dollar sign
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "figure.constrained_layout.use": True,
-}
-_FULL_WIDTH = re.compile(
-    "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
-)
-"""CJK letters and punctuation: one em each in every font that has them."""
-_EM = "\N{EM DASH}"
-_FAMILIES = (
-    "'DejaVu Sans', 'Noto Sans CJK SC', 'Source Han Sans SC', 'PingFang SC', 'Microsoft YaHei', "
-    "'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', sans-serif"
-)
-"""In place of the one font that matplotlib knows: it warns of each that it cannot find."""
-_PERCENT = FuncFormatter(lambda value, _: f"{value:.0%}".replace("-", "\N{MINUS SIGN}"))
-_TENTHS = FuncFormatter(lambda value, _: f"{value:.1%}".replace("-", "\N{MINUS SIGN}"))
-
-
-@contextmanager
-def _style(name: str, size: float) -> Iterator[None]:
-    settings: Any = {**_STYLE, "svg.hashsalt": name, "font.size": size}
-    with mpl.rc_context(settings):
-        yield
-
-
-class _Renderer(RendererSVG):
-    """Measures Chinese text by a glyph as wide as it will be, for matplotlib's font has none.
-
-    The reader's browser draws it in a font of its own, where each such glyph is one em wide.
-    """
-
-    def get_text_width_height_descent(self, s: str, prop: Any, ismath: Any) -> Any:
-        return super().get_text_width_height_descent(_FULL_WIDTH.sub(_EM, s), prop, ismath)
-
-
-class _Canvas(FigureCanvasSVG):
-    """Hands the same renderer to the layout."""
-
-    def get_renderer(self) -> _Renderer:
-        return _Renderer(*self.figure.bbox.size, io.StringIO())
-
-
-def drawn(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """SVG element of a figure; `name` keeps its ids apart from other figures' in the page."""
-    with _style(name, 9.5 if size[0] == WIDE[0] else 8.5):
-        figure = Figure(figsize=size, dpi=_Canvas.fixed_dpi)
-        _Canvas(figure)
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        renderer = _Renderer(*figure.bbox.size, buffer, metadata=nothing)
-        figure.draw(renderer)
-        renderer.finalize()
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace("'DejaVu Sans'", _FAMILIES)
-    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-
-
-def _legend_above(axes: Axes, columns: int = 4) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2)
-
-
-def _month_ticks(axes: Axes, months: pd.Series) -> None:
-    """At most nine month names below bars at 0, 1, 2 and so on."""
-    step = max(1, -(-len(months) // 9))
-    places = np.arange(0, len(months), step)
-    axes.set_xticks(places, [months.iloc[place] for place in places])
-    axes.tick_params(axis="x", length=2)
+from gangru_dist.report.published import FIGURES
+from gangru_dist.report.text import count, four, percent, plain, signed, signed_percent
 
 
 def monthly_ic(runs: dict[str, pd.DataFrame], language: Language = ENGLISH) -> str:
@@ -133,8 +52,13 @@ def monthly_ic(runs: dict[str, pd.DataFrame], language: Language = ENGLISH) -> s
             metrics.mean(table["ic"].to_numpy()), color=GREY, ls="--", lw=1, label=_("mean of all")
         )
         left.set_ylabel(_("rank IC"))
-        _month_ticks(left, table["month"])
-        _legend_above(left)
+        month_ticks(left, table["month"])
+        legend_above(left)
+        shown = {
+            _("IC of the month"): (table["ic"], signed),
+            _("mean of 12 months"): (table["ic_mean_12"], signed),
+        }
+        tips(left, place, shown, list(table["month"]))
         for (name, other), style in zip(runs.items(), _LINES, strict=False):
             dates = pd.to_datetime(other["month"])
             right.plot(dates, other["ic_cumulative"], label=name, **style)
@@ -143,9 +67,59 @@ def monthly_ic(runs: dict[str, pd.DataFrame], language: Language = ENGLISH) -> s
         right.xaxis.set_major_locator(_month_locator(len(table)))
         right.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
         if len(runs) > 1:
-            _legend_above(right, 2)
+            legend_above(right, 2)
+        totals = {
+            name: (_of_months(one, "ic_cumulative", table), signed) for name, one in runs.items()
+        }
+        tips(right, pd.to_datetime(table["month"]), totals, list(table["month"]))
 
     return drawn("ic", WIDE, draw)
+
+
+def _of_months(table: pd.DataFrame, column: str, like: pd.DataFrame) -> np.ndarray:
+    """A column at another table's months; NaN where this table lacks one."""
+    return np.asarray(table.set_index("month")[column].reindex(like["month"]))
+
+
+def ic_in_context(runs: dict[str, pd.DataFrame], language: Language = ENGLISH) -> str:
+    """How monthly ICs are distributed, and their 12-month mean, beside the broker's levels."""
+    _ = language.gettext
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+        table = next(iter(runs.values()))
+        values = metrics.finite(table["ic"].to_numpy())
+        counts, edges = np.histogram(values, bins=min(20, max(5, len(values) // 4)))
+        centers = (edges[1:] + edges[:-1]) / 2
+        left.bar(centers, counts, width=np.diff(edges) * 0.92, color=PALE, edgecolor=GREY, lw=0.5)
+        theirs = float(FIGURES["ic_mean"])
+        left.axvline(metrics.mean(values), color=BLUE, lw=1.6, label=_("mean of all"))
+        left.axvline(theirs, color=RED, ls="--", lw=1.4, label=_("broker's mean"))
+        left.axvline(0, color=INK, lw=0.8)
+        left.set_xlabel(_("rank IC of a month"))
+        left.set_ylabel(_("months"))
+        left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        legend_above(left, 2)
+        heads = [f"{signed(a)} … {signed(b)}" for a, b in itertools.pairwise(edges)]
+        tips(left, centers, {_("months"): (counts, count)}, heads)
+        dates = pd.to_datetime(table["month"])
+        for (name, other), style in zip(runs.items(), _LINES, strict=False):
+            right.plot(pd.to_datetime(other["month"]), other["ic_mean_12"], label=name, **style)
+        right.axhline(theirs, color=RED, ls="--", lw=1.4)
+        last = float(FIGURES["ic_mean_12"])
+        right.axhline(last, color=RED, ls=":", lw=1.2, label=_("broker's last year"))
+        right.axhline(0, color=INK, lw=0.8)
+        right.set_xlim(dates.iloc[0], dates.iloc[-1] + pd.Timedelta(days=1))
+        right.set_ylabel(_("rank IC, mean of 12 months"))
+        right.xaxis.set_major_locator(_month_locator(len(table)))
+        right.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
+        legend_above(right, 3)
+        rolling = {
+            name: (_of_months(one, "ic_mean_12", table), signed) for name, one in runs.items()
+        }
+        tips(right, dates, rolling, list(table["month"]))
+
+    return drawn("ic-context", WIDE, draw)
 
 
 _LINES: tuple[dict[str, Any], ...] = (
@@ -173,6 +147,9 @@ def decay(table: pd.DataFrame, language: Language = ENGLISH) -> str:
         axes.set_xticks(place, [str(days) for days in table["horizon"]])
         axes.set_xlabel(_("trading days held"))
         axes.set_ylabel(_("mean rank IC (± 2 s.e.)"))
+        days = language.gettext("%(days)s days")
+        heads = [days % {"days": number} for number in table["horizon"]]
+        tips(axes, place, {"IC": (table["ic"], signed), "±": (error, four)}, heads)
 
     return drawn("decay", HALF, draw)
 
@@ -191,43 +168,116 @@ def quantile_bars(table: pd.DataFrame, language: Language = ENGLISH) -> str:
         axes.set_xlabel(_("quantile of the factor (1 = lowest)"))
         axes.set_ylabel(_("mean monthly excess"))
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(_TENTHS)
+        axes.yaxis.set_major_formatter(TENTHS)
+        heads = [_("quantile %(number)s") % {"number": n} for n in table["quantile"]]
+        tips(axes, table["quantile"], {"": (excess, _hundredths)}, heads)
 
     return drawn("quantiles", HALF, draw)
 
 
-def values(
-    daily: pd.DataFrame,
-    cost_bps: float,
-    others: dict[str, pd.DataFrame],
-    language: Language = ENGLISH,
-) -> str:
-    """Daily values of long, universe and excess, and the drawdown of long and excess."""
+def _hundredths(value: Any) -> str:
+    return signed_percent(value, 2)
+
+
+def quantile_curves(months: pd.DataFrame, language: Language = ENGLISH) -> str:
+    """Value of one unit in each quantile, and of highest less lowest, month by month."""
+    _ = language.gettext
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        names = [str(name) for name in months if str(name)[:1] == "q"]
+        dates = pd.to_datetime(months["month"])
+        grown = (1 + months[[*names, "long_short"]].fillna(0.0)).cumprod()
+        shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, len(names)))
+        for name, shade in zip(names, shades, strict=True):
+            ends = {names[0]: _("lowest"), names[-1]: _("highest")}.get(name)
+            axes.plot(dates, grown[name], color=shade, lw=1.6 if ends else 0.8, label=ends)
+        axes.plot(dates, grown["long_short"], color=RED, ls="--", label=_("highest less lowest"))
+        axes.axhline(1, color=INK, lw=0.8)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(MaxNLocator(4))
+        axes.set_ylabel(_("value of 1, log scale"))
+        axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=5))
+        axes.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
+        legend_above(axes, 3)
+        shown: dict[str, Any] = {name.upper(): (grown[name], plain) for name in names}
+        tips(
+            axes,
+            dates,
+            shown | {_("highest less lowest"): (grown["long_short"], plain)},
+            list(months["month"]),
+        )
+
+    return drawn("curves", HALF, draw)
+
+
+def values(daily: pd.DataFrame, cost_bps: float, language: Language = ENGLISH) -> str:
+    """Daily values of long and universe, and the drawdown of long."""
     _ = language.gettext
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
         date = daily["date"]
-        upper.plot(date, daily["long"], color=BLUE, label=_("long portfolio"))
         after = _("after %(cost)s bp per side") % {"cost": f"{cost_bps:g}"}
-        upper.plot(date, daily["long_net"], color=BLUE, ls=":", label=after)
-        upper.plot(date, daily["universe"], color=GREY, ls="--", label=_("universe, equal weight"))
-        upper.plot(date, daily["excess"], color=RED, ls="-.", lw=1.8, label=_("long / universe"))
+        shown: dict[str, tuple[Any, Any]] = {
+            _("long portfolio"): (daily["long"], {"color": BLUE}),
+            after: (daily["long_net"], {"color": BLUE, "ls": ":"}),
+            _("universe, equal weight"): (daily["universe"], {"color": GREY, "ls": "--"}),
+        }
+        _over_drawdown(upper, lower, date, shown, language)
+
+    return drawn("values", (WIDE[0], 4.2), draw)
+
+
+def excess(
+    daily: pd.DataFrame,
+    cost_bps: float,
+    others: dict[str, pd.DataFrame],
+    language: Language = ENGLISH,
+) -> str:
+    """Long over universe on an axis of its own, and its drawdown."""
+    _ = language.gettext
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
+        date = daily["date"]
+        after = _("after %(cost)s bp per side") % {"cost": f"{cost_bps:g}"}
+        shown: dict[str, tuple[Any, Any]] = {
+            _("long / universe"): (daily["excess"], {"color": RED}),
+            after: (daily["excess_net"], {"color": RED, "ls": ":"}),
+        }
         for name, other in others.items():
             style = {"color": ORANGE, "ls": (0, (4, 1, 1, 1, 1, 1)), "lw": 1.2}
-            label = _("long / universe, %(run)s") % {"run": name}
-            upper.plot(other["date"], other["excess"], label=label, **style)
-        upper.set_ylabel(_("value of 1"))
-        _legend_above(upper, 5 if len(others) == 0 else 3)  # one wide row would narrow the axes
-        long, excess = (metrics.drawdown(daily[name].to_numpy()) for name in ("long", "excess"))
-        lower.fill_between(date, long, 0, color=PALE, lw=0, label=_("long portfolio"))
-        lower.plot(date, excess, color=RED, lw=1, label=_("long / universe"))
-        lower.set_ylabel(_("drawdown"))
-        lower.yaxis.set_major_formatter(_PERCENT)
-        lower.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-        lower.set_xlim(date.iloc[0], date.iloc[-1])
+            theirs = other.set_index("date")["excess"].reindex(date).to_numpy()
+            shown[_("long / universe, %(run)s") % {"run": name}] = (theirs, style)
+        upper.axhline(1, color=INK, lw=0.8)
+        _over_drawdown(upper, lower, date, shown, language)
 
-    return drawn("values", (WIDE[0], 4.8), draw)
+    return drawn("excess", (WIDE[0], 3.6), draw)
+
+
+def _over_drawdown(
+    upper: Axes, lower: Axes, date: pd.Series, shown: dict[str, tuple[Any, Any]], language: Language
+) -> None:
+    """Lines over the drawdown of the first of them."""
+    _ = language.gettext
+    for name, (line, style) in shown.items():
+        upper.plot(date, line, label=name, **style)
+    upper.set_ylabel(_("value of 1"))
+    legend_above(upper, 4)
+    first, style = next(iter(shown.values()))
+    fall = metrics.drawdown(np.asarray(first))
+    lower.fill_between(date, fall, 0, color=PALE, lw=0)
+    lower.plot(date, fall, color=style["color"], lw=0.8)
+    lower.set_ylabel(_("drawdown"))
+    lower.yaxis.set_major_formatter(PERCENT)
+    lower.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    lower.set_xlim(date.iloc[0], date.iloc[-1])
+    days = list(date.dt.strftime("%Y-%m-%d"))
+    tips(upper, date, {name: (line, four) for name, (line, _) in shown.items()}, days)
+    tips(lower, date, {_("drawdown"): (fall, percent)}, days)
 
 
 def turnover(trades: pd.DataFrame, language: Language = ENGLISH) -> str:
@@ -239,14 +289,19 @@ def turnover(trades: pd.DataFrame, language: Language = ENGLISH) -> str:
         place = np.arange(len(trades))
         upper.bar(place, trades["turnover"].fillna(0), color=BLUE, width=0.75)
         upper.set_ylabel(_("one-way turnover"))
-        upper.yaxis.set_major_formatter(_PERCENT)
+        upper.yaxis.set_major_formatter(PERCENT)
         upper.set_ylim(0, 1)
         lower.bar(place - 0.2, trades["not_bought"], color=ORANGE, width=0.4, label=_("not bought"))
         lower.bar(place + 0.2, trades["not_sold"], color=INK, width=0.4, label=_("not sold"))
         lower.set_ylabel(_("assets"))
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))
-        _legend_above(lower)
-        _month_ticks(lower, trades["entry"].dt.strftime("%Y-%m"))
+        legend_above(lower)
+        months = trades["entry"].dt.strftime("%Y-%m")
+        month_ticks(lower, months)
+        tips(upper, place, {"": (trades["turnover"], percent)}, list(months))
+        lost = {_("not bought"): (trades["not_bought"], count)}
+        lost |= {_("not sold"): (trades["not_sold"], count)}
+        tips(lower, place, lost, list(months))
 
     return drawn("turnover", HALF, draw)
 
@@ -264,7 +319,11 @@ def coverage(table: pd.DataFrame, language: Language = ENGLISH) -> str:
         axes.set_ylabel(_("assets"))
         axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=6))
         axes.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
-        _legend_above(axes)
+        legend_above(axes)
+        shown = {_("with a factor"): (table["scored"], count)}
+        if "traded" in table:
+            shown |= {_("traded"): (table["traded"], count)}
+        tips(axes, table["date"], shown, list(table["date"].dt.strftime("%Y-%m-%d")))
 
     return drawn("coverage", HALF, draw)
 
@@ -287,8 +346,12 @@ def industries(table: pd.DataFrame, language: Language = ENGLISH) -> str:
         left.set_yticks(place, list(ordered["industry"]))
         left.set_xlabel(_("rank IC within the industry"))
         right.set_xlabel(_("top of the industry less all of it, per month"))
-        right.xaxis.set_major_formatter(_PERCENT)
-        _legend_above(left, 2)
+        right.xaxis.set_major_formatter(PERCENT)
+        legend_above(left, 2)
+        for axes, name, show in ((left, "ic", signed), (right, "excess", signed_percent)):
+            shown = {_("mean of 12 months"): (ordered[f"{name}_mean_12"], show)}
+            shown |= {_("latest month"): (ordered[f"{name}_latest"], show)}
+            tips(axes, place, shown, list(ordered["industry"]), vertical=True)
 
     return drawn("industries", (WIDE[0], 1.1 + 0.2 * max(len(table), 4)), draw)
 
@@ -300,13 +363,13 @@ def validation_curves(history: pd.DataFrame, language: Language = ENGLISH) -> st
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         predictor = history[history["stage"] != "gan"]
-        _window_lines(axes, predictor, "valid_ic")
+        _window_lines(axes, predictor, "valid_ic", language)
         axes.axhline(0, color=INK, lw=0.8)
         axes.set_xlabel(_("epoch"))
         axes.set_ylabel(_("validation IC"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if predictor["window"].nunique() <= _LEGEND_HOLDS:
-            _legend_above(axes, 3)
+            legend_above(axes, 3)
 
     return drawn("validation", HALF, draw)
 
@@ -317,12 +380,12 @@ def gan_curves(history: pd.DataFrame, language: Language = ENGLISH) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _window_lines(axes, history[history["stage"] == "gan"], "discriminator_accuracy")
+        _window_lines(axes, history[history["stage"] == "gan"], "discriminator_accuracy", language)
         axes.axhline(0.5, color=INK, lw=0.8, ls="--")
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(_("GAN epoch"))
         axes.set_ylabel(_("discriminator accuracy"))
-        axes.yaxis.set_major_formatter(_PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return drawn("gan", HALF, draw)
@@ -331,10 +394,13 @@ def gan_curves(history: pd.DataFrame, language: Language = ENGLISH) -> str:
 _LEGEND_HOLDS = 9
 
 
-def _window_lines(axes: Axes, history: pd.DataFrame, column: str) -> None:
+def _window_lines(
+    axes: Axes, history: pd.DataFrame, column: str, language: Language = ENGLISH
+) -> None:
     """A line a window, dark for early ones: its only seed, or the mean as far as all seeds go."""
     windows = sorted(history["window"].unique())
     shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(windows), 2)))
+    shown: dict[str, pd.Series] = {}
     for number, window in enumerate(windows):
         seeds = history[history["window"] == window].pivot_table(
             index="epoch", columns="seed", values=column
@@ -342,5 +408,10 @@ def _window_lines(axes: Axes, history: pd.DataFrame, column: str) -> None:
         if len(seeds.columns) > 1:
             axes.plot(seeds.index, seeds, color=shades[number], lw=0.5, alpha=0.45)
         mean = seeds.dropna().mean(axis=1)
+        shown[window] = mean
         dashes = ("-", "--", "-.", ":")[number % 4]
         axes.plot(mean.index, mean, color=shades[number], ls=dashes, label=window)
+    epochs = sorted({epoch for mean in shown.values() for epoch in mean.index})
+    told = {name: (mean.reindex(epochs), signed) for name, mean in shown.items()}
+    head = language.gettext("epoch %(number)s")
+    tips(axes, epochs, told, [head % {"number": epoch} for epoch in epochs])

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gangru_dist.report import training
-from gangru_dist.report.figures import GREY, INK, PALE, WIDE, drawn
+from gangru_dist.report.drawing import GREY, INK, PALE, WIDE, drawn
 from gangru_dist.report.language import ENGLISH, Language
 from gangru_dist.runs.model import GanSamples
 

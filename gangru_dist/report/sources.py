@@ -13,12 +13,14 @@ from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.panel.store import Manifest
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.records import find_record
-from gangru_dist.runs.run import Claim, Run
+from gangru_dist.runs.run import Claim, Run, run_names
 from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.runs.search import Search, read_search
 from gangru_dist.scoring.plan import outdated_days
 from gangru_dist.scoring.table import covered_days
 from gangru_dist.splits import make_windows
+from gangru_dist.storage import Storage
+from gangru_dist.synthetic.files import is_made_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,10 @@ class Sources:
     """By name, the run itself first, then the one it is compared with."""
     search: Search | None
     """The run's hyperparameter search, if there is one."""
+    runs_there: int
+    """Runs of the storage, this one too."""
+    is_synthetic: bool
+    """Whether the bars are the made-up market's."""
     coverage: pd.DataFrame
     """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
 
@@ -86,8 +92,16 @@ def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
         claimed=run.claimed(),
         runs=runs,
         search=read_search(run.tune),
+        runs_there=len(run_names(run.root)),
+        is_synthetic=_is_synthetic(run.root, manifest),
         coverage=_coverage(runs[run.name].days),
     )
+
+
+def _is_synthetic(root: Storage, manifest: Manifest) -> bool:
+    """Whether the panel is of the bars that `--bars synthetic` writes below the storage."""
+    bars = root.child("bars")
+    return str(manifest.source.get("uri", "")).endswith("/bars") and is_made_up(bars)
 
 
 def _run_sources(run: Run, manifest: Manifest) -> RunSources:

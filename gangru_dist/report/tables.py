@@ -8,6 +8,7 @@ import pandas as pd
 
 from gangru_dist.bars.quality import describe
 from gangru_dist.config import RunConfig
+from gangru_dist.evaluation.comparison import Comparison
 from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training, tuning
@@ -18,12 +19,19 @@ from gangru_dist.storage import Storage
 METRICS = "metrics.json"
 
 
-def write_tables(folder: Storage, found: dict[str, Evaluation], sources: Sources) -> None:
+def write_tables(
+    folder: Storage,
+    found: dict[str, Evaluation],
+    comparisons: dict[str, Comparison],
+    sources: Sources,
+) -> None:
     """metrics.json and one CSV a table; what is drawn of a compared run under its name."""
     ours, *others = found.items()
     content: dict[str, Any] = {"run": sources.run, **with_published(ours[1].metrics)}
     content["compared"] = {name: with_published(other.metrics) for name, other in others}
+    content["comparisons"] = {name: one.figures for name, one in comparisons.items()}
     tables = tables_of(ours[1], sources)
+    tables |= {f"correlation.{name}": one.correlation for name, one in comparisons.items()}
     for name, other in others:
         tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
     for name, table in tables.items():
@@ -44,6 +52,10 @@ def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
         "yearly": found.yearly,
         "industries": found.industries,
         "decomposition": found.decomposition,
+        "industry_weights": found.industry_weights,
+        "exposures": found.exposures,
+        "autocorrelation": found.autocorrelation,
+        "dropped": found.dropped,
         "picks": picks(found, sources.cfg),
         "picks_by_industry": picks_by_industry(found, sources.cfg),
         "coverage": sources.coverage,

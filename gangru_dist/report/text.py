@@ -27,6 +27,11 @@ def plain(value: Any, digits: int = 2) -> str:
     return DASH if _missing(value) else f"{value:.{digits}f}".replace("-", MINUS)
 
 
+def four(value: Any) -> str:
+    """With four digits after the point."""
+    return plain(value, 4)
+
+
 def signed(value: Any, digits: int = 3) -> str:
     """With a plus sign too."""
     return DASH if _missing(value) else f"{value:+.{digits}f}".replace("-", MINUS)
@@ -59,6 +64,12 @@ def hundred_millions(value: Any) -> str:
     return count(round(value / 1e8)) if value >= 1e9 else plain(value / 1e8, 1)
 
 
+def month_after(day: str) -> str:
+    """The month after a day: `2020-06-30` -> `2020-07`."""
+    year, month = int(day[:4]), int(day[5:7])
+    return f"{year + month // 12}-{month % 12 + 1:02d}"
+
+
 FILTERS = {
     "plain": plain,
     "signed": signed,
@@ -66,6 +77,7 @@ FILTERS = {
     "signed_percent": signed_percent,
     "count": count,
     "share": share,
+    "month_after": month_after,
     "yi": hundred_millions,
 }
 """Names in the template."""
@@ -105,8 +117,8 @@ def summary_sentence(
         "%(judged)s, with an ICIR of %(icir)s. The long portfolio returned %(long)s that month "
         "and %(beat)s the equal-weighted universe (%(universe)s) by %(excess)s; since "
         "%(first_day)s its excess is %(annual)s a year before costs and %(annual_net)s after "
-        "%(cost)s basis points per side. The newest picks are of %(day)s: %(picks)s out of "
-        "%(members)s assets."
+        "%(cost)s basis points per side. The newest picks are of %(day)s, for %(next)s: %(picks)s "
+        "of %(members)s assets."
     ) % {
         "month": latest["month"],
         "latest_ic": signed(latest["ic"]),
@@ -123,6 +135,7 @@ def summary_sentence(
         "annual_net": signed_percent(figures["excess_with_costs"]["annualized_return"]),
         "cost": f"{figures['settings']['cost_bps']:g}",
         "day": period["newest_rebalance"],
+        "next": month_after(period["newest_rebalance"]),
         "picks": min(picks, period["newest_universe"]),
         "members": count(period["newest_universe"]),
     }
@@ -154,23 +167,19 @@ class KeyFigure:
     """Key in `published.FIGURES`; empty if the broker prints none."""
 
 
-def _four(value: Any) -> str:
-    return plain(value, 4)
-
-
 def _two_percent(value: Any) -> str:
     return percent(value, 2)
 
 
 _ = translatable
 KEY_FIGURES = (
-    KeyFigure(_("Rank IC"), _("monthly mean"), "ic.mean", "", _four, "ic_mean"),
+    KeyFigure(_("Rank IC"), _("monthly mean"), "ic.mean", "", four, "ic_mean"),
     KeyFigure(_("ICIR"), _("mean / std. deviation, per month"), "ic.icir", "", plain, "icir"),
     KeyFigure(_("t of the mean IC"), _("independent months"), "ic.t", "", plain, ""),
     KeyFigure(_("t, Newey-West"), _("autocorrelated months"), "ic.newey_west_t", "", plain, ""),
-    KeyFigure(_("IC of the latest month"), "", "ic.latest", "", _four, "ic_latest"),
+    KeyFigure(_("IC of the latest month"), "", "ic.latest", "", four, "ic_latest"),
     KeyFigure(
-        _("IC of the last year"), _("mean of 12 months"), "ic.mean_12", "", _four, "ic_mean_12"
+        _("IC of the last year"), _("mean of 12 months"), "ic.mean_12", "", four, "ic_mean_12"
     ),
     KeyFigure(
         _("Annualized return"),
@@ -217,10 +226,34 @@ KEY_FIGURES = (
 """SPEC 7's table, in its order of importance."""
 
 
+MONTHS, ASSETS, HOLDINGS = 24, 300, 20
+"""Fewer say little: of months judged, assets ranked, assets held."""
+
+
+def cautions(metrics: dict[str, Any], language: Language = ENGLISH) -> dict[str, str]:
+    """What a figure rests on, if that is little: of an `ic`, of the `portfolio`; else empty."""
+    said = language.ngettext
+    months, held = metrics["ic"]["months"], metrics["capacity"]["targets"]
+    members = metrics["period"]["newest_universe"]
+    few = {
+        "months": said("%(num)s month", "%(num)s months", months) % {"num": months},
+        "assets": said("%(num)s stock", "%(num)s stocks", members) % {"num": members},
+        "held": said("%(num)s holding", "%(num)s holdings", held) % {"num": held},
+    }
+    enough = {"months": months >= MONTHS, "assets": members >= ASSETS, "held": held >= HOLDINGS}
+    kinds = {"ic": ("months", "assets"), "portfolio": ("months", "held")}
+    return {
+        kind: language.gettext(", ").join(few[name] for name in names if not enough[name])
+        for kind, names in kinds.items()
+    }
+
+
 def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[dict[str, Any]]:
-    """Rows of the key table: label, note, cells (two a run: without, with costs), published."""
+    """Rows of the key table: label, note, caution, cells (two a run), published."""
+    few = cautions(runs[0], language)
     return [
         {
+            "caution": few["ic" if figure.path.startswith("ic.") else "portfolio"],
             "label": language.gettext(figure.label),
             "note": language.gettext(figure.note),
             "cells": [cell for metrics in runs for cell in _cells(metrics, figure)],

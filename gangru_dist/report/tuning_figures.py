@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gangru_dist.report.figures import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn
+from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn
 from gangru_dist.report.language import Language, translatable
 from gangru_dist.runs.search import Choices, Numbers, SearchRecord
 

@@ -9,7 +9,6 @@ the next close on; with 0, no statistic of the past has any. Suspended days have
 from __future__ import annotations
 
 import io
-import re
 from hashlib import sha256
 
 import numpy as np
@@ -22,8 +21,7 @@ from gangru_dist.errors import StorageError
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic import market
 from gangru_dist.synthetic.assets import INDUSTRIES, Lives, draw_lives
-
-_FILE = re.compile(r"\d{4}-[0-9a-f]{12}\.parquet")
+from gangru_dist.synthetic.files import FILE
 
 
 def make_bars(cfg: SyntheticConfig) -> pa.Table:
@@ -58,7 +56,7 @@ def write_bars(storage: Storage, cfg: SyntheticConfig) -> None:
         StorageError: The folder holds files of someone else's.
     """
     bars = make_bars(cfg)
-    foreign = [name for name in storage.list_files() if not _FILE.fullmatch(name)]
+    foreign = [name for name in storage.list_files() if not FILE.fullmatch(name)]
     if foreign:
         raise StorageError(
             f"{storage.uri} holds {len(foreign)} files that are not of the synthetic market, first "

@@ -16,6 +16,7 @@ import bisect
 import itertools
 import json
 import math
+import re
 import statistics
 import sys
 import warnings
@@ -48,6 +49,12 @@ PUBLISHED = {
 """SPEC 7, right column."""
 TOLERANCE = 1e-9
 """Relative; prices are the same float64 products, only sums run in another order."""
+FROM_AMOUNT = re.compile(r"capacity\..*|.*\.traded_value|exposures\.styles\[2\]\..*")
+AMOUNT_TOLERANCE = 3e-5
+"""Of figures from traded values: the panel keeps their logarithms as float32."""
+LAGS = (1, 2, 3, 6, 12)
+DAYS = 20
+"""Behind volatility, turnover and traded value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,7 @@ class Rules:
     cost_bps: float
     quantiles: int
     horizons: tuple[int, ...]
+    picks: int = 50
     limits: bool = True
     """Whether the A-share market's price limits hold."""
 
@@ -74,6 +82,8 @@ class Bars:
     """Traded rows by (date, code): close, adj_factor, is_st, industry, market_cap."""
     listed: dict[str, pd.Timestamp]
     limits: bool
+    grids: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """amount, market_cap, adjusted close, day by asset; NaN without a bar."""
     before: dict[tuple[pd.Timestamp, str], float] = field(default_factory=dict)
     """Adjusted close of the asset's traded day before."""
 
@@ -132,9 +142,9 @@ def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
     frame = frame.assign(date=pd.to_datetime(frame["date"]).astype("datetime64[s]"))
     days = sorted(frame["date"].unique())
     optional = {"adj_factor": 1.0, "is_st": False, "industry": None, "list_date": None}
+    optional |= {"amount": math.nan, "total_shares": math.nan}
     if "market_cap" not in frame:
-        shares = frame.get("total_shares", math.nan)
-        frame = frame.assign(market_cap=frame["close"] * shares)
+        frame["market_cap"] = frame.get("total_shares", math.nan) * frame["close"]
     for name, value in optional.items():
         if name not in frame:
             frame[name] = value
@@ -145,9 +155,13 @@ def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
     traded = frame[frame["volume"] > 0].copy()
     traded["adjusted"] = traded["close"] * traded["adj_factor"]
     traded["before"] = traded.groupby("code")["adjusted"].shift()
-    price = (
-        traded.pivot_table(index="date", columns="code", values="adjusted").reindex(days).ffill()
-    )
+    grids = {
+        name: traded.pivot_table(index="date", columns="code", values=name, dropna=False)
+        .reindex(days)
+        .astype(float)
+        for name in ("adjusted", "amount", "market_cap")
+    }
+    price = grids["adjusted"].ffill()
     rows = traded.set_index(["date", "code"])
     known = rows["before"].dropna()
     before = dict(zip(known.index, known, strict=True))
@@ -158,6 +172,7 @@ def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
         listed=listed.to_dict(),
         limits=limits,
         before=before,
+        grids=grids,
     )
 
 
@@ -365,22 +380,23 @@ class Account:
 
 def account_values(
     months: list[Month], bars: Bars, rules: Rules, *, everyone: bool, cost_bps: float
-) -> tuple[pd.Series, list[tuple[pd.Timestamp, float]]]:
-    """Daily value from 1, before each day's costs; and the turnover of every entry day."""
+) -> tuple[pd.Series, list[tuple[pd.Timestamp, float]], list[dict[str, float]]]:
+    """Daily value from 1, before each day's costs; turnover of every entry day; money then held."""
     entered = [month for month in months if month.entry is not None and len(month.table)]
     last = entered[-1].exit or bars.days[-1]
     account = Account(bars, cost=cost_bps / 1e4, restricted=not everyone)
-    pieces = [pd.Series({entered[0].entry: 1.0})]
+    pieces, held = [pd.Series({entered[0].entry: 1.0})], []
     for month, stop in zip(entered, [*(m.entry for m in entered[1:]), last], strict=True):
         targets = month.table.index
         if not everyone:
             targets = top_of(month.table["factor"], rules.top_fraction)
         account.trade(month.entry, targets)
+        held.append(account.worth(month.entry))
         days = [day for day in bars.days if month.entry < day <= stop]
         if days:
             pieces.append(account.values(days))
     turnover = [(m.entry, value) for m, value in zip(entered, account.turnovers, strict=True)]
-    return pd.concat(pieces), turnover
+    return pd.concat(pieces), turnover, held
 
 
 def decomposition_figures(
@@ -471,16 +487,22 @@ def quantile_figures(done: list[Month], bars: Bars, count: int) -> dict[str, Any
     return {
         "monotonicity": spearman(pd.Series(mean.index, index=mean.index, dtype=float), mean),
         "long_short_mean": (table[count] - table[1]).mean(),
+        "long_short_total": _growth((table[count] - table[1]).dropna()),
         "table": [
             {
                 "quantile": number,
                 "mean_return": mean[number],
                 "annualized_return": _compounded(monthly),
                 "mean_excess": (table[number] - table["all"]).mean(),
+                "total_return": _growth(monthly),
             }
             for number, monthly in kept.items()
         ],
     }
+
+
+def _growth(monthly: pd.Series) -> float:
+    return math.prod(1 + value for value in monthly) - 1 if len(monthly) else math.nan
 
 
 def _compounded(monthly: pd.Series) -> float:
@@ -542,6 +564,138 @@ def industry_figures(done: list[Month], bars: Bars, fraction: float) -> list[dic
     ]
 
 
+def monthly_figures(
+    ics: dict[str, float], values: dict[str, pd.Series], done: list[Month]
+) -> list[dict[str, Any]]:
+    """Each period's IC, its mean of twelve, and what was earned."""
+    names = ("long", "long_net", "universe", "excess")
+    return [
+        {"month": month.name, "ic": ics[month.name], "ic_mean_12": mean_of_year(ics, month.name)}
+        | {f"{n}_return": values[n][month.exit] / values[n][month.entry] - 1 for n in names}
+        for month in done
+    ]
+
+
+def autocorrelations(months: list[Month]) -> list[dict[str, Any]]:
+    """Of the factor with itself some month-ends before."""
+    rows = []
+    for lag in LAGS:
+        pairs = zip(months[lag:], months, strict=False)
+        found = [spearman(now.table["factor"], old.table["factor"]) for now, old in pairs]
+        kept = pd.Series(found, dtype=float).dropna()
+        rows.append({"lag": lag, "months": len(kept), "correlation": kept.mean()})
+    return rows
+
+
+def first_scored(table: pd.DataFrame) -> pd.Timestamp:
+    """The market begins here."""
+    return pd.to_datetime(table["date"]).min()
+
+
+def recent(bars: Bars, day: pd.Timestamp, count: int, since: pd.Timestamp) -> list[pd.Timestamp]:
+    """The last `count` trading days up to this one, none before `since`."""
+    place = bisect.bisect_left(bars.days, day)
+    return [one for one in bars.days[max(0, place - count + 1) : place + 1] if one >= since]
+
+
+def mean_traded(bars: Bars, day: pd.Timestamp, since: pd.Timestamp) -> pd.Series:
+    """Mean traded value by asset of the days with a bar."""
+    return bars.grids["amount"].loc[recent(bars, day, DAYS, since)].mean()
+
+
+def styles(bars: Bars, month: Month, since: pd.Timestamp) -> pd.DataFrame:
+    """size, volatility, turnover of the members in deviations from their mean."""
+    members, day = month.table.index, month.day
+    cap = bars.grids["market_cap"].loc[day]
+    days = recent(bars, day, DAYS + 1, since)
+    seen = bars.grids["adjusted"].loc[since:day].notna().cumsum() > 0  # since the market's start
+    closes = bars.price.loc[days].where(seen.loc[days])
+    spread = closes.pct_change(fill_method=None).iloc[1:].std(skipna=False)
+    if len(days) <= DAYS:
+        spread = spread * math.nan
+    found = {"size": cap, "volatility": spread, "turnover": mean_traded(bars, day, since) / cap}
+    table = pd.DataFrame({name: x.reindex(members) for name, x in found.items()}).astype(float)
+    table = np.log(table.where(table > 0))
+    return (table - table.mean()) / table.std()
+
+
+def exposures(
+    months: list[Month], bars: Bars, held: list[dict[str, float]], since: pd.Timestamp
+) -> dict[str, Any]:
+    """Styles and industries of what was held after each trade."""
+    entered = [month for month in months if month.entry is not None and len(month.table)]
+    by_style, shares = [], []
+    for month, money in zip(entered, held, strict=True):
+        weight = pd.Series(money, dtype=float)
+        weight = weight[weight > 0]
+        known = styles(bars, month, since).reindex(weight.index)
+        by_style.append(known.mul(weight, axis=0).sum() / known.notna().mul(weight, axis=0).sum())
+        industry = bars.rows.loc[month.day]["industry"]
+        own, everyone = (
+            by_industry(industry, one) for one in (weight, pd.Series(1.0, index=month.table.index))
+        )
+        shares.append(pd.DataFrame({"weight": own, "universe": everyone}).fillna(0.0))
+    style = pd.DataFrame(by_style)
+    names = sorted({name for table in shares for name in table.index} - {"unknown"})
+    names += ["unknown"] * any("unknown" in table.index for table in shares)
+    shares = [table.reindex(names).fillna(0.0) for table in shares]
+    active = pd.concat([table["weight"] - table["universe"] for table in shares], axis=1)
+    return {
+        "styles": [
+            {"style": name, "newest": style[name].iloc[-1], "mean": style[name].mean()}
+            for name in ("size", "volatility", "turnover")
+        ],
+        "industries": [
+            {"industry": name, "weight": shares[-1]["weight"][name]}
+            | {"universe": shares[-1]["universe"][name]}
+            | {"active": active.iloc[:, -1][name], "active_mean": active.loc[name].mean()}
+            for name in names
+        ],
+    }
+
+
+def by_industry(industry: pd.Series, weight: pd.Series) -> pd.Series:
+    """Share of the weight in each industry."""
+    groups = industry.reindex(weight.index).fillna("unknown")
+    return weight.groupby(groups.to_numpy()).sum() / weight.sum()
+
+
+def targets_of(
+    months: list[Month], bars: Bars, rules: Rules, since: pd.Timestamp
+) -> dict[str, Any]:
+    """The newest picks, what is new in them and gone, and what they could take."""
+    scored = [month for month in months if len(month.table)]
+    newest, old = scored[-1], scored[-2] if len(scored) > 1 else None
+    factor = newest.table["factor"].sort_index()
+    ordered = factor.sort_values(ascending=False, kind="stable").index
+    targets = set(top_of(factor, rules.top_fraction))
+    was = set(top_of(old.table["factor"], rules.top_fraction)) if old else set()
+    places = {}
+    if old:
+        before = old.table["factor"].sort_index().sort_values(ascending=False, kind="stable")
+        places = {code: place for place, code in enumerate(before.index, 1)}
+    traded = mean_traded(bars, newest.day, since)
+    known = sorted(traded.reindex(sorted(targets)).dropna())
+    low = float(np.percentile(known, 10)) if known else math.nan
+    return {
+        "picks": [
+            {"rank": place, "asset": code, "weight": (code in targets) / len(targets)}
+            | {"rank_before": places.get(code, math.nan)}
+            | {"traded_value": traded.get(code, math.nan)}
+            for place, code in enumerate(ordered[: rules.picks], 1)
+        ],
+        "changes": {"new": len(targets - was), "dropped": len(was - targets)},
+        "capacity": {
+            "targets": len(targets),
+            "days": DAYS,
+            "participation": 0.1,
+            "median_traded_value": statistics.median(known) if known else math.nan,
+            "lowest_tenth_traded_value": low,
+            "capital": 0.1 * low * len(targets),
+        },
+    }
+
+
 def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
     """Everything of metrics.json but its texts, in the same layout; NaN = undefined."""
     months = months_of(table, bars, rules.entry_lag)
@@ -549,7 +703,7 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
     gains = [earned(bars, month.entry, month.exit, month.table.index) for month in done]
     pairs = list(zip(done, gains, strict=True))
     ics = {month.name: spearman(month.table["factor"], gain) for month, gain in pairs}
-    values, turnover = _all_values(months, bars, rules)
+    values, turnover, held = _all_values(months, bars, rules)
     long = values["long"]
     newest = [month for month in months if len(month.table)][-1]
     return {
@@ -582,18 +736,22 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
         "decay": decay_figures(months, bars, rules.horizons),
         "yearly": yearly_figures(ics, values, turnover),
         "industries": industry_figures(done, bars, rules.top_fraction),
+        **targets_of(months, bars, rules, since=first_scored(table)),
+        "monthly": monthly_figures(ics, values, done),
+        "autocorrelation": autocorrelations(months),
+        "exposures": exposures(months, bars, held, since=first_scored(table)),
         "published": PUBLISHED,
     }
 
 
 def _all_values(
     months: list[Month], bars: Bars, rules: Rules
-) -> tuple[dict[str, pd.Series], list[tuple[pd.Timestamp, float]]]:
-    long, turnover = account_values(months, bars, rules, everyone=False, cost_bps=0.0)
-    net, _ = account_values(months, bars, rules, everyone=False, cost_bps=rules.cost_bps)
-    universe, _ = account_values(months, bars, rules, everyone=True, cost_bps=0.0)
+) -> tuple[dict[str, pd.Series], list[tuple[pd.Timestamp, float]], list[dict[str, float]]]:
+    long, turnover, held = account_values(months, bars, rules, everyone=False, cost_bps=0.0)
+    net, *_ = account_values(months, bars, rules, everyone=False, cost_bps=rules.cost_bps)
+    universe, *_ = account_values(months, bars, rules, everyone=True, cost_bps=0.0)
     values = {"long": long, "long_net": net, "universe": universe}
-    return values | {"excess": long / universe, "excess_net": net / universe}, turnover
+    return values | {"excess": long / universe, "excess_net": net / universe}, turnover, held
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -613,20 +771,28 @@ def is_figure(value: Any) -> bool:
     return value is None or (isinstance(value, int | float | np.number) and value is not True)
 
 
-def differ(ours: Any, theirs: Any) -> bool:
+def differ(ours: Any, theirs: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether two figures are not the same to float tolerance; undefined equals undefined."""
     ours, theirs = (math.nan if value is None else float(value) for value in (ours, theirs))
     if math.isnan(ours) or math.isnan(theirs):
         return math.isnan(ours) != math.isnan(theirs)
-    return not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return not math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def compare(metrics: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, Any, Any, bool]]:
     """(path, ours, recomputed, wrong) of every number in metrics.json; one not covered is wrong."""
     theirs = dict(leaves(found))
     ours = [(path, value) for path, value in leaves(metrics) if is_figure(value)]
+    tolerances = {
+        path: AMOUNT_TOLERANCE if FROM_AMOUNT.fullmatch(path) else TOLERANCE for path, _ in ours
+    }
     return [
-        (path, value, theirs.get(path), path not in theirs or differ(value, theirs[path]))
+        (
+            path,
+            value,
+            theirs.get(path),
+            path not in theirs or differ(value, theirs[path], tolerances[path]),
+        )
         for path, value in ours
     ]
 
@@ -650,14 +816,15 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
         cost_bps=cfg["evaluation"]["cost_bps"],
         quantiles=cfg["factor"]["quantiles"],
         horizons=tuple(cfg["evaluation"]["decay_horizons"]),
+        picks=cfg["evaluation"]["picks"],
         limits=limits == "ashare",
     )
     return table, to_bars(read_bars(bars, read["columns"]), limits=rules.limits), rules
 
 
 WANTED = (
-    "date", "code", "close", "volume", "adj_factor", "is_st", "industry", "list_date", "market_cap",
-    "total_shares",
+    "date", "code", "close", "volume", "amount", "adj_factor", "is_st", "industry", "list_date",
+    "market_cap", "total_shares",
 )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ class World:
             cost_bps=cfg.evaluation.cost_bps,
             quantiles=cfg.factor.quantiles,
             horizons=cfg.evaluation.decay_horizons,
+            picks=cfg.evaluation.picks,
         )
         return recompute.recompute(
             self.table_of(cfg), recompute.to_bars(self.bars, limits=True), rules
@@ -88,7 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             "synthetic.assets=60",
             "synthetic.first=2018-01-02",
             "synthetic.last=2019-12-31",
-            "panel.features=['close']",
+            "panel.features=['close', 'amount']",
             "panel.buckets=2",
             "evaluation.top_fraction=0.2",
             "windows.history_days=60",
@@ -108,7 +109,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def _block(root: Storage, manifest: Manifest) -> PanelBlock:
     last = manifest.calendar[-1].astype(dt.date)
     return read_block(
-        root, manifest, start=dt.date(2018, 3, 1), end=last, features=(), trading=True
+        root, manifest, start=dt.date(2018, 3, 1), end=last, features=("amount",), trading=True
     )
 
 

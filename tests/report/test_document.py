@@ -92,6 +92,11 @@ class TestReference:
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
         expected = evaluate(world.table, world.block, world.cfg).metrics
         other = found.pop("compared")["other"]
+        pair = found.pop("comparisons")["other"]
+        assert pair["ic"]["mean_difference"] == pytest.approx(
+            found["ic"]["mean"] - other["ic"]["mean"]
+        )
+        assert pair["correlation"]["months"] == 13
         assert found.pop("run") == RUN
         assert found["ic"] == pytest.approx(expected["ic"])
         assert found["long_with_costs"] == pytest.approx(expected["long_with_costs"])
@@ -167,18 +172,49 @@ class TestProperties:
         tags.feed(page)
         assert len(tags.ids) == len(set(tags.ids))
 
-    def test_picks_are_parts_that_fill_one_two_or_three_columns(self, world, page):
-        best = page.partition("<h2>Picks of")[2].partition("of each industry</h3>")[0]
-        parts = [re.findall(r"<tr><td>(\d+)</td>", part) for part in best.split("<table>")[1:]]
-        ranks = [int(rank) for part in parts for rank in part]
-        universe = evaluate(world.table, world.block, world.cfg).metrics["period"]
-        assert ranks == list(range(1, min(50, universe["newest_universe"]) + 1))
-        sizes = [len(part) for part in parts]
-        assert len(sizes) == 6
-        assert max(sizes) - min(sizes) <= 1
+    def test_picks_are_one_table_with_rank_before_and_change(self, world, page):
+        part = page.partition("<h2>Picks of")[2].partition("</table>")[0]
+        ranks = [int(rank) for rank in re.findall(r"<tr><td>(\d+)</td>", part)]
+        found = evaluate(world.table, world.block, world.cfg)
+        universe = found.metrics["period"]["newest_universe"]
+        assert ranks == list(range(1, min(50, universe) + 1))
+        assert part.count('<td class="l">new</td>') == found.metrics["changes"]["new"]
+        assert f"dropped: <b>{len(found.dropped)}</b>" in part
+
+    def test_months_judged_and_picked_are_said_in_words(self, page):
+        assert "<b>judged</b> 2019-02 to 2020-02, <b>picked</b> for 2020-03" in page
+
+    def test_little_to_judge_by_is_said_beside_the_figures(self, world, page):
+        rows = re.findall(r'<span class="caution" title="([^"]+)">', page)
+        members = evaluate(world.table, world.block, world.cfg).metrics["period"]["newest_universe"]
+        assert rows[0] == f"13 months, {members} stocks"
+        assert any("holding" in row for row in rows)
+
+    def test_how_many_were_tried_is_said_of_a_comparison(self, page):
+        assert "Runs in this storage: 2; trials" in page
+
+    def test_every_link_of_the_contents_leads_somewhere(self, page):
+        tags = _Tags()
+        tags.feed(page)
+        links = {address[1:] for address in tags.addresses if address}
+        nav = set(re.findall(r'<li><a href="#([^"]+)"', page))
+        assert len(nav) >= 7
+        assert nav <= links & set(tags.ids)
+
+    def test_a_made_up_market_has_a_banner(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        write_report(Run(world.root, RUN, world.cfg))
+        assert "Made-up market" not in _page(world)
+        world.root.child("bars").write_bytes(f"2019-{'a' * 12}.parquet", b"")
+        manifest = world.root.child("panel").read_json("manifest.json")
+        manifest["source"] = {**manifest["source"], "uri": world.root.child("bars").uri}
+        world.root.child("panel").write_json("manifest.json", manifest)
+        write_report(Run(world.root, RUN, world.cfg))
+        assert "Made-up market" in _page(world)
 
     def test_all_figures_are_there(self, page):
-        assert page.count("<svg") == page.count("</svg>") == 9
+        assert page.count("<svg") == page.count("</svg>") == 12
 
     def test_no_number_is_missing_by_accident(self, page):
         text = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
@@ -194,7 +230,7 @@ class TestProperties:
         folder.write_json("quality.json", quality)
         write_report(Run(world.root, RUN, world.cfg))
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
-        assert "<script>" not in page
+        assert "<script>x" not in page
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
 
@@ -223,7 +259,7 @@ class TestProperties:
         write_report(Run(world.root, RUN, world.cfg))
         folder = world.root.child("runs", RUN, "report")
         page = folder.read_bytes("report.html").decode()
-        assert page.count("<svg") == 10
+        assert page.count("<svg") == 13
         assert "in 1 of 2 models" in page
         assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
         features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))

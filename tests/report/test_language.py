@@ -89,7 +89,7 @@ def chinese() -> Language:
 
 
 class _Texts(HTMLParser):
-    """What a reader sees: text and titles, without style and code."""
+    """What a reader sees: text and titles, without style, script and code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _Texts(HTMLParser):
             pass
 
     def handle_data(self, data: str) -> None:
-        if not {"style", "code"} & set(self.inside):
+        if not {"style", "script", "code"} & set(self.inside):
             self.seen.append(data.strip())
 
 

@@ -1,0 +1,65 @@
+"""One run's factor beside another's: do they rank alike, and is one better by more than chance?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gangru_dist import metrics
+from gangru_dist.evaluation.persistence import factor_correlation
+from gangru_dist.evaluation.summary import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What two runs' factors have to do with each other."""
+
+    correlation: pd.DataFrame
+    """`factor_correlation` on the month-ends that ours is judged by."""
+    figures: dict[str, Any]
+    """correlation (mean, latest, months) and ic (`paired_ic`); None where undefined."""
+
+
+def against(
+    ours: Evaluation, theirs: Evaluation, our_table: pd.DataFrame, their_table: pd.DataFrame
+) -> Comparison:
+    """Hold two evaluated factor tables against each other."""
+    found = factor_correlation(our_table, their_table, ours.monthly["rebalance"])
+    values = metrics.finite(found["correlation"].to_numpy())
+    figures = {
+        "months": len(values),
+        "mean": float(values.mean()) if len(values) else None,
+        "latest": float(values[-1]) if len(values) else None,
+    }
+    paired = paired_ic(_monthly(ours.monthly), _monthly(theirs.monthly))
+    return Comparison(correlation=found, figures={"correlation": figures, "ic": paired})
+
+
+def _monthly(table: pd.DataFrame) -> dict[str, float | None]:
+    return dict(zip(table["month"], table["ic"], strict=True))
+
+
+def paired_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -> dict[str, Any]:
+    """Whether our monthly IC is higher than theirs: a paired t-test over the months of both.
+
+    Month -> IC of each. None where undefined.
+    """
+    months = sorted(ours.keys() & theirs.keys())
+    pairs = np.array([(ours[month], theirs[month]) for month in months], dtype=np.float64)
+    difference = metrics.finite(np.subtract(*pairs.reshape(-1, 2).T))
+    test = metrics.t_test(difference)
+    lags = metrics.newey_west_lags(test.count)
+    figures = {
+        "mean_difference": metrics.mean(difference),
+        "t": test.statistic,
+        "p_value": test.p_value,
+        "newey_west_t": metrics.newey_west_t(difference, lags=lags),
+    }
+    return {
+        "months": test.count,
+        **metrics.finite_or_none(figures),
+        "stars": metrics.stars(test.p_value),
+    }

@@ -1,0 +1,185 @@
+"""Tables -> crisp SVG, readable in grey and by colour-blind readers.
+
+Colours are Okabe and Ito's; every line also differs in its dashes, every pair of bars in
+lightness. Text stays text, so that it is sharp at any size and can be searched. Backgrounds are
+clear: a dark page turns the picture's colours over. Areas without ink hold the values in a
+`<title>`, which every browser shows under the pointer.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+INK, GREY, PALE = "#222222", "#8c8c8c", "#c9d6df"
+BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"
+WIDE, HALF = (10.4, 3.6), (5.1, 3.1)
+"""Inches: the whole width of the page, half of it."""
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.parse_math": False,  # an industry's name may hold a dollar sign
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "figure.constrained_layout.use": True,
+}
+_FULL_WIDTH = re.compile(
+    "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
+"""CJK letters and punctuation: one em each in every font that has them."""
+_EM = "\N{EM DASH}"
+_FAMILIES = (
+    "'DejaVu Sans', 'Noto Sans CJK SC', 'Source Han Sans SC', 'PingFang SC', 'Microsoft YaHei', "
+    "'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', sans-serif"
+)
+"""In place of the one font that matplotlib knows: it warns of each that it cannot find."""
+PERCENT = FuncFormatter(lambda value, _: f"{value:.0%}".replace("-", "\N{MINUS SIGN}"))
+TENTHS = FuncFormatter(lambda value, _: f"{value:.1%}".replace("-", "\N{MINUS SIGN}"))
+MOST_TIPS = 120
+"""Areas a picture: what a pointer can tell apart."""
+
+
+@contextmanager
+def _style(name: str, size: float) -> Iterator[None]:
+    settings: Any = {**_STYLE, "svg.hashsalt": name, "font.size": size}
+    with mpl.rc_context(settings):
+        yield
+
+
+class _Renderer(RendererSVG):
+    """Measures Chinese text by a glyph as wide as it will be, for matplotlib's font has none.
+
+    The reader's browser draws it in a font of its own, where each such glyph is one em wide.
+    """
+
+    def get_text_width_height_descent(self, s: str, prop: Any, ismath: Any) -> Any:
+        return super().get_text_width_height_descent(_FULL_WIDTH.sub(_EM, s), prop, ismath)
+
+
+class _Canvas(FigureCanvasSVG):
+    """Hands the same renderer to the layout."""
+
+    def get_renderer(self) -> _Renderer:
+        return _Renderer(*self.figure.bbox.size, io.StringIO())
+
+
+def drawn(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    """SVG element of a figure; `name` keeps its ids apart from other figures' in the page."""
+    with _style(name, 9.5 if size[0] == WIDE[0] else 8.5):
+        figure = Figure(figsize=size, dpi=_Canvas.fixed_dpi)
+        _Canvas(figure)
+        draw(figure)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        renderer = _Renderer(*figure.bbox.size, buffer, metadata=nothing)
+        figure.draw(renderer)
+        renderer.finalize()
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") : svg.rindex("</svg>")] + _areas(figure) + "</svg>"
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace("'DejaVu Sans'", _FAMILIES)
+    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+
+
+@dataclass(frozen=True)
+class _Tips:
+    axes: Axes
+    places: np.ndarray
+    texts: Sequence[str]
+    vertical: bool
+
+
+_TIPS: weakref.WeakKeyDictionary[Any, list[_Tips]] = weakref.WeakKeyDictionary()
+"""Of the figures that are being drawn."""
+
+
+def tips(
+    axes: Axes,
+    places: Sequence[Any] | np.ndarray | pd.Series,
+    series: Mapping[str, tuple[Any, Callable[[Any], str]]],
+    heads: Sequence[str],
+    *,
+    vertical: bool = False,
+) -> None:
+    """Say the values under the pointer, thinned to `MOST_TIPS` places.
+
+    Args:
+        axes: Where.
+        places: (n,) ascending, on the x axis (`vertical`: on the y axis), or dates.
+        series: Name -> its (n,) values and how one is printed; a name may be empty.
+        heads: (n,) first line of each text.
+        vertical: Whether places lie one above the other.
+    """
+    numbers = np.asarray(axes.convert_xunits(places) if not vertical else places, dtype=float)
+    step = -(-len(numbers) // MOST_TIPS)
+    chosen = range(len(numbers) - 1, -1, -step)[::-1] if len(numbers) else range(0)
+    columns = {name: (np.asarray(values), show) for name, (values, show) in series.items()}
+    texts = [
+        "\n".join(
+            [heads[n], *(f"{name} {show(x[n])}".strip() for name, (x, show) in columns.items())]
+        )
+        for n in chosen
+    ]
+    found = _Tips(axes, numbers[list(chosen)], texts, vertical)
+    _TIPS.setdefault(axes.figure, []).append(found)
+
+
+def _areas(figure: Figure) -> str:
+    """A clear rectangle with its text around every place."""
+    height, parts = figure.bbox.height, []
+    for one in _TIPS.pop(figure, []):
+        box = one.axes.bbox
+        low, high = (box.y0, box.y1) if one.vertical else (box.x0, box.x1)
+        points = np.column_stack([one.places, one.places])
+        middle = one.axes.transData.transform(points)[:, int(one.vertical)]
+        between = (middle[1:] + middle[:-1]) / 2
+        edges = np.clip([low, *between, high], low, high)
+        for start, stop, text in zip(edges[:-1], edges[1:], one.texts, strict=True):
+            x, y, w, h = box.x0, height - stop, box.width, stop - start
+            if not one.vertical:
+                x, y, w, h = start, height - box.y1, stop - start, box.height
+            place = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
+            parts.append(f'<rect class="tip" {place}><title>{escape(text)}</title></rect>')
+    return "".join(parts)
+
+
+def legend_above(axes: Axes, columns: int = 4) -> None:
+    """The legend over the picture, where no line runs through it."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2)
+
+
+def month_ticks(axes: Axes, months: pd.Series) -> None:
+    """At most nine month names below bars at 0, 1, 2 and so on."""
+    step = max(1, -(-len(months) // 9))
+    places = np.arange(0, len(months), step)
+    axes.set_xticks(places, [months.iloc[place] for place in places])
+    axes.tick_params(axis="x", length=2)

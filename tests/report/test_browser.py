@@ -1,0 +1,160 @@
+"""The page in a real browser; skipped where Chromium, playwright or axe-core is not installed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gangru_dist.report.document import write_report
+from gangru_dist.runs.run import Run
+from tests.report.store import RUN, write_models, write_world
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path"),
+]
+WIDTHS = (1200, 400)
+INDUSTRIES = "#exposures table.sort"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    world = write_world(tmp_path_factory.mktemp("storage"), runs=(RUN, "other"))
+    write_models(world.root, RUN)
+    return Path(write_report(Run(world.root, RUN, world.cfg), "other")).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Opens the page; at the end, nothing may have been said on the console."""
+    said, contexts = [], []
+
+    def open_page(width=1200, address=address, **settings):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def _shown(page, query):
+    return page.locator(query).evaluate_all("them => them.filter(x => x.checkVisibility()).length")
+
+
+class TestProperties:
+    @pytest.mark.parametrize("width", WIDTHS)
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_axe_finds_nothing_serious(self, opened, width, scheme):
+        page = opened(width, color_scheme=scheme)
+        found = axe.Axe().run(page).response["violations"]
+        grave = [
+            (one["id"], one["nodes"][0]["html"][:200], len(one["nodes"]))
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert grave == []
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_the_page_is_no_wider_than_the_window(self, opened, width):
+        page = opened(width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_contents_stay_in_view_and_open_what_is_folded(self, opened):
+        page = opened()
+        assert page.locator("#settings details").get_attribute("open") is None
+        page.locator(".contents a[href='#settings']").click()
+        assert page.locator("#settings details").get_attribute("open") is not None
+        assert page.evaluate("scrollY") > 1000
+        top = page.locator(".contents").bounding_box()["y"]
+        assert 0 <= top < 100
+
+    def test_sections_fold_by_keyboard(self, opened):
+        page = opened()
+        page.locator("#ic summary").first.focus()
+        before = _shown(page, "#ic svg")
+        page.keyboard.press("Enter")
+        assert before > 0
+        assert _shown(page, "#ic svg") == 0
+
+    def test_tables_sort_by_value_and_say_so(self, opened):
+        page = opened()
+        head = page.locator(f"{INDUSTRIES} th").nth(1)
+        cells = page.locator(f"{INDUSTRIES} tbody td:nth-child(2)")
+        head.locator("button").click()
+        rising = [float(x.split()[0].rstrip("%")) for x in cells.all_inner_texts()]
+        assert rising == sorted(rising)
+        assert head.get_attribute("aria-sort") == "ascending"
+        head.locator("button").press("Enter")
+        falling = [float(x.split()[0].rstrip("%")) for x in cells.all_inner_texts()]
+        assert falling == sorted(rising, reverse=True)
+        assert head.get_attribute("aria-sort") == "descending"
+
+    def test_rows_are_filtered(self, opened):
+        page = opened()
+        page.locator(".contents a[href='#settings']").click()
+        rows = "#settings table.filter tbody tr"
+        before = _shown(page, rows)
+        page.locator("#settings input[type=search]").fill("evaluation cost")
+        assert before > 20
+        assert _shown(page, rows) == 1
+
+    def test_values_are_under_the_pointer(self, opened):
+        page = opened()
+        area = page.locator("#ic rect.tip").nth(2)
+        area.scroll_into_view_if_needed()
+        area.hover()
+        shown = page.locator(".shown")
+        assert shown.is_visible()
+        assert shown.inner_text() == area.locator("title").evaluate("x => x.textContent")
+
+    def test_dark_mode_is_dark(self, opened):
+        colors = {
+            scheme: opened(color_scheme=scheme).evaluate(
+                "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+            )
+            for scheme in ("light", "dark")
+        }
+        assert max(colors["dark"]) < 60 < 200 < min(colors["light"])
+
+    def test_all_is_readable_without_script(self, opened):
+        page = opened(java_script_enabled=False)
+        page.locator("#settings summary").first.click()
+        assert page.locator("#settings table").first.is_visible()
+        assert page.locator("#picks table").first.is_visible()
+
+    def test_print_opens_what_is_folded_and_cuts_no_picture(self, opened):
+        page = opened(700)  # about A4 less its margins
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
+        assert _shown(page, ".contents") == 0
+        page.set_viewport_size({"width": 695, "height": 1025})
+        breaks = page.locator("figure").evaluate_all(
+            "them => them.map(x => getComputedStyle(x).breakInside)"
+        )
+        assert set(breaks) == {"avoid"}
+        right = page.locator("figure svg").evaluate_all(
+            "them => Math.max(...them.map(x => x.getBoundingClientRect().right))"
+        )
+        assert right <= 695 + 1
+        assert page.pdf(prefer_css_page_size=True)[:4] == b"%PDF"
