@@ -80,6 +80,14 @@ class BarsConfig:
     """Daily price-limit rule for trading; `auto` takes the format's own."""
     max_quarantined: Annotated[float, Decides.NOTHING] = Field(default=0.01, ge=0, le=1)
     """Largest share of rows that may be set aside before the build stops."""
+    max_jumps: Annotated[float, Decides.NOTHING] = Field(default=1e-4, ge=0, le=1)
+    """Largest share of price moves that contradict price limits or `adj_factor`."""
+    calendar: str | None = None
+    """Text file with one trading day a line; else a day that a hundredth traded is one."""
+    weekends: bool = False
+    """Whether Saturdays and Sundays may be trading days."""
+    first_day: Annotated[dt.date | None, Decides.NOTHING] = None
+    """Earlier dates are mistakes; default 1990-12-01 with `price_limits` ashare, else 1900."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

@@ -34,6 +34,8 @@ OTHER = {
     "bars.columns": {"open": "o"},
     "bars.scales": {"volume": 100.0},
     "bars.price_limits": "none",
+    "bars.calendar": "days.txt",
+    "bars.first_day": "2001-01-01",
     "panel.features": ["open"],
     "samples.features": ["open"],
     "label.transform": "rank",

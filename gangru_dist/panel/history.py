@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.config import DECIDES
+from gangru_dist.config import DECIDES, RunConfig, to_dict
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.schema import panel_schema
@@ -107,8 +107,9 @@ def _made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside bars and code; the number of buckets does not."""
-    bars = {k: v for k, v in source.get("bars", {}).items() if DECIDES.get(f"bars.{k}")}
-    return {"bars": bars, "features": source.get("features")}
+    given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
+    bars = {k: v for k, v in given.items() if DECIDES.get(f"bars.{k}")}
+    return {"bars": bars, **{name: source.get(name) for name in ("features", "trading_days")}}
 
 
 def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:

@@ -62,6 +62,9 @@ class Manifest:
     """Month -> mark that changes whenever a build changed rows or days of it that an earlier one
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
 
+    set_aside: str | None = None
+    """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
+
     @property
     def fingerprint(self) -> str:
         """Hash of all rows, of the calendar and of the features' names."""
@@ -129,6 +132,7 @@ class Manifest:
             "source": self.source,
             "months": self.months,
             "rewritten": self.rewritten,
+            "set_aside": self.set_aside,
             "calendar": [str(day) for day in self.calendar],
             "files": [[f.name, f.bucket, f.year, f.rows] for f in self.files],
         }
@@ -161,6 +165,7 @@ class Manifest:
                 has_industry=values["has_industry"],
                 has_market_cap=values["has_market_cap"],
                 rewritten=dict(values.get("rewritten", {})),
+                set_aside=values.get("set_aside"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PanelError(
