@@ -99,6 +99,9 @@ class PanelConfig:
     `samples.features`."""
     without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
     """Features to leave out of these, such as one that the bars have no column for."""
+    members: Annotated[str | None, _LATER] = None
+    """File of an index's members, with the columns date and code: each date lists all members
+    from that day on, until the file's next date. The panel marks them day by day."""
     buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the largest number of workers of one window."""
 
@@ -120,6 +123,8 @@ class UniverseConfig:
     """Listed at least this many trading days: half a year [R, D]."""
     min_traded_days: int = Field(default=30, ge=1)
     """Days traded among the last `samples.lookback` [D]."""
+    members: Annotated[bool, Decides.MODEL | Decides.IF_CHANGED] = True
+    """Train on the members of `panel.members` alone, where the panel has them marked [D]."""
     min_assets: int = Field(default=10, ge=3)
     """A training or validation day with fewer labelled assets is left out, and said so [D]."""
 
@@ -310,6 +315,8 @@ class FactorConfig:
     """What the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
     """1 = lowest factor ... this = highest."""
+    members: Annotated[bool, Decides.RUN | Decides.IF_CHANGED] = True
+    """Score the members of `panel.members` alone, where the panel has them marked [D]."""
     min_assets: int = Field(default=10, ge=2)
     """A day with fewer scored assets gets no factor; the summary names it."""
 
@@ -326,6 +333,10 @@ class EvaluationConfig:
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
     """Best assets listed per industry [R]."""
+    members: Annotated[bool, Decides.RUN | Decides.IF_CHANGED] = True
+    """Judge the members of `panel.members` alone, where the panel has them marked [D]."""
+    index: Annotated[str | None, Decides.RUN | Decides.IF_CHANGED] = None
+    """File of an index's daily closes, with the columns date and close: a second benchmark."""
     decay_horizons: tuple[Count, ...] = Field(default=(1, 5, 10, 20, 40, 60), min_length=1)
     """Holding periods of the IC-decay figure, trading days."""
 

@@ -12,7 +12,8 @@ from gangru_dist import metrics
 from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import ic, picks, portfolio
-from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
+from gangru_dist.evaluation.index import IndexCloses, index_figures
+from gangru_dist.evaluation.market import Market, Rebalances, of_members, to_rebalances
 from gangru_dist.evaluation.portfolio import Portfolio
 from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, quantile_summary
 
@@ -42,7 +43,8 @@ class Evaluation:
     quantiles: pd.DataFrame
     """`quantiles.quantile_summary`."""
     daily: pd.DataFrame
-    """date, long, long_net, universe, excess, excess_net: daily values from 1."""
+    """date, long, long_net, universe, excess, excess_net, and index if there is one: daily values
+    from 1."""
     trades: pd.DataFrame
     """One row a rebalance: rebalance, entry, turnover, held, targets, not_bought, …"""
     yearly: pd.DataFrame
@@ -66,6 +68,7 @@ def evaluate(
     *,
     entry_lag: int,
     quantiles: int,
+    index: IndexCloses | None = None,
 ) -> Evaluation:
     """Judge a factor table, whoever made it, by the market.
 
@@ -77,17 +80,21 @@ def evaluate(
         cfg: What is held, what trading costs, which holding periods are looked at.
         entry_lag: Trading days from the factor to the trade.
         quantiles: 1 = lowest factor ... this = highest.
+        index: A second benchmark.
 
     Raises:
         EvaluationError: The table is empty, not of this market, cut into another number of
-            quantiles, or spans less than one period.
+            quantiles, or spans less than one period; or the index does not cover it.
     """
+    if cfg.members:
+        table = of_members(table, market)
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
     if "quantile" in table:
         _require_quantiles(table, quantiles)
     long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.top_fraction)
     universe = portfolio.universe_portfolio(market, rebalances)
     daily = _daily(market, long, universe, cfg.cost_bps)
+    beside, missing = (None, 0) if index is None else index.on(market.dates[long.days])
     monthly = _with_returns(ic.monthly_ic(market, rebalances), daily)
     months = quantile_returns(market, rebalances, quantiles=quantiles)
     summary = quantile_summary(months, quantiles=quantiles)
@@ -104,7 +111,7 @@ def evaluate(
         "ranked": picks.ranked_universe(market, rebalances),
         "coverage": _coverage(table),
     }
-    notes = tuple(_notes(market, rebalances))
+    notes = (*_notes(market, rebalances), *_index_notes(index, missing))
     settings = {
         "entry_lag": entry_lag,
         "top_fraction": cfg.top_fraction,
@@ -112,6 +119,10 @@ def evaluate(
         "quantiles": quantiles,
     }
     figures = _metrics(tables, market, rebalances, settings, notes)
+    if index is not None and beside is not None:
+        own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()
+        daily["index"] = beside
+        figures["index"] = {"name": index.name, **index_figures(own, net, beside)}
     return Evaluation(**tables, notes=notes, metrics=figures)
 
 
@@ -294,6 +305,13 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
             Note("The panel marks no price limits: every asset with a bar could be traded.")
         )
     return notes
+
+
+def _index_notes(index: IndexCloses | None, missing: int) -> list[Note]:
+    if index is None or not missing:
+        return []
+    text = "The index %(name)s has no close on %(days)s trading day(s): the one before stands."
+    return [Note(text, {"name": index.name, "days": str(missing)})]
 
 
 def number(value: float) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.dated import Members
 from gangru_dist.bars.days import THIN
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
@@ -22,7 +23,7 @@ from gangru_dist.calendar import listing_position
 from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
 from gangru_dist.panel import moves
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.panel.schema import MEMBER, panel_schema
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
@@ -51,6 +52,8 @@ class BucketTask:
     """Names of the bars' files by number, for messages."""
     tables: Tables = ()
     """What lies beside the bars."""
+    members: Members | None = None
+    """Of an index; None = nobody is marked."""
     closed: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[D]"))
     """(days,) datetime64[D], days with rows that are no trading days."""
 
@@ -99,7 +102,10 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, mov
         "limit_up": pa.array(up),
         "limit_down": pa.array(down),
     }
-    schema = panel_schema(task.features)
+    if task.members is not None:
+        days = bars["date"].to_numpy().astype("datetime64[D]")
+        table[MEMBER] = pa.array(task.members.member(_dictionary(bars["code"]), days))
+    schema = panel_schema(task.features, members=task.members is not None)
     return pa.table({name: table[name] for name in schema.names}, schema=schema), quality, sums
 
 

@@ -163,6 +163,7 @@ def _manifest(
         source=source,
         has_industry=any(bucket.has_industry for bucket in written),
         has_market_cap=any(bucket.has_market_cap for bucket in written),
+        has_members=task.members is not None,
     )
 
 
@@ -200,6 +201,8 @@ def _source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
         "rows_code": rows_code(cfg.panel.features),
         "bars": asdict(cfg.bars),
         "trading_days": None if days is None else _hash_of_days(days),
+        "members": cfg.panel.members,
+        "member_lists": None if bars.members is None else bars.members.digest,
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),
     }

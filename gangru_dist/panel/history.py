@@ -109,7 +109,7 @@ def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside bars and code; the number of buckets does not."""
     given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
     bars = {k: v for k, v in given.items() if DECIDES.get(f"bars.{k}")}
-    return {"bars": bars, **{name: source.get(name) for name in ("features", "trading_days")}}
+    return {"bars": bars, **{name: source.get(name) for name in ("features", "members")}}
 
 
 def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) ->
     """Rows of a month up to a day, every column."""
     first = np.datetime64(month, "M").astype("datetime64[D]")
     end = min((np.datetime64(month, "M") + 1).astype("datetime64[D]") - 1, last)
-    names = panel_schema(manifest.features).names
+    names = panel_schema(manifest.features, members=manifest.has_members).names
     days = (first.astype(object), end.astype(object))
     return read_rows(root, manifest, start=days[0], end=days[1], columns=names)
 

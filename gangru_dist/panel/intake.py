@@ -6,13 +6,14 @@ The rows stay in the staging folder; what the driver must know of them comes bac
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from gangru_dist import log
 from gangru_dist.bars.codes import check_spellings
+from gangru_dist.bars.dated import Members, read_members
 from gangru_dist.bars.days import DayRule, MarketDays, day_rule
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
@@ -20,6 +21,7 @@ from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
 from gangru_dist.cluster_map import Runner, value
 from gangru_dist.config import RunConfig
+from gangru_dist.errors import BarsError
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.headers import check_columns
 from gangru_dist.panel.side_tables import stage_table, stage_tables
@@ -42,6 +44,8 @@ class Bars:
     """Their mapping."""
     rule: DayRule
     """Which dates may be."""
+    members: Members | None
+    """Of an index, day by day."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +79,17 @@ def open_bars(uri: str, cfg: RunConfig) -> Bars:
     """List the files.
 
     Raises:
-        BarsError: There are none, or `bars.calendar` cannot be read.
+        BarsError: There are none, or `bars.calendar` or `panel.members` cannot be read.
         ConfigError: The mapping names a column that we do not have.
     """
     form = bars_format(cfg.bars)
-    return Bars(uri=uri, rule=day_rule(cfg.bars, form), form=form, files=list_files(uri))
+    return Bars(
+        uri=uri,
+        files=list_files(uri),
+        form=form,
+        rule=day_rule(cfg.bars, form),
+        members=None if cfg.panel.members is None else read_members(cfg.panel.members),
+    )
 
 
 def stage_bars(bars: Bars, panel: Storage, cfg: RunConfig, runner: Runner) -> Intake:
@@ -118,7 +128,8 @@ def bucket_task(
         runner: Where side tables are read.
 
     Raises:
-        BarsError: One stock goes by two codes, or a side table cannot be understood.
+        BarsError: One stock goes by two codes, a side table cannot be understood, or
+            `panel.members` has no stock or no day of these bars.
         PanelError: A feature cannot be computed from these columns.
     """
     codes: Mapping[str, str] = {c: file for unit in intake.units for c, file in unit.codes.items()}
@@ -135,7 +146,30 @@ def bucket_task(
         form=bars.form,
         files=tuple(file.name for file in bars.files),
         tables=stage_tables(of_table, side, intake.folder, bars.form, codes),
+        members=None if bars.members is None else _members(bars.members, codes, market),
     )
+
+
+def _members(members: Members, codes: Collection[str], market: MarketDays) -> Members:
+    """Under the bars' codes; what a reader of the log must know of the lists."""
+    first, last = market.calendar[0], market.calendar[-1]
+    if members.dates[0] > last:
+        raise BarsError(
+            f"panel.members begins on {members.dates[0]}, after the bars' last day {last}: no day "
+            "would have a member. Give lists from the first day on."
+        )
+    known = members.spelled(codes)
+    _logger.info(
+        "members_read lists=%d stocks=%d without_bars=%d first=%s last=%s",
+        len(known.dates),
+        len(known.codes),
+        len(members.codes) - len(known.codes),
+        known.dates[0],
+        known.dates[-1],
+    )
+    if known.dates[0] > first:
+        _logger.warning("members_begin_late lists=%s panel=%s", known.dates[0], first)
+    return known
 
 
 def do_all(

@@ -216,9 +216,47 @@ KEY_FIGURES = (
 )
 """SPEC 7's table, in its order of importance."""
 
+INDEX_FIGURES = (
+    KeyFigure(
+        _("Annualized excess over the index"),
+        _("geometric"),
+        "index.excess.annualized_return",
+        "index.excess_with_costs.annualized_return",
+        _two_percent,
+        "",
+    ),
+    KeyFigure(
+        _("Tracking error"),
+        _("against the index, annualized"),
+        "index.tracking_error",
+        "index.with_costs.tracking_error",
+        _two_percent,
+        "",
+    ),
+    KeyFigure(
+        _("Information ratio against the index"),
+        _("mean of daily active returns / tracking error"),
+        "index.information_ratio",
+        "index.with_costs.information_ratio",
+        plain,
+        "",
+    ),
+    KeyFigure(
+        _("Beta"),
+        _("to the index, daily returns"),
+        "index.beta",
+        "index.with_costs.beta",
+        plain,
+        "",
+    ),
+)
+"""Rows that follow where `evaluation.index` is given."""
+
 
 def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[dict[str, Any]]:
     """Rows of the key table: label, note, cells (two a run: without, with costs), published."""
+    has_index = all("index" in metrics for metrics in runs)
+    figures = (*KEY_FIGURES, *(INDEX_FIGURES if has_index else ()))
     return [
         {
             "label": language.gettext(figure.label),
@@ -226,7 +264,7 @@ def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[d
             "cells": [cell for metrics in runs for cell in _cells(metrics, figure)],
             "published": _published(figure),
         }
-        for figure in KEY_FIGURES
+        for figure in figures
     ]
 
 

@@ -22,15 +22,18 @@ def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
 def universe_mask(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> Bool[np.ndarray, "D N"]:
     """Members of the universe, day by day [R, D].
 
-    Traded that day, not under special treatment, listed long enough, and traded on enough of
-    the last `lookback` days. The first `lookback - 1` days of a block know too little of the
-    past, so a caller reads that many days more than it asks about.
+    Traded that day, a member that day if the panel marks members, not under special treatment,
+    listed long enough, and traded on enough of the last `lookback` days. The first `lookback - 1`
+    days of a block know too little of the past, so a caller reads that many days more than it
+    asks about.
     """
     mask = (
         block.traded
         & (block.listed_days >= cfg.min_listed_days)
         & (traded_days(block.traded, lookback) >= cfg.min_traded_days)
     )
+    if cfg.members and block.member.shape == mask.shape:
+        mask &= block.member
     if cfg.exclude_st:
         mask &= ~block.is_st
     return mask

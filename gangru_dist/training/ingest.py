@@ -60,7 +60,8 @@ class Share:
 
     def read(self, file: PanelFile) -> Iterator[pa.Table]:
         """One file's rows of the span."""
-        columns = block_columns(self.features, trading=False)
+        members = self.manifest.has_members
+        columns = block_columns(self.features, trading=False, members=members)
         return read_files(self.root, [file], self.start, self.end, columns)
 
 
@@ -124,4 +125,5 @@ def read_share(share: Share, name: str, rank: int, size: int, *, through_ray: bo
         dates=share.manifest.trading_days(share.start, share.end),
         assets=asset_names(share.root, share.files(rank, size), share.start, share.end),
         features=share.features,
+        members=share.manifest.has_members,
     )
