@@ -1,11 +1,11 @@
-"""200 windows x 8 workers on a simulated cluster: does the driver stay small and quick?
+"""Memory and speed of the driver with 200 windows x 8 workers on a simulated cluster.
 
     python -m benchmarks.many_windows
 
-The cluster's 160 GPUs are only promised (logical): room for 20 windows at once. A stand-in takes
-the place of Ray Train: it reserves a placement group of eight GPUs, reports epochs to the driver,
-and gives it back. Everything else is ours: plan, gate, driver threads, progress, summary. First 20
-windows, then 200: driver memory and seconds per window must be flat. Half a minute.
+The cluster has 160 logical GPUs, enough for 20 windows at once. A stand-in replaces Ray Train: it
+reserves a placement group of eight GPUs, reports epochs to the driver, and releases the group. The
+rest is the real code: plan, gate, driver threads, progress, summary. Trains 20 windows, then 200:
+driver memory and seconds per window must not grow. Takes half a minute.
 """
 
 from __future__ import annotations
@@ -32,15 +32,12 @@ from gangru_dist.config import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.model import ModelRecord, PredictorEpoch
+from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.records import write_record
 from gangru_dist.runs.run import MODEL, Run
-from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
-from gangru_dist.training.board import Driven, Task
+from gangru_dist.training.board import Driven, Slot, Task, task_identity
 from gangru_dist.training.launch import choose_windows, train_windows
-from gangru_dist.training.window import TimedEpoch
-from gangru_dist.training.worker import Slot, task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -48,35 +45,27 @@ FEW, MANY = 20, 200
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What so many windows cost the driver."""
+    """Cost of a number of windows for the driver."""
 
     windows: int
     seconds_per_window: float
     memory: float
-    """Resident memory after, MB."""
+    """Resident memory afterwards, MB."""
     grown: float
-    """By how much it grew, MB."""
+    """Growth of resident memory, MB."""
     most_at_once: int
 
 
 class StandIn:
-    """In place of `serve_slot`: takes the workers' GPUs, says they train, gives them back."""
+    """Replaces `serve_slot`: reserves GPUs, reports epochs, releases the GPUs."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.running, self.most = seconds, 0, 0
         self._lock = threading.Lock()
 
-    def __call__(
-        self,
-        slot: Slot,
-        board: Driven,
-        manifest: Manifest,
-        windows: tuple[Window, ...],
-        *,
-        spread: bool,
-    ) -> None:
-        """Every task of the slot 'trained'."""
-        size = slot.run.cfg.resources
+    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
+        """Pretend to train every task of the slot."""
+        size, manifest = slot.run.cfg.resources, read_manifest(slot.run.root)
         group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
         assert group.wait(600)
         with self._lock:
@@ -99,7 +88,7 @@ class StandIn:
 
 
 def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
-    """A record as a trained model has it; no weights."""
+    """Write the record of a trained model, without weights."""
     record = ModelRecord(
         window=task.window.name,
         seed=task.seed,
@@ -116,7 +105,7 @@ def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
 
 
 def config() -> RunConfig:
-    """One window a month, eight workers with a GPU each."""
+    """One window per month, eight workers with a GPU each."""
     return RunConfig(
         variant="gru",
         panel=PanelConfig(buckets=WORKERS),
@@ -127,7 +116,7 @@ def config() -> RunConfig:
 
 
 def store(root: Storage, cfg: RunConfig) -> None:
-    """A panel of twenty years without a row: nobody reads it."""
+    """Write the manifest of a panel of twenty years; its rows are not read."""
     days = np.arange("2000-01-03", "2020-01-01", dtype="datetime64[D]")
     manifest = Manifest(
         features=cfg.panel.features,
@@ -143,7 +132,7 @@ def store(root: Storage, cfg: RunConfig) -> None:
 
 
 def load(root: Storage, windows: int, seconds: float) -> Load:
-    """Train the first so many windows by the stand-in."""
+    """Train the first windows with the stand-in."""
     cfg, stand_in = config(), StandIn(seconds)
     names = [window.name for window in choose_windows(read_manifest(root), cfg, None)[0][:windows]]
     before = _resident()
@@ -165,12 +154,12 @@ def _resident() -> float:
 
 
 def groups_left() -> int:
-    """Placement groups that nobody gave back."""
+    """Number of placement groups that were not released."""
     return sum(group["state"] != "REMOVED" for group in placement_group_table().values())
 
 
 def main(seconds: float = 1.0) -> tuple[Load, Load]:
-    """Print and return what few and many windows cost; `seconds` a stand-in trains."""
+    """Print and return the cost of few and many windows of `seconds` of training each."""
     cfg = config()
     with tempfile.TemporaryDirectory() as folder, runtime.session(cfg, gpus=AT_ONCE * WORKERS):
         root = Storage(folder)

@@ -1,7 +1,15 @@
-"""What the configuration calls by name: one table a kind, one answer to a wrong name.
+"""Registries of what the configuration refers to by name, with one error for unknown names.
 
-A table starts with the project's own items; user code adds its own before it makes a
-configuration that names them.
+A registry starts with the project's own items. Others are found by their name:
+
+| name | item |
+|---|---|
+| `my_package.factors:surprise` | this attribute; its module must be on every worker's import path |
+| an entry point in `gangru_dist.features`, `.predictors`, `.label_transforms` | that of a package |
+| a name given to `register` | an item of this process only |
+
+A name stands for code that will run, so only names given by the user are imported, never names
+that were read from storage, such as a run's `config.json` (`STORED`).
 """
 
 from __future__ import annotations
@@ -14,6 +22,8 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
 from gangru_dist.errors import ConfigError, GangruError
@@ -21,11 +31,12 @@ from gangru_dist.errors import ConfigError, GangruError
 T = TypeVar("T")
 
 
-class Registry(dict[str, T]):
-    """Name -> item. An item may stand as `package.module:attribute` until it is asked for.
+STORED = {"stored": True}
+"""Validation context of names that were read from storage."""
 
-    An item counts in this process only: workers of Ray start with the project's own.
-    """
+
+class Registry(dict[str, T]):
+    """Name -> item. An item may be given as `package.module:attribute`, imported on first use."""
 
     def __init__(
         self,
@@ -35,13 +46,13 @@ class Registry(dict[str, T]):
         items: Mapping[str, T | str] | None = None,
         code: Callable[[T], Any] = lambda item: item,
     ) -> None:
-        """An empty table, or one of items to be imported.
+        """Make a registry.
 
         Args:
-            kind: What an item is, in words.
-            error: Raised for a name that has no item.
-            items: To begin with.
-            code: The function or class that an item stands for.
+            kind: What an item is, for messages.
+            error: Raised for an unknown name.
+            items: The first items.
+            code: Gives the function or class of an item.
         """
         super().__init__(cast("Mapping[str, T]", items or {}))
         self._kind, self._error, self._code = kind, error, code
@@ -54,19 +65,54 @@ class Registry(dict[str, T]):
         return cast("T", item)
 
     def __missing__(self, name: str) -> T:
-        raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
+        place = name if ":" in name else _installed(self._kind).get(name)
+        if place is None:
+            raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
+        module, _, attribute = place.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self._error(
+                f"{self._kind} {name!r} cannot be imported: {error}. It must be on the import path "
+                "(the working folder is), here and on all workers."
+            ) from error
+        same = [item for item in self.values() if not isinstance(item, str)]
+        item = next((item for item in same if self._code(item) is found), found)
+        try:
+            self._code(item)
+        except AttributeError:
+            raise self._error(f"{place} is no {self._kind}: it lacks the decorator.") from None
+        self[name] = item
+        return cast("T", item)
 
     def known(self, name: str) -> str:
-        """The name itself, if it has an item; else ValueError, to which pydantic adds the key."""
-        if name not in self:
+        """The name itself if it is known; else ValueError, to which pydantic adds the key."""
+        if name in self:
+            return name
+        if ":" not in name and name not in _installed(self._kind):
             raise ValueError(f"no {self._kind}; nearest: {nearest(name, self)}")
+        try:
+            self[name]
+        except GangruError as error:
+            raise ValueError(str(error).rstrip(".")) from error
         return name
 
+    def validated(self, name: str, info: Any) -> str:
+        """The same for pydantic; of `STORED` names, those of code count that is here already."""
+        if ":" in name and name not in self and info.context == STORED:
+            raise ValueError(f"names code as {self._kind} that this command was not given")
+        return self.known(name)
+
+    def places(self) -> set[str]:
+        """Top-level modules of users' own code that this process has been given."""
+        items = [self._code(item) for name, item in self.items() if ":" in name]
+        return {item.__module__.partition(".")[0] for item in items} - {__name__.partition(".")[0]}
+
     def register(self, name: str, item: T) -> None:
-        """Add an item, or replace it by its own new definition, as a notebook's cell does.
+        """Add an item, or replace its earlier definition, as when a notebook cell runs again.
 
         Raises:
-            ConfigError: The name is another item's.
+            ConfigError: The name belongs to another item.
         """
         there = self[name] if name in self else item  # noqa: SIM401, get() would not import it
         old, new = _place(self._code(there)), _place(self._code(item))
@@ -75,15 +121,23 @@ class Registry(dict[str, T]):
         self[name] = item
 
     def source_hash(self, name: str) -> str:
-        """`source_hash` of the item of this name."""
+        """`source_hash` of the named item."""
         return source_hash(self._code(self[name]))
 
     def users_code(self, name: str) -> dict[str, str]:
-        """The same for an identity, by what it is: empty for one of the project's own items."""
-        if name not in self or isinstance(self.get(name), str):
+        """`{kind and name: source hash}` of a user's item; empty for the project's own."""
+        foreign = ":" in name or name in _installed(self._kind)  # a worker may not have it yet
+        if isinstance(self.get(name), str) or not (name in self or foreign):
             return {}
         own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
         return {} if own else {f"{self._kind} {name}": self.source_hash(name)}
+
+
+@cache
+def _installed(kind: str) -> dict[str, str]:
+    """Entry points of installed packages for this kind: name -> `module:attribute`."""
+    group = f"gangru_dist.{kind.replace(' ', '_')}s"
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def _place(item: Any) -> str:
@@ -92,24 +146,24 @@ def _place(item: Any) -> str:
 
 
 def close_names(name: str, known: Iterable[str], cutoff: float = 0.4) -> list[str]:
-    """Up to three of the known names that look like this one, best first."""
+    """Up to three known names similar to this one, best first."""
     return difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The close names, for a message; all of them if none is close."""
+    """The close names, for a message; all known names if none is close."""
     known = list(known)
     return close_names(name, known) or known
 
 
 def source_hash(item: Callable[..., Any]) -> str:
-    """Hash of the code that decides what a function or class gives, 64 hex digits.
+    """Hash of the code that decides the result of a function or class, 64 hex digits.
 
-    That is its own, and that of the functions and plain constants of the same top-level package
-    that it names, and so on. Comments, docstrings and layout do not count.
+    Covers its own code and, recursively, the functions and plain constants of the same top-level
+    package that it uses. Comments, docstrings and layout do not count.
 
     Raises:
-        ConfigError: There is no source, as for what was typed at a prompt.
+        ConfigError: There is no source, e.g. for code typed at a prompt.
     """
     parts: dict[str, str] = {}
     _collect(item, parts)
@@ -117,15 +171,15 @@ def source_hash(item: Callable[..., Any]) -> str:
 
 
 def _collect(item: Any, parts: dict[str, str]) -> None:
-    """Add the bare code of an item, and of all that it names, under their places."""
+    """Add the bare code of an item, and of all that it uses, by place."""
     if _place(item) in parts:
         return
     try:
         tree = _bare(inspect.getsource(item))
     except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
-            f"{_place(item)} has no source to tell a change by; define it with def, in a file or a "
-            "notebook."
+            f"the source of {_place(item)} cannot be found, so changes would go unnoticed. Define "
+            "it with def, in a file or a notebook."
         ) from error
     parts[_place(item)] = ast.unparse(tree)
     scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
@@ -133,8 +187,13 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
         value = scope[name]
         if isinstance(value, int | float | str | tuple):
             parts[f"{item.__module__}.{name}"] = repr(value)
-        elif inspect.isfunction(value) and value.__module__.partition(".")[0] == package:
+        elif _is_followed(item, value) and value.__module__.partition(".")[0] == package:
             _collect(value, parts)
+
+
+def _is_followed(item: Any, value: Any) -> bool:
+    """Functions, and from classes also other classes: bases and parts of a network."""
+    return inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
 
 
 def bare_code(source: str) -> str:
@@ -148,7 +207,7 @@ def _bare(source: str) -> ast.AST:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes away what no result depends on."""
+    """Removes docstrings and other constant expressions."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)

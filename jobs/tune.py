@@ -1,42 +1,6 @@
-r"""Search for better settings: many trials on a few early windows, the best one as a file.
+"""`gangru tune` from a checkout: the same flags, the same code."""
 
-    python jobs/tune.py --storage s3://bucket/gangru --run search --trials 40 --hours 8
-    python jobs/train.py --storage s3://bucket/gangru --run tuned \
-        --config s3://bucket/gangru/runs/search/tune/best.toml
-
-Needs the panel. Safe to submit again: finished trials are kept, interrupted ones start again.
-Trials run side by side as resources.* allow. What is searched: `tune.space` (docs/tuning.md).
-"""
-
-import argparse
-from dataclasses import replace
-
-from gangru_dist.cli import Job, Outcome, run_job
-
-
-def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
-    add = parser.add_argument
-    add("--trials", type=int, metavar="N", help="trials of the whole search; tune.trials")
-    add("--hours", type=float, metavar="H", help="stop after so long; tune.hours")
-    text = "refit days of every trial, e.g. 2018-12-28,2019-06-28 (default: tune.windows)"
-    add("--windows", type=lambda days: days.split(","), metavar="DAYS", help=text)
-
-
-def body(job: Job) -> Outcome:
-    """Search, then draw the page of it."""
-    from gangru_dist.report.tuning import write_page  # torch, Ray, matplotlib: not for --help
-    from gangru_dist.settings import with_values
-    from gangru_dist.tuning.search import search
-
-    asked = {f"tune.{name}": getattr(job.args, name) for name in ("trials", "hours")}
-    given = {key: value for key, value in asked.items() if value is not None}
-    run = replace(job.run, cfg=with_values(job.run.cfg, given, "command line"))
-    done = search(run, only=job.args.windows, overwrite=job.args.overwrite)
-    page = write_page(run)
-    best = (f"{done.folder.uri}/best.toml",) if done.best else ()
-    return Outcome(outputs=(*best, f"{done.folder.uri}/trials.csv", page))
-
+from gangru_dist.commands.tune import run
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(__doc__, body, flags=flags))
+    raise SystemExit(run())

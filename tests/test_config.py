@@ -36,6 +36,8 @@ OTHER = {
     "bars.price_limits": "none",
     "bars.calendar": "days.txt",
     "bars.first_day": "2001-01-01",
+    "panel.members": "members.csv",
+    "evaluation.index": "index.csv",
     "panel.features": ["open"],
     "samples.features": ["open"],
     "label.transform": "rank",
@@ -66,6 +68,7 @@ OTHER = {
     "resources.windows_per_run": 3,
     "variant": "gru",
     "predictor": "other",
+    "gru.options": {"heads": 2},
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 
@@ -190,7 +193,7 @@ class TestFeatures:
         [
             ('samples.features=["close","close"]', r"samples.features .* repeated: \['close'\]"),
             ('panel.features=["a","a"]', r"panel.features must be unique; repeated: \['a'\]"),
-            ("panel.features=[]", "must leave at least one feature"),
+            ("panel.features=[]", "leave at least one"),
             ('samples.features=["close","mine"]', "names mine, which panel.features lacks"),
         ],
     )

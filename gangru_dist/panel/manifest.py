@@ -114,7 +114,7 @@ class Manifest:
         if missing:
             raise PanelError(
                 f"the panel lacks the feature(s) {', '.join(missing)}; it holds "
-                f"{', '.join(self.features)}. Build it again with jobs/panel.py --overwrite, or "
+                f"{', '.join(self.features)}. Build it again with `gangru panel --overwrite`, or "
                 "leave them out of samples.features."
             )
 
@@ -150,7 +150,7 @@ class Manifest:
         if values.get("version") != VERSION:
             raise PanelError(
                 f"the panel has layout version {values.get('version')}, this program reads "
-                f"{VERSION}. Build it again with jobs/panel.py --overwrite."
+                f"{VERSION}. Build it again with `gangru panel --overwrite`."
             )
         try:
             return cls(
@@ -174,7 +174,7 @@ class Manifest:
         except (KeyError, TypeError, ValueError) as error:
             raise PanelError(
                 f"the panel's {MANIFEST} is damaged ({type(error).__name__}: {error}). "
-                "Build it again with jobs/panel.py --overwrite."
+                "Build it again with `gangru panel --overwrite`."
             ) from error
 
 
@@ -190,12 +190,12 @@ def read_manifest(root: Storage) -> Manifest:
     except FileNotFoundError:
         raise PanelError(
             f"no finished panel at {panel.uri}. Build it first: "
-            f"python jobs/panel.py --bars URI --storage {root.uri}"
+            f"gangru panel --bars URI --storage {root.uri}"
         ) from None
     except ValueError as error:
         raise PanelError(
             f"{panel.uri}/{MANIFEST} is no JSON ({error}). Build the panel again with "
-            "jobs/panel.py --overwrite."
+            "`gangru panel --overwrite`."
         ) from error
     return Manifest.from_json(values)
 

@@ -271,7 +271,7 @@ def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
         if name not in known:
             raise PanelError(
                 f"the panel has no column {name!r}; nearest: {nearest(name, known)}. Add a feature "
-                "to panel.features and build the panel again with jobs/panel.py --overwrite."
+                "to panel.features and build the panel again with `gangru panel --overwrite`."
             )
 
 
@@ -305,5 +305,5 @@ def _read_file(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.
         raise PanelError(
             f"{panel.uri}/{file.name} is listed in the manifest but cannot be read ({error}). If "
             "the panel was built again twice while this job ran, run the job again; only if that "
-            "does not help, build the panel again with jobs/panel.py --overwrite."
+            "does not help, build the panel again with `gangru panel --overwrite`."
         ) from error

@@ -1,4 +1,4 @@
-"""One run: where its things are, which configuration it belongs to, and what it has finished.
+"""One run: its folders, the configuration its name belongs to, and its finished models.
 
     <storage>/runs/<name>/config.json    the claim: the whole configuration, version, commit
                           windows/       models
@@ -6,25 +6,27 @@
                           tune/          a search
                           report/        page, metrics, tables
 
-The name belongs to the configuration it was first used with. Training, scoring and reporting
-check that before they write, whoever calls them.
+A run's name belongs to the configuration it was first used with. Training, scoring and reporting
+check this before they write.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
-from gangru_dist import settings
+from gangru_dist import presets, settings
 from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict, with_precision
 from gangru_dist.errors import ConfigError, GangruError
 from gangru_dist.lineage import code_version
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.records import find_record, write_record
+from gangru_dist.settings import with_values
 from gangru_dist.storage import Storage, checked_name
 
 CLAIM, MODEL = "config.json", "model.json"
@@ -34,9 +36,9 @@ _MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.e
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Content of `config.json`: for which configuration a run's name was taken, and by which code.
+    """Content of `config.json`: configuration and code that a run's name was taken with.
 
-    The configuration is a version's own: `settings` tells whether this version knows it.
+    Another version's configuration may have other settings; see `settings`.
     """
 
     run: str = ""
@@ -45,24 +47,24 @@ class Claim:
     config: dict[str, Any]
 
     def settings(self) -> RunConfig | None:
-        """The configuration; None if it is of a version with other settings."""
+        """The configuration; None if this process lacks its settings or code that it names."""
         try:
-            return from_dict(self.config)
+            return from_dict(self.config, stored=True)
         except (ValidationError, GangruError):
             return None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a storage, under a configuration."""
+    """A named run in a storage, with its configuration."""
 
     root: Storage
-    """Storage root: panel, runs, everything."""
+    """Storage root, with the panel and all runs."""
     name: str
     cfg: RunConfig
 
     def __post_init__(self) -> None:
-        """Raise StorageError if the name cannot be a folder's."""
+        """Raise StorageError if the name cannot be a folder name."""
         checked_name(self.name, what="--run")
 
     @cached_property
@@ -72,25 +74,25 @@ class Run:
 
     @cached_property
     def factor(self) -> Storage:
-        """Where the factor table is."""
+        """Folder of the factor table."""
         return self.folder.child(FACTOR)
 
     @cached_property
     def report(self) -> Storage:
-        """Where page, metrics and tables are."""
+        """Folder of page, metrics and tables."""
         return self.folder.child("report")
 
     @cached_property
     def tune(self) -> Storage:
-        """Where a search of this name is."""
+        """Folder of the search with this name."""
         return self.folder.child("tune")
 
     def model_folder(self, window: str, seed: int) -> str:
-        """Place of one model below `folder`."""
+        """Path of one model, below `folder`."""
         return f"{WINDOWS}/{window}/seed-{seed}"
 
     def model(self, window: str, seed: int) -> ModelRecord | None:
-        """A finished model's record; None if it is not trained.
+        """Record of a finished model; None if it is not trained.
 
         Raises:
             StorageError: Its `model.json` is damaged.
@@ -98,23 +100,43 @@ class Run:
         return find_record(ModelRecord, self.folder, f"{self.model_folder(window, seed)}/{MODEL}")
 
     def models(self) -> dict[tuple[str, int], ModelRecord]:
-        """Every finished model by (window, seed), ascending; StorageError as `model`."""
+        """All finished models by (window, seed), ascending; StorageError as `model`."""
         files = map(_MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
         places = sorted((file["window"], int(file["seed"])) for file in files if file)
         found = {place: self.model(*place) for place in places}
-        # None: it is being trained again
+        # None: deleted meanwhile, to be trained again
         return {place: model for place, model in found.items() if model is not None}
 
     def claimed(self) -> Claim | None:
-        """What the name was taken for; None if it is free.
+        """Content of `config.json`; None if the name is free.
 
         Raises:
             StorageError: `config.json` is damaged.
         """
         return find_record(Claim, self.folder, CLAIM)
 
+    def own_settings(self) -> RunConfig | None:
+        """The configuration that the name was taken for; None if it is free.
+
+        Raises:
+            ConfigError: This version does not know it, or it names code that this job was not
+                given by its user.
+            StorageError: `config.json` is damaged.
+        """
+        there = self.claimed()
+        if there is None:
+            return None
+        own = there.settings()
+        if own is None:
+            raise ConfigError(
+                f"{CLAIM} of run {self.name!r} in {self.root.uri} is of package version "
+                f"{there.package_version}, or names code of your own. Give the run's --preset, "
+                "--config and --set."
+            )
+        return own
+
     def as_claimed(self) -> Run:
-        """The same with what `training.precision=auto` stands for since the run's first start.
+        """The run with `training.precision=auto` replaced by its value at the run's first start.
 
         Raises:
             StorageError: `config.json` is damaged.
@@ -126,20 +148,20 @@ class Run:
         return replace(self, cfg=with_precision(self.cfg, old.training.precision)) if old else self
 
     def claim(self, *, overwrite: bool = False) -> None:
-        """Take the name for the configuration, or check that it has been.
+        """Take the name for this configuration, or check that it already belongs to it.
 
-        Which refit days a run covers and what resources it uses may change from call to call.
+        The refit days and the resources may differ from call to call.
 
         Raises:
-            ConfigError: The name is taken by another configuration, and not `overwrite`.
+            ConfigError: The name belongs to another configuration, without `overwrite`.
             StorageError: The folder cannot be written, or its `config.json` is damaged.
         """
         changed = [] if overwrite else self._changed()
         if changed:
             raise ConfigError(
                 f"run {self.name!r} in {self.root.uri} has another configuration: "
-                f"{'; '.join(changed)}. Give this command the run's own --preset, --config and "
-                "--set; or a new run another --run; or replace the old one with --overwrite."
+                f"{'; '.join(changed)}. Use the run's own --preset, --config and --set, give a new "
+                "run another --run, or replace the old run with --overwrite."
             )
         config = to_dict(self.cfg)
         write_record(self.folder, CLAIM, Claim(run=self.name, **code_version(), config=config))
@@ -148,29 +170,89 @@ class Run:
         """Check that an earlier job made this run.
 
         Raises:
-            ConfigError: It did not; the message names the runs there are.
+            ConfigError: There is no such run; the message lists the runs there are.
         """
-        if self.folder.exists(CLAIM):
-            return
-        files = (name.split("/") for name in self.root.list_files("runs"))
-        names = {parts[1] for parts in files if parts[2:] == [CLAIM]}
-        raise ConfigError(
-            f"there is no run {self.name!r} in {self.root.uri}; there are: "
-            f"{', '.join(sorted(names)) or 'none'}. Train it first (for a report, score it too), "
-            "or correct --run and --storage."
-        )
+        if not self.folder.exists(CLAIM):
+            raise ConfigError(
+                f"there is no run {self.name!r} in {self.root.uri}; there are: "
+                f"{', '.join(run_names(self.root)) or 'none'}. Train it first (for a report, score "
+                "it too), or correct --run and --storage."
+            )
 
     def _changed(self) -> list[str]:
-        """What differs from the configuration the name was taken for; empty if it is free."""
+        """Differences from the configuration that the name belongs to; empty if it is free."""
         there = self.claimed()
         if there is None:
             return []
         old = there.settings()
         if old is None:
-            return [f"{CLAIM} of package version {there.package_version} is not ours"]
+            return [
+                f"{CLAIM} was written by package version {there.package_version}, or names code "
+                "that this command was not given"
+            ]
         return settings.difference(run_settings(old), run_settings(self.cfg))
 
 
 def run_folder(root: Storage, name: str) -> Storage:
-    """`<storage>/runs/<name>`, also of a run whose configuration does not matter."""
+    """`<storage>/runs/<name>`, where the configuration does not matter."""
     return root.child("runs", name)
+
+
+def run_names(root: Storage) -> list[str]:
+    """Names of all runs in a storage, sorted."""
+    files = (name.split("/") for name in root.list_files("runs"))
+    return sorted(parts[1] for parts in files if parts[2:] == [CLAIM])
+
+
+def settings_of(
+    root: Storage,
+    name: str | None,
+    preset: str | None = None,
+    file: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    anew: bool = False,
+) -> tuple[str, RunConfig, RunConfig]:
+    """Source of a run's settings, those settings, and the same with `overrides` applied.
+
+    An existing run that is given without preset and file continues with its own settings, unless
+    it is made `anew`.
+
+    Raises:
+        ConfigError: As `settings.load` and `Run.own_settings`.
+    """
+    if name and not (preset or file or anew):
+        own = Run(root, name, RunConfig()).own_settings()
+        if own is not None:
+            return "settings=its_own", own, settings.with_flags(own, overrides)
+    preset = preset or "default"
+    cfg = settings.load(preset, file, overrides)
+    return f"preset={preset}", presets.ALL[preset](), cfg
+
+
+def open_run(
+    storage: str,
+    name: str | None = None,
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """A run, new or existing; nothing is written.
+
+    Args:
+        storage: Root folder or URI, as `--storage`.
+        name: As `--run`; None = the preset's name.
+        preset: As `--preset`; None = the settings of the existing run, else `default`.
+        config: Path or URI of a TOML file.
+        settings: Dotted key -> value, such as `{"training.epochs": 5}`.
+
+    Raises:
+        ConfigError: Unknown preset or key, wrong type, out of range, impossible combination.
+        StorageError: The URI cannot be used.
+    """
+    root = Storage(storage)
+    _, _, cfg = settings_of(root, name, preset, config)
+    if settings:
+        cfg = with_values(cfg, settings, "settings")
+    return Run(root, name or preset or "default", cfg)

@@ -1,8 +1,8 @@
-"""Score days: pieces fan out to a pool of actors, the driver commits their files once.
+"""Score days: a pool of actors scores pieces, and the driver commits their files at once.
 
-    plan -> Ray Data: one row a piece -> actors (models and block kept) -> files -> one commit
+    plan -> Ray Data: one row per piece -> actors (models and block kept) -> files -> one commit
 
-A job killed at any point leaves the table as it was; run again, it starts from there.
+A job killed at any point leaves the table unchanged; run it again to score the same days.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from gangru_dist import gauges, log
 from gangru_dist.cluster_map import Runner, here, on_cluster, value
 from gangru_dist.errors import ConfigError, FactorError
-from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.score_summary import ScoreSummary, write_summary
 from gangru_dist.scoring.commit import DataFile, commit
@@ -27,6 +27,10 @@ from gangru_dist.scoring.table import covered_days
 
 _logger = logging.getLogger(__name__)
 
+SMALL_SAMPLES = 100_000
+"""A day's assets are so many samples; 20 s of one core with the default network. Fewer are scored
+without actors, which take 5 to 10 s to start."""
+
 
 def score_days(
     run: Run,
@@ -35,71 +39,45 @@ def score_days(
     end: dt.date | None = None,
     daily: bool = False,
     overwrite: bool = False,
-    runner: Runner = on_cluster,
+    runner: Runner | None = None,
 ) -> ScoreSummary:
     """Score days and commit them to the run's factor table.
 
-    By default every day that a window answers for and whose scores in the table are not those
-    of today's model, settings and panel. With `start` or `end` all days between, again.
+    By default, every day that belongs to a window and whose scores in the table are not from the
+    current models, settings and panel. With `start` or `end`, all days in between again.
 
     Args:
-        run: Whose models score; it must be there.
+        run: The run whose models score; it must exist.
         start: First day.
-        end: Last day, included.
-        daily: The panel's newest day alone, in this process: no Ray, seconds.
+        end: Last day, inclusive.
+        daily: Score the panel's newest day only, in this process, without Ray, in seconds.
         overwrite: Take the run's name even if it has another configuration.
-        runner: Where pieces are scored, if there are several.
+        runner: Scores the pieces; None = in this process if that is faster than the start of
+            actors, else on Ray.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
 
     Raises:
-        ConfigError: `daily` together with `start` or `end`; or there is no such run, or its name
-            is taken by another configuration.
+        ConfigError: `daily` is combined with `start` or `end`; or there is no such run, or its
+            name belongs to another configuration.
         PanelError: There is no panel, or it lacks a feature.
-        WindowError: No model may score any of the days; with `daily`, not the newest one.
-        FactorError: No trading day in the span, a prediction that is not finite, or a store
-            that refused the commit. The table is then as it was.
-        ResourceError: The cluster cannot hold one actor.
+        WindowError: No model can score any of the days; with `daily`, the newest day.
+        FactorError: There is no trading day in the span, a prediction is not finite, or the store
+            refused the commit. The table is then unchanged.
+        ResourceError: The cluster is too small for one actor.
     """
-    if daily and (start or end):
-        raise ConfigError(
-            f"--daily scores the newest day alone, so --from {start} and --to {end} would be "
-            "ignored. Leave out the one or the others."
-        )
     started = time.monotonic()
-    run.require()
-    run = run.as_claimed()
-    manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.features)
-    if daily and manifest.set_aside:
-        raise FactorError(
-            f"not one row of {manifest.set_aside}, the newest day of the bars, could be used (see "
-            f"{run.root.child('panel').uri}/quality.json), so --daily would score "
-            f"{manifest.calendar[-1]} in its place. Mend that day's bars and run jobs/panel.py; "
-            f"or, if the day before is meant: --from {manifest.calendar[-1]}"
-        )
+    run, manifest, plan = planned(run, start=start, end=end, daily=daily)
     run.claim(overwrite=overwrite)
-    again = start is not None or end is not None
-    if daily:
-        start = end = manifest.calendar[-1].astype(dt.date)
-    plan = make_plan(
-        manifest,
-        run.cfg,
-        run.models(),
-        covered_days(run.factor),
-        start=start,
-        end=end,
-        again=again,
-    )
     _logger.info(
-        "score_start days=%d units=%d up_to_date_days=%d",
+        "score_start days=%d pieces=%d up_to_date_days=%d",
         plan.days,
         len(plan.pieces),
         plan.up_to_date,
     )
-    # next to nothing to do is done in this process
-    files = _score_all(run, plan, here if daily or len(plan.pieces) <= 1 else runner)
+    small = daily or len(plan.pieces) <= 1 or _is_small(run, plan.days * manifest.assets)
+    files = _score_all(run, plan, runner or (here if small else on_cluster))
     version = commit(run.factor, files)
     summary = ScoreSummary(
         scored=plan.days,
@@ -112,6 +90,44 @@ def score_days(
     )
     write_summary(run, summary)
     return summary
+
+
+def planned(
+    run: Run, *, start: dt.date | None = None, end: dt.date | None = None, daily: bool = False
+) -> tuple[Run, Manifest, Plan]:
+    """The run as it was claimed, its panel, and what is to be scored.
+
+    Raises:
+        GangruError: As `score_days`.
+    """
+    if daily and (start or end):
+        raise ConfigError(
+            f"--daily scores only the newest day, so --from {start} and --to {end} would be "
+            "ignored. Leave out --daily, or --from and --to."
+        )
+    run.require()
+    run = run.as_claimed()
+    manifest = read_manifest(run.root)
+    manifest.require_features(run.cfg.features)
+    if daily and manifest.set_aside:
+        raise FactorError(
+            f"no row of {manifest.set_aside}, the newest day of the bars, could be used (see "
+            f"{run.root.child('panel').uri}/quality.json), so --daily would score "
+            f"{manifest.calendar[-1]} instead. Correct that day's bars and run gangru panel; "
+            f"or, if the day before is meant: --from {manifest.calendar[-1]}"
+        )
+    again = start is not None or end is not None
+    if daily:
+        start = end = manifest.calendar[-1].astype(dt.date)
+    models, covered = run.models(), covered_days(run.factor)
+    plan = make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
+    return run, manifest, plan
+
+
+def _is_small(run: Run, samples: int) -> bool:
+    """Whether one core of this machine has done it by the time that actors have started."""
+    size = run.cfg.resources
+    return samples <= SMALL_SAMPLES and not size.scoring_actors and not size.gpus_per_worker
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
@@ -128,6 +144,6 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
 
 
 def _scorer(run: Run) -> Scorer:
-    """Of a process that scores."""
+    """Make the scorer of a process."""
     torch.set_num_threads(run.cfg.resources.threads_per_worker)
     return Scorer(run)

@@ -25,7 +25,17 @@ from tests.made_bars import make_bars, write
 FEATURES = ("close", "volume", "daily_return")
 CFG = RunConfig(panel=PanelConfig(features=FEATURES, buckets=2))
 INTAKE = (
-    *("codes", "columns", "csv_files", "days", "files", "formats", "headings", "identities"),
+    *(
+        "codes",
+        "columns",
+        "csv_files",
+        "dated",
+        "days",
+        "files",
+        "formats",
+        "headings",
+        "identities",
+    ),
     *("joining", "price_limits", "qlib_files", "reader", "schema", "tables", "validate"),
 )
 MODULES = [f"gangru_dist.{name}" for name in (*BUILD, *(f"bars.{name}" for name in INTAKE))]
