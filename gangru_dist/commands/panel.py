@@ -42,7 +42,7 @@ def body(job: Job) -> Outcome:
 
 
 def check(job: Job) -> Outcome:
-    """Print the quality table.
+    """Print the quality table; with --json to standard error, as a log is.
 
     Raises:
         BarsError: The build would stop.
@@ -50,7 +50,8 @@ def check(job: Job) -> Outcome:
     from gangru_dist.panel.check import check_panel
 
     verdict = check_panel(job.args.bars, job.run.cfg)
-    sys.stdout.writelines(f"{line}\n" for line in verdict.lines)
+    out = sys.stderr if job.args.json else sys.stdout
+    out.writelines(f"{line}\n" for line in verdict.lines)
     if verdict.problems:
         raise BarsError("; ".join(verdict.problems))
     return Outcome(outputs=(job.args.bars,))
