@@ -101,6 +101,15 @@ class BarsConfig:
     """Daily price-limit rule; `auto` takes the format's own."""
     max_quarantined: Annotated[float, Decides.NOTHING] = Field(default=0.01, ge=0, le=1)
     """Largest share of rows that may be set aside before the build fails."""
+    max_jumps: Annotated[float, Decides.NOTHING] = Field(default=1e-4, ge=0, le=1)
+    """Largest share of price moves that contradict price limits or `adj_factor`."""
+    calendar: str | None = None
+    """Text file with one trading day per line; otherwise a day on which a hundredth of the market
+    traded is one."""
+    weekends: bool = False
+    """Whether Saturdays and Sundays may be trading days."""
+    first_day: Annotated[dt.date | None, Decides.NOTHING] = None
+    """Earlier dates are errors; default 1990-12-01 with `price_limits` ashare, otherwise 1900."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -112,6 +121,9 @@ class PanelConfig:
     sample."""
     without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
     """Features to remove from `features`, e.g. one whose column the bars lack."""
+    members: Annotated[str | None, _LATER] = None
+    """File of an index's members, with the columns date and code: each date lists all members
+    from that day until the file's next date. The panel marks them day by day."""
     buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the maximum number of workers per window."""
 
@@ -133,6 +145,8 @@ class UniverseConfig:
     """Minimum trading days since listing: half a year [R, D]."""
     min_traded_days: int = Field(default=30, ge=1)
     """Minimum days traded among the last `samples.lookback` [D]."""
+    members: Annotated[bool, Decides.MODEL | Decides.IF_CHANGED] = True
+    """Train only on the members of `panel.members`, where the panel marks them [D]."""
     min_assets: int = Field(default=10, ge=3)
     """Training and validation days with fewer labeled assets are skipped and logged [D]."""
 
@@ -354,6 +368,8 @@ class FactorConfig:
     """Exposures that the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
     """Number of quantiles; 1 = lowest factor."""
+    members: Annotated[bool, Decides.RUN | Decides.IF_CHANGED] = True
+    """Score only the members of `panel.members`, where the panel marks them [D]."""
     min_assets: int = Field(default=10, ge=2)
     """A day with fewer scored assets gets no factor; the summary lists it."""
 
@@ -370,6 +386,10 @@ class EvaluationConfig:
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
     """Best assets listed per industry [R]."""
+    members: Annotated[bool, Decides.RUN | Decides.IF_CHANGED] = True
+    """Evaluate only the members of `panel.members`, where the panel marks them [D]."""
+    index: Annotated[str | None, Decides.RUN | Decides.IF_CHANGED] = None
+    """File of an index's daily closes, with the columns date and close: a second benchmark."""
     decay_horizons: tuple[Count, ...] = Field(default=(1, 5, 10, 20, 40, 60), min_length=1)
     """Holding periods of the IC decay, in trading days."""
 

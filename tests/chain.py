@@ -82,7 +82,7 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
         features=cfg.panel.features,
         calendar=staged.dates,
         has_turnover_rate=True,
-        price_limits=form.price_limits,
+        form=form,
         files=tuple(file.name for file in files),
     )
     written = [

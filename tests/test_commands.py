@@ -341,3 +341,23 @@ class TestRuns:
         assert commands.main(["runs", "--storage", str(tmp_path)]) == 0
         head, *lines = capsys.readouterr().out.splitlines()
         assert (head.split()[:2], len(lines)) == (["run", "variant"], 2)
+
+
+class TestCheck:
+    @pytest.mark.parametrize(("price", "status"), [(None, 0), (-1.0, 2)])
+    def test_it_prints_what_it_found_and_writes_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], price: float | None, status: int
+    ) -> None:
+        frame = make_bars()
+        if price is not None:
+            frame.loc[: len(frame) // 2, "close"] = price
+        write(tmp_path / "bars", frame)
+        storage = tmp_path / "storage"
+        given = ["--bars", str(tmp_path / "bars"), "--storage", str(storage), "--check"]
+        assert panel.run(given) == status
+        assert "rows read" in capsys.readouterr().out
+        assert panel.run([*given, "--json"]) == status
+        told = capsys.readouterr()
+        assert json.loads(told.out)["status"] == status
+        assert "rows read" in told.err
+        assert not storage.exists()

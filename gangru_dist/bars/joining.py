@@ -5,15 +5,17 @@ A bar takes nothing from a row of a later day, so that rows to come change no da
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars import identities
 from gangru_dist.bars.codes import Spellings
 from gangru_dist.bars.columns import CODED, marked_st
-from gangru_dist.bars.quality import Example, Finding
+from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.quality import Example, Finding, plain
 from gangru_dist.bars.tables import SideTable
 from gangru_dist.errors import BarsError
 
@@ -79,6 +81,16 @@ def joined(
         place_of = bars.schema.get_field_index(name)
         bars = bars.set_column(place_of, field, column.cast(field.type))
     return _without_bad(bars, columns, files)
+
+
+def without_contradictions(
+    bars: pa.Table, form: BarsFormat, files: Sequence[str]
+) -> tuple[pa.Table, dict[str, Finding]]:
+    """Set aside rows whose joined columns contradict the others, as `validate` does in one file."""
+    values = {name: bars[name].to_numpy() for name in identities.JUDGED}
+    traded = ~bars["suspended"].to_numpy()
+    found = identities.contradictions(values, form, as_traded=form.prices == "traded")
+    return _without(bars, {name: wrong & traded for name, wrong in found.items()}, files)
 
 
 def _matches(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> np.ndarray:
@@ -170,26 +182,34 @@ def _known_caps(caps: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _without_bad(
-    bars: pa.Table, columns: dict[str, pa.ChunkedArray], files: Sequence[str]
+    bars: pa.Table, columns: Collection[str], files: Sequence[str]
 ) -> tuple[pa.Table, dict[str, Finding]]:
     """Set aside what `validate` would have set aside, had the columns been there."""
     traded = ~bars["suspended"].to_numpy()
+    reasons = {}
+    for name, reason in _REASONS.items():
+        if name in columns:
+            values = bars[name].cast(pa.float64()).to_numpy()
+            with np.errstate(invalid="ignore"):
+                if name == "adj_factor":
+                    wrong = ~(np.isfinite(values) & (values > 0))
+                else:
+                    wrong = np.isinf(values) | (values < 0)
+            reasons[reason] = wrong & traded
+    return _without(bars, reasons, files)
+
+
+def _without(
+    bars: pa.Table, reasons: Mapping[str, np.ndarray], files: Sequence[str]
+) -> tuple[pa.Table, dict[str, Finding]]:
+    """Less the rows that a reason ((n,) bool) holds for; a row counts under its first."""
     kept = np.ones(len(bars), dtype=bool)
     findings = {}
-    for name, reason in _REASONS.items():
-        if name not in columns:
-            continue
-        values = bars[name].cast(pa.float64()).to_numpy()
-        with np.errstate(invalid="ignore"):
-            if name == "adj_factor":
-                wrong = ~(np.isfinite(values) & (values > 0))
-            else:
-                wrong = np.isinf(values) | (values < 0)
-        bad = np.flatnonzero(wrong & traded & kept)
+    for reason, wrong in reasons.items():
+        bad = np.flatnonzero(wrong & kept)
         if len(bad):
-            findings[reason] = Finding(
-                count=len(bad), example=_example(bars, int(bad[0]), name, files)
-            )
+            example = _example(bars, int(bad[0]), files)
+            findings[reason] = Finding(count=len(bad), example=example)
             kept[bad] = False
     return (bars if kept.all() else bars.filter(pa.array(kept))), findings
 
@@ -200,10 +220,10 @@ _REASONS = {
 }
 
 
-def _example(bars: pa.Table, index: int, name: str, files: Sequence[str]) -> Example:
+def _example(bars: pa.Table, index: int, files: Sequence[str]) -> Example:
     row = bars.slice(index, 1).to_pylist()[0]
     where = {"file": files[row["file"]], "date": str(row["date"]), "code": row["code"]}
-    return {**where, "close": row["close"], name: str(row[name])}
+    return {**where, **{name: plain(row[name]) for name in identities.JUDGED}}
 
 
 def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -14,6 +14,8 @@ QUALITY = "quality.json"
 
 Example = dict[str, Any]
 
+_MORE = 4  # examples beside the first
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -23,6 +25,22 @@ class Finding:
     """How many."""
     example: Example
     """The first of them: file, row, date, code and the values in question."""
+    more: tuple[Example, ...] = ()
+    """A few others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A file, or some row groups of it, whose rows share one contradiction."""
+
+    file: str
+    """Its name."""
+    reason: str
+    """The contradiction, as rows are counted under it."""
+    finding: Finding
+    """Rows of the file that show it."""
+    rows: int
+    """Traded rows of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +55,8 @@ class Quality:
     """Reason -> rows set aside."""
     notes: Mapping[str, Finding] = field(default_factory=dict)
     """What was repaired or passed over without losing a row, by kind."""
+    suspects: tuple[Suspect, ...] = ()
+    """Files of which most rows contradict themselves in one way."""
 
     @property
     def set_aside(self) -> int:
@@ -60,16 +80,29 @@ def merge(parts: Iterable[Quality]) -> Quality:
     rows = suspended = 0
     quarantined: dict[str, Finding] = {}
     notes: dict[str, Finding] = {}
+    suspects: list[Suspect] = []
     for part in parts:
         rows += part.rows
         suspended += part.suspended
         _add(quarantined, part.quarantined)
         _add(notes, part.notes)
-    return Quality(rows=rows, suspended=suspended, quarantined=quarantined, notes=notes)
+        suspects.extend(part.suspects)
+    return Quality(
+        rows=rows,
+        suspended=suspended,
+        quarantined=quarantined,
+        notes=notes,
+        suspects=tuple(suspects),
+    )
 
 
-def check_share(quality: Quality, *, allowed: float) -> None:
+def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
     """Refuse bars of which too many rows had to be set aside, or none was left.
+
+    Args:
+        quality: Of all rows.
+        allowed: `bars.max_quarantined`.
+        hint: What would mend the commonest reason.
 
     Raises:
         BarsError: Names the shares, and every reason with an example.
@@ -85,13 +118,18 @@ def check_share(quality: Quality, *, allowed: float) -> None:
         enough = flag("bars.max_quarantined", math.ceil(1e4 * share) / 1e4)
         raise BarsError(
             f"{quality.set_aside} of {quality.rows} rows ({share:.2%}) would be set aside, "
-            f"bars.max_quarantined allows {allowed:.2%}: {reasons}. Correct the bars or their "
-            f"mapping, or allow more: {enough}"
+            f"bars.max_quarantined allows {allowed:.2%}: {reasons}. {hint}Correct the bars or "
+            f"their mapping, or allow more: {enough}"
         )
     if quality.set_aside + quality.suspended >= quality.rows:
         raise BarsError(
             f"no traded row is left of {quality.rows}. {reasons or 'All volumes are 0'}."
         )
+
+
+def plain(value: float | None) -> float | str:
+    """A number for JSON: what is not finite becomes its name."""
+    return float(value) if value is not None and math.isfinite(value) else str(value)
 
 
 def describe(example: Example) -> str:
@@ -105,7 +143,11 @@ def _add(total: dict[str, Finding], more: Mapping[str, Finding]) -> None:
         total[key] = (
             finding
             if old is None
-            else Finding(count=old.count + finding.count, example=old.example)
+            else Finding(
+                count=old.count + finding.count,
+                example=old.example,
+                more=(*old.more, finding.example, *finding.more)[:_MORE],
+            )
         )
 
 
@@ -115,5 +157,7 @@ def _sorted(findings: Mapping[str, Finding]) -> list[tuple[str, Finding]]:
 
 def _findings(findings: Mapping[str, Finding], unit: str) -> dict[str, Any]:
     return {
-        key: {unit: finding.count, "example": finding.example} for key, finding in _sorted(findings)
+        key: {unit: finding.count, "example": finding.example}
+        | ({"more": list(finding.more)} if finding.more else {})
+        for key, finding in _sorted(findings)
     }

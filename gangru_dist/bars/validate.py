@@ -7,17 +7,17 @@ a stock are together: `panel.bucket` finds them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED, marked_st
+from gangru_dist.bars import identities
+from gangru_dist.bars.columns import CODED, Place, marked_st
+from gangru_dist.bars.days import DayRule, check_span
 from gangru_dist.bars.formats import BarsFormat, derived
-from gangru_dist.bars.quality import Example, Finding, Quality
+from gangru_dist.bars.quality import Example, Finding, Quality, plain
 
 CHECKED = pa.schema(
     [
@@ -36,11 +36,17 @@ CHECKED = pa.schema(
 
 PRICES = ("open", "high", "low", "close")
 _TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
-_SHOWN = ("open", "high", "low", "close", "volume", "amount", "adj_factor", "turnover_rate")
+_ANY_DAY = DayRule()
 
 
 def check_rows(
-    table: pa.Table, form: BarsFormat, *, file: str, number: int, first_row: int
+    table: pa.Table,
+    form: BarsFormat,
+    *,
+    file: str,
+    number: int,
+    first_row: int,
+    days: DayRule = _ANY_DAY,
 ) -> tuple[pa.Table, Quality]:
     """Only rows that can be used, with the columns that others stand in for.
 
@@ -50,10 +56,18 @@ def check_rows(
         file: The file's name, for examples.
         number: The file's number, for later messages.
         first_row: Rows of the file before this batch.
+        days: Which dates may be.
 
     Returns:
         Rows in the columns of `CHECKED`, order kept, suspended ones flagged; and the counts.
+
+    Raises:
+        BarsError: A date is none that bars can be of.
     """
+    date = _day_numbers(table["date"])
+    check_span(
+        date, days, Place(file=file, column=form.names("date")[0], ours="date", first_row=first_row)
+    )
     floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
     values = derived({name: _float(table[name]) for name in floats}, form)
     suspended = _suspended(values, table, form)
@@ -61,17 +75,26 @@ def check_rows(
     kept = np.ones(len(table), dtype=bool)
 
     def example(index: int) -> Example:
-        shown = {name: _plain(values[name][index]) for name in _SHOWN if name in values}
+        shown = {name: plain(values[name][index]) for name in identities.JUDGED if name in values}
         where = {"file": file, "row": first_row + index}
-        day, code = table["date"][index].as_py(), table["code"][index].as_py()
-        return {**where, "date": str(day), "code": code, **shown}
+        code = table["code"][index].as_py()
+        return {**where, "date": str(date[index]), "code": code, **shown}
 
-    for reason, wrong in _reasons(table, values, suspended).items():
+    reasons = _reasons(table, values, suspended)
+    as_traded = form.prices == "traded"
+    found_wrong = identities.contradictions(values, form, as_traded=as_traded)
+    reasons |= {reason: wrong & ~suspended for reason, wrong in found_wrong.items()}
+    for reason, wrong in {**reasons, **days.reasons(date)}.items():
         found = np.flatnonzero(wrong & kept)
         if len(found):
             quarantined[reason] = Finding(count=len(found), example=example(int(found[0])))
             kept[found] = False
     notes = _notes(table, values, kept & ~suspended, file)
+    above = kept & ~suspended & (values.get("turnover_rate", np.zeros(len(table))) > 1)
+    if above.any():
+        notes[identities.ABOVE_ONE] = Finding(
+            count=int(above.sum()), example=example(int(np.argmax(above)))
+        )
     quality = Quality(
         rows=len(table),
         suspended=int((suspended & kept).sum()),
@@ -144,7 +167,7 @@ def _notes(
     if "market_cap" in values:
         cap = values["market_cap"]
         with np.errstate(invalid="ignore"):
-            unknown = ~(np.isfinite(cap) & (cap > 0))
+            unknown = ~((cap > 0) & (cap < identities.MOST_CAP))
         values["market_cap"] = np.where(unknown, np.nan, cap)
         if (unknown & traded).any():
             count = int((unknown & traded).sum())
@@ -189,14 +212,15 @@ def _assemble(
     return pa.table({name: given[name] for name in CHECKED.names}, schema=CHECKED)
 
 
+def _day_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) datetime64[D], NaT = missing; whatever the year, where Python's dates end."""
+    days = pc.fill_null(column.cast(pa.int32()).cast(pa.int64()), np.iinfo(np.int64).min)
+    return np.asarray(days.to_numpy()).astype("datetime64[D]")
+
+
 def _float(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
 def _null(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.is_null(column).to_numpy())
-
-
-def _plain(value: float) -> Any:
-    """A float for JSON: not finite becomes its name."""
-    return float(value) if math.isfinite(value) else str(value)

@@ -44,6 +44,8 @@ class Market:
     """Index into `industries`, -1 where unknown."""
     industries: tuple[str, ...]
     """Names, ascending."""
+    member: Bool[np.ndarray, "D N"] | None = None
+    """Of `panel.members`; None = nobody is marked."""
 
 
 def to_market(block: PanelBlock) -> Market:
@@ -60,6 +62,7 @@ def to_market(block: PanelBlock) -> Market:
         traded_value=_traded_value(block),
         industry=_filled(block.industry, shape, -1),
         industries=block.industries,
+        member=block.member if block.member.shape == shape else None,
     )
 
 
@@ -166,6 +169,29 @@ def to_rebalances(
     )
     _require_periods(result, market)
     return result
+
+
+def of_members(table: pd.DataFrame, market: Market) -> pd.DataFrame:
+    """The rows of assets that were members on their day; all where the market marks nobody.
+
+    Quantiles of a larger universe are left out: they are cut anew among the members.
+
+    Raises:
+        EvaluationError: No row is a member's, or the table is not of this market.
+    """
+    if market.member is None:
+        return table
+    rows, columns = _positions(table, market)
+    kept = market.member[rows, columns]
+    if kept.all():
+        return table
+    if not kept.any():
+        raise EvaluationError(
+            f"none of the factor table's {len(table)} rows is a member of panel.members on its "
+            "day. Score days that the members file covers, or --set evaluation.members=false."
+        )
+    members: pd.DataFrame = table[kept].drop(columns="quantile", errors="ignore")
+    return members
 
 
 def _distinct(factor: Float[np.ndarray, "M N"]) -> Bool[np.ndarray, " M"]:

@@ -13,7 +13,8 @@ from gangru_dist.config import EvaluationConfig
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import exposures, ic, picks, portfolio
 from gangru_dist.evaluation.decomposition import decompose
-from gangru_dist.evaluation.market import Market, Rebalances, to_rebalances
+from gangru_dist.evaluation.index import IndexCloses, index_figures
+from gangru_dist.evaluation.market import Market, Rebalances, of_members, to_rebalances
 from gangru_dist.evaluation.persistence import autocorrelation
 from gangru_dist.evaluation.portfolio import Portfolio
 from gangru_dist.evaluation.quantiles import (
@@ -49,7 +50,8 @@ class Evaluation:
     quantiles: pd.DataFrame
     """`quantiles.quantile_summary`."""
     daily: pd.DataFrame
-    """date, long, long_net, universe, excess, excess_net: daily values that start at 1."""
+    """date, long, long_net, universe, excess, excess_net, and index if one is given: daily values
+    that start at 1."""
     trades: pd.DataFrame
     """One row per rebalance: rebalance, entry, turnover, held, targets, not_bought, …"""
     yearly: pd.DataFrame
@@ -86,6 +88,7 @@ def evaluate(
     *,
     entry_lag: int,
     quantiles: int,
+    index: IndexCloses | None = None,
 ) -> Evaluation:
     """Evaluate any factor table against the market.
 
@@ -97,17 +100,21 @@ def evaluate(
         cfg: Portfolio, trading costs and holding periods.
         entry_lag: Trading days from the factor to the trade.
         quantiles: Number of quantiles; 1 = lowest factor.
+        index: A second benchmark.
 
     Raises:
         EvaluationError: The table is empty, does not fit the market, has another number of
-            quantiles, or spans less than one period.
+            quantiles, or spans less than one period; or the index does not cover it.
     """
+    if cfg.members:
+        table = of_members(table, market)
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
     if "quantile" in table:
         _require_quantiles(table, quantiles)
     long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.top_fraction)
     universe = portfolio.universe_portfolio(market, rebalances)
     daily = _daily(market, long, universe, cfg.cost_bps)
+    beside, missing = (None, 0) if index is None else index.on(market.dates[long.days])
     monthly = _with_returns(ic.monthly_ic(market, rebalances), daily)
     months = quantile_returns(market, rebalances, quantiles=quantiles)
     summary = quantile_summary(months, quantiles=quantiles)
@@ -137,7 +144,7 @@ def evaluate(
         "coverage": _coverage(table),
         "weights": _weights(market, trades, long),
     }
-    notes = tuple(_notes(market, rebalances))
+    notes = (*_notes(market, rebalances), *_index_notes(index, missing))
     settings: dict[str, Any] = {
         "entry_lag": entry_lag,
         "top_fraction": cfg.top_fraction,
@@ -146,6 +153,10 @@ def evaluate(
     }
     figures = _metrics(tables, market, rebalances, settings, notes)
     figures["picks"] = records(tables["ranked"].head(cfg.picks)[_PICKED])
+    if index is not None and beside is not None:
+        own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()
+        daily["index"] = beside
+        figures["index"] = {"name": index.name, **index_figures(own, net, beside)}
     return Evaluation(**tables, notes=notes, metrics=figures)
 
 
@@ -372,6 +383,18 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
             Note("The panel marks no price limits: every asset with a bar could be traded.")
         )
     return notes
+
+
+def _index_notes(index: IndexCloses | None, missing: int) -> list[Note]:
+    if index is None or not missing:
+        return []
+    values = {"name": index.name, "days": str(missing)}
+    return [
+        Note(
+            "The index %(name)s has no close on %(days)s trading day(s): the one before stands.",
+            values,
+        )
+    ]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

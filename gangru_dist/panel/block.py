@@ -46,6 +46,9 @@ class PanelBlock:
     )
     """Closed at the lower price limit: cannot be sold at the close."""
 
+    member: Bool[np.ndarray, "_ L"] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    """Member of `panel.members` that day; False on days without a bar."""
+
     def row(self, date: np.datetime64) -> int:
         """Index of a trading day; KeyError if it is none of the block's."""
         index = int(np.searchsorted(self.dates, date))

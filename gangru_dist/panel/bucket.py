@@ -1,4 +1,4 @@
-"""From one bucket's checked bars to its panel rows: sort, drop duplicates, features, limits.
+"""From one bucket's checked bars to its panel rows: sort, set aside, features, limits.
 
 Works on flat columns sorted by (code, date); features on dense (K, N) arrays, row k being an
 asset's k-th traded day.
@@ -6,21 +6,24 @@ asset's k-th traded day.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.formats import PriceLimits
+from gangru_dist.bars.dated import Members
+from gangru_dist.bars.days import THIN
+from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
-from gangru_dist.bars.quality import Finding
+from gangru_dist.bars.quality import Example, Finding, Quality
 from gangru_dist.bars.tables import SideTable
 from gangru_dist.calendar import listing_position
 from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.panel import moves
+from gangru_dist.panel.schema import MEMBER, panel_schema
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
@@ -43,15 +46,31 @@ class BucketTask:
     """(days,) datetime64[D]."""
     has_turnover_rate: bool
     """Whether the files bring a turnover rate: all of them, or none."""
-    price_limits: PriceLimits
-    """Rule of the market."""
+    form: BarsFormat
+    """Units, for what was rounded away, and the market's price limits."""
     files: tuple[str, ...]
     """Names of the bars' files by number, for messages."""
     tables: Tables = ()
     """What lies beside the bars."""
+    members: Members | None = None
+    """Of an index; None = nobody is marked."""
+    closed: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[D]"))
+    """(days,) datetime64[D], days with rows that are no trading days."""
 
 
-def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Finding]]:
+@dataclass(frozen=True, kw_only=True)
+class TradedRows:
+    """Rows of one bucket that can be trusted, sorted by (code, date), traded days only."""
+
+    bars: pa.Table
+    """Columns of `validate.CHECKED`."""
+    listed: np.ndarray
+    """(n,) datetime64[D], each row's listing day."""
+    limit: np.ndarray
+    """(n,) largest move of the day, a fraction; infinite = none, NaN = not known."""
+
+
+def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, moves.Moves]:
     """Panel rows of one bucket.
 
     Args:
@@ -59,21 +78,18 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Fi
         task: What the whole build has in common.
 
     Returns:
-        Rows in `panel_schema`, sorted by (asset, date), traded days only; and what was set
-        aside as duplicates.
+        Rows in `panel_schema`, sorted by (asset, date), traded days only; what was set aside or
+        is odd; and what only the whole market can judge.
 
     Raises:
         BarsError: Two rows of one date and code differ.
     """
-    bars = _sorted(bars)
-    bars, duplicates = _without_duplicates(bars, task.files)
-    listed = _list_dates(bars)
-    traded = pc.invert(bars["suspended"])
-    listed, bars = listed[traded.to_numpy()], bars.filter(traded).combine_chunks()
+    rows, quality, sums = traded_rows(bars, task)
+    bars, listed = rows.bars, rows.listed
     columns = {name: bars[name].to_numpy() for name in _COMPARED}
     asset, step = _positions(bars)
     values = _features(columns, asset, step, task)
-    up, down = _limits(bars, columns, listed, asset, task)
+    up, down = _limits(columns, asset, rows.limit)
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),
@@ -86,8 +102,83 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Fi
         "limit_up": pa.array(up),
         "limit_down": pa.array(down),
     }
-    schema = panel_schema(task.features)
-    return pa.table({name: table[name] for name in schema.names}, schema=schema), duplicates
+    if task.members is not None:
+        days = bars["date"].to_numpy().astype("datetime64[D]")
+        table[MEMBER] = pa.array(task.members.member(_dictionary(bars["code"]), days))
+    schema = panel_schema(task.features, members=task.members is not None)
+    return pa.table({name: table[name] for name in schema.names}, schema=schema), quality, sums
+
+
+def traded_rows(bars: pa.Table, task: BucketTask) -> tuple[TradedRows, Quality, moves.Moves]:
+    """Rows of one bucket that can be trusted; arguments, counts and errors as of `panel_rows`."""
+    bars, closed = _without_closed(_sorted(bars), task)
+    bars, duplicates = _without_duplicates(bars, task.files)
+    listed, late = _list_dates(bars)
+    traded = pc.invert(bars["suspended"])
+    listed, bars = listed[traded.to_numpy()], bars.filter(traded).combine_chunks()
+    asset, _ = _positions(bars)
+    limit = _limit_shares(bars, listed, task)
+    date = bars["date"].to_numpy().astype("datetime64[D]")
+    history = moves.History(
+        columns={name: bars[name].to_numpy() for name in _BARS},
+        asset=asset,
+        date=date,
+        position=np.searchsorted(task.calendar, date),
+        limit=limit,
+    )
+    judged = moves.judge(history)
+
+    def findings(of: Mapping[str, np.ndarray]) -> dict[str, Finding]:
+        return {name: _finding(name, history, bars, rows, task.files) for name, rows in of.items()}
+
+    notes = {**findings(judged.notes), **_renamed(bars, asset)}
+    if late:
+        notes[moves.LATE_LISTING] = late
+    quality = Quality(quarantined={**closed, **duplicates, **findings(judged.reasons)}, notes=notes)
+    if not judged.keep.all():
+        bars = bars.filter(pa.array(judged.keep)).combine_chunks()
+        listed, limit = listed[judged.keep], limit[judged.keep]
+    return TradedRows(bars=bars, listed=listed, limit=limit), quality, judged.moves
+
+
+def _finding(
+    kind: str, history: moves.History, bars: pa.Table, rows: np.ndarray, files: Sequence[str]
+) -> Finding:
+    def example(pair: list[int]) -> Example:
+        place = bars.slice(pair[1], 1).select(["code", "file"]).to_pylist()[0]
+        file = files[place["file"]]
+        return moves.example(kind, history, *pair, code=place["code"], file=file)
+
+    first, *more = map(example, rows[:5].tolist())
+    return Finding(count=len(rows), example=first, more=tuple(more))
+
+
+def _without_closed(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Finding]]:
+    """Drop rows of days that are no trading days."""
+    gone = np.isin(bars["date"].to_numpy().astype("datetime64[D]"), task.closed)
+    if not gone.any():
+        return bars, {}
+    row = bars.slice(int(np.argmax(gone)), 1).to_pylist()[0]
+    example = {"file": task.files[row["file"]], "date": str(row["date"]), "code": row["code"]}
+    kept = bars.filter(pa.array(~gone)).combine_chunks()
+    return kept, {THIN: Finding(count=int(gone.sum()), example=example)}
+
+
+def _renamed(bars: pa.Table, asset: np.ndarray) -> dict[str, Finding]:
+    """Rows of which the industry is another than the row's before."""
+    name = _codes(bars["industry"])
+    other = (asset[1:] == asset[:-1]) & (name[1:] != name[:-1]) & (name[1:] >= 0) & (name[:-1] >= 0)
+    if not other.any():
+        return {}
+    pair = bars.slice(int(np.argmax(other)), 2).select(["code", "date", "industry"])
+    before, after = pair.to_pylist()
+    example = {
+        "date": str(after["date"]),
+        "code": after["code"],
+        "previous_industry": before["industry"],
+        "industry": after["industry"],
+    }
+    return {moves.RENAMED: Finding(count=int(other.sum()), example=example)}
 
 
 def _sorted(bars: pa.Table) -> pa.Table:
@@ -143,16 +234,21 @@ def _same_as_before(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(same)
 
 
-def _list_dates(bars: pa.Table) -> np.ndarray:
+def _list_dates(bars: pa.Table) -> tuple[np.ndarray, Finding | None]:
     """(n,) datetime64[D], one a asset: what its first row says, else the first row's date.
 
-    Later rows have no say, so that later bars cannot change an earlier day.
+    Later rows have no say, so that later bars cannot change an earlier day. A date after the
+    first row is not believed, and counted.
     """
     date = bars["date"].to_numpy().astype("datetime64[D]")
     given = bars["list_date"].to_numpy().astype("datetime64[D]")
     start = _starts(_codes(bars["code"]))
     first = np.fmin(given[start], date[start])
-    return np.asarray(np.repeat(first, np.diff(np.append(start, len(bars)))))
+    late, found = start[given[start] > date[start]], None
+    if len(late):
+        row = bars.slice(int(late[0]), 1).select(["code", "date", "list_date"]).to_pylist()[0]
+        found = Finding(count=len(late), example={name: str(row[name]) for name in row})
+    return np.asarray(np.repeat(first, np.diff(np.append(start, len(bars))))), found
 
 
 def _positions(bars: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -182,26 +278,26 @@ def _features(
     return result
 
 
-def _limits(
-    bars: pa.Table,
-    columns: dict[str, np.ndarray],
-    listed: np.ndarray,
-    asset: np.ndarray,
-    task: BucketTask,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) bool twice: closed at the upper limit, at the lower."""
-    if task.price_limits == "none" or not len(bars):
-        return np.zeros(len(bars), dtype=bool), np.zeros(len(bars), dtype=bool)
+def _limit_shares(bars: pa.Table, listed: np.ndarray, task: BucketTask) -> np.ndarray:
+    """(n,) largest move of each day, a fraction; NaN where the market's rule is not known."""
+    if task.form.price_limits == "none" or not len(bars):
+        return np.full(len(bars), np.nan)
     date = bars["date"].to_numpy().astype("datetime64[D]")
-    reference = np.full(len(bars), np.nan)
-    same = asset[1:] == asset[:-1]
-    adjusted = columns["close"] * columns["adj_factor"]
-    reference[1:][same] = (adjusted[:-1] / columns["adj_factor"][1:])[same]
     since = np.searchsorted(task.calendar, date) - listing_position(task.calendar, listed)
     names = _dictionary(bars["code"])
     board = board_of(np.array(names.dictionary.to_pylist()))[names.indices.to_numpy()]
-    share = limit_share(board, date, since, bars["is_st"].to_numpy())
-    return at_limit(columns["close"], reference, share)
+    return limit_share(board, date, since, bars["is_st"].to_numpy())
+
+
+def _limits(
+    columns: dict[str, np.ndarray], asset: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) bool twice: closed at the upper limit, at the lower; False where it is not known."""
+    reference = np.full(len(asset), np.nan)
+    same = asset[1:] == asset[:-1]
+    adjusted = columns["close"] * columns["adj_factor"]
+    reference[1:][same] = (adjusted[:-1] / columns["adj_factor"][1:])[same]
+    return at_limit(columns["close"], reference, limit)
 
 
 def _starts(codes: np.ndarray) -> np.ndarray:

@@ -17,32 +17,29 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gangru_dist import log, runtime
-from gangru_dist.bars.codes import check_spellings
-from gangru_dist.bars.files import BarsFile, list_files
-from gangru_dist.bars.formats import BarsFormat, bars_format
-from gangru_dist.bars.quality import QUALITY, Quality, check_share, merge
-from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
-from gangru_dist.calendar import distinct_days
-from gangru_dist.cluster_map import Runner, here, on_cluster, value
+from gangru_dist import runtime
+from gangru_dist.bars.files import BarsFile
+from gangru_dist.bars.quality import QUALITY, Quality, merge
+from gangru_dist.cluster_map import Runner, here, on_cluster
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import PanelError
-from gangru_dist.panel.bucket import BucketTask, Tables
-from gangru_dist.panel.headers import check_columns, check_names
+from gangru_dist.errors import GangruError, PanelError
+from gangru_dist.panel.bucket import BucketTask
+from gangru_dist.panel.headers import check_names
 from gangru_dist.panel.history import continued
+from gangru_dist.panel.intake import Bars, Intake, bucket_task, do_all, open_bars, stage_bars
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
 from gangru_dist.panel.rows_code import rows_code
-from gangru_dist.panel.side_tables import stage_table, stage_tables
-from gangru_dist.panel.stages import Bucketed, Staged, build_bucket, stage_unit
-from gangru_dist.panel.staging import new_staging, remove_staging
+from gangru_dist.panel.stages import Bucketed, build_bucket
+from gangru_dist.panel.staging import remove_staging
+from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
 
@@ -76,39 +73,42 @@ def build_panel(
         PanelError: A feature is unknown or cannot be computed from these bars; or, with the
             settings of the panel that is there, the bars change days that it has.
     """
-    form = bars_format(cfg.bars)
     check_names(cfg.panel)
-    files = list_files(bars_uri)
-    source = _source(bars_uri, files, cfg)
+    bars = open_bars(bars_uri, cfg)
+    source = _source(bars, cfg)
     old = _old_manifest(root)
-    if old is not None and old.source == source and not overwrite and _dated(files):
+    if old is not None and old.source == source and not overwrite and _dated(bars.files):
         _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
+        _warn_of_newest_day(old)
         return old
     panel = root.child("panel")
     remove_staging(panel)
     before = frozenset(panel.list_files())
     try:
-        is_small = sum(file.size for file in files) <= SMALL_BYTES
+        is_small = sum(file.size for file in bars.files) <= SMALL_BYTES
         runner = runner or (here if is_small else on_cluster)
         kept = frozenset() if overwrite else _files(old)
         with runtime.session(cfg) if runner is on_cluster else nullcontext():
-            staged, parts, tables = _stage(bars_uri, files, panel, form, cfg, runner)
-            task = _bucket_task(staged, tables, files, form, cfg)
-            built = _build(staged, task, panel, cfg, kept, runner)
-        quality = merge([*(s.quality for s in staged), *map(_set_aside, built)])
-        check_share(quality, allowed=cfg.bars.max_quarantined)
+            intake = stage_bars(bars, panel, cfg, runner)
+            check_staged(intake, bars.form, cfg.bars)
+            market = days_of(intake, bars.rule)
+            task = bucket_task(bars, intake, market, panel=panel, cfg=cfg, runner=runner)
+            built = _build(intake, task, panel, cfg, kept, runner)
+        quality = merge([intake.quality, market.quality, *(bucket.quality for bucket in built)])
+        check_built((bucket.moves for bucket in built), quality, bars.form, cfg.bars)
         manifest = _manifest(built, task, source, cfg)
+        manifest = replace(manifest, set_aside=newest_set_aside(intake, manifest.calendar))
         if old is not None:
-            try:
-                manifest = continued(root, old, manifest, overwrite=overwrite)
-            except PanelError:
-                _remove_unlisted(panel, before)
-                raise
-        panel.write_json(QUALITY, _quality_json(quality, staged, manifest, len(parts)))
+            manifest = continued(root, old, manifest, overwrite=overwrite)
+        panel.write_json(QUALITY, _quality_json(quality, intake, manifest))
         panel.write_json(MANIFEST, manifest.to_json())
+    except GangruError:
+        _remove_unlisted(panel, before)
+        raise
     finally:
         remove_staging(panel)
     _remove_unlisted(panel, _files(manifest) | _files(old))
+    _warn_of_newest_day(manifest)
     _logger.info(
         "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
         manifest.rows,
@@ -121,35 +121,18 @@ def build_panel(
     return manifest
 
 
-def _stage(
-    uri: str,
-    files: Sequence[BarsFile],
-    panel: Storage,
-    form: BarsFormat,
-    cfg: RunConfig,
-    runner: Runner,
-) -> tuple[list[Staged], list[BarsPart], Tables]:
-    """Stage 1 over all units; then what only the whole can tell is checked; then side tables."""
-    parts = cut_parts(uri, files, form)
-    units = group_units([part for part in parts if part.table is None])
-    _logger.info("panel_read files=%d units=%d uri=%s", len(files), len(units), uri)
-    staging = new_staging()
-    common: dict[str, Any] = {"form": form, "panel": panel, "buckets": cfg.panel.buckets}
-    work = partial(stage_unit, uri, **common)
-    named = [(unit, f"{staging}/unit-{i:05d}") for i, unit in enumerate(units)]
-    staged: list[Staged] = _all("panel_read", runner, cfg, lambda item: work(*item), named)
-    check_share(merge(s.quality for s in staged), allowed=cfg.bars.max_quarantined)
-    codes = {code: file for unit in staged for code, file in unit.codes.items()}
-    check_spellings(codes)
-    side_work = partial(stage_table, uri, codes=codes, **common)
-    of_table = partial(_all, "panel_tables", runner, cfg, lambda item: side_work(*item))
-    side = [part for part in parts if part.table is not None]
-    tables = stage_tables(of_table, side, staging, form, codes)
-    return staged, parts, tables
+def _warn_of_newest_day(manifest: Manifest) -> None:
+    if manifest.set_aside:
+        _logger.warning(
+            "newest_day_set_aside date=%s panel_ends=%s reason=no_row_or_too_few see=%s",
+            manifest.set_aside,
+            manifest.calendar[-1],
+            QUALITY,
+        )
 
 
 def _build(
-    staged: Sequence[Staged],
+    intake: Intake,
     task: BucketTask,
     panel: Storage,
     cfg: RunConfig,
@@ -157,54 +140,10 @@ def _build(
     runner: Runner,
 ) -> list[Bucketed]:
     """Stage 2 over all buckets."""
-    names = [name for unit in staged for name in unit.names]
     buckets = cfg.panel.buckets
-    work = partial(build_bucket, names=names, task=task, panel=panel, buckets=buckets, kept=kept)
-    return _all("panel_features", runner, cfg, work, range(buckets))
-
-
-def _all(
-    name: str, runner: Runner, cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]
-) -> list[Any]:
-    """Results of all items, in their order.
-
-    Raises:
-        GangruError: Of the first item that has one, once all are through.
-    """
-    results: dict[int, Any] = {}
-    with log.progress(name, total=len(items)) as progress:
-        for number, result in runner(cfg, lambda: work, items):
-            results[number] = result
-            progress.advance()
-    return [value(results[number]) for number in range(len(items))]
-
-
-def _bucket_task(
-    staged: Sequence[Staged],
-    tables: Tables,
-    files: Sequence[BarsFile],
-    form: BarsFormat,
-    cfg: RunConfig,
-) -> BucketTask:
-    """What stage 2 needs to know of all bars together."""
-    there = check_columns(_columns(staged), cfg.panel.features)
-    return BucketTask(
-        features=cfg.panel.features,
-        calendar=distinct_days(np.concatenate([unit.dates for unit in staged])),
-        has_turnover_rate="turnover_rate" in there,
-        price_limits=form.price_limits,
-        files=tuple(file.name for file in files),
-        tables=tables,
-    )
-
-
-def _columns(staged: Sequence[Staged]) -> dict[str, frozenset[str]]:
-    """File -> its columns, of all files."""
-    return {name: having for unit in staged for name, having in unit.columns.items()}
-
-
-def _set_aside(bucket: Bucketed) -> Quality:
-    return Quality(quarantined=bucket.quarantined)
+    common: dict[str, Any] = {"panel": panel, "buckets": buckets, "kept": kept}
+    work = partial(build_bucket, names=intake.names, task=task, **common)
+    return do_all("panel_features", runner, cfg, work, range(buckets))
 
 
 def _manifest(
@@ -224,14 +163,13 @@ def _manifest(
         source=source,
         has_industry=any(bucket.has_industry for bucket in written),
         has_market_cap=any(bucket.has_market_cap for bucket in written),
+        has_members=task.members is not None,
     )
 
 
-def _quality_json(
-    quality: Quality, staged: Sequence[Staged], manifest: Manifest, parts: int
-) -> dict[str, Any]:
+def _quality_json(quality: Quality, intake: Intake, manifest: Manifest) -> dict[str, Any]:
     """Content of quality.json."""
-    columns = _columns(staged)
+    columns = intake.columns
     lacking = {}
     for name in ("adj_factor", *_OPTIONAL):
         without = sorted(file for file, having in columns.items() if name not in having)
@@ -240,29 +178,38 @@ def _quality_json(
     return {
         "bars": manifest.source["uri"],
         "files": len(columns),
-        "parts": parts,
+        "parts": len(intake.parts),
         "rows_kept": manifest.rows,
         "assets": manifest.assets,
         "first_day": str(manifest.calendar[0]),
         "last_day": str(manifest.calendar[-1]),
+        "newest_day_set_aside": manifest.set_aside,
         **quality.to_json(),
         "optional_columns_missing": lacking,
     }
 
 
-def _source(uri: str, files: Sequence[BarsFile], cfg: RunConfig) -> dict[str, Any]:
+def _source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
     """What the panel is made from; equal sources give equal panels, if the files are dated."""
-    listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in files)
+    listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in bars.files)
+    days = bars.rule.calendar
     return {
-        "uri": uri,
-        "files": len(files),
-        "bytes": sum(file.size for file in files),
+        "uri": bars.uri,
+        "files": len(bars.files),
+        "bytes": sum(file.size for file in bars.files),
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
         "rows_code": rows_code(cfg.panel.features),
         "bars": asdict(cfg.bars),
+        "trading_days": None if days is None else _hash_of_days(days),
+        "members": cfg.panel.members,
+        "member_lists": None if bars.members is None else bars.members.digest,
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),
     }
+
+
+def _hash_of_days(days: np.ndarray) -> str:
+    return hashlib.sha256(days.astype("datetime64[D]").tobytes()).hexdigest()
 
 
 def _dated(files: Sequence[BarsFile]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.config import DECIDES
+from gangru_dist.config import DECIDES, RunConfig, to_dict
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.schema import panel_schema
@@ -107,8 +107,9 @@ def _made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside bars and code; the number of buckets does not."""
-    bars = {k: v for k, v in source.get("bars", {}).items() if DECIDES.get(f"bars.{k}")}
-    return {"bars": bars, "features": source.get("features")}
+    given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
+    bars = {k: v for k, v in given.items() if DECIDES.get(f"bars.{k}")}
+    return {"bars": bars, **{name: source.get(name) for name in ("features", "members")}}
 
 
 def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
@@ -165,7 +166,7 @@ def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) ->
     """Rows of a month up to a day, every column."""
     first = np.datetime64(month, "M").astype("datetime64[D]")
     end = min((np.datetime64(month, "M") + 1).astype("datetime64[D]") - 1, last)
-    names = panel_schema(manifest.features).names
+    names = panel_schema(manifest.features, members=manifest.has_members).names
     days = (first.astype(object), end.astype(object))
     return read_rows(root, manifest, start=days[0], end=days[1], columns=names)
 

@@ -58,9 +58,14 @@ class Manifest:
     """Whether any row names its industry."""
     has_market_cap: bool = True
     """Whether any row has a market cap."""
+    has_members: bool = False
+    """Whether the rows have the column `member`."""
     rewritten: dict[str, str] = field(default_factory=dict)
     """Month -> mark that changes whenever a build changed rows or days of it that an earlier one
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
+
+    set_aside: str | None = None
+    """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
 
     @property
     def fingerprint(self) -> str:
@@ -126,9 +131,11 @@ class Manifest:
             "last_day": str(self.calendar[-1]),
             "has_industry": self.has_industry,
             "has_market_cap": self.has_market_cap,
+            "has_members": self.has_members,
             "source": self.source,
             "months": self.months,
             "rewritten": self.rewritten,
+            "set_aside": self.set_aside,
             "calendar": [str(day) for day in self.calendar],
             "files": [[f.name, f.bucket, f.year, f.rows] for f in self.files],
         }
@@ -160,7 +167,9 @@ class Manifest:
                 source=dict(values["source"]),
                 has_industry=values["has_industry"],
                 has_market_cap=values["has_market_cap"],
+                has_members=values.get("has_members", False),
                 rewritten=dict(values.get("rewritten", {})),
+                set_aside=values.get("set_aside"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PanelError(

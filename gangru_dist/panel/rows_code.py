@@ -16,6 +16,8 @@ BUILD = (
     "calendar",
     "panel.bucket",
     "panel.build",
+    "panel.intake",
+    "panel.moves",
     "panel.schema",
     "panel.side_tables",
     "panel.stages",

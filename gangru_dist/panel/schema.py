@@ -15,6 +15,9 @@ BASE_COLUMNS = ("date", "asset", "is_st", "list_date", "adj_close")
 TRADING_COLUMNS = ("market_cap", "industry", "limit_up", "limit_down")
 """Panel columns that judging a portfolio needs besides."""
 
+MEMBER = "member"
+"""Panel column of a panel that was built with `panel.members`, and of no other."""
+
 _PANEL_TYPES: dict[str, pa.DataType] = {
     "date": pa.date32(),
     "asset": pa.string(),
@@ -28,7 +31,7 @@ _PANEL_TYPES: dict[str, pa.DataType] = {
 }
 
 
-def panel_schema(features: Sequence[str]) -> pa.Schema:
+def panel_schema(features: Sequence[str], *, members: bool = False) -> pa.Schema:
     """Schema of the stored rows: date, asset, the float32 features, then the rest."""
     rest = [name for name in _PANEL_TYPES if name not in ("date", "asset")]
     return pa.schema(
@@ -37,5 +40,6 @@ def panel_schema(features: Sequence[str]) -> pa.Schema:
             ("asset", pa.string()),
             *((name, pa.float32()) for name in features),
             *((name, _PANEL_TYPES[name]) for name in rest),
+            *([(MEMBER, pa.bool_())] if members else []),
         ]
     )

@@ -6,22 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.days import DayRule, sum_by_day
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.joining import joined
-from gangru_dist.bars.quality import Finding, Quality, merge
+from gangru_dist.bars.identities import suspects
+from gangru_dist.bars.joining import joined, without_contradictions
+from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
-from gangru_dist.calendar import distinct_days
 from gangru_dist.panel.bucket import BucketTask, panel_rows
+from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.staging import read_staged, write_staged
 from gangru_dist.panel.writer import BucketWritten, write_bucket
 from gangru_dist.storage import Storage
+
+_ANY_DAY = DayRule()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class Staged:
     """File -> which of our columns it has."""
     dates: np.ndarray
     """(days,) datetime64[D], distinct dates of its usable rows."""
+    traded: np.ndarray
+    """(days,) rows traded on each of them."""
+    newest: np.datetime64
+    """Latest day of any row that is no weekend's or unlisted one, usable or not; NaT = none."""
     codes: dict[str, str]
     """Every code of its rows -> a file that has it."""
     quality: Quality
@@ -46,8 +54,10 @@ class Bucketed:
 
     written: BucketWritten
     """Files and hashes."""
-    quarantined: dict[str, Finding] = field(default_factory=dict)
-    """Rows set aside here."""
+    quality: Quality = field(default_factory=Quality)
+    """Rows set aside here, and what days say of each other."""
+    moves: Moves = field(default_factory=Moves)
+    """How prices and factors move."""
 
 
 def stage_unit(
@@ -58,6 +68,7 @@ def stage_unit(
     form: BarsFormat,
     panel: Storage,
     buckets: int,
+    days: DayRule = _ANY_DAY,
 ) -> Staged:
     """Read, check and stage one unit, a batch at a time.
 
@@ -68,6 +79,7 @@ def stage_unit(
         form: The files' mapping.
         panel: The folder `<storage>/panel`.
         buckets: Number of hash buckets.
+        days: Which dates may be.
 
     Raises:
         BarsError: The bars cannot be understood.
@@ -76,7 +88,9 @@ def stage_unit(
     waiting: list[pa.Table] = []
     columns: dict[str, frozenset[str]] = {}
     counts: list[Quality] = []
-    days: list[np.ndarray] = []
+    seen: list[np.ndarray] = []
+    traded: list[np.ndarray] = []
+    newest: list[np.datetime64] = []
     codes: dict[str, str] = {}
 
     def flush() -> None:
@@ -85,27 +99,35 @@ def stage_unit(
         waiting.clear()
 
     for part in unit:
-        row = part.first_row
+        row, whole = part.first_row, []
         for table in read_part(bars_uri, part, form):
             columns[part.file.name] = part.has
             for code in pc.unique(table["code"]).drop_null().to_pylist():
                 codes.setdefault(code, part.file.name)
             checked, quality = check_rows(
-                table, form, file=part.file.name, number=part.number, first_row=row
+                table, form, file=part.file.name, number=part.number, first_row=row, days=days
             )
             row += len(table)
-            counts.append(quality)
+            whole.append(quality)
+            newest.append(_newest(table["date"], days))
             if len(checked):
                 waiting.append(checked)
-                days.append(pc.unique(checked["date"]).to_numpy(zero_copy_only=False))
+                dates, stocks = _traded_by_day(checked)
+                seen.append(dates)
+                traded.append(stocks)
             if sum(map(len, waiting)) >= BATCH_ROWS:
                 flush()
+        quality = merge(whole)
+        counts.append(replace(quality, suspects=suspects(quality, part.file.name)))
     if waiting:
         flush()
+    dates, stocks = sum_by_day(seen, traded)
     return Staged(
         names=tuple(names),
         columns=columns,
-        dates=distinct_days(np.concatenate(days)) if days else np.empty(0, "datetime64[D]"),
+        dates=dates,
+        traded=stocks,
+        newest=np.fmax.reduce(np.array(newest, "datetime64[D]"), initial=np.datetime64("NaT")),
         codes=codes,
         quality=merge(counts),
     )
@@ -125,12 +147,40 @@ def build_bucket(
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
-    rows = read_staged(panel, names, bucket)
-    quarantined: dict[str, Finding] = {}
-    for table, staged in task.tables:
-        side = read_staged(panel, staged, bucket)
-        rows, spoilt = joined(rows, side, table, task.files)
-        quarantined |= spoilt
-    rows, duplicates = panel_rows(rows, task)
+    rows, beside = bucket_rows(panel, names, bucket, task)
+    rows, quality, moves = panel_rows(rows, task)
     written = write_bucket(panel, bucket, buckets, rows, kept=kept)
-    return Bucketed(written=written, quarantined=quarantined | duplicates)
+    return Bucketed(written=written, quality=merge([beside, quality]), moves=moves)
+
+
+def bucket_rows(
+    panel: Storage, names: Sequence[str], bucket: int, task: BucketTask
+) -> tuple[pa.Table, Quality]:
+    """One bucket's staged rows with the side tables' columns; and what these spoil."""
+    rows = read_staged(panel, names, bucket)
+    found = []
+    for table, staged in task.tables:
+        rows, spoilt = joined(rows, read_staged(panel, staged, bucket), table, task.files)
+        found.append(Quality(quarantined=spoilt))
+    if task.tables:  # columns that stage 1 did not see
+        rows, spoilt = without_contradictions(rows, task.form, task.files)
+        found.append(Quality(quarantined=spoilt))
+    return rows, merge(found)
+
+
+def _traded_by_day(checked: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """(days,) distinct dates, and (days,) rows that traded on each."""
+    day = checked["date"].cast(pa.int32()).to_numpy().astype(np.int64)
+    first = int(day.min())
+    rows = np.bincount(day - first)
+    traded = np.bincount(day - first, weights=pc.invert(checked["suspended"]).to_numpy())
+    there = np.flatnonzero(rows)
+    return (there + first).astype("datetime64[D]"), traded[there]
+
+
+def _newest(column: pa.ChunkedArray, rule: DayRule) -> np.datetime64:
+    """Latest date that may be a trading day, whatever its rows are worth."""
+    days = pc.unique(pc.drop_null(column)).to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    for wrong in rule.reasons(days).values():  # one at most
+        days = days[~wrong]
+    return days.max() if len(days) else np.datetime64("NaT")

@@ -18,7 +18,7 @@ from gangru_dist.calendar import listing_position
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, PanelFile, bucket_of, read_manifest
-from gangru_dist.panel.schema import BASE_COLUMNS, TRADING_COLUMNS, panel_schema
+from gangru_dist.panel.schema import BASE_COLUMNS, MEMBER, TRADING_COLUMNS, panel_schema
 from gangru_dist.registry import nearest
 from gangru_dist.storage import Storage
 
@@ -69,7 +69,7 @@ def read_rows(
     tables = list(read_files(root, wanted, start, end, tuple(columns)))
     if tables:
         return pa.concat_tables(tables).unify_dictionaries()
-    schema = panel_schema(manifest.features)
+    schema = panel_schema(manifest.features, members=manifest.has_members)
     return pa.schema([schema.field(name) for name in columns]).empty_table()
 
 
@@ -101,7 +101,7 @@ def read_block(
         PanelError: No trading day lies in the span, a feature is unknown, a file is gone.
     """
     names = manifest.features if features is None else tuple(features)
-    columns = block_columns(names, trading=trading)
+    columns = block_columns(names, trading=trading, members=manifest.has_members)
     _check_columns(manifest, columns)
     files = files_of(manifest, start, end, buckets)
     return scatter(
@@ -111,6 +111,7 @@ def read_block(
         assets=asset_names(root, files, start, end),
         features=names,
         trading=trading,
+        members=manifest.has_members,
     )
 
 
@@ -124,9 +125,12 @@ def asset_names(
     return np.array(sorted(seen), dtype=np.str_)
 
 
-def block_columns(features: Sequence[str], *, trading: bool) -> tuple[str, ...]:
+def block_columns(
+    features: Sequence[str], *, trading: bool, members: bool = False
+) -> tuple[str, ...]:
     """Panel columns that `scatter` needs for such a block."""
-    return (*BASE_COLUMNS, *features, *(TRADING_COLUMNS if trading else ()))
+    marks = (MEMBER,) if members else ()
+    return (*BASE_COLUMNS, *features, *(TRADING_COLUMNS if trading else ()), *marks)
 
 
 def scatter(
@@ -137,6 +141,7 @@ def scatter(
     assets: np.ndarray,
     features: tuple[str, ...],
     trading: bool = False,
+    members: bool = False,
 ) -> PanelBlock:
     """Put panel rows, in any order and any number of tables, at their places in a block.
 
@@ -147,6 +152,7 @@ def scatter(
         assets: (N,) str, ascending.
         features: F names.
         trading: Also fill market cap, industry and price limits.
+        members: Also fill who is a member; the panel marks them.
 
     Raises:
         PanelError: A row's date or asset is not among `dates` and `assets`.
@@ -158,6 +164,7 @@ def scatter(
     adj_close = np.full(shape, np.nan)
     market_cap, industry = np.full(wide, np.nan), np.full(wide, -1, dtype=np.int16)
     limit_up, limit_down = np.zeros(wide, dtype=bool), np.zeros(wide, dtype=bool)
+    member = np.zeros(shape if members else (len(dates), 0), dtype=bool)
     list_date = np.full(len(assets), np.datetime64("NaT"), dtype="datetime64[D]")
     codes: dict[str, int] = {}
     for table in tables:
@@ -168,6 +175,8 @@ def scatter(
         list_date[asset] = _column(table, "list_date")
         if features:
             values[day, asset] = np.stack([_column(table, name) for name in features], axis=1)
+        if members:
+            member[day, asset] = _column(table, MEMBER)
         if trading:
             market_cap[day, asset] = _column(table, "market_cap")
             industry[day, asset] = _codes(table["industry"], codes)
@@ -190,6 +199,7 @@ def scatter(
         industries=industries,
         limit_up=limit_up,
         limit_down=limit_down,
+        member=member,
     )
 
 
@@ -256,7 +266,7 @@ def files_of(
 
 
 def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
-    known = (*BASE_COLUMNS, *TRADING_COLUMNS, *manifest.features)
+    known = panel_schema(manifest.features, members=manifest.has_members).names
     for name in columns:
         if name not in known:
             raise PanelError(

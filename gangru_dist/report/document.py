@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from gangru_dist import log
+from gangru_dist.bars.dated import read_closes
 from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.evaluation.comparison import Comparison, against
+from gangru_dist.evaluation.index import IndexCloses
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
@@ -51,6 +54,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         PanelError: No panel is there.
         FactorError: A run has no factor table, or none of its rows is of its windows.
         EvaluationError: The table does not span two rebalances, or is not of this panel.
+        BarsError: `evaluation.index` cannot be read.
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration.
     """
@@ -72,6 +76,7 @@ def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
     factors = {
         name: _of_windows(table, name, sources.runs[name]) for name, table in tables_of_runs.items()
     }
+    index = _index(run.cfg.evaluation.index)
     market = _market(run.root, manifest, list(factors.values()))
     found = {
         name: evaluate(
@@ -80,6 +85,7 @@ def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
             run.cfg.evaluation,
             entry_lag=run.cfg.label.entry_lag,
             quantiles=sources.runs[name].cfg.factor.quantiles,
+            index=index,
         )
         for name, factor in factors.items()
     }
@@ -91,6 +97,14 @@ def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
     tables.write_tables(run.report, found, others, sources)
     run.report.write_bytes(PAGE, render(found, others, sources).encode())
     return run.report.full(PAGE) if run.report.is_local else run.report.child(PAGE).uri
+
+
+def _index(uri: str | None) -> IndexCloses | None:
+    """The second benchmark, if one is given."""
+    if uri is None:
+        return None
+    dates, close = read_closes(uri)
+    return IndexCloses(name=PurePosixPath(uri).stem, dates=dates, close=close)
 
 
 def _log_outdated(sources: Sources) -> None:

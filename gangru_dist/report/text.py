@@ -225,6 +225,42 @@ KEY_FIGURES = (
 )
 """SPEC 7's table, in its order of importance."""
 
+INDEX_FIGURES = (
+    KeyFigure(
+        _("Annualized excess over the index"),
+        _("geometric"),
+        "index.excess.annualized_return",
+        "index.excess_with_costs.annualized_return",
+        _two_percent,
+        "",
+    ),
+    KeyFigure(
+        _("Tracking error"),
+        _("against the index, annualized"),
+        "index.tracking_error",
+        "index.with_costs.tracking_error",
+        _two_percent,
+        "",
+    ),
+    KeyFigure(
+        _("Information ratio against the index"),
+        _("mean of daily active returns / tracking error"),
+        "index.information_ratio",
+        "index.with_costs.information_ratio",
+        plain,
+        "",
+    ),
+    KeyFigure(
+        _("Beta"),
+        _("to the index, daily returns"),
+        "index.beta",
+        "index.with_costs.beta",
+        plain,
+        "",
+    ),
+)
+"""Rows that follow where `evaluation.index` is given."""
+
 
 MONTHS, ASSETS, HOLDINGS = 24, 300, 20
 """Fewer say little: of months judged, assets ranked, assets held."""
@@ -251,6 +287,8 @@ def cautions(metrics: dict[str, Any], language: Language = ENGLISH) -> dict[str,
 def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[dict[str, Any]]:
     """Rows of the key table: label, note, caution, cells (two a run), published."""
     few = cautions(runs[0], language)
+    has_index = all("index" in metrics for metrics in runs)
+    figures = (*KEY_FIGURES, *(INDEX_FIGURES if has_index else ()))
     return [
         {
             "caution": few["ic" if figure.path.startswith("ic.") else "portfolio"],
@@ -259,7 +297,7 @@ def key_rows(runs: list[dict[str, Any]], language: Language = ENGLISH) -> list[d
             "cells": [cell for metrics in runs for cell in _cells(metrics, figure)],
             "published": _published(figure),
         }
-        for figure in KEY_FIGURES
+        for figure in figures
     ]
 
 

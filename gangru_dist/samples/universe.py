@@ -22,15 +22,18 @@ def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
 def universe_mask(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> Bool[np.ndarray, "D N"]:
     """Members of the universe on each day [R, D].
 
-    They traded that day, are not under special treatment, have been listed long enough, and
-    traded on enough of the last `lookback` days. The first `lookback - 1` days of a block lack
-    history, so callers read that many days before the first day they need.
+    They traded that day, are members if the panel marks members, are not under special treatment,
+    have been listed long enough, and traded on enough of the last `lookback` days. The first
+    `lookback - 1` days of a block lack history, so callers read that many days before the first
+    day they need.
     """
     mask = (
         block.traded
         & (block.listed_days >= cfg.min_listed_days)
         & (traded_days(block.traded, lookback) >= cfg.min_traded_days)
     )
+    if cfg.members and block.member.shape == mask.shape:
+        mask &= block.member
     if cfg.exclude_st:
         mask &= ~block.is_st
     return mask

@@ -136,7 +136,8 @@ class Scorer:
         block = self._panel(piece)
         cfg = self._cfg
         days = [block.row(np.datetime64(day)) for day in piece.days]
-        members = universe_mask(block, cfg.universe, cfg.samples.lookback)
+        rule = replace(cfg.universe, members=cfg.factor.members)
+        members = universe_mask(block, rule, cfg.samples.lookback)
         scores = score_block(ensemble, block, days, members, cfg.samples)
         factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
         table = _table(piece, block, scores, factor)

@@ -16,7 +16,7 @@ import torch
 
 from gangru_dist import gauges, log
 from gangru_dist.cluster_map import Runner, here, on_cluster, value
-from gangru_dist.errors import ConfigError
+from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.score_summary import ScoreSummary, write_summary
@@ -109,6 +109,13 @@ def planned(
     run = run.as_claimed()
     manifest = read_manifest(run.root)
     manifest.require_features(run.cfg.features)
+    if daily and manifest.set_aside:
+        raise FactorError(
+            f"no row of {manifest.set_aside}, the newest day of the bars, could be used (see "
+            f"{run.root.child('panel').uri}/quality.json), so --daily would score "
+            f"{manifest.calendar[-1]} instead. Correct that day's bars and run gangru panel; "
+            f"or, if the day before is meant: --from {manifest.calendar[-1]}"
+        )
     again = start is not None or end is not None
     if daily:
         start = end = manifest.calendar[-1].astype(dt.date)

@@ -60,7 +60,8 @@ class Share:
 
     def read(self, file: PanelFile) -> Iterator[pa.Table]:
         """One file's rows of the span."""
-        columns = block_columns(self.features, trading=self.trading)
+        members = self.manifest.has_members
+        columns = block_columns(self.features, trading=self.trading, members=members)
         return read_files(self.root, [file], self.start, self.end, columns)
 
 
@@ -92,4 +93,5 @@ def read_share(share: Share, rank: int, size: int, *, through_ray: bool) -> Pane
         assets=asset_names(share.root, files, share.start, share.end),
         features=share.features,
         trading=share.trading,
+        members=share.manifest.has_members,
     )

@@ -22,7 +22,7 @@ GENERIC = bars_format(BarsConfig())
 def make_table(**changes: tuple[int, Any]) -> pa.Table:
     """Six good rows of one stock; `close=(2, nan)` changes one value."""
     columns: dict[str, list[Any]] = {
-        "date": [dt.date(2019, 1, day) for day in range(2, 8)],
+        "date": [dt.date(2019, 1, day) for day in (2, 3, 4, 7, 8, 9)],
         "code": ["x"] * 6,
         "open": [10.0] * 6,
         "high": [11.0] * 6,
@@ -32,7 +32,7 @@ def make_table(**changes: tuple[int, Any]) -> pa.Table:
         "amount": [1000.0] * 6,
         "adj_factor": [1.0] * 6,
         "turnover_rate": [0.01] * 6,
-        "market_cap": [1e9] * 6,
+        "market_cap": [2e5] * 6,
     }
     for name, (row, value) in changes.items():
         columns[name][row] = value
@@ -126,7 +126,7 @@ class TestProperties:
         two = Quality(rows=7, suspended=1, quarantined={"x": Finding(count=1, example={})})
         both = merge([one, two])
         assert (both.rows, both.suspended, both.set_aside) == (12, 1, 3)
-        assert both.quarantined["x"] == Finding(count=3, example={"file": "a"})
+        assert both.quarantined["x"] == Finding(count=3, example={"file": "a"}, more=({},))
 
 
 class TestValidation:

@@ -28,7 +28,8 @@ from tests.made_bars import DAYS, make_bars, write
 
 FEATURES = ("close", "volume", "daily_return", "volume_ratio", "volatility_5d")
 CFG = RunConfig(
-    bars=BarsConfig(price_limits="ashare"), panel=PanelConfig(features=FEATURES, buckets=3)
+    bars=BarsConfig(price_limits="ashare", weekends=True),
+    panel=PanelConfig(features=FEATURES, buckets=3),
 )
 
 
@@ -204,7 +205,17 @@ class TestProperties:
 def corrected(frame: pd.DataFrame) -> pd.DataFrame:
     """One market cap corrected: no feature follows from it, so one row differs."""
     row = frame.index[(frame["date"] == "2019-02-14") & (frame["code"] == "600003.SH")]
-    return frame.assign(market_cap=frame["market_cap"].mask(frame.index.isin(row), 2e9))
+    return frame.assign(market_cap=frame["market_cap"].mask(frame.index.isin(row), 2e7))
+
+
+def friday(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["date"] == "2019-02-15"]
+
+
+def trade(frame: pd.DataFrame, code: str, day: str) -> None:
+    """A lot, so that the row is no suspended day."""
+    row = (frame["date"] == day) & (frame["code"] == code)
+    frame.loc[row, "volume"], frame.loc[row, "amount"] = 100, 100 * frame.loc[row, "close"]
 
 
 def drop(code: str, day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -214,7 +225,7 @@ def drop(code: str, day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 def prices_from(day: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """A vendor that adjusts forward: a dividend changes all earlier prices."""
     return lambda frame: frame.assign(
-        adj_factor=frame["adj_factor"].mask(frame["date"] < day, frame["adj_factor"] * 0.9)
+        adj_factor=frame["adj_factor"].mask(frame["date"] < day, frame["adj_factor"] * 0.97)
     )
 
 
@@ -222,7 +233,7 @@ REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "a value": (
         corrected,
         r"rows of 1 month\(s\) differ, 2019-02; in 2019-02 1 row\(s\), e.g. 2019-02-14 600003.SH "
-        r"market_cap: 1000000000.0 in the panel, 2000000000.0 in the bars",
+        r"market_cap: 10000000.0 in the panel, 20000000.0 in the bars",
     ),
     "the growing month": (
         lambda frame: frame.assign(
@@ -251,13 +262,7 @@ REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         r"they lack \d+ of the panel's \d+ trading days, 2019-02-01 to 2019-03-14",
     ),
     "a Saturday": (
-        lambda frame: pd.concat([frame, frame.head(1).assign(date=pd.Timestamp("2019-02-16"))]),
-        r"have 1 trading day\(s\), first 2019-02-16, that the panel has not",
-    ),
-    "a suspended Saturday": (
-        lambda frame: pd.concat(
-            [frame, frame.head(1).assign(date=pd.Timestamp("2019-02-16"), volume=0.0)]
-        ),
+        lambda frame: pd.concat([frame, friday(frame).assign(date=pd.Timestamp("2019-02-16"))]),
         r"have 1 trading day\(s\), first 2019-02-16, that the panel has not",
     ),
 }
@@ -268,8 +273,8 @@ class TestValidation:
     def test_rewritten_history_is_refused(self, root: Storage, tmp_path: Path, kind: str) -> None:
         rewrite, match = REWRITES[kind]
         frame = make_bars()
-        frame.loc[(frame["date"] == "2019-02-14") & (frame["code"] == "600003.SH"), "volume"] = 100
-        frame.loc[(frame["date"] == "2019-01-16") & (frame["code"] == "600001.SH"), "volume"] = 100
+        trade(frame, "600003.SH", "2019-02-14")
+        trade(frame, "600001.SH", "2019-01-16")
         write(tmp_path / "bars", frame[frame["date"] <= "2019-03-14"])
         before = build(root, tmp_path / "bars").to_json()
         files = contents(root)
@@ -283,10 +288,52 @@ class TestValidation:
         assert min(accepted.rewritten) <= "2019-03"
         assert build(root, tmp_path / "bars").to_json() == accepted.to_json()
 
+    def test_a_day_that_nobody_traded_is_no_day(self, root: Storage, tmp_path: Path) -> None:
+        frame = make_bars()
+        write(tmp_path / "bars", frame)
+        before = facts(build(root, tmp_path / "bars"))
+        closed = friday(frame).assign(date=pd.Timestamp("2019-02-16"), volume=0.0)
+        write(tmp_path / "bars", pd.concat([frame, closed.head(1)]))
+        assert facts(build(root, tmp_path / "bars")) == before
+        quality = root.child("panel").read_json("quality.json")
+        assert quality["quarantined"]["less than a hundredth of the market traded that day"]
+
+    @pytest.mark.parametrize("kind", ["bad", "few"])
+    def test_a_newest_day_that_was_set_aside_is_said(
+        self, root: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+    ) -> None:
+        frame = make_bars(assets=1 if kind == "few" else 9)
+        if kind == "few":
+            frame = pd.concat([frame.assign(code=f"{600000 + i}.SH") for i in range(250)])
+            frame = frame.reset_index(drop=True)
+        before, newest = frame["date"].drop_duplicates().nlargest(2)[::-1]
+        last = frame["date"] == newest
+        if kind == "bad":
+            frame.loc[last, "close"] = -1.0
+        else:
+            frame = frame[~last | (frame["code"] == frame.loc[last, "code"].iloc[0])]
+        write(tmp_path / "bars", frame)
+        cfg = dataclasses.replace(CFG, bars=BarsConfig(max_quarantined=0.05))
+        logging.getLogger("gangru_dist").propagate = True
+        for _ in range(2):  # a panel that is kept says so again
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, logger="gangru_dist"):
+                manifest = build(root, tmp_path / "bars", cfg)
+            assert f"newest_day_set_aside date={newest:%Y-%m-%d}" in caplog.text
+        assert manifest.calendar[-1] == np.datetime64(before.date())
+        assert read_manifest(root).set_aside == f"{newest:%Y-%m-%d}"
+        quality = root.child("panel").read_json("quality.json")
+        assert quality["newest_day_set_aside"] == f"{newest:%Y-%m-%d}"
+        assert quality["quarantined"]
+
     def test_a_turnover_rate_that_is_no_feature_may_be_anywhere(
         self, root: Storage, tmp_path: Path
     ) -> None:
-        write(tmp_path / "bars", make_bars().assign(turnover_rate=0.01), [DAYS[50]])
+        write(
+            tmp_path / "bars",
+            make_bars().assign(turnover_rate=lambda bars: bars["volume"] / 5e5),
+            [DAYS[50]],
+        )
         path = tmp_path / "bars" / "0.parquet"
         pd.read_parquet(path).drop(columns="turnover_rate").to_parquet(path)
         assert build(root, tmp_path / "bars").rows > 0
@@ -302,7 +349,11 @@ class TestValidation:
     def test_a_column_of_some_files_only(
         self, root: Storage, tmp_path: Path, column: str, match: str, without: str
     ) -> None:
-        write(tmp_path / "bars", make_bars().assign(turnover_rate=0.01), [DAYS[50]])
+        write(
+            tmp_path / "bars",
+            make_bars().assign(turnover_rate=lambda bars: bars["volume"] / 5e5),
+            [DAYS[50]],
+        )
         path = tmp_path / "bars" / without
         pd.read_parquet(path).drop(columns=column).to_parquet(path)
         other = {"0.parquet": "1.parquet", "1.parquet": "0.parquet"}[without]

@@ -32,7 +32,13 @@ def make_bars(days: int = 30, assets: int = 8) -> pd.DataFrame:
     frame = index.to_frame(index=False)
     close = 10 + rng.random(len(frame))
     return frame.assign(
-        open=close, high=close, low=close, close=close, volume=100.0, amount=1e3, adj_factor=1.0
+        open=close,
+        high=close,
+        low=close,
+        close=close,
+        volume=100.0,
+        amount=100 * close,
+        adj_factor=1.0,
     )
 
 
@@ -115,7 +121,9 @@ class TestProperties:
 class TestValidation:
     def test_refused_bars_leave_the_panel_as_it_was(self, bars: Path, root: Storage) -> None:
         before = build_panel(str(bars), root, CFG).to_json()
-        make_bars().head(3).assign(close=11.5, high=12.0).to_parquet(bars / "x.parquet")
+        make_bars().head(3).assign(close=lambda f: f["close"] + 0.1, high=12.0).to_parquet(
+            bars / "x.parquet"
+        )
         with pytest.raises(BarsError, match=r"contradict .* in 2018.parquet, .* in x.parquet"):
             build_panel(str(bars), root, CFG)
         assert read_manifest(root).to_json() == before

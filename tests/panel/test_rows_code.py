@@ -25,8 +25,18 @@ from tests.made_bars import make_bars, write
 FEATURES = ("close", "volume", "daily_return")
 CFG = RunConfig(panel=PanelConfig(features=FEATURES, buckets=2))
 INTAKE = (
-    *("codes", "columns", "csv_files", "files", "formats", "headings", "joining", "price_limits"),
-    *("qlib_files", "reader", "schema", "tables", "validate"),
+    *(
+        "codes",
+        "columns",
+        "csv_files",
+        "dated",
+        "days",
+        "files",
+        "formats",
+        "headings",
+        "identities",
+    ),
+    *("joining", "price_limits", "qlib_files", "reader", "schema", "tables", "validate"),
 )
 MODULES = [f"gangru_dist.{name}" for name in (*BUILD, *(f"bars.{name}" for name in INTAKE))]
 Edit = Callable[[str], str]
@@ -42,7 +52,7 @@ class _OtherMaths(ast.NodeTransformer):
         if self.is_done or not isinstance(node.value, int | float | str):
             return node
         self.is_done = True
-        return ast.Constant(node.value * 2)
+        return ast.Constant(node.value * 2 or 1)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         return node if isinstance(node.value, ast.Constant) else self.generic_visit(node)

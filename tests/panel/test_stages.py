@@ -12,6 +12,7 @@ import pytest
 
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.quality import Quality
 from gangru_dist.bars.reader import cut_parts, group_units
 from gangru_dist.bars.validate import CHECKED
 from gangru_dist.config import BarsConfig
@@ -19,17 +20,19 @@ from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
 from gangru_dist.panel.bucket import BucketTask, panel_rows
 from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.schema import panel_schema
 from gangru_dist.panel.stages import build_bucket, stage_unit
 from gangru_dist.panel.staging import read_staged, remove_staging, write_staged
 from gangru_dist.storage import Storage
+from tests.made_bars import walk
 
 DAYS = pd.bdate_range("2018-11-01", periods=60)
 TASK = BucketTask(
     features=NAMES,
     calendar=np.array(DAYS, dtype="datetime64[D]"),
     has_turnover_rate=True,
-    price_limits="ashare",
+    form=bars_format(BarsConfig(price_limits="ashare")),
     files=("a.csv", "b.csv"),
 )
 
@@ -41,23 +44,23 @@ def make_checked(assets: int = 5, seed: int = 0) -> pd.DataFrame:
     index = pd.MultiIndex.from_product([codes, DAYS], names=["code", "date"])
     frame = index.to_frame(index=False)
     count = len(frame)
-    close = 10 * np.exp(rng.normal(0, 0.03, count)).round(2)
+    frame["adj_factor"] = np.where(frame["date"] < DAYS[30], 1.0, 1.5)
+    frame["is_st"] = rng.random(count) < 0.1
+    close = walk(frame, rng, 0.05)
     frame = frame.assign(
         open=close * 1.001,
         high=close * 1.02,
         low=close * 0.98,
         close=close,
         volume=rng.integers(1, 1000, count) * 100.0,
-        adj_factor=np.where(frame["date"] < DAYS[30], 1.0, 1.5),
-        turnover_rate=rng.random(count) / 10,
-        market_cap=np.where(rng.random(count) < 0.1, np.nan, 1e9),
+        market_cap=np.where(rng.random(count) < 0.1, np.nan, 1e7),
         industry=np.array(["bank", None], dtype=object)[rng.integers(0, 2, count)],
-        is_st=rng.random(count) < 0.1,
         list_date=None,
         suspended=rng.random(count) < 0.05,
         file=0,
     )
     frame["amount"] = frame["volume"] * close
+    frame["turnover_rate"] = frame["volume"] / 5e5
     return frame[rng.random(count) < 0.9].reset_index(drop=True)
 
 
@@ -140,14 +143,14 @@ class TestProperties:
     def test_identical_duplicates_go_and_are_counted(self) -> None:
         frame = make_checked()
         twice = pd.concat([frame, frame.iloc[[3, 8, 8]].assign(file=1)])
-        rows, duplicates = panel_rows(to_table(twice), TASK)
+        rows, quality, _ = panel_rows(to_table(twice), TASK)
         pd.testing.assert_frame_equal(rows.to_pandas(), table_rows(frame))
-        assert duplicates["identical duplicate"].count == 3
+        assert quality.quarantined["identical duplicate"].count == 3
 
     def test_no_rows(self) -> None:
-        rows, duplicates = panel_rows(CHECKED.empty_table(), TASK)
+        rows, quality, moves = panel_rows(CHECKED.empty_table(), TASK)
         assert rows.schema.equals(panel_schema(NAMES))
-        assert len(rows) == len(duplicates) == 0
+        assert (len(rows), quality, moves) == (0, Quality(), Moves())
 
     def test_staging_keeps_every_row_in_its_bucket(self, tmp_path: Path) -> None:
         panel = Storage(str(tmp_path))

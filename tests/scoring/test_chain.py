@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.cluster_map import here
-from gangru_dist.config import PanelConfig, RunConfig
+from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
@@ -23,7 +23,11 @@ from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, run_of, score_here, write_models
 
 FEATURES = ("close", "daily_return", "volume_ratio", "volatility_5d")
-CFG = dataclasses.replace(MARKET, panel=PanelConfig(features=FEATURES, buckets=3))
+CFG = dataclasses.replace(
+    MARKET,
+    bars=BarsConfig(max_jumps=1),  # two markets meet at the cut
+    panel=PanelConfig(features=FEATURES, buckets=3),
+)
 ASSETS = 16
 
 

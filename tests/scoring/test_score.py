@@ -360,6 +360,14 @@ class TestValidation:
         with pytest.raises(ConfigError, match=r"--daily .* 2019-03-29"):
             score_here(run, daily=True, **{given: dt.date(2019, 3, 29)})
 
+    def test_daily_does_not_take_yesterday_for_today(self, root):
+        values = root.read_json("panel/manifest.json")
+        root.write_json("panel/manifest.json", {**values, "set_aside": "2019-05-06"})
+        match = r"not one row of 2019-05-06, .* in its place\. .*--from \d{4}-\d\d-\d\d$"
+        with pytest.raises(FactorError, match=match):
+            score_here(run_of(root), daily=True)
+        assert score_here(run_of(root)).ok
+
     def test_the_way_out_of_bad_weights_is_one_that_trains_again(self, root):
         name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
         root.write_bytes(name, root.read_bytes(name) + b"x")

@@ -1,0 +1,223 @@
+"""Days of the bars held against the calendar: which are possible, which are trading days.
+
+A date outside the market's span stops the build, for a panel that ends in 2081 can never be
+appended to again. Rows of Saturdays and Sundays, and of days on which next to nobody traded, are
+set aside. Decisions about a day rest on days before it, so that later bars never change them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from gangru_dist.bars.columns import Place, convert
+from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.quality import Finding, Quality
+from gangru_dist.config import BarsConfig
+from gangru_dist.errors import BarsError
+from gangru_dist.filesystems import resolve
+
+FIRST_DAY = {"ashare": dt.date(1990, 12, 1), "none": dt.date(1900, 1, 1)}
+"""By the price-limit rule: Shenzhen opened that day, Shanghai on 19 December."""
+THIN_SHARE = 0.01
+"""A day on which less than this share of the market traded is no trading day."""
+MARKET_DAYS = 60
+"""The market is the median of traded stocks over so many days before."""
+_HALF = 0.5
+_HOLE = 30  # days without a trading day; the longest closure of the real market is 11
+_SHIFTED = 0.05  # of all rows; a market has none at weekends, dates a day off a fifth
+_EARLIEST, _LATEST = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
+_EPOCH = np.datetime64("1970-01-01")  # a holiday everywhere, and what a lost date turns into
+
+WEEKEND = "date is a Saturday or Sunday"
+UNLISTED = "date is not in bars.calendar"
+THIN = "less than a hundredth of the market traded that day"
+INCOMPLETE = "newest day with less than half of the market"
+HOLE = "more than 30 days without a trading day"
+LACKING = "day of bars.calendar without a row"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayRule:
+    """Which dates may be."""
+
+    first: np.datetime64 = _EARLIEST
+    """An earlier one is a mistake."""
+    last: np.datetime64 = _LATEST
+    """A later one is a mistake: nobody has tomorrow's bars."""
+    weekends: bool = False
+    """Whether Saturdays and Sundays may be trading days."""
+    calendar: np.ndarray | None = None
+    """(days,) datetime64[D], ascending: the trading days, if the user lists them."""
+
+    def outside(self, days: np.ndarray) -> np.ndarray:
+        """(n,) bool of (n,) datetime64[D]: no day that bars can be of; NaT is not."""
+        return np.asarray((days < self.first) | (days > self.last) | (days == _EPOCH))
+
+    def reasons(self, days: np.ndarray) -> dict[str, np.ndarray]:
+        """Reason -> (n,) bool of (n,) datetime64[D]: possible days that are no trading days."""
+        if self.calendar is not None:
+            return {UNLISTED: ~np.isnat(days) & ~np.isin(days, self.calendar)}
+        return {} if self.weekends else {WEEKEND: is_weekend(days)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MarketDays:
+    """Days of all bars together."""
+
+    calendar: np.ndarray
+    """(days,) datetime64[D], ascending: the trading days."""
+    closed: np.ndarray
+    """(days,) datetime64[D]: days with rows that are no trading days; their rows go."""
+    quality: Quality
+    """What is odd about them."""
+
+
+def day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None) -> DayRule:
+    """The configured rule; `bars.calendar` is read here.
+
+    Args:
+        cfg: First day, weekends, calendar.
+        form: The market's rule.
+        today: For tests; None = the clock's. A day later may be, east of here.
+
+    Raises:
+        BarsError: The calendar file cannot be read.
+    """
+    last = (today or dt.datetime.now(dt.UTC).date()) + dt.timedelta(days=1)
+    return DayRule(
+        first=np.datetime64(cfg.first_day or FIRST_DAY[form.price_limits], "D"),
+        last=np.datetime64(last, "D"),
+        weekends=cfg.weekends,
+        calendar=None if cfg.calendar is None else read_calendar(cfg.calendar),
+    )
+
+
+def read_calendar(uri: str) -> np.ndarray:
+    """(days,) datetime64[D] of a text file with one date a line.
+
+    Raises:
+        BarsError: It is not there, is no text, has a line that is no date, or none at all.
+    """
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).type != pafs.FileType.File:
+        raise BarsError(f"bars.calendar={uri} is no file. Give a text file with one date a line.")
+    with filesystem.open_input_stream(path) as source:
+        data = source.read()
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BarsError(f"bars.calendar={uri} is no UTF-8 text ({error}).") from error
+    place = Place(file=uri, column="one date a line", ours="date", first_row=1)
+    column = convert(pa.chunked_array([pa.array(lines, pa.string())]), "date", place)
+    days = np.unique(pc.drop_null(column).to_numpy().astype("datetime64[D]"))
+    if not len(days):
+        raise BarsError(f"bars.calendar={uri} has no date. Write one a line, YYYY-MM-DD.")
+    return days
+
+
+def check_span(days: np.ndarray, rule: DayRule, place: Place) -> None:
+    """Refuse a date that bars cannot be of; `days`: (n,) datetime64[D], NaT = missing.
+
+    Raises:
+        BarsError: Names file, column, row and date, and the setting if the date is early.
+    """
+    outside = rule.outside(days)
+    if outside.any():
+        row = int(np.argmax(outside))
+        early = "" if days[row] > rule.last else f", or --set bars.first_day={days[row]} if meant"
+        raise place.error(
+            f"has {days[row]} in row {place.first_row + row} ({int(outside.sum())} such rows): no "
+            f"day from {rule.first} to {rule.last}, and 1970-01-01 stands for a lost date",
+            f"Correct the row{early}",
+        )
+
+
+def market_days(
+    dates: Sequence[np.ndarray], traded: Sequence[np.ndarray], rule: DayRule
+) -> MarketDays:
+    """Which days of the bars are trading days.
+
+    Args:
+        dates: (days,) datetime64[D] of each part, distinct.
+        traded: (days,) stocks that traded on each of them.
+        rule: An explicit calendar knows better than the number of stocks.
+    """
+    days, count = sum_by_day(dates, traded)
+    listed = rule.calendar
+    market = _market(count)
+    thin = (count < THIN_SHARE * market) & (listed is None)
+    calendar, notes = days[~thin], {}
+    if len(calendar) and count[~thin][-1] < _HALF * market[~thin][-1]:
+        newest = {"date": str(calendar[-1]), "stocks": int(count[~thin][-1])}
+        notes[INCOMPLETE] = Finding(count=1, example=newest)
+    gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
+    if len(gaps):
+        between = {"after": str(calendar[gaps[0]]), "before": str(calendar[gaps[0] + 1])}
+        notes[HOLE] = Finding(count=len(gaps), example=between)
+    if listed is not None and len(calendar):
+        asked = listed[(listed >= calendar[0]) & (listed <= calendar[-1])]
+        lacking = np.setdiff1d(asked, calendar)
+        if len(lacking):
+            notes[LACKING] = Finding(count=len(lacking), example={"date": str(lacking[0])})
+    return MarketDays(calendar=calendar, closed=days[thin], quality=Quality(notes=notes))
+
+
+def sum_by_day(
+    dates: Sequence[np.ndarray], counts: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(days,) distinct dates of all parts, ascending, and (days,) the sums of their counts."""
+    if not dates:
+        return np.empty(0, "datetime64[D]"), np.empty(0)
+    days, where = np.unique(np.concatenate(dates), return_inverse=True)
+    return days, np.bincount(where, weights=np.concatenate(counts), minlength=len(days))
+
+
+def check_shifted(quality: Quality, dates: np.ndarray) -> None:
+    """Refuse bars of which so many rows fall on weekends that the dates must be off.
+
+    Args:
+        quality: Of all rows.
+        dates: (days,) datetime64[D], distinct days of the usable rows.
+
+    Raises:
+        BarsError: Says which working day is missing, that is, in which direction they are off.
+    """
+    found = quality.quarantined.get(WEEKEND)
+    if found is None or found.count <= _SHIFTED * quality.rows:
+        return
+    there = set(_weekday(dates).tolist())
+    names = {0: "Monday: the dates look a day late", 4: "Friday: the dates look a day early"}
+    missing = [words for day, words in names.items() if day not in there]
+    off = f", and none on a {missing[0]} (a time zone?)" if len(missing) == 1 else ""
+    raise BarsError(
+        f"{found.count} of {quality.rows} rows fall on a Saturday or Sunday{off}, e.g. "
+        f"{found.example.get('date')} in {found.example.get('file')}. Days and months may be "
+        "exchanged, or dates shifted: export them as the exchange's local YYYY-MM-DD. Only where "
+        "weekends are trading days: --set bars.weekends=true"
+    )
+
+
+def is_weekend(days: np.ndarray) -> np.ndarray:
+    """(n,) bool of (n,) datetime64[D]; False for NaT."""
+    return np.asarray((_weekday(days) >= 5) & ~np.isnat(days))
+
+
+def _weekday(days: np.ndarray) -> np.ndarray:
+    """(n,) 0 = Monday ... 6 = Sunday; 1970-01-01 was a Thursday."""
+    return np.asarray((days.astype("datetime64[D]").astype(np.int64) + 3) % 7)
+
+
+def _market(count: np.ndarray) -> np.ndarray:
+    """(days,) median of traded stocks over `MARKET_DAYS` before; at the start over the first."""
+    width = min(MARKET_DAYS, len(count))
+    if not width:
+        return count
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(count, width), axis=1)
+    return np.concatenate([np.repeat(medians[0], width), medians])[: len(count)]

@@ -1,0 +1,81 @@
+"""Every malformed or ambiguous input comes to what the corpus says, and docs/data.md says the same.
+
+No input may end in a traceback, hang, or pass in silence: an outcome is an error with the right
+words, rows counted under the right reason, a note, or the very panel that was meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gangru_dist.cluster_map import here
+from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.errors import GangruError
+from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.storage import Storage
+from tests.bars.corpus import CASES, documented, table
+from tests.bars.corpus_case import Case
+from tests.bars.corpus_market import market, one_file
+
+ALL = [pytest.param(case, id=case.wrong) for cases in CASES.values() for case in cases]
+FEATURES = ("close", "turnover_rate", "daily_return")
+
+
+@pytest.fixture(scope="module")
+def meant(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Fingerprint of the market as it is."""
+    case = Case(wrong="", make=lambda: one_file(market()), outcome="same panel")
+    return build(case, tmp_path_factory.mktemp("meant"))[0].fingerprint
+
+
+def build(case: Case, folder: Path) -> tuple[Manifest, dict[str, Any]]:
+    """Write the case's files, build the panel from them; its quality.json beside."""
+    bars = folder / "bars"
+    bars.mkdir()
+    for name, data in case.make().items():
+        (bars / name).parent.mkdir(parents=True, exist_ok=True)
+        (bars / name).write_bytes(data)
+    given = {"price_limits": "ashare", **case.settings}
+    if "calendar" in given:
+        given["calendar"] = str(bars / given["calendar"])
+    cfg = RunConfig(
+        bars=dataclasses.replace(BarsConfig(), **given),
+        panel=PanelConfig(features=FEATURES, buckets=1),
+    )
+    root = Storage(str(folder / "storage"))
+    manifest = build_panel(str(bars), root, cfg, runner=here)
+    return manifest, root.child("panel").read_json("quality.json")
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_outcome(case: Case, tmp_path: Path, meant: str) -> None:
+    if case.outcome == "refused":
+        with pytest.raises(GangruError) as caught:
+            build(case, tmp_path)
+        assert case.words in str(caught.value)
+        return
+    manifest, quality = build(case, tmp_path)
+    if case.outcome == "set aside":
+        assert case.words in quality["quarantined"], quality["quarantined"]
+        assert quality["quarantined"][case.words]["example"]["date"]
+    elif case.outcome == "noted":
+        assert case.words in quality["notes"], quality["notes"]
+    elif case.outcome == "same panel":
+        assert manifest.fingerprint == meant
+        assert not quality["quarantined"]
+    else:
+        assert not quality["quarantined"]
+
+
+def test_there_are_enough() -> None:
+    assert len(ALL) >= 300
+    assert len({case.wrong for cases in CASES.values() for case in cases}) == len(ALL)
+
+
+def test_the_documented_table_is_the_corpus() -> None:
+    assert documented() == table(), "run: python -m tests.bars.corpus write"

@@ -1,0 +1,109 @@
+"""Trading days: thin ones go, decisions stay when days are added, and what a rule refuses."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.bars.columns import Place
+from gangru_dist.bars.days import (
+    HOLE,
+    INCOMPLETE,
+    WEEKEND,
+    DayRule,
+    check_shifted,
+    check_span,
+    day_rule,
+    is_weekend,
+    market_days,
+)  # fmt: skip
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.quality import Finding, Quality
+from gangru_dist.config import BarsConfig
+from gangru_dist.errors import BarsError
+
+DAYS = np.array(pd.bdate_range("2019-01-02", periods=150), dtype="datetime64[D]")
+PLACE = Place(file="a.csv", column="date", ours="date", first_row=10)
+
+
+class TestReference:
+    def test_weekends_by_pandas(self) -> None:
+        days = np.arange(np.datetime64("1899-12-25"), np.datetime64("2030-01-01"))
+        found = is_weekend(np.append(days, np.datetime64("NaT")))
+        np.testing.assert_array_equal(found[:-1], pd.DatetimeIndex(days).day_of_week >= 5)
+        assert not found[-1]
+
+    def test_thin_days_by_a_loop(self) -> None:
+        rng = np.random.default_rng(0)
+        count = np.round(1000 * np.exp(np.cumsum(rng.normal(0, 0.02, len(DAYS)))))
+        count[rng.choice(len(DAYS), 20, replace=False)] = rng.integers(0, 20, 20)
+        found = market_days([DAYS], [count], DayRule())
+        expected = []
+        for day in range(len(DAYS)):
+            before = count[:60] if day < 60 else count[day - 60 : day]
+            if count[day] < 0.01 * np.median(before):
+                expected.append(DAYS[day])
+        assert found.closed.tolist() == expected
+        assert sorted([*found.calendar, *found.closed]) == DAYS.tolist()
+        assert 5 < len(expected) < 20
+
+    def test_parts_add_up(self) -> None:
+        whole = market_days([DAYS], [np.full(150, 30.0)], DayRule())
+        parts = market_days([DAYS[50:], DAYS], [np.full(100, 10.0), np.full(150, 20.0)], DayRule())
+        np.testing.assert_array_equal(whole.calendar, parts.calendar)
+
+
+class TestProperties:
+    @pytest.mark.parametrize("cut", [60, 61, 100, 149])
+    def test_added_days_change_no_earlier_one(self, cut: int) -> None:
+        count = np.full(150, 500.0)
+        count[[3, 59, 61, 99, 120]] = 4
+        whole = market_days([DAYS], [count], DayRule()).calendar
+        some = market_days([DAYS[:cut]], [count[:cut]], DayRule()).calendar
+        np.testing.assert_array_equal(whole[whole <= DAYS[cut - 1]], some)
+
+    def test_a_growing_market_keeps_its_first_days(self) -> None:
+        count = np.round(np.geomspace(8, 4000, 150))
+        assert len(market_days([DAYS], [count], DayRule()).closed) == 0
+
+    def test_an_explicit_calendar_knows_better(self) -> None:
+        count = np.full(150, 500.0)
+        count[70] = 1
+        assert len(market_days([DAYS], [count], DayRule(calendar=DAYS)).closed) == 0
+
+    def test_notes(self) -> None:
+        count = np.full(150, 500.0)
+        count[-1] = 200
+        days = np.where(np.arange(150) < 100, DAYS, DAYS + 40)
+        notes = market_days([days], [count], DayRule()).quality.notes
+        assert set(notes) == {HOLE, INCOMPLETE}
+
+    def test_today_bounds_the_rule(self) -> None:
+        form = bars_format(BarsConfig(price_limits="ashare"))
+        rule = day_rule(BarsConfig(), form, today=dt.date(2020, 3, 4))
+        days = np.array(["1990-12-01", "2020-03-05", "NaT"], dtype="datetime64[D]")
+        assert not rule.outside(days).any()
+        days = np.array(["1990-11-30", "2020-03-06", "1970-01-01"], dtype="datetime64[D]")
+        assert rule.outside(days).all()
+
+
+class TestValidation:
+    def test_a_date_outside(self) -> None:
+        days = np.array(["2019-01-02", "2081-01-02"], dtype="datetime64[D]")
+        rule = DayRule(last=np.datetime64("2020-01-01"))
+        with pytest.raises(BarsError, match=r"^a.csv: column 'date' has 2081-01-02 in row 11 \(1 "):
+            check_span(days, rule, PLACE)
+        rule = DayRule(first=np.datetime64("2019-02-01"))
+        with pytest.raises(BarsError, match=r"--set bars\.first_day=2019-01-02 if meant"):
+            check_span(days[:1], rule, PLACE)
+
+    @pytest.mark.parametrize(("missing", "words"), [(4, "a day early"), (0, "a day late")])
+    def test_shifted_dates(self, missing: int, words: str) -> None:
+        found = Quality(rows=100, quarantined={WEEKEND: Finding(count=20, example={})})
+        days = DAYS[pd.DatetimeIndex(DAYS).day_of_week != missing]
+        with pytest.raises(BarsError, match=rf"20 of 100 rows fall on .* {words}"):
+            check_shifted(found, days)
+        check_shifted(Quality(rows=1000, quarantined=found.quarantined), days)

@@ -1,0 +1,97 @@
+"""The portfolio beside an index, and a table judged on its members alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.errors import EvaluationError
+from gangru_dist.evaluation import summary
+from gangru_dist.evaluation.index import IndexCloses, index_figures
+from gangru_dist.evaluation.market import to_market
+from gangru_dist.evaluation.summary import Evaluation
+from tests.evaluation.worlds import config, random_block, random_table
+
+BLOCK = random_block()
+TABLE = random_table(BLOCK)
+
+
+def closes(seed: int = 3) -> IndexCloses:
+    moves = np.random.default_rng(seed).normal(0, 0.01, len(BLOCK.dates))
+    return IndexCloses(name="300", dates=BLOCK.dates, close=3000 * np.exp(np.cumsum(moves)))
+
+
+def judged(index: IndexCloses | None = None, member: np.ndarray | None = None) -> Evaluation:
+    cfg = config(top_fraction=0.2)
+    market = dataclasses.replace(to_market(BLOCK), member=member)
+    rules = {"entry_lag": cfg.label.entry_lag, "quantiles": cfg.factor.quantiles}
+    return summary.evaluate(TABLE, market, cfg.evaluation, **rules, index=index)
+
+
+class TestReference:
+    def test_figures_by_pandas(self) -> None:
+        found = judged(closes())
+        daily = found.daily.set_index("date")
+        moves = daily[["long", "long_net", "index"]].pct_change().dropna()
+        active = moves["long"] - moves["index"]
+        figures = found.metrics["index"]
+        error = active.std() * np.sqrt(252)
+        assert figures["tracking_error"] == pytest.approx(error)
+        assert figures["information_ratio"] == pytest.approx(active.mean() * 252 / error)
+        slope, _ = np.polyfit(moves["index"], moves["long"], 1)
+        assert figures["beta"] == pytest.approx(slope)
+        excess = daily["long_net"].iloc[-1] / daily["index"].iloc[-1] - 1
+        assert figures["excess_with_costs"]["total_return"] == pytest.approx(excess)
+        own = pd.Series(closes().close, index=BLOCK.dates.astype("datetime64[s]"))
+        expected = own.reindex(daily.index) / own[daily.index[0]]
+        np.testing.assert_allclose(daily["index"], expected)
+
+    def test_an_index_like_the_portfolio(self) -> None:
+        value = np.array([1.0, 1.02, 0.99, 1.05])
+        figures = index_figures(value, value, value)
+        assert figures["beta"] == pytest.approx(1)
+        assert figures["tracking_error"] == 0
+        assert figures["information_ratio"] is None
+
+
+class TestProperties:
+    def test_without_an_index_nothing_is_said_of_it(self) -> None:
+        found = judged()
+        assert "index" not in found.metrics
+        assert "index" not in found.daily
+
+    def test_a_day_without_a_close_keeps_the_one_before_and_is_noted(self) -> None:
+        index = closes()
+        there = np.arange(len(BLOCK.dates)) != len(BLOCK.dates) // 2
+        short = IndexCloses(name="300", dates=index.dates[there], close=index.close[there])
+        found = judged(short)
+        assert any("no close on 1 trading day(s)" in str(note) for note in found.notes)
+
+    def test_members_alone_are_judged(self) -> None:
+        member = np.zeros(BLOCK.traded.shape, dtype=bool)
+        member[:, ::2] = True
+        found = judged(member=member)
+        names = set(BLOCK.assets[::2])
+        assert set(found.ranked["asset"]) <= names
+        own = TABLE[TABLE["asset"].isin(names)].drop(columns="quantile")
+        market = to_market(BLOCK)
+        alone = summary.evaluate(
+            own, market, config(top_fraction=0.2).evaluation, entry_lag=1, quantiles=10
+        )
+        assert found.metrics == alone.metrics
+
+
+class TestValidation:
+    def test_closes_that_end_too_early(self) -> None:
+        index = closes()
+        half = len(index.dates) // 2
+        short = IndexCloses(name="300", dates=index.dates[:half], close=index.close[:half])
+        with pytest.raises(EvaluationError, match=r"evaluation.index=300 has closes from .* Give"):
+            judged(short)
+
+    def test_no_members_at_all(self) -> None:
+        with pytest.raises(EvaluationError, match="none of the factor table's"):
+            judged(member=np.zeros(BLOCK.traded.shape, dtype=bool))

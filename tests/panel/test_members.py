@@ -1,0 +1,144 @@
+"""A point-in-time universe: who is marked, what it restricts, and no day knows a later list."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.bars.dated import read_members
+from gangru_dist.cluster_map import here
+from gangru_dist.config import PanelConfig, RunConfig, UniverseConfig, model_identity
+from gangru_dist.errors import BarsError, PanelError
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.store import read_block
+from gangru_dist.samples.universe import universe_mask
+from gangru_dist.storage import Storage
+from tests.made_bars import DAYS, make_bars, write
+
+RULE = UniverseConfig(exclude_st=False, min_listed_days=0, min_traded_days=1, min_assets=3)
+LISTS = {
+    "2018-11-20": ("600000.SH", "600001.SH", "600002.SH"),
+    "2019-01-31": ("600001.SH", "600002.SH", "600003.SH"),
+    "2019-03-15": ("600003.SH", "600004.SH", "999999.SH"),
+}
+
+
+def rows(lists: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    return pd.DataFrame([(day, code) for day, codes in lists.items() for code in codes],
+                        columns=["date", "code"])  # fmt: skip
+
+
+def build(folder: Path, lists: pd.DataFrame | None, *, overwrite: bool = False) -> Manifest:
+    if not (folder / "bars").exists():
+        write(folder / "bars", make_bars())
+    path = None
+    if lists is not None:
+        path = str(folder / "members.csv")
+        lists.to_csv(path, index=False)
+    panel = PanelConfig(features=("close", "daily_return"), buckets=3, members=path)
+    cfg = RunConfig(panel=panel)
+    root = Storage(str(folder / "storage"))
+    return build_panel(str(folder / "bars"), root, cfg, overwrite=overwrite, runner=here)
+
+
+def block_of(folder: Path, manifest: Manifest) -> PanelBlock:
+    root = Storage(str(folder / "storage"))
+    return read_block(root, manifest, start=DAYS[0].date(), end=DAYS[-1].date())
+
+
+class TestReference:
+    def test_each_day_has_the_newest_list_by_a_loop(self, tmp_path: Path) -> None:
+        block = block_of(tmp_path, build(tmp_path, rows(LISTS)))
+        for row, day in enumerate(block.dates):
+            known = [codes for first, codes in LISTS.items() if np.datetime64(first) <= day]
+            listed = known[-1] if known else ()
+            for column, asset in enumerate(block.assets):
+                expected = asset in listed and block.traded[row, column]
+                assert block.member[row, column] == expected
+        assert block.member.any()
+
+    def test_one_list_a_day_is_read_alike(self, tmp_path: Path) -> None:
+        daily = {
+            f"{day:%Y-%m-%d}": [codes for first, codes in LISTS.items() if first <= str(day)][-1]
+            for day in DAYS
+            if str(day) >= "2018-11-20"
+        }
+        one = build(tmp_path, rows(LISTS))
+        two = build(tmp_path, rows(daily))
+        assert one.fingerprint == two.fingerprint
+
+    def test_vendors_headings_and_spellings(self, tmp_path: Path) -> None:
+        one = build(tmp_path, rows(LISTS))
+        renamed = rows(LISTS).set_axis(["updateDate", "code"], axis=1)
+        renamed["code"] = "sh." + renamed["code"].str[:6]
+        assert build(tmp_path, renamed).fingerprint == one.fingerprint
+
+
+class TestProperties:
+    def test_no_day_knows_a_later_list(self, tmp_path: Path) -> None:
+        before = build(tmp_path, rows(LISTS))
+        old = block_of(tmp_path, before)
+        lists = {**LISTS, "2019-03-15": ("600000.SH",), "2019-04-01": ("600005.SH",)}
+        with pytest.raises(PanelError, match="these bars rewrite history"):
+            build(tmp_path, rows(lists))
+        after = build(tmp_path, rows(lists), overwrite=True)
+        new = block_of(tmp_path, after)
+        past = old.dates < np.datetime64("2019-03-15")
+        np.testing.assert_array_equal(old.member[past], new.member[past])
+        assert (old.member[~past] != new.member[~past]).any()
+        end = pd.Timestamp("2019-02-28").date()
+        assert before.fingerprint_to(end) == after.fingerprint_to(end)
+
+    def test_lists_to_come_are_an_append(self, tmp_path: Path) -> None:
+        short = build(tmp_path, rows(LISTS))
+        more = build(tmp_path, rows({**LISTS, "2019-06-30": ("600005.SH",)}))
+        assert more.fingerprint == short.fingerprint
+        assert not more.rewritten
+
+    def test_other_lists_make_other_models(self, tmp_path: Path) -> None:
+        plain = build(tmp_path, None)
+        marked = build(tmp_path, rows(LISTS))
+        other = build(tmp_path, rows({"2018-11-20": LISTS["2018-11-20"]}), overwrite=True)
+        day = DAYS[-1].date()
+        names = {
+            model_identity(RunConfig(), "2019-04-18", 0, manifest.fingerprint_to(day))
+            for manifest in (plain, marked, other)
+        }
+        assert len(names) == 3
+        assert not plain.has_members
+
+    def test_the_mask_is_of_members_as_told(self, tmp_path: Path) -> None:
+        block = block_of(tmp_path, build(tmp_path, rows(LISTS)))
+        told = universe_mask(block, RULE, 8)
+        everyone = universe_mask(block, dataclasses.replace(RULE, members=False), 8)
+        np.testing.assert_array_equal(told, everyone & block.member)
+        assert told.sum() < everyone.sum()
+
+
+class TestValidation:
+    @pytest.mark.parametrize(
+        ("lists", "match"),
+        [
+            (rows({"2018-11-20": ("1.XX",)}), "panel.members names no stock of the bars: it has 1"),
+            (rows({"2030-01-01": ("600000.SH",)}), "begins on 2030-01-01, after the bars' last"),
+            (rows(LISTS).drop(columns="code"), r"members.csv lacks the column code \(or con_code"),
+            (rows(LISTS).assign(date="x"), "column 'date'"),
+            (rows(LISTS).assign(code=None), "column 'code' is empty in row 0"),
+            (rows({}), "has no row"),
+        ],
+    )
+    def test_lists_that_cannot_be_meant(
+        self, tmp_path: Path, lists: pd.DataFrame, match: str
+    ) -> None:
+        with pytest.raises(BarsError, match=match):
+            build(tmp_path, lists)
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(BarsError, match="no files at"):
+            read_members(str(tmp_path / "none.csv"))

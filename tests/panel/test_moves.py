@@ -1,0 +1,194 @@
+"""Rows that leave their neighbours, against a plain loop; and what appended days may not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.quality import Finding, Quality
+from gangru_dist.config import BarsConfig, SyntheticConfig
+from gangru_dist.errors import BarsError
+from gangru_dist.panel import moves
+from gangru_dist.panel.moves import FLAT, JUMP, LEAVES, SPIKE, STEP, History, Moves, judge
+from gangru_dist.panel.verdict import add_moves, check_moves
+from gangru_dist.synthetic.write import make_bars
+
+DAYS = 60
+
+
+def history(seed: int = 0, assets: int = 8, limit: float = 0.1) -> History:
+    """Calm stocks: moves of 2 %, a dividend each 20 days."""
+    rng = np.random.default_rng(seed)
+    factor = np.tile(1.02 ** (np.arange(DAYS) // 20), assets)
+    close = 10 * np.exp(np.cumsum(rng.normal(0, 0.02, (assets, DAYS)), axis=1)).ravel() / factor
+    volume = rng.uniform(1e5, 1e6, assets * DAYS)
+    position = np.tile(np.arange(DAYS), assets)
+    return History(
+        columns={
+            "open": close * rng.uniform(0.99, 1.01, len(close)),
+            "high": close * 1.02,
+            "low": close * 0.98,
+            "close": close,
+            "volume": volume,
+            "amount": volume * close,
+            "adj_factor": factor,
+            "turnover_rate": volume / 1e8,
+        },
+        asset=np.repeat(np.arange(assets), DAYS),
+        date=np.datetime64("2019-01-01") + position,
+        position=position,
+        limit=np.full(len(close), limit),
+    )
+
+
+def spoil(h: History, row: int, names: tuple[str, ...], by: float, *, last: bool = False) -> None:
+    """Multiply columns in one row, or from it to the stock's end."""
+    end = (row // DAYS + 1) * DAYS if last else row + 1
+    for name in names:
+        h.columns[name][row:end] *= by
+
+
+PRICES = ("open", "high", "low", "close", "amount")
+
+
+def left_by_a_loop(h: History) -> set[int]:
+    """Rows beyond the limit that do not come back, one after the other."""
+    level = h.columns["close"] * h.columns["adj_factor"]
+    opens = h.columns["open"] * h.columns["adj_factor"]
+    found: set[int] = set()
+    bad_before = False
+    for row in range(1, len(level)):
+        if h.asset[row] != h.asset[row - 1]:
+            bad_before = False
+            continue
+        reference = level[row - 1] / h.columns["adj_factor"][row]
+        most = h.limit[row] + moves.SLACK + 0.01 / reference
+        move = max(abs(level[row] / level[row - 1] - 1), abs(opens[row] / level[row - 1] - 1))
+        bad = move > most
+        back = (
+            bad_before
+            and row >= 2
+            and abs(np.log(level[row] / level[row - 2]))
+            < 0.5 * abs(np.log(level[row - 1] / level[row - 2]))
+        )
+        if bad and not back:
+            found.add(row)
+        bad_before = bad
+    return found
+
+
+class TestReference:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_limits_by_a_loop(self, seed: int) -> None:
+        h = history(seed)
+        rng = np.random.default_rng(seed)
+        for row in rng.choice(len(h.asset), 12, replace=False):
+            spoil(h, int(row), PRICES, rng.choice([0.3, 0.8, 1.3, 5.0]))
+        reasons = judge(h).reasons  # on a day of a dividend it may be the factor's fault
+        found = np.concatenate([reasons[name] for name in (LEAVES, SPIKE) if name in reasons])[:, 1]
+        assert set(found.tolist()) == left_by_a_loop(h)
+        assert len(found) > 5
+
+    def test_slope_of_a_right_factor_and_of_its_inverse(self) -> None:
+        h = history(assets=200)
+        right = judge(h).moves
+        assert right.explained / right.squared == pytest.approx(1, abs=0.25)
+        np.divide(1, h.columns["adj_factor"], out=h.columns["adj_factor"])
+        wrong = judge(h).moves
+        assert wrong.explained == pytest.approx(-right.explained)
+        check_moves(Quality(), right, allowed=0)
+        with pytest.raises(BarsError, match="it is the inverse of what is needed"):
+            check_moves(Quality(), wrong, allowed=0)
+
+    def test_the_synthetic_market_breaks_nothing(self) -> None:
+        bars = make_bars(SyntheticConfig(assets=60, signal_ic=0)).to_pandas()
+        bars = bars.sort_values(["code", "date"])
+        date = bars["date"].to_numpy().astype("datetime64[D]")
+        h = History(
+            columns={name: bars[name].to_numpy(float) for name in history().columns},
+            asset=bars["code"].astype("category").cat.codes.to_numpy(),
+            date=date,
+            position=np.searchsorted(np.unique(date), date),
+            limit=np.full(len(bars), 0.2),
+        )
+        judged = judge(h)
+        assert judged.keep.all()
+        assert not judged.notes
+        check_moves(Quality(), judged.moves, allowed=0)
+
+
+class TestProperties:
+    @pytest.mark.parametrize("cut", [7, 20, 21, 22, 40])
+    def test_appended_days_change_no_earlier_row(self, cut: int) -> None:
+        h = history()
+        for row in (20, DAYS + 20, 2 * DAYS + 21, 3 * DAYS + 21):
+            spoil(h, row, PRICES, 3.0, last=row > 2 * DAYS)
+        spoil(h, 4 * DAYS + 20, ("adj_factor",), 10.0)
+        early = h.position <= cut
+        np.testing.assert_array_equal(judge(h).keep[early], judge(h.select(early)).keep)
+
+    def test_a_spike_goes_and_leaves_no_trace(self) -> None:
+        h = history()
+        spoil(h, 30, PRICES, 3.0)
+        spoil(h, DAYS + 30, ("adj_factor",), 10.0)
+        judged = judge(h)
+        assert {name: rows[:, 1].tolist() for name, rows in judged.reasons.items()} == {
+            LEAVES: [30], SPIKE: [DAYS + 30],
+        }  # fmt: skip
+        assert not judged.notes
+
+    def test_what_stays_is_counted_once(self) -> None:
+        h = history()
+        spoil(h, 30, PRICES, 0.5, last=True)
+        spoil(h, DAYS + 30, ("adj_factor",), 10.0, last=True)
+        notes = judge(h).notes
+        assert notes[JUMP].tolist() == [[29, 30]]
+        assert notes[STEP].tolist() == [[DAYS + 29, DAYS + 30]]
+
+    def test_limits_are_not_asked_where_there_are_none(self) -> None:
+        for limit, gap in ((np.inf, 1), (0.1, 200)):
+            h = history(limit=limit)
+            spoil(h, 30, PRICES, 1.6, last=True)
+            h.position[30:DAYS] += gap
+            assert judge(h).keep.all()
+
+    def test_prices_that_stand_still(self) -> None:
+        h = history()
+        for name in ("open", "high", "low", "close"):
+            h.columns[name][10:50] = 9.0
+        h.columns["adj_factor"][:] = 1.0
+        judged = judge(h)
+        assert judged.reasons[FLAT][:, 1].tolist() == list(range(30, 50))
+
+    def test_sums_do_not_depend_on_buckets(self) -> None:
+        h = history()
+        parts = [judge(h.select(h.asset % 3 == k)).moves for k in range(3)]
+        whole, summed = judge(h).moves, add_moves(parts)
+        assert (summed.pairs, summed.steps, summed.assets) == (whole.pairs, whole.steps, 8)
+        assert summed.squared == pytest.approx(whole.squared)
+
+    def test_no_rows(self) -> None:
+        h = history()
+        assert judge(h.select(h.asset < 0)).moves == Moves()
+
+
+class TestValidation:
+    def test_the_message_can_be_pasted(self) -> None:
+        found = Finding(count=3, example={"date": "2019-01-02", "code": "x"})
+        match = r"3 of 1000 daily moves .* --set bars.max_jumps=0.003$"
+        with pytest.raises(BarsError, match=match):
+            check_moves(Quality(notes={JUMP: found}), Moves(pairs=1000), allowed=1e-4)
+        check_moves(Quality(notes={JUMP: found}), Moves(pairs=1000), allowed=0.003)
+        assert bars_format(BarsConfig(max_jumps=0.003)).price_limits == "none"
+
+    def test_a_restless_factor(self) -> None:
+        h = history()
+        h.columns["adj_factor"][: 3 * DAYS] *= np.tile([1.0, 1.03], 3 * DAYS // 2)
+        judged = judge(h)
+        assert judged.moves.restless == 3
+        rows = judged.notes[moves.RESTLESS][:, 1]
+        assert h.asset[rows].tolist() == [0, 1, 2]
+        note = {moves.RESTLESS: Finding(count=3, example={})}
+        with pytest.raises(BarsError, match="3 of 8 stocks: adj_factor changes on more than"):
+            check_moves(Quality(notes=note), judged.moves, allowed=1)
