@@ -28,7 +28,8 @@ from gangru_dist.errors import ConfigError
 from gangru_dist.settings import load
 
 STORED = {"demo": "e07e3afeb27a", "report": "55191656b6c2", "default": "0996fa3b3f38"}
-"""Identities by the first version that stored models; a new setting must not move them."""
+"""Identities of stored models, which a new setting must not move: `demo` and `report` by the first
+version, `default` since 2026-11-26."""
 OTHER = {
     "bars.format": "ashare",
     "bars.columns": {"open": "o"},
@@ -37,6 +38,9 @@ OTHER = {
     "panel.features": ["open"],
     "samples.features": ["open"],
     "label.transform": "rank",
+    "label.neutralize": ["size"],
+    "windows.min_history_days": 300,
+    "windows.half_life_days": 20.0,
     "windows.refit_months": [3],
     "windows.first": "2019-01-01",
     "windows.last": "2019-01-01",
