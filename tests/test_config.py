@@ -69,9 +69,6 @@ OTHER = {
     "variant": "gru",
     "predictor": "other",
     "gru.options": {"heads": 2},
-    "label.neutralize": ["size"],
-    "windows.min_history_days": 300,
-    "windows.half_life_days": 100.0,
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 
