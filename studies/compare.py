@@ -3,6 +3,7 @@
     python -m studies.compare --storage STORE --out OUT            # the table of all trials
     python -m studies.compare --storage STORE --out OUT both shape # two of them, paired
     ... both both+shape                                            # A+B: mean of both's scores
+    ... both                                   # one alone: its excess taken apart, by refit
 
 A trial's factor is the mean of its seeds' z-scored scores. ICs are rank ICs of the neutralized
 factor with the next 20 days, every fifth day; standard errors are Newey-West's with four lags,
@@ -35,6 +36,10 @@ class Result:
     name: str
     lines: list[dict[str, Any]]
     """Of its models."""
+    scores: np.ndarray
+    """Of its days, (K, N)."""
+    days: np.ndarray
+    """Rows of the study's block."""
     whole: Judged
     other: Judged
     """On the assets that it was not trained on alone."""
@@ -80,6 +85,8 @@ def results(study: Study, names: Sequence[str]) -> list[Result]:
             Result(
                 name=name,
                 lines=kept,
+                scores=scores,
+                days=days,
                 whole=judge(study, scores, days),
                 other=judge(study, scores, days, other),
             )
@@ -124,6 +131,19 @@ def paired(a: Result, b: Result) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["paired by", "count", a.name, b.name, "gap", "error"])
 
 
+def decompositions(study: Study, found: Result) -> pd.DataFrame:
+    """Its excess taken apart, a column a refit: (group, part) x refits."""
+    starts = np.array(study.protocol.refits, dtype="datetime64[D]")
+    owner = np.searchsorted(starts, study.block.dates[found.days], "left") - 1
+    columns = {
+        name: judge(
+            study, found.scores[owner == row], found.days[owner == row]
+        ).evaluation.decomposition.set_index(["group", "part"])["value"]
+        for row, name in enumerate(study.protocol.refits)
+    }
+    return pd.DataFrame(columns)
+
+
 def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"a": a, "b": b}).dropna()
 
@@ -148,6 +168,8 @@ def main(argv: list[str] | None = None) -> int:
         a, b = found
         print(_both(a.whole.monthly, b.whole.monthly).to_string(float_format="%.4f"))
         print(paired(a, b).to_string(index=False, float_format="%.4f"))
+    elif len(found) == 1:
+        print(decompositions(study, found[0]).to_string(float_format="%.4f"))
     elif not args.trials:
         _print_deflated(found)
     return 0

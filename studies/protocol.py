@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from gangru_dist import metrics, settings
-from gangru_dist.cluster_map import here
+from gangru_dist.cluster_map import here, value
 from gangru_dist.config import RunConfig, model_identity, model_settings
 from gangru_dist.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.errors import ConfigError
@@ -167,7 +167,7 @@ class Study:
         ]
         todo = [unit for unit in units if not self._is_done(unit, cfgs[unit.trial])]
         for _, line in here(RunConfig(), lambda: partial(self._one, cfgs), todo):
-            yield str(line)
+            yield str(value(line))
 
     def _place(self, unit: Unit) -> str:
         return f"{unit.trial}/{unit.window}-{unit.seed}"

@@ -27,8 +27,9 @@ from gangru_dist.decides import Decides, declared
 from gangru_dist.errors import ConfigError
 from gangru_dist.settings import load
 
-STORED = {"demo": "e07e3afeb27a", "report": "55191656b6c2", "default": "0b4a76054f1b"}
-"""Identities by the first version that stored models; a new setting must not move them."""
+STORED = {"demo": "e07e3afeb27a", "report": "55191656b6c2", "default": "0996fa3b3f38"}
+"""Identities of stored models, which a new setting must not move: `demo` and `report` by the first
+version, `default` since 2026-11-26."""
 OTHER = {
     "bars.format": "ashare",
     "bars.columns": {"open": "o"},
@@ -41,6 +42,9 @@ OTHER = {
     "panel.features": ["open"],
     "samples.features": ["open"],
     "label.transform": "rank",
+    "label.neutralize": ["size"],
+    "windows.min_history_days": 300,
+    "windows.half_life_days": 20.0,
     "windows.refit_months": [3],
     "windows.first": "2019-01-01",
     "windows.last": "2019-01-01",
@@ -69,9 +73,6 @@ OTHER = {
     "variant": "gru",
     "predictor": "other",
     "gru.options": {"heads": 2},
-    "label.neutralize": ["size"],
-    "windows.min_history_days": 300,
-    "windows.half_life_days": 100.0,
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 

@@ -24,7 +24,7 @@ PROTOCOL = Protocol(
     name="development", refits=("2018-06-29", "2018-12-31"), last=dt.date(2019, 4, 30)
 )
 SMALL = (
-    "windows.history_days=120",
+    "windows.history_days=100",
     "samples.lookback=10",
     "universe.min_traded_days=5",
     "universe.min_listed_days=20",
@@ -120,6 +120,11 @@ class TestRun:
         other = study(root, world.out)
         assert judge(other, *other.mean_scores("small", [0])).daily[-1] != late.daily[-1]
 
+    def test_a_model_that_fails_stops_the_study(self, world: World, tmp_path: Path) -> None:
+        longer = {"long": (*SMALL, "windows.history_days=120")}
+        with pytest.raises(ConfigError, match="2018-06-29 cannot be trained"):
+            list(study(world.root, tmp_path / "out").run(longer, [0]))
+
     def test_every_trial_is_a_configuration(self) -> None:
         for changes in TRIALS.values():
             configured(changes)
@@ -127,7 +132,7 @@ class TestRun:
 
 class TestJudge:
     def test_ic_is_scipys_of_factor_and_next_20_days(self, world: World) -> None:
-        scores, _ = world.study.mean_scores("small", [0, 1])
+        scores, days = world.study.mean_scores("small", [0, 1])
         judged = judge(world.study, scores, days)
         block, market = world.study.block, world.study.market
         day = int(days[0])
@@ -169,6 +174,15 @@ class TestCompare:
         assert compare.main([*asked, "small", "small+rank"]) == 0
         printed = capsys.readouterr().out
         assert all(name in printed for name in ("every fifth day", "month", "2018-09"))
+        assert compare.main([*asked, "small"]) == 0
+        assert "2018-12-31" in capsys.readouterr().out
+
+    def test_excess_is_taken_apart_by_refit(self, world: World) -> None:
+        (found,) = compare.results(world.study, ["small"])
+        table = compare.decompositions(world.study, found)
+        late = world.study.block.dates[found.days] > np.datetime64("2018-12-31")
+        alone = judge(world.study, found.scores[late], found.days[late]).evaluation.decomposition
+        assert table["2018-12-31"].to_numpy() == pytest.approx(alone["value"], nan_ok=True)
 
     def test_gap_and_its_error(self, world: World) -> None:
         a, b = compare.results(world.study, ["small", "rank"])

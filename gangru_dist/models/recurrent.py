@@ -258,8 +258,8 @@ class _Recurrence(torch.autograd.Function):
 class _Recurrent(nn.RNNBase):
     """What GRU and LSTM share.
 
-    On GPUs, under autocast, compiled, and in any other dtype than float32 and float64, it is
-    torch's own module that computes.
+    On GPUs, under autocast, and in any other dtype than float32 and float64, it is torch's own
+    module that computes.
     """
 
     cell: ClassVar[type[Cell]]
@@ -268,12 +268,14 @@ class _Recurrent(nn.RNNBase):
 
     def newest(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B H"]:
         """The last layer's state after the last step."""
-        return self._run(x, (), lambda states: states[:, -1])
+        return cast(Tensor, self._run(x, (), lambda states: states[:, -1]))
 
     def every(self, x: Float[Tensor, "B T F"], layer: nn.Linear) -> Float[Tensor, "B T O"]:
         """`layer` of the last layer's state, at each step; the states are not stored."""
-        return self._run(x, (layer.weight, layer.bias), layer)
+        return cast(Tensor, self._run(x, (layer.weight, layer.bias), layer))
 
+    # dynamo traces no recurrence, but would go through ours step by step
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _run(self, x: Tensor, output: Sequence[Tensor], read: Callable[[Tensor], Tensor]) -> Tensor:
         """`output` is for our own computation what `read` is for torch's."""
         weights = [*(weight for layer in self.all_weights for weight in layer), *output]
@@ -294,7 +296,6 @@ class _Recurrent(nn.RNNBase):
             and x.dtype in (torch.float32, torch.float64)
             and x.dtype == self.weight_ih_l0.dtype
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
         )
 
 
