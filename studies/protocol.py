@@ -389,7 +389,7 @@ def judge(study: Study, scores: np.ndarray, days: np.ndarray, assets: Any = None
 def some_assets(block: PanelBlock, keep: np.ndarray) -> PanelBlock:
     """The panel of some of its assets (a mask)."""
     arrays = {
-        field.name: getattr(block, field.name)[:, keep]
+        field.name: values[:, keep] if (values := getattr(block, field.name)).size else values
         for field in dataclasses.fields(block)
         if field.name not in ("dates", "assets", "feature_names", "industries")
     }

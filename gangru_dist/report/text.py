@@ -268,13 +268,12 @@ MONTHS, ASSETS, HOLDINGS = 24, 300, 20
 
 def cautions(metrics: dict[str, Any], language: Language = ENGLISH) -> dict[str, str]:
     """What a figure rests on, if that is little: of an `ic`, of the `portfolio`; else empty."""
-    said = language.ngettext
     months, held = metrics["ic"]["months"], metrics["capacity"]["targets"]
     members = metrics["period"]["newest_universe"]
     few = {
-        "months": said("%(num)s month", "%(num)s months", months) % {"num": months},
-        "assets": said("%(num)s stock", "%(num)s stocks", members) % {"num": members},
-        "held": said("%(num)s holding", "%(num)s holdings", held) % {"num": held},
+        "months": language.ngettext("%(num)s month", "%(num)s months", months) % {"num": months},
+        "assets": language.ngettext("%(num)s stock", "%(num)s stocks", members) % {"num": members},
+        "held": language.ngettext("%(num)s holding", "%(num)s holdings", held) % {"num": held},
     }
     enough = {"months": months >= MONTHS, "assets": members >= ASSETS, "held": held >= HOLDINGS}
     kinds = {"ic": ("months", "assets"), "portfolio": ("months", "held")}

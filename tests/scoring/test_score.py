@@ -363,7 +363,7 @@ class TestValidation:
     def test_daily_does_not_take_yesterday_for_today(self, root):
         values = root.read_json("panel/manifest.json")
         root.write_json("panel/manifest.json", {**values, "set_aside": "2019-05-06"})
-        match = r"not one row of 2019-05-06, .* in its place\. .*--from \d{4}-\d\d-\d\d$"
+        match = r"no row of 2019-05-06, .* instead\. .*--from \d{4}-\d\d-\d\d"
         with pytest.raises(FactorError, match=match):
             score_here(run_of(root), daily=True)
         assert score_here(run_of(root)).ok
