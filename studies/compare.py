@@ -78,7 +78,7 @@ def results(study: Study, names: Sequence[str]) -> list[Result]:
         if not all(seeds.values()):
             continue
         tables = [study.mean_scores(part, seeds[part], int(refits or 1)) for part in parts]
-        scores, days = sum(table[0] for table in tables) / len(parts), tables[0][1]
+        scores, days = np.mean([table[0] for table in tables], axis=0), tables[0][1]
         other = ~study.part.mask(study.block.assets)
         kept = [line for line in own if line["seed"] in seeds[line["trial"]]]
         found.append(
@@ -113,7 +113,7 @@ def paired(a: Result, b: Result) -> pd.DataFrame:
     days = _both(pd.Series(a.whole.daily, a.whole.dates), pd.Series(b.whole.daily, b.whole.dates))
     months = _both(a.whole.monthly, b.whole.monthly)
     per_model = [
-        pd.DataFrame(result.lines).set_index(["window", "seed"])["ic"] for result in (a, b)
+        pd.DataFrame(result.lines).groupby(["window", "seed"])["ic"].mean() for result in (a, b)
     ]
     rows = []
     for name, pairs, lags in (

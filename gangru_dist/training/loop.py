@@ -133,14 +133,15 @@ class RunningMean:
 
     def __init__(self, mean: nn.Module, newest: nn.Module, *, steps: float, done: int) -> None:
         """`mean` is changed in place; `done`: steps it has seen."""
-        self.pairs = [list(network.parameters()) for network in (mean, newest)]
+        self.mean: list[Tensor] = list(mean.parameters())
+        self.newest: list[Tensor] = list(newest.parameters())
         self.steps, self.done = max(steps, 1.0), done
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Take in the newest weights."""
         self.done += 1
-        torch._foreach_lerp_(*self.pairs, 1 / min(self.done, self.steps))
+        torch._foreach_lerp_(self.mean, self.newest, 1 / min(self.done, self.steps))
 
 
 @torch.no_grad()

@@ -144,14 +144,21 @@ def _predictor_epoch(
     bf16 = arithmetic(cfg).bf16
     predictor, optimizer = state.network.predictor, state.optimizers["predictor"]
     averaged = state.averaged
-    mean = averaged and RunningMean(
+    after_step = averaged and RunningMean(
         averaged,
         predictor,
         steps=cfg.training.average_epochs * len(order),
         done=state.progress.epoch * len(order),
     )
     loss = predictor_epoch(
-        predictor, optimizer, data, inputs[0], order, group, bf16=bf16, after_step=mean or _nothing
+        predictor,
+        optimizer,
+        data,
+        inputs[0],
+        order,
+        group,
+        bf16=bf16,
+        after_step=after_step or _nothing,
     )
     daily = validation_ic(averaged or predictor, data, inputs[1], data.valid, group, bf16=bf16)
     mean = sum(daily) / len(daily)
