@@ -113,7 +113,7 @@ def paired(a: Result, b: Result) -> pd.DataFrame:
     days = _both(pd.Series(a.whole.daily, a.whole.dates), pd.Series(b.whole.daily, b.whole.dates))
     months = _both(a.whole.monthly, b.whole.monthly)
     per_model = [
-        pd.DataFrame(result.lines).set_index(["window", "seed"])["ic"] for result in (a, b)
+        pd.DataFrame(result.lines).groupby(["window", "seed"])["ic"].mean() for result in (a, b)
     ]
     rows = []
     for name, pairs, lags in (

@@ -101,7 +101,7 @@ class TestRun:
         assert np.isfinite(scores.to_numpy()[:, ~own]).any()
         window = world.study.window(configured(SMALL), "2018-06-29")
         data = world.study._data(configured(SMALL), window)
-        assert data.panel.shape[1] == own.sum()
+        assert 0 < data.panel.shape[1] <= own.sum()  # some are never in the universe
 
     def test_bars_after_the_last_day_change_nothing(self, world: World, tmp_path: Path) -> None:
         root = panel(tmp_path, changed_after=PROTOCOL.last)
