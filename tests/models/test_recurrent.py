@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gangru_dist.models import recurrent
+from gangru_dist.models import precision, recurrent
 from gangru_dist.models.recurrent import GRU, LSTM
 
 STEPS = 7
@@ -189,6 +189,7 @@ class TestProperties:
             next(net.parameters()).zero_()
         assert not torch.equal(net(x), twin(x))
 
+    @pytest.mark.skipif("bf16" not in precision.cpu().fast, reason="this CPU has no bf16")
     def test_bf16_is_torchs(self, kind: tuple[type, type]) -> None:
         core, network = kind
         net, x = network(core, 18), torch.randn(5, STEPS, 18)
