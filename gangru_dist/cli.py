@@ -25,6 +25,7 @@ from gangru_dist.errors import GangruError, TrainingError, flag
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage, checked_name
+from gangru_dist.uris import safe
 
 _logger = logging.getLogger(__name__)
 
@@ -71,21 +72,21 @@ def run_job(
         flags(parser)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(_unknown(unknown))
+        parser.error(safe(_unknown(unknown)))
     log.setup()
     started = time.monotonic()
     try:
         with clear_refusals():
             outcome = body(_job(args, parser.prog))
     except GangruError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {safe(str(error))}\n")
         return 1 if isinstance(error, TrainingError) else 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command continues where this one stopped.\n")
         return 130
     verdict = "done" if outcome.ok else "partly failed"
     sys.stdout.write(f"{verdict} in {time.monotonic() - started:.0f} s\n")
-    sys.stdout.writelines(f"  {place}\n" for place in outcome.outputs)
+    sys.stdout.writelines(f"  {safe(place)}\n" for place in outcome.outputs)
     return 0 if outcome.ok else 1
 
 

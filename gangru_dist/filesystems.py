@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pyarrow.fs as pafs
 
-from gangru_dist.errors import StorageError
+from gangru_dist.errors import StorageError, in_short
+from gangru_dist.uris import Uri, parse
 
 _AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
 _KEYS = (
@@ -131,65 +132,102 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         StorageError: The scheme is unknown, its library is not installed, or the URI would be
             taken for another place than it reads like.
     """
-    _check_place(uri)
-    scheme = urlsplit(uri).scheme if "://" in uri else ""
-    if scheme in ("", "file"):
-        local = unquote(urlsplit(uri).path) if scheme else uri
-        return pafs.LocalFileSystem(), str(Path(local).expanduser().resolve())
-    if scheme == "s3":
-        return _resolve_s3(uri)
+    place = _checked_place(uri)
+    if place is None or place.scheme == "file":
+        return pafs.LocalFileSystem(), _local_path(uri if place is None else unquote(place.path))
+    if place.scheme == "s3":
+        return _resolve_s3(place)
     try:
-        if scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
+        if place.scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
             filesystem, path = pafs.FileSystem.from_uri(uri)
             return filesystem, path
         return _resolve_fsspec(uri)
     except (ValueError, ImportError, OSError) as error:
         raise StorageError(
-            f"cannot use {uri!r}: {error}. Known without more: a local path, file://, s3://, "
+            f"cannot use {place.shown!r}: {in_short(error)}. Known without more: a local path, file://, s3://, "
             "gs://, abfs://, hdfs://; other schemes need their fsspec package installed."
-        ) from error
+        ) from None  # whatever the library says of it, its options included
 
 
-def _check_place(uri: str) -> None:
-    """Refuse what would silently be another place: nothing, half a URI, cut-off paths."""
-    shown = uri.rpartition("@")[2]  # without user and password
+def _checked_place(uri: str) -> Uri | None:
+    """A URI's parts, None of a path; refused: a secret, and what would silently be elsewhere."""
     if not uri:
         raise StorageError("the place is empty text. Name a folder or a URI.")
-    if _HALF_URI.match(uri):
+    try:
+        place = parse(uri)
+    except ValueError:
+        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D.") from None
+    if place is None:
+        if _HALF_URI.match(uri):
+            raise StorageError(
+                f"{uri.rpartition('@')[2]!r} is half a URI. Write two slashes after the colon "
+                "(file:///path has three), or ./ in front of a folder's name."
+            )
+        if "://" in uri:
+            raise StorageError(
+                f"{uri.rpartition('@')[2].partition('?')[0]!r} is no URI: before :// stands the "
+                "name of a scheme alone, as in s3://bucket/prefix."
+            )
+        return None
+    if place.scheme == "s3" and not place.host:
+        raise StorageError(f"{place.shown!r} names no bucket. Write s3://bucket/prefix?region=…")
+    _check_secret(place)
+    if place.scheme == "memory":
         raise StorageError(
-            f"{shown!r} is half a URI. Write two slashes after the colon (file:///path has three), "
-            "or ./ in front of a folder's name."
+            f"{place.shown!r} is the memory of one process, which no other job and no worker "
+            "sees. Name a folder or a store."
         )
-    if "://" not in uri:
-        return
     if "#" in uri:
         raise StorageError(
-            f"{shown!r} has a '#', and what follows one is no part of a URI's path: all folders "
-            "below would be the same. Take a folder without it (in a file:// URI, write %23)."
+            f"{place.shown!r} has a '#', and what follows one is no part of a URI's path: all "
+            "folders below would be the same. Take a folder without it (in a file:// URI, write "
+            "%23)."
         )
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and (parts.netloc not in ("", "localhost") or parts.query):
+    if place.scheme == "file" and (place.host not in ("", "localhost") or place.query):
         raise StorageError(
-            f"{shown!r} names a host or a query, and only {parts.path!r} would be used. Write "
-            "file:///path (%3F for a question mark), or the plain path."
+            f"{place.shown!r} names a host or a query, and only {place.path!r} would be used. "
+            "Write file:///path (%3F for a question mark), or the plain path."
         )
+    return place
 
 
-def _resolve_s3(uri: str) -> tuple[pafs.FileSystem, str]:
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
+def _check_secret(place: Uri) -> None:
+    """Refuse a URI that carries a secret, or an option that may be one."""
+    if place.scheme == "file" or place.secret is None:
+        return
+    raise StorageError(
+        f"{place.shown!r} comes with {place.secret}, which it may not: a URI is logged and stored. "
+        "Keys and passwords come from the environment, the library's own files, or the node's "
+        "role; a '@' or ':' of a path's name stands behind its first slash."
+    )
+
+
+_NO_FOLDERS = ("/proc", "/sys", "/dev")
+
+
+def _local_path(path: str) -> str:
+    found = Path(path).expanduser().resolve()
+    tops = {str(top) for top in (found, *found.parents)}
+    if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
+        raise StorageError(
+            f"{str(found)!r} is no folder for files, the system's own. Name another."
+        )
+    return str(found)
+
+
+def _resolve_s3(place: Uri) -> tuple[pafs.FileSystem, str]:
+    options = dict(place.query)
     unknown = sorted(set(options) - {"endpoint_override", "region", "scheme"})
-    if unknown or parts.username or not parts.netloc:
+    if unknown:
         raise StorageError(
-            f"s3 URI of bucket {parts.hostname!r} has what it may not: "
-            f"{unknown or 'user or no bucket'}. Write s3://bucket/prefix?endpoint_override="
-            "host:port&region=…&scheme=http; keys come from the environment or the node's role."
+            f"{place.shown!r} has the option(s) {', '.join(unknown)}. Known are "
+            "endpoint_override=host:port, region and scheme=http."
         )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in options:
         options["endpoint_override"] = urlsplit(endpoint).netloc
         options.setdefault("scheme", urlsplit(endpoint).scheme)
-    path = "/".join(filter(None, (parts.netloc + parts.path).split("/")))  # no store keeps a//b
+    path = "/".join(filter(None, (place.host + place.path).split("/")))  # no store keeps a//b
     return RetryingS3FileSystem(tuple(sorted(options.items()))), path
 
 

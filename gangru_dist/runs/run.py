@@ -27,7 +27,7 @@ from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.records import find_record, write_record
 from gangru_dist.storage import Storage, checked_name
 
-CLAIM, MODEL = "config.json", "model.json"
+CLAIM, MODEL, WEIGHTS = "config.json", "model.json", "model.safetensors"
 WINDOWS, CHECKPOINTS, FACTOR, TENSORBOARD = "windows", "checkpoints", "factor", "tensorboard"
 _MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.escape(MODEL)}")
 
@@ -90,20 +90,30 @@ class Run:
         return f"{WINDOWS}/{window}/seed-{seed}"
 
     def model(self, window: str, seed: int) -> ModelRecord | None:
-        """A finished model's record; None if it is not trained.
+        """A finished model's record; None if it is not trained, or its weights are gone.
 
         Raises:
             StorageError: Its `model.json` is damaged.
         """
-        return find_record(ModelRecord, self.folder, f"{self.model_folder(window, seed)}/{MODEL}")
+        place = self.model_folder(window, seed)
+        found = find_record(ModelRecord, self.folder, f"{place}/{MODEL}")
+        return found if found and self.folder.exists(f"{place}/{WEIGHTS}") else None
 
     def models(self) -> dict[tuple[str, int], ModelRecord]:
-        """Every finished model by (window, seed), ascending; StorageError as `model`."""
-        files = map(_MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
-        places = sorted((file["window"], int(file["seed"])) for file in files if file)
-        found = {place: self.model(*place) for place in places}
-        # None: it is being trained again
-        return {place: model for place, model in found.items() if model is not None}
+        """Every finished model by (window, seed), ascending; as `model`."""
+        files = set(self.folder.list_files(WINDOWS))
+        places = [
+            (file["window"], int(file["seed"]))
+            for file in map(_MODEL_FILE.fullmatch, files)
+            if file
+        ]
+        found = {}
+        for place in sorted(places):
+            folder = self.model_folder(*place)
+            model = find_record(ModelRecord, self.folder, f"{folder}/{MODEL}")
+            if model is not None and f"{folder}/{WEIGHTS}" in files:  # else it is trained again
+                found[place] = model
+        return found
 
     def claimed(self) -> Claim | None:
         """What the name was taken for; None if it is free.

@@ -43,7 +43,7 @@ def build(root: Storage, bars: Path, cfg: RunConfig = CFG, *, overwrite: bool = 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
     """The manifest but for what its bars' files looked like."""
-    return {k: v for k, v in manifest.to_json().items() if k != "source"}
+    return {k: v for k, v in manifest.to_json().items() if k not in ("source", "checksum")}
 
 
 def contents(root: Storage) -> dict[str, bytes]:
