@@ -1,11 +1,11 @@
-"""200 windows x 8 workers on a simulated cluster: does the driver stay small and quick?
+"""Memory and speed of the driver with 200 windows x 8 workers on a simulated cluster.
 
     python -m benchmarks.many_windows
 
-The cluster's 160 GPUs are only promised (logical): room for 20 windows at once. A stand-in takes
-the place of Ray Train: it reserves a placement group of eight GPUs, reports epochs to the driver,
-and gives it back. Everything else is ours: plan, gate, driver threads, progress, summary. First 20
-windows, then 200: driver memory and seconds per window must be flat. Half a minute.
+The cluster has 160 logical GPUs, enough for 20 windows at once. A stand-in replaces Ray Train: it
+reserves a placement group of eight GPUs, reports epochs to the driver, and releases the group. The
+rest is the real code: plan, gate, driver threads, progress, summary. Trains 20 windows, then 200:
+driver memory and seconds per window must not grow. Takes half a minute.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ FEW, MANY = 20, 200
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What so many windows cost the driver."""
+    """Cost of a number of windows for the driver."""
 
     windows: int
     seconds_per_window: float
     memory: float
-    """Resident memory after, MB."""
+    """Resident memory afterwards, MB."""
     grown: float
-    """By how much it grew, MB."""
+    """Growth of resident memory, MB."""
     most_at_once: int
 
 
 class StandIn:
-    """In place of `serve_slot`: takes the workers' GPUs, says they train, gives them back."""
+    """Replaces `serve_slot`: reserves GPUs, reports epochs, releases the GPUs."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.running, self.most = seconds, 0, 0
@@ -75,7 +75,7 @@ class StandIn:
         *,
         spread: bool,
     ) -> None:
-        """Every task of the slot 'trained'."""
+        """Pretend to train every task of the slot."""
         size = slot.run.cfg.resources
         group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
         assert group.wait(600)
@@ -99,7 +99,7 @@ class StandIn:
 
 
 def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
-    """A record as a trained model has it; no weights."""
+    """Write the record of a trained model, without weights."""
     record = ModelRecord(
         window=task.window.name,
         seed=task.seed,
@@ -116,7 +116,7 @@ def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
 
 
 def config() -> RunConfig:
-    """One window a month, eight workers with a GPU each."""
+    """One window per month, eight workers with a GPU each."""
     return RunConfig(
         variant="gru",
         panel=PanelConfig(buckets=WORKERS),
@@ -127,7 +127,7 @@ def config() -> RunConfig:
 
 
 def store(root: Storage, cfg: RunConfig) -> None:
-    """A panel of twenty years without a row: nobody reads it."""
+    """Write the manifest of a panel of twenty years; its rows are not read."""
     days = np.arange("2000-01-03", "2020-01-01", dtype="datetime64[D]")
     manifest = Manifest(
         features=cfg.panel.features,
@@ -143,7 +143,7 @@ def store(root: Storage, cfg: RunConfig) -> None:
 
 
 def load(root: Storage, windows: int, seconds: float) -> Load:
-    """Train the first so many windows by the stand-in."""
+    """Train the first windows with the stand-in."""
     cfg, stand_in = config(), StandIn(seconds)
     names = [window.name for window in choose_windows(read_manifest(root), cfg, None)[0][:windows]]
     before = _resident()
@@ -165,12 +165,12 @@ def _resident() -> float:
 
 
 def groups_left() -> int:
-    """Placement groups that nobody gave back."""
+    """Number of placement groups that were not released."""
     return sum(group["state"] != "REMOVED" for group in placement_group_table().values())
 
 
 def main(seconds: float = 1.0) -> tuple[Load, Load]:
-    """Print and return what few and many windows cost; `seconds` a stand-in trains."""
+    """Print and return the cost of few and many windows of `seconds` of training each."""
     cfg = config()
     with tempfile.TemporaryDirectory() as folder, runtime.session(cfg, gpus=AT_ONCE * WORKERS):
         root = Storage(folder)

@@ -1,11 +1,11 @@
-"""Peak memory of a training worker against its shard of the panel (issue: at most 1.5 times).
+"""Growth of a training worker's peak memory with its shard of the panel (at most 1.5 times).
 
     python -m benchmarks.memory
 
-The panel grows in days while assets, networks and training days stay, so whatever the peak grows
-by is due to the shard: first reading and preparing, then training with networks and one day's
-samples. Every measurement is a fresh process that does what a worker does between Ray's calls,
-and reads its own high-water mark (Linux, VmHWM).
+The panel grows in days while assets, networks and training days stay the same, so the peak grows
+only because of the shard: first in reading and preparing, then in training with networks and one
+day's samples. Every measurement runs in a new process, which does what a worker does between
+Ray's calls and reads its own high-water mark (Linux, VmHWM).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from gangru_dist.training.window import train_window
 from gangru_dist.training.worker import share_of
 
 LIMIT = 1.5
-"""Peak over shard that is allowed, beside networks and one day's samples."""
+"""Allowed growth of the peak, in MB per MB of shard."""
 _MB = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How far the panel grows."""
+    """Sizes of the panels."""
 
     assets: int = 1000
     days: tuple[int, ...] = (400, 800, 1600, 3200)
@@ -60,17 +60,17 @@ class Peak:
     """High-water marks of one worker, MB."""
 
     shard: float
-    """Of its dense features tensor."""
+    """Size of its dense feature tensor."""
     start: float
-    """Python, torch, Ray and this package loaded, before anything was read."""
+    """With Python, torch, Ray and this package loaded, before reading."""
     ready: float
-    """The panel read and cut into days."""
+    """With the panel read and cut into days."""
     trained: float
     """After an epoch of each stage."""
 
 
 def config(size: Size) -> RunConfig:
-    """One epoch of each stage; every asset counts from the first day."""
+    """One epoch of each stage; all assets belong to the universe from the first day."""
     return RunConfig(
         panel=PanelConfig(buckets=size.buckets),
         universe=UniverseConfig(min_listed_days=0),
@@ -81,7 +81,7 @@ def config(size: Size) -> RunConfig:
 
 
 def measure(root: Storage, manifest: Manifest, cfg: RunConfig, train_days: int) -> Peak:
-    """What a worker of the panel's last window needs; call it in a fresh process."""
+    """Peaks of a worker on the panel's last window; call it in a new process."""
     torch.set_num_threads(1)
     start = high_water()
     end = len(manifest.calendar) - 1
@@ -107,14 +107,14 @@ def measure(root: Storage, manifest: Manifest, cfg: RunConfig, train_days: int) 
 
 
 def high_water() -> float:
-    """Peak resident memory of this process, MB; getrusage would count the parent's too."""
+    """Peak resident memory of this process, MB; getrusage would include the parent's."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024 / _MB
 
 
 def peaks(size: Size) -> list[Peak]:
-    """One fresh process a panel length."""
+    """Measure each panel length in a new process."""
     cfg = config(size)
     context = multiprocessing.get_context("spawn")
     found = []
@@ -128,15 +128,15 @@ def peaks(size: Size) -> list[Peak]:
 
 
 def growth(small: Peak, large: Peak) -> float:
-    """MB of peak per MB of shard: while reading and preparing, or over all, whichever is more."""
+    """MB of peak per MB of shard: for reading and preparing, or in total, whichever is larger."""
     more = max(large.ready - small.ready, large.trained - small.trained)
     return more / (large.shard - small.shard)
 
 
 def main(size: Size | None = None) -> float:
-    """Print a line a panel length, and the growth between the two longest.
+    """Print a line per panel length, and the growth between the two longest.
 
-    Networks and one day's samples are the same in all, so they drop out.
+    Networks and one day's samples have the same size in both, so they cancel out.
     """
     found = peaks(size or Size())
     for peak in found:

@@ -1,14 +1,14 @@
-"""Do two versions of the program give the same models, factors and figures, bit for bit?
+"""Check that two versions of the program give the same models, factors and figures, bit for bit.
 
     python -m benchmarks.same_results BEFORE AFTER
     python -m benchmarks.same_results --checkouts OLD NEW --work FOLDER [--bars URI --set KEY=VALUE]
 
-BEFORE and AFTER are storages: every run of the one must be in the other. With `--checkouts`, two
-folders with the source and a `.venv` each, both are made first: the demo (run `demo`), and with
-`--bars` one window or what `--set` asks for on real bars (run `real`, preset `default`). Compared
-are the sha256 of every model's weights, every row of the factor tables, and metrics.json without
-versions, commits and times. Prints a table; exit status 1 if anything differs. Takes two minutes a
-demo on two cores.
+BEFORE and AFTER are storages with the same runs. With `--checkouts` they are made first, from two
+folders that each have the source and a `.venv`: the demo (run `demo`) and, with `--bars`, a run on
+real bars (run `real`, preset `default` with the settings of `--set`). Compares the sha256 of every
+model's weights, every row of the factor tables, and metrics.json without versions, commits and
+times. Prints a table; the exit status is 1 if anything differs. A demo takes two minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from gangru_dist import read_factor
 from gangru_dist.config import RunConfig
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, run_names
 from gangru_dist.storage import Storage
 
 _MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
@@ -33,7 +33,7 @@ _THREADS = {"OMP_NUM_THREADS": "1"}  # the number of threads decides the last bi
 
 @dataclass(frozen=True)
 class Line:
-    """One thing compared."""
+    """One comparison."""
 
     what: str
     before: str
@@ -42,7 +42,7 @@ class Line:
 
 
 def make(checkout: Path, storage: Path, bars: str | None, overrides: list[str]) -> None:
-    """Run the pipeline of a checkout: the demo, and real bars if there are any."""
+    """Run the pipeline of a checkout on the demo and, if given, on real bars."""
     demo = ["--preset", "demo", "--bars", "synthetic", "--run", "demo"]
     real = ["--preset", "default", "--bars", bars or "", "--run", "real"]
     for name, words in {"demo": demo, **({"real": real} if bars else {})}.items():
@@ -52,15 +52,9 @@ def make(checkout: Path, storage: Path, bars: str | None, overrides: list[str]) 
         subprocess.run([*command, *words, *more], cwd=checkout, env=environment, check=True)
 
 
-def runs_of(storage: Storage) -> list[str]:
-    """Names of the runs that have a configuration."""
-    names = (name.split("/") for name in storage.list_files("runs"))
-    return sorted(parts[1] for parts in names if parts[2:] == ["config.json"])
-
-
 def compare(before: Storage, after: Storage) -> list[Line]:
-    """Everything that both storages should have."""
-    names = [runs_of(before), runs_of(after)]
+    """Compare all runs of both storages."""
+    names = [run_names(before), run_names(after)]
     lines = [Line("runs", ", ".join(names[0]), ", ".join(names[1]), names[0] == names[1])]
     for name in sorted({*names[0]} & {*names[1]}):
         pair = [Run(storage, name, RunConfig()) for storage in (before, after)]
@@ -93,7 +87,7 @@ def _metrics(before: Run, after: Run) -> list[Line]:
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key, but for what says who made them and when."""
+    """Leaves by dotted key, without versions, commits and times."""
     if isinstance(values, list):
         values = {str(place): value for place, value in enumerate(values)}
     if not isinstance(values, dict):
@@ -106,7 +100,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def show(lines: list[Line]) -> bool:
-    """Print the table; whether all is the same."""
+    """Print the table; return whether everything is the same."""
     widths = [max(len(getattr(line, name)) for line in lines) for name in ("what", "before")]
     for line in lines:
         mark = "same" if line.is_same else "DIFFERS"
@@ -115,7 +109,7 @@ def show(lines: list[Line]) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status."""
+    """Run the comparison; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

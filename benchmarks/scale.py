@@ -1,18 +1,18 @@
-"""What 1 to 64 workers and 1 to 64 windows would gain: computed from parts that are measured here.
+"""Expected speed-up of 1 to 64 workers and windows, computed from parts measured here.
 
     python -m benchmarks.scale
 
-Measured: samples a second of one thread (a predictor epoch of the default sizes), and gloo's
+Measured: samples per second of one thread (a predictor epoch of the default sizes), and gloo's
 all-reduce between two processes of this machine, small and large. Counted: the bytes that training
-sums over the workers, and how unevenly hash buckets share out the assets. Everything else is
-arithmetic, printed as the tables of docs/training.md:
+sums over the workers, and how unevenly hash buckets distribute the assets. The rest is arithmetic,
+printed as the tables of docs/training.md:
 
     step(W)  = busiest worker's samples / speed + all-reduce(bytes, W)
     ring     = 2 (W - 1) latency + 2 (W - 1) / W x bytes / bandwidth
-    windows  = a queue: whichever slot is free takes the next; models differ in their epochs
+    windows  = a queue: a free slot takes the next model; models differ in their epochs
 
-No cluster was measured: a network of your own has another latency and bandwidth (--latency-us,
---gigabit), and processes of one machine share its memory's bandwidth.
+No cluster was measured: your network has its own latency and bandwidth (--latency-us, --gigabit),
+and processes of one machine share the memory bandwidth.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from statistics import median
 import numpy as np
 import torch
 import torch.distributed as dist
-from gangru_dist.training.state import TrainingState
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.training_speed import Size, Training
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.training.checkpoint import TrainingState
 
 ASSETS, TRAINING_DAYS = 4000, 64
-"""The whole market; a window's training days."""
+"""Assets of the whole market; training days of a window."""
 BUCKETS = 64
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 EPOCHS = (12, 40)
-"""Epochs of a model until it stops early, least and most: what makes windows differ."""
+"""Fewest and most epochs of a model, with early stopping."""
 START_UP = 15.0
 """Seconds until a slot's workers take their first step (`benchmarks.windows`)."""
 GAN_EPOCHS, GAN_COST = 5, 2.0
-"""Preset default; a GAN epoch over a predictor epoch, in time (`benchmarks.training_speed`)."""
+"""Preset default; time of a GAN epoch over a predictor epoch (`benchmarks.training_speed`)."""
 _SMALL, _LARGE, _ROUNDS = 1, 2_000_000, 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What everything is computed from."""
+    """Measured inputs of the estimates."""
 
     samples_per_second: float
     """One worker, one thread, forward and backward."""
     latency: float
     """Seconds of one message between two workers."""
     bandwidth: float
-    """Bytes a second between two workers."""
+    """Bytes per second between two workers."""
 
 
 def parameter_bytes(cfg: RunConfig) -> dict[str, int]:
@@ -77,13 +77,13 @@ def parameter_bytes(cfg: RunConfig) -> dict[str, int]:
 
 
 def busiest_share(workers: int, assets: int = ASSETS, buckets: int = BUCKETS) -> float:
-    """Largest worker's assets over the mean: hash buckets are never quite even."""
+    """Assets of the largest worker over the mean, as hash buckets are not quite even."""
     bucket = bucket_of([f"{number:06d}.SH" for number in range(assets)], buckets)
     return float(np.bincount(bucket % workers, minlength=workers).max() * workers / assets)
 
 
 def all_reduce_seconds(size: int, workers: int, parts: Parts) -> float:
-    """A ring: every worker sends and receives 2 (W - 1) pieces of size / W bytes."""
+    """A ring all-reduce: every worker sends and receives 2 (W - 1) pieces of size / W bytes."""
     hops = 2 * (workers - 1)
     return hops * (parts.latency + size / workers / parts.bandwidth)
 
@@ -105,7 +105,7 @@ def efficiency(assets: int, workers: int, size: int, parts: Parts) -> float:
 
 
 def enough_assets(workers: int, size: int, parts: Parts, least: float = 0.9) -> int:
-    """Assets of a cross-section from which on W workers reach `least` of what sharing can give."""
+    """Smallest cross-section with which W workers reach `least` of the possible efficiency."""
     even = least / busiest_share(workers)
     assets = 64
     while efficiency(assets, workers, size, parts) < even and assets < 1_000_000:
@@ -114,7 +114,7 @@ def enough_assets(workers: int, size: int, parts: Parts, least: float = 0.9) -> 
 
 
 def makespan(models: int, slots: int, epoch_seconds: float, seed: int = 0) -> float:
-    """Seconds until all models are trained, each slot taking the next one when it is free."""
+    """Seconds until all models are trained, if each free slot takes the next one."""
     epochs = np.random.default_rng(seed).integers(*EPOCHS, size=models) + GAN_EPOCHS * GAN_COST
     free = [START_UP] * min(slots, models)
     for length in epochs * epoch_seconds:
@@ -142,7 +142,7 @@ def _worker(rank: int, folder: str) -> None:
 
 
 def measured_network(folder: str) -> tuple[float, float]:
-    """Latency (s) and bandwidth (bytes/s) of a message between two gloo processes here."""
+    """Latency (s) and bandwidth (bytes/s) between two gloo processes on this machine."""
     spawn(_worker, args=(folder,), nprocs=2)
     small, large = np.load(f"{folder}/network.npy")
     latency = float(small) / 2
@@ -150,7 +150,7 @@ def measured_network(folder: str) -> tuple[float, float]:
 
 
 def measured_speed() -> float:
-    """Samples a second of one predictor epoch, validation included."""
+    """Samples per second of one predictor epoch, including validation."""
     torch.set_num_threads(1)
     job = Training(Size(assets=1000, train_days=6, valid_days=1))
     spent = []
@@ -162,7 +162,7 @@ def measured_speed() -> float:
 
 
 def bytes_table(sizes: dict[str, int]) -> list[str]:
-    """What is summed over the workers."""
+    """Bytes summed over the workers."""
     gan = sizes["generator"] + sizes["discriminator"]
     lines = ["| | MB a step | MB an epoch (64 days) |", "|---|---|---|"]
     rows = {"predictor": sizes["predictor"], "GAN (one step of each player)": gan}
@@ -215,13 +215,11 @@ def report(parts: Parts) -> str:
 
 
 def main() -> None:
-    """Measure what is not given, and print the tables."""
+    """Measure the parts that are not given and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
-    parser.add_argument("--samples-per-s", type=float, help="of one worker; else measured")
-    parser.add_argument("--latency-us", type=float, help="of your network; else this machine's")
-    parser.add_argument(
-        "--gigabit", type=float, help="a second of your network; else this machine's"
-    )
+    parser.add_argument("--samples-per-s", type=float, help="of one worker (default: measured)")
+    parser.add_argument("--latency-us", type=float, help="of your network (default: measured here)")
+    parser.add_argument("--gigabit", type=float, help="per second (default: measured here)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         latency, bandwidth = measured_network(folder)

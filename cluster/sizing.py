@@ -1,12 +1,12 @@
-"""How many machines, how much memory, how many hours: computed from measured speeds.
+"""Estimate of hours, threads and memory for a run, from measured speeds.
 
     python cluster/sizing.py            # the table of cluster/README.md
     python cluster/sizing.py --stocks 5000 --windows 14 --seeds 5 --threads 128
 
 Measured on one thread of a two-core AMD machine at the default sizes (SPEC 5): the predictor
-trains 1,450 samples a second and scores 4,500. Everything else here is arithmetic: a sample is one
-stock on one day, 80 training days in 400 of history, a fifth of them for validation. GPUs were not
-measured, so no figure is given for them: train one window on yours and divide.
+trains 1,450 samples per second and scores 4,500. The rest is arithmetic: a sample is one stock on
+one day; a window has 80 days of samples in 400 days of history, a fifth of them for validation.
+GPUs were not measured; train one window on yours and scale.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ import sys
 from dataclasses import dataclass
 
 TRAIN_PER_SECOND = 1450.0
-"""Samples a second and thread, forward and backward, GRU of the default sizes. Measured."""
+"""Samples per second and thread, forward and backward, GRU of the default sizes. Measured."""
 SCORE_PER_SECOND = 4500.0
-"""Samples a second and thread, forward alone. Measured."""
+"""Samples per second and thread, forward only. Measured."""
 GAN_COST = 2.0
-"""A GAN epoch against one of the predictor, in time. Assumption, not studied."""
+"""Time of a GAN epoch over that of a predictor epoch. An assumption, not studied."""
 GAN_EPOCHS, GRU_EPOCHS = 5, 20
-"""Preset default: GAN epochs; epochs until the predictor stops early (at most 50). Typical."""
+"""Preset default: GAN epochs, and a typical number of predictor epochs (at most 50)."""
 TRAINING_DAYS, VALIDATION_DAYS = 64, 16
-"""A window's days of samples: every fifth of 400, a fifth for validation."""
+"""Days of samples per window: every fifth of 400, a fifth of these for validation."""
 PANEL_DAYS, FEATURES, SCORED_DAYS = 440, 18, 122
 """Days that a window reads; features; days it scores (half a year)."""
 WORKER_GB = 1.5
-"""Torch, Ray's worker and run helpers, beside the data. Measured: 0.3 + 0.7, and room."""
+"""Memory of a worker beside its data. Measured: 0.3 (torch) + 0.7 (Ray), plus a margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a run needs."""
+    """Resources of a run."""
 
     thread_hours: float
     """Training and scoring of all windows and seeds."""
     hours: float
-    """The same on the threads that are there; windows are whole, so some threads end up idle."""
+    """Wall time on the given threads; windows are not split, so some threads end up idle."""
     worker_gb: float
-    """Memory of one window's worker."""
+    """Memory of one worker."""
     threads: int
-    """Used at once: one a window and seed at most."""
+    """Threads in use: at most one per window and seed."""
 
 
 def size(stocks: int, windows: int, seeds: int, threads: int) -> Size:
-    """Threads x windows in parallel, one worker a window.
+    """Estimate for windows in parallel, with one worker of one thread each.
 
     Args:
-        stocks: Members of the universe a day.
+        stocks: Members of the universe per day.
         windows: Refit days.
-        seeds: Models a refit day.
+        seeds: Models per refit day.
         threads: Cores of the whole cluster.
     """
     epoch = stocks * (TRAINING_DAYS / TRAIN_PER_SECOND + VALIDATION_DAYS / SCORE_PER_SECOND)
@@ -82,7 +82,7 @@ CASES = (
 
 
 def table() -> str:
-    """Markdown."""
+    """The README's table, Markdown."""
     lines = [
         "| stocks | windows | seeds | CPU threads | hours | thread-hours | memory, all workers |",
         "|---|---|---|---|---|---|---|",

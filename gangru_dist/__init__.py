@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Readers are loaded when asked for: `import gangru_dist` stays light."""
+    """Import the readers on first use, so that `import gangru_dist` stays fast."""
     if name in ("read_factor", "to_alphalens"):
         return getattr(import_module("gangru_dist.scoring.table"), name)
     raise AttributeError(f"module 'gangru_dist' has no attribute {name!r}")

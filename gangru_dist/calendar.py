@@ -1,4 +1,4 @@
-"""Trading days: sorted datetime64[D] arrays and what is counted on them."""
+"""Trading days: sorted datetime64[D] arrays, and counting on them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def distinct_days(dates: np.ndarray) -> np.ndarray:
 
 
 def listing_position(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
-    """Index of each listing day in the calendar, for counting trading days since.
+    """Index of each listing day in the calendar, to count the trading days since.
 
     Args:
         calendar: (days,) datetime64[D], ascending.
         list_date: (N,) datetime64[D]; NaT = unknown.
 
     Returns:
-        (N,) int32: a day between two trading days counts as the later one; a day before the
-        calendar is minus the working days (Monday to Friday) from it to the first; a day after
-        it, and an unknown one, is the calendar's length.
+        (N,) int32. A day between two trading days counts as the later one. A day before the
+        calendar gives minus the number of weekdays (Monday to Friday) up to its first day. A day
+        after the calendar, or an unknown one, gives the calendar's length.
     """
     known = ~np.isnat(list_date)
     result = np.full(len(list_date), len(calendar), dtype=np.int32)

@@ -1,11 +1,11 @@
-"""What every job shares: the flags, the configuration, one clear message when it fails.
+"""What every job shares: flags, configuration, and one clear message when it fails.
 
-A job is a description, a body and perhaps a few flags of its own:
+A job is a description, a body and, where needed, a few flags of its own:
 
     def body(job: Job) -> Outcome: ...
     raise SystemExit(run_job(__doc__, body))
 
-Exit status: 0 done, 1 some windows failed, 2 the user can mend it, 130 interrupted.
+Exit status: 0 done, 1 some windows failed, 2 user-fixable error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a job's body works with."""
+    """Input of a job's body."""
 
     run: Run
-    """`--storage`; `--run`, else the preset's name; preset, file and `--set`, checked."""
+    """From `--storage`, `--run` (default: the preset's name), preset, file and `--set`."""
     args: argparse.Namespace
-    """All flags, those of the job itself too."""
+    """All flags, including the job's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class Outcome:
     """How a job ended."""
 
     outputs: tuple[str, ...]
-    """Where its results are: paths or URIs, printed last."""
+    """Paths or URIs of the results, printed last."""
     ok: bool = True
-    """False if some part failed and the rest was done: exit status 1."""
+    """False if some parts failed and the rest was done; the exit status is then 1."""
 
 
 def run_job(
@@ -56,12 +56,12 @@ def run_job(
     argv: Sequence[str] | None = None,
     flags: Callable[[argparse.ArgumentParser], Any] | None = None,
 ) -> int:
-    """Parse, resolve, announce, run, and say where the outputs are.
+    """Parse the flags, resolve the configuration, run the body and print its outputs.
 
     Args:
         description: The job's module docstring, shown by `--help`.
         body: The work itself.
-        argv: Arguments; None = the command line's.
+        argv: Arguments; None = those of the command line.
         flags: Adds the job's own flags to the parser.
 
     Returns:
@@ -82,7 +82,7 @@ def run_job(
         sys.stderr.write(f"error: {safe(str(error))}\n")
         return 1 if isinstance(error, TrainingError) else 2
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command continues where this one stopped.\n")
+        sys.stderr.write("interrupted: run the same command again to continue.\n")
         return 130
     verdict = "done" if outcome.ok else "partly failed"
     sys.stdout.write(f"{verdict} in {time.monotonic() - started:.0f} s\n")
@@ -96,7 +96,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--storage", required=True, metavar="URI", help="folder or URI that every node can reach")
-    add("--run", metavar="NAME", help="name of the run (default: the preset's)")
+    add("--run", metavar="NAME", help="name of the run (default: the preset's name)")
     add("--preset", default="default", choices=list(presets.ALL), help="default: %(default)s")
     add("--config", metavar="FILE.toml", help="settings on top of the preset")
     add(
@@ -106,12 +106,12 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="one setting on top of both, e.g. training.epochs=5; may be repeated",
     )
-    add("--overwrite", action="store_true", help="replace what is there, even if it differs")
+    add("--overwrite", action="store_true", help="replace existing results, even if they differ")
     return parser
 
 
 def _unknown(words: Sequence[str]) -> str:
-    """What to say of words that are no flags: `--epochs 5` means a setting."""
+    """Message for unknown arguments: `--epochs 5` probably means a setting."""
     text = f"unrecognized arguments: {' '.join(words)}"
     name, equals, value = words[0].removeprefix("--").partition("=")
     name = name.replace("-", "_")
@@ -125,7 +125,7 @@ def _unknown(words: Sequence[str]) -> str:
 
 
 def _job(args: argparse.Namespace, program: str) -> Job:
-    """Resolve what the flags say, and announce it."""
+    """Resolve the flags and log the result."""
     cfg = settings.load(args.preset, args.config, args.set)
     name = checked_name(args.run or args.preset, what="--run")
     run = Run(Storage(args.storage), name, cfg)

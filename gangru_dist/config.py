@@ -1,9 +1,9 @@
-"""What a run is made of: frozen dataclasses, checked where they are declared.
+"""All settings of a run: frozen dataclasses, checked where they are declared.
 
-One class a part of the system; `RunConfig` holds them all. Values come from a preset
-(`presets.py`), then a TOML file, then `--set key=value` (`settings.py`). Every length is in
-trading days unless its name says otherwise. SPEC and DESIGN numbers are the sections of the
-project's specification; [R] marks the broker's report, [D] a decision of ours.
+One class per part of the system; `RunConfig` holds them all. Values come from a preset
+(`presets.py`), then a TOML file, then `--set key=value` (`settings.py`). Lengths are in trading
+days unless the name says otherwise. SPEC and DESIGN numbers refer to sections of the project's
+specification; [R] marks the broker's report, [D] our own decision.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Re
         "rank": "gangru_dist.samples.labels:normal_rank",
     },
 )
-"""A day's returns (N,), none missing -> what is z-scored to be its labels (N,)."""
+"""Transform of a day's returns (N,), none missing; its result (N,) is z-scored to the labels."""
 
 PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
     "predictor", items={"gru": "gangru_dist.models.gru:GruPredictor"}
 )
-"""Number of features and sizes -> a torch module of samples (B, T, F) to scores (B,)."""
+"""Makes a torch module, samples (B, T, F) -> scores (B,), from the number of features and sizes."""
 
 ChannelKind = Literal["shape", "level"]
 """How a feature becomes a channel of a sample (SPEC 3)."""
 
 
 Count = Annotated[int, Field(ge=1)]
-"""A whole number of units, channels or days, at least one."""
+"""A whole number, at least one."""
 
 
 _LATER = Decides.PANEL | Decides.IF_CHANGED
-"""Of a setting that panels were built before."""
+"""For settings that were added after panels had been built."""
 
 
 def _require_unique(key: str, names: tuple[str, ...]) -> None:
@@ -60,26 +60,26 @@ def _require_unique(key: str, names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class BarsConfig:
-    """How a vendor's export becomes our columns (SPEC 1)."""
+    """How a vendor's export maps to our columns (SPEC 1)."""
 
     format: str = "generic"
-    """Named column mapping of a common export, out of `bars.formats.FORMATS`; `generic` expects
-    our own names."""
+    """Name of a common export format, from `bars.formats.FORMATS`; `generic` expects our own
+    column names."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
-    """Our column -> what the file's number is multiplied by (per cent: 0.01, lots: 100)."""
+    """Our column -> factor applied to the file's numbers (percent: 0.01, lots: 100)."""
     prices: Annotated[Literal["traded", "adjusted"], _LATER] = "traded"
-    """`adjusted`: your word that prices are adjusted already and need no factor; else one is
-    asked for."""
+    """`adjusted`: prices are already adjusted and need no adjustment factor; otherwise the factor
+    is required."""
     code_from_name: Annotated[bool, _LATER] = False
-    """Whether a file without a column of codes is of the one stock that its name says."""
+    """Whether a file without a code column holds the single stock given by its name."""
     encoding: Annotated[str, _LATER] = "auto"
-    """Of CSV files, as Python names it; `auto` tells UTF-8, UTF-16 and GB18030 (GBK) apart."""
+    """Encoding of CSV files, a Python name; `auto` detects UTF-8, UTF-16 and GB18030 (GBK)."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
-    """Daily price-limit rule for trading; `auto` takes the format's own."""
+    """Daily price-limit rule; `auto` takes the format's own."""
     max_quarantined: Annotated[float, Decides.NOTHING] = Field(default=0.01, ge=0, le=1)
-    """Largest share of rows that may be set aside before the build stops."""
+    """Largest share of rows that may be set aside before the build fails."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -87,33 +87,32 @@ class PanelConfig:
     """The panel store (SPEC 2, DESIGN 2)."""
 
     features: Annotated[tuple[str, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
-    """Names out of `price_volume.FEATURES`; what a sample takes of them is
-    `samples.features`."""
+    """Names from `price_volume.FEATURES`; `samples.features` selects those of a sample."""
     without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
-    """Features to leave out of these, such as one that the bars have no column for."""
+    """Features to remove from `features`, e.g. one whose column the bars lack."""
     buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
-    """Hash buckets of assets; also the largest number of workers of one window."""
+    """Hash buckets of assets; also the maximum number of workers per window."""
 
     def __post_init__(self) -> None:
         kept = tuple(name for name in self.features if name not in self.without)
-        object.__setattr__(self, "features", kept)  # what is computed, whoever asks
+        object.__setattr__(self, "features", kept)
         if not self.features:
-            raise ConfigError("panel.features less panel.without must leave at least one feature.")
+            raise ConfigError("panel.without removes all of panel.features; leave at least one.")
         _require_unique("panel.features", self.features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class UniverseConfig:
-    """Which assets count on a day (SPEC 3) [R, D]. Traded that day is always asked."""
+    """Which assets belong to a day's universe (SPEC 3) [R, D]; they must have traded that day."""
 
     exclude_st: bool = True
-    """Leave out assets under special treatment that day [R]."""
+    """Exclude assets under special treatment that day [R]."""
     min_listed_days: int = Field(default=120, ge=0)
-    """Listed at least this many trading days: half a year [R, D]."""
+    """Minimum trading days since listing: half a year [R, D]."""
     min_traded_days: int = Field(default=30, ge=1)
-    """Days traded among the last `samples.lookback` [D]."""
+    """Minimum days traded among the last `samples.lookback` [D]."""
     min_assets: int = Field(default=10, ge=3)
-    """A training or validation day with fewer labelled assets is left out, and said so [D]."""
+    """Training and validation days with fewer labeled assets are skipped and logged [D]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -121,10 +120,10 @@ class SampleConfig:
     """One sample: lookback days x features, standardized (SPEC 3)."""
 
     features: Annotated[tuple[str, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
-    """Out of `panel.features`, in the order of the model's input; empty = all of them in theirs.
+    """Names from `panel.features`, in the order of the model's input; empty = all, in panel order.
     Runs that differ here share one panel."""
     lookback: int = Field(default=40, ge=2)
-    """Days of features in one sample, the day itself included [R]."""
+    """Days of features in one sample, including the day itself [R]."""
     mad_clip: float = Field(default=5.0, gt=0)
     """Along time: clip at median +- this x 1.4826 x MAD [D]."""
     z_clip: float = Field(default=5.0, gt=0)
@@ -132,8 +131,8 @@ class SampleConfig:
     channels: Annotated[
         tuple[ChannelKind, ...], Decides.MODEL | Decides.IF_CHANGED, Field(min_length=1)
     ] = ("shape",)
-    """`shape` = z-scored along time, then across assets [R]; `level` = what that loses, z-scored
-    across assets alone [D]; both stand side by side."""
+    """`shape` = z-scored along time, then across assets [R]; `level` = the level that `shape`
+    removes, z-scored across assets only [D]. With both, the channels are concatenated."""
 
     def __post_init__(self) -> None:
         _require_unique("samples.features", self.features)
@@ -151,8 +150,7 @@ class LabelConfig:
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
     transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
-    """Out of `LABEL_TRANSFORMS`; `rank` replaces the label by its normal score of the day's
-    rank."""
+    """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
 
     @property
     def reach(self) -> int:
@@ -165,19 +163,19 @@ class WindowConfig:
     """Rolling refits (SPEC 4) [R]."""
 
     history_days: int = Field(default=400, ge=2)
-    """Training days lie within this many trading days up to the refit day."""
+    """Training days lie within this many trading days before the refit day."""
     sample_every: int = Field(default=5, ge=1)
-    """Every so many trading days one training day."""
+    """One training day every this many trading days."""
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Last share of the training days; decides early stopping."""
+    """Share of the training days, the last ones, used for validation and early stopping."""
     embargo: bool = True
     """Drop training days whose label reaches past the first validation day [D]."""
     refit_months: Annotated[tuple[int, ...], Decides.RUN] = (6, 12)
     """Refit on the last trading day on or before the end of these months."""
     first: Annotated[dt.date | None, Decides.NOTHING] = None
-    """Leave out refit days before this date."""
+    """Skip refit days before this date."""
     last: Annotated[dt.date | None, Decides.NOTHING] = None
-    """Leave out refit days after this date."""
+    """Skip refit days after this date."""
 
     def __post_init__(self) -> None:
         if not self.refit_months or not all(1 <= month <= 12 for month in self.refit_months):
@@ -186,8 +184,7 @@ class WindowConfig:
             )
         if self.first and self.last and self.first > self.last:
             raise ConfigError(
-                f"windows.first={self.first} lies after windows.last={self.last}: no window is "
-                "left."
+                f"windows.first={self.first} is after windows.last={self.last}: no window is left."
             )
 
 
@@ -196,19 +193,19 @@ class GanConfig:
     """Generator, discriminator and their training (SPEC 5)."""
 
     hidden: int = Field(default=128, ge=1)
-    """LSTM units a layer [D]."""
+    """LSTM units per layer [D]."""
     layers: int = Field(default=2, ge=1)
     """LSTM layers [D]."""
     noise_channels: int = Field(default=8, ge=0)
-    """Noise values drawn per day of a sample; 0 at scoring time [D]."""
+    """Noise values per day of a sample; the noise is 0 outside GAN training [D]."""
     channels: tuple[Count, Count] = (32, 64)
     """Feature maps of the discriminator's two strided convolutions [D]."""
     dropout: float = Field(default=0.25, ge=0, lt=1)
     """Share of the discriminator's feature maps dropped, per sample [D]."""
     epochs: int = Field(default=10, ge=1)
-    """Passes over the training days; the GAN has no early stop."""
+    """Passes over the training days; the GAN is not stopped early."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Adam's step of both networks [R]."""
+    """Adam's learning rate for both networks [R]."""
     reconstruction_weight: float = Field(default=0.0, ge=0)
     """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
 
@@ -218,78 +215,78 @@ class GruConfig:
     """The predictor: GRU layers and a head (SPEC 5) [R]."""
 
     hidden: int = Field(default=128, ge=1)
-    """GRU units a layer."""
+    """GRU units per layer."""
     layers: int = Field(default=2, ge=1)
     """GRU layers."""
     head: tuple[Count, ...] = (256, 64, 64)
-    """Units of the head's hidden layers; one output without bias follows."""
+    """Units of the head's hidden layers, followed by one output without bias."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class TrainingConfig:
-    """The predictor's training, and what both stages share (SPEC 5)."""
+    """Training of the predictor, and settings shared with the GAN stage (SPEC 5)."""
 
     epochs: int = Field(default=50, ge=1)
-    """At most so many passes over the training days [R]."""
+    """Maximum passes over the training days [R]."""
     patience: int = Field(default=10, ge=1)
-    """Stop after so many epochs without a better validation IC [R]."""
+    """Stop after this many epochs without a better validation IC [R]."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Adam's step [R]."""
+    """Adam's learning rate [R]."""
     seeds: Annotated[tuple[int, ...], Decides.RUN] = (0,)
-    """One model a seed; their standardized scores are averaged."""
+    """One model per seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
-    """Arithmetic of the networks; refused where a device lacks it. tf32: faster matrix products,
-    GPUs only; bf16: autocast, weights stay float32; auto: bf16 where all devices of the run have
-    it, else float32, decided once when the run starts (docs/training.md)."""
+    """Arithmetic of the networks; a device that does not support it is an error. tf32: faster
+    matrix products, GPUs only. bf16: autocast, weights stay float32. auto: bf16 if all devices of
+    the run support it, else float32, decided once when the run starts (docs/training.md)."""
     compile: bool = False
-    """Run the networks through `torch.compile`; pays on GPUs, gives nothing on CPUs."""
+    """Run the networks through `torch.compile`; faster on GPUs, not on CPUs."""
     checkpoint_every: Annotated[int, Decides.NOTHING] = Field(default=1, ge=1)
-    """Epochs between checkpoints; what an interruption costs at most."""
+    """Epochs between checkpoints: the most an interruption can cost."""
     tensorboard: Annotated[bool, Decides.NOTHING] = False
-    """Write every epoch's figures for TensorBoard too, below `runs/<run>/tensorboard`; a search
-    writes its own records only."""
+    """Also write every epoch's figures for TensorBoard, below `runs/<run>/tensorboard`; has no
+    effect on a search."""
 
     def __post_init__(self) -> None:
         is_set = len(set(self.seeds)) == len(self.seeds) > 0
         if not is_set or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
             raise ConfigError(
-                f"training.seeds={list(self.seeds)} must be unique numbers from 0 to "
-                "2^63 - 1, at least one."
+                f"training.seeds={list(self.seeds)} must be at least one number, unique, each "
+                "from 0 to 2^63 - 1."
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class ResourcesConfig:
-    """What a run may use; nothing here changes a result (SPEC 8.1, 8.6)."""
+    """Resources of a run; they do not change results (SPEC 8.1, 8.6)."""
 
     workers: int = Field(default=1, ge=1)
-    """Workers of one window, data-parallel over assets."""
+    """Workers per window, data-parallel over assets."""
     min_workers: int | None = Field(default=None, ge=1)
-    """A window may start, and go on, with as few as these; None = `workers`."""
+    """Minimum workers with which a window may start and continue; None = `workers`."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
-    """Ray CPUs a training worker or scoring actor asks for."""
+    """Ray CPUs per training worker or scoring actor."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
-    """Ray GPUs a training worker asks for; fractions share a device."""
+    """Ray GPUs per training worker or scoring actor; fractions share a device."""
     threads_per_worker: int = Field(default=1, ge=1)
     """Torch threads; two spinning threads can be slower than one."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Windows trained at once; None = as many as the cluster has room for."""
+    """Windows trained at once; None = as many as fit into the cluster."""
     windows_per_run: int | None = Field(default=None, ge=1)
-    """Windows that one group of workers trains before another takes its place; None = as many as
-    there are, so that starting workers is paid once."""
+    """Windows that one group of workers trains before it is replaced; None = no limit, so that
+    workers are started once."""
     max_failures: int = Field(default=2, ge=0)
-    """Restarts of a window's workers before it counts as failed."""
+    """Restarts of a window's workers before the window counts as failed."""
     wait_for_nodes_minutes: float = Field(default=0.0, ge=0)
-    """On a cluster that grows by itself: how long it may take until one window fits; 0 = what is
-    there is all. With it, `max_concurrent` windows are asked for, room or not."""
+    """On an autoscaling cluster: how long to wait until one window fits; 0 = do not wait. If set,
+    `max_concurrent` windows are requested even if they do not fit yet."""
     ingest: Literal["auto", "direct", "ray"] = "auto"
-    """`direct`: a rank reads its bucket files; `ray`: Ray Data streams them to it; `auto`: `ray`
-    where the cluster has several nodes or the storage is remote."""
+    """`direct`: each rank reads its bucket files; `ray`: Ray Data streams them; `auto`: `ray` if
+    the cluster has several nodes or the storage is remote."""
     scratch_gb: float = Field(default=8.0, ge=0)
-    """Disk a worker may use for what every epoch needs again (standardized samples, the frozen
-    generator's output): gigabytes in the folder for temporary files; 0 = compute anew."""
+    """Temporary disk space per worker, in GB, to cache what every epoch needs (standardized
+    samples, the frozen generator's output); 0 = compute it again."""
     scoring_actors: int | None = Field(default=None, ge=1)
-    """Scoring actors; None = as many as the cluster has room for."""
+    """Scoring actors; None = as many as fit into the cluster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -299,11 +296,11 @@ class FactorConfig:
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD."""
     neutralize: tuple[Literal["industry", "size"], ...] = ("industry", "size")
-    """What the cross-sectional regression removes."""
+    """Exposures that the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
-    """1 = lowest factor ... this = highest."""
+    """Number of quantiles; 1 = lowest factor."""
     min_assets: int = Field(default=10, ge=2)
-    """A day with fewer scored assets gets no factor; the summary names it."""
+    """A day with fewer scored assets gets no factor; the summary lists it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -313,29 +310,29 @@ class EvaluationConfig:
     top_fraction: float = Field(default=0.1, gt=0, le=1)
     """Share of the universe held by the long portfolio [R]."""
     cost_bps: float = Field(default=15.0, ge=0)
-    """Trading cost a side, basis points, of the figures with costs; those without stand beside."""
+    """One-way trading cost in basis points; figures are reported with and without costs."""
     picks: int = Field(default=50, ge=1)
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
     """Best assets listed per industry [R]."""
     decay_horizons: tuple[Count, ...] = Field(default=(1, 5, 10, 20, 40, 60), min_length=1)
-    """Holding periods of the IC-decay figure, trading days."""
+    """Holding periods of the IC decay, in trading days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class ReportConfig:
-    """How report.html and tuning.html are printed; no figure depends on it."""
+    """Presentation of report.html and tuning.html; no figure depends on it."""
 
     language: Literal["en", "zh"] = "en"
-    """Of the pages; metrics.json and the CSV tables have English names in both."""
+    """Language of the pages; metrics.json and the CSV tables are always in English."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class SyntheticConfig:
-    """The made-up market behind `--bars synthetic` (DESIGN 3)."""
+    """The synthetic market of `--bars synthetic` (DESIGN 3)."""
 
     assets: int = Field(default=200, ge=20)
-    """Assets that ever trade; some list late, some delist."""
+    """Number of assets; some list late, some delist."""
     first: dt.date = dt.date(2017, 1, 3)
     """First trading day."""
     last: dt.date = dt.date(2020, 6, 30)
@@ -343,30 +340,30 @@ class SyntheticConfig:
     signal_ic: float = Field(default=0.1, ge=0, lt=1)
     """Planted correlation of the past 40 days' signal with the next 20 days' return; 0 = none."""
     seed: int = Field(default=0, ge=0)
-    """Everything about the market follows from it."""
+    """Seed of all random numbers of the market."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class SearchRange:
-    """Values one setting may take in a search: from `low` to `high`, or one of `choices`."""
+    """Values of one setting in a search: from `low` to `high`, or one of `choices`."""
 
     low: float | None = None
-    """Smallest value, included; whole for a setting that is a whole number."""
+    """Smallest value, inclusive; a whole number if the setting is one."""
     high: float | None = None
-    """Largest value, included."""
+    """Largest value, inclusive."""
     log: bool = False
-    """Equal ratios are equally likely, not equal differences."""
+    """Sample on a logarithmic scale."""
     step: float | None = Field(default=None, gt=0)
     """Only `low`, `low` + step, ... up to `high`; not together with `log`."""
     choices: tuple[JsonValue, ...] = ()
-    """The values themselves, of any type, in place of low and high."""
+    """The values themselves, of any type, in place of `low` and `high`."""
 
     def __post_init__(self) -> None:
-        # ValueError: pydantic adds the key, which a range does not know
+        # ValueError: pydantic adds the key
         given = (self.low, self.high, self.step, self.log or None)
         if self.choices:
             if given != (None, None, None, None):
-                raise ValueError("choices stand alone, without low, high, step and log")
+                raise ValueError("choices cannot be combined with low, high, step or log")
             return
         if self.low is None or self.high is None:
             raise ValueError("give {low = ..., high = ...} or {choices = [...]}")
@@ -377,7 +374,7 @@ class SearchRange:
 
 
 def _search_space() -> dict[str, SearchRange | None]:
-    """What usually matters; gan.* are left out by themselves for `variant` = gru."""
+    """Settings that usually matter; `gan.*` is ignored if `variant` is gru."""
     return {
         "training.learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
         "gru.hidden": SearchRange(low=32, high=256, step=32),
@@ -397,43 +394,43 @@ class TuneConfig:
     """The hyperparameter search (DESIGN 6)."""
 
     space: dict[str, SearchRange | None] = field(default_factory=_search_space)
-    """Dotted key of any setting that decides a model -> its range; none = keep it as it is.
-    A file's `[tune.space]` replaces these; `--set tune.space.KEY={...}` changes one."""
+    """Dotted key of a setting that decides a model -> its range; none = do not search it.
+    `[tune.space]` of a file replaces all entries; `--set tune.space.KEY={...}` changes one."""
     trials: Annotated[int, Decides.NOTHING] = Field(default=20, ge=1)
-    """Trials of the whole search, however often it was interrupted."""
+    """Total number of trials, across interruptions."""
     hours: Annotated[float | None, Decides.NOTHING] = Field(default=None, gt=0)
-    """Stop after so long; the same command continues later."""
+    """Stop after this time; the same command continues later."""
     windows: Annotated[tuple[dt.date, ...], Decides.NOTHING] = ()
-    """Refit days a trial trains; empty = the `max_windows` last ones before `windows.first`, or
-    the panel's first ones if that is not set."""
+    """Refit days of every trial; empty = the last `max_windows` before `windows.first`, or the
+    panel's first ones if that is not set."""
     max_windows: Annotated[int, Decides.NOTHING] = Field(default=2, ge=1)
-    """How many of them where `windows` is empty."""
+    """Number of refit days if `windows` is empty."""
     spread_penalty: float = Field(default=0.5, ge=0)
     """Objective = mean of the windows' validation IC - this x their standard deviation."""
     prune: bool = True
-    """Stop a trial early (ASHA) whose running mean lags behind."""
+    """Stop trials early (ASHA) if their running mean is behind."""
     grace_epochs: int = Field(default=3, ge=1)
-    """Predictor epochs no trial is stopped before."""
+    """Predictor epochs before a trial may be stopped."""
     reduction: float = Field(default=3.0, gt=1)
-    """One in so many goes on at each rung; rungs lie this factor apart."""
+    """ASHA's reduction factor: one in this many trials survives each rung."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """How trials are proposed; `random` is what the other is measured against."""
+    """How trials are proposed; `random` is the baseline."""
     startup_trials: int = Field(default=8, ge=1)
-    """Random trials before TPE has something to go by."""
+    """Random trials before TPE starts."""
     seed: int = Field(default=0, ge=0)
-    """Of the proposals; models use the first of `training.seeds`."""
+    """Seed of the proposals; models use the first of `training.seeds`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class RunConfig:
-    """Everything that decides a run. Sections are documented with their classes."""
+    """All settings of a run. Sections are documented in their classes."""
 
     variant: Annotated[Literal["gan_gru", "gru"], Decides.MODEL] = "gan_gru"
-    """`gru` trains the predictor on the samples themselves."""
+    """`gru` trains the predictor on the samples directly, without a GAN."""
     predictor: Annotated[
         str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.known)
     ] = "gru"
-    """What maps a sample to one number, out of `PREDICTORS`; its sizes are the section `gru`."""
+    """Network that maps a sample to a score, from `PREDICTORS`; section `gru` has its sizes."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
@@ -459,8 +456,8 @@ class RunConfig:
         lacking = [name for name in self.features if name not in self.panel.features]
         if lacking:
             raise ConfigError(
-                f"samples.features names {', '.join(lacking)}, which panel.features lacks: the "
-                "panel would not hold it. Name it in both."
+                f"samples.features names {', '.join(lacking)}, which panel.features lacks. Name "
+                "it in both."
             )
         if self.universe.min_traded_days > self.samples.lookback:
             raise ConfigError(
@@ -469,8 +466,8 @@ class RunConfig:
             )
         if self.windows.history_days <= self.label.reach + self.windows.sample_every:
             raise ConfigError(
-                f"windows.history_days={self.windows.history_days} leaves no training day: a label "
-                f"takes label.entry_lag + label.horizon = {self.label.reach} days of it."
+                f"windows.history_days={self.windows.history_days} leaves no training day: each "
+                f"label needs label.entry_lag + label.horizon = {self.label.reach} of those days."
             )
         if (self.resources.min_workers or 1) > self.resources.workers:
             raise ConfigError(
@@ -488,36 +485,36 @@ _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _DEFAULTS = _ADAPTER.dump_python(RunConfig(), mode="json")
 
 TYPES = {key: hint for key, hint, _ in declared(RunConfig)}
-"""Dotted key -> declared type, of every setting there is."""
+"""Dotted key -> declared type, for every setting."""
 DECIDES = {key: mark for key, _, mark in declared(RunConfig)}
 """Dotted key -> what the setting decides."""
 
 MODEL_SECTIONS = tuple(
     dict.fromkeys(key.partition(".")[0] for key, mark in DECIDES.items() if mark == Decides.MODEL)
 )
-"""Sections of settings that decide a window's weights and nothing else."""
+"""Sections with settings that decide a window's weights."""
 
 
 def to_dict(cfg: RunConfig) -> dict[str, Any]:
-    """Plain JSON types: dates as ISO strings, tuples as lists."""
+    """The configuration as plain JSON types: dates as ISO strings, tuples as lists."""
     result: dict[str, Any] = _ADAPTER.dump_python(cfg, mode="json")
     return result
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
-    """Inverse of `to_dict`, strict: no "5" for 5. Raises pydantic's ValidationError."""
+    """Inverse of `to_dict`; strict ("5" is not 5). Raises pydantic's ValidationError."""
     return _ADAPTER.validate_json(json.dumps(values), strict=True)
 
 
 def with_precision(cfg: RunConfig, precision: str) -> RunConfig:
-    """The same in another arithmetic."""
+    """The same configuration with another `training.precision`."""
     values = to_dict(cfg)
     values["training"]["precision"] = precision
     return from_dict(values)
 
 
 def deciding(cfg: RunConfig, what: Decides) -> dict[str, Any]:
-    """The settings that decide this, by section, plain JSON types."""
+    """The settings with one of these marks, by section, as plain JSON types."""
     values = to_dict(cfg)
     chosen: dict[str, Any] = {}
     for key, mark in DECIDES.items():
@@ -531,13 +528,13 @@ def deciding(cfg: RunConfig, what: Decides) -> dict[str, Any]:
 
 
 def model_settings(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that decide one window's weights for any seed: what `model.json` names.
+    """The settings that decide the weights of one window and seed.
 
-    Which refit days a run covers, how many seeds it has and how often it saves are left out,
-    for they do not change the model of a given day and seed.
+    Settings such as the run's refit days, seeds or checkpoint interval are left out: they do not
+    change the model of a given day and seed.
     """
     chosen = deciding(cfg, Decides.MODEL)
-    chosen["samples"].pop("features", None)  # a sample's features are one list, whoever names them
+    chosen["samples"].pop("features", None)  # the resulting list is added below
     del chosen["panel"]
     if cfg.variant == "gru":
         del chosen["gan"]
@@ -546,7 +543,7 @@ def model_settings(cfg: RunConfig) -> dict[str, Any]:
 
 
 def run_settings(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that a run's results follow from, given the panel."""
+    """The settings that decide a run's results, given the panel."""
     chosen = model_settings(cfg)
     for section, values in deciding(cfg, Decides.RUN).items():
         chosen[section] = chosen.get(section, {}) | values
@@ -554,17 +551,17 @@ def run_settings(cfg: RunConfig) -> dict[str, Any]:
 
 
 def model_identity(cfg: RunConfig, window: str, seed: int, panel_fingerprint: str) -> str:
-    """What decides the weights: settings, window, seed, and the panel up to the refit day.
+    """Hash of what decides the weights: settings, window, seed, panel up to the refit day.
 
-    Twelve hex digits. A model or checkpoint of another identity is never continued or skipped.
+    Twelve hex digits. Models and checkpoints with another identity are not reused.
 
     Raises:
-        ConfigError: `training.precision` is still `auto`, which is no arithmetic.
+        ConfigError: `training.precision` is still `auto`.
     """
     if cfg.training.precision == "auto":
         raise ConfigError(
-            "training.precision=auto decides no weights: a run replaces it when it starts. Train "
-            "the run first, or give float32, float64, tf32 or bf16."
+            "training.precision=auto is replaced when a run starts, and this run has not started. "
+            "Train it first, or give float32, float64, tf32 or bf16."
         )
     facts = [model_settings(cfg), window, seed, panel_fingerprint]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

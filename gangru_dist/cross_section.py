@@ -1,7 +1,6 @@
 """Operations over all assets of one date. Shapes: D days, N assets; NaN = no value that day.
 
-A value that is missing takes no part in a statistic and stays missing. Each day is worked on
-alone, so that no operation here can see another day.
+Missing values are left out of every statistic and stay missing. Each day is computed on its own.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-_MAD_TO_SIGMA = 1.4826
-"""Makes the median absolute deviation of normal values their standard deviation."""
+MAD_TO_SIGMA = 1.4826
+"""Ratio of standard deviation to median absolute deviation (MAD) of a normal distribution."""
 _FLAT = 1e-12
-"""A spread below this share of the values' size counts as none: rounding of float64."""
+"""Relative spread below which float64 values count as equal: rounding only."""
 FLAT_SCORE = 1e-6
-"""The same of scores, which a network makes in float32 (eps 1.2e-7): rounding is no ranking."""
+"""The same for scores, which networks compute in float32 (eps 1.2e-7)."""
 
 
 def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray, "D N"]:
     """Clip each day at its median +- `mad` x 1.4826 x MAD [SPEC 6].
 
-    Where more than half of a day's values are equal, MAD is 0 and all become the median.
+    If more than half of a day's values are equal, its MAD is 0 and all values become the median.
     """
     result = x.copy()
     some = ~np.isnan(x).all(axis=1)
@@ -30,7 +29,7 @@ def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray
     values = x[some]
     middle = np.nanmedian(values, axis=1, keepdims=True)
     spread = np.nanmedian(np.abs(values - middle), axis=1, keepdims=True)
-    reach = mad * _MAD_TO_SIGMA * spread
+    reach = mad * MAD_TO_SIGMA * spread
     result[some] = np.clip(values, middle - reach, middle + reach)
     return result
 
@@ -42,9 +41,9 @@ def _day_mean(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D 1"]:
 
 
 def cs_zscore(x: Float[np.ndarray, "D N"], *, flat: float = _FLAT) -> Float[np.ndarray, "D N"]:
-    """Mean 0, standard deviation 1 (of the day's N, not N - 1); all 0 if the values are equal.
+    """Mean 0 and standard deviation 1 (divisor N, not N - 1); all 0 if the values are equal.
 
-    They count as equal if their standard deviation is at most `flat` of the largest |value|.
+    Values count as equal if their standard deviation is at most `flat` times the largest |value|.
     """
     deviation = x - _day_mean(x)
     std = np.sqrt(_day_mean(deviation**2))
@@ -58,8 +57,8 @@ def cs_quantile(x: Float[np.ndarray, "D N"], q: int) -> Int[np.ndarray, "D N"]:
     """Quantile of each value within its day: 1 = lowest ... `q` = highest, 0 = no value.
 
     The edges are those of `pandas.qcut` (and so of alphalens): linear between the sorted
-    values, right-closed. Equal values fall into the same quantile, so with ties, or with fewer
-    values than `q`, quantiles can be empty.
+    values, right-closed. Equal values fall into the same quantile, so quantiles can be empty if
+    there are ties or fewer values than `q`.
     """
     known = ~np.isnan(x)
     ranks = pd.DataFrame(x).rank(axis=1, method="min").to_numpy()
@@ -89,21 +88,21 @@ def cs_neutralize(
     groups: Int[np.ndarray, "D N"] | None = None,
     exposure: Float[np.ndarray, "D N"] | None = None,
 ) -> Float[np.ndarray, "D N"]:
-    """Residual of a least-squares regression on group dummies and one exposure, day by day.
+    """Residual of a daily least-squares regression on group dummies and one exposure.
 
     Computed by partialling out (Frisch, Waugh, Lovell): score and exposure are demeaned within
-    the groups, then one slope a day remains, which equals the regression on explicit dummies.
+    the groups, then one slope per day is fitted. The result equals the regression on dummies.
 
     Args:
         score: Any unit; NaN = no score.
-        groups: Group codes, e.g. industries; -1 = unknown, a group of its own. None = one
-            group, which leaves an intercept.
-        exposure: One regressor, e.g. log market cap. An asset without it counts as having the
-            mean exposure of its group.
+        groups: Group codes, e.g. industries; unknown (-1) is a group of its own. None = one
+            group, i.e. an intercept only.
+        exposure: One regressor, e.g. log market cap. An asset without it gets the mean exposure
+            of its group.
 
     Returns:
-        Residuals in the unit of `score`; NaN where `score` is. The only member of a group has
-        residual 0.
+        Residuals in the unit of `score`; NaN where `score` is NaN. The only member of a group
+        has residual 0.
 
     Source:
         SPEC 6. Frisch & Waugh (1933), Lovell (1963).

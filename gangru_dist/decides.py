@@ -1,4 +1,4 @@
-"""What each setting decides, said where it is declared."""
+"""Marks that say what each setting decides; they stand where the setting is declared."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 
 class Decides(Flag):
-    """A mark of a setting, or of a section for all its settings that have none of their own.
+    """Mark of a setting, or of a section: then of all its settings without a mark of their own.
 
     `lookback: Annotated[int, Decides.MODEL] = 40`
     """
 
     NOTHING = 0
-    """No result, given the bars: how much is done at a time, how fast, where, how it is shown."""
+    """No result: batch sizes, speed, places, presentation."""
     PANEL = auto()
-    """The panel's rows, given the bars."""
+    """The rows of the panel, given the bars."""
     MODEL = auto()
     """The weights of a given refit day and seed."""
     RUN = auto()
-    """Which models a run has, or what follows from them: factor, figures."""
+    """Which models a run has, or what is computed from them: factor, figures."""
     SEARCH = auto()
     """The trials of a search."""
     IF_CHANGED = auto()
-    """Beside another: only where it is not the default. For a setting that is added when models
-    are stored already, with the default that they were made with: they stay what they were."""
+    """With another mark: counts only if the value is not the default. For settings added after
+    models were stored; their default is the earlier behavior, so those models stay valid."""
 
 
 def declared(
     cls: type[Any], prefix: str = "", section: Decides | None = None
 ) -> Iterator[tuple[str, Any, Decides]]:
-    """Dotted key, type and mark of every setting below a configuration's class.
+    """Dotted key, type and mark of every setting of a configuration class.
 
     Raises:
         TypeError: Neither a setting nor its section has a mark.

@@ -1,21 +1,21 @@
 """Every error this package raises on purpose.
 
     GangruError
-    ├── ConfigError     a setting is misspelt, of a wrong type, or impossible
-    ├── StorageError    a URI cannot be used, a name would leave its folder
-    ├── PanelError      the panel store is missing, unfinished, or lacks what was asked for
+    ├── ConfigError     a setting is misspelt, of the wrong type, or impossible
+    ├── StorageError    a URI cannot be used, or a name would leave its folder
+    ├── PanelError      the panel is missing, unfinished, or lacks what was asked for
     │   └── BarsError   the vendor's bars cannot be trusted; names file, column and a row
     ├── WindowError     a refit day does not exist or has no model
     ├── TrainingError   one or more windows failed
     │   └── DivergedError  a loss is no longer finite
     ├── FactorError     the factor table is missing, or a score cannot be trusted
-    ├── EvaluationError the factor table cannot be judged: empty, too short, not of this panel
+    ├── EvaluationError the factor table is empty, too short, or from another panel
     └── ResourceError   the cluster can never meet a request
 
-A message says what is wrong, the value, where, and the way out. `cli.run_job` prints it
-without a traceback and exits with 2, as it does for a full disk or a path that is not ours to
-write; anything else is a defect of ours and shows one. A setting that would help is written by
-`flag`, so that it can be pasted into the command as it stands.
+A message says what is wrong, the value, where, and how to fix it. `cli.run_job` prints it
+without a traceback and exits with 2, also for a full disk or a path without write permission.
+Any other exception is a bug and shows its traceback. If a setting would help, `flag` formats it
+so that it can be pasted into the command.
 """
 
 import json
@@ -36,11 +36,11 @@ def in_short(reason: object) -> str:
 
 
 class GangruError(Exception):
-    """Root of all errors that a user can act on."""
+    """Base of all user-fixable errors."""
 
 
 class ConfigError(GangruError):
-    """A setting is misspelt, of a wrong type, or impossible with another."""
+    """A setting is misspelt, of the wrong type, or impossible with another."""
 
 
 class StorageError(GangruError):
@@ -48,7 +48,7 @@ class StorageError(GangruError):
 
 
 class PanelError(GangruError):
-    """The panel store is missing, unfinished, or lacks what was asked for."""
+    """The panel is missing, unfinished, or lacks what was asked for."""
 
 
 class BarsError(PanelError):
@@ -64,11 +64,11 @@ class TrainingError(GangruError):
 
 
 class DivergedError(TrainingError):
-    """A loss or an IC is no longer finite; other settings may train."""
+    """A loss or an IC is no longer finite; other settings may work."""
 
 
 class EvaluationError(GangruError):
-    """The factor table cannot be judged: empty, too short, or not of this panel."""
+    """The factor table cannot be evaluated: empty, too short, or from another panel."""
 
 
 class ResourceError(GangruError):

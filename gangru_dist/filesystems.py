@@ -1,7 +1,7 @@
-"""What a URI's scheme stands for: pyarrow's filesystems, S3 with retries, fsspec for the rest.
+"""Filesystem of a URI: pyarrow's own, S3 with retries, or fsspec for other schemes.
 
-pyarrow's native filesystems serve `file`, `s3`, `gs`, `az` and `hdfs`; fsspec serves every other
-scheme. What a store refuses for good is a StorageError that says what to do.
+pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`; fsspec serves every other scheme. A request
+that a store refuses for good raises a StorageError that says what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gangru_dist.uris import Uri, parse
 
 _AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
 _KEYS = (
-    "the store refuses the credentials it was given, or got none. They come from the environment "
+    "the store refuses the credentials, or got none. They come from the environment "
     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
     "role, on every node"
 )
@@ -33,11 +33,11 @@ _REFUSALS = {
     "INVALID_ACCESS_KEY_ID": _KEYS,
     "INVALID_CLIENT_TOKEN_ID": _KEYS,
     "SIGNATURE_DOES_NOT_MATCH": _KEYS,
-    "NO_SUCH_BUCKET": "there is no such bucket. Create it, or mend the URI",
+    "NO_SUCH_BUCKET": "there is no such bucket. Create it, or correct the URI",
     _NO_ANSWER: "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
     "and the network; then run the job again",
 }
-"""AWS's code -> what to do. Its own text is left out: it may name the access key."""
+"""AWS error code -> what to do. AWS's own text is left out: it may contain the access key."""
 _HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
 _PLACE = {
     errno.EACCES,
@@ -48,24 +48,24 @@ _PLACE = {
     errno.ENOTDIR,
     errno.EROFS,
 }
-"""The disk is full, or a path is not ours to write."""
+"""The disk is full, or the path is not writable."""
 _WHOLE_WHEN_CLOSED = frozenset(
     {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
 )
-"""fsspec's names of stores that show a file once all of it is there."""
+"""fsspec's names of stores where a file appears only once it is complete."""
 
 
 @contextmanager
 def clear_refusals() -> Iterator[None]:
-    """Turn what a store or a disk refuses for good into a StorageError; other errors pass."""
+    """Raise a permanent refusal of a store or a disk as StorageError; other errors pass."""
     try:
         yield
     except OSError as error:
         found = _AWS.search(str(error))
         if found is None and error.errno in _PLACE:
             raise StorageError(
-                f"{error}. Make room or mend the path, then run the same command again: it "
-                "continues where this one stopped."
+                f"{error}. Free some space or correct the path, then run the same command again "
+                "to continue."
             ) from error
         if found is None or found["code"] not in _REFUSALS:
             raise
@@ -74,16 +74,16 @@ def clear_refusals() -> Iterator[None]:
 
 
 def is_refused(error: OSError) -> bool:
-    """Whether the store will say the same again."""
+    """Whether another attempt would fail in the same way."""
     found = _AWS.search(str(error))
     return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
 
 
 class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
-    """pyarrow's S3 with ten attempts that survive pickling; holds no keys.
+    """pyarrow's S3 filesystem with ten attempts, also after pickling; holds no keys.
 
-    Credentials come from the environment or the node's role wherever it is rebuilt.
-    pyarrow forgets the strategy when it pickles an `S3FileSystem`; hence `__reduce__`.
+    Credentials come from the environment or the role of the node where it is unpickled.
+    pyarrow loses the retry strategy when it pickles an `S3FileSystem`; hence `__reduce__`.
     """
 
     def __init__(self, options: tuple[tuple[str, str], ...] = ()) -> None:
@@ -98,27 +98,27 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
         return (RetryingS3FileSystem, (self._gangru_options,))
 
     def get_file_info(self, paths_or_selector: Any) -> Any:
-        """As pyarrow's; a refusal is a StorageError. So are those of the following."""
+        """As pyarrow's, but a refusal is a StorageError; so in the following methods."""
         with clear_refusals():
             return super().get_file_info(paths_or_selector)
 
     def open_input_file(self, path: str) -> Any:
-        """A file for random access."""
+        """Open a file for random access."""
         with clear_refusals():
             return super().open_input_file(path)
 
     def open_input_stream(self, path: str, **options: Any) -> Any:
-        """A file to read from its start."""
+        """Open a file for sequential reading."""
         with clear_refusals():
             return super().open_input_stream(path, **options)
 
     def delete_file(self, path: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         with clear_refusals():
             super().delete_file(path)
 
     def delete_dir(self, path: str) -> None:
-        """Remove a folder and what is below it."""
+        """Delete a folder and its content."""
         with clear_refusals():
             super().delete_dir(path)
 
@@ -126,11 +126,11 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Filesystem and path of a URI or a local path.
 
-    A path is taken as it stands; in a file:// URI, %20 is a blank.
+    A plain path is taken literally; in a file:// URI, %20 is a space.
 
     Raises:
-        StorageError: The scheme is unknown, its library is not installed, or the URI would be
-            taken for another place than it reads like.
+        StorageError: The scheme is unknown, its library is not installed, or the URI would not
+            lead to the place it seems to name.
     """
     place = _checked_place(uri)
     if place is None or place.scheme == "file":
@@ -144,29 +144,29 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         return _resolve_fsspec(uri)
     except (ValueError, ImportError, OSError) as error:
         raise StorageError(
-            f"cannot use {place.shown!r}: {in_short(error)}. Known without more: a local path, file://, s3://, "
-            "gs://, abfs://, hdfs://; other schemes need their fsspec package installed."
-        ) from None  # whatever the library says of it, its options included
+            f"cannot use {place.shown!r}: {in_short(error)}. Built in are a local path, file://, "
+            "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
+        ) from None  # the library may repeat the URI
 
 
 def _checked_place(uri: str) -> Uri | None:
-    """A URI's parts, None of a path; refused: a secret, and what would silently be elsewhere."""
+    """Parts of a URI, None for a path; refuses secrets and what would silently lead elsewhere."""
     if not uri:
-        raise StorageError("the place is empty text. Name a folder or a URI.")
+        raise StorageError("the path is empty. Name a folder or a URI.")
     try:
         place = parse(uri)
     except ValueError:
-        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D.") from None
+        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D instead.") from None
     if place is None:
         if _HALF_URI.match(uri):
             raise StorageError(
                 f"{uri.rpartition('@')[2]!r} is half a URI. Write two slashes after the colon "
-                "(file:///path has three), or ./ in front of a folder's name."
+                "(file:///path has three), or put ./ before a folder name."
             )
         if "://" in uri:
             raise StorageError(
-                f"{uri.rpartition('@')[2].partition('?')[0]!r} is no URI: before :// stands the "
-                "name of a scheme alone, as in s3://bucket/prefix."
+                f"{uri.rpartition('@')[2].partition('?')[0]!r} is no URI: only the name of a "
+                "scheme may stand before ://, as in s3://bucket/prefix."
             )
         return None
     if place.scheme == "s3" and not place.host:
@@ -174,18 +174,17 @@ def _checked_place(uri: str) -> Uri | None:
     _check_secret(place)
     if place.scheme == "memory":
         raise StorageError(
-            f"{place.shown!r} is the memory of one process, which no other job and no worker "
-            "sees. Name a folder or a store."
+            f"{place.shown!r} is the memory of one process, which no other job or worker can "
+            "read. Name a folder or a store."
         )
     if "#" in uri:
         raise StorageError(
-            f"{place.shown!r} has a '#', and what follows one is no part of a URI's path: all "
-            "folders below would be the same. Take a folder without it (in a file:// URI, write "
-            "%23)."
+            f"{place.shown!r} contains '#', which ends the path of a URI, so all folders below "
+            "would be the same. Use a folder without it (in a file:// URI, write %23)."
         )
     if place.scheme == "file" and (place.host not in ("", "localhost") or place.query):
         raise StorageError(
-            f"{place.shown!r} names a host or a query, and only {place.path!r} would be used. "
+            f"{place.shown!r} contains a host or a query, and only {place.path!r} would be used. "
             "Write file:///path (%3F for a question mark), or the plain path."
         )
     return place
@@ -196,9 +195,9 @@ def _check_secret(place: Uri) -> None:
     if place.scheme == "file" or place.secret is None:
         return
     raise StorageError(
-        f"{place.shown!r} comes with {place.secret}, which it may not: a URI is logged and stored. "
-        "Keys and passwords come from the environment, the library's own files, or the node's "
-        "role; a '@' or ':' of a path's name stands behind its first slash."
+        f"{place.shown!r} comes with {place.secret}, but a URI is logged and stored. Keys and "
+        "passwords belong in the environment, the library's own files or the node's role; a '@' "
+        "or ':' that is part of a name goes after the first slash."
     )
 
 
@@ -210,7 +209,7 @@ def _local_path(path: str) -> str:
     tops = {str(top) for top in (found, *found.parents)}
     if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
         raise StorageError(
-            f"{str(found)!r} is no folder for files, the system's own. Name another."
+            f"{str(found)!r} belongs to the system and is no folder for files. Name another."
         )
     return str(found)
 
@@ -227,7 +226,7 @@ def _resolve_s3(place: Uri) -> tuple[pafs.FileSystem, str]:
     if endpoint and "endpoint_override" not in options:
         options["endpoint_override"] = urlsplit(endpoint).netloc
         options.setdefault("scheme", urlsplit(endpoint).scheme)
-    path = "/".join(filter(None, (place.host + place.path).split("/")))  # no store keeps a//b
+    path = "/".join(filter(None, (place.host + place.path).split("/")))  # a//b is a/b
     return RetryingS3FileSystem(tuple(sorted(options.items()))), path
 
 
@@ -239,15 +238,15 @@ def _resolve_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
-    """Make a folder and those above it; no error if it is there."""
-    if isinstance(filesystem, pafs.PyFileSystem):  # pyarrow takes smb's "exists" for a failure
+    """Make a folder and its parents; no error if it exists."""
+    if isinstance(filesystem, pafs.PyFileSystem):  # pyarrow fails if smb says that it exists
         filesystem.handler.fs.makedirs(path, exist_ok=True)
     else:
         filesystem.create_dir(path, recursive=True)
 
 
 def move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
-    """Move a file; where its new name must be free and is not, leave it."""
+    """Move a file; where a move cannot replace the target, the file stays if the target exists."""
     if not isinstance(filesystem, pafs.PyFileSystem):
         filesystem.move(source, target)
         return
@@ -259,7 +258,7 @@ def move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
 
 
 def grows_in_sight(filesystem: pafs.FileSystem) -> bool:
-    """Whether a reader of this remote store sees a file before it is whole: no object store."""
+    """Whether a remote store shows a file while it is written; object stores do not."""
     if isinstance(filesystem, pafs.PyFileSystem):
         protocol = filesystem.handler.fs.protocol
         names = {protocol} if isinstance(protocol, str) else set(protocol)

@@ -1,7 +1,7 @@
-"""What Prometheus sees of a job, beside Ray's own metrics [Ray].
+"""The project's Prometheus metrics, beside Ray's own [Ray].
 
-Ray's agents serve them as `ray_<name>` on each node (docs/operations.md); cluster/grafana/ draws
-them. Without a Ray session nothing is recorded.
+Ray's agents serve them as `ray_<name>` on each node (docs/operations.md); cluster/grafana/ has a
+dashboard. Without a Ray session nothing is recorded.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ WINDOWS = "gangru_windows"
 SCORED_ROWS = "gangru_scored_rows"
 
 DESCRIPTIONS: dict[str, tuple[type[Counter] | type[Gauge], str, tuple[str, ...]]] = {
-    SAMPLES_PER_SECOND: (Gauge, "Training samples a second, all workers.", ("window", "stage")),
+    SAMPLES_PER_SECOND: (Gauge, "Training samples per second, all workers.", ("window", "stage")),
     VALID_IC: (Gauge, "Mean validation IC of the newest epoch.", ("window",)),
-    WINDOWS: (Counter, "Windows and seeds that ended, by status.", ("status",)),
+    WINDOWS: (Counter, "Finished windows and seeds, by status.", ("status",)),
     SCORED_ROWS: (Counter, "Rows scored for the factor table.", ()),
 }
-"""Name -> kind, what it is, its labels."""
+"""Name -> kind, description, labels."""
 
 
 @functools.cache
@@ -32,12 +32,12 @@ def _metric(name: str) -> Counter | Gauge:
 
 
 def show(name: str, value: float, **labels: str) -> None:
-    """Set a gauge to its newest value."""
+    """Set a gauge."""
     if ray.is_initialized():
         _metric(name).set(value, tags=labels)
 
 
 def count(name: str, amount: float = 1, **labels: str) -> None:
-    """Add to a counter; nothing if `amount` is 0."""
+    """Add to a counter; an `amount` of 0 is ignored."""
     if ray.is_initialized() and amount > 0:
         _metric(name).inc(amount, tags=labels)

@@ -1,4 +1,4 @@
-"""Which code this is: what a run, and each of its models, says it was made by."""
+"""Version and commit of the running code, as stored with each run and model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 def code_version() -> dict[str, str | None]:
     """`package_version` and `commit` of this process's code; JSON types.
 
-    Workers may have the source without its history, so the driver's is passed on to them.
+    Workers may have the source without its git history, so the driver passes its own on to them.
     """
     return {"package_version": _version(), "commit": _commit()}
 
@@ -23,9 +23,9 @@ def _version() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree, `-dirty` if it was changed since; None if it has none."""
+    """Commit of the source tree, with `-dirty` if there are changes; None without git."""
     source = Path(__file__).parents[1]
-    if not (source / "pyproject.toml").exists():  # installed: any git around it is another's
+    if not (source / "pyproject.toml").exists():  # installed: a repository above is not ours
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

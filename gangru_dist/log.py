@@ -1,9 +1,9 @@
-"""One event a line, `key=value`, unit in the key; a progress bar only where a person looks.
+"""Logging and progress: one event per line, `key=value`, unit in the key; bars on a terminal.
 
     2026-03-02T03:00:07 INFO  window_done window=2018-12-31 epochs=23 valid_ic=+0.081
 
 Modules log through `logging.getLogger(__name__)` with lazy arguments. Only the driver reports
-progress; workers are quiet.
+progress; workers do not.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _console = Console(stderr=True)
 _logger = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 15.0
-"""Time between two progress lines where there is no terminal."""
+"""Time between two progress lines when there is no terminal."""
 
 
 def setup(level: int = logging.INFO) -> None:
-    """Send this package's events to standard error; safe to call again."""
+    """Log this package's events to standard error; safe to call again."""
     handler: logging.Handler
     if _console.is_terminal:
         handler = RichHandler(console=_console, show_path=False, log_time_format="%H:%M:%S")
@@ -67,9 +67,9 @@ class _Safe(logging.Formatter):
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Keep standard error for this package's events; what others write there is lost.
+    """Reserve standard error for this package's events; other output there is discarded.
 
-    By its descriptor, so that C++ libraries are silent too.
+    Works on the file descriptor, so that C++ libraries are silenced too.
     """
     handlers = logging.getLogger("gangru_dist").handlers
     streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
@@ -78,7 +78,7 @@ def alone() -> Iterator[None]:
         before = [handler.setStream(ours) for handler in streams]
         os.dup2(nowhere.fileno(), 2)
         try:
-            with redirect_stderr(ours):  # for the terminal's console
+            with redirect_stderr(ours):  # for rich's console
                 yield
         finally:
             os.dup2(kept, 2)
@@ -88,14 +88,14 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
-    """Say every `every` seconds what is being waited for, as long as the block lasts."""
+    """Log every `every` seconds, while the block runs, what it is waiting for."""
     started, over = time.monotonic(), threading.Event()
 
-    def speak() -> None:
+    def report() -> None:
         while not over.wait(every):
             _logger.info("waiting for=%s seconds=%.0f", what, time.monotonic() - started)
 
-    thread = threading.Thread(target=speak, name=f"waiting for {what}", daemon=True)
+    thread = threading.Thread(target=report, name=f"waiting for {what}", daemon=True)
     thread.start()
     try:
         yield
@@ -105,7 +105,7 @@ def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
 
 
 def progress(name: str, *, total: int, unit: str = "") -> Progress:
-    """Progress of `total` equal steps: a bar with ETA on a terminal, else a line now and then."""
+    """Progress of `total` equal steps: a bar with ETA on a terminal, else a line at intervals."""
     return Progress(name, total=total, unit=unit, bar=_console.is_terminal)
 
 
@@ -122,18 +122,18 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, 0
-        self._clock, self._spoke = clock, clock()
+        self._clock, self._reported = clock, clock()
         self._first: tuple[float, int] | None = None
-        self._silence = ExitStack()
+        self._waiting = ExitStack()
         self._bar = _make_bar() if bar else None
         self._task = self._bar.add_task(name, total=total, note=unit) if self._bar else None
 
     def __enter__(self) -> Progress:
-        self._spoke = self._clock()
+        self._reported = self._clock()
         if self._bar:
             self._bar.start()
         else:
-            self._silence.enter_context(waiting(self.name))
+            self._waiting.enter_context(waiting(self.name))
         return self
 
     def __exit__(
@@ -142,32 +142,32 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._silence.close()
+        self._waiting.close()
         if self._bar:
             self._bar.stop()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` as done; `note` (say `epoch=3/50`) stands beside the count."""
+        """Count `steps` as done; `note` (e.g. `epoch=3/50`) is shown beside the count."""
         self.done += steps
-        self._silence.close()
+        self._waiting.close()
         if self._first is None:
             self._first = self._clock(), self.done
         if self._bar and self._task is not None:
             self._bar.update(self._task, advance=steps, note=note or self.unit)
-        elif self._clock() - self._spoke >= LINE_EVERY_SECONDS and self.done < self.total:
-            self._spoke = self._clock()
+        elif self._clock() - self._reported >= LINE_EVERY_SECONDS and self.done < self.total:
+            self._reported = self._clock()
             _logger.info("progress %s", self.line(note))
 
     @property
     def eta_minutes(self) -> float | None:
-        """Time left at the pace since the first result (no start-up); None until a second."""
+        """Time left at the pace since the first result; None before a second result."""
         at, had = self._first or (0.0, 0)
         if self.done == had:
             return None
         return (self._clock() - at) / (self.done - had) * (self.total - self.done) / 60
 
     def line(self, note: str = "") -> str:
-        """What a log gets: `what=score done=3/10 eta_min=0.3`."""
+        """Log line: `what=score done=3/10 eta_min=0.3`."""
         left = self.eta_minutes
         eta = "unknown" if left is None else f"{left:.1f}"
         text = f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
@@ -175,9 +175,9 @@ class Progress:
 
 
 class Rows:
-    """Many tasks under way in one display: a bar each while it runs, and one of them all.
+    """Concurrent tasks in one display: a bar for each running task and one for all of them.
 
-    Where there is no terminal it draws nothing: `is_live` says so, and its owner writes lines.
+    Without a terminal (`is_live` is False) nothing is drawn; the caller logs lines instead.
     """
 
     def __init__(self, name: str, *, total: int, console: Console | None = None) -> None:
@@ -188,23 +188,23 @@ class Rows:
         self._rows: dict[str, TaskID] = {}
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         if self.is_live:
             self._bar.start()
 
     def stop(self) -> None:
-        """Leave the terminal to others."""
+        """Stop drawing."""
         if self.is_live:
             self._bar.stop()
 
     def update(self, row: str, *, done: int, total: int, note: str) -> None:
-        """A task stands at `done` of `total`; its row appears with the first call."""
+        """Show a task at `done` of `total`; the first call adds its row."""
         if row not in self._rows:
             self._rows[row] = self._bar.add_task(row, total=total, note=note)
         self._bar.update(self._rows[row], completed=done, total=total, note=note)
 
     def finish(self, row: str) -> None:
-        """A task is over: its row goes, and counts."""
+        """Remove a finished task's row and count the task as done."""
         if row in self._rows:
             self._bar.remove_task(self._rows.pop(row))
         self._bar.advance(self._all)

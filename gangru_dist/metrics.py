@@ -1,11 +1,12 @@
 """The figures of SPEC 7 as functions of arrays: numpy and scipy only.
 
-D dates, N assets, T daily values. Returns are fractions (0.01 = 1 %). A daily value is what one
-unit of capital has become; its first entry is the start.
+D dates, N assets, T daily values. Returns are fractions (0.01 = 1 %). A daily value is the worth
+of one unit of capital; the first entry is the start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 DAYS_PER_YEAR = 252
-"""Trading days of a year in every annualized figure [R]."""
+"""Trading days per year in every annualized figure [R]."""
 MIN_PAIRS = 3
 """A correlation of fewer pairs is NaN: two points always correlate perfectly."""
 
@@ -23,18 +24,18 @@ class TTest:
     """Two-sided t-test of mean = 0."""
 
     statistic: float
-    """mean / (standard deviation / sqrt(count)); NaN below two values."""
+    """mean / (standard deviation / sqrt(count)); NaN for fewer than two values."""
     p_value: float
-    """Probability of a statistic at least as far from 0 if the mean were 0."""
+    """Probability of a statistic at least as far from 0 if the true mean is 0."""
     count: int
-    """Values that took part."""
+    """Number of finite values."""
 
 
 def ic(score: Float[np.ndarray, "D N"], forward_return: Float[np.ndarray, "D N"]) -> np.ndarray:
     """Pearson correlation over the assets of each date, shape (D,).
 
-    Pairs with a NaN take no part. NaN where fewer than `MIN_PAIRS` pairs are left or one side
-    is constant.
+    Pairs with a NaN are left out. NaN where fewer than `MIN_PAIRS` pairs remain or one side is
+    constant.
     """
     both = np.isfinite(score) & np.isfinite(forward_return)
     return _correlation(score, forward_return, both)
@@ -43,16 +44,16 @@ def ic(score: Float[np.ndarray, "D N"], forward_return: Float[np.ndarray, "D N"]
 def rank_ic(
     score: Float[np.ndarray, "D N"], forward_return: Float[np.ndarray, "D N"]
 ) -> np.ndarray:
-    """Spearman correlation over the assets of each date, shape (D,): ties share their mean rank.
+    """Spearman correlation over the assets of each date, shape (D,); ties get their mean rank.
 
-    NaN as in `ic`. Ranks are taken among the pairs that are complete.
+    NaN as in `ic`. Ranks are taken among complete pairs only.
     """
     both = np.isfinite(score) & np.isfinite(forward_return)
     return _correlation(_ranks(score, both), _ranks(forward_return, both), both)
 
 
 def _ranks(values: Float[np.ndarray, "D N"], take: Bool[np.ndarray, "D N"]) -> np.ndarray:
-    """Mean ranks from 1 among the taken values of each date; NaN elsewhere."""
+    """Ranks from 1 (ties: mean) among the taken values of each date; NaN elsewhere."""
     ranks = np.full(values.shape, np.nan)
     for row, chosen in enumerate(take):
         if chosen.any():
@@ -73,7 +74,7 @@ def _correlation(a: np.ndarray, b: np.ndarray, take: Bool[np.ndarray, "D N"]) ->
 
 
 def _deviations(values: np.ndarray, take: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Taken values less their row's mean, 0 elsewhere; exactly 0 in a constant row."""
+    """Taken values minus their row mean, 0 elsewhere; exactly 0 in a constant row."""
     kept = np.where(take, values, 0.0).astype(np.float64)
     mean = kept.sum(axis=1, keepdims=True) / np.maximum(count, 1)
     high = np.where(take, values, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
@@ -86,6 +87,11 @@ def finite(values: Float[np.ndarray, " T"]) -> np.ndarray:
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
+def finite_or_none(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """The figures for JSON: None for NaN and infinity."""
+    return {name: float(x) if np.isfinite(x) else None for name, x in figures.items()}
+
+
 def mean(values: Float[np.ndarray, " T"]) -> float:
     """Mean of the finite values; NaN if there are none."""
     kept = finite(values)
@@ -93,7 +99,7 @@ def mean(values: Float[np.ndarray, " T"]) -> float:
 
 
 def icir(values: Float[np.ndarray, " T"]) -> float:
-    """Mean over standard deviation (n - 1) of the finite values, not annualized; NaN below two."""
+    """Mean over standard deviation (n - 1) of the finite values; NaN for fewer than two."""
     kept = finite(values)
     if len(kept) < 2 or np.ptp(kept) == 0:
         return float("nan")
@@ -101,7 +107,7 @@ def icir(values: Float[np.ndarray, " T"]) -> float:
 
 
 def t_test(values: Float[np.ndarray, " T"]) -> TTest:
-    """t-test of mean = 0 over the finite values, which are taken as independent [R]."""
+    """t-test of mean = 0 over the finite values, taken as independent [R]."""
     kept = finite(values)
     ratio = icir(values)
     if np.isnan(ratio):
@@ -112,15 +118,15 @@ def t_test(values: Float[np.ndarray, " T"]) -> TTest:
 
 
 def stars(p_value: float) -> str:
-    """`*` below 10 %, `**` below 5 %, `***` below 1 %, else empty [R]."""
+    """Significance: `*` below 10 %, `**` below 5 %, `***` below 1 %, else empty [R]."""
     return "*" * sum(p_value < level for level in (0.10, 0.05, 0.01))
 
 
 def newey_west_t(values: Float[np.ndarray, " T"], *, lags: int) -> float:
-    """Mean over its Newey-West standard error (Bartlett weights, no small-sample factor).
+    """Mean over its Newey-West standard error (Bartlett weights, no small-sample correction).
 
-    `lags` = 0 is the t of independent values with variance over n. NaN below two values or
-    without variance.
+    `lags` = 0 gives the t of independent values with divisor n. NaN for fewer than two values
+    or zero variance.
 
     Source:
         Newey and West (1987), equation 5, for a regression on a constant.
@@ -138,45 +144,45 @@ def newey_west_t(values: Float[np.ndarray, " T"], *, lags: int) -> float:
 
 
 def newey_west_lags(count: int) -> int:
-    """Rule of thumb of Newey and West (1994): floor(4 (n / 100)^(2/9))."""
+    """Number of lags by Newey and West's rule of thumb (1994): floor(4 (n / 100)^(2/9))."""
     return int(4 * (count / 100) ** (2 / 9))
 
 
 def turnover(before: Float[np.ndarray, " N"], after: Float[np.ndarray, " N"]) -> float:
-    """One-way turnover: half the sum of absolute weight changes. Both sum to one, cash included."""
+    """One-way turnover: half the sum of absolute weight changes. Weights include cash, sum to 1."""
     return float(np.abs(after - before).sum() / 2)
 
 
 def daily_returns(value: Float[np.ndarray, " T"]) -> np.ndarray:
-    """Return of each day over the day before, shape (T - 1,)."""
+    """Day-over-day returns, shape (T - 1,)."""
     return np.asarray(value[1:] / value[:-1] - 1)
 
 
 def annualized_return(value: Float[np.ndarray, " T"]) -> float:
-    """Geometric: (last / first)^(252 / (T - 1)) - 1; NaN below two values."""
+    """Geometric: (last / first)^(252 / (T - 1)) - 1; NaN for fewer than two values."""
     if len(value) < 2:
         return float("nan")
     return float((value[-1] / value[0]) ** (DAYS_PER_YEAR / (len(value) - 1)) - 1)
 
 
 def annualized_volatility(value: Float[np.ndarray, " T"]) -> float:
-    """Standard deviation (n - 1) of the daily returns x sqrt(252); NaN below three values."""
+    """Standard deviation (n - 1) of daily returns x sqrt(252); NaN for fewer than three values."""
     if len(value) < 3:
         return float("nan")
     return float(daily_returns(value).std(ddof=1) * np.sqrt(DAYS_PER_YEAR))
 
 
 def information_ratio(value: Float[np.ndarray, " T"]) -> float:
-    """Annualized return over annualized volatility; NaN without volatility."""
+    """Annualized return over annualized volatility; NaN if the volatility is 0."""
     volatility = annualized_volatility(value)
     return annualized_return(value) / volatility if volatility > 0 else float("nan")
 
 
 def drawdown(value: Float[np.ndarray, " T"]) -> np.ndarray:
-    """Loss since the highest value so far, shape (T,): 0 at a high, -0.2 = 20 % below it."""
+    """Loss from the running maximum, shape (T,): 0 at a high, -0.2 = 20 % below it."""
     return np.asarray(value / np.maximum.accumulate(value) - 1)
 
 
 def max_drawdown(value: Float[np.ndarray, " T"]) -> float:
-    """Largest loss from a high, as a positive fraction; NaN of no values."""
+    """Largest loss from a high, as a positive fraction; NaN for no values."""
     return float(-drawdown(value).min()) if len(value) else float("nan")

@@ -1,8 +1,7 @@
 """All stages in order: bars → panel → models → factor → report.
 
-Each stage reads what the one before left in storage and skips what is done already, so running
-the pipeline again costs little, and a killed one continues. Nothing but storage passes between
-stages.
+Stages communicate through storage only. Each one skips what is done already, so a repeated run is
+cheap and a killed one continues.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gangru_dist.training.devices import require_native, settled
 _logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
-"""In place of a bars URI: the made-up market of `cfg.synthetic`."""
+"""Given in place of a bars URI: use the synthetic market of `cfg.synthetic`."""
 
 _HEAVY = (
     "gangru_dist.training.launch",
@@ -37,28 +36,28 @@ _HEAVY = (
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSummary:
-    """What came out of a pipeline."""
+    """Result of a pipeline."""
 
     report: str
     """Path or URI of report.html."""
     ok: bool
-    """Whether every window was trained and scored; the log's tables say which was not."""
+    """Whether every window was trained and scored; the log's tables list those that were not."""
 
 
 def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSummary:
     """Run every stage; training and scoring share a Ray session.
 
     Args:
-        run: What to run; claimed at once, for its configuration decides the panel too.
+        run: What to run; claimed at once, as its configuration also decides the panel.
         bars: URI of the vendor's bars, or `synthetic`.
-        overwrite: Build the panel again even if bars and settings are unchanged, and take the
-            run's name even if it has another configuration.
+        overwrite: Rebuild the panel even if bars and settings are unchanged, and take the run's
+            name even if it has another configuration.
 
     Raises:
         ConfigError: The run's name is taken by another configuration.
-        ResourceError: A device lacks `training.precision`.
-        GangruError: Bars that cannot be trusted, no window with enough history, too few
-            rebalance days, and what else a stage raises. A failed window stops no other.
+        ResourceError: A device does not support `training.precision`.
+        GangruError: The bars cannot be trusted, no window has enough history, there are too few
+            rebalance days, or another error of a stage. A failed window does not stop the others.
     """
     check_bars(bars, run.cfg)
     run = settled(run, anew=overwrite)
@@ -68,7 +67,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     with _stage("panel"):
         panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
     with runtime.session(run.cfg, meanwhile=_HEAVY):
-        from gangru_dist.scoring.score import score_days  # torch: came while Ray started
+        from gangru_dist.scoring.score import score_days  # torch, imported while Ray started
         from gangru_dist.training.launch import train_windows
 
         with _stage("train"):
@@ -83,7 +82,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
 
 
 def check_bars(bars: str, cfg: RunConfig) -> None:
-    """Refuse features and bars, by their files and headings, before Ray takes its time to start.
+    """Check feature names and the bars' files and headings before the slow start of Ray.
 
     Raises:
         GangruError: As `check_headers`.
@@ -94,7 +93,7 @@ def check_bars(bars: str, cfg: RunConfig) -> None:
 
 
 def panel_from(root: Storage, cfg: RunConfig, *, bars: str, overwrite: bool = False) -> Manifest:
-    """Build the panel from a bars URI, or from the synthetic market, written to `<root>/bars`."""
+    """Build the panel from a bars URI or from the synthetic market, written to `<root>/bars`."""
     if bars == SYNTHETIC:
         made = root.child("bars")
         write_bars(made, cfg.synthetic)

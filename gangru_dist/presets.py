@@ -1,10 +1,10 @@
-"""Named runs. A result is a preset plus a commit: what is not named here was not run.
+"""Named configurations. A published result names its preset and commit.
 
-| preset | market | what for | takes |
+| preset | market | purpose | takes |
 |---|---|---|---|
 | `demo` | synthetic, 200 assets | every stage once, small networks | minutes on two cores |
-| `report` | one's own bars | the broker's report to the letter (SPEC [R]) | hours; GPUs help |
-| `default` | one's own bars | what our evaluation on real data supports | hours; GPUs help |
+| `report` | your bars | the broker's report to the letter (SPEC [R]) | hours; GPUs help |
+| `default` | your bars | what our evaluation on real data supports | hours; GPUs help |
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from gangru_dist.config import (
 
 
 def demo() -> RunConfig:
-    """The whole chain on a made-up market: three refit days, networks of 32 units.
+    """The whole pipeline on a synthetic market: three refit days, networks of 32 units.
 
-    Learning rates are ten times the report's: a small network on a strong planted signal
-    learns it within a few epochs. Nothing here says anything about a real market.
+    Learning rates are ten times the report's: a small network learns the strong planted signal
+    within a few epochs. The results say nothing about a real market.
     """
     return RunConfig(
-        bars=BarsConfig(price_limits="ashare"),  # the made-up market trades under them
+        bars=BarsConfig(price_limits="ashare"),  # the synthetic market has these limits
         panel=PanelConfig(buckets=8),
         gan=GanConfig(
             hidden=32,
@@ -45,16 +45,16 @@ def demo() -> RunConfig:
         ),
         gru=GruConfig(hidden=32, layers=1, head=(32, 16)),
         training=TrainingConfig(epochs=8, patience=4, learning_rate=3e-3),
-        windows=WindowConfig(last=dt.date(2019, 12, 31)),  # a later one would have no day to score
+        windows=WindowConfig(last=dt.date(2019, 12, 31)),  # a later window has no day to score
         synthetic=SyntheticConfig(assets=200, last=dt.date(2020, 6, 30), signal_ic=0.1),
     )
 
 
 def report() -> RunConfig:
-    """The broker's report to the letter: what it states is spelt out here, even if a default.
+    """The broker's report to the letter; whatever it states is spelled out, even our defaults.
 
-    Trades at the close that made the signal (`entry_lag` 0) and costs nothing, as there.
-    What the report is silent about has our defaults (SPEC [D]).
+    As in the report, trades happen at the close of the signal day (`entry_lag` 0) and cost
+    nothing. What the report does not state has our defaults (SPEC [D]).
     """
     return RunConfig(
         variant="gan_gru",
@@ -67,12 +67,12 @@ def report() -> RunConfig:
 
 
 def default() -> RunConfig:
-    """What validation supports: trade the day after the signal, pay 15 basis points a side.
+    """What validation supports: trade the day after the signal, 15 basis points of costs a side.
 
-    A learning rate of 1e-3 reaches the validation IC of 3e-4 in as many epochs or fewer; with it,
-    patience 5 found the same best epoch as the report's 10 in seven of eight models. Without a
-    reconstruction weight the generator forgets which stock it saw; at 100 it keeps the sample
-    (mean |G - x| about 0.1) while the discriminator stays near its balance (docs/LOG.md).
+    A learning rate of 1e-3 reaches the validation IC of 3e-4 in no more epochs; with it, patience
+    5 found the same best epoch as the report's 10 in seven of eight models. Without a
+    reconstruction weight the generator's output no longer depends on the stock; at 100 it stays
+    close to the sample (mean |G - x| about 0.1) and the discriminator near 50 % (docs/LOG.md).
     """
     return RunConfig(
         gan=GanConfig(epochs=5, learning_rate=1e-3, reconstruction_weight=100.0),
@@ -81,4 +81,4 @@ def default() -> RunConfig:
 
 
 ALL: dict[str, Callable[[], RunConfig]] = {"demo": demo, "report": report, "default": default}
-"""Preset name -> function; adding one = one function and its place here."""
+"""Preset name -> function. To add a preset, write a function and list it here."""

@@ -1,6 +1,6 @@
-"""What the configuration calls by name: one table a kind, one answer to a wrong name.
+"""Registries of what the configuration refers to by name, with one error for unknown names.
 
-A table starts with the project's own items; user code adds its own before it makes a
+A registry starts with the project's own items; user code registers its own before it makes a
 configuration that names them.
 """
 
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class Registry(dict[str, T]):
-    """Name -> item. An item may stand as `package.module:attribute` until it is asked for.
+    """Name -> item. An item may be given as `package.module:attribute`, imported on first use.
 
-    An item counts in this process only: workers of Ray start with the project's own.
+    Items are registered for this process only: Ray workers start with the project's own.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class Registry(dict[str, T]):
         items: Mapping[str, T | str] | None = None,
         code: Callable[[T], Any] = lambda item: item,
     ) -> None:
-        """An empty table, or one of items to be imported.
+        """Make a registry.
 
         Args:
-            kind: What an item is, in words.
-            error: Raised for a name that has no item.
-            items: To begin with.
-            code: The function or class that an item stands for.
+            kind: What an item is, for messages.
+            error: Raised for an unknown name.
+            items: The first items.
+            code: Gives the function or class of an item.
         """
         super().__init__(cast("Mapping[str, T]", items or {}))
         self._kind, self._error, self._code = kind, error, code
@@ -57,16 +57,16 @@ class Registry(dict[str, T]):
         raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
 
     def known(self, name: str) -> str:
-        """The name itself, if it has an item; else ValueError, to which pydantic adds the key."""
+        """The name itself if it is known; else ValueError, to which pydantic adds the key."""
         if name not in self:
             raise ValueError(f"no {self._kind}; nearest: {nearest(name, self)}")
         return name
 
     def register(self, name: str, item: T) -> None:
-        """Add an item, or replace it by its own new definition, as a notebook's cell does.
+        """Add an item, or replace its earlier definition, as when a notebook cell runs again.
 
         Raises:
-            ConfigError: The name is another item's.
+            ConfigError: The name belongs to another item.
         """
         there = self[name] if name in self else item  # noqa: SIM401, get() would not import it
         old, new = _place(self._code(there)), _place(self._code(item))
@@ -75,11 +75,11 @@ class Registry(dict[str, T]):
         self[name] = item
 
     def source_hash(self, name: str) -> str:
-        """`source_hash` of the item of this name."""
+        """`source_hash` of the named item."""
         return source_hash(self._code(self[name]))
 
     def users_code(self, name: str) -> dict[str, str]:
-        """The same for an identity, by what it is: empty for one of the project's own items."""
+        """`{kind and name: source hash}` of a user's item; empty for the project's own."""
         if name not in self or isinstance(self.get(name), str):
             return {}
         own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
@@ -92,24 +92,24 @@ def _place(item: Any) -> str:
 
 
 def close_names(name: str, known: Iterable[str], cutoff: float = 0.4) -> list[str]:
-    """Up to three of the known names that look like this one, best first."""
+    """Up to three known names similar to this one, best first."""
     return difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The close names, for a message; all of them if none is close."""
+    """The close names, for a message; all known names if none is close."""
     known = list(known)
     return close_names(name, known) or known
 
 
 def source_hash(item: Callable[..., Any]) -> str:
-    """Hash of the code that decides what a function or class gives, 64 hex digits.
+    """Hash of the code that decides the result of a function or class, 64 hex digits.
 
-    That is its own, and that of the functions and plain constants of the same top-level package
-    that it names, and so on. Comments, docstrings and layout do not count.
+    Covers its own code and, recursively, the functions and plain constants of the same top-level
+    package that it uses. Comments, docstrings and layout do not count.
 
     Raises:
-        ConfigError: There is no source, as for what was typed at a prompt.
+        ConfigError: There is no source, e.g. for code typed at a prompt.
     """
     parts: dict[str, str] = {}
     _collect(item, parts)
@@ -117,15 +117,15 @@ def source_hash(item: Callable[..., Any]) -> str:
 
 
 def _collect(item: Any, parts: dict[str, str]) -> None:
-    """Add the bare code of an item, and of all that it names, under their places."""
+    """Add the bare code of an item, and of all that it uses, by place."""
     if _place(item) in parts:
         return
     try:
         tree = _bare(inspect.getsource(item))
     except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
-            f"{_place(item)} has no source to tell a change by; define it with def, in a file or a "
-            "notebook."
+            f"the source of {_place(item)} cannot be found, so changes would go unnoticed. Define "
+            "it with def, in a file or a notebook."
         ) from error
     parts[_place(item)] = ast.unparse(tree)
     scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
@@ -148,7 +148,7 @@ def _bare(source: str) -> ast.AST:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes away what no result depends on."""
+    """Removes docstrings and other constant expressions."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)

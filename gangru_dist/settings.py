@@ -1,7 +1,7 @@
 """From preset, TOML file and `--set` to one checked RunConfig.
 
 Later sources win: preset, then `--config FILE.toml`, then each `--set key=value` in turn.
-A message names the key as it was typed, where it stood, and the nearest keys there are.
+Error messages give the key as typed, its source and the nearest known keys.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) ->
     """Resolve a run's configuration.
 
     Args:
-        preset: A name out of `presets.ALL`.
+        preset: A name from `presets.ALL`.
         file: Path or URI of a TOML file; its tables are the sections of RunConfig.
-        overrides: `key=value`, value as in TOML; a bare word is a string, `none` is no value
-            where a setting may have none.
+        overrides: `key=value`, the value as in TOML. A bare word is a string; `none` unsets an
+            optional setting.
 
     Raises:
         ConfigError: Unknown preset or key, wrong type, out of range, impossible combination.
     """
     if preset not in presets.ALL:
-        raise ConfigError(f"there is no preset {preset!r}; there are {', '.join(presets.ALL)}.")
+        raise ConfigError(f"no preset {preset!r}; choose one of {', '.join(presets.ALL)}.")
     values = to_dict(presets.ALL[preset]())
     origins: dict[str, str] = {}
     for origin, given in _sources(file, overrides):
@@ -52,7 +52,7 @@ def with_values(cfg: RunConfig, given: Mapping[str, Any], origin: str) -> RunCon
     Args:
         cfg: A checked configuration.
         given: Dotted key -> value, plain JSON types.
-        origin: Where they stand, for messages.
+        origin: Source of the values, for messages.
 
     Raises:
         ConfigError: As `load`.
@@ -64,7 +64,7 @@ def with_values(cfg: RunConfig, given: Mapping[str, Any], origin: str) -> RunCon
 
 
 def value_at(values: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key in a configuration's plain dictionary; KeyError if none."""
+    """Value of a dotted key in a configuration's dictionary; KeyError if there is none."""
     found: Any = values
     for part in _parts(key):
         found = found[part]
@@ -72,13 +72,13 @@ def value_at(values: Mapping[str, Any], key: str) -> Any:
 
 
 def _parts(key: str) -> list[str]:
-    """Below a table-valued setting the rest of a dotted key is one entry's name."""
+    """Parts of a dotted key; below a table-valued setting the rest is one entry's name."""
     table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
     return [*table.split("."), key[len(table) + 1 :]] if table else key.split(".")
 
 
 def declared(key: str, origin: str) -> Any:
-    """Declared type of a setting; ConfigError with the nearest keys if there is none."""
+    """Declared type of a setting; ConfigError with the nearest keys if it does not exist."""
     if key not in TYPES:
         raise ConfigError(_unknown(key, origin))
     return TYPES[key]
@@ -92,7 +92,7 @@ def _checked(values: dict[str, Any], origins: Mapping[str, str], base: str) -> R
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line `section.key: old -> new` a setting that differs, sorted by key."""
+    """One line `section.key: old -> new` per differing setting, sorted by key."""
     lines: list[str] = []
     for key in sorted(set(a) | set(b)):
         name, old, new = f"{prefix}{key}", a.get(key), b.get(key)
@@ -106,20 +106,20 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> 
 _SECTIONS = {key.rpartition(".")[0] for key in TYPES} - {""}
 _TABLES = {key for key, hint in TYPES.items() if typing.get_origin(hint) is dict}
 _ENTRIES = {key: typing.get_args(TYPES[key])[1] for key in _TABLES}
-"""Table-valued setting -> declared type of one entry."""
+"""Table-valued setting -> declared type of its entries."""
 _RECORDS = {
     key: {field.name for field in dataclasses.fields(part)}
     for key, hint in _ENTRIES.items()
     for part in (hint, *typing.get_args(hint))
     if dataclasses.is_dataclass(part)
 }
-"""Those whose entries are tables of their own, with these keys: `{low = 1, high = 3}` is one."""
+"""Table-valued setting whose entries are tables (`{low = 1, high = 3}`) -> keys of an entry."""
 
 
 def _sources(
     file: str | None, overrides: Sequence[str]
 ) -> Iterator[tuple[str, Iterator[tuple[str, Any]]]]:
-    """(where it stands, its flattened keys and values) of each source, in order."""
+    """(origin, flattened keys and values) of each source, in order."""
     if file is not None:
         given = _read_toml(file)
         yield f"file {file}", _replaced_tables(given)
@@ -134,7 +134,7 @@ def _sources(
 
 
 def _replaced_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A file's table of records stands alone: the preset's entries do not show through."""
+    """Clear a table of records that the file gives, so that it replaces the preset's entries."""
     for key in sorted(_RECORDS):
         section, _, name = key.rpartition(".")
         if isinstance(given.get(section), dict) and name in given[section]:
@@ -154,7 +154,7 @@ def _read_toml(file: str) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """A TOML value; what is none is the string as it stands."""
+    """A TOML value; text that is not one is taken as a string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -167,7 +167,7 @@ def _parse(text: str) -> Any:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested tables; a table that is itself a setting's value is opened too."""
+    """Dotted keys and values of nested tables, table-valued settings included."""
     for name, value in values.items():
         key = f"{prefix}{name}"
         is_table = isinstance(value, dict) and not _is_record(key, value)
@@ -178,13 +178,13 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _is_record(key: str, value: Mapping[str, Any]) -> bool:
-    """Whether a table is one entry of a table of records, not a level of dotted keys above."""
+    """Whether a table is one entry of a table of records, not a level of dotted keys."""
     table = next((table for table in _RECORDS if key.startswith(f"{table}.")), None)
     return table is not None and not _RECORDS[table].isdisjoint(value)
 
 
 def _leaves_given(given: Iterator[tuple[str, Any]], origin: str) -> Iterator[tuple[str, Any]]:
-    """The same with keys checked and values as plain JSON types."""
+    """The same pairs with keys checked and values as plain JSON types."""
     for key, value in given:
         table = next((name for name in _TABLES if key.startswith(f"{name}.")), None)
         if key not in TYPES and table is None:
@@ -223,7 +223,7 @@ def _unknown(key: str, origin: str) -> str:
 
 
 def nearest(key: str) -> list[str]:
-    """Up to three known dotted keys that `key` may have meant, best first."""
+    """Up to three known dotted keys similar to `key`, best first."""
     last = key.rpartition(".")[2]
     same_name = [name for name in TYPES if name.rpartition(".")[2] == last]
     by_name = {name.rpartition(".")[2]: name for name in reversed(TYPES)}
@@ -234,7 +234,7 @@ def nearest(key: str) -> list[str]:
 
 
 def _worded(error: ValidationError, origins: Mapping[str, str], base: str) -> str:
-    """One line a wrong value: key, value, where it stood, what is allowed."""
+    """One line per wrong value: key, value, source, what is allowed."""
     lines: dict[str, str] = {}
     for item in error.errors():
         path = [str(part) for part in item["loc"]]

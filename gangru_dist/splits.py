@@ -23,12 +23,12 @@ from gangru_dist.errors import WindowError
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One refit: its days are indices into the trading calendar it was made from."""
+    """One refit. Days are indices into the trading calendar."""
 
     name: str
     """Refit day, ISO."""
     refit: int
-    """Last day whose close may be used."""
+    """Refit day: the last day whose close may be used."""
     train_days: tuple[int, ...]
     """Ascending."""
     valid_days: tuple[int, ...]
@@ -36,7 +36,7 @@ class Window:
     score_first: int
     """First day scored by this window's model; one past the calendar if there is none."""
     score_last: int
-    """Last day scored; score_first - 1 if there is none."""
+    """Last day scored; `score_first` - 1 if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,10 @@ class SkippedWindow:
 
 
 def refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
-    """Indices of the last trading day on or before the end of each refit month [R].
+    """Indices of the last trading day of each refit month [R].
 
     `calendar` is (D,) datetime64[D], ascending. The last month counts once it is known to be
-    over: a later trading day is there, or no weekday of it is left.
+    over: the calendar has a later day, or no weekday of the month is left.
     """
     first, last = calendar[0].astype(dt.date), calendar[-1].astype(dt.date)
     found = []
@@ -78,9 +78,9 @@ def _days(refit: int, cfg: WindowConfig, label: LabelConfig) -> tuple[list[int],
 def make_windows(
     calendar: np.ndarray, cfg: WindowConfig, label: LabelConfig, *, lookback: int
 ) -> tuple[list[Window], list[SkippedWindow]]:
-    """All refits between `cfg.first` and `cfg.last`, and those left out for want of history.
+    """All windows between `cfg.first` and `cfg.last`, and those without enough history.
 
-    A window needs `history_days` plus the first sample's lookback before its refit day.
+    A window needs `history_days` plus the first sample's lookback up to its refit day.
     """
     windows, skipped = [], []
     refits = refit_days(calendar, cfg)
@@ -118,13 +118,13 @@ def select_windows(windows: list[Window], names: list[str]) -> list[Window]:
     """The named windows, in calendar order.
 
     Raises:
-        WindowError: A name is no refit day; the message gives those that are.
+        WindowError: A name is not a refit day; the message lists the refit days.
     """
     known = {window.name: window for window in windows}
     for name in names:
         if name not in known:
             raise WindowError(
-                f"{name!r} is no refit day of this panel and configuration; there are "
+                f"{name!r} is not a refit day of this panel and configuration; there are "
                 f"{', '.join(known) or 'none'}."
             )
     return [window for window in windows if window.name in set(names)]

@@ -1,7 +1,7 @@
-"""One root URI for everything a run reads and writes; files appear whole or not at all.
+"""Storage of a run at one root URI, with atomic file writes.
 
-A laptop's folder and `s3://bucket/prefix` behave the same: files are written beside their place
-and renamed, object stores take one PUT.
+A local folder and `s3://bucket/prefix` behave the same: in folders a file is written under a
+temporary name and renamed; object stores get a single PUT.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gangru_dist.filesystems import (
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _LIST_ATTEMPTS = 5
-"""Of a listing whose folders vanish under it, as another job's old checkpoints do."""
+"""Attempts to list a folder while another job deletes files in it, e.g. old checkpoints."""
 _WRITE_ATTEMPTS = 3
 
 
@@ -42,14 +42,14 @@ def checked_name(name: str, *, what: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise StorageError(
-            f"{what} {name!r} cannot be a folder's name. Use letters, digits and . _ = -, "
+            f"{what} {name!r} cannot be a folder name. Use letters, digits and . _ = -, "
             "starting with a letter or a digit."
         )
     return name
 
 
 class Storage:
-    """A folder at a URI. Cheap to make, safe to pickle: it carries the URI alone."""
+    """A folder at a URI. Cheap to make and to pickle: only the URI is stored."""
 
     def __init__(self, uri: str) -> None:
         self.filesystem, self.path = resolve(uri)
@@ -64,14 +64,14 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """Whether it is a folder on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def require_room(self, least: int = 50 * 2**20) -> None:
-        """Check, for a folder of this machine, that its disk has `least` bytes free.
+        """Check early that the disk of a local folder has `least` bytes free.
 
         Raises:
-            StorageError: It has not; better known now than after an hour.
+            StorageError: It has fewer.
         """
         if not self.is_local:
             return
@@ -80,8 +80,8 @@ class Storage:
         free = shutil.disk_usage(there).free
         if free < least:
             raise StorageError(
-                f"the disk of {self.uri} has {free / 2**20:.0f} MB free, a job wants "
-                f"{least / 2**20:.0f} at least. Make room, or give another --storage."
+                f"the disk of {self.uri} has {free / 2**20:.0f} MB free; a job needs at least "
+                f"{least / 2**20:.0f} MB. Free some space, or give another --storage."
             )
 
     def child(self, *names: str) -> Storage:
@@ -93,39 +93,39 @@ class Storage:
         return Storage(f"{base.rstrip('/')}/{tail}{question}{query}")
 
     def full(self, name: str) -> str:
-        """Path of `name` (may contain slashes) for `self.filesystem`."""
+        """Path of `name`, which may contain slashes, for `self.filesystem`."""
         if ".." in name.split("/") or name.startswith("/"):
             raise StorageError(f"file name {name!r} would leave {self.uri}.")
         return "/".join([self.path, *filter(None, name.split("/"))])  # a//b is a/b, as in a folder
 
     def exists(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether the file exists."""
         return self._is_file(self.full(name))
 
     def _is_file(self, path: str) -> bool:
         return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
 
     def read_bytes(self, name: str) -> bytes:
-        """Content of a file; FileNotFoundError if there is none."""
+        """Content of a file; FileNotFoundError if it does not exist."""
         with self.filesystem.open_input_file(self.full(name)) as file:
             return bytes(file.readall())
 
     def read_json(self, name: str) -> Any:
-        """Content of a JSON file; FileNotFoundError if there is none."""
+        """Content of a JSON file; FileNotFoundError if it does not exist."""
         return json.loads(self.read_bytes(name))
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file so that a reader sees the old one or the new one, never a part.
+        """Write a file atomically: a reader sees the old content or the new, never a part.
 
         Raises:
-            StorageError: The store refuses, the disk is full, or the path is not ours to write.
+            StorageError: The store refuses, the disk is full, or the path is not writable.
         """
         with clear_refusals():
             write = self._write_local if self.is_local else self._upload
             write(self.full(name), data)
 
     def _write_local(self, target: str, data: bytes) -> None:
-        """Write beside the place, then rename."""
+        """Write under a temporary name, then rename."""
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         part = Path(f"{target}.{uuid.uuid4().hex}.part")
         try:
@@ -138,10 +138,10 @@ class Storage:
             part.unlink(missing_ok=True)
 
     def _upload(self, target: str, data: bytes) -> None:
-        """One PUT, or a large file's parts; the whole again if the network failed a part for good.
+        """Write to a remote store; on a network error, write the whole file again.
 
-        AWS's own ten attempts are of one part and one answer each; a busy store, or an answer
-        that was lost, can outlast them.
+        AWS's own ten attempts cover one part and one response each; an overloaded store or a lost
+        response can outlast them.
         """
         put = self._put_and_move if self._write_beside else self._put
         for attempt in range(_WRITE_ATTEMPTS):
@@ -158,7 +158,7 @@ class Storage:
             stream.write(data)
 
     def _put_and_move(self, target: str, data: bytes) -> None:
-        """Write beside the place, then move there, also where only a free name can be moved to."""
+        """Write under a temporary name, then move, also where a move cannot replace a file."""
         part = f"{target}.{uuid.uuid4().hex}.part"
         make_folder(self.filesystem, target.rpartition("/")[0])
         try:
@@ -169,24 +169,24 @@ class Storage:
                     self.filesystem.delete_file(target)
                 move(self.filesystem, part, target)
             if not self._is_file(target):
-                raise OSError(f"{target} was written as {part} and cannot be moved to its place.")
+                raise OSError(f"{part} cannot be renamed to {target}.")
         finally:
             if self._is_file(part):
                 self.filesystem.delete_file(part)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all; keys keep their order."""
+        """Write a JSON file atomically; keys keep their order."""
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         self.write_bytes(name, text.encode() + b"\n")
 
     def list_files(self, folder: str = "") -> list[str]:
-        """Names below `folder`, sorted, relative to this storage; unfinished writes left out."""
+        """Names below `folder`, sorted, relative to this storage, without unfinished writes."""
         base = self.full(folder) if folder else self.path
         names = [info.path for info in self._below(base) if info.type == pafs.FileType.File]
         return sorted(name[len(self.path) + 1 :] for name in names if not name.endswith(".part"))
 
     def _below(self, base: str) -> list[pafs.FileInfo]:
-        """Everything below a folder; listed again if a part of it is deleted meanwhile."""
+        """Everything below a folder; listed again if files are deleted meanwhile."""
         selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
         for _ in range(_LIST_ATTEMPTS - 1):
             with suppress(FileNotFoundError):
@@ -194,13 +194,13 @@ class Storage:
         return list(self.filesystem.get_file_info(selector))
 
     def delete(self, name: str) -> None:
-        """Remove a file; no error if it is gone already."""
+        """Delete a file; no error if it does not exist."""
         if self.exists(name):
-            with suppress(FileNotFoundError):  # another was faster
+            with suppress(FileNotFoundError):  # another job deleted it first
                 self.filesystem.delete_file(self.full(name))
 
     def delete_folder(self, folder: str) -> None:
-        """Remove a folder and all below it; no error if it is gone already."""
+        """Delete a folder and its content; no error if it does not exist."""
         info = self.filesystem.get_file_info(self.full(folder))
         if info.type == pafs.FileType.Directory:
             self.filesystem.delete_dir(self.full(folder))

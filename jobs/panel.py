@@ -4,10 +4,10 @@
         --set bars.format=tushare
 
 Reads parquet or CSV in any partitioning, checks every row, computes the features and writes
-`<storage>/panel`. Run again with the same bars and settings, it has nothing to do; with bars that
-have grown, it adds the new days. Bars that change days the panel has are refused, unless
---overwrite says that the correction is meant. Expect half a minute for 3.4 million rows on two
-cores. docs/data.md says which columns are needed.
+`<storage>/panel`. If bars and settings are unchanged, nothing is done; if the bars have new days,
+these are added. Bars that change days of the existing panel are refused; give --overwrite to
+accept the correction. Takes half a minute for 3.4 million rows on two cores. docs/data.md
+describes the columns.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from gangru_dist.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
-    text = "folder or URI of the vendor's bars; `synthetic` for a made-up market"
+    """Add the job's own flags."""
+    text = "folder or URI of the vendor's bars; `synthetic` for a synthetic market"
     parser.add_argument("--bars", required=True, metavar="URI", help=text)
 
 
 def body(job: Job) -> Outcome:
-    """Build the panel; say where it is and what was wrong with the bars."""
-    from gangru_dist.pipeline import check_bars, panel_from  # Ray: only once the flags are right
+    """Build the panel and its quality report."""
+    from gangru_dist.pipeline import check_bars, panel_from  # imports Ray: not needed for --help
 
     root, cfg = job.run.root, job.run.cfg
     check_bars(job.args.bars, cfg)

@@ -3,7 +3,7 @@
     python jobs/pipeline.py --preset demo --bars synthetic --storage demo-storage
     python jobs/pipeline.py --preset default --bars s3://bucket/bars --storage s3://bucket/gangru
 
-Safe to run again: what is done is skipped. The demo takes two to four minutes on two cores.
+Safe to run again: finished work is skipped. The demo takes two to four minutes on two cores.
 """
 
 import argparse
@@ -12,14 +12,14 @@ from gangru_dist.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
-    text = "folder or URI of the vendor's bars; `synthetic` for a made-up market"
+    """Add the job's own flags."""
+    text = "folder or URI of the vendor's bars; `synthetic` for a synthetic market"
     parser.add_argument("--bars", required=True, metavar="URI", help=text)
 
 
 def body(job: Job) -> Outcome:
-    """Everything."""
-    from gangru_dist.pipeline import run_pipeline  # torch, Ray: not for --help
+    """Run all stages."""
+    from gangru_dist.pipeline import run_pipeline  # imports Ray: not needed for --help
 
     done = run_pipeline(job.run, bars=job.args.bars, overwrite=job.args.overwrite)
     return Outcome(outputs=(done.report,), ok=done.ok)

@@ -1,11 +1,11 @@
-"""Judge a run's factor: metrics.json, CSV tables and one self-contained report.html.
+"""Evaluate a run's factor: metrics.json, CSV tables and one self-contained report.html.
 
     python jobs/report.py --storage s3://bucket/prefix --preset report
     python jobs/report.py --storage data --run default --compare default-gru
 
-Give the --preset, --config and --set that the run was trained with. Needs the panel and the factor
-table of jobs/score.py over two month-ends at least; starts no Ray. `--compare` shows another run of
-the same storage beside this one; `--set report.language=zh` prints the page in Chinese.
+Give the --preset, --config and --set that the run was trained with. Needs the panel and a factor
+table with at least two month-ends (jobs/score.py); does not start Ray. `--compare` adds another run
+of the same storage for comparison; `--set report.language=zh` makes the page Chinese.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gangru_dist.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
-    parser.add_argument("--compare", metavar="RUN", help="another run to show beside this one")
+    """Add the job's own flags."""
+    parser.add_argument("--compare", metavar="RUN", help="another run to compare with")
 
 
 def body(job: Job) -> Outcome:
-    """Judge the run's factor, write the page."""
-    from gangru_dist.report.document import write_report  # matplotlib and Delta: not for --help
+    """Evaluate the run's factor and write the page."""
+    from gangru_dist.report.document import write_report  # matplotlib: not needed for --help
 
     page = write_report(job.run, job.args.compare, overwrite=job.args.overwrite)
     return Outcome(outputs=(page,))

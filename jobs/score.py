@@ -1,11 +1,11 @@
-"""Score every day that has a model and is not yet in the factor table.
+"""Score all days that have a model and are not yet in the factor table.
 
     python jobs/score.py --preset default --storage s3://bucket/gangru --run monthly
     python jobs/score.py --storage … --run … --from 2019-07-01 --to 2019-07-31   # again
-    python jobs/score.py --storage … --run … --daily        # the newest day alone, in seconds
+    python jobs/score.py --storage … --run … --daily        # only the newest day, in seconds
 
-Safe to submit again, and beside another: days appear whole, in one commit, never twice.
-Expect 4,800 samples a second and core: half a year of 4,000 stocks takes two minutes.
+Safe to run again and in parallel: a job's days appear in one commit, without duplicates. Scores
+4,800 samples per second and core: half a year of 4,000 stocks takes two minutes on one core.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ def day(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day ({error}): YYYY-MM-DD") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date ({error}): YYYY-MM-DD") from error
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
-    parser.add_argument("--from", dest="start", type=day, metavar="DAY", help="score again from")
-    parser.add_argument("--to", dest="end", type=day, metavar="DAY", help="last day, included")
-    parser.add_argument("--daily", action="store_true", help="the newest day alone, without Ray")
-    parser.add_argument("--vacuum", action="store_true", help="then delete files unused for a week")
+    """Add the job's own flags."""
+    add = parser.add_argument
+    add("--from", dest="start", type=day, metavar="DAY", help="score again from this day")
+    add("--to", dest="end", type=day, metavar="DAY", help="score again up to this day, inclusive")
+    add("--daily", action="store_true", help="only the newest day, without Ray")
+    add("--vacuum", action="store_true", help="afterwards delete files unused for a week")
 
 
 def body(job: Job) -> Outcome:
-    """Score, and tidy up if asked."""
-    from gangru_dist.scoring.commit import vacuum  # torch and Delta: not for --help
+    """Score, and delete old files if asked."""
+    from gangru_dist.scoring.commit import vacuum  # torch and Delta: not needed for --help
     from gangru_dist.scoring.score import score_days
 
     run, args = job.run, job.args

@@ -1,9 +1,9 @@
-"""Train one model a refit day (and seed): what is trained already is skipped.
+"""Train one model per refit day and seed; finished models are skipped.
 
     python jobs/train.py --preset report --storage s3://bucket/gangru
     ray job submit --working-dir . -- python jobs/train.py --preset report --storage s3://bucket/gangru
 
-Safe to submit again with the same --storage: a cut-off window resumes at its last checkpoint.
+Safe to run again with the same --storage: an interrupted window resumes at its last checkpoint.
 """
 
 import argparse
@@ -13,14 +13,14 @@ from gangru_dist.runs.run import WINDOWS
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
+    """Add the job's own flags."""
     text = "refit days to train, e.g. 2018-12-28,2019-06-28 (default: all)"
     parser.add_argument("--windows", type=lambda days: days.split(","), metavar="DAYS", help=text)
 
 
 def body(job: Job) -> Outcome:
-    """Train, say what became of each window."""
-    from gangru_dist.training.launch import train_windows  # torch and Ray: not for --help
+    """Train the windows."""
+    from gangru_dist.training.launch import train_windows  # torch and Ray: not needed for --help
 
     summary = train_windows(job.run, only=job.args.windows, overwrite=job.args.overwrite)
     return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok)

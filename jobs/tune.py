@@ -1,11 +1,11 @@
-r"""Search for better settings: many trials on a few early windows, the best one as a file.
+r"""Search for better settings on a few early windows; writes the best ones to a file.
 
     python jobs/tune.py --storage s3://bucket/gangru --run search --trials 40 --hours 8
     python jobs/train.py --storage s3://bucket/gangru --run tuned \
         --config s3://bucket/gangru/runs/search/tune/best.toml
 
-Needs the panel. Safe to submit again: finished trials are kept, interrupted ones start again.
-Trials run side by side as resources.* allow. What is searched: `tune.space` (docs/tuning.md).
+Needs the panel. Safe to run again: finished trials are kept, interrupted ones start again. Trials
+run in parallel as resources.* allow. `tune.space` says what is searched (docs/tuning.md).
 """
 
 import argparse
@@ -15,17 +15,17 @@ from gangru_dist.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What only this job asks."""
+    """Add the job's own flags."""
     add = parser.add_argument
-    add("--trials", type=int, metavar="N", help="trials of the whole search; tune.trials")
-    add("--hours", type=float, metavar="H", help="stop after so long; tune.hours")
+    add("--trials", type=int, metavar="N", help="total number of trials (tune.trials)")
+    add("--hours", type=float, metavar="H", help="stop after this time (tune.hours)")
     text = "refit days of every trial, e.g. 2018-12-28,2019-06-28 (default: tune.windows)"
     add("--windows", type=lambda days: days.split(","), metavar="DAYS", help=text)
 
 
 def body(job: Job) -> Outcome:
-    """Search, then draw the page of it."""
-    from gangru_dist.report.tuning import write_page  # torch, Ray, matplotlib: not for --help
+    """Search, then write the page about it."""
+    from gangru_dist.report.tuning import write_page  # torch, Ray: not needed for --help
     from gangru_dist.settings import with_values
     from gangru_dist.tuning.search import search
 

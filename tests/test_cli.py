@@ -120,7 +120,7 @@ class TestValidation:
         monkeypatch.setattr("gangru_dist.storage.shutil.disk_usage", usage)
         assert run_job("doc", outcome, ["--storage", str(tmp_path / "not" / "yet")]) == 2
         assert asked == [tmp_path]
-        assert f"the disk of {tmp_path}/not/yet has 10 MB free, a job" in capfd.readouterr().err
+        assert f"the disk of {tmp_path}/not/yet has 10 MB free; a job" in capfd.readouterr().err
         asked.clear()
         Storage("memory://bucket").require_room()
         assert asked == []
@@ -136,7 +136,7 @@ class TestValidation:
         ("argv", "says"),
         [
             (["--set", "training.epocs=5"], "training.epochs"),
-            (["--run", "../x"], "--run '../x' cannot be a folder's name"),
+            (["--run", "../x"], "--run '../x' cannot be a folder name"),
             (["--config", "nope.toml"], "cannot read --config nope.toml"),
         ],
     )

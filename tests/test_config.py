@@ -188,7 +188,7 @@ class TestFeatures:
         [
             ('samples.features=["close","close"]', r"samples.features .* repeated: \['close'\]"),
             ('panel.features=["a","a"]', r"panel.features must be unique; repeated: \['a'\]"),
-            ("panel.features=[]", "must leave at least one feature"),
+            ("panel.features=[]", "leave at least one"),
             ('samples.features=["close","mine"]', "names mine, which panel.features lacks"),
         ],
     )

@@ -79,7 +79,7 @@ class TestValidation:
         job = next(job for job in JOBS if job.stem == "score")
         done = run(job, "--storage", tmp_path, "--from", "2019-13-01")
         assert done.returncode == 2
-        assert "'2019-13-01' is no day (month must be in 1..12): YYYY-MM-DD" in done.stderr
+        assert "'2019-13-01' is not a date (month must be in 1..12): YYYY-MM-DD" in done.stderr
 
     @pytest.mark.parametrize("name", ["score", "report"])
     def test_a_misspelt_run_is_no_new_run(self, tmp_path: Path, name: str) -> None:

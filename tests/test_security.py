@@ -47,7 +47,7 @@ class TestNames:
     ) -> None:
         storage = tmp_path / "a" / "b"
         assert run(job, "--storage", str(storage), f"--run={name}") == 2
-        assert f"--run {name!r} cannot be a folder's name" in capsys.readouterr().err
+        assert f"--run {name!r} cannot be a folder name" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
 
     def test_a_compared_run_too(self, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class TestValidation:
 
     def test_unknown_refit_day_names_those_that_are(self) -> None:
         windows, _ = make_windows(CALENDAR, CFG, LABEL, lookback=40)
-        with pytest.raises(WindowError, match=r"'2019-06-30' is no refit day.*2019-06-28"):
+        with pytest.raises(WindowError, match=r"'2019-06-30' is not a refit day.*2019-06-28"):
             select_windows(windows, ["2019-06-30"])
 
     def test_selected_windows_keep_calendar_order(self) -> None:

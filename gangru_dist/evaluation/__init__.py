@@ -1,1 +1,1 @@
-"""Judges a factor table against the market: tables in, tables out; no torch, no Ray."""
+"""Evaluation of a factor table against the market: tables in, tables out; no torch, no Ray."""

@@ -1,7 +1,8 @@
 """Information coefficients at the monthly rebalances (SPEC 7).
 
-A period runs from one rebalance's entry day to the next's. It is named after the month in which
-it is earned: the rebalance of 2019-01-31 makes the IC of 2019-02, as in the broker's tables.
+A period runs from the entry day of one rebalance to that of the next. It is named after the
+month of its return: the rebalance of 2019-01-31 gives the IC of 2019-02, as in the broker's
+tables.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from gangru_dist import metrics
 from gangru_dist.evaluation.market import Market, Rebalances
 
 TRAILING = 12
-"""Months in "the last year" and in running means."""
+"""Months in "the last year" and in moving averages."""
 
 
 def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[np.ndarray, "P N"]:
-    """Return of each asset from the close of row start[p] to that of stop[p].
+    """Return of each asset from the close of row start[p] to the close of row stop[p].
 
-    A suspended or delisted asset keeps its last price; NaN if it never traded up to `start`.
+    A suspended or delisted asset keeps its last price; NaN if it had not traded by `start`.
     """
     return np.asarray(market.price[stop] / market.price[start] - 1)
 
@@ -30,10 +31,10 @@ def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[
 def trailing_mean(
     values: Float[np.ndarray, " P"], months: Shaped[np.ndarray, " P"]
 ) -> Float[np.ndarray, " P"]:
-    """Mean over each month and those before it, `TRAILING` together, by the calendar.
+    """Moving average over the last `TRAILING` calendar months.
 
-    `months` ascends, of any unit that numpy casts to datetime64[M]. NaN where one of the twelve
-    is not there or has no value.
+    `months` is ascending, in any unit that numpy casts to datetime64[M]. NaN where one of the
+    months is missing or has no value.
     """
     since = months.astype("datetime64[M]").astype(np.int64)
     row = since - since[:1]
@@ -43,16 +44,16 @@ def trailing_mean(
 
 
 def month_names(market: Market, rebalances: Rebalances) -> list[str]:
-    """The month after each rebalance day, `2019-02`: when its return is earned."""
+    """The month after each rebalance day, as `2019-02`."""
     months = market.dates[rebalances.day].astype("datetime64[M]") + 1
     return [str(month) for month in months]
 
 
 def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
-    """One row a whole period: month, rebalance, entry, exit, assets, ic, ic_pearson, ic_score.
+    """One row per complete period: month, rebalance, entry, exit, assets and ICs.
 
-    `ic` is Spearman's of the factor; `ic_pearson` Pearson's; `ic_score` Spearman's of the raw
-    prediction, before it is neutralized.
+    `ic` is the factor's Spearman IC, with its moving average and cumulative sum; `ic_pearson` its
+    Pearson IC; `ic_score` the Spearman IC of the raw prediction, before neutralization.
     """
     done = rebalances.complete
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
@@ -78,11 +79,11 @@ def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
 def ic_summary(
     values: Float[np.ndarray, " P"], months: Shaped[np.ndarray, " P"]
 ) -> dict[str, float | int | str | None]:
-    """Mean, ICIR and both significance tests of the ICs of these months; NaN become None."""
+    """Mean, ICIR and both significance tests of the ICs of these months; None for NaN."""
     test = metrics.t_test(values)
     lags = metrics.newey_west_lags(test.count)
     kept = metrics.finite(values)
-    figures: dict[str, float] = {
+    figures = {
         "mean": metrics.mean(values),
         "std": float(kept.std(ddof=1)) if len(kept) > 1 else float("nan"),
         "icir": metrics.icir(values),
@@ -93,9 +94,8 @@ def ic_summary(
         "mean_12": float(trailing_mean(values, months)[-1]),
         "share_positive": metrics.mean((kept > 0).astype(np.float64)),
     }
-    rounded = {name: value if np.isfinite(value) else None for name, value in figures.items()}
     return {
-        **rounded,
+        **metrics.finite_or_none(figures),
         "stars": metrics.stars(test.p_value),
         "months": test.count,
         "newey_west_lags": lags,
@@ -103,11 +103,11 @@ def ic_summary(
 
 
 def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) -> pd.DataFrame:
-    """Spearman IC of the month-ends' factor with the return of each holding period.
+    """Spearman IC of the factor at month-ends with the return over each holding period.
 
     Columns: horizon (trading days after entry), months, ic, std_error, newey_west_t. Long
-    horizons overlap from month to month, hence Newey-West with at least as many lags as months
-    overlap; `std_error` is ic / newey_west_t. Month-ends too late for a horizon are left out.
+    horizons overlap, so Newey-West uses at least as many lags as periods overlap; `std_error` is
+    ic / newey_west_t. Month-ends without `horizon` days of prices after entry are left out.
     """
     rows = []
     for horizon in horizons:
@@ -121,9 +121,9 @@ def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) ->
 
 
 def overlapping(entry: Int[np.ndarray, " P"], horizon: int) -> int:
-    """Later periods that begin before one of `horizon` days from its entry ends, at most.
+    """Largest number of later periods that start before a period of `horizon` days ends.
 
-    `entry` ascends. Months have 15 to 23 trading days, so their number is counted, not divided.
+    `entry` is ascending. Counted rather than computed, as months have 15 to 23 trading days.
     """
     later = np.searchsorted(entry, entry + horizon) - np.arange(len(entry)) - 1
     return int(later.max(initial=0))
@@ -132,10 +132,9 @@ def overlapping(entry: Int[np.ndarray, " P"], horizon: int) -> int:
 def _horizon_ic(
     market: Market, rebalances: Rebalances, horizon: int
 ) -> tuple[Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Entry and IC of each month-end that has a factor and `horizon` more days after entry."""
-    has_factor = np.isfinite(rebalances.factor).any(axis=1)
+    """Entry and IC of each month-end with a factor and `horizon` days of prices after entry."""
     reachable = (rebalances.entry >= 0) & (rebalances.entry + horizon < len(market.dates))
-    chosen = np.flatnonzero(has_factor & reachable)
+    chosen = np.flatnonzero(rebalances.has_factor & reachable)
     start = rebalances.entry[chosen]
     earned = period_return(market, start, start + horizon)
     return start, metrics.rank_ic(rebalances.factor[chosen], earned)

@@ -1,4 +1,4 @@
-"""What the evaluation needs of the market, and how a factor table lies on it."""
+"""The market as the evaluation needs it, and the factor table at its month-ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.time_series import ts_carry_forward
 
 FACTOR_COLUMNS = ("date", "asset", "factor")
-"""Columns a factor table must have; `score` and `quantile` are used where they are there."""
+"""Required columns of a factor table; `score` and `quantile` are optional."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Market:
     assets: np.ndarray
     """(N,) str, ascending."""
     price: Float[np.ndarray, "D N"]
-    """Adjusted close, last one carried over days without a bar; NaN before the first bar."""
+    """Adjusted close, carried forward over days without a bar; NaN before the first bar."""
     suspended: Bool[np.ndarray, "D N"]
     """No bar that day: can be neither bought nor sold."""
     limit_up: Bool[np.ndarray, "D N"]
@@ -42,7 +42,7 @@ class Market:
 
 
 def to_market(block: PanelBlock) -> Market:
-    """The block as the evaluation sees it; columns it was read without count as unknown."""
+    """Market of a panel block; columns that the block was read without are unknown."""
     shape = block.traded.shape
     return Market(
         dates=block.dates,
@@ -58,44 +58,52 @@ def to_market(block: PanelBlock) -> Market:
 
 
 def _filled(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | float) -> np.ndarray:
-    """The values, or an array of `empty` where the block was read without them."""
+    """The values, or an array of `empty` if the block was read without them."""
     return values if values.shape == shape else np.full(shape, empty, values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rebalances:
-    """The month-ends from the first factor day on, and the factor of those days.
+    """M month-ends from the first day of the factor on, and the factor on those days.
 
-    M month-ends. Without a factor that day (a window failed, say), or with the same one for all
-    assets, which ranks nothing, a row of `factor` is all NaN: no IC, and the portfolio keeps what
-    it holds.
+    A row of `factor` is all NaN if the day has no factor (e.g. its window failed) or the same
+    factor for all assets. Such a month-end has no IC, and the portfolio keeps its holdings.
     """
 
     day: Int[np.ndarray, " M"]
-    """Row of the last trading day of a month in the market's dates."""
+    """Row of a month's last trading day in the market's dates."""
     entry: Int[np.ndarray, " M"]
-    """`day` + entry lag: when one trades, at the close; -1 if it lies after the market's end."""
+    """`day` + entry lag: trades happen at this close; -1 if after the market's end."""
     exit: Int[np.ndarray, " M"]
-    """The next month-end's entry day; -1 if it lies after the market's end."""
+    """Entry day of the next month-end; -1 if after the market's end."""
     factor: Float[np.ndarray, "M N"]
-    """NaN outside the universe, which is the factor table's rows of that day."""
+    """NaN outside the universe, i.e. without a row in the factor table."""
     score: Float[np.ndarray, "M N"]
-    """The raw prediction; NaN outside the universe, and where the table has none."""
+    """The raw prediction; NaN outside the universe or if the table has none."""
     quantile: Int[np.ndarray, "M N"]
     """1 = lowest factor; 0 outside the universe."""
 
     @property
+    def has_factor(self) -> Bool[np.ndarray, " M"]:
+        """Whether a month-end has a factor."""
+        return np.asarray(np.isfinite(self.factor).any(axis=1))
+
+    @property
     def complete(self) -> Int[np.ndarray, " P"]:
-        """Rows that have a factor and whose whole period lies in the market: P periods."""
-        has_factor = np.isfinite(self.factor).any(axis=1)
-        return np.flatnonzero(has_factor & (self.exit >= 0))
+        """Rows of the P periods with a factor that end within the market."""
+        return np.flatnonzero(self.has_factor & (self.exit >= 0))
+
+    @property
+    def entered(self) -> Int[np.ndarray, " K"]:
+        """Rows of the K month-ends with a factor and an entry day within the market."""
+        return np.flatnonzero(self.has_factor & (self.entry >= 0))
 
 
 def month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
-    """Rows of each month's last trading day.
+    """Row of each month's last trading day.
 
-    The last month counts once no weekday of it is left: whether a day is a holiday is not known
-    before the next month's bars are there.
+    The last month counts once no weekday of it is left: until the next month's bars are there, a
+    remaining weekday may be a holiday or not.
     """
     months = dates.astype("datetime64[M]")
     ends = np.flatnonzero(months[1:] != months[:-1])
@@ -107,13 +115,13 @@ def month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
 def to_rebalances(
     table: pd.DataFrame, market: Market, *, entry_lag: int, quantiles: int = 10
 ) -> Rebalances:
-    """Lay the factor table on the market's month-ends.
+    """The factor table at the market's month-ends.
 
-    A table without `quantile` is cut into `quantiles`, each month-end by itself.
+    If the table has no column `quantile`, each month-end is divided into `quantiles`.
 
     Raises:
-        EvaluationError: The table is empty, lacks a column, has a pair twice, knows days or
-            assets the market does not, or leaves no whole period to judge.
+        EvaluationError: The table is empty, lacks a column, has duplicate rows, days or assets
+            that the market lacks, or no complete period.
     """
     rows, columns = _positions(table, market)
     span = slice(int(rows.min()), None)
@@ -147,7 +155,7 @@ def to_rebalances(
 
 
 def _distinct(factor: Float[np.ndarray, "M N"]) -> Bool[np.ndarray, " M"]:
-    """Whether a row has two values that differ."""
+    """Whether a row has at least two different values."""
     high = np.where(np.isfinite(factor), factor, -np.inf).max(axis=1, initial=-np.inf)
     low = np.where(np.isfinite(factor), factor, np.inf).min(axis=1, initial=np.inf)
     return np.asarray(high > low)
@@ -158,7 +166,7 @@ def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column in the market of each table row, checked."""
+    """Row and column in the market of each table row, after checks."""
     missing = [name for name in FACTOR_COLUMNS if name not in table.columns]
     if missing or table.empty:
         what = f"lacks the columns {missing}" if missing else "has no rows"
@@ -183,20 +191,19 @@ def _found(values: pd.Series, known: pd.Index, what: str) -> np.ndarray:
     strange = np.flatnonzero(index < 0)
     if len(strange):
         raise EvaluationError(
-            f"the factor table has {len(strange)} rows of a {what} that the panel does not know, "
+            f"{len(strange)} rows of the factor table have a {what} that is not in the panel, "
             f"first {values.iloc[strange[0]]}. If the panel was rebuilt since, run jobs/score.py."
         )
     return np.asarray(index)
 
 
 def _require_periods(rebalances: Rebalances, market: Market) -> None:
-    """At least one whole period between two month-ends must be there."""
+    """Check that there is at least one complete period."""
     if len(rebalances.complete) > 0:
         return
-    scored = np.isfinite(rebalances.factor).any(axis=1)
-    days = ", ".join(str(market.dates[row]) for row in rebalances.day[scored]) or "none"
+    days = ", ".join(str(market.dates[row]) for row in rebalances.day[rebalances.has_factor])
     raise EvaluationError(
-        f"month-ends with a factor that ranks: {days}. A report needs two rebalance days and the "
-        "trading day on which the second is entered; the panel ends "
+        f"month-ends with different factors: {days or 'none'}. A report needs two rebalance days "
+        "and the trading day on which the second is entered; the panel ends "
         f"{market.dates[-1]}. Score more days with jobs/score.py, or add later bars."
     )

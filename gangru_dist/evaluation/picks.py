@@ -1,4 +1,4 @@
-"""The newest picks, and how the factor did inside each industry (SPEC 7)."""
+"""The newest picks, and the factor's performance within each industry (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.evaluation.portfolio import top_assets
 
 UNKNOWN = "unknown"
-"""Industry of assets whose industry is not known; left out of the industry tables."""
+"""Industry name of assets without one; left out of the industry tables."""
 
 
 def newest(rebalances: Rebalances) -> int:
-    """Row of the last rebalance that has a factor, entered already or not."""
-    return int(np.flatnonzero(np.isfinite(rebalances.factor).any(axis=1))[-1])
+    """Row of the last rebalance with a factor, whether or not it is entered yet."""
+    return int(np.flatnonzero(rebalances.has_factor)[-1])
 
 
 def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
-    """The newest rebalance's universe, best factor first.
+    """The universe of the newest rebalance, highest factor first.
 
-    Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up`, `down` or
-    empty: its close that day), industry_rank.
+    Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up` or `down`
+    if that day's close was at a price limit, else empty), industry_rank.
     """
     row = newest(rebalances)
     day = int(rebalances.day[row])
@@ -49,16 +49,14 @@ def ranked_universe(market: Market, rebalances: Rebalances) -> pd.DataFrame:
 
 
 def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
-    """One row a known industry: IC and top excess, of the latest period and the mean of 12.
+    """One row per known industry: IC and excess return, of the latest period and the mean of 12.
 
-    A mean of 12 is that of the latest month and the 11 before it, NaN if one of them is not there
-    or has no value.
-
-    `excess` = equal-weighted return of the industry's own top (`top_fraction` of its members, at
-    least one) less that of all its members, over a whole period; no restrictions, no costs. `ic`
-    is Spearman's within the industry, NaN below three members. Members are the rebalance day's
-    universe of that industry that day. Columns: industry, assets (latest), ic_latest, ic_mean_12,
-    excess_latest, excess_mean_12.
+    The mean is over the latest month and the 11 before it; NaN if one of them is missing or has no
+    value. `ic` is Spearman's within the industry, NaN for fewer than three members. `excess` is
+    the equal-weighted return of the industry's top (`top_fraction` of its members, at least one)
+    minus that of all its members over the period, without restrictions and costs. Members are
+    the assets of the rebalance day's universe in the industry on that day. Columns: industry,
+    assets (latest), ic_latest, ic_mean_12, excess_latest, excess_mean_12.
     """
     done = rebalances.complete[-TRAILING:]
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
@@ -89,7 +87,7 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
 def _top_excess(
     factor: Float[np.ndarray, "P N"], earned: Float[np.ndarray, "P N"], fraction: float
 ) -> Float[np.ndarray, " P"]:
-    """Mean return of the top less that of all, per period; NaN without members."""
+    """Mean return of the top minus that of all members, per period; NaN without members."""
     result = np.full(len(factor), np.nan)
     for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
         members = np.isfinite(values)

@@ -1,29 +1,29 @@
-"""The long portfolio and its benchmark, day by day (SPEC 7), and every trading rule in it.
+"""The long portfolio and its benchmark, day by day (SPEC 7), with all trading rules.
 
-**Targets.** On a rebalance day: the `floor(top_fraction x universe)` assets of the highest factor,
-at least one; ties go to the alphabetically first asset.
+**Targets** of a rebalance day are the `floor(top_fraction x universe)` assets with the highest
+factor, at least one; ties go to the alphabetically first asset.
 
 **Trades** happen at the close of the entry day, `label.entry_lag` days later:
 
-1. Held assets that are suspended or at the lower limit cannot be sold: they keep the weight they
-   have drifted to, target or not.
-2. Held targets at the upper limit cannot be bought and need not be sold: they keep theirs too.
+1. Held assets that are suspended or at the lower limit cannot be sold. Targets or not, they keep
+   the weight they have drifted to.
+2. Held targets at the upper limit cannot be bought and need not be sold; they keep theirs too.
 3. Targets not held that are suspended or at the upper limit are not bought.
-4. All other held assets that are no targets are sold.
-5. What 1 and 2 leave of the capital is spread equally over the other targets. If there is none,
-   it is cash, earning nothing, until the next rebalance.
+4. All other held assets that are not targets are sold.
+5. The remaining capital is spread equally over the other targets. If there are none, it stays in
+   cash, without interest, until the next rebalance.
 
 Between rebalances weights drift with prices. A suspended or delisted asset keeps its last price.
-A month-end without a factor, or with the same one for all assets, trades nothing.
+A month-end without a factor, or with the same factor for all assets, trades nothing.
 
 **Costs** are a fraction of the traded value (purchases and sales), paid by all positions in
-proportion. A day's value is taken before that day's trades are paid, so the first is 1.
+proportion. A day's value is taken before the costs of that day's trades, so the first value is 1.
 
-**Turnover** is half the sum of absolute weight changes, cash included; the first purchase does
+**Turnover** is half the sum of absolute weight changes, including cash; the first purchase does
 not count.
 
-**Benchmark:** the equal-weighted universe under the same days, drifting alike, without trading
-restrictions and costs.
+**Benchmark:** the equal-weighted universe, rebalanced on the same days and drifting in between,
+without trading restrictions and costs.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class Portfolio:
     value: Float[np.ndarray, " T"]
     """Without costs; starts at 1."""
     traded: Float[np.ndarray, " T"]
-    """Purchases plus sales that day, as a fraction of the value; 0 on days without trade."""
+    """Purchases plus sales that day, as a fraction of the value; 0 on days without trades."""
     trades: pd.DataFrame
-    """One row a rebalance: row (of `Rebalances`), turnover, held, targets, not_bought, not_sold,
+    """One row per rebalance: row (of `Rebalances`), turnover, held, targets, not_bought, not_sold,
     frozen_weight, cash."""
     weights: Float[np.ndarray, "K N"]
-    """After the trade of each rebalance."""
+    """Weights after the trades of each rebalance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Who can be traded at one close."""
+    """Which assets can be traded at one close."""
 
     suspended: Bool[np.ndarray, " N"]
     limit_up: Bool[np.ndarray, " N"]
@@ -65,7 +65,7 @@ class Conditions:
 
 
 def top_assets(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndarray, " N"]:
-    """The `floor(fraction x universe)` assets of the highest factor, at least one."""
+    """The `floor(fraction x universe)` assets with the highest factor, at least one."""
     universe = np.flatnonzero(np.isfinite(factor))
     count = max(1, int(len(universe) * fraction + 1e-9))  # 0.29 x 100 is 28.999… in floats
     order = np.argsort(-factor[universe], kind="stable")
@@ -77,7 +77,7 @@ def top_assets(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndar
 def rebalanced(
     weights: Float[np.ndarray, " N"], targets: Bool[np.ndarray, " N"], conditions: Conditions
 ) -> Float[np.ndarray, " N"]:
-    """Weights after the trade under the rules above; one less their sum is cash."""
+    """Weights after the trades, by the rules above; 1 minus their sum is cash."""
     frozen = frozen_positions(weights, targets, conditions)
     buyable = targets & ~frozen & ~conditions.suspended & ~conditions.limit_up
     after = np.where(frozen, weights, 0.0)
@@ -89,44 +89,38 @@ def rebalanced(
 def frozen_positions(
     weights: Float[np.ndarray, " N"], targets: Bool[np.ndarray, " N"], conditions: Conditions
 ) -> Bool[np.ndarray, " N"]:
-    """Held assets that keep the weight they drifted to: rules 1 and 2."""
+    """Held assets that keep their drifted weight: rules 1 and 2."""
     unsellable = conditions.suspended | conditions.limit_down
     return np.asarray((weights > 0) & (unsellable | (targets & conditions.limit_up)))
 
 
 def long_portfolio(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
-    """Equal weight in the top of the universe, with the trading rules; costs come after."""
+    """Equal weights in the top of the universe under the trading rules, before costs."""
     targets = {
-        row: top_assets(rebalances.factor[row], top_fraction) for row in _entered(rebalances)
+        row: top_assets(rebalances.factor[row], top_fraction) for row in rebalances.entered.tolist()
     }
     return _simulate(market, rebalances, targets, restricted=True)
 
 
 def universe_portfolio(market: Market, rebalances: Rebalances) -> Portfolio:
-    """Equal weight in the whole universe, without restrictions."""
-    targets = {row: np.isfinite(rebalances.factor[row]) for row in _entered(rebalances)}
+    """Equal weights in the whole universe, without restrictions."""
+    targets = {row: np.isfinite(rebalances.factor[row]) for row in rebalances.entered.tolist()}
     return _simulate(market, rebalances, targets, restricted=False)
 
 
 def after_costs(portfolio: Portfolio, cost_bps: float) -> Float[np.ndarray, " T"]:
-    """Daily value with one-way costs in basis points of the traded value.
+    """Daily value after costs of `cost_bps` basis points of the traded value.
 
-    The costs of a day's trades lower the values of all later days.
+    The costs of a day's trades reduce the values of all later days.
     """
     kept = np.cumprod(1.0 - portfolio.traded * cost_bps * 1e-4)
     return np.asarray(portfolio.value * np.append(1.0, kept[:-1]))
 
 
-def _entered(rebalances: Rebalances) -> list[int]:
-    """Rows that have a factor and an entry day within the market."""
-    has_factor = np.isfinite(rebalances.factor).any(axis=1)
-    return [int(row) for row in np.flatnonzero(has_factor & (rebalances.entry >= 0))]
-
-
 def _last_day(market: Market, rebalances: Rebalances) -> int:
-    """Where the simulation ends: the last factor's exit, or the market's end before it."""
-    last = _entered(rebalances)[-1]
-    return int(rebalances.exit[last]) if rebalances.exit[last] >= 0 else len(market.dates) - 1
+    """Last day of the simulation: the exit of the last factor, at most the market's end."""
+    last = rebalances.exit[rebalances.entered[-1]]
+    return int(last) if last >= 0 else len(market.dates) - 1
 
 
 def _simulate(
@@ -136,7 +130,7 @@ def _simulate(
     *,
     restricted: bool,
 ) -> Portfolio:
-    """Trade at each entry day, let weights drift in between."""
+    """Trade on each entry day; weights drift in between."""
     rows = list(targets)
     first, end = int(rebalances.entry[rows[0]]), _last_day(market, rebalances)
     stops = [int(rebalances.entry[row]) for row in rows[1:]] + [end]
@@ -163,10 +157,10 @@ def _simulate(
 
 
 def _conditions(market: Market, day: int, *, restricted: bool) -> Conditions:
-    """Conditions at the close of a day; without restrictions everyone can be traded."""
-    nobody = np.zeros(len(market.assets), dtype=bool)
+    """Conditions at the close of a day; if not `restricted`, all assets can be traded."""
     if not restricted:
-        return Conditions(suspended=nobody, limit_up=nobody, limit_down=nobody)
+        none = np.zeros(len(market.assets), dtype=bool)
+        return Conditions(suspended=none, limit_up=none, limit_down=none)
     return Conditions(
         suspended=market.suspended[day],
         limit_up=market.limit_up[day],
@@ -175,7 +169,7 @@ def _conditions(market: Market, day: int, *, restricted: bool) -> Conditions:
 
 
 def _drift(market: Market, weights: np.ndarray, day: int, stop: int) -> tuple[np.ndarray, ...]:
-    """Value of one unit on each day from `day` to `stop`, and the weights it ends with."""
+    """Value of one unit on each day from `day` to `stop`, and the weights at the end."""
     held = np.flatnonzero(weights)
     cash = 1.0 - weights.sum()
     grown = weights[held] * (market.price[day : stop + 1, held] / market.price[day, held])
@@ -188,7 +182,7 @@ def _drift(market: Market, weights: np.ndarray, day: int, stop: int) -> tuple[np
 def _trade(
     row: int, before: np.ndarray, after: np.ndarray, targets: np.ndarray, conditions: Conditions
 ) -> dict[str, int | float]:
-    """What happened at one rebalance."""
+    """A row of `Portfolio.trades`."""
     frozen = frozen_positions(before, targets, conditions)
     unsold = frozen & ~targets
     return {
@@ -209,12 +203,13 @@ def with_cash(weights: Float[np.ndarray, " N"]) -> np.ndarray:
 
 
 def value_figures(value: Float[np.ndarray, " T"]) -> dict[str, float | None]:
-    """SPEC 7's figures of a daily value; None where undefined."""
-    figures = {
-        "total_return": float(value[-1] / value[0] - 1),
-        "annualized_return": metrics.annualized_return(value),
-        "annualized_volatility": metrics.annualized_volatility(value),
-        "information_ratio": metrics.information_ratio(value),
-        "max_drawdown": metrics.max_drawdown(value),
-    }
-    return {name: figure if np.isfinite(figure) else None for name, figure in figures.items()}
+    """Figures of a daily value (SPEC 7); None where undefined."""
+    return metrics.finite_or_none(
+        {
+            "total_return": float(value[-1] / value[0] - 1),
+            "annualized_return": metrics.annualized_return(value),
+            "annualized_volatility": metrics.annualized_volatility(value),
+            "information_ratio": metrics.information_ratio(value),
+            "max_drawdown": metrics.max_drawdown(value),
+        }
+    )

@@ -1,4 +1,4 @@
-"""Returns of the factor's quantiles: is more of it better all the way?"""
+"""Returns of the factor's quantiles, and whether they rise with the factor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MONTHS_PER_YEAR = 12
 
 
 def quantile_returns(market: Market, rebalances: Rebalances, *, quantiles: int) -> pd.DataFrame:
-    """Equal-weighted return of each quantile in each whole period.
+    """Equal-weighted return of each quantile in each complete period.
 
-    Columns: month, q1 ... qQ, universe, long_short (qQ less q1). Bought at the entry day's close,
-    held to the next's; no trading restrictions, no costs. NaN where a quantile is empty.
+    Columns: month, q1 ... qQ, universe, long_short (qQ minus q1). From the close of one entry day
+    to that of the next, without trading restrictions and costs. NaN for an empty quantile.
     """
     done = rebalances.complete
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
@@ -33,17 +33,17 @@ def quantile_returns(market: Market, rebalances: Rebalances, *, quantiles: int) 
 
 
 def _mean_where(values: np.ndarray, take: np.ndarray) -> np.ndarray:
-    """Row mean of the taken values; NaN of none."""
+    """Row mean of the taken values; NaN if there are none."""
     count = take.sum(axis=1)
     total = np.where(take, values, 0.0).sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def quantile_summary(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
-    """One row a quantile: mean monthly return, annualized return and excess over the universe.
+    """One row per quantile: mean monthly return, annualized return and excess over the universe.
 
-    Columns: quantile, mean_return, annualized_return, mean_excess (monthly, over the universe).
-    Annualized = geometric over the months that are there, 12 a year.
+    Columns: quantile, mean_return, annualized_return (geometric, over the months with a value),
+    mean_excess (monthly, over the universe).
     """
     rows = []
     for quantile in range(1, quantiles + 1):
@@ -55,7 +55,7 @@ def quantile_summary(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
 
 
 def compounded(monthly: np.ndarray) -> float:
-    """Geometric annual return of monthly ones; NaN months are left out."""
+    """Annualized geometric mean of monthly returns; NaN months are left out."""
     kept = metrics.finite(monthly)
     if not len(kept):
         return float("nan")
@@ -63,7 +63,7 @@ def compounded(monthly: np.ndarray) -> float:
 
 
 def monotonicity(summary: pd.DataFrame) -> float:
-    """Spearman correlation of a quantile's number and its mean return: 1 = rises all the way."""
+    """Spearman correlation of quantile number and mean return; 1 = the returns always rise."""
     kept = summary.dropna(subset=["mean_return"])
     if len(kept) < metrics.MIN_PAIRS or kept["mean_return"].nunique() < 2:
         return float("nan")

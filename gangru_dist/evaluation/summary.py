@@ -1,4 +1,4 @@
-"""All of the evaluation in one call: any factor table and its market -> tables and figures."""
+"""The whole evaluation in one call: a factor table and its market -> tables and figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gangru_dist.evaluation.quantiles import monotonicity, quantile_returns, qua
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence for the reader, and apart from it the facts in it, so that it translates."""
+    """A sentence for the reader; its facts are kept apart so that it can be translated."""
 
     message: str
     """English, with `%(name)s` for each fact."""
@@ -31,10 +31,10 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Every table of the report; `metrics` is what metrics.json has of a run."""
+    """All tables and figures of one factor table."""
 
     monthly: pd.DataFrame
-    """`ic.monthly_ic` with each period's portfolio and universe return."""
+    """`ic.monthly_ic`, with the period's returns of portfolio and universe."""
     decay: pd.DataFrame
     """`ic.ic_decay`."""
     quantile_months: pd.DataFrame
@@ -42,11 +42,11 @@ class Evaluation:
     quantiles: pd.DataFrame
     """`quantiles.quantile_summary`."""
     daily: pd.DataFrame
-    """date, long, long_net, universe, excess, excess_net: daily values from 1."""
+    """date, long, long_net, universe, excess, excess_net: daily values that start at 1."""
     trades: pd.DataFrame
-    """One row a rebalance: rebalance, entry, turnover, held, targets, not_bought, …"""
+    """One row per rebalance: rebalance, entry, turnover, held, targets, not_bought, …"""
     yearly: pd.DataFrame
-    """One row a calendar year."""
+    """One row per calendar year."""
     industries: pd.DataFrame
     """`picks.industry_table`."""
     ranked: pd.DataFrame
@@ -54,9 +54,9 @@ class Evaluation:
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
     notes: tuple[Note, ...]
-    """What a reader must know; `metrics` has them in English."""
+    """Warnings for the reader; `metrics` has them in English."""
     metrics: dict[str, Any]
-    """Plain JSON types, NaN as None."""
+    """The run's part of metrics.json: plain JSON types, NaN as None."""
 
 
 def evaluate(
@@ -67,19 +67,19 @@ def evaluate(
     entry_lag: int,
     quantiles: int,
 ) -> Evaluation:
-    """Judge a factor table, whoever made it, by the market.
+    """Evaluate any factor table against the market.
 
     Args:
-        table: date, asset, factor. `score`, the prediction before it was neutralized, has an IC of
-            its own, NaN without; `quantile`, if it is there, must be one of `quantiles`, else each
-            month-end is cut into as many. Other columns are ignored.
-        market: Days from the table's first on; see `to_market`.
-        cfg: What is held, what trading costs, which holding periods are looked at.
+        table: Columns date, asset, factor; optionally `score`, the prediction before
+            neutralization, which gets its own IC, and `quantile`, from 1 to `quantiles`. Without
+            `quantile`, each month-end is divided into `quantiles`. Other columns are ignored.
+        market: From the table's first day on; see `to_market`.
+        cfg: Portfolio, trading costs and holding periods.
         entry_lag: Trading days from the factor to the trade.
-        quantiles: 1 = lowest factor ... this = highest.
+        quantiles: Number of quantiles; 1 = lowest factor.
 
     Raises:
-        EvaluationError: The table is empty, not of this market, cut into another number of
+        EvaluationError: The table is empty, does not fit the market, has another number of
             quantiles, or spans less than one period.
     """
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
@@ -116,26 +116,26 @@ def evaluate(
 
 
 def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
-    """The table's quantiles must be those asked for: the fifth of ten is not the best of five.
+    """Check that the table was divided into this number of quantiles.
 
-    The best asset of a day is in the highest, however few there are, unless it shares its factor.
+    Without ties, the best asset of a day is always in the highest quantile.
     """
     highest = int(table["quantile"].fillna(0).max())
     if highest > quantiles or (highest < quantiles and _has_single_best(table)):
         raise EvaluationError(
-            f"the factor table has quantiles up to {highest}, factor.quantiles is {quantiles}. Run "
-            "jobs/score.py with these settings first: it scores those days again."
+            f"the factor table has quantiles up to {highest}, but factor.quantiles is {quantiles}. "
+            "Run jobs/score.py with these settings first; it scores those days again."
         )
 
 
 def _has_single_best(table: pd.DataFrame) -> bool:
-    """Whether on some day one asset alone has the highest factor."""
+    """Whether on some day a single asset has the highest factor."""
     best = table["factor"] == table.groupby("date")["factor"].transform("max")
     return bool((best.groupby(table["date"]).sum() == 1).any())
 
 
 def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:
-    """Daily values; excess = long over universe, so its growth is the geometric excess."""
+    """Daily values; excess = long / universe, so that it grows by the geometric excess return."""
     net = portfolio.after_costs(long, cost_bps)
     return pd.DataFrame(
         {
@@ -150,7 +150,7 @@ def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float
 
 
 def _with_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
-    """Add each period's return of long, long_net and universe, and the geometric excess."""
+    """Add each period's returns of long, long_net and universe, and the geometric excess."""
     values = daily.set_index("date")
     start, stop = values.loc[monthly["entry"]], values.loc[monthly["exit"]]
     result = monthly.copy()
@@ -160,7 +160,7 @@ def _with_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
-    """The portfolio's trades with their dates and the size of the universe."""
+    """The portfolio's trades with dates and the size of the universe."""
     rows = long.trades["row"].to_numpy()
     table = long.trades.drop(columns="row")
     table.insert(0, "rebalance", market.dates[rebalances.day[rows]].astype("datetime64[s]"))
@@ -170,10 +170,10 @@ def _trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataF
 
 
 def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) -> pd.DataFrame:
-    """One row a calendar year of the daily values; the first and last may be parts of a year.
+    """One row per calendar year; the first and the last year may be incomplete.
 
-    A year's return runs from the last value of the year before. ICs belong to the year in which
-    they are earned, turnover to that of the entry day.
+    A year's return starts from the last value of the year before. ICs belong to the year of their
+    month, turnover to the year of the entry day.
     """
     ic_year = monthly["month"].str[:4].astype(int)
     trade_year = trades["entry"].dt.year
@@ -206,7 +206,7 @@ def _growth(values: pd.Series) -> float:
 
 
 def _coverage(table: pd.DataFrame) -> pd.DataFrame:
-    """Assets with a factor on each day of the table."""
+    """Number of assets with a factor on each day of the table."""
     scored = table.loc[table["factor"].notna()]
     counts = scored.groupby(pd.to_datetime(scored["date"])).size()
     return pd.DataFrame({"date": counts.index, "scored": counts.to_numpy()})
@@ -219,31 +219,29 @@ def _metrics(
     settings: dict[str, Any],
     notes: tuple[Note, ...],
 ) -> dict[str, Any]:
-    """Every figure of SPEC 7, with the settings they depend on."""
+    """All figures of SPEC 7, with the settings they depend on."""
     monthly, daily = tables["monthly"], tables["daily"]
     months = monthly["month"].to_numpy(dtype=np.str_)
+    ics = {"ic": "ic", "ic_raw_score": "ic_score", "ic_pearson": "ic_pearson"}
+    quantiles = {
+        "monotonicity": monotonicity(tables["quantiles"]),
+        "long_short_mean": metrics.mean(tables["quantile_months"]["long_short"].to_numpy()),
+    }
+    turnover = {"turnover": metrics.mean(tables["trades"]["turnover"].to_numpy())}
     return {
         "period": _period(monthly, daily, market, rebalances),
         "settings": settings,
-        "ic": ic.ic_summary(monthly["ic"].to_numpy(), months),
-        "ic_raw_score": ic.ic_summary(monthly["ic_score"].to_numpy(), months),
-        "ic_pearson": ic.ic_summary(monthly["ic_pearson"].to_numpy(), months),
-        "long": portfolio.value_figures(daily["long"].to_numpy()),
-        "long_with_costs": portfolio.value_figures(daily["long_net"].to_numpy()),
-        "universe": portfolio.value_figures(daily["universe"].to_numpy()),
-        "excess": portfolio.value_figures(daily["excess"].to_numpy()),
-        "excess_with_costs": portfolio.value_figures(daily["excess_net"].to_numpy()),
-        "turnover": number(metrics.mean(tables["trades"]["turnover"].to_numpy())),
+        **{name: ic.ic_summary(monthly[column].to_numpy(), months) for name, column in ics.items()},
+        **{
+            name.replace("net", "with_costs"): portfolio.value_figures(daily[name].to_numpy())
+            for name in _VALUES
+        },
+        **metrics.finite_or_none(turnover),
         "quantiles": {
-            "monotonicity": number(monotonicity(tables["quantiles"])),
-            "long_short_mean": number(
-                metrics.mean(tables["quantile_months"]["long_short"].to_numpy())
-            ),
+            **metrics.finite_or_none(quantiles),
             "table": records(tables["quantiles"]),
         },
-        "decay": records(tables["decay"]),
-        "yearly": records(tables["yearly"]),
-        "industries": records(tables["industries"]),
+        **{name: records(tables[name]) for name in ("decay", "yearly", "industries")},
         "notes": [str(note) for note in notes],
     }
 
@@ -251,7 +249,7 @@ def _metrics(
 def _period(
     monthly: pd.DataFrame, daily: pd.DataFrame, market: Market, rebalances: Rebalances
 ) -> dict[str, Any]:
-    """What time the figures are of."""
+    """The period covered by the figures."""
     last = picks.newest(rebalances)
     return {
         "first_month": monthly["month"].iloc[0],
@@ -265,11 +263,10 @@ def _period(
 
 
 def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
-    """What a reader must know about gaps."""
-    has_factor = np.isfinite(rebalances.factor).any(axis=1)
+    """Warnings about missing data."""
     newest = picks.newest(rebalances)
     days = market.dates[rebalances.day]
-    gaps = [str(day) for day in days[:newest][~has_factor[:newest]]]
+    gaps = [str(day) for day in days[:newest][~rebalances.has_factor[:newest]]]
     notes = []
     if gaps:
         notes.append(
@@ -296,12 +293,7 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
     return notes
 
 
-def number(value: float) -> float | None:
-    """The value for JSON: None if it is NaN or infinite."""
-    return float(value) if np.isfinite(value) else None
-
-
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON: plain numbers and strings, NaN as None."""
+    """Rows of a table for JSON: plain numbers and strings, None for NaN."""
     plain = table.astype(object).where(table.notna(), None)
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

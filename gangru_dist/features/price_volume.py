@@ -1,15 +1,15 @@
 """The price-volume features of SPEC 2: functions of adjusted bars that look backward only.
 
-Legend: K rows of time, N assets. Row k of an asset is its k-th *traded* day, so "one row ago" is
-the previous traded day, however long a suspension lay between; assets with fewer days end in
-NaN. Every function maps the bars (K, N) - or (K,) of one asset - to (K, N), and row k of its
-result depends on rows up to k only. NaN = undefined (too few days, a null turnover rate).
+K rows of time, N assets. Row k of an asset is its k-th *traded* day, so "one row ago" is the
+previous traded day, however long a suspension in between; assets with fewer days end in NaN.
+Every function maps bars of shape (K, N), or (K,) for one asset, to the same shape, and row k of
+the result depends on rows up to k only. NaN = undefined (too few days, a null turnover rate).
 
-To add a feature: write a function of `AdjustedBars` under `@feature(...)`, which names the fields
+To add a feature, write a function of `AdjustedBars` decorated by `@feature(...)` with the fields
 that it reads, and list its name in the configuration (`panel.features`).
 """
 
-# numpy's stubs give Any for arithmetic of arrays without a dtype, which all of these are:
+# numpy's stubs give Any for arithmetic on arrays without a dtype:
 # mypy: disable-error-code="no-any-return"
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gangru_dist.registry import Registry, nearest
 Values = Float[np.ndarray, "K *N"]
 Named = Callable[["AdjustedBars"], np.ndarray]
 Level = Literal["price", "own_mean", "as_is"]
-"""The level of a feature: log of it over the sample's last close, less its mean, or itself."""
+"""Level of a feature: log of its ratio to the sample's last close; minus its mean; unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,14 +43,14 @@ class AdjustedBars:
     close: Values
     """Currency per share, adjusted."""
     volume: Values
-    """Shares of the first listing day's size: volume / factor. The factor also holds dividends
-    (it cannot be told apart from splits), so this drifts by the dividend yield."""
+    """Volume / factor: shares in units of the listing day. The factor also includes dividends,
+    which cannot be separated from splits, so this drifts by the dividend yield."""
     amount: Values
     """Currency."""
     vwap: Values
-    """Currency per share, adjusted: amount / volume x factor; NaN where nothing was paid."""
+    """Currency per share, adjusted: amount / volume x factor; NaN if there was no trade."""
     turnover_rate: Values
-    """Fraction of the free float; of all shares (amount / market cap) where bars have none."""
+    """Fraction of the free float; of all shares (amount / market cap) if the bars have no rate."""
 
 
 def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> AdjustedBars:
@@ -59,7 +59,7 @@ def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> Adjust
     Args:
         bars: open, high, low, close (as traded), volume, amount, adj_factor, turnover_rate and
             market_cap, each (K, N) or (K,) float64, NaN where there is no value.
-        has_turnover_rate: Whether the bars bring a turnover rate; else it is amount / market cap.
+        has_turnover_rate: Whether the bars have a turnover rate; else it is amount / market cap.
     """
     factor, volume, amount = bars["adj_factor"], bars["volume"], bars["amount"]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,13 +79,13 @@ def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> Adjust
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
-    """A function of the bars, and what is known of it without running it."""
+    """A function of the bars, with its inputs and its kind of level."""
 
     compute: Named
     inputs: tuple[str, ...]
-    """Fields of `AdjustedBars` that it reads, and no others."""
+    """All fields of `AdjustedBars` that it reads."""
     level: Level = "as_is"
-    """What its level channel is taken against (SPEC 3)."""
+    """How its level channel is computed (SPEC 3)."""
 
     def __post_init__(self) -> None:
         known = [field.name for field in fields(AdjustedBars)]
@@ -97,11 +97,11 @@ class Feature:
 
 
 FEATURES: Registry[Feature] = Registry("feature", PanelError, code=lambda item: item.compute)
-"""Every feature there is, by its function's name."""
+"""All features, by function name."""
 
 
 def feature(*inputs: str, level: Level = "as_is") -> Callable[[Named], Named]:
-    """Add a function to `FEATURES`; `inputs` are the fields of `AdjustedBars` that it reads."""
+    """Register a function in `FEATURES`; `inputs` are the fields of `AdjustedBars` it reads."""
 
     def register(function: Named) -> Named:
         item = Feature(compute=function, inputs=inputs, level=level)
@@ -112,53 +112,52 @@ def feature(*inputs: str, level: Level = "as_is") -> Callable[[Named], Named]:
 
 
 def inputs_of(features: Sequence[str]) -> set[str]:
-    """Fields of `AdjustedBars` that these features read together.
+    """All fields of `AdjustedBars` that these features read.
 
     Raises:
-        PanelError: There is no such feature; the message names the nearest.
+        PanelError: A feature is unknown; the message gives the nearest names.
     """
     return {field for name in features for field in FEATURES[name].inputs}
 
 
 def check_inputs(features: Sequence[str], columns: Collection[str]) -> None:
-    """Fail before any work if the bars' columns cannot give these features.
+    """Check before any work that the bars have the columns for these features.
 
     Raises:
-        PanelError: A name is unknown, or `turnover_rate` can be computed from nothing.
+        PanelError: A name is unknown, or no column gives `turnover_rate`.
     """
-    asking = [name for name in features if "turnover_rate" in inputs_of([name])]
-    if asking and not {"turnover_rate", "market_cap"} & set(columns):
+    needy = [name for name in features if "turnover_rate" in inputs_of([name])]
+    if needy and not {"turnover_rate", "market_cap"} & set(columns):
         raise PanelError(
-            f"feature {', '.join(map(repr, asking))} needs the bars' column turnover_rate, "
-            "market_cap or total_shares, and they have none of them. Leave it out: "
-            f"{flag('panel.without', asking)}"
+            f"feature {', '.join(map(repr, needy))} needs the column turnover_rate, market_cap or "
+            "total_shares, but the bars have none of them. Leave it out: "
+            f"{flag('panel.without', needy)}"
         )
 
 
 def compute(bars: AdjustedBars, features: Sequence[str]) -> Float[np.ndarray, "K *N F"]:
-    """The named features side by side, float32, in the order given."""
+    """The named features in the order given, float32."""
     columns = [FEATURES[name].compute(bars).astype(np.float32) for name in features]
     return np.stack(columns, axis=-1)
 
 
 def ago(values: Values, days: int) -> Values:
-    """Values `days` rows earlier; NaN in the first rows."""
+    """Values of `days` rows earlier; NaN in the first rows."""
     result = np.full_like(values, np.nan)
     result[days:] = values[: max(len(values) - days, 0)]
     return result
 
 
 def last(values: Values, days: int) -> Float[np.ndarray, "days K *N"]:
-    """The last `days` rows up to and including each; NaN where there are not as many.
+    """The last `days` rows up to and including each row; NaN where there are fewer.
 
-    Stacked rather than cumulated: a row's result is then exactly the same whatever came before
-    the window, and later bars cannot move it by a rounding error.
+    Stacked instead of cumulated, so that rows outside of the window do not change the rounding.
     """
     return np.stack([ago(values, back) for back in range(days)])
 
 
 @feature("open", level="price")
-def open(bars: AdjustedBars) -> Values:  # named as the column is; builtins.open is not needed here
+def open(bars: AdjustedBars) -> Values:  # the column's name; builtins.open is not used here
     """Adjusted open, currency per share."""
     return bars.open
 
@@ -266,4 +265,4 @@ def volatility_5d(bars: AdjustedBars) -> Values:
 
 
 NAMES = tuple(FEATURES)
-"""The eighteen of SPEC 2, in its order; features that are added later are not among them."""
+"""The eighteen features of SPEC 2, in its order, without features registered later."""

@@ -1,1 +1,1 @@
-"""One run: its places, its claim, and the typed records it keeps as JSON."""
+"""One run: its folders, its claim on a name, and the typed records it keeps as JSON."""

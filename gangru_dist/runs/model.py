@@ -1,4 +1,4 @@
-"""What is known of a finished model beside its weights: the content of `model.json`."""
+"""Record of a finished model, beside its weights: the content of `model.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 @dataclass(frozen=True, kw_only=True)
 class GanEpoch:
-    """One epoch of the GAN stage: means over its days."""
+    """One epoch of the GAN stage; means over its days."""
 
     stage: Literal["gan"] = "gan"
     epoch: int
@@ -18,45 +18,45 @@ class GanEpoch:
     discriminator_loss: float
     generator_loss: float
     discriminator_accuracy: float
-    """Share of real and generated samples that the discriminator tells right."""
+    """Share of real and generated samples that the discriminator classifies correctly."""
     distance: float
     """Mean |G(x, z) - x|, in standard deviations of a feature."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorEpoch:
-    """One epoch of the predictor stage: means over its days."""
+    """One epoch of the predictor stage; means over its days."""
 
     stage: Literal["predictor"] = "predictor"
     epoch: int
     """From 1."""
     train_loss: float
-    """-IC of the training days."""
+    """-IC on the training days."""
     valid_ic: float
-    """IC of the validation days."""
+    """IC on the validation days."""
 
 
 EpochResult = GanEpoch | PredictorEpoch
-"""One epoch; nothing timed, which would differ between a run and its repetition."""
+"""One epoch, without times: a repeated run gives the same record."""
 Epoch = Annotated[EpochResult, Field(discriminator="stage")]
-"""The same inside a record."""
+"""`EpochResult` as a field of a record."""
 
 
 def figures(result: EpochResult) -> dict[str, float]:
-    """What an epoch measured, by name."""
+    """Figures of an epoch, by name."""
     return {name: x for name, x in asdict(result).items() if name not in ("stage", "epoch")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureFigures:
-    """Values of one feature over the assets and lags of one day."""
+    """Distribution of one feature over the assets and lags of one day."""
 
     mean: float
     std: float
     cs_std: float
-    """Across the assets of one lag, root mean square over the lags."""
+    """Standard deviation across assets, root mean square over the lags."""
     histogram: tuple[int, ...]
-    """Values a bin."""
+    """Number of values per bin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class GanSamples:
     day: str
     assets: int
     bin_centers: tuple[float, ...]
-    """Standard deviations of a feature; the outer bins hold what lies beyond."""
+    """In standard deviations of a feature; the outer bins include all values beyond."""
     real: dict[str, FeatureFigures]
     """By feature."""
     generated: dict[str, FeatureFigures]
@@ -82,9 +82,9 @@ class ModelRecord:
     model: str
     """First twelve hex digits of `sha256`."""
     sha256: str
-    """Of the weights' file."""
+    """Hash of the weights file."""
     identity: str
-    """What decided the weights; see `config.model_identity`."""
+    """Hash of what decides the weights; see `config.model_identity`."""
     package_version: str | None = None
     commit: str | None = None
     variant: str = ""
@@ -92,17 +92,18 @@ class ModelRecord:
     workers: int = 1
     device: str = ""
     resumed_epochs: int = 0
-    """Epochs that the last attempt found in a checkpoint."""
+    """Epochs that the last attempt restored from a checkpoint."""
     days_left_out: tuple[str, ...] = ()
     train_days: tuple[str, ...] = ()
     valid_days: tuple[str, ...] = ()
     seconds: float = 0.0
-    """Of the last attempt."""
+    """Duration of the last attempt."""
     first_step: float | None = None
-    """Unix time, of the last attempt; None if nothing was left to train. So the next."""
+    """Unix time of the last attempt's first step; None if nothing was left to train."""
     last_step: float | None = None
+    """Unix time of its last step."""
     gan_samples: GanSamples | None = None
-    """None of variant `gru`, and of versions that did not measure it."""
+    """None for variant `gru` and for models of versions without this measurement."""
     architecture: dict[str, Any]
     """See `models.network.from_architecture`."""
     best_epoch: int
@@ -111,10 +112,10 @@ class ModelRecord:
 
     @property
     def gan_epochs(self) -> list[GanEpoch]:
-        """The first stage; empty of variant `gru`."""
+        """Epochs of the first stage; empty for variant `gru`."""
         return [epoch for epoch in self.history if isinstance(epoch, GanEpoch)]
 
     @property
     def predictor_epochs(self) -> list[PredictorEpoch]:
-        """The second stage."""
+        """Epochs of the second stage."""
         return [epoch for epoch in self.history if isinstance(epoch, PredictorEpoch)]

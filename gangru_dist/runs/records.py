@@ -1,7 +1,7 @@
-"""JSON files as typed records: one schema each, checked whenever a file is read.
+"""JSON files as typed records: one schema per file, checked at every read.
 
-A record is a frozen dataclass of JSON types. Keys that it does not know are ignored, so that a
-file of a later version can still be read.
+A record is a frozen dataclass of JSON types. Unknown keys are ignored, so that files of later
+versions can be read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 def parse(kind: type[Record], text: str | bytes) -> Record:
-    """A record out of JSON, strict: no "5" for 5. Raises pydantic's ValidationError."""
+    """A record from JSON; strict ("5" is not 5). Raises pydantic's ValidationError."""
     record: Record = _adapter(kind).validate_json(text, strict=True)
     return record
 
@@ -36,7 +36,7 @@ def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None
     """The record in a JSON file; None if there is no such file.
 
     Raises:
-        StorageError: It is no JSON, or not a record of this kind.
+        StorageError: The file is not JSON, or not a record of this kind.
     """
     try:
         return parse(kind, folder.read_bytes(name))
@@ -44,20 +44,20 @@ def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None
         return None
     except ValidationError as error:
         raise StorageError(
-            f"{folder.uri}/{name} is damaged, {wrong(error)}. Delete it, then run the job that "
-            "writes it again."
+            f"{folder.uri}/{name} is damaged: {wrong(error)}. Delete it, then run the job that "
+            "writes it."
         ) from error
 
 
 def write_record(folder: Storage, name: str, record: Any) -> None:
-    """Write a record as JSON, whole or not at all."""
+    """Write a record as JSON, atomically."""
     folder.write_json(name, plain(record))
 
 
 def wrong(error: ValidationError) -> str:
-    """The first thing that is wrong: `no JSON (...)`, or the key and what it should be."""
+    """The first error: `not JSON (...)`, or the key and what it should be."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return f"no JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+        return f"not JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
     where = ".".join(map(str, first["loc"])) or "content"
     return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"

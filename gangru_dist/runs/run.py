@@ -1,4 +1,4 @@
-"""One run: where its things are, which configuration it belongs to, and what it has finished.
+"""One run: its folders, the configuration its name belongs to, and its finished models.
 
     <storage>/runs/<name>/config.json    the claim: the whole configuration, version, commit
                           windows/       models
@@ -6,8 +6,8 @@
                           tune/          a search
                           report/        page, metrics, tables
 
-The name belongs to the configuration it was first used with. Training, scoring and reporting
-check that before they write, whoever calls them.
+A run's name belongs to the configuration it was first used with. Training, scoring and reporting
+check this before they write.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.e
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Content of `config.json`: for which configuration a run's name was taken, and by which code.
+    """Content of `config.json`: configuration and code that a run's name was taken with.
 
-    The configuration is a version's own: `settings` tells whether this version knows it.
+    Another version's configuration may have other settings; see `settings`.
     """
 
     run: str = ""
@@ -45,7 +45,7 @@ class Claim:
     config: dict[str, Any]
 
     def settings(self) -> RunConfig | None:
-        """The configuration; None if it is of a version with other settings."""
+        """The configuration; None if it comes from a version with other settings."""
         try:
             return from_dict(self.config)
         except (ValidationError, GangruError):
@@ -54,15 +54,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a storage, under a configuration."""
+    """A named run in a storage, with its configuration."""
 
     root: Storage
-    """Storage root: panel, runs, everything."""
+    """Storage root, with the panel and all runs."""
     name: str
     cfg: RunConfig
 
     def __post_init__(self) -> None:
-        """Raise StorageError if the name cannot be a folder's."""
+        """Raise StorageError if the name cannot be a folder name."""
         checked_name(self.name, what="--run")
 
     @cached_property
@@ -72,25 +72,25 @@ class Run:
 
     @cached_property
     def factor(self) -> Storage:
-        """Where the factor table is."""
+        """Folder of the factor table."""
         return self.folder.child(FACTOR)
 
     @cached_property
     def report(self) -> Storage:
-        """Where page, metrics and tables are."""
+        """Folder of page, metrics and tables."""
         return self.folder.child("report")
 
     @cached_property
     def tune(self) -> Storage:
-        """Where a search of this name is."""
+        """Folder of the search with this name."""
         return self.folder.child("tune")
 
     def model_folder(self, window: str, seed: int) -> str:
-        """Place of one model below `folder`."""
+        """Path of one model, below `folder`."""
         return f"{WINDOWS}/{window}/seed-{seed}"
 
     def model(self, window: str, seed: int) -> ModelRecord | None:
-        """A finished model's record; None if it is not trained, or its weights are gone.
+        """Record of a finished model; None if it is not trained or its weights are gone.
 
         Raises:
             StorageError: Its `model.json` is damaged.
@@ -100,23 +100,15 @@ class Run:
         return found if found and self.folder.exists(f"{place}/{WEIGHTS}") else None
 
     def models(self) -> dict[tuple[str, int], ModelRecord]:
-        """Every finished model by (window, seed), ascending; as `model`."""
-        files = set(self.folder.list_files(WINDOWS))
-        places = [
-            (file["window"], int(file["seed"]))
-            for file in map(_MODEL_FILE.fullmatch, files)
-            if file
-        ]
-        found = {}
-        for place in sorted(places):
-            folder = self.model_folder(*place)
-            model = find_record(ModelRecord, self.folder, f"{folder}/{MODEL}")
-            if model is not None and f"{folder}/{WEIGHTS}" in files:  # else it is trained again
-                found[place] = model
-        return found
+        """All finished models by (window, seed), ascending; StorageError as `model`."""
+        files = map(_MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
+        places = sorted((file["window"], int(file["seed"])) for file in files if file)
+        found = {place: self.model(*place) for place in places}
+        # None: deleted meanwhile, to be trained again
+        return {place: model for place, model in found.items() if model is not None}
 
     def claimed(self) -> Claim | None:
-        """What the name was taken for; None if it is free.
+        """Content of `config.json`; None if the name is free.
 
         Raises:
             StorageError: `config.json` is damaged.
@@ -124,7 +116,7 @@ class Run:
         return find_record(Claim, self.folder, CLAIM)
 
     def as_claimed(self) -> Run:
-        """The same with what `training.precision=auto` stands for since the run's first start.
+        """The run with `training.precision=auto` replaced by its value at the run's first start.
 
         Raises:
             StorageError: `config.json` is damaged.
@@ -136,20 +128,20 @@ class Run:
         return replace(self, cfg=with_precision(self.cfg, old.training.precision)) if old else self
 
     def claim(self, *, overwrite: bool = False) -> None:
-        """Take the name for the configuration, or check that it has been.
+        """Take the name for this configuration, or check that it already belongs to it.
 
-        Which refit days a run covers and what resources it uses may change from call to call.
+        The refit days and the resources may differ from call to call.
 
         Raises:
-            ConfigError: The name is taken by another configuration, and not `overwrite`.
+            ConfigError: The name belongs to another configuration, without `overwrite`.
             StorageError: The folder cannot be written, or its `config.json` is damaged.
         """
         changed = [] if overwrite else self._changed()
         if changed:
             raise ConfigError(
                 f"run {self.name!r} in {self.root.uri} has another configuration: "
-                f"{'; '.join(changed)}. Give this command the run's own --preset, --config and "
-                "--set; or a new run another --run; or replace the old one with --overwrite."
+                f"{'; '.join(changed)}. Use the run's own --preset, --config and --set, give a new "
+                "run another --run, or replace the old run with --overwrite."
             )
         config = to_dict(self.cfg)
         write_record(self.folder, CLAIM, Claim(run=self.name, **code_version(), config=config))
@@ -158,29 +150,32 @@ class Run:
         """Check that an earlier job made this run.
 
         Raises:
-            ConfigError: It did not; the message names the runs there are.
+            ConfigError: There is no such run; the message lists the runs there are.
         """
-        if self.folder.exists(CLAIM):
-            return
-        files = (name.split("/") for name in self.root.list_files("runs"))
-        names = {parts[1] for parts in files if parts[2:] == [CLAIM]}
-        raise ConfigError(
-            f"there is no run {self.name!r} in {self.root.uri}; there are: "
-            f"{', '.join(sorted(names)) or 'none'}. Train it first (for a report, score it too), "
-            "or correct --run and --storage."
-        )
+        if not self.folder.exists(CLAIM):
+            raise ConfigError(
+                f"there is no run {self.name!r} in {self.root.uri}; there are: "
+                f"{', '.join(run_names(self.root)) or 'none'}. Train it first (for a report, score "
+                "it too), or correct --run and --storage."
+            )
 
     def _changed(self) -> list[str]:
-        """What differs from the configuration the name was taken for; empty if it is free."""
+        """Differences from the configuration that the name belongs to; empty if it is free."""
         there = self.claimed()
         if there is None:
             return []
         old = there.settings()
         if old is None:
-            return [f"{CLAIM} of package version {there.package_version} is not ours"]
+            return [f"{CLAIM} was written by package version {there.package_version}"]
         return settings.difference(run_settings(old), run_settings(self.cfg))
 
 
 def run_folder(root: Storage, name: str) -> Storage:
-    """`<storage>/runs/<name>`, also of a run whose configuration does not matter."""
+    """`<storage>/runs/<name>`, where the configuration does not matter."""
     return root.child("runs", name)
+
+
+def run_names(root: Storage) -> list[str]:
+    """Names of all runs in a storage, sorted."""
+    files = (name.split("/") for name in root.list_files("runs"))
+    return sorted(parts[1] for parts in files if parts[2:] == [CLAIM])

@@ -1,4 +1,4 @@
-"""What a scoring job did and what the factor table holds: `factor-summary.json`."""
+"""Summary of a scoring job and of the factor table after it: `factor-summary.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUMMARY = "factor-summary.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DayCoverage:
-    """What the table holds of one day."""
+    """One day of the factor table."""
 
     date: str
     """ISO."""
@@ -25,28 +25,28 @@ class DayCoverage:
     model: str
     """Hash of the weights that made the scores."""
     basis: str
-    """Hash of the settings and of the panel up to the month before; "" = unknown: stale."""
+    """Hash of the settings and of the panel up to the month before; "" = unknown, hence stale."""
     month_end: str = ""
-    """Last day of its month that the panel had when it was scored, ISO."""
+    """Last day of the month that the panel had when the day was scored, ISO."""
     month_rows: str = ""
-    """Hash of the panel's rows of the month, as they were then."""
+    """Hash of the panel's rows of the month at that time."""
     traded: int = 0
     """Assets with a bar that day."""
     universe: int = 0
-    """Members of the universe: all of them are scored."""
+    """Members of the universe; all of them are scored."""
     ranked: int = 0
-    """Assets with a factor: `universe`, or 0 if they are fewer than `factor.min_assets`."""
+    """Assets with a factor: `universe`, or 0 if there are fewer than `factor.min_assets`."""
     missing_industry: int = 0
     """Scored assets without an industry."""
     missing_market_cap: int = 0
     """Scored assets without a market cap."""
     neutralized: str = ""
-    """What was removed: `industry+size`, `industry`, `size`, or nothing."""
+    """Exposures removed: `industry+size`, `industry`, `size`, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unscored:
-    """Days that a window should score and cannot."""
+    """Days that a window should have scored but could not."""
 
     window: str
     first: str
@@ -66,9 +66,9 @@ class ScoreSummary:
     up_to_date: int
     """Days that were in the table already."""
     unscored: tuple[Unscored, ...]
-    """Days that a window should score and cannot, and why."""
+    """Days that could not be scored, and why."""
     version: int
-    """The table's version after the job."""
+    """Version of the table after the job."""
     seconds: float
     """Wall time of the job."""
     days: Mapping[dt.date, DayCoverage]
@@ -76,11 +76,11 @@ class ScoreSummary:
 
     @property
     def ok(self) -> bool:
-        """Whether every day of the panel that a window answers for has its scores."""
+        """Whether every day that belongs to a window has its scores."""
         return not self.unscored
 
     def to_json(self) -> dict[str, Any]:
-        """For `factor-summary.json`: totals, what is odd, then every day."""
+        """Content of `factor-summary.json`: totals, unusual days, then every day."""
         return {
             "version": self.version,
             "days": len(self.days),
@@ -93,7 +93,7 @@ class ScoreSummary:
         }
 
     def odd_days(self) -> dict[str, int]:
-        """Number of days of the table by what is unusual about them."""
+        """Number of unusual days of the table, by kind."""
         days = list(self.days.values())
         return {
             "empty_universe": sum(day.universe == 0 for day in days),
@@ -105,7 +105,7 @@ class ScoreSummary:
         }
 
     def lines(self) -> list[str]:
-        """Events for the log."""
+        """The summary as log events."""
         odd = " ".join(f"{name}={count}" for name, count in self.odd_days().items() if count)
         first, last = min(self.days, default=None), max(self.days, default=None)
         return [
@@ -122,9 +122,9 @@ class ScoreSummary:
 
 
 def write_summary(run: Run, summary: ScoreSummary) -> None:
-    """Write `factor-summary.json` and say the summary.
+    """Write `factor-summary.json` and log the summary.
 
-    The file is a view of the table's own coverage: after a kill the next job sets it right.
+    The file repeats the coverage in the table itself; after a kill, the next job corrects it.
     """
     run.folder.write_json(SUMMARY, summary.to_json())
     for line in summary.lines():

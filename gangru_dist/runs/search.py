@@ -1,4 +1,4 @@
-"""What is kept of a hyperparameter search: `search.json`, and a file a trial."""
+"""Records of a hyperparameter search: `search.json`, and one file per trial."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Status = Literal["running", "complete", "pruned", "diverged", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """Everything known of one trial: one file, written when it starts and again when it ends."""
+    """One trial; its file is written when it starts and again when it ends."""
 
     number: int
-    """From 0; trial 0 is the configuration as it stands."""
+    """From 0; trial 0 is the unchanged configuration."""
     settings: dict[str, Any]
     """Dotted key -> value of the searched settings."""
     status: Status = "running"
-    """`running` is also what a killed search leaves behind: that trial starts again."""
+    """A killed search leaves `running` trials behind; they start again."""
     starts: int = 1
-    """How often it was begun."""
+    """How often the trial was started."""
     reports: tuple[tuple[int, float], ...] = ()
-    """Step, and running mean of validation IC, after each predictor epoch."""
+    """Step and running mean of validation IC after each predictor epoch."""
     objective: float | None = None
-    """Of a complete trial alone."""
+    """None unless the trial is complete."""
     mean_ic: float | None = None
-    """Of the windows begun, as last reported."""
+    """Mean validation IC of the windows started so far, as last reported."""
     window_ics: tuple[float, ...] = ()
     windows_done: int = 0
     epochs: int = 0
-    """Predictor epochs, over all windows."""
+    """Predictor epochs over all windows."""
     gan_epochs: int = 0
     seconds: float = 0.0
     reason: str = ""
@@ -44,18 +44,18 @@ class TrialRecord:
 
     @property
     def is_over(self) -> bool:
-        """Whether it never runs again."""
+        """Whether the trial has ended."""
         return self.status != "running"
 
     @property
     def reached(self) -> float | None:
-        """The objective of a complete trial, else the running mean it stands at."""
+        """The objective of a complete trial, else its running mean."""
         return self.mean_ic if self.objective is None else self.objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A searched setting's range."""
+    """Range of a searched setting."""
 
     kind: Literal["float", "int"]
     low: int | float
@@ -66,7 +66,7 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """A searched setting's values."""
+    """Values of a searched setting."""
 
     kind: Literal["choice"] = "choice"
     choices: tuple[Any, ...]
@@ -74,20 +74,20 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """Everything of a search but the trials themselves."""
+    """A search without its trials."""
 
     identity: dict[str, Any]
     """What decides its trials; see `tuning.trial_queue.identity`."""
     windows: tuple[str, ...]
     """Refit days of every trial."""
     reported_first: str | None
-    """First refit day that was not looked at; None if `windows.last` is before it."""
+    """First refit day not used for tuning; None if `windows.last` is before it."""
     overlap: tuple[str, ...]
-    """Refit days that are looked at and reported too."""
+    """Refit days used for tuning that are also reported."""
     incomparable: tuple[str, ...]
-    """Searched settings under which validation ICs do not compare."""
+    """Searched settings that make validation ICs incomparable."""
     space: dict[str, Annotated[Numbers | Choices, Field(discriminator="kind")]]
-    """Dotted key -> values, of every searched setting."""
+    """Dotted key -> values, for every searched setting."""
     asked_trials: int
     spread_penalty: float
     best_trial: int | None
@@ -97,7 +97,7 @@ class SearchRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search and its trials, by number."""
+    """A search and its trials, in order of their numbers."""
 
     record: SearchRecord
     trials: tuple[TrialRecord, ...]
@@ -114,18 +114,18 @@ def read_search(folder: Storage) -> Search | None:
 
 
 def read_trials(folder: Storage) -> tuple[TrialRecord, ...]:
-    """Every trial there is, by number; StorageError if one is damaged."""
+    """All trials in a folder, by number; StorageError if a file is damaged."""
     names = [name for name in folder.list_files(TRIALS) if name.endswith(".json")]
     found = (find_record(TrialRecord, folder, name) for name in sorted(names))
     return tuple(trial for trial in found if trial is not None)
 
 
 def write_trial(folder: Storage, trial: TrialRecord) -> None:
-    """Write a trial's file, whole or not at all."""
+    """Write a trial's file, atomically."""
     write_record(folder, f"{TRIALS}/{trial.number:04d}.json", trial)
 
 
 def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the highest objective; the earlier of two equals."""
+    """The complete trial with the highest objective; ties go to the earlier trial."""
     complete = [trial for trial in trials if trial.objective is not None]
     return max(complete, key=lambda trial: (trial.objective or 0.0, -trial.number), default=None)

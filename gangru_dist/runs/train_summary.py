@@ -1,4 +1,4 @@
-"""What became of every window of a training job: `summary.json`, and a table for the log."""
+"""Results of a training job by window and seed: `summary.json`, and a table for the log."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Status = Literal["trained", "resumed", "finished before", "no history", "failed"
 
 @dataclass(frozen=True, kw_only=True)
 class WindowResult:
-    """One window and seed."""
+    """Result of one window and seed."""
 
     window: str
     seed: int | None = None
     status: Status
     epochs: int = 0
-    """Predictor epochs trained, over all attempts."""
+    """Predictor epochs over all attempts."""
     best_valid_ic: float | None = None
     seconds: float = 0.0
-    """Of the attempt that finished it."""
+    """Duration of the successful attempt."""
     model: str | None = None
     """First twelve digits of the weights' hash."""
     reason: str = ""
@@ -35,7 +35,7 @@ class WindowResult:
 
     @classmethod
     def of(cls, model: ModelRecord, status: Status) -> Self:
-        """A finished model's."""
+        """Result of a finished model."""
         return cls(
             window=model.window,
             seed=model.seed,
@@ -49,13 +49,13 @@ class WindowResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSummary:
-    """All windows of one job."""
+    """Results of one job, by window and seed."""
 
     windows: tuple[WindowResult, ...]
 
     @property
     def failed(self) -> int:
-        """Windows and seeds without a model that should have one."""
+        """Number of windows and seeds that failed."""
         return sum(result.status == "failed" for result in self.windows)
 
     @property
@@ -64,7 +64,7 @@ class TrainSummary:
         return self.failed == 0
 
     def lines(self) -> list[str]:
-        """A table for the log: header, then one line a window and seed."""
+        """A table for the log: header, then one line per window and seed."""
         head = ("window", "seed", "status", "epochs", "valid_ic", "seconds", "model", "reason")
         rows = [head, *(_cells(result) for result in self.windows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
@@ -89,14 +89,13 @@ def _cells(result: WindowResult) -> tuple[str, ...]:
 
 
 def write_summary(run: Run, summary: TrainSummary) -> None:
-    """Write `summary.json` and say the table."""
+    """Write `summary.json` and log the table."""
     run.folder.write_json(SUMMARY, {"failed": summary.failed, **plain(summary)})
     for line in summary.lines():
         _logger.info("%s", line)
 
 
 def in_order(results: Sequence[WindowResult]) -> TrainSummary:
-    """A summary by window and seed."""
-    key = [(r.window, -1 if r.seed is None else r.seed) for r in results]
-    order = sorted(range(len(results)), key=key.__getitem__)
-    return TrainSummary(windows=tuple(results[i] for i in order))
+    """Summary of these results, sorted by window and seed."""
+    ordered = sorted(results, key=lambda r: (r.window, -1 if r.seed is None else r.seed))
+    return TrainSummary(windows=tuple(ordered))

@@ -1,1 +1,1 @@
-"""Which assets count on a day, their standardized samples and their labels (SPEC 3)."""
+"""The universe of each day, its standardized samples and its labels (SPEC 3)."""

@@ -1,7 +1,7 @@
-"""From the panel to what the networks see: one standardizer for training and scoring (SPEC 3).
+"""From the panel to the networks' input: one standardizer for training and scoring (SPEC 3).
 
-Shapes: D days, N assets of the panel (or of a rank's share), M assets of one cross-section,
-T lookback days, F features, C channels: F for each kind in `samples.channels`.
+Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
+days, F features, C channels: F for each kind in `samples.channels`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from gangru_dist.samples.standardize import (
 )
 
 _AT_ONCE = 512
-"""Assets standardized along time together: the temporaries stay in cache."""
+"""Assets standardized along time at once, so that temporaries stay in the CPU cache."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """A worker's part of one kind of channels of a day, before the cross-section is known."""
+    """One kind of channels of a worker's samples, standardized along time only."""
 
     value: Float[Tensor, "M T F"]
     """0 where missing."""
@@ -51,7 +51,7 @@ def _same(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Standardizer:
-    """Cuts samples and standardizes them; holds settings only."""
+    """Cuts and standardizes samples; has no state but its settings."""
 
     cfg: SampleConfig
     features: tuple[str, ...]
@@ -59,7 +59,7 @@ class Standardizer:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the C channels: a feature's own for its shape, `<feature>_level`."""
+        """Names of the C channels: `<feature>` for its shape, `<feature>_level` for its level."""
         names = {"shape": "", "level": "_level"}
         return tuple(f"{f}{names[kind]}" for kind in self.cfg.channels for f in self.features)
 
@@ -70,7 +70,7 @@ class Standardizer:
         members: Int[Tensor, " M"],
         dtype: torch.dtype,
     ) -> tuple[Share, ...]:
-        """Samples of some assets, standardized along time; one share a kind of channels."""
+        """Samples of some assets, standardized along time; one share per kind of channels."""
         lookback = self.cfg.lookback
         pieces = [
             [self._along_time(kind, raw) for kind in self.cfg.channels]
@@ -88,12 +88,12 @@ class Standardizer:
     def statistics(
         self, shares: Sequence[Share], all_sum: AllSum = _same, gather: Gather = _own
     ) -> tuple[Statistics, ...]:
-        """What standardizing needs to know of the whole universe, a kind of channels each.
+        """Statistics of the day's whole universe, one per kind of channels.
 
         Args:
-            shares: This worker's part of the day's universe.
-            all_sum: Adds a tensor over the workers.
-            gather: Hands every worker the arrays of all.
+            shares: This worker's part of the universe.
+            all_sum: Sums a tensor over the workers.
+            gather: Gives every worker the arrays of all workers.
         """
         return tuple(
             self._statistics(kind, share, all_sum, gather)
@@ -110,7 +110,7 @@ class Standardizer:
         return Statistics(moments(all_sum(cs_sums(inside, share.known))), bounds)
 
     def finish(self, shares: Sequence[Share], day: Sequence[Statistics]) -> Float[Tensor, "M T C"]:
-        """Standardize across the day's universe; kinds of channels side by side."""
+        """Standardize across the day's universe and concatenate the kinds of channels."""
         done = [
             cs_standardize(share.value, share.known, statistics, self.cfg)
             for share, statistics in zip(shares, day, strict=True)
@@ -124,7 +124,7 @@ class Standardizer:
         members: Int[Tensor, " M"],
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "M T C"]:
-        """Samples of one day's whole universe, where one process holds all of it."""
+        """Samples of one day's whole universe, in one process."""
         shares = self.shares(panel, day, members, dtype)
         return self.finish(shares, self.statistics(shares))
 

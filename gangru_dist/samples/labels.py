@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.special import ndtri  # not scipy.stats: every worker would import it, 0.6 s
+from scipy.special import ndtri  # scipy.stats would add 0.6 s to the start of every worker
 
 from gangru_dist.config import LABEL_TRANSFORMS, LabelConfig
 from gangru_dist.cross_section import cs_winsorize, cs_zscore
@@ -29,8 +29,8 @@ def forward_return(
 
     Returns:
         A fraction (0.01 = 1 %). NaN in the last `entry_lag + horizon` rows and where the asset
-        is suspended on the entry day. One that is suspended or delisted before the exit keeps
-        its last price.
+        is suspended on the entry day. An asset that is suspended or delisted before the exit
+        keeps its last price.
     """
     reach = entry_lag + horizon
     result = np.full(adj_close.shape, np.nan)
@@ -51,8 +51,8 @@ def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[
         cfg: Clip and transform.
 
     Returns:
-        Mean 0, standard deviation 1 over the assets with a label, NaN elsewhere; all 0 if the
-        returns do not differ.
+        Mean 0, standard deviation 1 over the assets with a label, NaN elsewhere; all 0 if all
+        returns are equal.
     """
     known = ~np.isnan(returns)
     result = np.full(returns.shape, np.nan)
@@ -64,7 +64,7 @@ def training_label(returns: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[
 
 
 def winsorized(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
-    """The returns, clipped at median +- `winsorize_mad` x 1.4826 x MAD."""
+    """Returns clipped at median +- `winsorize_mad` x 1.4826 x MAD."""
     return np.asarray(cs_winsorize(values[None], mad=cfg.winsorize_mad)[0])
 
 

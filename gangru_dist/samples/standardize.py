@@ -1,7 +1,7 @@
-"""Samples cut from the dense panel when needed, and their standardization (SPEC 3).
+"""Samples cut from the dense panel on demand, and their standardization (SPEC 3).
 
-Shapes: D days, N assets of the panel (or of a rank's shard), M assets of one cross-section,
-T lookback days, F features. Nothing here keeps a sample: the 40-fold copy never exists.
+Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
+days, F features. Samples are not kept: all together they would be 40 times the panel.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gangru_dist.config import SampleConfig
+from gangru_dist.cross_section import MAD_TO_SIGMA
 
 AllSum = Callable[[Tensor], Tensor]
-"""Adds a tensor over all workers."""
+"""Sums a tensor over all workers."""
 
-MAD_TO_SIGMA = 1.4826
-"""Makes the median absolute deviation of normal values their standard deviation."""
 _FLAT = 1e-6
-"""A spread below this share of the series' size counts as a constant series."""
+"""Relative spread below which a series counts as constant."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of a day's whole cross-section, (T, F) each."""
+    """Mean and standard deviation of a day's whole cross-section."""
 
     mean: Float[Tensor, "T F"]
     std: Float[Tensor, "T F"]
@@ -35,24 +34,24 @@ class Moments:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Values beyond these are outliers of a day's whole cross-section, (T, F) each."""
+    """Bounds of a day's whole cross-section; values beyond them are outliers."""
 
     low: Float[Tensor, "T F"]
     high: Float[Tensor, "T F"]
 
     def clip(self, value: Float[Tensor, "M T F"]) -> Float[Tensor, "M T F"]:
-        """The values, cut at the bounds."""
+        """The values, clipped at the bounds."""
         return value.clamp(self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What standardizing one kind of channels needs to know of a day's whole universe."""
+    """Statistics of a day's whole universe, to standardize one kind of channels."""
 
     moments: Moments
-    """After outliers were cut."""
+    """Of the clipped values."""
     bounds: Bounds | None = None
-    """None = no outlier is cut."""
+    """None = values are not clipped."""
 
 
 def cut(
@@ -61,26 +60,31 @@ def cut(
     """The `lookback` days up to and including `day` of the given assets; a copy."""
     block = panel[day - lookback + 1 : day + 1]  # (T, N, F), a view
     samples = block.index_select(1, members).transpose(0, 1)
-    return samples.contiguous()  # else torch's sums over time would round as the neighbors are many
+    return samples.contiguous()  # else the rounding of torch's sums would depend on M
 
 
-def _sort_time(values: Float[Tensor, "M T F"]) -> Float[Tensor, "M F T"]:
-    """Ascending along time, NaN last. numpy sorts short rows ten times faster than torch."""
-    rows = values.transpose(1, 2).contiguous()
+def masked_median(
+    values: Float[Tensor, "*rows K"], count: Int[Tensor, "*rows 1"] | None = None
+) -> Float[Tensor, "*rows 1"]:
+    """Median along the last axis of the values that are not NaN; NaN if there are none.
+
+    `count` is the number of these values, where it is known already.
+    """
+    if values.shape[-1] == 0:
+        return values.new_full((*values.shape[:-1], 1), torch.nan)
+    if count is None:
+        count = values.isnan().logical_not().sum(dim=-1, keepdim=True)
+    ordered = _sorted(values.contiguous())
+    upper = ordered.gather(-1, (count // 2).clamp(max=values.shape[-1] - 1))
+    lower = ordered.gather(-1, ((count - 1) // 2).clamp(min=0))
+    return (lower + upper) / 2
+
+
+def _sorted(rows: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
+    """Ascending along the last axis, NaN last; numpy sorts short rows faster than torch."""
     if rows.device.type != "cpu":
         return rows.sort(dim=-1).values
     return torch.from_numpy(np.sort(rows.numpy(), axis=-1))
-
-
-def _masked_median(
-    values: Float[Tensor, "M T F"], count: Int[Tensor, "M 1 F"]
-) -> Float[Tensor, "M 1 F"]:
-    """Median over T of the values that are not NaN; NaN where there are none."""
-    ordered = _sort_time(values)
-    size = count.transpose(1, 2)  # (M, F, 1)
-    upper = ordered.gather(2, (size // 2).clamp(max=values.shape[1] - 1))
-    lower = ordered.gather(2, ((size - 1) // 2).clamp(min=0))
-    return ((lower + upper) / 2).transpose(1, 2)
 
 
 def ts_standardize(
@@ -93,9 +97,11 @@ def ts_standardize(
     """
     known = raw.isnan().logical_not_().to(raw.dtype)
     count = known.sum(dim=1, keepdim=True)  # (M, 1, F)
-    middle = _masked_median(raw, count.long())
+    per_row = count.transpose(1, 2).long()
+    middle = masked_median(raw.transpose(1, 2), per_row).transpose(1, 2)
     centered = raw - middle
-    reach = _masked_median(centered.abs(), count.long()) * (cfg.mad_clip * MAD_TO_SIGMA)
+    spread = masked_median(centered.abs().transpose(1, 2), per_row).transpose(1, 2)
+    reach = spread * (cfg.mad_clip * MAD_TO_SIGMA)
     centered = centered.clamp_(-reach, reach).nan_to_num_(0.0)
     size = count.clamp(min=1.0)
     deviation = (centered - centered.sum(dim=1, keepdim=True) / size).mul_(known)
@@ -105,15 +111,15 @@ def ts_standardize(
 
 
 def _inverse(std: Tensor, floor: Tensor | float) -> Tensor:
-    """1 / std; 0 where std is not above the floor, so that a constant becomes 0, never NaN."""
+    """1 / std; 0 where std is at most the floor, so that a constant series becomes 0, not NaN."""
     flat = std <= floor
     return torch.where(flat, 0.0, 1.0 / std.masked_fill(flat, 1.0))
 
 
 def cs_sums(z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"]) -> Float[Tensor, "3 T F"]:
-    """Count, sum and sum of squares over this share of the cross-section, float64.
+    """Count, sum and sum of squares over part of the cross-section, float64.
 
-    Sums of several shares add up to the sums of the whole: that is what ranks all-reduce.
+    The ranks all-reduce them: the sums of all parts add up to those of the whole.
     """
     wide = z.double()  # missing entries are 0 already
     return torch.stack([known.double().sum(dim=0), wide.sum(dim=0), (wide * wide).sum(dim=0)])

@@ -1,4 +1,4 @@
-"""Which assets count on a day: members as known that day (SPEC 3)."""
+"""The universe: its members on each day, from what is known that day (SPEC 3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gangru_dist.panel.block import PanelBlock
 
 
 def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
-    """Days traded among the last `lookback`, the day itself included; (D, N) int32.
+    """Days traded among the last `lookback`, including the day itself; (D, N) int32.
 
     Days before the block count as not traded.
     """
@@ -20,11 +20,11 @@ def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
 
 
 def universe_mask(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> Bool[np.ndarray, "D N"]:
-    """Members of the universe, day by day [R, D].
+    """Members of the universe on each day [R, D].
 
-    Traded that day, not under special treatment, listed long enough, and traded on enough of
-    the last `lookback` days. The first `lookback - 1` days of a block know too little of the
-    past, so a caller reads that many days more than it asks about.
+    They traded that day, are not under special treatment, have been listed long enough, and
+    traded on enough of the last `lookback` days. The first `lookback - 1` days of a block lack
+    history, so callers read that many days before the first day they need.
     """
     mask = (
         block.traded

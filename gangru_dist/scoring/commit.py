@@ -1,10 +1,9 @@
-"""Writing the factor table: scorers write files, the driver makes them appear at once.
+"""Writing the factor table: scorers write files, and the driver commits them all at once.
 
-A commit is a compare-and-swap on the table's version (no rebasing): of two jobs the loser
-reads again what the winner wrote, plans anew and tries again, so days are neither lost nor
-doubled. Each commit carries its own application transaction, so one whose answer was lost is
-recognized and not repeated. What a killed job leaves behind are files that no version lists;
-`vacuum` removes them.
+A commit is a compare-and-swap on the table's version. If another job commits first, the files are
+merged with its version and committed again, so that no day is lost or duplicated. Each commit has
+its own application transaction, by which a commit whose response was lost is recognized and not
+repeated. A killed job leaves files that no version lists; `vacuum` removes them.
 """
 
 from __future__ import annotations
@@ -39,42 +38,42 @@ from gangru_dist.scoring.table import (
 )
 from gangru_dist.storage import Storage
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 _LONGEST_PAUSE_S = 2.0
 _CHECKPOINT_EVERY = "10"
-"""Commits between checkpoints of the log; without them each load reads every commit."""
+"""Commits between checkpoints of Delta's log; without them each load reads every commit."""
 RETENTION_HOURS = 7 * 24
-"""A version stays readable and an unlisted file is spared for so long: no job takes longer."""
+"""How long versions stay readable and unlisted files are kept: longer than any job takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
-    """A written file that no version of the table lists yet."""
+    """A data file that is written but not committed yet."""
 
     month: str
     """Its partition."""
     path: str
-    """Below the table."""
+    """Path below the table."""
     size: int
     """Bytes."""
     rows: int
     """Number of rows."""
     days: tuple[DayCoverage, ...]
-    """Days it covers, ascending; a day of an empty universe has no rows."""
+    """Days it covers, ascending; a day with an empty universe has no rows."""
 
 
 def write_file(
     factor: Storage, month: str, rows: pa.Table, days: Iterable[DayCoverage]
 ) -> DataFile:
-    """Write rows of one month under a new name; nobody sees them before a commit.
+    """Write rows of one month to a new file, which is not visible before a commit.
 
     Args:
         factor: `Run.factor`.
         month: "2019-07".
         rows: Columns of `FILE_SCHEMA`, sorted by (date, asset).
-        days: Every day that the rows answer for.
+        days: All days covered by the file.
     """
     covered = tuple(sorted(days, key=lambda day: day.date))
     sink = pa.BufferOutputStream()
@@ -86,7 +85,7 @@ def write_file(
 
 
 def _merge_month(factor: Storage, old: Sequence[str], new: Sequence[DataFile]) -> DataFile:
-    """One file of a month: the new days, and the old ones that are not among them."""
+    """One file of a month: the new days, and the old days that they do not replace."""
     replaced = {day.date for file in new for day in file.days}
     kept: list[DayCoverage] = []
     tables = []
@@ -111,7 +110,7 @@ def _rows_if_whole(factor: Storage, path: str) -> pa.Table | None:
     try:
         return read_rows(factor, path)
     except FactorError as error:
-        logger.warning("factor_file_damaged %s", error)
+        _logger.warning("factor_file_damaged %s", error)
         return None
 
 
@@ -157,7 +156,7 @@ def _open_or_create(factor: Storage) -> DeltaTable:
     except TableNotFoundError:
         if factor.is_local:
             factor.filesystem.create_dir(factor.path)
-        return _create(factor)  # two jobs at once: the loser's error leads to another attempt
+        return _create(factor)  # if another job is faster, the error leads to another attempt
 
 
 def _try_commit(
@@ -172,7 +171,7 @@ def _try_commit(
         partition_by=[PARTITION],
         partition_filters=[(PARTITION, "in", list(months))],
         commit_properties=CommitProperties(
-            max_commit_retries=0,  # compare-and-swap: any other commit in between makes it fail
+            max_commit_retries=0,  # compare-and-swap: fails after any other commit
             app_transactions=[Transaction(transaction, 1)],
         ),
     )
@@ -187,22 +186,22 @@ def _group(files: Sequence[DataFile]) -> dict[str, list[DataFile]]:
         for day in file.days:
             if day.date in seen or not day.date.startswith(file.month):
                 raise FactorError(
-                    f"{day.date} is in {file.path} and in {seen.get(day.date, 'another month')}: "
-                    "a day must have one file."
+                    f"{day.date} is in {file.path} and in {seen.get(day.date, 'another month')}; "
+                    "each day must be in one file."
                 )
             seen[day.date] = file.path
     return months
 
 
 def commit(factor: Storage, files: Sequence[DataFile]) -> int:
-    """Make the files' days appear in one version; days that were there are replaced.
+    """Add the files' days to the table in one version; they replace the same days there.
 
     Returns:
-        The table's newest version after it.
+        The table's newest version afterwards.
 
     Raises:
         FactorError: The store refused every attempt, or a day is in two of the files. The
-            table is then as it was.
+            table is then unchanged.
     """
     months = _group(files)
     transaction = f"gangru_dist-{uuid.uuid4().hex}"
@@ -218,24 +217,24 @@ def commit(factor: Storage, files: Sequence[DataFile]) -> int:
             _drop(factor, {file.path for file in files} - {file.path for file in merged})
         except (DeltaError, OSError) as error:
             failure = error
-            logger.info("commit_retry attempt=%d reason=%s", attempt + 1, error)
+            _logger.info("commit_retry attempt=%d reason=%s", attempt + 1, error)
             time.sleep(random.uniform(0.1, 1) * min(_LONGEST_PAUSE_S, 0.05 * 2**attempt))
     raise FactorError(
-        f"the factor table at {factor.uri} could not be written in {_ATTEMPTS} attempts; it is as "
-        f"it was. The last answer: {failure}. Check the store, then run the job again."
+        f"the factor table at {factor.uri} could not be written in {_ATTEMPTS} attempts and is "
+        f"unchanged. The last error: {failure}. Check the store, then run the job again."
     ) from failure
 
 
 def _drop(factor: Storage, paths: Iterable[str]) -> None:
-    """Remove files that went into a merged one and that no version lists."""
+    """Delete uncommitted files whose rows are now in a merged file."""
     for path in paths:
         factor.delete(path)
 
 
 def vacuum(factor: Storage, *, retention_hours: int = RETENTION_HOURS) -> list[str]:
-    """Delete files that no version of the last `retention_hours` lists; what was deleted.
+    """Delete files that no version of the last `retention_hours` lists, also of killed jobs.
 
-    Those of killed jobs too. Less than `RETENTION_HOURS` could hit a job that is running.
+    Returns their paths. Less than `RETENTION_HOURS` could delete files of a running job.
     """
     table = open_table(factor)
     return list(

@@ -17,35 +17,35 @@ from gangru_dist.cross_section import (
 )
 
 MIN_KNOWN = 0.5
-"""A day on which fewer of the scored assets have an industry (a market cap) is not neutralized
-by it: the adjustment would concern a minority only. An assumption, not studied."""
+"""Share of scored assets with an industry (a market cap) below which a day is not neutralized by
+it: most assets would not be adjusted. An assumption, not studied."""
 
 _NOISE = 1e-10
-"""A residual of z-scores below this is rounding: it must not be blown up to a factor."""
+"""Residuals of z-scores below this are rounding errors and are set to 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """D days x N assets of factor values, and what they rest on."""
+    """Factor values of D days and N assets, and how they were computed."""
 
     factor: Float[np.ndarray, "D N"]
-    """float64, mean 0 and standard deviation 1 a day; NaN where there is no score, and on days
-    with fewer than `min_assets` scores."""
+    """float64, mean 0 and standard deviation 1 per day; NaN without a score and on days with
+    fewer than `min_assets` scores."""
     quantile: Int[np.ndarray, "D N"]
     """1 = lowest ... q = highest, 0 where there is no factor."""
     scored: Int[np.ndarray, " D"]
     """Assets with a score."""
     missing_industry: Int[np.ndarray, " D"]
-    """Scored assets without an industry: one group of their own."""
+    """Scored assets without an industry; they form one group."""
     missing_market_cap: Int[np.ndarray, " D"]
-    """Scored assets without a market cap: treated as of their industry's mean size."""
+    """Scored assets without a market cap; they get their industry's mean size."""
     by_industry: Bool[np.ndarray, " D"]
-    """Whether industry was removed that day."""
+    """Whether the day was neutralized by industry."""
     by_size: Bool[np.ndarray, " D"]
-    """Whether log market cap was removed that day."""
+    """Whether the day was neutralized by log market cap."""
 
     def neutralized(self, day: int) -> str:
-        """What was removed on a day: `industry+size`, `industry`, `size` or `` (nothing)."""
+        """Exposures removed on a day: `industry+size`, `industry`, `size` or `` (none)."""
         parts = [("industry", self.by_industry[day]), ("size", self.by_size[day])]
         return "+".join(name for name, done in parts if done)
 
@@ -55,7 +55,7 @@ def _known_enough(missing: np.ndarray, scored: np.ndarray) -> np.ndarray:
 
 
 def _log_size(market_cap: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Log market cap (log currency), NaN where it is unknown or not positive."""
+    """Log market cap (log currency); NaN where unknown or not positive."""
     if market_cap is None or market_cap.shape != shape:
         return np.full(shape, np.nan)
     return np.asarray(np.log(np.where(market_cap > 0, market_cap, np.nan)))
@@ -64,7 +64,7 @@ def _log_size(market_cap: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarr
 def _neutralize(
     score: np.ndarray, industry: np.ndarray, size: np.ndarray, by_industry: np.ndarray
 ) -> np.ndarray:
-    """Residuals; a day not in `by_industry` has one group, one of NaN sizes has no regressor."""
+    """Residuals. Days not in `by_industry` have one group; days with NaN sizes, no regressor."""
     groups = np.where(by_industry[:, None], industry, -1)
     residual = cs_neutralize(score, groups=groups, exposure=size)
     return np.where(np.abs(residual) < _NOISE, 0.0, residual)
@@ -76,18 +76,18 @@ def to_factor(
     market_cap: Float[np.ndarray, "D M"] | None,
     cfg: FactorConfig,
 ) -> Factor:
-    """Winsorize, z-score, take the residual on industry and log size, z-score [R].
+    """Winsorize, z-score, take the residual on industry and log size, z-score again [R].
 
     Args:
-        score: pRet of the universe, NaN = no member.
-        industry: Codes, -1 = unknown; None or of zero width = unknown for all.
-        market_cap: In currency, NaN = unknown; None or of zero width = unknown for all.
-        cfg: Which steps, and their clips.
+        score: pRet of the universe, NaN = not a member.
+        industry: Codes, -1 = unknown; None or zero width = all unknown.
+        market_cap: In currency, NaN = unknown; None or zero width = all unknown.
+        cfg: Exposures to remove and the clip.
 
     Returns:
-        The factor. A step whose data are missing (`MIN_KNOWN`) is left out that day, and
-        `by_industry`, `by_size` and the counts say so. A day whose scores are all equal, but
-        for rounding (`FLAT_SCORE`), has the factor 0 throughout.
+        The factor. Neutralization by an exposure is skipped on days with too little data
+        (`MIN_KNOWN`); `by_industry`, `by_size` and the counts record it. A day whose scores are
+        equal up to rounding (`FLAT_SCORE`) has factor 0 for all assets.
     """
     member = ~np.isnan(score)
     scored = member.sum(axis=1)

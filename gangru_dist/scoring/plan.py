@@ -1,7 +1,7 @@
-"""What is to be scored: days without up-to-date scores, cut into pieces of (window, month).
+"""Which days to score: those without up-to-date scores, in pieces of one window and month.
 
-Decided from three small things, the panel's manifest, the models' `model.json` and the table's
-footers; no bar and no weight is read.
+Planned from the panel's manifest, the models' `model.json` and the footers of the table's files;
+neither bars nor weights are read.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ Models = Mapping[tuple[str, int], ModelRecord]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Days of one month that one window's models score: the work of one actor's call."""
+    """Days of one month, scored by one window's models in one call of an actor."""
 
     window: str
     """Refit day, ISO."""
     model: str
-    """Hash of the weights, see `ensemble_model`."""
+    """Hash of the weights; see `ensemble_model`."""
     month: str
     """"2019-07"."""
     days: tuple[str, ...]
     """ISO, ascending."""
     basis: str = ""
-    """See `DayCoverage`; as the next two."""
+    """See `DayCoverage`, also for the next two; all of it is empty until `based`."""
     month_end: str = ""
     month_rows: str = ""
     block_start: str = ""
-    """First day of the panel block, the same for all pieces of a window: lookback included."""
+    """First day of the panel block, including the lookback; the same for a window's pieces."""
     block_end: str = ""
     """Last day of the panel block."""
 
     def coverage(self, date: str) -> DayCoverage:
-        """What the table is to say of one of the days, but for its counts."""
+        """Coverage of one of the days, without its counts."""
         return DayCoverage(
             date=date,
             window=self.window,
@@ -67,7 +67,7 @@ class Plan:
     """By window and month."""
     unscored: tuple[Unscored, ...]
     up_to_date: int
-    """Days left out because the table has them already."""
+    """Days that need no scoring: the table has them already."""
 
     @property
     def days(self) -> int:
@@ -76,9 +76,9 @@ class Plan:
 
 
 def ensemble_model(models: Iterable[ModelRecord]) -> str:
-    """Twelve hex digits that identify exactly the weights of all seeds of a window together.
+    """Hash of the weights of all seeds of a window, twelve hex digits.
 
-    One seed: the model's own hash, as in `model.json`.
+    For one seed it is the model's own hash, as in `model.json`.
     """
     hashes = [model.sha256 for model in sorted(models, key=lambda model: model.seed)]
     if len(hashes) == 1:
@@ -87,7 +87,7 @@ def ensemble_model(models: Iterable[ModelRecord]) -> str:
 
 
 def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest) -> str | None:
-    """Why a window cannot score, or None."""
+    """Why a window cannot score; None if it can."""
     seeds = cfg.training.seeds
     missing = [seed for seed in seeds if (window.name, seed) not in models]
     if missing:
@@ -97,20 +97,20 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
         identity = model_identity(cfg, window.name, seed, panel)
         if models[window.name, seed].identity != identity:
             return (
-                f"the model of seed {seed} was trained with other settings or another panel: "
+                f"the model of seed {seed} was trained with other settings or on another panel: "
                 "run jobs/train.py"
             )
     return None
 
 
 def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
-    """Hash of what decides a day's row beside the weights, up to the end of the month before."""
+    """Hash of what decides a day's rows beside the weights, up to the end of the month before."""
     before = np.datetime64(month, "M").astype("datetime64[D]") - 1
     values = deciding(cfg, Decides.MODEL | Decides.RUN)
     facts = [values["factor"], values["universe"], values["samples"]]
     facts.append(manifest.fingerprint_to(before.astype(dt.date)))
     marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]
-    facts += marks  # rows of this month that were rewritten: its hash alone says only "more rows"
+    facts += marks  # rewritten rows of this month; its hash does not tell them from added rows
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -127,11 +127,11 @@ def based(piece: Piece, cfg: RunConfig, manifest: Manifest) -> Piece:
 
 
 def _is_current(done: DayCoverage | None, piece: Piece) -> bool:
-    """Whether the table's row of a day is what scoring it now would give.
+    """Whether scoring a day again would give the rows that the table has.
 
-    Rows of the day's own month may have been added since, but not changed: jobs/panel.py refuses
-    that or marks the month, which is in the basis. And where the panel has the same last day as
-    then, it must have the same rows.
+    Rows may have been added to the day's month since, but not changed: jobs/panel.py refuses that
+    or marks the month, and marks are part of the basis. If the panel's month still ends on the
+    same day, its rows must be the same.
     """
     if done is None or (done.model, done.basis) != (piece.model, piece.basis):
         return False
@@ -153,7 +153,7 @@ def _month_pieces(
 
 
 def _with_block(pieces: list[Piece], cfg: RunConfig, manifest: Manifest) -> list[Piece]:
-    """Give all pieces of a window the same span of the panel, so that an actor reads it once."""
+    """Give all pieces of a window the same panel block, so that an actor reads it once."""
     if not pieces:
         return []
     first = np.datetime64(pieces[0].days[0])
@@ -164,7 +164,7 @@ def _with_block(pieces: list[Piece], cfg: RunConfig, manifest: Manifest) -> list
 
 
 def current_pieces(manifest: Manifest, cfg: RunConfig, models: Models) -> Iterator[Piece]:
-    """What today's models, settings and panel would score, all days of it; without blocks."""
+    """All days that the current models, settings and panel would score; without blocks."""
     windows, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
@@ -180,9 +180,9 @@ def outdated_days(
     models: Models,
     covered: Mapping[dt.date, DayCoverage],
 ) -> list[dt.date]:
-    """Days of the table that are not of today's models, settings and panel, ascending.
+    """Days of the table that are not from the current models, settings and panel, ascending.
 
-    A scoring job scores them again, or has no model to do so.
+    A scoring job scores them again if their window has a model.
     """
     current: set[str] = set()
     for piece in current_pieces(manifest, cfg, models):
@@ -212,20 +212,20 @@ def make_plan(
     end: dt.date | None = None,
     again: bool = False,
 ) -> Plan:
-    """Units to score between `start` and `end`.
+    """Pieces to score between `start` and `end`.
 
     Args:
-        manifest: Of the panel.
-        cfg: The run.
-        models: All that are finished.
+        manifest: The panel's.
+        cfg: The run's configuration.
+        models: All finished models.
         covered: Days in the table.
         start: First day; None = from the beginning.
-        end: Last day, included; None = the newest.
-        again: Also days whose scores are up to date.
+        end: Last day, inclusive; None = the newest.
+        again: Also score days that are up to date.
 
     Raises:
-        FactorError: No trading day lies between `start` and `end`.
-        WindowError: No window has a model, or none may score those days.
+        FactorError: There is no trading day between `start` and `end`.
+        WindowError: No window covers these days, or none of these has usable models.
     """
     low, high = _span(manifest, start, end)
     windows, _ = make_windows(
@@ -270,8 +270,9 @@ def _check(
     if not wanted:
         names = ", ".join(window.name for window in windows) or "none"
         raise WindowError(
-            f"no window scores a day from {span[0]} to {span[1]}; this panel and configuration "
-            f"have the refit days {names}, and each scores the days after it up to the next."
+            f"no window scores a day from {span[0]} to {span[1]}. The refit days of this panel and "
+            f"configuration are {names}; each window scores the days after its refit day up to the "
+            "next."
         )
     if sum(part.days for part in unscored) == wanted:
         first = unscored[0]

@@ -1,7 +1,7 @@
-"""A window's models applied to cross-sections of the panel. Knows torch, not Ray.
+"""Applies a window's models to cross-sections of the panel, without Ray.
 
 Shapes: D days, N assets of a block, M members of one day's universe, T lookback, F features.
-Always float32, or float64 if the weights are; a score does not depend on who computes it.
+Always in float32, or float64 if the weights are; so a score does not depend on the machine kind.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from gangru_dist.training.model_files import read_model
 from gangru_dist.training.torch_setup import promised_device
 
 _CHUNK = 1024
-"""Samples a forward pass: 4,000 at once need 250 MB for the gates and are no faster."""
+"""Samples per forward pass: 4,000 at once need 250 MB for the gates and are no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """The models of one window, one a seed, in evaluation mode on one device."""
+    """The models of one window, one per seed, in evaluation mode on one device."""
 
     window: str
     networks: tuple[FactorNetwork, ...]
@@ -48,7 +48,7 @@ class Ensemble:
 
 
 def load_ensemble(run: Run, window: str, seeds: tuple[int, ...], device: torch.device) -> Ensemble:
-    """Models of a window from storage.
+    """Load a window's models from storage.
 
     Raises:
         WindowError: One is missing or damaged.
@@ -62,7 +62,7 @@ def load_ensemble(run: Run, window: str, seeds: tuple[int, ...], device: torch.d
 
 
 def predict(network: FactorNetwork, samples: Float[Tensor, "M T F"]) -> Float[np.ndarray, " M"]:
-    """The network's output, pRet, for each sample."""
+    """The network's prediction, pRet, for each sample."""
     with torch.inference_mode():
         return torch.cat([network(part) for part in samples.split(_CHUNK)]).cpu().numpy()
 
@@ -74,10 +74,10 @@ def score_day(
     members: Int[Tensor, " M"],
     standardizer: Standardizer,
 ) -> Float[np.ndarray, " M"]:
-    """Score of each member: pRet, or the mean of the seeds' z-scored pRet if there are several.
+    """Score of each member: pRet, or with several seeds the mean of their z-scored pRet.
 
     Raises:
-        FactorError: A prediction is not finite: the weights are no good.
+        FactorError: A prediction is not finite.
     """
     if not len(members):
         return np.empty(0, dtype=np.float32)
@@ -89,7 +89,7 @@ def score_day(
         raise FactorError(
             f"{bad} of {len(members)} predictions of window {ensemble.window} (model "
             f"{ensemble.model}) are not finite. Delete windows/{ensemble.window} of the run, then "
-            "run jobs/train.py: it trains that window again."
+            "run jobs/train.py to train that window again."
         )
     if len(predicted) == 1:
         return np.asarray(predicted[0])
@@ -116,7 +116,7 @@ def score_block(
 
 
 class Scorer:
-    """Scores pieces and writes their files; keeps the newest window's models and block."""
+    """Scores pieces and writes their files; keeps models and block of the last window."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._cfg = run, run.cfg
@@ -126,10 +126,10 @@ class Scorer:
         self._block: tuple[tuple[str, str], PanelBlock] | None = None
 
     def __call__(self, piece: Piece) -> DataFile:
-        """Score one piece and write its file, which nobody reads before the driver's commit.
+        """Score one piece and write its file, which is not visible before the driver's commit.
 
         Raises:
-            FactorError: The models changed since the plan, or predict what is not finite.
+            FactorError: The models have changed since planning, or a prediction is not finite.
             PanelError: The panel was rebuilt meanwhile.
         """
         piece = based(piece, self._cfg, self._manifest)  # on what is read, not what was planned
@@ -139,13 +139,10 @@ class Scorer:
         days = [block.row(np.datetime64(day)) for day in piece.days]
         members = universe_mask(block, cfg.universe, cfg.samples.lookback)
         scores = score_block(ensemble, block, days, members, cfg.samples)
-        factor = to_factor(
-            scores, _rows(block.industry, days), _rows(block.market_cap, days), cfg.factor
-        )
+        factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
+        table = _table(piece, block, scores, factor)
         covered = _coverage(piece, block, days, factor)
-        return write_file(
-            self._run.factor, piece.month, _table(piece, block, scores, factor), covered
-        )
+        return write_file(self._run.factor, piece.month, table, covered)
 
     def _models(self, piece: Piece) -> Ensemble:
         if self._ensemble is None or self._ensemble.window != piece.window:
@@ -153,7 +150,7 @@ class Scorer:
             self._ensemble = load_ensemble(self._run, piece.window, seeds, self._device)
         if self._ensemble.model != piece.model:
             raise FactorError(
-                f"window {piece.window} was trained anew while it was scored (model {piece.model} "
+                f"window {piece.window} was trained again while it was scored (model {piece.model} "
                 f"became {self._ensemble.model}). Run the job again."
             )
         return self._ensemble
@@ -161,7 +158,7 @@ class Scorer:
     def _panel(self, piece: Piece) -> PanelBlock:
         span = (piece.block_start, piece.block_end)
         if self._block is None or self._block[0] != span:
-            self._block = None  # never two blocks in memory
+            self._block = None  # frees the old block before reading the new one
             first, last = (dt.date.fromisoformat(day) for day in span)
             names = self._cfg.features
             block = read_block(
@@ -169,10 +166,6 @@ class Scorer:
             )
             self._block = (span, block)
         return self._block[1]
-
-
-def _rows(values: np.ndarray, days: list[int]) -> np.ndarray:
-    return np.asarray(values[days])
 
 
 def _table(piece: Piece, block: PanelBlock, scores: np.ndarray, factor: Factor) -> pa.Table:

@@ -1,8 +1,8 @@
-"""Score days: pieces fan out to a pool of actors, the driver commits their files once.
+"""Score days: a pool of actors scores pieces, and the driver commits their files at once.
 
-    plan -> Ray Data: one row a piece -> actors (models and block kept) -> files -> one commit
+    plan -> Ray Data: one row per piece -> actors (models and block kept) -> files -> one commit
 
-A job killed at any point leaves the table as it was; run again, it starts from there.
+A job killed at any point leaves the table unchanged; run it again to score the same days.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ def score_days(
 ) -> ScoreSummary:
     """Score days and commit them to the run's factor table.
 
-    By default every day that a window answers for and whose scores in the table are not those
-    of today's model, settings and panel. With `start` or `end` all days between, again.
+    By default, every day that belongs to a window and whose scores in the table are not from the
+    current models, settings and panel. With `start` or `end`, all days in between again.
 
     Args:
-        run: Whose models score; it must be there.
+        run: The run whose models score; it must exist.
         start: First day.
-        end: Last day, included.
-        daily: The panel's newest day alone, in this process: no Ray, seconds.
+        end: Last day, inclusive.
+        daily: Score the panel's newest day only, in this process, without Ray, in seconds.
         overwrite: Take the run's name even if it has another configuration.
-        runner: Where pieces are scored, if there are several.
+        runner: Scores the pieces if there are several.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
 
     Raises:
-        ConfigError: `daily` together with `start` or `end`; or there is no such run, or its name
-            is taken by another configuration.
+        ConfigError: `daily` is combined with `start` or `end`; or there is no such run, or its
+            name belongs to another configuration.
         PanelError: There is no panel, or it lacks a feature.
-        WindowError: No model may score any of the days; with `daily`, not the newest one.
-        FactorError: No trading day in the span, a prediction that is not finite, or a store
-            that refused the commit. The table is then as it was.
-        ResourceError: The cluster cannot hold one actor.
+        WindowError: No model can score any of the days; with `daily`, the newest day.
+        FactorError: There is no trading day in the span, a prediction is not finite, or the store
+            refused the commit. The table is then unchanged.
+        ResourceError: The cluster is too small for one actor.
     """
     if daily and (start or end):
         raise ConfigError(
-            f"--daily scores the newest day alone, so --from {start} and --to {end} would be "
-            "ignored. Leave out the one or the others."
+            f"--daily scores only the newest day, so --from {start} and --to {end} would be "
+            "ignored. Leave out --daily, or --from and --to."
         )
     started = time.monotonic()
     run.require()
@@ -86,12 +86,12 @@ def score_days(
         again=again,
     )
     _logger.info(
-        "score_start days=%d units=%d up_to_date_days=%d",
+        "score_start days=%d pieces=%d up_to_date_days=%d",
         plan.days,
         len(plan.pieces),
         plan.up_to_date,
     )
-    # next to nothing to do is done in this process
+    # a single piece is not worth the start of Ray
     files = _score_all(run, plan, here if daily or len(plan.pieces) <= 1 else runner)
     version = commit(run.factor, files)
     summary = ScoreSummary(
@@ -121,6 +121,6 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
 
 
 def _scorer(run: Run) -> Scorer:
-    """Of a process that scores."""
+    """Make the scorer of a process."""
     torch.set_num_threads(run.cfg.resources.threads_per_worker)
     return Scorer(run)

@@ -1,9 +1,8 @@
-"""The factor table: a Delta table below `runs/<run>/factor`, one parquet file a month.
+"""The factor table: a Delta table in `runs/<run>/factor`, one parquet file per month.
 
-Rows are sorted by (date, asset). Every file names in its footer the days it covers, with or
-without rows, what scored them and how many assets took part: so the coverage appears and
-disappears with the rows themselves, and no second file can disagree with the table.
-`commit.py` writes; any Delta reader reads.
+Rows are sorted by (date, asset). The footer of each file lists the days it covers, including
+days without rows, with their models and counts. Coverage thus changes in the same commit as the
+rows and cannot disagree with them. `commit.py` writes the table; any Delta reader can read it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.storage import Storage
 
 COLUMNS = ("date", "asset", "score", "factor", "quantile", "window", "model")
-"""What a reader gets (SPEC 6)."""
+"""Columns that `read_factor` returns (SPEC 6)."""
 
 FILE_SCHEMA = pa.schema(
     [
@@ -53,7 +52,7 @@ FILE_SCHEMA = pa.schema(
         pa.field("model", pa.string(), nullable=False),
     ]
 )
-"""Columns of a data file; the month stands in its path, as Delta does it."""
+"""Columns of a data file; the month is in its path, as usual in Delta."""
 
 PARTITION = "month"
 """Partition column, "2019-07"."""
@@ -68,18 +67,18 @@ _logger = logging.getLogger(__name__)
 
 
 def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
-    """URI and options by which delta-rs finds the table; credentials come from the environment.
+    """URI and options of the table for delta-rs; credentials come from the environment.
 
     Raises:
-        StorageError: A filesystem that delta-rs does not know.
+        StorageError: delta-rs does not support the filesystem.
     """
     scheme = urlsplit(factor.uri).scheme if "://" in factor.uri else "file"
     if scheme == "file":
         return factor.path, {}
     if scheme not in ("s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs"):
         raise StorageError(
-            f"the factor table cannot be kept at {factor.uri!r}: Delta knows local folders, s3://, "
-            "gs://, abfs:// and hdfs://."
+            f"the factor table cannot be stored at {factor.uri!r}: Delta supports local folders, "
+            "s3://, gs://, abfs:// and hdfs://."
         )
     if scheme != "s3":
         return factor.uri.split("?")[0], {}
@@ -91,7 +90,7 @@ def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
     if endpoint:
         options["AWS_ENDPOINT_URL"] = endpoint
         options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
-        if not os.environ.get("AWS_ACCESS_KEY_ID"):  # else delta-rs asks a node's role alone
+        if not os.environ.get("AWS_ACCESS_KEY_ID"):  # else delta-rs tries only the node's role
             options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
     return f"s3://{factor.path}", options
 
@@ -138,10 +137,10 @@ def _is_log(data: bytes) -> bool:
 
 
 def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> DeltaTable:
-    """The newest version, or the one of a version number or a time (without zone: UTC).
+    """The newest version, or that of a version number or a time (UTC if without zone).
 
     Raises:
-        FactorError: There is no table, or none that old, or its log is damaged.
+        FactorError: There is no table or no such version, or its log is damaged.
     """
     table = find_table(factor)
     if table is None:
@@ -155,7 +154,7 @@ def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> Delta
     try:
         table.load_as_version(as_of)
         if isinstance(as_of, dt.datetime) and created > _epoch_ms(as_of):
-            raise DeltaError("the table was made later")  # delta-rs would give the empty one
+            raise DeltaError("the table was made later")  # delta-rs would give the empty version
     except DeltaError as error:
         raise FactorError(
             f"the factor table at {factor.uri} has no version as of {as_of!r} ({error}); the "
@@ -170,7 +169,7 @@ def _epoch_ms(time: dt.datetime) -> float:
 
 
 def data_files(table: DeltaTable) -> dict[str, list[str]]:
-    """Month -> paths of its files below the table; one, unless others wrote there too."""
+    """Month -> paths of its files below the table; one file, unless another tool wrote too."""
     actions = pa.table(table.get_add_actions(flatten=True))
     months: dict[str, list[str]] = {}
     for row in actions.select(["path", f"partition.{PARTITION}"]).to_pylist():
@@ -179,13 +178,13 @@ def data_files(table: DeltaTable) -> dict[str, list[str]]:
 
 
 def with_coverage(rows: pa.Table, days: list[DayCoverage]) -> pa.Table:
-    """Rows in the file's schema, which names the days that they cover."""
+    """Rows in the file's schema, with the covered days in its metadata."""
     footer = json.dumps([asdict(day) for day in days]).encode()
     return rows.cast(FILE_SCHEMA).replace_schema_metadata({_FOOTER: footer})
 
 
 def _days_without_footer(file: pq.ParquetFile) -> list[DayCoverage]:
-    """For files that another tool wrote (a compaction): the days of its rows, all stale."""
+    """Days of a file that another tool wrote, e.g. a compaction; all count as stale."""
     rows = file.read(columns=["date", "window", "model"]).group_by(["date", "window", "model"])
     return [
         DayCoverage(
@@ -312,18 +311,18 @@ def read_factor(
         storage: Root URI of the runs, as `--storage`.
         run: Name of the run, as `--run`.
         start: First day; None = from the beginning.
-        end: Last day, included; None = to the end.
-        as_of: Read the table as it was: version number, or time (UTC if it has no zone). Goes back
-            as far as no `jobs/score.py --vacuum` has cleared (a week stays in any case).
+        end: Last day, inclusive; None = to the end.
+        as_of: Read an earlier version, by number or time (UTC if without zone). Versions older
+            than a week may have been removed by `jobs/score.py --vacuum`.
 
     Returns:
-        `COLUMNS`: date (datetime64), asset, score (pRet, any unit; the mean of z-scores if there
-        are several seeds), factor (mean 0, standard deviation 1 a day; NaN on a day with too few
+        `COLUMNS`: date (datetime64), asset, score (pRet, any unit; with several seeds the mean of
+        their z-scores), factor (mean 0, standard deviation 1 per day; NaN on a day with too few
         assets), quantile (1 = lowest; 0 where there is no factor), window (refit day), model
-        (hash of the weights). Always whole days: a job's rows appear in one commit.
+        (hash of the weights). Days are always complete: a job's rows appear in one commit.
 
     Raises:
-        FactorError: No such table or version, or a file of it is gone or damaged.
+        FactorError: There is no such table or version, or a file of it is gone or damaged.
     """
     factor = run_folder(Storage(storage), run).child(FACTOR)
     table = open_table(factor, as_of)
@@ -348,17 +347,17 @@ def read_factor(
 def to_alphalens(
     frame: pd.DataFrame, block: PanelBlock
 ) -> tuple[pd.Series, pd.DataFrame, pd.Series]:
-    """What `alphalens.utils.get_clean_factor_and_forward_returns` takes.
+    """Input for `alphalens.utils.get_clean_factor_and_forward_returns`.
 
     Args:
-        frame: Of `read_factor`; rows without a factor are left out.
-        block: Dense panel over the same days and what follows (for forward returns), read with
-            `trading=True` if industries are wanted.
+        frame: From `read_factor`; rows without a factor are left out.
+        block: Dense panel over the same days and later ones (for forward returns), read with
+            `trading=True` to include industries.
 
     Returns:
         `factor`: values by (date, asset). `prices`: adjusted closes, dates x assets, NaN on
-        suspended days; alphalens takes the price of the signal's own day as entry, so shift it
-        by `-label.entry_lag` rows for ours. `groupby`: industry of each factor value, empty
+        suspended days. alphalens enters at the price of the signal day, so shift the prices by
+        `-label.entry_lag` rows to match ours. `groupby`: industry of each factor value, empty
         without industries.
 
     Raises:
@@ -375,7 +374,7 @@ def to_alphalens(
     if len(strange):
         day, asset = known["date"].iloc[strange[0]], known["asset"].iloc[strange[0]]
         raise FactorError(
-            f"{len(strange)} factor values lie outside the block of {dates[0]:%Y-%m-%d} to "
+            f"{len(strange)} factor values are outside the block of {dates[0]:%Y-%m-%d} to "
             f"{dates[-1]:%Y-%m-%d}, first {day:%Y-%m-%d} {asset}. Read the block from the frame's "
             "first day on."
         )

@@ -1,4 +1,4 @@
-"""What a search maximizes: figures of validation days alone, never of a test day (DESIGN 6)."""
+"""The objective of a search; it uses validation days only, never test days (DESIGN 6)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gangru_dist.config import RunConfig
 
 
 def mean(ics: Sequence[float]) -> float:
-    """Mean validation IC of the windows begun so far; what pruning compares."""
+    """Mean validation IC of the windows started so far; pruning compares it."""
     return math.fsum(ics) / len(ics)
 
 
 def spread(ics: Sequence[float]) -> float:
-    """Population standard deviation over the windows; 0 of one window."""
+    """Population standard deviation over the windows; 0 for one window."""
     center = mean(ics)
     return math.sqrt(math.fsum((ic - center) ** 2 for ic in ics) / len(ics))
 
@@ -26,10 +26,10 @@ def objective(ics: Sequence[float], penalty: float) -> float:
 
 
 def yardstick(trial: RunConfig, base: RunConfig) -> RunConfig:
-    """A trial's configuration with the base's label scale and universe: what it is judged on.
+    """A trial's configuration with the label scale and universe of the base, for its validation.
 
-    An IC against ranks and one against returns are not the same figure; nor are the ICs of two
-    universes. Trials are judged on one scale, whatever they were trained on.
+    ICs against ranks and against returns are not comparable, nor are ICs of different universes.
+    All trials are therefore validated on the same labels and universe.
     """
     label = dataclasses.replace(
         trial.label, transform=base.label.transform, winsorize_mad=base.label.winsorize_mad
@@ -38,9 +38,9 @@ def yardstick(trial: RunConfig, base: RunConfig) -> RunConfig:
 
 
 def step(window: int, epoch: int, *, done: bool, epochs: int) -> int:
-    """Where a trial stands, comparable over trials: a window counts `epochs` steps, always.
+    """Progress of a trial, comparable between trials: each window counts `epochs` steps.
 
-    A window that stops early jumps to its end:
+    A window that stops early skips to its last step:
 
         epochs=10   window 0, epoch 3 -> 3   window 0 done at 7 -> 10   window 1, epoch 1 -> 11
     """

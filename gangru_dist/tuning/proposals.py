@@ -1,7 +1,7 @@
-"""Which settings to try next: Optuna's TPE as a function of the trials so far.
+"""Proposals for the next trial: Optuna's TPE as a function of the trials so far.
 
-The study is built anew from the records for every question, so an interrupted search goes on
-exactly as an undisturbed one, and no state of Optuna's is ever stored.
+The study is rebuilt from the records for every proposal, so an interrupted search continues
+exactly as an uninterrupted one, and no state of Optuna is stored.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from gangru_dist.tuning.space import Parameter, Values, apply
 
 _logger = logging.getLogger(__name__)
 _ATTEMPTS = 100
-"""Proposals of one trial, until one is valid and new."""
+"""Proposals per trial until one is valid and new."""
 _LEAST_TRIALS = 5
-"""Importances of fewer trials mean nothing."""
+"""Fewer trials give no meaningful importances."""
 
 
 def propose(
     cfg: RunConfig, space: Sequence[Parameter], records: Sequence[TrialRecord]
 ) -> Values | None:
-    """Settings for the next trial, or None if every combination was tried.
+    """Settings for the next trial; None if no untried valid combination was found.
 
     A function of its arguments: the same records give the same proposal. No combination is
-    proposed twice, and none that is no valid configuration.
+    proposed twice.
     """
     known = {_key(record.settings) for record in records}
     for attempt in range(_ATTEMPTS):
@@ -56,10 +56,10 @@ def propose(
 
 
 def importances(space: Sequence[Parameter], records: Sequence[TrialRecord]) -> dict[str, float]:
-    """Share of each parameter in the trials' differences (PED-ANOVA), largest first.
+    """Importance of each parameter (PED-ANOVA), as shares, largest first.
 
-    Complete trials count with their objective, pruned ones with the mean they had reached: to
-    leave them out would leave out most of the search. Empty with fewer than five trials.
+    Complete trials count with their objective, pruned ones with the mean they had reached;
+    without them most of the search would be missing. Empty for fewer than five trials.
     """
     reached = {
         r.number: r.reached
@@ -95,24 +95,24 @@ def _fits(space: Sequence[Parameter], record: TrialRecord) -> bool:
 
 
 def _study(tune: TuneConfig, salt: tuple[int, int], *, use_tpe: bool) -> optuna.Study:
-    """An empty study; its randomness follows from the seed and the number of trials so far."""
+    """An empty study, seeded by `tune.seed` and the number of trials so far."""
     seed = int(np.random.SeedSequence([tune.seed, *salt]).generate_state(1)[0])
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     if use_tpe:
         sampler = optuna.samplers.TPESampler(
             seed=seed,
             multivariate=True,
-            constant_liar=True,  # keeps trials that run at once apart
+            constant_liar=True,  # keeps concurrent trials apart
             n_startup_trials=tune.startup_trials,
         )
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 
 def _frozen(space: Sequence[Parameter], records: Sequence[TrialRecord]) -> list[FrozenTrial]:
-    """Records as Optuna knows them; trials outside the space (the first may be) are left out.
+    """Records as Optuna trials; those outside the space (the first may be) are left out.
 
-    A diverged or failed trial is a pruned one without a value: the worst there is, so that its
-    neighbourhood is avoided. Optuna would ignore a failed one and propose the like again.
+    Diverged and failed trials become pruned trials without a value, which rank last, so that
+    their neighborhood is avoided. Optuna would ignore failed trials and propose similar ones.
     """
     distributions = {p.key: p.distribution() for p in space}
     return [
@@ -141,7 +141,7 @@ _STATES = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna announces every study, and that multivariate TPE is experimental."""
+    """Silence Optuna's messages on every study and on multivariate TPE being experimental."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -1,7 +1,7 @@
-"""The search itself: Ray Tune runs trials side by side, ASHA stops those that lag [Ray].
+"""The search: Ray Tune runs trials in parallel, ASHA stops those that are behind [Ray].
 
-Tune schedules, stops and places trials. What is proposed, kept and continued is decided by the
-queue, so Tune's own experiment state lives in a temporary folder and is thrown away.
+Tune schedules, places and stops trials. The trial queue proposes, stores and resumes them, so
+Tune's own experiment state is kept in a temporary folder only.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from gangru_dist.tuning.windows import choose, span
 _logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # it prints whatever `verbose` says
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records say it all
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the records continue it
+    "RAY_AIR_NEW_OUTPUT": "0",  # prints even with verbose=0
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records have everything
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the next one resumes the search
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a diverged trial reports no IC
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
 }
@@ -50,24 +50,24 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSummary:
-    """How a search stands."""
+    """State of a search after a session."""
 
     folder: Storage
     records: tuple[TrialRecord, ...]
     best: TrialRecord | None
     kept: int
-    """Trials that were over before this session."""
+    """Trials that had ended before this session."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shared:
-    """What every trial's process needs; put into the object store once."""
+    """Data for all trials; put into Ray's object store once."""
 
     cfg: RunConfig
     windows: tuple[str, ...]
     calendar: np.ndarray
     blocks: dict[str, Any]
-    """Window -> reference of its PanelBlock; one copy a node, read-only."""
+    """Window -> reference of its PanelBlock; one read-only copy per node."""
     steps_per_window: int
 
 
@@ -77,20 +77,20 @@ def search(
     only: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> SearchSummary:
-    """Search until `tune.trials` trials are over, or `tune.hours` have passed.
+    """Search until `tune.trials` trials have ended or `tune.hours` have passed.
 
     Args:
-        run: The search lives in `Run.tune`; one that is there is continued. The `tune` section
-            of its configuration is the search.
-        only: Refit days of every trial; None = as `tune` says.
-        overwrite: Begin anew.
+        run: The search is stored in `Run.tune` and continued if it exists. Section `tune` of the
+            configuration describes it.
+        only: Refit days of every trial; None = those of section `tune`.
+        overwrite: Start over.
 
     Raises:
-        ConfigError: The space is wrong, or another search has this name.
+        ConfigError: The space is invalid, or the name has another search.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or none has enough history.
-        ResourceError: The cluster can never run one trial, or not in its `training.precision`.
-        TrainingError: All trials are over and none of them is complete.
+        ResourceError: The cluster is too small for one trial, or lacks `training.precision`.
+        TrainingError: All trials have ended and none is complete.
     """
     begun_in = None if overwrite else searched_in(run.tune)
     cfg = decided(run.cfg, begun_in)
@@ -136,13 +136,13 @@ def _announce(queue: TrialQueue) -> None:
     )
     if windows.overlap:
         _logger.warning(
-            "windows_overlap windows=%s: tuned on and reported too (windows.first=%s); the "
-            "report's figures of them are not out of sample",
+            "windows_overlap windows=%s: used for tuning and reported too (windows.first=%s); "
+            "their figures in the report are not out of sample",
             ",".join(windows.overlap),
             queue.cfg.windows.first,
         )
     for key in incomparable(queue.space):
-        _logger.warning("not_comparable key=%s: it changes what validation IC measures", key)
+        _logger.warning("not_comparable key=%s: changes what the validation IC measures", key)
 
 
 def _put_blocks(
@@ -152,7 +152,7 @@ def _put_blocks(
     variants: Sequence[RunConfig],
     features: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Read each window's panel once and share it with all trials."""
+    """Read each window's panel once, and share it with all trials."""
     blocks = {}
     for name in names:
         start, end = span(manifest.calendar, name, variants)
@@ -161,7 +161,7 @@ def _put_blocks(
 
 
 def _trial(config: dict[str, Any], *, shared: _Shared) -> None:
-    """What a trial's process runs."""
+    """Run one trial in a Tune worker."""
     logging.getLogger().setLevel(logging.WARNING)
     device = promised_device(shared.cfg)
 
@@ -188,14 +188,14 @@ def _trial(config: dict[str, Any], *, shared: _Shared) -> None:
 
 
 class _Proposer(Searcher):  # type: ignore[misc]  # untyped
-    """Hands the queue's trials to Tune."""
+    """Passes the queue's trials to Tune."""
 
     def __init__(self, queue: TrialQueue) -> None:
         super().__init__(metric="mean_ic", mode="max")
         self.queue = queue
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's settings."""
+        """Settings of the next trial."""
         record = self.queue.next_trial()
         if record is None:
             _logger.info("space_exhausted trials=%d", len(self.queue.records))
@@ -205,20 +205,20 @@ class _Proposer(Searcher):  # type: ignore[misc]  # untyped
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: `_Listener` hears it too, and why."""
+        """Do nothing: `Listener` gets the event too, with its reason."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the queue is in storage."""
+        """Do nothing: the queue is in storage."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the queue reads itself."""
+        """Do nothing: the queue is read from storage."""
 
 
-class _Listener(tune.Callback):  # type: ignore[misc]  # untyped
-    """Tells the queue what Tune hears.
+class Listener(tune.Callback):  # type: ignore[misc]  # untyped
+    """Reports Tune's events to the queue.
 
-    A trial that is cut off because time is up is told to nobody, so it stays `running` and
-    starts again next time.
+    For a trial that is cut off at the time limit there is no event; it stays `running` and starts
+    again in the next session.
     """
 
     def __init__(self, queue: TrialQueue) -> None:
@@ -228,34 +228,34 @@ class _Listener(tune.Callback):  # type: ignore[misc]  # untyped
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch."""
+        """Report an epoch."""
         if self._wants_gpu and result.get("device") == "cpu":
-            self._wants_gpu = False  # said once
+            self._wants_gpu = False  # warn once
             _logger.warning("no_gpu trials are trained on the CPU, torch sees no GPU")
         self.queue.report(trial.config["number"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It returned, or ASHA stopped it."""
+        """End a trial that returned or was stopped by ASHA."""
         self.queue.end(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It raised, or its process died."""
-        told = str(trial.get_error() or "process died").strip().splitlines()
-        self.queue.end(trial.config["number"], lost=True, reason=told[-1])
+        """End a trial that raised or whose process died."""
+        lines = str(trial.get_error() or "process died").strip().splitlines()
+        self.queue.end(trial.config["number"], lost=True, reason=lines[-1])
 
 
 class _Pruner(ASHAScheduler):  # type: ignore[misc]  # untyped
-    """ASHA that lets trial 0 finish: the configuration as it stands is what others must beat."""
+    """ASHA that lets trial 0 finish, as the unchanged configuration is the baseline."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What to do with a trial after an epoch."""
+        """Whether to continue a trial after an epoch."""
         decision = str(super().on_trial_result(tune_controller, trial, result))
         is_first = trial.config["number"] == 0
         return TrialScheduler.CONTINUE if is_first else decision
 
 
 def pruner(cfg: TuneConfig, steps: int) -> TrialScheduler:
-    """ASHA on the running mean of validation IC; `steps` is a whole trial's number of them."""
+    """ASHA on the running mean of validation IC; a complete trial has `steps` steps."""
     if not cfg.prune:
         return FIFOScheduler()
     return _Pruner(
@@ -265,12 +265,12 @@ def pruner(cfg: TuneConfig, steps: int) -> TrialScheduler:
         max_t=steps,
         grace_period=min(cfg.grace_epochs, steps),
         reduction_factor=cfg.reduction,
-        stop_last_trials=False,  # else a jump over a rung is judged again at the lower one
+        stop_last_trials=False,  # else a trial that skips a rung is judged again at the lower one
     )
 
 
 def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> TrialScheduler:
-    """Tell a fresh scheduler what earlier sessions' trials reported."""
+    """Replay the reports of earlier sessions' trials to a new scheduler."""
     for record in records:
         if record.is_over and record.reports:
             past = SimpleNamespace(
@@ -295,7 +295,7 @@ def _run(queue: TrialQueue, shared: _Shared) -> None:
     )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # a failed trial's traceback and Tune's own summary: the queue tells both in one line
+    # hides tracebacks of failed trials and Tune's summary; the queue logs both in one line
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     steps = shared.steps_per_window * len(shared.windows)
     with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
@@ -311,6 +311,6 @@ def _run(queue: TrialQueue, shared: _Shared) -> None:
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
-                name="search", storage_path=scratch, verbose=0, callbacks=[_Listener(queue)]
+                name="search", storage_path=scratch, verbose=0, callbacks=[Listener(queue)]
             ),
         ).fit()

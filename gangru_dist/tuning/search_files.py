@@ -1,4 +1,4 @@
-"""What a search leaves behind: best.toml, trials.csv, search.json."""
+"""Output files of a search: best.toml, trials.csv, search.json."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ BEST, TABLE = "best.toml", "trials.csv"
 def best_toml(
     cfg: RunConfig, space: Sequence[Parameter], best: TrialRecord, windows: TuningWindows
 ) -> str:
-    """The winner's settings as a file for `--config`.
+    """Settings of the best trial, as a file for `--config`.
 
-    Holds every setting that decides a model, so the preset it is laid over does not matter, and
-    `windows.first`, so that the windows looked at here are not reported.
+    It has every setting that decides a model, so the preset beneath it does not matter, and
+    `windows.first`, so that the tuning windows are not reported.
     """
     values = to_dict(apply(cfg, best.settings))
     first = _reported_first(cfg, windows)
@@ -48,31 +48,31 @@ def best_toml(
 
 
 def _reported_first(cfg: RunConfig, windows: TuningWindows) -> str | None:
-    """The first refit day that was not looked at; None if `windows.last` is before it."""
+    """First refit day not used for tuning; None if `windows.last` is before it."""
     is_left = cfg.windows.last is None or windows.reported_first <= cfg.windows.last
     return windows.reported_first.isoformat() if is_left else None
 
 
 def _reported(windows: TuningWindows, *, is_left: bool) -> str:
-    """What of the windows to come was looked at."""
+    """Comment on which of the reported windows were used for tuning."""
     if not is_left:
         return (
-            "No window up to windows.last is after those named above: a report with this "
-            "windows.last is of windows that were looked at. Raise it."
+            "windows.last leaves no window after those named above, so a report would be of "
+            "windows used for tuning. Raise windows.last."
         )
-    but = " but the windows named above" if windows.overlap else ""
-    return f"From windows.first on, nothing was looked at{but}."
+    but = " except the windows named above" if windows.overlap else ""
+    return f"No window from windows.first on was used for tuning{but}."
 
 
 def _toml(value: Any) -> str:
-    """A JSON value; None as the word that `settings.load` takes for it."""
+    """A JSON value as TOML; None as the word "none", as `settings.load` reads it."""
     return '"none"' if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def trial_table(
     space: Sequence[Parameter], records: Sequence[TrialRecord], windows: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a trial: figures, IC of each window, searched settings; unknown = empty."""
+    """One row per trial: figures, IC of each window, searched settings; unknown = empty."""
     rows = []
     for record in records:
         ics = record.window_ics
@@ -106,7 +106,7 @@ def search_record(
     windows: TuningWindows,
     identity: Mapping[str, Any],
 ) -> SearchRecord:
-    """Everything of a search but the trials themselves; what the report's page starts from."""
+    """Content of search.json; the report reads it."""
     best = best_of(records)
     return SearchRecord(
         identity=dict(identity),
@@ -130,7 +130,7 @@ def publish(
     windows: TuningWindows,
     identity: Mapping[str, Any],
 ) -> None:
-    """Write all three; best.toml only once a trial is complete."""
+    """Write all three files; best.toml once a trial is complete."""
     best = best_of(records)
     if best:
         folder.write_bytes(BEST, best_toml(cfg, space, best, windows).encode())

@@ -1,7 +1,7 @@
-"""The search space: what may vary, checked against the settings' own rules before any trial.
+"""The search space, checked against the rules of the settings before the first trial.
 
-A parameter is any setting that decides a model, by its dotted key. Its range is data
-(`tune.space`); whether it is a whole number follows from the setting itself.
+A parameter is a setting that decides a model, named by its dotted key. Its range comes from
+`tune.space`; whether it is a whole number follows from the setting's type.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gangru_dist.errors import ConfigError
 from gangru_dist.runs.search import Choices, Numbers
 
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
-"""They change which days validate or what is predicted: another yardstick for each trial."""
+"""Settings that change the validation days or the predicted returns: ICs are not comparable."""
 
 Values = dict[str, Any]
 """Dotted key -> value, plain JSON types: one trial's settings."""
@@ -45,11 +45,11 @@ class Parameter:
     log: bool = False
     step: float | None = None
     choices: tuple[str, ...] = ()
-    """As JSON text, for a choice may be a list."""
+    """As JSON text, since a choice may be a list."""
 
     @property
     def bounds(self) -> list[Any]:
-        """Values that must be valid for all others to be: both ends, or every choice."""
+        """Both ends of the range, or all choices: if these are valid, all values are."""
         if self.kind == "choice":
             return [json.loads(text) for text in self.choices]
         return [self.value(self.low), self.value(self.high)]
@@ -57,7 +57,7 @@ class Parameter:
     def value(self, raw: Any) -> Any:
         """A proposal as the setting's value.
 
-        Three significant digits are enough for a float, unless it stands on a step.
+        Floats are rounded to three significant digits, unless the range has steps.
         """
         if self.kind == "choice":
             return json.loads(raw)
@@ -81,7 +81,7 @@ class Parameter:
         return math.isclose(steps, round(steps), abs_tol=1e-9)
 
     def distribution(self) -> BaseDistribution:
-        """The same for Optuna."""
+        """The range as an Optuna distribution."""
         if self.kind == "choice":
             return CategoricalDistribution(self.choices)
         if self.kind == "int":
@@ -91,7 +91,7 @@ class Parameter:
 
     @property
     def span(self) -> Numbers | Choices:
-        """The same for search.json and its readers."""
+        """The range as recorded in search.json."""
         if self.kind == "choice":
             return Choices(choices=tuple(self.bounds))
         low, high = self.value(self.low), self.value(self.high)
@@ -99,13 +99,11 @@ class Parameter:
 
 
 def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
-    """Every parameter of `tune.space`, in its order.
-
-    Settings of the GAN are left out where the variant has none.
+    """All parameters of `tune.space`, in its order, without `gan.*` if the variant has no GAN.
 
     Raises:
-        ConfigError: An unknown key, a setting that decides no model, or a range with a value
-            that is no valid configuration; names the key.
+        ConfigError: A key is unknown, a setting does not decide a model, or a value of a range is
+            invalid; the message names the key.
     """
     space = {key: span for key, span in cfg.tune.space.items() if span is not None}
     if cfg.variant == "gru" and "variant" not in space:
@@ -124,23 +122,23 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
     hint = settings.declared(key, "tune.space")
     if not DECIDES[key] & Decides.MODEL:
         raise ConfigError(
-            f"{origin}: {key} does not change a model of a given day and seed, so validation "
-            f"cannot judge it. Search settings of {', '.join(MODEL_SECTIONS)}."
+            f"{origin}: {key} does not change the model of a given day and seed, so it cannot be "
+            f"validated. Search settings of {', '.join(MODEL_SECTIONS)}."
         )
     if key == "training.precision" and "auto" in span.choices:
         raise ConfigError(
-            f"{origin}: auto is one of the others, decided when the search starts; name those."
+            f"{origin}: auto stands for one of the other choices; list those instead."
         )
     if span.choices:
         texts = tuple(json.dumps(choice) for choice in span.choices)
         return Parameter(key=key, kind="choice", choices=texts)
     if hint not in (int, float):
-        raise ConfigError(f"{origin}: {key} is no number; give {{choices = [...]}}.")
+        raise ConfigError(f"{origin}: {key} is not a number; give {{choices = [...]}}.")
     assert span.low is not None
     assert span.high is not None
     numbers = [n for n in (span.low, span.high, span.step) if n is not None]
     if hint is int and not all(n.is_integer() for n in numbers):
-        raise ConfigError(f"{origin}: {key} is a whole number, its range {numbers} is not.")
+        raise ConfigError(f"{origin}: {key} is a whole number, but its range {numbers} is not.")
     steps = math.floor((span.high - span.low) / span.step + 1e-9) if span.step else 0
     high = span.low + steps * span.step if span.step else span.high
     kind: Literal["int", "float"] = "int" if hint is int else "float"
@@ -148,16 +146,16 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
 
 
 def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """A trial's configuration.
+    """Configuration of a trial.
 
     Raises:
-        ConfigError: The values are no valid configuration; names their keys.
+        ConfigError: The values are invalid; the message names their keys.
     """
     try:
         return settings.with_values(cfg, values, "tune.space")
     except ConfigError as error:
         told = ", ".join(f"tune.space.{key} = {value!r}" for key, value in values.items())
-        raise ConfigError(f"{told} gives no valid configuration: {error}") from error
+        raise ConfigError(f"{told} is not a valid configuration: {error}") from error
 
 
 def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
@@ -167,10 +165,10 @@ def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
 
 
 def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
-    """What a trial may ask at most: the configuration, with each bound in turn, and the corners.
+    """The most demanding trials: the configuration, each bound in turn, and the corners.
 
-    Corners are the bounds together of all settings that move a window's days: a longer history
-    and a longer lookback each leave a window enough days, both at once perhaps not.
+    Corners combine the bounds of all settings that change a window's days: a longer history and a
+    longer lookback may each leave enough days, but not both together.
     """
     space = tuple(space)
     bounds = [{parameter.key: value} for parameter in space for value in parameter.bounds]
@@ -184,11 +182,11 @@ def _corners(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
     found = []
     for values in itertools.product(*(parameter.bounds for parameter in moving)):
         together = {p.key: value for p, value in zip(moving, values, strict=True)}
-        with suppress(ConfigError):  # no proposal has them together either
+        with suppress(ConfigError):  # such a combination is never proposed
             found.append(apply(cfg, together))
     return found
 
 
 def incomparable(space: Iterable[Parameter]) -> list[str]:
-    """Searched settings under which trials are measured on other days or other returns."""
+    """Searched settings that change the days or the returns of the validation."""
     return [parameter.key for parameter in space if parameter.key.startswith(_OTHER_DAYS)]

@@ -1,4 +1,4 @@
-"""One trial: the training core on its windows, one after another, in one process. Knows no Ray."""
+"""One trial: trains its windows one after another in one process, without Ray."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gangru_dist.tuning import objective
 from gangru_dist.tuning.windows import all_windows
 
 Report = Callable[[dict[str, Any]], None]
-"""Called after every predictor epoch; may not return, when the trial is stopped."""
+"""Called after every predictor epoch; does not return if the trial is stopped."""
 
 
 def run_trial(
@@ -39,16 +39,16 @@ def run_trial(
     report: Report,
     device: torch.device | str = "cpu",
 ) -> list[float]:
-    """Train every window with the first seed; returns each one's validation IC.
+    """Train every window with the first seed; return the validation IC of each.
 
     Args:
         cfg: The trial's configuration.
-        base: The search's; its label scale and universe are the yardstick.
+        base: The search's configuration; its label scale and universe are used for validation.
         windows: Refit days, in order.
         calendar: (D,) datetime64[D] of the panel.
-        block_of: The panel of a window, up to its refit day and no later.
+        block_of: Gives the panel of a window, up to its refit day.
         steps_per_window: Most predictor epochs of any trial; see `objective.step`.
-        report: Gets step, mean_ic, objective, window_ics, epochs, gan_epochs.
+        report: Receives step, mean_ic, objective, window_ics, epochs, gan_epochs.
         device: Where to train.
 
     Raises:
@@ -56,18 +56,19 @@ def run_trial(
         TrainingError: A window has no usable day.
     """
     made = all_windows(calendar, cfg)
-    teller = _Teller(cfg, base, steps_per_window, report)
+    seed = cfg.training.seeds[0]
+    reports = _TrialReport(cfg, base, steps_per_window, report)
     for name in windows:
         block = with_features(block_of(name), cfg.features)
-        teller.begin(*_data(block, made[name], calendar, cfg, base, device))
-        state = TrainingState(cfg, cfg.training.seeds[0], device)
-        assert teller.data is not None
-        train_window(teller.data, state, cfg, seed=cfg.training.seeds[0], report=teller.after_epoch)
-    return teller.ics
+        data, judged = _data(block, made[name], calendar, cfg, base, device)
+        reports.start_window(judged)
+        state = TrainingState(cfg, seed, device)
+        train_window(data, state, cfg, seed=seed, report=reports.after_epoch)
+    return reports.ics
 
 
 def with_features(block: PanelBlock, features: tuple[str, ...]) -> PanelBlock:
-    """The block with these features in this order; the same object if they are its own."""
+    """The block with these features in this order; the same object if nothing changes."""
     if block.feature_names == features:
         return block
     columns = [block.feature_names.index(name) for name in features]
@@ -84,46 +85,45 @@ def _data(
     base: RunConfig,
     device: torch.device | str,
 ) -> tuple[WindowData, WindowData | None]:
-    """What the trial trains on, and what it is judged on if that differs."""
-    ruler = objective.yardstick(cfg, base)
+    """Training data of the trial, and its validation data if that is not the same."""
+    yardstick = objective.yardstick(cfg, base)
     with warnings.catch_warnings():
         # blocks are shared between trials, hence read-only; nothing writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         data = prepare(block, window, calendar, cfg, Alone(), device)
-        if ruler == cfg:
+        if yardstick == cfg:
             return data, None
-        judged = dataclasses.replace(window, train_days=())
-        measure = prepare(block, judged, calendar, ruler, Alone(), device)
-    if not measure.valid:
+        without_training = dataclasses.replace(window, train_days=())
+        judged = prepare(block, without_training, calendar, yardstick, Alone(), device)
+    if not judged.valid:
         raise TrainingError(
             f"no validation day of {window.name} has enough assets in the search's own universe; "
-            f"left out: {', '.join(measure.dropped)}. See universe.min_assets="
+            f"left out: {', '.join(judged.dropped)}. See universe.min_assets="
             f"{base.universe.min_assets}."
         )
-    return data, measure
+    return data, judged
 
 
-class _Teller:
-    """Turns the training core's reports of epochs into a trial's."""
+class _TrialReport:
+    """Turns the epochs of the training core into a trial's reports."""
 
     def __init__(self, cfg: RunConfig, base: RunConfig, steps: int, report: Report) -> None:
         self.cfg, self.base, self.steps, self.report = cfg, base, steps, report
-        self.data: WindowData | None = None
         self.judged: WindowData | None = None
+        """Validation data, if it differs from the trial's own."""
         self.inputs: Inputs | None = None
-        """What the predictor sees of the judged days, once the generator is frozen."""
+        """The predictor's input on the validation days, once the generator is frozen."""
         self.ics: list[float] = []
-        """Of each window begun: the IC of the epoch that is kept."""
+        """For each window started, the IC of its best epoch."""
         self.epochs = self.gan_epochs = 0
         self._own: list[float] = []
 
-    def begin(self, data: WindowData, judged: WindowData | None) -> None:
-        """A new window."""
-        self.data, self.judged, self._own = data, judged, []
-        self.inputs = None
+    def start_window(self, judged: WindowData | None) -> None:
+        """Begin a new window."""
+        self.judged, self._own, self.inputs = judged, [], None
 
     def after_epoch(self, epoch: TimedEpoch, state: TrainingState) -> None:
-        """The training core's `report`."""
+        """The `report` of `train_window`."""
         if isinstance(epoch.result, GanEpoch):
             self.gan_epochs += 1
             return

@@ -1,4 +1,4 @@
-"""The book of a search: what was tried, what is next, and how it stands. Knows no Ray."""
+"""Records of a search: finished trials, the next trial, and progress. Does not use Ray."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> dict[str, Any]:
-    """What decides a search's trials, but for how many there are and how long they may take."""
+    """What decides a search's trials, except their number and the time limit."""
     return {
         "model": model_settings(cfg),
         "seed": cfg.training.seeds[0],
@@ -46,14 +46,14 @@ def searched_in(folder: Storage) -> str | None:
     """`training.precision` of the search in a folder, never `auto`; None if there is no search.
 
     Raises:
-        StorageError: Its record is damaged.
+        StorageError: The record is damaged.
     """
     there = find_record(SearchRecord, folder, SEARCH)
     return str(there.identity["model"]["training"]["precision"]) if there else None
 
 
 class TrialQueue:
-    """Hands out trials and keeps what becomes of them; every change is in storage at once."""
+    """Hands out trials and records their results; every change is stored at once."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class TrialQueue:
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open a search's book, or begin one.
+        """Open the records of a search, or begin a new one.
 
         Raises:
-            ConfigError: Another search is there, and not `overwrite`.
+            ConfigError: The folder has another search, without `overwrite`.
         """
         self.folder, self.cfg, self.space = folder, cfg, space
         self.windows, self.facts, self._clock = windows, dict(facts), clock
@@ -80,7 +80,7 @@ class TrialQueue:
             self._check_same()
         self._trials = {trial.number: trial for trial in read_trials(folder)}
         self.kept = sum(trial.is_over for trial in self.records)
-        """Trials over before this session."""
+        """Trials that had ended before this session."""
         self._waiting = [trial for trial in self.records if not trial.is_over]
         self._began: dict[int, float] = {}
         self.publish()
@@ -92,24 +92,24 @@ class TrialQueue:
         changed = settings.difference(there.identity, self.facts)
         if changed:
             raise ConfigError(
-                f"another search is in {self.folder.uri}: {'; '.join(changed)}. Give the new one "
+                f"{self.folder.uri} has another search: {'; '.join(changed)}. Give the new one "
                 "another --run, or replace the old one with --overwrite."
             )
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
-        """Every trial so far, by number."""
+        """All trials so far, by number."""
         return tuple(self._trials[number] for number in sorted(self._trials))
 
     @property
     def remaining(self) -> int:
-        """Trials still to run, interrupted ones included."""
+        """Number of trials still to run, including interrupted ones."""
         return max(0, self.cfg.tune.trials - sum(record.is_over for record in self.records))
 
     def next_trial(self) -> TrialRecord | None:
-        """The next trial, already in storage as running; None if nothing new is left to try.
+        """The next trial, already stored as running; None if nothing new is left to try.
 
-        Interrupted trials come first, then the configuration as it stands, then proposals.
+        Interrupted trials come first, then the unchanged configuration, then proposals.
         """
         if self._waiting:
             old = self._waiting.pop(0)
@@ -132,7 +132,7 @@ class TrialQueue:
         return record
 
     def report(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """An epoch of a trial; kept in memory until the trial is over."""
+        """Record an epoch of a trial, in memory until the trial ends."""
         before = self._trials[number]
         if "step" not in metrics:
             status, reason = metrics["outcome"], metrics["reason"]
@@ -159,7 +159,7 @@ class TrialQueue:
             )
 
     def end(self, number: int, *, reason: str = "", lost: bool = False) -> None:
-        """A trial is over: complete if it did all windows, failed if `lost`, else pruned."""
+        """End a trial: failed if `lost`, complete if all windows are done, else pruned."""
         record = self._trials[number]
         if lost:
             record = replace(record, status="failed", reason=reason)
@@ -174,7 +174,7 @@ class TrialQueue:
         self.publish()
 
     def publish(self) -> None:
-        """Bring best.toml, trials.csv and search.json up to date."""
+        """Update best.toml, trials.csv and search.json."""
         search_files.publish(
             self.folder, self.cfg, self.space, self.records, self.windows, self.facts
         )

@@ -1,4 +1,4 @@
-"""Which refit days a search may look at, and from when on the reported ones begin."""
+"""Refit days used for tuning, and the first refit day to report."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class TuningWindows:
     names: tuple[str, ...]
     """Refit days, ascending."""
     reported_first: dt.date
-    """Windows from this refit day on were not looked at, unless `overlap` says so."""
+    """Windows from this refit day on are not used for tuning, except those in `overlap`."""
     overlap: tuple[str, ...]
-    """Tuning windows that `windows.first` marks as reported too."""
+    """Tuning windows that are also reported, by `windows.first`."""
 
 
 def all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
-    """Every window with enough history, by name, whatever `windows.first` and `last` say."""
+    """All windows with enough history, by name, ignoring `windows.first` and `windows.last`."""
     everywhere = dataclasses.replace(cfg.windows, first=None, last=None)
     made, _ = make_windows(calendar, everywhere, cfg.label, lookback=cfg.samples.lookback)
     return {window.name: window for window in made}
@@ -42,8 +42,8 @@ def choose(
     Args:
         calendar: (D,) datetime64[D] of the panel.
         cfg: The search's configuration.
-        variants: Configurations at the ends of the space; a window must have history for all.
-        only: Refit days by name; None = `tune.windows`, or by rule.
+        variants: See `space.extremes`; a window must have enough history for all of them.
+        only: Names of refit days; None = `tune.windows`, or by the rule above.
 
     Raises:
         WindowError: A named window does not exist, or none is left.
@@ -79,14 +79,14 @@ def _named(wanted: Sequence[str], common: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in common:
             raise WindowError(
-                f"{name!r} is no refit day with enough history for every trial; there are "
+                f"{name!r} is not a refit day with enough history for every trial; there are "
                 f"{', '.join(common) or 'none'}."
             )
     return [name for name in common if name in set(wanted)]
 
 
 def span(calendar: np.ndarray, name: str, variants: Sequence[RunConfig]) -> tuple[dt.date, dt.date]:
-    """First and last day of the panel that any trial reads for a window."""
+    """First and last panel day that any trial reads for a window."""
     made = [(all_windows(calendar, variant)[name], variant) for variant in variants]
     first = min(first_day(window, variant.samples.lookback) for window, variant in made)
     days = calendar[first], calendar[made[0][0].refit]

@@ -317,7 +317,7 @@ class TestValidation:
         block = random_block(days=420, assets=40, seed=5)
         table = random_table(block, seed=6, quantiles=there)
         cfg = dataclasses.replace(config(), factor=FactorConfig(quantiles=asked))
-        said = rf"quantiles up to {there}, factor\.quantiles is {asked}"
+        said = rf"quantiles up to {there}, but factor\.quantiles is {asked}"
         with pytest.raises(EvaluationError, match=said):
             evaluate(table, block, cfg)
 

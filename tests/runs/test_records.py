@@ -202,8 +202,8 @@ class TestDamaged:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("", r"no JSON \(EOF"),
-            ("{", r"no JSON \(EOF"),
+            ("", r"not JSON \(EOF"),
+            ("{", r"not JSON \(EOF"),
             ("[]", "content: "),
             ("null", "content: "),
             ('"text"', "content: "),
@@ -219,7 +219,7 @@ class TestDamaged:
         run = Run(folder, "r", RunConfig())
         place = f"{run.model_folder('2019-12-31', 0)}/model.json"
         run.folder.write_bytes(place, text.encode())
-        match = rf"runs/r/{place} is damaged, {says}.*Delete it, then run the job"
+        match = rf"runs/r/{place} is damaged: {says}.*Delete it, then run the job"
         with pytest.raises(StorageError, match=match):
             run.model("2019-12-31", 0)
         with pytest.raises(StorageError, match=match):

@@ -53,14 +53,14 @@ class TestClaim:
 
     def test_a_run_of_another_version_is_not_taken_over(self, root: Storage) -> None:
         root.write_json("runs/mine/config.json", {"package_version": "9.9", "config": {"x": 1}})
-        with pytest.raises(ConfigError, match=r"package version 9\.9 is not ours"):
+        with pytest.raises(ConfigError, match=r"was written by package version 9\.9"):
             Run(root, "mine", load("demo")).claim()
 
     @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"null", b'{"config": 3}'])
     def test_a_damaged_config_json(self, root: Storage, text: bytes) -> None:
         root.write_bytes("runs/mine/config.json", text)
         run = Run(root, "mine", load("demo"))
-        with pytest.raises(StorageError, match=r"runs/mine/config.json is damaged, .*Delete it"):
+        with pytest.raises(StorageError, match=r"runs/mine/config.json is damaged: .*Delete it"):
             run.claim()
         run.claim(overwrite=True)
 
@@ -74,7 +74,7 @@ class TestClaim:
 
     @pytest.mark.parametrize("name", ["a/b", "", "..", ".x"])
     def test_an_unsafe_name_is_no_run(self, root: Storage, name: str) -> None:
-        with pytest.raises(StorageError, match=r"--run .* cannot be a folder's name"):
+        with pytest.raises(StorageError, match=r"--run .* cannot be a folder name"):
             Run(root, name, load("demo"))
 
 

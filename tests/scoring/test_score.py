@@ -343,7 +343,7 @@ class TestValidation:
         cfg = dataclasses.replace(
             CFG, universe=dataclasses.replace(CFG.universe, min_listed_days=1)
         )
-        with pytest.raises(WindowError, match="other settings or another panel"):
+        with pytest.raises(WindowError, match="other settings or on another panel"):
             score_here(run_of(root, cfg), overwrite=True)
 
     def test_no_trading_day(self, root):
@@ -406,5 +406,5 @@ class TestValidation:
             return real(*args)
 
         monkeypatch.setattr(score, "Scorer", late)
-        with pytest.raises(FactorError, match="trained anew while it was scored"):
+        with pytest.raises(FactorError, match="trained again while it was scored"):
             score_here(run_of(root))

@@ -73,7 +73,7 @@ class TestAuto:
         found = model_identity(decided(cfg), "2018-12-31", 0, "x")
         assert found == model_identity(with_precision(TINY, "bf16"), "2018-12-31", 0, "x")
         assert decided(cfg, "float64").training.precision == "float64"
-        with pytest.raises(ConfigError, match="auto decides no weights"):
+        with pytest.raises(ConfigError, match="auto is replaced when a run starts"):
             model_identity(cfg, "2018-12-31", 0, "x")
 
 

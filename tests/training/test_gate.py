@@ -125,7 +125,10 @@ class TestClaim:
 
     @pytest.mark.parametrize(
         ("change", "only", "says"),
-        [({"features": ("clsoe",)}, None, "lacks the feature"), ({}, ["1999-12-31"], "no refit")],
+        [
+            ({"features": ("clsoe",)}, None, "lacks the feature"),
+            ({}, ["1999-12-31"], "is not a refit day"),
+        ],
     )
     def test_a_mistake_takes_no_name(
         self, root: Storage, change: dict[str, object], only: list[str] | None, says: str

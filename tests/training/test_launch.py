@@ -169,5 +169,5 @@ class TestValidation:
     def test_unknown_window(self, root: Storage) -> None:
         from gangru_dist.training.launch import train_windows
 
-        with pytest.raises(WindowError, match=r"'2018-12-30' is no refit day.*2018-12-31"):
+        with pytest.raises(WindowError, match=r"'2018-12-30' is not a refit day.*2018-12-31"):
             train_windows(Run(root, "unknown", TINY), only=["2018-12-30"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gangru_dist.settings import load
-from gangru_dist.tuning.search import _Listener
+from gangru_dist.tuning.search import Listener
 from gangru_dist.tuning.trial_queue import TrialQueue
 
 
@@ -30,7 +30,7 @@ def test_trials_on_the_cpu_in_place_of_a_promised_gpu_are_said_once(
     gpus: float, device: str, warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = Heard(gpus)
-    listener = _Listener(heard)
+    listener = Listener(heard)
     trial = SimpleNamespace(config={"number": 0})
     with caplog.at_level(logging.WARNING):
         for step in range(3):

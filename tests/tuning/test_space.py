@@ -115,13 +115,22 @@ class TestValidation:
         ("space", "message"),
         [
             ({"gru__hiden": {"low": 1, "high": 2}}, r"unknown setting 'gru.hiden'.*gru.hidden"),
-            ({"gru__hidden": {"low": 0, "high": 8}}, r"tune.space.gru.hidden = 0 gives no valid"),
-            ({"gan__dropout": {"low": 0, "high": 1}}, r"tune.space.gan.dropout = 1.0 gives no"),
+            ({"gru__hidden": {"low": 0, "high": 8}}, r"tune.space.gru.hidden = 0 is not a valid"),
+            ({"gan__dropout": {"low": 0, "high": 1}}, r"tune.space.gan.dropout = 1.0 is not a"),
             ({"gru__hidden": {"low": 1.5, "high": 8}}, r"tune.space.gru.hidden: .* whole number"),
-            ({"label__transform": {"choices": ["zscore", "x"]}}, r"label.transform = 'x' gives no"),
-            ({"label__transform": {"low": 1, "high": 2}}, r"label.transform is no number"),
-            ({"factor__quantiles": {"low": 2, "high": 9}}, r"factor.quantiles does not change a"),
-            ({"windows__first": {"choices": ["2019-01-01"]}}, r"windows.first does not change a"),
+            (
+                {"label__transform": {"choices": ["zscore", "x"]}},
+                r"label.transform = .x. is not a valid",
+            ),
+            ({"label__transform": {"low": 1, "high": 2}}, r"label.transform is not a number"),
+            (
+                {"factor__quantiles": {"low": 2, "high": 9}},
+                r"factor.quantiles does not change the model",
+            ),
+            (
+                {"windows__first": {"choices": ["2019-01-01"]}},
+                r"windows.first does not change the model",
+            ),
             ({"samples__lookback": {"low": 20, "high": 40}}, r"lookback = 20 .*min_traded_days"),
             ({}, r"tune.space is empty"),
         ],
@@ -136,7 +145,7 @@ class TestValidation:
             ("{low=8}", r"tune.space.gru.hidden=.*give \{low"),
             ("{low=8, high=8}", r"low = 8 must be less"),
             ("{low=0, high=8, log=true}", r"log = true needs low > 0"),
-            ("{low=1, high=8, choices=[1]}", r"choices stand alone"),
+            ("{low=1, high=8, choices=[1]}", r"choices cannot be combined"),
             ("{low=1, hgih=8}", r"tune.space.gru.hidden.hgih"),
         ],
     )

@@ -72,15 +72,18 @@ class TestReference:
         assert next(iter(shares)) == "training.learning_rate"
         assert sum(shares.values()) == pytest.approx(1)
 
-    def test_best_toml_says_if_every_window_was_looked_at(self, tmp_path: Path) -> None:
-        for last, words in (("2020-04-30", "were looked at. Raise it"), ("2020-05-31", "nothing")):
+    def test_best_toml_says_if_every_window_was_used_for_tuning(self, tmp_path: Path) -> None:
+        for last, words in (
+            ("2020-04-30", "of windows used for tuning"),
+            ("2020-05-31", "No window"),
+        ):
             folder = tmp_path / last
             run_to_the_end(open_queue(folder, store.config(windows={"last": last})))
             text = (folder / "best.toml").read_text()
             assert words in text
-            assert ("From windows.first on" in text) == (words == "nothing")
+            assert ("from windows.first on" in text) == (words == "No window")
             first = tomllib.loads(text)["windows"]["first"]
-            assert first == ("none" if words != "nothing" else "2020-05-31")
+            assert first == ("none" if words != "No window" else "2020-05-31")
             told = json.loads((folder / "search.json").read_text())["reported_first"]
             assert told == (None if first == "none" else first)
 
@@ -91,7 +94,7 @@ class TestReference:
         best = best_of(queue.records)
         assert best is not None
         won = to_dict(apply(cfg, best.settings))
-        won["windows"]["first"] = "2020-05-31"  # nothing from here on was looked at
+        won["windows"]["first"] = "2020-05-31"  # not used for tuning
         for preset in ("demo", "report"):
             loaded = to_dict(settings.load(preset, str(tmp_path / "best.toml")))
             assert [n for n in MODEL_SECTIONS if loaded[n] != won[n]] == []

@@ -59,7 +59,7 @@ class TestProperties:
 class TestValidation:
     def test_an_unknown_day_names_those_that_are(self) -> None:
         cfg = store.config()
-        with pytest.raises(WindowError, match=r"'2020-06-30' is no refit day.*2020-03-31"):
+        with pytest.raises(WindowError, match=r"'2020-06-30' is not a refit day.*2020-03-31"):
             choose(CALENDAR, cfg, [cfg], ["2020-06-30"])
 
     def test_none_before_the_reported_windows(self) -> None:

@@ -1,0 +1,80 @@
+"""A storage made by commit cf4f81d is read as it is, and nothing in it is computed again.
+
+`storage-cf4f81d.tar.xz` holds panel, models, factor table and metrics of a run over 30 synthetic
+assets, two seeds and one window: `jobs/pipeline.py --preset demo --bars synthetic --run old` with
+small networks.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gangru_dist import read_factor
+from gangru_dist.cluster_map import here
+from gangru_dist.config import RunConfig
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.pipeline import SYNTHETIC, panel_from
+from gangru_dist.report import document
+from gangru_dist.runs.run import Run
+from gangru_dist.scoring.score import score_days
+from gangru_dist.storage import Storage
+from gangru_dist.training.launch import train_windows
+
+ARCHIVE = Path(__file__).with_name("storage-cf4f81d.tar.xz")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return extracted(tmp_path / "now")
+
+
+def extracted(folder: Path) -> Run:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    root = Storage(str(folder))
+    claim = Run(root, "old", RunConfig()).claimed()
+    assert claim is not None
+    cfg = claim.settings()
+    assert cfg is not None
+    return Run(root, "old", cfg)
+
+
+def nothing_to_train(run: Run) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a finished model is trained again")
+
+    assert {one.status for one in train_windows(run, runner=refuse).windows} == {"finished before"}
+
+
+def test_models_and_scores_are_up_to_date(run: Run) -> None:
+    nothing_to_train(run)
+    summary = score_days(run, runner=here)
+    assert (summary.scored, summary.up_to_date, summary.unscored) == (0, 65, ())
+
+
+def test_scored_again_and_reported_it_gives_the_same(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To rounding: samples are standardized from contiguous memory since, and CPUs differ."""
+    monkeypatch.setattr(document, "_figures", lambda *_: {})
+    before = extracted(tmp_path / "before")
+    first = read_manifest(run.root).calendar[0].item()
+    assert score_days(run, start=first, runner=here).scored == 65
+    document.write_report(run)
+    old, new = (read_factor(one.root.uri, one.name) for one in (before, run))
+    pd.testing.assert_frame_equal(old, new, rtol=0, atol=1e-4)
+    figures = [json.loads(one.report.read_bytes("metrics.json")) for one in (before, run)]
+    assert figures[1]["ic"]["mean"] == pytest.approx(figures[0]["ic"]["mean"], abs=1e-4)
+
+
+def test_the_panel_is_built_again_once_and_keeps_its_models(run: Run) -> None:
+    old = read_manifest(run.root)
+    new = panel_from(run.root, run.cfg, bars=SYNTHETIC)
+    assert "rows_code" not in old.source
+    assert "rows_code" in new.source
+    assert new.fingerprint == old.fingerprint
+    assert {file.name for file in new.files} == {file.name for file in old.files}
+    nothing_to_train(run)
