@@ -72,7 +72,7 @@ class Uri:
     @property
     def secret(self) -> str | None:
         """Which part is, or may be, a secret; None if none is."""
-        if ":" in unquote(self.user):
+        if ":" in unquote(self.user) or not self._has_plain_host:
             return "a password"
         if self.user and self.scheme not in _USERS:
             return "a user or a key"
@@ -82,7 +82,16 @@ class Uri:
     @property
     def shown(self) -> str:
         """The URI without what may be secret."""
-        return f"{self.scheme}://{self.host}{self.path}"
+        return f"{self.scheme}://{self.host if self._has_plain_host else HIDDEN}{self.path}"
+
+    @property
+    def _has_plain_host(self) -> bool:
+        """False of what stands before a password's # or ?, as in `s3://KEY:SEC#RET@bucket`."""
+        _, colon, port = self.host.rpartition("]")[2].partition(":")
+        if not colon:
+            return True
+        later = "".join((self.fragment, *self.query, *self.query.values()))
+        return self.scheme not in _STORES and (port or "0").isdecimal() and "@" not in later
 
 
 def parse(text: str) -> Uri | None:

@@ -29,11 +29,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gangru_dist.errors import FactorError, StorageError, in_short
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.runs.records import parse, wrong
+from gangru_dist.runs.records import wrong
 from gangru_dist.runs.run import FACTOR, run_folder
 from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.storage import Storage
@@ -58,10 +58,10 @@ PARTITION = "month"
 """Partition column, "2019-07"."""
 
 _FOOTER = b"gangru_dist.coverage"
-_DAYS = list[DayCoverage]
+_DAYS = TypeAdapter(list[DayCoverage])
 _LOG = "_delta_log"
 _NAMED = re.compile(r"/[0-9a-f]{32}-(?P<digest>[0-9a-f]{32})\.parquet$")
-_DAMAGE = (pa.ArrowException, KeyError, TypeError, ValueError)
+_DAMAGE = (pa.ArrowException, KeyError, ValueError)
 _READERS = 8
 _logger = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ def days_of_file(factor: Storage, path: str) -> list[DayCoverage]:
 
 def _days(file: pq.ParquetFile) -> list[DayCoverage]:
     footer = (file.schema_arrow.metadata or {}).get(_FOOTER)
-    return _days_without_footer(file) if footer is None else parse(_DAYS, footer)
+    return _days_without_footer(file) if footer is None else _DAYS.validate_json(footer)
 
 
 @contextmanager

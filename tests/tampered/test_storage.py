@@ -6,6 +6,7 @@ models, factor table); then every score and report is asked for again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
