@@ -72,7 +72,7 @@ lock:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11) and "lock with python 3.11, not " + sys.version)'
 	rm -rf .venv
 	$(PYTHON) -m venv --without-pip .venv
-	$(PIP) "setuptools>=77"
+	$(PIP) "setuptools>=77" "setuptools-scm>=8"
 	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PYTHON) -m pip --python $(BIN)/python list --format freeze --exclude-editable \
 		| sed -e 's/+cpu$$//' | LC_ALL=C sort -f > requirements.lock

@@ -32,15 +32,12 @@ from gangru_dist.config import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.model import ModelRecord, PredictorEpoch
+from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.records import write_record
 from gangru_dist.runs.run import MODEL, Run
-from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
-from gangru_dist.training.board import Driven, Task
+from gangru_dist.training.board import Driven, Slot, Task, task_identity
 from gangru_dist.training.launch import choose_windows, train_windows
-from gangru_dist.training.window import TimedEpoch
-from gangru_dist.training.worker import Slot, task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -66,17 +63,9 @@ class StandIn:
         self.seconds, self.running, self.most = seconds, 0, 0
         self._lock = threading.Lock()
 
-    def __call__(
-        self,
-        slot: Slot,
-        board: Driven,
-        manifest: Manifest,
-        windows: tuple[Window, ...],
-        *,
-        spread: bool,
-    ) -> None:
+    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
         """Pretend to train every task of the slot."""
-        size = slot.run.cfg.resources
+        size, manifest = slot.run.cfg.resources, read_manifest(slot.run.root)
         group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
         assert group.wait(600)
         with self._lock:

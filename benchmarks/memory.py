@@ -97,7 +97,7 @@ def measure(root: Storage, manifest: Manifest, cfg: RunConfig, train_days: int) 
         score_last=end,
     )
     share = share_of(Run(root, "memory", cfg), manifest, window)
-    block = read_share(share, window.name, 0, 1, through_ray=False)
+    block = read_share(share, 0, 1, through_ray=False)
     data = prepare(block, window, manifest.calendar, cfg, Alone())
     del block
     ready = high_water()

@@ -1,20 +1,58 @@
 """GAN_GRU stock-selection factors, retrained and scored on a Ray cluster.
 
-Read the table with `gangru_dist.read_factor("s3://bucket/gangru", "monthly")`.
+From Python: `api`. To read the table: `gangru_dist.read_factor("s3://bucket/gangru", "monthly")`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gangru_dist.scoring.table import read_factor, to_alphalens
+    from gangru_dist.api import build_panel, evaluate, read_metrics, read_models, read_panel
+    from gangru_dist.pipeline import run_pipeline
+    from gangru_dist.report.document import write_report
+    from gangru_dist.runs.run import open_run
+    from gangru_dist.scoring.score import score_days
+    from gangru_dist.scoring.table import read_factor, to_alphalens, to_qlib
+    from gangru_dist.training.launch import train_windows
 
-__all__ = ["__version__", "read_factor", "to_alphalens"]
-__version__ = "0.1.0"
+    __version__: str
+
+_PLACES = {
+    "api": ("build_panel", "evaluate", "read_metrics", "read_models", "read_panel"),
+    "pipeline": ("run_pipeline",),
+    "report.document": ("write_report",),
+    "runs.run": ("open_run",),
+    "scoring.score": ("score_days",),
+    "scoring.table": ("read_factor", "to_alphalens", "to_qlib"),
+    "training.launch": ("train_windows",),
+}
+__all__ = [
+    "__version__",
+    "build_panel",
+    "evaluate",
+    "open_run",
+    "read_factor",
+    "read_metrics",
+    "read_models",
+    "read_panel",
+    "run_pipeline",
+    "score_days",
+    "to_alphalens",
+    "to_qlib",
+    "train_windows",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the readers on first use, so that `import gangru_dist` stays fast."""
-    if name in ("read_factor", "to_alphalens"):
-        return getattr(import_module("gangru_dist.scoring.table"), name)
+    """Import on first use, so that `import gangru_dist` stays fast."""
+    if name == "__version__":
+        return import_module("gangru_dist.lineage").code_version()["package_version"]
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(f"gangru_dist.{module}"), name)
     raise AttributeError(f"module 'gangru_dist' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -6,24 +6,26 @@ A job is a description, a body and, where needed, a few flags of its own:
     raise SystemExit(run_job(__doc__, body))
 
 Exit status: 0 done, 1 some windows failed, 2 user-fixable error, 130 interrupted.
+With `--json`, standard output is a single object in every case; the log goes to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gangru_dist import log, presets, settings
+from gangru_dist import log, notify, presets, settings
 from gangru_dist.config import to_dict
 from gangru_dist.errors import GangruError, TrainingError, flag
 from gangru_dist.filesystems import clear_refusals
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, settings_of
 from gangru_dist.storage import Storage, checked_name
 from gangru_dist.uris import safe
 
@@ -48,6 +50,8 @@ class Outcome:
     """Paths or URIs of the results, printed last."""
     ok: bool = True
     """False if some parts failed and the rest was done; the exit status is then 1."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Figures of what was done, or would be; JSON types."""
 
 
 def run_job(
@@ -55,6 +59,9 @@ def run_job(
     body: Callable[[Job], Outcome],
     argv: Sequence[str] | None = None,
     flags: Callable[[argparse.ArgumentParser], Any] | None = None,
+    *,
+    plan: Callable[[Job], Mapping[str, Any]] | None = None,
+    program: str | None = None,
 ) -> int:
     """Parse the flags, resolve the configuration, run the body and print its outputs.
 
@@ -63,41 +70,87 @@ def run_job(
         body: The work itself.
         argv: Arguments; None = those of the command line.
         flags: Adds the job's own flags to the parser.
+        plan: What the body would do, in figures, for `--dry-run`; it writes nothing.
+        program: How the command is called, for `--help`; None = the script's name.
 
     Returns:
         The exit status.
     """
-    parser = _parser(description)
+    parser = _parser(description, program)
     if flags:
         flags(parser)
+    if plan:
+        text = "say what would be done and what it takes; do nothing"
+        parser.add_argument("--dry-run", action="store_true", help=text)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(safe(_unknown(unknown)))
     log.setup()
-    started = time.monotonic()
+    is_dry = plan is not None and args.dry_run
+    work = (lambda job: Outcome(outputs=(), facts=plan(job))) if plan and is_dry else body
+    end = _End(args, parser.prog)
     try:
         with clear_refusals():
-            outcome = body(_job(args, parser.prog))
+            outcome = work(_job(args, parser.prog))
     except GangruError as error:
         sys.stderr.write(f"error: {safe(str(error))}\n")
-        return 1 if isinstance(error, TrainingError) else 2
+        return end("failed", 1 if isinstance(error, TrainingError) else 2, error=str(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: run the same command again to continue.\n")
-        return 130
-    verdict = "done" if outcome.ok else "partly failed"
-    sys.stdout.write(f"{verdict} in {time.monotonic() - started:.0f} s\n")
-    sys.stdout.writelines(f"  {safe(place)}\n" for place in outcome.outputs)
-    return 0 if outcome.ok else 1
+        return end("interrupted", 130)
+    except BaseException as error:
+        end("failed", 1, error=f"{type(error).__name__}: {error}")
+        raise
+    verdict = "would" if is_dry else "done" if outcome.ok else "partly failed"
+    return end(verdict, 0 if outcome.ok else 1, outcome)
 
 
-def _parser(description: str | None) -> argparse.ArgumentParser:
+class _End:
+    """Tells how a job ended: to the terminal, as JSON, to `--notify`."""
+
+    def __init__(self, args: argparse.Namespace, program: str) -> None:
+        self._args, self._command = args, Path(program).stem.split()[-1]
+        self._started = time.monotonic()
+
+    def __call__(
+        self, verdict: str, status: int, outcome: Outcome | None = None, error: str | None = None
+    ) -> int:
+        outcome = outcome or Outcome(outputs=())
+        seconds = round(time.monotonic() - self._started, 1)
+        result = {
+            "command": self._command,
+            "verdict": verdict,
+            "status": status,
+            "storage": safe(self._args.storage),
+            "run": self._args.run,
+            "seconds": seconds,
+            "outputs": list(outcome.outputs),
+            **({"error": safe(error)} if error else {}),
+            **outcome.facts,
+        }
+        if self._args.json:
+            sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+        elif verdict == "would":
+            sys.stdout.writelines(f"{name}: {value}\n" for name, value in outcome.facts.items())
+        elif error is None and status != 130:
+            sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
+            sys.stdout.writelines(f"  {safe(place)}\n" for place in outcome.outputs)
+        if self._args.notify and verdict != "would":
+            notify.post(self._args.notify, result)
+        return status
+
+
+def _parser(description: str | None, program: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--storage", required=True, metavar="URI", help="folder or URI that every node can reach")
     add("--run", metavar="NAME", help="name of the run (default: the preset's name)")
-    add("--preset", default="default", choices=list(presets.ALL), help="default: %(default)s")
+    text = "default: the stored settings of --run if it exists, else `default`"
+    add("--preset", choices=list(presets.ALL), help=text)
     add("--config", metavar="FILE.toml", help="settings on top of the preset")
     add(
         "--set",
@@ -107,6 +160,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         help="one setting on top of both, e.g. training.epochs=5; may be repeated",
     )
     add("--overwrite", action="store_true", help="replace existing results, even if they differ")
+    add("--json", action="store_true", help="print the result as one JSON object and nothing else")
+    text = "POST that object to this URL when the job ends, also after a failure"
+    add("--notify", type=notify.address, metavar="URL", help=text)
     return parser
 
 
@@ -126,17 +182,19 @@ def _unknown(words: Sequence[str]) -> str:
 
 def _job(args: argparse.Namespace, program: str) -> Job:
     """Resolve the flags and log the result."""
-    cfg = settings.load(args.preset, args.config, args.set)
-    name = checked_name(args.run or args.preset, what="--run")
-    run = Run(Storage(args.storage), name, cfg)
+    root = Storage(args.storage)
+    origin, base, cfg = settings_of(
+        root, args.run, args.preset, args.config, args.set, anew=args.overwrite
+    )
+    args.run = checked_name(args.run or args.preset or "default", what="--run")
+    run = Run(root, args.run, cfg)
     run.root.require_room()
-    changed = settings.difference(to_dict(presets.ALL[args.preset]()), to_dict(cfg))
     _logger.info(
-        "job_start job=%s storage=%s run=%s preset=%s changed=[%s]",
-        Path(program).stem,
+        "job_start job=%s storage=%s run=%s %s changed=[%s]",
+        Path(program).stem.split()[-1],
         run.root.uri,
         run.name,
-        args.preset,
-        "; ".join(changed),
+        origin,
+        "; ".join(settings.difference(to_dict(base), to_dict(cfg))),
     )
     return Job(run=run, args=args)

@@ -69,8 +69,6 @@ def on_cluster(
         ResourceError: The cluster can never hold one actor.
     """
     with runtime.session(cfg):
-        import ray.data  # seconds; what is done here needs none of it
-
         if actors is None:
             done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))
         else:
@@ -81,7 +79,7 @@ def on_cluster(
                 _Actor,
                 fn_constructor_args=(make,),
                 # one item in flight an actor: seconds each, so nobody waits behind a busy one
-                compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
+                compute=_data().ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
                 num_cpus=size.cpus_per_worker,
                 num_gpus=size.gpus_per_worker or None,
             )
@@ -113,12 +111,20 @@ def pool_size(cfg: RunConfig, at_most: int) -> int:
     return min(at_most, runtime.slots(**ask))
 
 
-def _rows(items: Sequence[Any], blocks: int) -> Any:
-    """One row an item. The pickles never leave Ray's memory: storage holds none."""
+def _data() -> Any:
+    """Ray Data, silent; it takes seconds to import, which what is done here need not wait for."""
     import ray.data
 
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return ray.data
+
+
+def _rows(items: Sequence[Any], blocks: int) -> Any:
+    """One row an item. The pickles never leave Ray's memory: storage holds none."""
     rows = [{"number": i, "item": pickle.dumps(item)} for i, item in enumerate(items)]
-    return ray.data.from_items(rows, override_num_blocks=min(blocks, len(rows)) or None)
+    return _data().from_items(rows, override_num_blocks=min(blocks, len(rows)) or None)
 
 
 class _Actor:

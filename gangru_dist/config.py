@@ -22,9 +22,12 @@ from pydantic.dataclasses import dataclass
 from gangru_dist.decides import Decides, declared
 from gangru_dist.errors import ConfigError
 from gangru_dist.features import price_volume
-from gangru_dist.registry import Registry
+from gangru_dist.registry import STORED, Registry
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+PLAIN_PRECISIONS = frozenset({"float32", "float64"})
+"""Of `training.precision`: what every device has, so that nobody need be asked for it."""
 
 LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
     "label transform",
@@ -36,9 +39,23 @@ LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Re
 """Transform of a day's returns (N,), none missing; its result (N,) is z-scored to the labels."""
 
 PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
-    "predictor", items={"gru": "gangru_dist.models.gru:GruPredictor"}
+    "predictor",
+    items={
+        "gru": "gangru_dist.models.gru:GruPredictor",
+        "lstm": "gangru_dist.models.predictors:LstmPredictor",
+        "transformer": "gangru_dist.models.predictors:TransformerPredictor",
+    },
 )
 """Makes a torch module, samples (B, T, F) -> scores (B,), from the number of features and sizes."""
+
+
+def _own_feature(name: str, info: Any) -> str:
+    """A user's own feature is imported; names of ours are checked with the panel."""
+    return price_volume.FEATURES.validated(name, info) if ":" in name else name
+
+
+FeatureName = Annotated[str, AfterValidator(_own_feature)]
+"""Out of `price_volume.FEATURES`, or `package.module:function` of one's own."""
 
 ChannelKind = Literal["shape", "level"]
 """How a feature becomes a channel of a sample (SPEC 3)."""
@@ -86,8 +103,9 @@ class BarsConfig:
 class PanelConfig:
     """The panel store (SPEC 2, DESIGN 2)."""
 
-    features: Annotated[tuple[str, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
-    """Names from `price_volume.FEATURES`; `samples.features` selects those of a sample."""
+    features: Annotated[tuple[FeatureName, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
+    """Names from `price_volume.FEATURES`, or your own; `samples.features` selects those of a
+    sample."""
     without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
     """Features to remove from `features`, e.g. one whose column the bars lack."""
     buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
@@ -119,7 +137,7 @@ class UniverseConfig:
 class SampleConfig:
     """One sample: lookback days x features, standardized (SPEC 3)."""
 
-    features: Annotated[tuple[str, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
+    features: Annotated[tuple[FeatureName, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
     """Names from `panel.features`, in the order of the model's input; empty = all, in panel order.
     Runs that differ here share one panel."""
     lookback: int = Field(default=40, ge=2)
@@ -149,7 +167,7 @@ class LabelConfig:
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
-    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.known)] = "zscore"
+    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validated)] = "zscore"
     """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
 
     @property
@@ -220,6 +238,10 @@ class GruConfig:
     """GRU layers."""
     head: tuple[Count, ...] = (256, 64, 64)
     """Units of the head's hidden layers, followed by one output without bias."""
+    options: Annotated[dict[str, JsonValue], Decides.MODEL | Decides.IF_CHANGED] = field(
+        default_factory=dict
+    )
+    """Further sizes of predictors other than `gru`, by name: `transformer` has `heads` (4)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -428,9 +450,10 @@ class RunConfig:
     variant: Annotated[Literal["gan_gru", "gru"], Decides.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples directly, without a GAN."""
     predictor: Annotated[
-        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.known)
+        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.validated)
     ] = "gru"
-    """Network that maps a sample to a score, from `PREDICTORS`; section `gru` has its sizes."""
+    """Network that maps a sample to a score: `gru`, `lstm`, `transformer`, or your own as
+    `package.module:Class`; section `gru` has its sizes."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
@@ -501,9 +524,13 @@ def to_dict(cfg: RunConfig) -> dict[str, Any]:
     return result
 
 
-def from_dict(values: dict[str, Any]) -> RunConfig:
-    """Inverse of `to_dict`; strict ("5" is not 5). Raises pydantic's ValidationError."""
-    return _ADAPTER.validate_json(json.dumps(values), strict=True)
+def from_dict(values: dict[str, Any], *, stored: bool = False) -> RunConfig:
+    """Inverse of `to_dict`; strict ("5" is not 5). Raises pydantic's ValidationError.
+
+    `stored` values were read from storage; they may not name code that is not yet imported.
+    """
+    context = STORED if stored else None
+    return _ADAPTER.validate_json(json.dumps(values), strict=True, context=context)
 
 
 def with_precision(cfg: RunConfig, precision: str) -> RunConfig:

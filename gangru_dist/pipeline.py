@@ -21,17 +21,12 @@ from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import write_bars
 from gangru_dist.training.devices import require_native, settled
+from gangru_dist.training.launch import train_windows
 
 _logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
 """Given in place of a bars URI: use the synthetic market of `cfg.synthetic`."""
-
-_HEAVY = (
-    "gangru_dist.training.launch",
-    "gangru_dist.scoring.score",
-    "gangru_dist.report.document",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +59,17 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     if overwrite or run.claimed() is None:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
-    with _stage("panel"):
-        panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
-    with runtime.session(run.cfg, meanwhile=_HEAVY):
-        from gangru_dist.scoring.score import score_days  # torch, imported while Ray started
-        from gangru_dist.training.launch import train_windows
-
+    # Ray starts beside the panel; where models are already there, perhaps nobody needs it
+    with runtime.shared(run.cfg, at_once=not run.models()):
+        with _stage("panel"):
+            panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
         with _stage("train"):
             training = train_windows(run)
+        from gangru_dist.scoring.score import score_days  # torch: not before the workers run
+
         with _stage("score"):
             scores = score_days(run)
-    from gangru_dist.report.document import write_report
+    from gangru_dist.report.document import write_report  # matplotlib
 
     with _stage("report"):
         report = write_report(run)

@@ -41,12 +41,13 @@ _ANSWER_SECONDS = 20.0
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
-def start(*, cpus: int | None, gpus: int | None) -> None:
+def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
     """Start Ray here; once more if it fails in a way that may pass.
 
     Args:
         cpus: CPUs to offer; None = as many as the machine has.
         gpus: The same of GPUs.
+        dashboard: Start Ray's dashboard; three seconds of a core.
 
     Raises:
         ResourceError: It did not start; nothing of it is left running.
@@ -62,7 +63,7 @@ def start(*, cpus: int | None, gpus: int | None) -> None:
                     address="local",
                     num_cpus=cpus,
                     num_gpus=gpus,
-                    include_dashboard=True,
+                    include_dashboard=dashboard,
                     **_QUIET,
                 )
             return

@@ -1,7 +1,15 @@
 """Registries of what the configuration refers to by name, with one error for unknown names.
 
-A registry starts with the project's own items; user code registers its own before it makes a
-configuration that names them.
+A registry starts with the project's own items. Others are found by their name:
+
+| name | item |
+|---|---|
+| `my_package.factors:surprise` | this attribute; its module must be on every worker's import path |
+| an entry point in `gangru_dist.features`, `.predictors`, `.label_transforms` | that of a package |
+| a name given to `register` | an item of this process only |
+
+A name stands for code that will run, so only names given by the user are imported, never names
+that were read from storage, such as a run's `config.json` (`STORED`).
 """
 
 from __future__ import annotations
@@ -14,6 +22,8 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
 from gangru_dist.errors import ConfigError, GangruError
@@ -21,11 +31,12 @@ from gangru_dist.errors import ConfigError, GangruError
 T = TypeVar("T")
 
 
-class Registry(dict[str, T]):
-    """Name -> item. An item may be given as `package.module:attribute`, imported on first use.
+STORED = {"stored": True}
+"""Validation context of names that were read from storage."""
 
-    Items are registered for this process only: Ray workers start with the project's own.
-    """
+
+class Registry(dict[str, T]):
+    """Name -> item. An item may be given as `package.module:attribute`, imported on first use."""
 
     def __init__(
         self,
@@ -54,13 +65,48 @@ class Registry(dict[str, T]):
         return cast("T", item)
 
     def __missing__(self, name: str) -> T:
-        raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
+        place = name if ":" in name else _installed(self._kind).get(name)
+        if place is None:
+            raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
+        module, _, attribute = place.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self._error(
+                f"{self._kind} {name!r} cannot be imported: {error}. It must be on the import path "
+                "(the working folder is), here and on all workers."
+            ) from error
+        same = [item for item in self.values() if not isinstance(item, str)]
+        item = next((item for item in same if self._code(item) is found), found)
+        try:
+            self._code(item)
+        except AttributeError:
+            raise self._error(f"{place} is no {self._kind}: it lacks the decorator.") from None
+        self[name] = item
+        return cast("T", item)
 
     def known(self, name: str) -> str:
         """The name itself if it is known; else ValueError, to which pydantic adds the key."""
-        if name not in self:
+        if name in self:
+            return name
+        if ":" not in name and name not in _installed(self._kind):
             raise ValueError(f"no {self._kind}; nearest: {nearest(name, self)}")
+        try:
+            self[name]
+        except GangruError as error:
+            raise ValueError(str(error).rstrip(".")) from error
         return name
+
+    def validated(self, name: str, info: Any) -> str:
+        """The same for pydantic; of `STORED` names, those of code count that is here already."""
+        if ":" in name and name not in self and info.context == STORED:
+            raise ValueError(f"names code as {self._kind} that this command was not given")
+        return self.known(name)
+
+    def places(self) -> set[str]:
+        """Top-level modules of users' own code that this process has been given."""
+        items = [self._code(item) for name, item in self.items() if ":" in name]
+        return {item.__module__.partition(".")[0] for item in items} - {__name__.partition(".")[0]}
 
     def register(self, name: str, item: T) -> None:
         """Add an item, or replace its earlier definition, as when a notebook cell runs again.
@@ -80,10 +126,18 @@ class Registry(dict[str, T]):
 
     def users_code(self, name: str) -> dict[str, str]:
         """`{kind and name: source hash}` of a user's item; empty for the project's own."""
-        if name not in self or isinstance(self.get(name), str):
+        foreign = ":" in name or name in _installed(self._kind)  # a worker may not have it yet
+        if isinstance(self.get(name), str) or not (name in self or foreign):
             return {}
         own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
         return {} if own else {f"{self._kind} {name}": self.source_hash(name)}
+
+
+@cache
+def _installed(kind: str) -> dict[str, str]:
+    """Entry points of installed packages for this kind: name -> `module:attribute`."""
+    group = f"gangru_dist.{kind.replace(' ', '_')}s"
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def _place(item: Any) -> str:
@@ -133,8 +187,13 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
         value = scope[name]
         if isinstance(value, int | float | str | tuple):
             parts[f"{item.__module__}.{name}"] = repr(value)
-        elif inspect.isfunction(value) and value.__module__.partition(".")[0] == package:
+        elif _is_followed(item, value) and value.__module__.partition(".")[0] == package:
             _collect(value, parts)
+
+
+def _is_followed(item: Any, value: Any) -> bool:
+    """Functions, and from classes also other classes: bases and parts of a network."""
+    return inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
 
 
 def bare_code(source: str) -> str:

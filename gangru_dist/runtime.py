@@ -2,20 +2,21 @@
 
 | how a job is started | what happens |
 |---|---|
-| `python jobs/train.py …` | Ray starts here and ends with the job |
+| `gangru train …` | Ray starts here and ends with the job |
 | the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
 | `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
+import sys
+import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +27,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gangru_dist
 from gangru_dist import ray_start
-from gangru_dist.config import RunConfig
+from gangru_dist.config import LABEL_TRANSFORMS, PREDICTORS, RunConfig
 from gangru_dist.errors import ResourceError
+from gangru_dist.features.price_volume import FEATURES
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
@@ -64,7 +66,7 @@ def session(
     *,
     cpus: int | None = None,
     gpus: int | None = None,
-    meanwhile: Sequence[str] = (),
+    dashboard: bool | None = None,
 ) -> Iterator[None]:
     """Ray, for as long as the block lasts. Inside another session: that one, left running.
 
@@ -72,56 +74,124 @@ def session(
         cfg: Decides the workers' threads.
         cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
         gpus: The same of GPUs; more than there are is a promise for tests.
-        meanwhile: Modules that the block will import; they are while Ray starts, which is mostly
-            waiting.
+        dashboard: Start Ray's dashboard too; None = if windows have several workers. Without it
+            placement groups of runs that were stopped are never given back.
 
     Raises:
         ResourceError: Ray does not start here, or `RAY_ADDRESS` names no cluster that answers.
     """
+    if _shared is not None:
+        _shared.require()
     if ray.is_initialized():
         yield
         return
-    for name, value in _DRIVER_ENV.items():
-        os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
-    _logger.info("ray_start address=%s", address or "local")
-    started = time.monotonic()
+    dashboard = cfg.resources.workers > 1 if dashboard is None else dashboard
     try:
-        threading.Thread(target=_import, args=(meanwhile,), daemon=True).start()
-        _connect(address, cfg, cpus, gpus)
-        _quieten()
-        _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
+        _start(cfg, cpus, gpus, dashboard)
         yield
     finally:
         ray.shutdown()  # ends what we started; only leaves what we joined
 
 
-def _connect(address: str | None, cfg: RunConfig, cpus: int | None, gpus: int | None) -> None:
+@contextmanager
+def shared(cfg: RunConfig, *, at_once: bool) -> Iterator[None]:
+    """One session for all that open one in the block: started by the first of them, or at once.
+
+    Args:
+        cfg: As for `session`.
+        at_once: Start it beside what the block does first; who needs it waits for it.
+    """
+    global _shared  # as Ray itself: one session a process
+    if ray.is_initialized():
+        yield
+        return
+    _shared = _Shared(cfg)
+    try:
+        if at_once:
+            _shared.begin()
+        yield
+    finally:
+        ended, _shared = _shared, None
+        ended.end()
+
+
+class _Shared:
+    """A session in a thread of its own, which lives as long: Linux ends Ray's processes with it."""
+
+    def __init__(self, cfg: RunConfig) -> None:
+        self._cfg = cfg
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._started, self._over = threading.Event(), threading.Event()
+
+    def begin(self) -> None:
+        """Start, if that is not under way."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+                self._thread.start()
+
+    def require(self) -> None:
+        """Wait until it has started.
+
+        Raises:
+            ResourceError: It has not.
+        """
+        self.begin()
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """End it, if it was ever begun."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            _start(self._cfg, None, None, self._cfg.resources.workers > 1)
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            self._error = error
+        self._started.set()
+        self._over.wait()
+        ray.shutdown()
+
+
+_shared: _Shared | None = None
+"""The session of the `shared` block that this process is in."""
+
+
+def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
+    for name, value in _DRIVER_ENV.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    _logger.info("ray_start address=%s", address or "local")
+    started = time.monotonic()
     if not address or address == "local":
         os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
-        ray_start.start(cpus=cpus, gpus=gpus)
-        return
-    environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
-        environment["py_modules"] = [str(Path(gangru_dist.__file__).parent)]
-    ray_start.join(address, environment)
-
-
-def _import(modules: Sequence[str]) -> None:
-    """What fails here fails again, and is told, where the block imports it."""
-    with suppress(Exception):
-        for name in modules:
-            importlib.import_module(name)
-
-
-def _quieten() -> None:
-    from ray.data import DataContext  # pandas and pyarrow: they come while Ray starts
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+        ray_start.start(cpus=cpus, gpus=gpus, dashboard=dashboard)
+    else:
+        environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
+            environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *_users_code()]
+        ray_start.join(address, environment)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
+
+
+def _users_code() -> list[str]:
+    """Packages and modules of the user's own features, labels and predictors.
+
+    Those that are installed here must be installed on the workers too.
+    """
+    names = {n for table in (FEATURES, LABEL_TRANSFORMS, PREDICTORS) for n in table.places()}
+    files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
+    installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    places = [file.parent if file.name == "__init__.py" else file for file in files]
+    return [str(place) for place in places if not str(place).startswith(installed)]
 
 
 def slots(*, cpus: float, gpus: float = 0.0) -> int:

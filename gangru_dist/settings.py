@@ -37,13 +37,24 @@ def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) ->
     """
     if preset not in presets.ALL:
         raise ConfigError(f"no preset {preset!r}; choose one of {', '.join(presets.ALL)}.")
-    values = to_dict(presets.ALL[preset]())
+    return _with_sources(presets.ALL[preset](), f"preset {preset}", file, overrides)
+
+
+def with_flags(cfg: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A run's own configuration with `key=value` on top; errors as in `load`."""
+    return _with_sources(cfg, "the run's config.json", None, overrides)
+
+
+def _with_sources(
+    cfg: RunConfig, base: str, file: str | None, overrides: Sequence[str]
+) -> RunConfig:
+    values = to_dict(cfg)
     origins: dict[str, str] = {}
     for origin, given in _sources(file, overrides):
         for key, value in _leaves_given(given, origin):
             _put(values, key, value)
             origins[key] = origin
-    return _checked(values, origins, f"preset {preset}")
+    return _checked(values, origins, base)
 
 
 def with_values(cfg: RunConfig, given: Mapping[str, Any], origin: str) -> RunConfig:

@@ -1,36 +1,6 @@
-"""Build the panel store from daily bars.
+"""`gangru panel` from a checkout: the same flags, the same code."""
 
-    python jobs/panel.py --bars s3://market/daily --storage s3://bucket/gangru \
-        --set bars.format=tushare
-
-Reads parquet or CSV in any partitioning, checks every row, computes the features and writes
-`<storage>/panel`. If bars and settings are unchanged, nothing is done; if the bars have new days,
-these are added. Bars that change days of the existing panel are refused; give --overwrite to
-accept the correction. Takes half a minute for 3.4 million rows on two cores. docs/data.md
-describes the columns.
-"""
-
-import argparse
-
-from gangru_dist.cli import Job, Outcome, run_job
-
-
-def flags(parser: argparse.ArgumentParser) -> None:
-    """Add the job's own flags."""
-    text = "folder or URI of the vendor's bars; `synthetic` for a synthetic market"
-    parser.add_argument("--bars", required=True, metavar="URI", help=text)
-
-
-def body(job: Job) -> Outcome:
-    """Build the panel and its quality report."""
-    from gangru_dist.pipeline import check_bars, panel_from  # imports Ray: not needed for --help
-
-    root, cfg = job.run.root, job.run.cfg
-    check_bars(job.args.bars, cfg)
-    panel_from(root, cfg, bars=job.args.bars, overwrite=job.args.overwrite)
-    panel = root.child("panel").uri
-    return Outcome(outputs=(panel, f"{panel}/quality.json"))
-
+from gangru_dist.commands.panel import run
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(__doc__, body, flags=flags))
+    raise SystemExit(run())

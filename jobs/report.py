@@ -1,32 +1,6 @@
-"""Evaluate a run's factor: metrics.json, CSV tables and one self-contained report.html.
+"""`gangru report` from a checkout: the same flags, the same code."""
 
-    python jobs/report.py --storage s3://bucket/prefix --preset report
-    python jobs/report.py --storage data --run default --compare default-gru
-
-Give the --preset, --config and --set that the run was trained with. Needs the panel and a factor
-table with at least two month-ends (jobs/score.py); does not start Ray. `--compare` adds another run
-of the same storage for comparison; `--set report.language=zh` makes the page Chinese.
-"""
-
-from __future__ import annotations
-
-import argparse
-
-from gangru_dist.cli import Job, Outcome, run_job
-
-
-def flags(parser: argparse.ArgumentParser) -> None:
-    """Add the job's own flags."""
-    parser.add_argument("--compare", metavar="RUN", help="another run to compare with")
-
-
-def body(job: Job) -> Outcome:
-    """Evaluate the run's factor and write the page."""
-    from gangru_dist.report.document import write_report  # matplotlib: not needed for --help
-
-    page = write_report(job.run, job.args.compare, overwrite=job.args.overwrite)
-    return Outcome(outputs=(page,))
-
+from gangru_dist.commands.report import run
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(__doc__, body, flags=flags))
+    raise SystemExit(run())

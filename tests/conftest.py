@@ -25,5 +25,5 @@ def ray_cluster() -> Iterator[None]:
     from gangru_dist.config import RunConfig
     from gangru_dist.runtime import session
 
-    with session(RunConfig(), cpus=2, gpus=1):
+    with session(RunConfig(), cpus=2, gpus=1, dashboard=True):
         yield

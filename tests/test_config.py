@@ -64,6 +64,7 @@ OTHER = {
     "resources.windows_per_run": 3,
     "variant": "gru",
     "predictor": "other",
+    "gru.options": {"heads": 2},
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 

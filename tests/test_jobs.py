@@ -21,7 +21,7 @@ class TestProperties:
     def test_help_shows_the_command_and_the_shared_flags(self, job: Path) -> None:
         done = run(job, "--help")
         assert done.returncode == 0
-        assert f"python jobs/{job.name}" in done.stdout
+        assert f"gangru {job.stem}" in done.stdout
         assert "--overwrite" in done.stdout
 
 

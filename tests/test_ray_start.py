@@ -183,7 +183,7 @@ class TestThisMachine:
         monkeypatch.setattr(
             ray_start.ray, "init", lambda **_: policies.append(os.sched_getscheduler(0))
         )
-        ray_start.start(cpus=1, gpus=0)
+        ray_start.start(cpus=1, gpus=0, dashboard=False)
         assert policies == [os.SCHED_BATCH]
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
@@ -196,5 +196,5 @@ class TestThisMachine:
 
         monkeypatch.setattr(ray_start.ray, "init", init)
         with pytest.raises(ResourceError, match=r"did not start on this machine: first second\. "):
-            ray_start.start(cpus=1, gpus=0)
+            ray_start.start(cpus=1, gpus=0, dashboard=False)
         assert len(calls) == 1

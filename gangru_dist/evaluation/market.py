@@ -170,7 +170,7 @@ def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndar
     missing = [name for name in FACTOR_COLUMNS if name not in table.columns]
     if missing or table.empty:
         what = f"lacks the columns {missing}" if missing else "has no rows"
-        raise EvaluationError(f"the factor table {what}. Run jobs/score.py for this run first.")
+        raise EvaluationError(f"the factor table {what}. Run `gangru score` for this run first.")
     rows = _found(pd.to_datetime(table["date"]), pd.DatetimeIndex(market.dates), "day")
     columns = _found(table["asset"], pd.Index(market.assets), "asset")
     pairs = rows.astype(np.int64) * len(market.assets) + columns
@@ -192,7 +192,7 @@ def _found(values: pd.Series, known: pd.Index, what: str) -> np.ndarray:
     if len(strange):
         raise EvaluationError(
             f"{len(strange)} rows of the factor table have a {what} that is not in the panel, "
-            f"first {values.iloc[strange[0]]}. If the panel was rebuilt since, run jobs/score.py."
+            f"first {values.iloc[strange[0]]}. If the panel was rebuilt since, run `gangru score`."
         )
     return np.asarray(index)
 
@@ -205,5 +205,5 @@ def _require_periods(rebalances: Rebalances, market: Market) -> None:
     raise EvaluationError(
         f"month-ends with different factors: {days or 'none'}. A report needs two rebalance days "
         "and the trading day on which the second is entered; the panel ends "
-        f"{market.dates[-1]}. Score more days with jobs/score.py, or add later bars."
+        f"{market.dates[-1]}. Score more days with `gangru score`, or add later bars."
     )

@@ -53,6 +53,9 @@ class Evaluation:
     """`picks.ranked_universe`."""
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
+    weights: pd.DataFrame
+    """Portfolio after each trade, entry days x assets that are ever held, fractions; the rest is
+    cash. Target weights for a backtest engine, such as vectorbt's `targetpercent`."""
     notes: tuple[Note, ...]
     """Warnings for the reader; `metrics` has them in English."""
     metrics: dict[str, Any]
@@ -103,6 +106,7 @@ def evaluate(
         "industries": picks.industry_table(market, rebalances, top_fraction=cfg.top_fraction),
         "ranked": picks.ranked_universe(market, rebalances),
         "coverage": _coverage(table),
+        "weights": _weights(market, trades, long),
     }
     notes = tuple(_notes(market, rebalances))
     settings = {
@@ -124,7 +128,7 @@ def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
     if highest > quantiles or (highest < quantiles and _has_single_best(table)):
         raise EvaluationError(
             f"the factor table has quantiles up to {highest}, but factor.quantiles is {quantiles}. "
-            "Run jobs/score.py with these settings first; it scores those days again."
+            "Run `gangru score` with these settings first; it scores those days again."
         )
 
 
@@ -167,6 +171,13 @@ def _trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataF
     table.insert(1, "entry", market.dates[rebalances.entry[rows]].astype("datetime64[s]"))
     table.insert(2, "universe", picks.universe_size(rebalances)[rows])
     return table
+
+
+def _weights(market: Market, trades: pd.DataFrame, long: Portfolio) -> pd.DataFrame:
+    """The portfolio's weights under their entry days; assets that are never held are left out."""
+    held = long.weights.any(axis=0)
+    days, assets = pd.DatetimeIndex(trades["entry"], name="date"), market.assets[held]
+    return pd.DataFrame(long.weights[:, held], index=days, columns=pd.Index(assets, name="asset"))
 
 
 def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,8 @@ Every function maps bars of shape (K, N), or (K,) for one asset, to the same sha
 the result depends on rows up to k only. NaN = undefined (too few days, a null turnover rate).
 
 To add a feature, write a function of `AdjustedBars` decorated by `@feature(...)` with the fields
-that it reads, and list its name in the configuration (`panel.features`).
+that it reads, and list its name in the configuration (`panel.features`). A feature in a module of
+your own is named with the module: `my_package.factors:surprise`.
 """
 
 # numpy's stubs give Any for arithmetic on arrays without a dtype:

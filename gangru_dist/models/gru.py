@@ -15,18 +15,23 @@ from torch import Tensor, nn
 from gangru_dist.config import GruConfig
 
 
+def score_head(cfg: GruConfig) -> nn.Sequential:
+    """`cfg.hidden` values to one number."""
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
+        layers += [nn.Linear(wide, narrow), nn.SiLU()]
+    # -IC gives a last bias no gradient, only rounding noise that Adam would amplify
+    layers.append(nn.Linear((cfg.hidden, *cfg.head)[-1], 1, bias=False))
+    return nn.Sequential(*layers)
+
+
 class GruPredictor(nn.Module):
     """Maps a feature block to pRet. B samples, T lookback days, F features, H hidden."""
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
         self.gru = nn.GRU(features, cfg.hidden, cfg.layers, batch_first=True)
-        layers: list[nn.Module] = []
-        for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
-            layers += [nn.Linear(wide, narrow), nn.SiLU()]
-        # -IC gives a last bias no gradient, only rounding noise that Adam would amplify
-        layers.append(nn.Linear((cfg.hidden, *cfg.head)[-1], 1, bias=False))
-        self.head = nn.Sequential(*layers)
+        self.head = score_head(cfg)
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
         states, _ = self.gru(x)  # (B, T, H)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gangru_dist.config import RunConfig
+from gangru_dist.config import PLAIN_PRECISIONS, RunConfig
 from gangru_dist.errors import ConfigError
 
 _NEEDS = {
@@ -128,24 +128,19 @@ def devices_here(gpus_per_worker: float) -> tuple[Device, ...]:
     return (cpu(),)
 
 
-def is_everywhere(precision: str) -> bool:
-    """Whether every device has it."""
-    return precision not in _NEEDS
-
-
 def resolve(devices: Iterable[Device]) -> str:
     """What `auto` stands for: the best that all of the devices have."""
     devices = tuple(devices)
     return next(
         precision
         for precision in _AUTO
-        if is_everywhere(precision) or all(precision in device.fast for device in devices)
+        if precision in PLAIN_PRECISIONS or all(precision in device.fast for device in devices)
     )
 
 
 def lacking(precision: str, devices: Iterable[Device]) -> str | None:
     """Which of the devices lack a precision, and what it needs; None if all have it."""
-    if is_everywhere(precision):
+    if precision in PLAIN_PRECISIONS:
         return None
     without = dict.fromkeys(device.name for device in devices if precision not in device.fast)
     if not without:

@@ -128,8 +128,8 @@ def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) 
         f"is there ends on {old.calendar[-1]} and stays as it was; models and scores rest on it. "
         "--bars must name all bars, the old days unchanged and the new ones after them (with a "
         "backward adj_factor: a forward one changes all earlier prices at each dividend). If the "
-        "correction is meant, run again with --overwrite: jobs/train.py and jobs/score.py then do "
-        "again what rests on it."
+        "correction is meant, run again with --overwrite: `gangru train` and `gangru score` then "
+        "do again what rests on it."
     )
 
 

@@ -135,7 +135,7 @@ class Manifest:
         if missing:
             raise PanelError(
                 f"the panel lacks the feature(s) {', '.join(missing)}; it holds "
-                f"{', '.join(self.features)}. Build it again with jobs/panel.py --overwrite, or "
+                f"{', '.join(self.features)}. Build it again with `gangru panel --overwrite`, or "
                 "leave them out of samples.features."
             )
 
@@ -247,13 +247,13 @@ def read_manifest(root: Storage) -> Manifest:
     except FileNotFoundError:
         raise PanelError(
             f"no finished panel at {panel.uri}. Build it first: "
-            f"python jobs/panel.py --bars URI --storage {root.uri}"
+            f"gangru panel --bars URI --storage {root.uri}"
         ) from None
     except ValueError as error:  # pydantic's too
         what = wrong(error) if isinstance(error, ValidationError) else error
         raise PanelError(
             f"{panel.uri}/{MANIFEST} cannot be used: {what}. Build the panel again with "
-            "jobs/panel.py --overwrite."
+            "`gangru panel --overwrite`."
         ) from error
 
 

@@ -240,7 +240,7 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
         raise PanelError(
             f"the panel names more than {MOST_INDUSTRIES} industries, e.g. {min(codes)!r}: "
             "no such classification. Mend bars.columns.industry, then build the panel again with "
-            "jobs/panel.py --overwrite."
+            "`gangru panel --overwrite`."
         )
     indices = pc.fill_null(coded.indices, len(own)).to_numpy()
     return np.asarray(np.array([*own, -1], dtype=np.int16)[indices])
@@ -277,7 +277,7 @@ def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
         if name not in known:
             raise PanelError(
                 f"the panel has no column {name!r}; nearest: {nearest(name, known)}. Add a feature "
-                "to panel.features and build the panel again with jobs/panel.py --overwrite."
+                "to panel.features and build the panel again with `gangru panel --overwrite`."
             )
 
 
@@ -329,14 +329,14 @@ def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> 
         raise PanelError(
             f"{panel.uri}/{file.name} is listed in the manifest but cannot be read: it is gone. "
             "If the panel was built again twice while this job ran, run the job again; only if "
-            "that does not help, build the panel again with jobs/panel.py --overwrite."
+            "that does not help, build the panel again with `gangru panel --overwrite`."
         ) from error
     try:
         return _columns_of(data, file, columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise PanelError(
             f"{panel.uri}/{file.name} is damaged: {in_short(error)}. Bring the file back, or "
-            "build the panel again with jobs/panel.py --overwrite."
+            "build the panel again with `gangru panel --overwrite`."
         ) from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from gangru_dist import log
 from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.evaluation.market import Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
@@ -52,6 +53,11 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration.
     """
+    with log.waiting("report"):
+        return _written(run, compare, overwrite=overwrite)
+
+
+def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]
@@ -87,7 +93,7 @@ def _log_outdated(sources: Sources) -> None:
         if run.outdated:
             _logger.warning(
                 "factor_outdated run=%s days=%d first=%s last=%s models_settings_or_panel=changed "
-                "mend_with=jobs/train.py,jobs/score.py",
+                "mend_with=gangru_train,gangru_score",
                 name,
                 len(run.outdated),
                 run.outdated[0],
@@ -102,7 +108,7 @@ def _of_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.DataFram
         raise FactorError(
             f"the factor table of run {name!r} has rows of the windows "
             f"{', '.join(sorted(factor['window'].unique()))}, the configuration has "
-            f"{', '.join(run.windows) or 'none'}. Run jobs/train.py and jobs/score.py with these "
+            f"{', '.join(run.windows) or 'none'}. Run `gangru train` and `gangru score` with these "
             "settings, or correct windows.*."
         )
     return kept
@@ -169,9 +175,9 @@ def _outdated_notes(sources: Sources, words: Language) -> list[str]:
 def _outdated_note(days: tuple[dt.date, ...], words: Language) -> str:
     message = words.ngettext(
         "%(num)s day of the factor table, %(first)s, is not of today's models, settings and "
-        "panel: run jobs/train.py, then jobs/score.py.",
+        "panel: run gangru train, then gangru score.",
         "%(num)s days of the factor table, %(first)s to %(last)s, are not of today's models, "
-        "settings and panel: run jobs/train.py, then jobs/score.py.",
+        "settings and panel: run gangru train, then gangru score.",
         len(days),
     )
     return message % {"num": text.count(len(days)), "first": days[0], "last": days[-1]}

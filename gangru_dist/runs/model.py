@@ -42,6 +42,16 @@ Epoch = Annotated[EpochResult, Field(discriminator="stage")]
 """`EpochResult` as a field of a record."""
 
 
+@dataclass(frozen=True)
+class TimedEpoch:
+    """An epoch as a worker reports it: what is kept of it, and how fast it was."""
+
+    result: EpochResult
+    seconds: float
+    samples_per_s: float
+    """Of all workers together."""
+
+
 def figures(result: EpochResult) -> dict[str, float]:
     """Figures of an epoch, by name."""
     return {name: x for name, x in asdict(result).items() if name not in ("stage", "epoch")}

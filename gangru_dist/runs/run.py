@@ -13,18 +13,20 @@ check this before they write.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
-from gangru_dist import settings
+from gangru_dist import presets, settings
 from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict, with_precision
 from gangru_dist.errors import ConfigError, GangruError
 from gangru_dist.lineage import code_version
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.records import find_record, write_record
+from gangru_dist.settings import with_values
 from gangru_dist.storage import Storage, checked_name
 
 CLAIM, MODEL, WEIGHTS = "config.json", "model.json", "model.safetensors"
@@ -45,9 +47,9 @@ class Claim:
     config: dict[str, Any]
 
     def settings(self) -> RunConfig | None:
-        """The configuration; None if it comes from a version with other settings."""
+        """The configuration; None if this process lacks its settings or code that it names."""
         try:
-            return from_dict(self.config)
+            return from_dict(self.config, stored=True)
         except (ValidationError, GangruError):
             return None
 
@@ -115,6 +117,26 @@ class Run:
         """
         return find_record(Claim, self.folder, CLAIM)
 
+    def own_settings(self) -> RunConfig | None:
+        """The configuration that the name was taken for; None if it is free.
+
+        Raises:
+            ConfigError: This version does not know it, or it names code that this job was not
+                given by its user.
+            StorageError: `config.json` is damaged.
+        """
+        there = self.claimed()
+        if there is None:
+            return None
+        own = there.settings()
+        if own is None:
+            raise ConfigError(
+                f"{CLAIM} of run {self.name!r} in {self.root.uri} is of package version "
+                f"{there.package_version}, or names code of your own. Give the run's --preset, "
+                "--config and --set."
+            )
+        return own
+
     def as_claimed(self) -> Run:
         """The run with `training.precision=auto` replaced by its value at the run's first start.
 
@@ -166,7 +188,10 @@ class Run:
             return []
         old = there.settings()
         if old is None:
-            return [f"{CLAIM} was written by package version {there.package_version}"]
+            return [
+                f"{CLAIM} was written by package version {there.package_version}, or names code "
+                "that this command was not given"
+            ]
         return settings.difference(run_settings(old), run_settings(self.cfg))
 
 
@@ -179,3 +204,57 @@ def run_names(root: Storage) -> list[str]:
     """Names of all runs in a storage, sorted."""
     files = (name.split("/") for name in root.list_files("runs"))
     return sorted(parts[1] for parts in files if parts[2:] == [CLAIM])
+
+
+def settings_of(
+    root: Storage,
+    name: str | None,
+    preset: str | None = None,
+    file: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    anew: bool = False,
+) -> tuple[str, RunConfig, RunConfig]:
+    """Source of a run's settings, those settings, and the same with `overrides` applied.
+
+    An existing run that is given without preset and file continues with its own settings, unless
+    it is made `anew`.
+
+    Raises:
+        ConfigError: As `settings.load` and `Run.own_settings`.
+    """
+    if name and not (preset or file or anew):
+        own = Run(root, name, RunConfig()).own_settings()
+        if own is not None:
+            return "settings=its_own", own, settings.with_flags(own, overrides)
+    preset = preset or "default"
+    cfg = settings.load(preset, file, overrides)
+    return f"preset={preset}", presets.ALL[preset](), cfg
+
+
+def open_run(
+    storage: str,
+    name: str | None = None,
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """A run, new or existing; nothing is written.
+
+    Args:
+        storage: Root folder or URI, as `--storage`.
+        name: As `--run`; None = the preset's name.
+        preset: As `--preset`; None = the settings of the existing run, else `default`.
+        config: Path or URI of a TOML file.
+        settings: Dotted key -> value, such as `{"training.epochs": 5}`.
+
+    Raises:
+        ConfigError: Unknown preset or key, wrong type, out of range, impossible combination.
+        StorageError: The URI cannot be used.
+    """
+    root = Storage(storage)
+    _, _, cfg = settings_of(root, name, preset, config)
+    if settings:
+        cfg = with_values(cfg, settings, "settings")
+    return Run(root, name or preset or "default", cfg)

@@ -91,14 +91,14 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
     seeds = cfg.training.seeds
     missing = [seed for seed in seeds if (window.name, seed) not in models]
     if missing:
-        return f"no finished model of seed {', '.join(map(str, missing))}: run jobs/train.py"
+        return f"no finished model of seed {', '.join(map(str, missing))}: run `gangru train`"
     panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
     for seed in seeds:
         identity = model_identity(cfg, window.name, seed, panel)
         if models[window.name, seed].identity != identity:
             return (
                 f"the model of seed {seed} was trained with other settings or on another panel: "
-                "run jobs/train.py"
+                "run `gangru train`"
             )
     return None
 
@@ -129,7 +129,7 @@ def based(piece: Piece, cfg: RunConfig, manifest: Manifest) -> Piece:
 def _is_current(done: DayCoverage | None, piece: Piece) -> bool:
     """Whether scoring a day again would give the rows that the table has.
 
-    Rows may have been added to the day's month since, but not changed: jobs/panel.py refuses that
+    Rows may have been added to the day's month since, but not changed: `gangru panel` refuses that
     or marks the month, and marks are part of the basis. If the panel's month still ends on the
     same day, its rows must be the same.
     """

@@ -89,7 +89,7 @@ def score_day(
         raise FactorError(
             f"{bad} of {len(members)} predictions of window {ensemble.window} (model "
             f"{ensemble.model}) are not finite. Delete windows/{ensemble.window} of the run, then "
-            "run jobs/train.py to train that window again."
+            "run `gangru train` to train that window again."
         )
     if len(predicted) == 1:
         return np.asarray(predicted[0])

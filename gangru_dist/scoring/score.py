@@ -17,7 +17,7 @@ import torch
 from gangru_dist import gauges, log
 from gangru_dist.cluster_map import Runner, here, on_cluster, value
 from gangru_dist.errors import ConfigError
-from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.score_summary import ScoreSummary, write_summary
 from gangru_dist.scoring.commit import DataFile, commit
@@ -27,6 +27,10 @@ from gangru_dist.scoring.table import covered_days
 
 _logger = logging.getLogger(__name__)
 
+SMALL_SAMPLES = 100_000
+"""A day's assets are so many samples; 20 s of one core with the default network. Fewer are scored
+without actors, which take 5 to 10 s to start."""
+
 
 def score_days(
     run: Run,
@@ -35,7 +39,7 @@ def score_days(
     end: dt.date | None = None,
     daily: bool = False,
     overwrite: bool = False,
-    runner: Runner = on_cluster,
+    runner: Runner | None = None,
 ) -> ScoreSummary:
     """Score days and commit them to the run's factor table.
 
@@ -48,7 +52,8 @@ def score_days(
         end: Last day, inclusive.
         daily: Score the panel's newest day only, in this process, without Ray, in seconds.
         overwrite: Take the run's name even if it has another configuration.
-        runner: Scores the pieces if there are several.
+        runner: Scores the pieces; None = in this process if that is faster than the start of
+            actors, else on Ray.
 
     Returns:
         What was done; also in `runs/<run>/factor-summary.json`.
@@ -62,37 +67,17 @@ def score_days(
             refused the commit. The table is then unchanged.
         ResourceError: The cluster is too small for one actor.
     """
-    if daily and (start or end):
-        raise ConfigError(
-            f"--daily scores only the newest day, so --from {start} and --to {end} would be "
-            "ignored. Leave out --daily, or --from and --to."
-        )
     started = time.monotonic()
-    run.require()
-    run = run.as_claimed()
-    manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.features)
+    run, manifest, plan = planned(run, start=start, end=end, daily=daily)
     run.claim(overwrite=overwrite)
-    again = start is not None or end is not None
-    if daily:
-        start = end = manifest.calendar[-1].astype(dt.date)
-    plan = make_plan(
-        manifest,
-        run.cfg,
-        run.models(),
-        covered_days(run.factor),
-        start=start,
-        end=end,
-        again=again,
-    )
     _logger.info(
         "score_start days=%d pieces=%d up_to_date_days=%d",
         plan.days,
         len(plan.pieces),
         plan.up_to_date,
     )
-    # a single piece is not worth the start of Ray
-    files = _score_all(run, plan, here if daily or len(plan.pieces) <= 1 else runner)
+    small = daily or len(plan.pieces) <= 1 or _is_small(run, plan.days * manifest.assets)
+    files = _score_all(run, plan, runner or (here if small else on_cluster))
     version = commit(run.factor, files)
     summary = ScoreSummary(
         scored=plan.days,
@@ -105,6 +90,37 @@ def score_days(
     )
     write_summary(run, summary)
     return summary
+
+
+def planned(
+    run: Run, *, start: dt.date | None = None, end: dt.date | None = None, daily: bool = False
+) -> tuple[Run, Manifest, Plan]:
+    """The run as it was claimed, its panel, and what is to be scored.
+
+    Raises:
+        GangruError: As `score_days`.
+    """
+    if daily and (start or end):
+        raise ConfigError(
+            f"--daily scores only the newest day, so --from {start} and --to {end} would be "
+            "ignored. Leave out --daily, or --from and --to."
+        )
+    run.require()
+    run = run.as_claimed()
+    manifest = read_manifest(run.root)
+    manifest.require_features(run.cfg.features)
+    again = start is not None or end is not None
+    if daily:
+        start = end = manifest.calendar[-1].astype(dt.date)
+    models, covered = run.models(), covered_days(run.factor)
+    plan = make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
+    return run, manifest, plan
+
+
+def _is_small(run: Run, samples: int) -> bool:
+    """Whether one core of this machine has done it by the time that actors have started."""
+    size = run.cfg.resources
+    return samples <= SMALL_SAMPLES and not size.scoring_actors and not size.gpus_per_worker
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:

@@ -124,7 +124,7 @@ def _damaged_log(factor: Storage, reason: str) -> FactorError:
     file = next((name for name in wrong if not _is_log(factor.read_bytes(name))), _LOG)
     return FactorError(
         f"{factor.uri}/{file} is damaged: {in_short(reason)}. If the store is well, bring it back "
-        f"from a copy; or delete {factor.uri}, then run jobs/score.py: it scores all days again."
+        f"from a copy; or delete {factor.uri}, then run `gangru score`: it scores all days again."
     )
 
 
@@ -145,8 +145,7 @@ def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> Delta
     table = find_table(factor)
     if table is None:
         raise FactorError(
-            f"no factor table at {factor.uri}. Score first: python jobs/score.py --storage URI "
-            "--run NAME"
+            f"no factor table at {factor.uri}. Score first: gangru score --storage URI --run NAME"
         )
     if as_of is None:
         return table
@@ -257,7 +256,7 @@ def _damage_said(factor: Storage, path: str) -> Iterator[None]:
         reason: object = "it is gone" if isinstance(error, FileNotFoundError) else error
         reason = wrong(error) if isinstance(error, ValidationError) else reason
         raise FactorError(
-            f"{factor.uri}/{path} is damaged: {in_short(reason)}. Run jobs/score.py with "
+            f"{factor.uri}/{path} is damaged: {in_short(reason)}. Run `gangru score` with "
             f"{_span(path)}: it scores those days again."
         ) from error
 
@@ -313,7 +312,7 @@ def read_factor(
         start: First day; None = from the beginning.
         end: Last day, inclusive; None = to the end.
         as_of: Read an earlier version, by number or time (UTC if without zone). Versions older
-            than a week may have been removed by `jobs/score.py --vacuum`.
+            than a week may have been removed by `gangru score --vacuum`.
 
     Returns:
         `COLUMNS`: date (datetime64), asset, score (pRet, any unit; with several seeds the mean of
@@ -383,3 +382,15 @@ def to_alphalens(
     names = np.array([*block.industries, "unknown"], dtype=object)  # code -1 is the last
     codes = block.industry[places[0], places[1]]
     return factor, prices, pd.Series(names[codes], index, name="group")
+
+
+def to_qlib(frame: pd.DataFrame) -> pd.DataFrame:
+    """Qlib's signal: column `score` by (datetime, instrument); 600000.SH becomes SH600000.
+
+    Args:
+        frame: From `read_factor`; rows without a factor are dropped.
+    """
+    known = frame.dropna(subset=["factor"])
+    names = known["asset"].astype("str").str.replace(r"^(\d{6})\.(SH|SZ|BJ)$", r"\2\1", regex=True)
+    index = pd.MultiIndex.from_arrays([known["date"], names], names=["datetime", "instrument"])
+    return pd.DataFrame({"score": known["factor"].to_numpy()}, index=index).sort_index()

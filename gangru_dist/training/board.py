@@ -8,13 +8,18 @@ Python: `progress` runs it as an actor beside the driver.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from gangru_dist.config import RunConfig, model_identity
+from gangru_dist.errors import WindowError
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.runs.model import TimedEpoch
+from gangru_dist.runs.run import Run
 from gangru_dist.splits import Window
-from gangru_dist.training.window import TimedEpoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,25 @@ class Tasks(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Room for one group of workers; travels to them."""
+
+    run: Run
+    number: int
+    tasks: Tasks
+    """Where it takes its tasks from."""
+    made_by: Mapping[str, str | None] = field(default_factory=dict)
+    """The driver's `code_version`, for `model.json`."""
+    through_ray: bool = False
+    """Whether Ray Data reads the panel; else the workers do."""
+
+    @property
+    def name(self) -> str:
+        """Of its Ray Train run."""
+        return f"slot-{self.number}"
+
+
 @runtime_checkable
 class Driven(Tasks, Protocol):
     """What the driver knows of the board besides."""
@@ -83,9 +107,29 @@ class Driven(Tasks, Protocol):
         """Whether nothing is left that the slot could train."""
         ...
 
+    def taken(self, slot: int) -> int:
+        """How often the slot's workers have taken a task, the same again included."""
+        ...
+
     def events(self) -> list[Event]:
         """What happened since the last call."""
         ...
+
+
+def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
+    """What decides the task's weights, the panel up to its refit day included.
+
+    Raises:
+        WindowError: The window is not of this panel's calendar, which changed under the job.
+    """
+    refit = task.window.refit
+    if refit >= len(manifest.calendar) or str(manifest.calendar[refit]) != task.window.name:
+        raise WindowError(
+            f"window {task.window.name} is not day {refit} of the panel's calendar any more: the "
+            "panel was built again while this job ran. Start `gangru train` again."
+        )
+    day: dt.date = manifest.calendar[refit].astype(dt.date)
+    return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
 class Board:
@@ -96,12 +140,14 @@ class Board:
         self._max_failures = max_failures
         self._under_way: dict[int, Task] = {}
         self._last: dict[int, Window] = {}
+        self._taken: Counter[int] = Counter()
         self._losses: Counter[Task] = Counter()
         self._reasons: dict[Task, str] = {}
         self._events: list[Event] = []
 
     def take(self, slot: int) -> Task | None:
         """See `Tasks`; a window that the slot has in memory comes first."""
+        self._taken[slot] += 1
         if slot in self._under_way:
             self._lost(slot)
         if slot not in self._under_way and self._waiting:
@@ -141,6 +187,10 @@ class Board:
     def is_done(self, slot: int) -> bool:
         """See `Driven`."""
         return not self._waiting and slot not in self._under_way
+
+    def taken(self, slot: int) -> int:
+        """See `Driven`."""
+        return self._taken[slot]
 
     def events(self) -> list[Event]:
         """See `Driven`."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gangru_dist import runtime
-from gangru_dist.config import RunConfig, with_precision
+from gangru_dist.config import PLAIN_PRECISIONS, RunConfig, with_precision
 from gangru_dist.errors import ResourceError
-from gangru_dist.models.precision import Device, devices_here, is_everywhere, lacking, resolve
 from gangru_dist.runs.run import Run
+
+if TYPE_CHECKING:
+    from gangru_dist.models.precision import Device
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ def decided(cfg: RunConfig, before: str | None = None) -> RunConfig:
         return cfg
     if before is not None:
         return with_precision(cfg, before)
+    from gangru_dist.models.precision import resolve  # torch: only where devices are asked
+
     devices = _devices(cfg)
     found = resolve(devices)
     names = ", ".join(dict.fromkeys(device.name for device in devices))
@@ -57,7 +62,9 @@ def require_native(*variants: RunConfig) -> None:
         ResourceError: One has not; names the devices and the way out.
     """
     wanted = dict.fromkeys(cfg.training.precision for cfg in variants)
-    for precision in (name for name in wanted if not is_everywhere(name)):
+    for precision in (name for name in wanted if name not in PLAIN_PRECISIONS):
+        from gangru_dist.models.precision import lacking
+
         reason = lacking(precision, _devices(variants[0]))
         if reason:
             raise ResourceError(
@@ -68,6 +75,8 @@ def require_native(*variants: RunConfig) -> None:
 
 def _devices(cfg: RunConfig) -> list[Device]:
     """Every device that a worker may get, on every node that has room for one."""
+    from gangru_dist.models.precision import devices_here
+
     here = partial(devices_here, cfg.resources.gpus_per_worker)
     return [
         replace(device, name=f"{device.name}{place}")

@@ -1,9 +1,8 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
-Each slot is a Ray Train run whose workers take one task after the other, so that starting them is
-paid once a slot. Driver threads run the slots behind our own gate, for Ray itself would wait for
-ever on a request that the cluster cannot meet (RAY.md). One window's failure does not stop the
-others. [Ray]
+A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
+threads run the slots behind our own gate, for Ray itself would wait for ever on a request that the
+cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
 """
 
 from __future__ import annotations
@@ -23,11 +22,10 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
-from gangru_dist.training.board import Driven, Task, TaskSettled
+from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.devices import require_native, settled
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.slot import serve_slot
-from gangru_dist.training.worker import Slot, task_identity
 
 _logger = logging.getLogger(__name__)
 A = TypeVar("A")
@@ -38,15 +36,7 @@ B = TypeVar("B")
 class SlotRunner(Protocol):
     """Trains what the board has for a slot: `serve_slot`, or a stand-in of it."""
 
-    def __call__(
-        self,
-        slot: Slot,
-        board: Driven,
-        manifest: Manifest,
-        windows: tuple[Window, ...],
-        *,
-        spread: bool,
-    ) -> None:
+    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
         """See `serve_slot`."""
         ...
 
@@ -66,7 +56,7 @@ def choose_windows(
             f"the panel, {days[0]} to {days[-1]}, has no refit day: "
             f"windows.refit_months={list(cfg.windows.refit_months)}, "
             f"windows.first={cfg.windows.first}, windows.last={cfg.windows.last}. Widen them, or "
-            "add bars with jobs/panel.py."
+            "add bars with `gangru panel`."
         )
     if only is None:
         return windows, skipped
@@ -100,17 +90,7 @@ def train_windows(
         ResourceError: The cluster can never run one window, or not in `training.precision`.
     """
     manifest = read_manifest(run.root)
-    manifest.require_features(run.cfg.features)
-    windows, skipped = choose_windows(manifest, run.cfg, only)
-    run = settled(run, anew=overwrite)
-    results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
-    todo = []
-    for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
-        model = run.model(task.window.name, task.seed)
-        if model is not None and model.identity == task_identity(run.cfg, manifest, task):
-            results.append(WindowResult.of(model, "finished before"))
-        else:
-            todo.append(task)
+    run, results, todo = planned(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
@@ -119,6 +99,28 @@ def train_windows(
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+def planned(
+    run: Run, manifest: Manifest, only: Sequence[str] | None = None, *, anew: bool = False
+) -> tuple[Run, list[WindowResult], list[Task]]:
+    """The run with its precision settled, what needs no training, and what is to be trained.
+
+    Raises:
+        GangruError: As `train_windows`.
+    """
+    manifest.require_features(run.cfg.features)
+    windows, skipped = choose_windows(manifest, run.cfg, only)
+    run = settled(run, anew=anew)
+    results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
+    todo = []
+    for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
+        model = run.model(task.window.name, task.seed)
+        if model is not None and model.identity == task_identity(run.cfg, manifest, task):
+            results.append(WindowResult.of(model, "finished before"))
+        else:
+            todo.append(task)
+    return run, results, todo
 
 
 def _train_all(
@@ -132,7 +134,7 @@ def _train_all(
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
-        made_by, windows = code_version(), tuple(dict.fromkeys(task.window for task in tasks))
+        made_by = code_version()
         with ProgressLog(run, tasks, partial(result_of, run, manifest)) as progress:
 
             def serve(number: int) -> None:
@@ -143,7 +145,7 @@ def _train_all(
                     made_by=made_by,
                     through_ray=through_ray,
                 )
-                runner(slot, progress.board, manifest, windows, spread=spread)
+                runner(slot, progress.board, spread=spread)
 
             list(each(range(slots), serve, slots))
         return progress.results

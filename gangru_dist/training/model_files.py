@@ -63,16 +63,24 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
     if record is None:
         raise WindowError(
             f"no finished model of window {window}, seed {seed} in {run.folder.uri}; run "
-            "jobs/train.py."
+            "`gangru train`."
         )
     file = f"{run.model_folder(window, seed)}/{WEIGHTS}"
     data = run.folder.read_bytes(file)
     digest = hashlib.sha256(data).hexdigest()
     where = f"weights in {run.folder.uri}/{file}"
-    way_out = f"Delete windows/{window} there, then run jobs/train.py: it trains that window again."
+    way_out = (
+        f"Delete windows/{window} there, then run `gangru train`: it trains that window again."
+    )
     if digest != record.sha256:
         raise WindowError(
             f"{where} have hash {digest[:12]}, model.json names {record.model}. {way_out}"
+        )
+    predictor = record.architecture.get("predictor", "gru")  # older models do not say
+    if predictor != run.cfg.predictor:
+        raise WindowError(
+            f"{where} are of predictor {predictor!r}, the configuration names "
+            f"{run.cfg.predictor!r}. What storage names is not loaded: give the run's own settings."
         )
     try:
         network = _network(record.architecture, load(data))

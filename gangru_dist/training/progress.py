@@ -17,12 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gangru_dist import gauges
 from gangru_dist.errors import ResourceError
 from gangru_dist.log import Rows, waiting
-from gangru_dist.runs.model import EpochResult, GanEpoch
+from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.training.board import Board, EpochDone, Event, Task, TaskSettled
 from gangru_dist.training.tensorboard import tensorboard
-from gangru_dist.training.window import TimedEpoch
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -69,6 +68,10 @@ class RemoteBoard:
     def is_done(self, slot: int) -> bool:
         """See `Driven`."""
         return bool(self._ask(self.actor.is_done.remote(slot)))
+
+    def taken(self, slot: int) -> int:
+        """See `Driven`."""
+        return int(self._ask(self.actor.taken.remote(slot)))
 
     def events(self) -> list[Event]:
         """See `Driven`; nothing where the cluster is going down: the driver's error says more."""

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gangru_dist.errors import ConfigError, StorageError
-from gangru_dist.runs.model import figures
+from gangru_dist.runs.model import TimedEpoch, figures
 from gangru_dist.runs.run import TENSORBOARD, Run
-from gangru_dist.training.window import TimedEpoch
 
 _logger = logging.getLogger(__name__)
 

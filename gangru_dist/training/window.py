@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import DivergedError, TrainingError
 from gangru_dist.models.precision import arithmetic
-from gangru_dist.runs.model import EpochResult, GanEpoch, PredictorEpoch, figures
+from gangru_dist.runs.model import EpochResult, GanEpoch, PredictorEpoch, TimedEpoch, figures
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone, Collective
 from gangru_dist.training.data import WindowData
@@ -29,17 +28,6 @@ from gangru_dist.training.loop import (
     validation_ic,
 )
 from gangru_dist.training.torch_setup import require_precision
-
-
-@dataclass(frozen=True)
-class TimedEpoch:
-    """An epoch as it is reported: what is kept of it, and how fast it was."""
-
-    result: EpochResult
-    seconds: float
-    samples_per_s: float
-    """Of all workers together."""
-
 
 Report = Callable[[TimedEpoch, TrainingState], None]
 """Called by every worker after every epoch."""

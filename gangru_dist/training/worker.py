@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: wiring only [Ray].
+"""What each worker runs, alone in a Ray task or in a group of Ray Train: wiring only [Ray].
 
 A group of workers stays for as long as there are tasks: it takes one, trains it, takes the next.
 A task is continued from its own checkpoint, whoever began it, so a restart by Ray, a job submitted
@@ -10,56 +10,35 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-import ray.train.torch
 import torch
 
-from gangru_dist.config import RunConfig, model_identity
-from gangru_dist.errors import StorageError, TrainingError, WindowError
+from gangru_dist.config import RunConfig
+from gangru_dist.errors import StorageError, TrainingError
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.splits import Window
 from gangru_dist.training import collective
-from gangru_dist.training.board import Task, Tasks
+from gangru_dist.training.board import Slot, Task, task_identity
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.health import gan_samples
 from gangru_dist.training.ingest import Share, read_share
 from gangru_dist.training.model_files import write_model
-from gangru_dist.training.torch_setup import prepare_torch
-from gangru_dist.training.window import TimedEpoch, train_window
+from gangru_dist.training.torch_setup import prepare_torch, promised_device
+from gangru_dist.training.window import train_window
 
 _logger = logging.getLogger(__name__)
 STATE = "state.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """Room for one group of workers; travels to them."""
-
-    run: Run
-    number: int
-    tasks: Tasks
-    """Where it takes its tasks from."""
-    made_by: Mapping[str, str | None] = field(default_factory=dict)
-    """The driver's `code_version`, for `model.json`."""
-    through_ray: bool = False
-    """Whether Ray Data reads the panel; else the workers do."""
-
-    @property
-    def name(self) -> str:
-        """Of its Ray Train run."""
-        return f"slot-{self.number}"
 
 
 def train_worker(config: dict[str, Slot]) -> None:
     """Train tasks until none is left, or as many as `resources.windows_per_run`.
 
     A `TrainingError` is the same on every worker and in every attempt: the task has failed, and
-    the next one follows. Any other error ends the workers, and Ray starts new ones.
+    the next one follows. Any other error ends the workers, and new ones are started.
     """
     slot = config["slot"]
     prepare_torch(slot.run.cfg)
@@ -70,22 +49,6 @@ def train_worker(config: dict[str, Slot]) -> None:
     while (most is None or count < most) and (task := trainer.next()) is not None:
         trainer.train(task)
         count += 1
-
-
-def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
-    """What decides the task's weights, the panel up to its refit day included.
-
-    Raises:
-        WindowError: The window is not of this panel's calendar, which changed under the job.
-    """
-    refit = task.window.refit
-    if refit >= len(manifest.calendar) or str(manifest.calendar[refit]) != task.window.name:
-        raise WindowError(
-            f"window {task.window.name} is not day {refit} of the panel's calendar any more: the "
-            "panel was built again while this job ran. Start jobs/train.py again."
-        )
-    day: dt.date = manifest.calendar[refit].astype(dt.date)
-    return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
 def share_of(run: Run, manifest: Manifest, window: Window) -> Share:
@@ -158,7 +121,7 @@ class _Trainer:
             variant=cfg.variant,
             features=cfg.features,
             workers=self.group.size,
-            device=_device().type,
+            device=_device(cfg).type,
             resumed_epochs=resumed,
             days_left_out=data.dropped,
             train_days=tuple(day.date for day in data.train),
@@ -179,21 +142,22 @@ class _Trainer:
         self._data = None  # never two windows in memory
         block = read_share(
             share_of(run, manifest, window),
-            window.name,
             self.group.rank,
             self.group.size,
             through_ray=self.slot.through_ray,
         )
-        data = prepare(block, window, manifest.calendar, run.cfg, self.group, _device())
+        data = prepare(block, window, manifest.calendar, run.cfg, self.group, _device(run.cfg))
         self._data = (window, panel, data)
         return data
 
 
-def _device() -> torch.device:
+def _device(cfg: RunConfig) -> torch.device:
     """The GPU that Ray gave this worker; the CPU if it gave none, or one torch cannot see."""
-    if not torch.cuda.is_available():  # Ray would name a promised GPU all the same
-        return torch.device("cpu")
-    device: torch.device = ray.train.torch.get_device()
+    if cfg.resources.workers == 1 or not torch.cuda.is_available():
+        return promised_device(cfg)
+    from ray.train.torch import get_device  # in a group all GPUs of the node are seen
+
+    device: torch.device = get_device()
     return device
 
 
@@ -215,7 +179,7 @@ class _Checkpoint:
 
     def restored(self, seed: int) -> TrainingState:
         """Where it stands; the beginning if there is none, or a damaged one, which costs time."""
-        state = TrainingState(self.run.cfg, seed, _device())
+        state = TrainingState(self.run.cfg, seed, _device(self.run.cfg))
         file = f"{self.folder}/{STATE}"
         try:
             state.restore(self.run.folder.read_bytes(file), self.identity)
@@ -224,7 +188,7 @@ class _Checkpoint:
         except ValueError as error:
             text = "checkpoint_damaged file=%s/%s reason=%s: the window begins anew"
             _logger.warning(text, self.run.folder.uri, file, error)
-            return TrainingState(self.run.cfg, seed, _device())
+            return TrainingState(self.run.cfg, seed, _device(self.run.cfg))
         return state
 
     def remove(self) -> None:

@@ -108,7 +108,7 @@ def search(
     _announce(queue)
     if queue.remaining:
         require_native(*variants)
-        with runtime.session(cfg):
+        with runtime.session(cfg, dashboard=True):
             shared = _Shared(
                 cfg=cfg,
                 windows=windows.names,

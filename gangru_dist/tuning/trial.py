@@ -14,13 +14,13 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
 from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.runs.model import GanEpoch, PredictorEpoch
+from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
 from gangru_dist.splits import Window
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import Inputs, frozen_inputs, validation_ic
-from gangru_dist.training.window import TimedEpoch, train_window
+from gangru_dist.training.window import train_window
 from gangru_dist.tuning import objective
 from gangru_dist.tuning.windows import all_windows
 

@@ -2,7 +2,7 @@
 
 import argparse
 import copy
-import importlib.util
+import importlib
 import json
 import re
 import shlex
@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from cluster.kuberay import PROJECT, SCHEMAS, complaints, pod_template, schema
-from gangru_dist import settings
+from gangru_dist import cli, settings
 
 CLUSTER = PROJECT / "cluster"
 RAY_UP = sorted(CLUSTER.glob("*.yaml"))
@@ -103,54 +103,53 @@ class TestRayUp:
             validate_config(prepare_config(config))
 
 
-def job_parser(script: Path) -> argparse.ArgumentParser:
-    """The parser that a job would use, its own flags included."""
-    from gangru_dist import cli
-
-    spec = importlib.util.spec_from_file_location(f"job_{script.stem}", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parser = cli._parser(module.__doc__)
-    if hasattr(module, "flags"):
-        module.flags(parser)
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of a command, with its own flags."""
+    command = importlib.import_module(f"gangru_dist.commands.{name}")
+    parser = cli._parser(command.__doc__)
+    command.flags(parser)
     return parser
 
 
+CALL = (
+    r"(?:python (?:/opt/gangru/)?jobs/\w+\.py|"
+    r"\bgangru (?:pipeline|panel|train|tune|score|report)) --"
+)
+
+
 def commands() -> list[Any]:
-    """(where, words) of every job's command in manifests, scripts and documents."""
-    found = []
-    for path, document in OURS:
-        if document["kind"] == "RayJob":
-            found.append((path, shlex.split(document["spec"]["entrypoint"])))
-    texts = [CLUSTER / "README.md", CLUSTER / "slurm.sh", PROJECT / "docs" / "operations.md"]
-    for path in texts:
-        for line in re.findall(
-            r"python (?:/opt/gangru/)?jobs/\w+\.py --[^`\n#|]*", path.read_text()
-        ):
-            if "…" not in line and "..." not in line:
-                found.append((path, shlex.split(line)))
+    """(where, command, its words) of every call in manifests, scripts and documents."""
+    found = [
+        (path, document["spec"]["entrypoint"])
+        for path, document in OURS
+        if document["kind"] == "RayJob"
+    ]
+    texts = [CLUSTER / "README.md", CLUSTER / "slurm.sh", PROJECT / "README.md"]
+    for path in [*texts, *PROJECT.glob("docs/[a-z]*.md")]:
+        found += [(path, line) for line in re.findall(rf"{CALL}[^`\n#|]*", path.read_text())]
+    calls = [
+        (path, shlex.split(line))
+        for path, line in found
+        if "--storage" in line and "factors:" not in line and not {"…", "..."} & set(line.split())
+    ]
     return [
-        pytest.param(words, id=f"{path.stem}-{i}-{Path(words[1]).stem}")
-        for i, (path, words) in enumerate(found)
+        pytest.param(words, id=f"{path.stem}-{i}-{words[1]}")
+        for i, (path, words) in enumerate(calls)
     ]
 
 
 class TestCommands:
     @pytest.mark.parametrize("words", commands())
     def test_the_jobs_parser_and_settings_take_it(self, words: list[str]) -> None:
-        assert words[0] == "python"
         script = PROJECT / words[1].removeprefix("/opt/gangru/")
-        if script.stem == "tune" and not script.exists():
-            pytest.skip("jobs/tune.py is not there yet")
-        args = job_parser(script).parse_args(words[2:])
-        settings.load(args.preset, args.config, args.set)
+        assert words[0] == "gangru" or script.exists()
+        args = parser_of(script.stem).parse_args(words[2:])
+        file = args.config and "best.toml" not in args.config
+        settings.load(args.preset or "default", args.config if file else None, args.set)
 
     def test_the_check_has_teeth(self) -> None:
-        parser = job_parser(PROJECT / "jobs/train.py")
         with pytest.raises(SystemExit):
-            parser.parse_args(["--storage", "s3://x/y", "--window", "x", "--stroage"])
+            parser_of("train").parse_args(["--storage", "s3://x/y", "--window", "x", "--stroage"])
 
 
 class TestSecurity:

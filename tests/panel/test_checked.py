@@ -123,7 +123,7 @@ def test_names_of_assets_that_a_checked_file_lacks(root: Storage) -> None:
     path = root.child("panel").full(manifest.files[0].name)
     pq.write_table(pq.ParquetFile(path).read().slice(0, 3), path)
     days = {"start": DAYS[0].date(), "end": DAYS[-1].date()}
-    with pytest.raises(PanelError, match=r"is damaged: its bytes .* jobs/panel.py --overwrite"):
+    with pytest.raises(PanelError, match=r"is damaged: its bytes .* .gangru panel --overwrite"):
         read_block(root, manifest, **days)
 
 

@@ -290,7 +290,7 @@ class TestProperties:
 
 class TestValidation:
     def test_no_panel(self, root: Storage) -> None:
-        with pytest.raises(PanelError, match=r"no finished panel at .*jobs/panel.py --bars"):
+        with pytest.raises(PanelError, match=r"no finished panel at .*`?gangru panel --bars"):
             read_manifest(root)
 
     @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ QUALITY = {
 LATIN = re.compile(
     "Rank|IC|ICIR|IR|GAN|ST|Spearman|Pearson|Newey|West|Optuna|PED|ANOVA|CSV"  # terms
     "|GAN_GRU|gan_gru|other|SH|bank|coal|food|abc"  # names of runs, models, assets, industries
-    "|metrics|json|trials|csv|tune|search|jobs|train|score|py"  # files
+    "|metrics|json|trials|csv|tune|search|gangru|train|score"  # files
     "|training|learning_rate|gru|head|layers|label|horizon|open"  # settings
 )
 """What a Chinese page leaves in Latin letters."""

@@ -336,7 +336,7 @@ class TestValidation:
         root = Storage(str(tmp_path))
         rewrite_panel(root, make_rows())
         run_of(root).claim()
-        with pytest.raises(WindowError, match=r"can be scored.*no finished model.*jobs/train.py"):
+        with pytest.raises(WindowError, match=r"can be scored.*no finished model.*`?gangru train"):
             score_here(run_of(root))
 
     def test_model_of_other_settings(self, root):
@@ -363,7 +363,7 @@ class TestValidation:
     def test_the_way_out_of_bad_weights_is_one_that_trains_again(self, root):
         name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
         root.write_bytes(name, root.read_bytes(name) + b"x")
-        with pytest.raises(WindowError, match=r"Delete windows/.*, then run jobs/train.py"):
+        with pytest.raises(WindowError, match=r"Delete windows/.*, then run `?gangru train"):
             score_here(run_of(root))
 
     def test_no_panel(self, tmp_path):

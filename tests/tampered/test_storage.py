@@ -329,7 +329,7 @@ def test_as_before_or_one_message(
     except GangruError as error:
         says = str(error)
         assert "\n" not in says
-        assert re.search(r"jobs/\w+\.py|run the job", says), says
+        assert re.search(r"gangru \w+|run the job", says), says
         assert str(folder) in says or "windows/" in says, says
         assert len(says) < 1000, says
     else:

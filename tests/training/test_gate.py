@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import WorkerCrashedError
+from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from gangru_dist.config import TrainingConfig, WindowConfig, to_dict
-from gangru_dist.errors import ConfigError, GangruError, StorageError, WindowError
+from gangru_dist.errors import ConfigError, GangruError, ResourceError, StorageError, WindowError
 from gangru_dist.log import Rows
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
 from gangru_dist.training import launch
 from gangru_dist.training import slot as slot_module
-from gangru_dist.training.board import Board, Driven, Task, TaskSettled
+from gangru_dist.training.board import Board, Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.launch import (
     choose_windows,
@@ -32,7 +31,6 @@ from gangru_dist.training.launch import (
 from gangru_dist.training.model_files import write_model
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.slot import serve_slot
-from gangru_dist.training.worker import Slot, task_identity
 from tests.training.store import TINY, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
@@ -70,21 +68,13 @@ class Runner:
         self.served: list[int] = []
         self._lock = threading.Lock()
 
-    def __call__(
-        self,
-        slot: Slot,
-        board: Driven,
-        manifest: Manifest,
-        windows: tuple[Window, ...],
-        *,
-        spread: bool,
-    ) -> None:
+    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
+        manifest = read_manifest(slot.run.root)
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
         while (task := board.take(slot.number)) is not None:
             time.sleep(0.02)
-            assert task.window in windows
             bad = task.window.name == self.bad
             if not bad:
                 write_untrained(slot.run, manifest, task)
@@ -203,36 +193,43 @@ class TestBoard:
 
 
 class TestSlotFails:
-    """Whatever happens to one slot's Ray Train run, every task ends up settled."""
+    """Whatever happens to one slot's workers, every task ends up settled."""
 
     @pytest.fixture
     def served(self, root: Storage, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(slot_module, "_PAUSE_SECONDS", 0.0)
         monkeypatch.setattr(slot_module.ray, "is_initialized", lambda: True)
         manifest = read_manifest(root)
-        windows = tuple(choose_windows(manifest, TWELVE, None)[0][:2])
+        windows = choose_windows(manifest, TWELVE, None)[0][:2]
         board = Board([Task(window=window, seed=0) for window in windows], 1)
         run = Run(root, "slots", with_resources(TWELVE, max_failures=1))
         slot = Slot(run=run, number=0, tasks=board)
+        self.goes = 0
 
-        def serve(fit: Any) -> list[str | None]:
-            monkeypatch.setattr(slot_module, "_fit", lambda *_: fit(board))
-            serve_slot(slot, board, manifest, windows)
+        def serve(work: Any) -> list[str | None]:
+            def go(*_: object, **__: object) -> Exception | None:
+                self.goes += 1
+                error: Exception | None = work(board)
+                return error
+
+            monkeypatch.setattr(slot_module, "_work", go)
+            serve_slot(slot, board)
             return [event.reason for event in board.events()]  # type: ignore[union-attr]
 
         return serve
 
     @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
     def test_a_store_that_does_not_answer(self, served: Any, error: Exception) -> None:
-        def fit(_: Board) -> None:
+        def work(_: Board) -> None:
             raise error
 
-        assert served(fit) == ["no answer", "no answer"]
+        assert served(work) == ["no answer", "no answer"]
+        assert self.goes == 2
 
-    def test_a_controller_that_died_is_replaced(self, served: Any) -> None:
+    def test_workers_that_died_are_replaced(self, served: Any) -> None:
         died = iter([True, False])
 
-        def fit(board: Board) -> None:
+        def work(board: Board) -> None:
             task = board.take(0)
             if next(died, False):
                 raise WorkerCrashedError
@@ -240,20 +237,44 @@ class TestSlotFails:
                 board.settle(0)
                 task = board.take(0)
 
-        assert served(fit) == [None, None]
+        assert served(work) == [None, None]
 
-    def test_a_controller_that_dies_each_time_fails_the_task(self, served: Any) -> None:
-        def fit(_: Board) -> None:
+    def test_losses_of_one_task_do_not_count_for_the_next(self, served: Any) -> None:
+        """Each of two tasks may lose its workers once."""
+
+        def work(board: Board) -> None:
+            board.take(0)
+            if self.goes % 2:
+                raise WorkerCrashedError
+            board.settle(0)
+
+        assert served(work) == [None, None]
+        assert self.goes == 4
+
+    def test_workers_that_die_before_they_take_a_task(self, served: Any) -> None:
+        def work(_: Board) -> None:
             raise WorkerCrashedError
 
-        assert served(fit) == [str(WorkerCrashedError())[:500].strip()] * 2
+        assert served(work) == [str(WorkerCrashedError())[:500].strip()] * 2
+        assert self.goes == 4
 
-    def test_workers_that_ended_for_good(self, served: Any) -> None:
-        def fit(board: Board) -> str | None:
-            board.take(0)
-            return "out of memory"
+    def test_workers_that_cannot_go_on_are_tried_again_and_their_reason_is_kept(
+        self, served: Any
+    ) -> None:
+        def work(board: Board) -> Exception | None:
+            return ResourceError("out of memory") if board.take(0) else None
 
-        assert served(fit) == ["out of memory"] * 2
+        assert served(work) == ["out of memory"] * 2
+
+    def test_an_error_of_a_worker_names_its_last_line(self, served: Any) -> None:
+        """As Ray raises it: with the worker's traceback in front."""
+
+        def work(board: Board) -> None:
+            if board.take(0):
+                cause = OSError("No space left on device")
+                raise RayTaskError("_alone", "Traceback ...\nOSError: No space left", cause)
+
+        assert served(work) == ["OSError: No space left"] * 2
 
 
 class TestResult:

@@ -1,6 +1,6 @@
-"""Windows through Ray Train: both ingests, several workers, failures, a kill (SPEC 8).
+"""Windows through Ray: both ingests, one worker and a group, failures, kills (SPEC 8).
 
-Each run costs Ray 10-14 s, so tests share them; kills by the dozen and long queues are in
+A group costs Ray Train 10-14 s, so tests share them; kills by the dozen and long queues are in
 `test_trials.py`.
 """
 
@@ -143,9 +143,9 @@ def test_killed_worker_resumes_to_the_same_bits(root: Storage, undisturbed: dict
 
 
 def train_workers() -> list[psutil.Process]:
-    """Worker processes of Ray Train below this one's cluster."""
+    """Processes below this one's cluster that train."""
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if "RayTrainWorker" in " ".join(_cmdline(p))]
+    return [p for p in found if "ray::_alone" in " ".join(_cmdline(p))]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:

@@ -11,11 +11,10 @@ import pytest
 
 from gangru_dist.config import TrainingConfig, model_settings
 from gangru_dist.errors import ConfigError
-from gangru_dist.runs.model import GanEpoch, PredictorEpoch, figures
+from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch, figures
 from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.training.tensorboard import TensorBoard, tensorboard
-from gangru_dist.training.window import TimedEpoch
 from tests.training.store import TINY
 
 TASK = "2018-12-28/seed-0"

@@ -8,11 +8,12 @@ import torch
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
 from gangru_dist.models import precision
+from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import GanTrainer, Step, predictor_epoch
-from gangru_dist.training.window import TimedEpoch, train_window
+from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, until, window
 
 

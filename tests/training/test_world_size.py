@@ -34,7 +34,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
+def train(rank: int, size: int, port: int, precision: str, folder: str, predictor: str) -> None:
     """One worker; shares are uneven, and the last owns nobody on some days."""
     torch.set_num_threads(1)
     if size > 1:
@@ -43,6 +43,8 @@ def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
     cfg = config(
         gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1},
         training={"epochs": 3, "learning_rate": 1e-4, "precision": precision},
+        predictor=predictor,
+        gru={"hidden": 5 if predictor == "gru" else 8},  # what 4 heads divide
     )
     world = block(assets=ASSETS)
     chosen = window(world, cfg)
@@ -69,8 +71,10 @@ def train(rank: int, size: int, port: int, precision: str, folder: str) -> None:
         dist.destroy_process_group()
 
 
-def run(size: int, precision: str, folder: Path) -> list[dict[str, torch.Tensor]]:
-    mp.spawn(train, (size, free_port(), precision, str(folder)), nprocs=size)
+def run(
+    size: int, precision: str, folder: Path, predictor: str = "gru"
+) -> list[dict[str, torch.Tensor]]:
+    mp.spawn(train, (size, free_port(), precision, str(folder), predictor), nprocs=size)
     return [load_file(folder / f"{precision}-{size}-{rank}.safetensors") for rank in range(size)]
 
 
@@ -92,3 +96,18 @@ def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path
             )
             difference = float((ranks[0][name] - expected).abs().max())
             assert difference <= tolerance * scale, (name, size, difference, scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("predictor", ["lstm", "transformer", "my_plugin:Mean"])
+def test_so_do_they_with_another_predictor(
+    predictor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own too, of a module that the workers import by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    (alone,), ranks = (run(size, "float64", tmp_path, predictor) for size in (1, 2))
+    assert any(name.startswith("predictor.") for name in alone)
+    for name, expected in alone.items():
+        assert torch.equal(ranks[0][name], ranks[1][name])
+        difference = float((ranks[0][name] - expected).abs().max())
+        assert difference <= TOLERANCE["float64"] * float(expected.abs().max()), name

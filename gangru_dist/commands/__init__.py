@@ -1,0 +1,51 @@
+"""The one command: `gangru COMMAND …`; `jobs/*.py` are the same from a checkout.
+
+A command is a module here with a docstring for `--help` and `run(argv)`. It is imported when it is
+called, so that `gangru --help` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+SUMMARIES = {
+    "pipeline": "every stage in order: panel, training, scores, report",
+    "panel": "bars -> checked panel with features",
+    "train": "one model per refit day and seed",
+    "tune": "search for better settings on early windows",
+    "score": "the factor of all days not scored yet",
+    "report": "metrics.json, tables, report.html",
+    "runs": "what a storage holds",
+    "settings": "every setting: unit, default, meaning",
+    "check-plugin": "test your own features, labels and predictors",
+}
+"""Command -> what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--version"]:
+        from gangru_dist.lineage import code_version
+
+        sys.stdout.write(f"gangru_dist {code_version()['package_version']}\n")
+        return 0
+    if words[:1] in ([], ["-h"], ["--help"]):
+        sys.stdout.write(_usage())
+        return 0 if words else 2
+    name, *rest = words
+    if name not in SUMMARIES:
+        sys.stderr.write(f"there is no command {name!r}.\n\n{_usage()}")
+        return 2
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # own features and predictors lie where one works, as for python -m
+    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    status: int = module.run(rest)
+    return status
+
+
+def _usage() -> str:
+    lines = [f"  {name:<14}{text}\n" for name, text in SUMMARIES.items()]
+    return f"usage: gangru COMMAND …\n\n{''.join(lines)}\n`gangru COMMAND --help` says more.\n"

@@ -1,0 +1,46 @@
+"""Tells another program how a job ended: one POST of JSON, never a reason to fail."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+_logger = logging.getLogger(__name__)
+_ATTEMPTS, _SECONDS = 3, 10.0
+
+
+def address(text: str) -> str:
+    """A URL on the command line; only the web's."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL of http or https")
+    return text
+
+
+def post(url: str, result: Mapping[str, Any]) -> bool:
+    """Send a result; False, and a warning, if nobody took it.
+
+    The log names the host alone: the rest of such a URL is often a secret.
+    """
+    body = json.dumps(result, ensure_ascii=False).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers, method="POST")
+    for attempt in range(_ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS):
+                return True
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error)
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            time.sleep(attempt)
+    _logger.warning("not_notified host=%s error=%s", urlsplit(url).hostname, reason)
+    return False

@@ -1,0 +1,104 @@
+"""Estimate of hours, threads and memory for a run, from measured speeds.
+
+Measured on one thread of a two-core AMD machine at the default sizes (SPEC 5): the predictor
+trains 1,450 samples per second and scores 4,500. The rest is arithmetic: a sample is one stock on
+one day. GPUs were not measured; train one window on yours and scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+TRAIN_PER_SECOND = 1450.0
+"""Samples per second and thread, forward and backward, GRU of the default sizes. Measured."""
+SCORE_PER_SECOND = 4500.0
+"""Samples per second and thread, forward only. Measured."""
+GAN_COST = 2.0
+"""Time of a GAN epoch over that of a predictor epoch. An assumption, not studied."""
+STOPS_EARLY = 20
+"""A typical number of predictor epochs (at most 50)."""
+WORKER_GB = 1.5
+"""Memory of a worker beside its data. Measured: 0.3 (torch) + 0.7 (Ray), plus a margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Data and sizes of one model; the defaults are those of preset `default`."""
+
+    epochs: int = STOPS_EARLY
+    """Predictor epochs."""
+    gan_epochs: int = 5
+    train_days: float = 64
+    """Days of samples: every fifth of 400, a fifth of these for validation."""
+    valid_days: float = 16
+    panel_days: int = 440
+    """Days that a window reads."""
+    scored_days: float = 122
+    """Half a year."""
+    channels: int = 18
+    """Values per day of a sample."""
+    lookback: int = 40
+    hidden: int = 128
+    layers: int = 2
+    workers: int = 1
+    """Workers that share a window."""
+
+    @property
+    def cost(self) -> float:
+        """Multiplications of one sample's recurrent layers, against the default's."""
+        return self._multiplications / Shape()._multiplications
+
+    @property
+    def _multiplications(self) -> float:
+        sizes = (self.channels, *[self.hidden] * self.layers)
+        return self.lookback * sum(h * (inputs + h) for inputs, h in pairwise(sizes))
+
+
+DEFAULT = Shape()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Resources of a run."""
+
+    train_hours: float
+    """Wall time on the given threads; windows are not split, so some threads end up idle."""
+    score_hours: float
+    thread_hours: float
+    """Training and scoring of all models."""
+    worker_gb: float
+    """Memory of one worker."""
+    at_once: int
+    """Models trained in parallel."""
+
+    @property
+    def hours(self) -> float:
+        """Training, then scoring."""
+        return self.train_hours + self.score_hours
+
+
+def size(stocks: float, models: int, at_once: int, shape: Shape = DEFAULT) -> Size:
+    """Estimate for a number of models.
+
+    Args:
+        stocks: Members of the universe per day.
+        models: Refit days x seeds.
+        at_once: Groups of `shape.workers` threads that the cluster has room for.
+        shape: Days, epochs and sizes of one model.
+    """
+    train_rate, score_rate = TRAIN_PER_SECOND / shape.cost, SCORE_PER_SECOND / shape.cost
+    epoch = stocks * (shape.train_days / train_rate + shape.valid_days / score_rate)
+    gan = stocks * shape.train_days / train_rate * GAN_COST * shape.gan_epochs
+    train, score = epoch * shape.epochs + gan, stocks * shape.scored_days / score_rate
+    used = max(1, min(at_once, models))
+    rounds = -(-models // used)
+    # the block, its standardized copy, and a day's activations
+    data_gb = 3 * 4 * shape.panel_days * stocks * shape.channels / 1e9
+    return Size(
+        train_hours=rounds * train / shape.workers / 3600,
+        score_hours=models * score / used / shape.workers / 3600,
+        thread_hours=models * (train + score) / 3600,
+        worker_gb=WORKER_GB + data_gb / shape.workers,
+        at_once=used,
+    )

@@ -1,0 +1,99 @@
+"""A user's own code: what the documentation shows, and what `gangru check-plugin` must catch."""
+
+import numpy as np
+from torch import nn
+
+from gangru_dist.features.price_volume import ago, feature
+
+_calls: list[int] = []
+
+
+@feature("close", "volume")
+def surprise(bars):
+    """Return times the change of volume, of one day."""
+    return (bars.close / ago(bars.close, 1) - 1) * (bars.volume / ago(bars.volume, 1) - 1)
+
+
+@feature("close")
+def tomorrow(bars):
+    result = np.full_like(bars.close, np.nan)
+    result[:-1] = bars.close[1:]
+    return result
+
+
+@feature("close")
+def of_all_days(bars):
+    return bars.close / np.nanmean(bars.close, axis=0)
+
+
+@feature("close")
+def market_relative(bars):
+    return bars.close / np.nanmean(bars.close, axis=1, keepdims=True)
+
+
+@feature("close")
+def reads_more(bars):
+    return bars.close / bars.open
+
+
+@feature("close")
+def spoils(bars):
+    bars.close[:] = np.log(bars.close)
+    return bars.close
+
+
+@feature("close")
+def infinite(bars):
+    return bars.close / 0.0
+
+
+def bare(bars):
+    return bars.close
+
+
+class Mean(nn.Module):
+    """A line through the means over time."""
+
+    def __init__(self, features, cfg):
+        super().__init__()
+        self.line = nn.Sequential(
+            nn.Linear(features, cfg.hidden), nn.SiLU(), nn.Linear(cfg.hidden, 1, bias=False)
+        )
+
+    def forward(self, x):
+        return self.line(x.mean(dim=1)).squeeze(-1)
+
+
+class WithBias(Mean):
+    def __init__(self, features, cfg):
+        super().__init__(features, cfg)
+        self.line[-1] = nn.Linear(cfg.hidden, 1)
+
+
+class Batch(Mean):
+    def __init__(self, features, cfg):
+        super().__init__(features, cfg)
+        self.line.insert(1, nn.BatchNorm1d(cfg.hidden))
+
+
+class Dropping(Mean):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+
+class Column(Mean):
+    def forward(self, x):
+        return super().forward(x)[:, None]
+
+
+def squared(values, cfg):
+    return np.sign(values) * values**2
+
+
+def cumulated(values, cfg):
+    return np.cumsum(values)
+
+
+def shared_random(values, cfg):
+    _calls.append(1)
+    return values + len(_calls)

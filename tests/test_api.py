@@ -1,0 +1,140 @@
+"""What notebooks use: the same functions as the commands, and any factor judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gangru_dist
+from gangru_dist.errors import ConfigError, EvaluationError
+from gangru_dist.evaluation.market import to_market
+from gangru_dist.runs.run import open_run
+from gangru_dist.scoring.table import to_qlib
+from tests.evaluation.worlds import config, evaluate, random_block, random_table
+from tests.test_wheel import TINY
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "first-run.ipynb"
+
+
+def code(notebook: Path) -> str:
+    """All code cells of a notebook, one after another."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+class TestSurface:
+    def test_every_name_is_there_and_typed(self) -> None:
+        for name in gangru_dist.__all__:
+            assert getattr(gangru_dist, name), name
+        assert set(gangru_dist.__all__) <= set(dir(gangru_dist))
+        with pytest.raises(AttributeError, match="no attribute 'train'"):
+            _ = gangru_dist.train  # type: ignore[attr-defined]
+
+    def test_the_import_is_light(self) -> None:
+        look = (
+            "import sys, gangru_dist; sys.exit(bool({'ray', 'torch', 'pandas'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0
+
+
+class TestOpenRun:
+    def test_settings_and_the_runs_own(self, tmp_path: Path) -> None:
+        run = open_run(str(tmp_path), "mine", preset="demo", settings={"training.epochs": 7})
+        assert (run.name, run.cfg.training.epochs) == ("mine", 7)
+        run.claim()
+        assert open_run(str(tmp_path), "mine").cfg == run.cfg
+        assert open_run(str(tmp_path), preset="demo").name == "demo"
+        assert open_run(str(tmp_path)).name == "default"
+
+    def test_a_wrong_key(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"training\.epoch"):
+            open_run(str(tmp_path), settings={"training.epoch": 7})
+
+
+class TestEvaluate:
+    def test_a_series_a_table_and_a_block_already_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        block = random_block()
+        table = random_table(block)[["date", "asset", "factor"]]
+        run = open_run(str(tmp_path))
+        series = table.set_index(["date", "asset"])["factor"]
+        ours, theirs = (gangru_dist.evaluate(run, given, market=block) for given in (table, series))
+        pd.testing.assert_frame_equal(ours.monthly, theirs.monthly)
+        expected = evaluate(table, block, run.cfg)
+        assert ours.metrics == expected.metrics
+
+    def test_no_factor(self, tmp_path: Path) -> None:
+        empty = pd.DataFrame({"date": [], "asset": [], "factor": []})
+        with pytest.raises(EvaluationError, match="factor table"):
+            gangru_dist.evaluate(open_run(str(tmp_path)), empty, market=random_block())
+
+    def test_no_report_yet(self, tmp_path: Path) -> None:
+        with pytest.raises(EvaluationError, match="gangru report"):
+            gangru_dist.read_metrics(open_run(str(tmp_path)))
+
+
+class TestWeights:
+    def test_an_engine_that_knows_weights_alone_ends_with_the_same_values(self) -> None:
+        block = random_block()
+        market = to_market(block)
+        found = evaluate(random_table(block), block, config())
+        prices = pd.DataFrame(market.price, market.dates, market.assets)[found.weights.columns]
+        value, expected = 1.0, found.daily.set_index("date")["long"]
+        days = [*found.weights.index, expected.index[-1]]
+        for (day, weights), end in zip(found.weights.iterrows(), days[1:], strict=True):
+            held = weights[weights > 0]
+            growth = prices.loc[end, held.index] / prices.loc[day, held.index]
+            value *= float((held * growth).sum() + 1 - held.sum())
+            assert value == pytest.approx(expected[end], rel=1e-12)
+
+
+class TestQlib:
+    def test_names_and_index(self) -> None:
+        day = pd.Timestamp("2020-01-02")
+        frame = pd.DataFrame(
+            {"date": day, "asset": ["600000.SH", "ABC", "000001.SZ"], "factor": [1.0, 2.0, np.nan]}
+        )
+        expected = pd.DataFrame(
+            {"score": [2.0, 1.0]},
+            pd.MultiIndex.from_tuples(
+                [(day, "ABC"), (day, "SH600000")], names=["datetime", "instrument"]
+            ),
+        )
+        pd.testing.assert_frame_equal(to_qlib(frame), expected, check_index_type=False)
+
+
+class TestNotebook:
+    def test_it_is_short(self) -> None:
+        lines = [line for line in code(NOTEBOOK).splitlines() if line.strip()]
+        assert len(lines) < 25
+
+    @pytest.mark.slow
+    @pytest.mark.ray
+    @pytest.mark.usefixtures("ray_cluster")
+    def test_it_runs_from_bars_to_the_report(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from gangru_dist import settings
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("MPLBACKEND", "agg")
+        cfg = settings.load("demo", None, TINY)
+        changed = {
+            key: settings.value_at(settings.to_dict(cfg), key)
+            for key in (word.partition("=")[0] for word in TINY)
+        }
+        small = code(NOTEBOOK).replace('preset="demo"', f'preset="demo", settings={changed}')
+        scope: dict[str, object] = {}
+        exec(compile(small, str(NOTEBOOK), "exec"), scope)
+        assert (tmp_path / "demo-storage/runs/notebook/report/report.html").exists()
+        weights, signal = scope["weights"], scope["signal"]
+        assert isinstance(weights, pd.DataFrame)
+        assert isinstance(signal, pd.DataFrame)
+        assert weights.sum(axis=1).max() <= 1 + 1e-12
+        assert len(signal) > 1000
+        assert [path.name for path in tmp_path.iterdir()] == ["demo-storage"]

@@ -1,0 +1,245 @@
+"""User code by name: found, checked, part of the identity, and never named by storage."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gangru_dist import registry, runtime
+from gangru_dist.commands import check_plugin
+from gangru_dist.commands.check_plugin import check
+from gangru_dist.config import (
+    LABEL_TRANSFORMS,
+    PREDICTORS,
+    GruConfig,
+    RunConfig,
+    from_dict,
+    model_settings,
+    to_dict,
+)
+from gangru_dist.errors import ConfigError, WindowError
+from gangru_dist.features.price_volume import FEATURES
+from gangru_dist.models.predictors import TransformerPredictor
+from gangru_dist.runs.run import Run
+from gangru_dist.settings import load
+from gangru_dist.storage import Storage
+from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.model_files import read_model, write_model
+from tests.training.worlds import config
+
+CODE = "my_plugin"
+
+
+@pytest.fixture(autouse=True)
+def _own_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`tests/my_plugin.py` on the import path, and the tables as they were afterwards."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    tables = (FEATURES, PREDICTORS, LABEL_TRANSFORMS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, items in zip(tables, before, strict=True):
+        table.clear()
+        table.update(items)
+    sys.modules.pop(CODE, None)
+
+
+class TestNames:
+    def test_a_name_of_ones_own_reaches_every_process_by_itself(self) -> None:
+        cfg = load("default", None, [f"predictor={CODE}:Mean", f"label.transform={CODE}:squared"])
+        assert PREDICTORS[cfg.predictor] is sys.modules[CODE].Mean
+        PREDICTORS.pop(cfg.predictor)  # as in a worker, which unpickles the configuration
+        assert PREDICTORS[cfg.predictor](3, GruConfig())(torch.zeros(2, 5, 3)).shape == (2,)
+        assert LABEL_TRANSFORMS[cfg.label.transform](np.array([-2.0]), cfg.label) == -4
+
+    def test_a_feature_of_ones_own(self) -> None:
+        cfg = load("default", None, [f'panel.features=["close","{CODE}:surprise"]'])
+        assert cfg.features == ("close", f"{CODE}:surprise")
+        assert FEATURES[f"{CODE}:surprise"].inputs == ("close", "volume")
+
+    @pytest.mark.parametrize(
+        ("setting", "says"),
+        [
+            ("predictor=no_such:Class", "No module named 'no_such'"),
+            (f"predictor={CODE}:Men", "has no attribute 'Men'"),
+            (f'panel.features=["{CODE}:bare"]', "is no feature: it lacks the decorator"),
+            ("predictor=gur", "no predictor; nearest: ['gru'"),
+        ],
+    )
+    def test_what_cannot_be_found_names_the_key(self, setting: str, says: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            load("default", None, [setting])
+        assert says in str(caught.value)
+        assert setting.partition("=")[0] in str(caught.value)
+
+    def test_an_installed_package_is_called_by_its_entry_point(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        point = SimpleNamespace(name="line", value=f"{CODE}:Mean")
+        asked: list[str] = []
+
+        def entry_points(group: str) -> list[SimpleNamespace]:
+            asked.append(group)
+            return [point] if group == "gangru_dist.predictors" else []
+
+        monkeypatch.setattr(registry, "entry_points", entry_points)
+        registry._installed.cache_clear()
+        try:
+            cfg = load("default", None, ["predictor=line"])
+            assert PREDICTORS[cfg.predictor] is sys.modules[CODE].Mean
+        finally:
+            registry._installed.cache_clear()
+        assert asked == ["gangru_dist.predictors"]
+
+    def test_code_is_part_of_the_identity(self) -> None:
+        own = model_settings(load("default", None, [f"predictor={CODE}:Mean"]))
+        assert list(own["code"]) == [f"predictor {CODE}:Mean"]
+        assert "code" not in model_settings(load("default", None, ["predictor=lstm"]))
+
+    def test_it_is_in_a_worker_too(self) -> None:
+        cfg = load("default", None, [f"predictor={CODE}:Mean"])
+        here = model_settings(cfg)
+        PREDICTORS.pop(cfg.predictor)  # as in a worker, which unpickles the configuration
+        assert model_settings(cfg) == here
+
+    def test_a_base_class_is_code_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cfg = load("default", None, [f"predictor={CODE}:Column"])
+        before = model_settings(cfg)["code"]
+        monkeypatch.setattr(sys.modules[CODE].Column, "__doc__", "says nothing")
+        assert model_settings(cfg)["code"] == before
+        monkeypatch.setattr(sys.modules[CODE], "Mean", sys.modules[CODE].Batch)
+        assert model_settings(cfg)["code"] != before
+
+    def test_it_is_shipped_to_a_cluster_that_is_joined(self) -> None:
+        assert runtime._users_code() == []
+        load("default", None, [f"predictor={CODE}:Mean"])
+        assert runtime._users_code() == [str(Path(__file__).parent / f"{CODE}.py")]
+
+
+class TestStoredNames:
+    """What lies in storage names no code."""
+
+    def claimed(self, folder: Path) -> Run:
+        cfg = load("demo", None, [f"predictor={CODE}:Mean", f'panel.features=["{CODE}:surprise"]'])
+        run = Run(Storage(str(folder)), "mine", cfg)
+        run.claim()
+        for table in (PREDICTORS, FEATURES):
+            for name in [name for name in table if ":" in name]:
+                del table[name]
+        FEATURES.pop("surprise")
+        del sys.modules[CODE]
+        return run
+
+    def test_a_configuration_is_not_imported(self, tmp_path: Path) -> None:
+        run = self.claimed(tmp_path)
+        claim = run.claimed()
+        assert claim is not None
+        assert claim.settings() is None
+        with pytest.raises(ConfigError, match="names code of your own"):
+            run.own_settings()
+        assert CODE not in sys.modules
+
+    def test_the_user_names_it_and_goes_on(self, tmp_path: Path) -> None:
+        run = self.claimed(tmp_path)
+        given = from_dict(to_dict(run.cfg))  # as --config does
+        Run(run.root, run.name, given).claim()
+        assert run.own_settings() == given
+
+    def test_a_model_of_another_class_is_refused(self, tmp_path: Path) -> None:
+        cfg = config(variant="gru")
+        run = Run(Storage(str(tmp_path)), "mine", cfg)
+        state = TrainingState(cfg, 0)
+        write_model(run, "2020-03-31", 0, state, identity="x")
+        assert read_model(run, "2020-03-31", 0)[1].identity == "x"
+        file = tmp_path / "runs/mine/windows/2020-03-31/seed-0/model.json"
+        record = json.loads(file.read_text())
+        record["architecture"]["predictor"] = "os:system"
+        file.write_text(json.dumps(record))
+        with pytest.raises(
+            WindowError, match="predictor 'os:system', the configuration names 'gru'"
+        ):
+            read_model(run, "2020-03-31", 0)
+
+
+class TestCheck:
+    @pytest.mark.parametrize(
+        "name",
+        [f"{CODE}:surprise", f"{CODE}:Mean", f"{CODE}:squared", "gru", "lstm", "transformer"],
+    )
+    def test_what_keeps_the_promises(self, name: str) -> None:
+        assert check(name) == []
+
+    def test_ours_do(self) -> None:
+        assert {name: check(name) for name in (*FEATURES, *LABEL_TRANSFORMS) if check(name)} == {}
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("tomorrow", "looks ahead: bars after day 5"),
+            ("of_all_days", "looks ahead"),
+            ("market_relative", "mixes assets"),
+            ("reads_more", "reads more than it names: only close"),
+            ("spoils", "changes the bars that it is given"),
+            ("infinite", "gives infinity"),
+            ("WithBias", "-IC gives line.2.bias no gradient"),
+            ("Batch", "mixes samples"),
+            ("Dropping", "draws at random while it trains"),
+            ("Column", "gives shape (16, 1) for 16 samples"),
+            ("cumulated", "depends on the order of the assets"),
+            ("shared_random", "gives another result when it is called again"),
+            ("bare", "it lacks the decorator"),
+            ("nowhere", "has no attribute 'nowhere'"),
+        ],
+    )
+    def test_what_breaks_one(
+        self, name: str, says: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert check_plugin.run([f"{CODE}:{name}"]) == 2
+        assert says in capsys.readouterr().out
+
+
+class TestDocument:
+    """docs/extend.md: its code is what its commands name."""
+
+    TEXT = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
+
+    def test_the_code_keeps_the_promises_and_the_command_takes_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        block = re.search(r"```python\n(.*?)```", self.TEXT, re.DOTALL)
+        assert block is not None
+        (tmp_path / "factors.py").write_text(block[1])
+        monkeypatch.syspath_prepend(str(tmp_path))
+        try:
+            (names,) = re.findall(r"gangru check-plugin (.*)", self.TEXT)
+            assert check_plugin.run(names.split()) == 0
+            (line,) = re.findall(r"gangru pipeline (.*)", self.TEXT)
+            words = shlex.split(line)
+            given = [b for a, b in pairwise(words) if a == "--set"]
+            assert load("default", None, given).predictor == "factors:Mean"
+        finally:
+            sys.modules.pop("factors", None)
+
+
+class TestPredictors:
+    @pytest.mark.parametrize("name", ["lstm", "transformer"])
+    def test_the_order_of_days_counts(self, name: str) -> None:
+        torch.manual_seed(0)
+        model = PREDICTORS[name](3, GruConfig(hidden=8, layers=2, head=(4,))).eval()
+        x = torch.randn(4, 6, 3)
+        assert not torch.allclose(model(x), model(torch.cat([x[:, :-1].flip(1), x[:, -1:]], 1)))
+
+    def test_heads_must_divide(self) -> None:
+        cfg = GruConfig(hidden=8, options={"heads": 3})
+        with pytest.raises(ConfigError, match=r"gru.options.heads=3 must divide gru.hidden=8"):
+            TransformerPredictor(3, cfg)
+        wanted = load("default", None, ["predictor=transformer", "gru.options.heads=8"])
+        assert wanted.gru.options == {"heads": 8}
+        assert isinstance(wanted, RunConfig)
