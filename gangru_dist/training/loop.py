@@ -120,6 +120,8 @@ def with_dropout(inputs: Inputs, data: WindowData, share: float, step: Step) -> 
 
     def dropped(day: DayShare) -> Tensor:
         x = inputs(day)
+        if len(x) == 0:  # a share without assets
+            return x
         purpose = f"dropout=inputs/epoch={step.epoch}/day={day.date}"
         keys = sample_keys(data.keys[day.members], seed=step.seed, purpose=purpose)
         kept = uniform(keys, x.shape[2]) >= share  # (M, C)
