@@ -24,10 +24,10 @@ from torch.autograd.function import once_differentiable
 from gangru_dist.models.cells import Cell, Frame, GruCell, Kept, LstmCell
 
 CHUNK = 256
-"""Assets at a time, at most: the fastest of 64 to 512 for training, on AVX2 and AVX-512."""
+"""Assets at a time, at most, so that a step's matrices stay in the cache."""
 KEPT_BYTES = 640 * 2**20
 """Memory for what gradients need: 3,200 assets of a GRU of 2 x 128 and 40 days. The process keeps
-it, but only pages once used count; fresh pages at every step would cost a fifth of the time."""
+it, as fresh pages at every step cost time; only pages once used count."""
 
 _free: list[Tensor] = []
 """That memory while no graph holds it."""

@@ -21,7 +21,7 @@ from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashed
 from gangru_dist.config import ResourcesConfig
 from gangru_dist.errors import ResourceError, StorageError
 from gangru_dist.runs.run import CHECKPOINTS
-from gangru_dist.training.board import Driven, Slot
+from gangru_dist.training.board import Driven, Slot, reason_of
 
 _logger = logging.getLogger(__name__)
 
@@ -141,12 +141,6 @@ def _trainer(slot: Slot) -> Any:
 def _backend(size: ResourcesConfig) -> str:
     """NCCL between whole GPUs; two ranks on one GPU cannot speak it."""
     return "nccl" if size.gpus_per_worker >= 1 else "gloo"
-
-
-def reason_of(error: Exception) -> str:
-    """The last line of what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]
 
 
 def _remove_traces(slot: Slot) -> None:

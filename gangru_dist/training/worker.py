@@ -20,7 +20,7 @@ from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.splits import Window
 from gangru_dist.training import collective
-from gangru_dist.training.board import Slot, Task, task_identity
+from gangru_dist.training.board import Slot, Task, reason_of, task_identity
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
@@ -89,7 +89,7 @@ class _Trainer:
         except TrainingError as error:
             reason = str(error)
         except Exception as error:
-            self.slot.tasks.trouble(self.slot.number, _last_line(error))
+            self.slot.tasks.trouble(self.slot.number, reason_of(error))
             raise
         self.group.gather(None)  # nobody goes on before the model is there
         if self.group.rank == 0:
@@ -160,11 +160,6 @@ def _device(cfg: RunConfig) -> torch.device:
 
     device: torch.device = get_device()
     return device
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]
 
 
 class _Checkpoint:
