@@ -11,6 +11,8 @@ FAST := not ray and not gpu and not slow
 NUMERICS := tests/models tests/samples tests/training/test_window.py \
 	tests/training/test_world_size.py tests/training/test_data.py tests/training/test_health.py
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+# Two processes, each with its files of tests; in `make trials`, whose kills want the machine, one.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-all test-avx2 trials oracles check audit bench docs lock setup clean
@@ -21,11 +23,11 @@ demo: $(SETUP)
 test: test-all
 
 test-all: check test-avx2
-	$(BIN)/python -m pytest -q -m "not gpu and not trials and not ($(FAST))"
+	$(PYTEST) -m "not gpu and not trials and not ($(FAST))"
 
 # The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has.
 test-avx2: $(SETUP)
-	$(AVX2) $(BIN)/python -m pytest -q -m "$(FAST)" $(NUMERICS)
+	$(AVX2) $(PYTEST) -m "$(FAST)" $(NUMERICS)
 
 # Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)
@@ -41,7 +43,7 @@ check: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)"
 
 # Known weaknesses of what the lock pins; needs the network, and passes without.
 audit:
