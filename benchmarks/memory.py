@@ -1,4 +1,4 @@
-"""Growth of a training worker's peak memory with its shard of the panel (at most 1.5 times).
+"""Growth of a training worker's peak memory with its shard of the panel (at most 1.3 times).
 
     python -m benchmarks.memory
 
@@ -39,7 +39,7 @@ from gangru_dist.training.ingest import read_share
 from gangru_dist.training.window import train_window
 from gangru_dist.training.worker import share_of
 
-LIMIT = 1.5
+LIMIT = 1.3
 """Allowed growth of the peak, in MB per MB of shard."""
 _MB = 1e6
 
