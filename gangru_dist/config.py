@@ -181,6 +181,9 @@ class LabelConfig:
 
     horizon: int = Field(default=20, ge=1)
     """Holding period of the label [R]."""
+    also: Annotated[tuple[Count, ...], _NEW] = ()
+    """Shorter holding periods that are predicted besides: the label is the mean of all periods'
+    labels, z-scored again [D]."""
     entry_lag: int = Field(default=1, ge=0)
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
@@ -193,6 +196,17 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         _require_unique("label.neutralize", self.neutralize)
+        _require_unique("label.also", tuple(str(period) for period in self.also))
+        if max(self.also, default=0) >= self.horizon:
+            raise ConfigError(
+                f"label.also={list(self.also)} must be shorter than label.horizon={self.horizon}, "
+                "which says how far a label reaches."
+            )
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """All holding periods, `horizon` first."""
+        return (self.horizon, *self.also)
 
     @property
     def reach(self) -> int:
@@ -263,8 +277,18 @@ class GanConfig:
     """Passes over the training days; the GAN is not stopped early."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate for both networks [R]."""
+    discriminator_learning_rate: Annotated[float | None, _NEW] = Field(default=None, gt=0)
+    """Adam's learning rate for the discriminator; None = `learning_rate` [D]."""
+    spectral_norm: Annotated[bool, _NEW] = False
+    """Divide each weight of the discriminator by its largest singular value [D]."""
     reconstruction_weight: float = Field(default=0.0, ge=0)
     """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
+    feature_matching: Annotated[float, _NEW] = Field(default=0.0, ge=0)
+    """Weight, in the generator's loss, of the squared distance between the mean features that the
+    discriminator sees in real and in generated samples [D]."""
+    output: Annotated[Literal["replace", "beside"], _NEW] = "replace"
+    """What the predictor gets: the generator's output in place of the sample [R], or both, their
+    channels concatenated [D]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
