@@ -26,7 +26,8 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """`weight`: outputs first."""
-        return weight / torch.linalg.matrix_norm(weight.flatten(1), ord=2)
+        largest: Tensor = torch.linalg.matrix_norm(weight.flatten(1), ord=2)
+        return weight / largest
 
 
 class Discriminator(nn.Module):

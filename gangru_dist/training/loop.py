@@ -225,10 +225,11 @@ class GanTrainer:
         masks = draws.dropout("generator")
         with autocast(data, bf16=bf16):
             logit = _call(self.discriminator, fake, masks)
-            seen = self._features((x, fake), masks)
         loss_g = generator_loss(logit, distance, self.cfg.reconstruction_weight, collective.all_sum)
-        if seen:
-            gap = feature_distance(*seen, collective.all_sum)
+        if self.cfg.feature_matching:
+            with autocast(data, bf16=bf16):
+                real, made = (self._features(of, masks) for of in (x, fake))
+            gap = feature_distance(real, made, collective.all_sum)
             loss_g = loss_g + self.cfg.feature_matching * gap
         _update(loss_g, self.generator, self.generator_optimizer, collective)
         self.discriminator.requires_grad_(True)
@@ -238,12 +239,9 @@ class GanTrainer:
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )
 
-    def _features(self, both: tuple[Tensor, ...], masks: Tensor) -> list[Tensor]:
-        """What the discriminator sees in each, where that is matched."""
-        if not self.cfg.feature_matching:
-            return []
+    def _features(self, x: Tensor, masks: Tensor) -> Tensor:
         width = (self.discriminator.logit.in_features,)
-        return [_call(self.discriminator.features, of, masks, width=width) for of in both]
+        return _call(self.discriminator.features, x, masks, width=width)
 
     def _generate(self, x: Tensor, noise: Tensor) -> Tensor:
         if len(x) == 0:
