@@ -1,5 +1,7 @@
 """Generator, discriminator, predictor."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,29 @@ class TestReference:
         expected = (hidden @ weights["head.4.weight"].T)[:, 0]
         found = net(torch.from_numpy(x)).detach()
         np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+    def test_spectral_norm_divides_by_the_largest_singular_value(self) -> None:
+        cfg = dataclasses.replace(GAN, spectral_norm=True)
+        net = Discriminator(10, 3, cfg).double()
+        plain = Discriminator(10, 3, GAN).double()
+        for name, weights in net.named_parameters():
+            value = weights.detach().numpy()
+            if value.ndim > 1:
+                value = value / np.linalg.svd(value.reshape(len(value), -1))[1][0]
+            own = plain.get_parameter(name.replace("parametrizations.weight.original", "weight"))
+            own.data = torch.from_numpy(value)
+        x = torch.randn(5, 10, 3, dtype=torch.float64)
+        torch.testing.assert_close(net(x), plain(x))
+
+    def test_output_beside_the_sample(self) -> None:
+        net = FactorNetwork(3, GRU, dataclasses.replace(GAN, output="beside"))
+        x = torch.randn(4, 10, 3)
+        assert net.generator is not None
+        both = torch.cat([x, net.generator(x)], dim=2)
+        torch.testing.assert_close(net(x), net.predictor(both))
+        again = from_architecture(net.architecture)
+        again.load_state_dict(net.state_dict())
+        assert torch.equal(net(x), again(x))
 
 
 class TestProperties:
