@@ -49,6 +49,26 @@ PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
 """Makes a torch module, samples (B, T, F) -> scores (B,), from the number of features and sizes."""
 
 
+CALLBACKS: Registry[Callable[[Any], Any]] = Registry(
+    "callback",
+    items={
+        "mlflow": "gangru_dist.tracking.mlflow:Mlflow",
+        "tensorboard": "gangru_dist.tracking.tensorboard:TensorBoard",
+    },
+)
+"""Makes a `tracking.callback.Callback` from a `Run`."""
+
+
+def _callbacks(names: tuple[str, ...], info: Any) -> tuple[str, ...]:
+    """Known names; of stored ones, code that was not given with the command is left out.
+
+    They decide no result, so a run does not need those of the job before.
+    """
+    if info.context == STORED:
+        return tuple(name for name in names if name in CALLBACKS)
+    return tuple(CALLBACKS.known(name) for name in names)
+
+
 def _own_feature(name: str, info: Any) -> str:
     """A user's own feature is imported; names of ours are checked with the panel."""
     return price_volume.FEATURES.validated(name, info) if ":" in name else name
@@ -312,8 +332,7 @@ class TrainingConfig:
     checkpoint_every: Annotated[int, Decides.NOTHING] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most an interruption can cost."""
     tensorboard: Annotated[bool, Decides.NOTHING] = False
-    """Also write every epoch's figures for TensorBoard, below `runs/<run>/tensorboard`; has no
-    effect on a search."""
+    """The same as `tensorboard` in `callbacks`."""
 
     def __post_init__(self) -> None:
         is_set = len(set(self.seeds)) == len(self.seeds) > 0
@@ -507,6 +526,9 @@ class RunConfig:
     ] = "gru"
     """Network that maps a sample to a score: `gru`, `lstm`, `transformer`, or your own as
     `package.module:Class`; section `gru` has its sizes."""
+    callbacks: Annotated[tuple[str, ...], Decides.NOTHING, AfterValidator(_callbacks)] = ()
+    """What is told every epoch, model, trial and report: `tensorboard` (files in the run's folder),
+    `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
