@@ -120,8 +120,8 @@ class Callbacks:
         key: str | None = "done",
     ) -> None:
         for teller in self._tellers:
-            given = {"series": series, "status": status, "figures": found, "facts": facts}
-            teller.tell(series, key, partial(_on_done, **given))
+            call = partial(_on_done, series=series, status=status, figures=found, facts=facts)
+            teller.tell(series, key, call)
 
 
 def _on_figures(callback: Callback, **given: Any) -> None:
@@ -160,13 +160,14 @@ def names(cfg: RunConfig) -> tuple[str, ...]:
 
 def _made(name: str, run: Run) -> Callback | None:
     try:
-        return CALLBACKS[name](run)
+        callback: Callback = CALLBACKS[name](run)
     except GangruError:
         raise
     except Exception as error:  # noqa: BLE001  # a user's own code
         text = "callback_failed callback=%s error=%s: %s; it is left out"
         _logger.warning(text, name, type(error).__name__, reason_of(error))
         return None
+    return callback
 
 
 def numbers(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

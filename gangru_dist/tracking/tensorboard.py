@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from gangru_dist.errors import ConfigError, StorageError
 from gangru_dist.runs.run import TENSORBOARD, Run
@@ -81,7 +82,8 @@ class TensorBoard(Callback):
             self._forget_others(series)
             self._folder(series).mkdir(parents=True)
             prefix = str(self._folder(series) / "events")
-            self._writers[series] = self._open(prefix, f".{series.identity}")
+            job = uuid4().hex[:8]  # else two jobs of one second would share a file
+            self._writers[series] = self._open(prefix, f".{job}.{series.identity}")
         return self._writers[series]
 
     def _forget_others(self, series: Series) -> None:

@@ -76,8 +76,9 @@ def _write(search: Search, name: str, file: Path) -> None:
 def _distribution(key: str, span: Numbers | Choices) -> BaseDistribution:
     if isinstance(span, Choices):
         return CategoricalDistribution([_plain(choice) for choice in span.choices])
-    numbers = {"low": span.low, "high": span.high, "log": span.log, "step": span.step}
-    return Parameter(key=key, kind=span.kind, **numbers).distribution()
+    return Parameter(
+        key=key, kind=span.kind, low=span.low, high=span.high, log=span.log, step=span.step
+    ).distribution()
 
 
 def _plain(choice: Any) -> Any:

@@ -1,5 +1,6 @@
 """A search exported: what Optuna itself reads of it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def searched(root: Path, space: dict[str, Any]) -> Run:
     return run
 
 
-SPACE = {**store.SPACE, "gru.head": {"choices": [[4], [6, 3]]}, "gru.layers": {"low": 2, "high": 3}}
+SPACE = {**store.SPACE, "gru.head": {"choices": [[4], [6, 3]]}}
 
 
 @pytest.fixture
@@ -75,10 +76,10 @@ def test_settings_are_parameters_where_the_space_has_them(study: optuna.Study) -
     assert set(study.trials[1].params) == set(SPACE)
     assert study.trials[1].params["gru.head"] in ("[4]", "[6, 3]")
     assert study.trials[1].params["label.transform"] in ("zscore", "rank")
-    first = study.trials[0]  # one layer, not of the space
-    assert "gru.layers" not in first.params
-    assert first.user_attrs["gru.layers"] == 1
-    assert optuna.importance.get_param_importances(study) is not None
+    first = study.trials[0]  # the configuration, which the space need not hold
+    assert set(first.params) == {"training.learning_rate", "label.transform"}
+    assert json.loads(first.user_attrs["gru.head"]) not in ([4], [6, 3])
+    assert first.user_attrs["gru.hidden"] == store.config().gru.hidden
 
 
 def test_the_command_exports_and_searches_no_further(
