@@ -43,6 +43,9 @@ OTHER = {
     "samples.features": ["open"],
     "label.transform": "rank",
     "label.neutralize": ["size"],
+    "label.also": [5],
+    "gan.discriminator_learning_rate": 1e-3,
+    "gan.output": "beside",
     "windows.min_history_days": 300,
     "windows.half_life_days": 20.0,
     "windows.refit_months": [3],
@@ -73,6 +76,7 @@ OTHER = {
     "variant": "gru",
     "predictor": "other",
     "gru.options": {"heads": 2},
+    "callbacks": ["tensorboard"],
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 
