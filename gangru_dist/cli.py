@@ -79,7 +79,7 @@ def run_job(
     if flags:
         flags(parser)
     if plan:
-        text = "say what would be done and what it takes; do nothing"
+        text = "print what would be done and what it takes; do nothing"
         parser.add_argument("--dry-run", action="store_true", help=text)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -164,7 +164,7 @@ def _parser(description: str | None, program: str | None = None) -> argparse.Arg
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one setting on top of both, e.g. training.epochs=5; may be repeated",
+        help="one setting on top of preset and file, e.g. training.epochs=5; may be repeated",
     )
     add("--overwrite", action="store_true", help="replace existing results, even if they differ")
     add("--json", action="store_true", help="print the result as one JSON object and nothing else")

@@ -1,9 +1,9 @@
-"""What a storage holds: its runs, their models, scored days and reports.
+"""List the runs in a storage: their models, scored days and reports.
 
     gangru runs --storage s3://bucket/gangru
     gangru runs --storage s3://bucket/gangru --json
 
-A run is there as soon as a job has taken its name.
+A run is listed as soon as a job has used its name.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--storage", required=True, metavar="URI", help="as of every other command")
-    parser.add_argument("--json", action="store_true", help="one JSON object a run")
+    parser.add_argument(
+        "--storage", required=True, metavar="URI", help="folder or URI, as for every other command"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per run")
     args = parser.parse_args(argv)
     try:
         root = Storage(args.storage)

@@ -196,9 +196,3 @@ class Board:
         """See `Driven`."""
         events, self._events = self._events, []
         return events
-
-
-def reason_of(error: Exception) -> str:
-    """The last line of what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]

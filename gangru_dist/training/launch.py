@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
@@ -19,9 +18,11 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import StorageError, WindowError
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
+from gangru_dist.tracking.callbacks import Callbacks, told
 from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.devices import require_native, settled
 from gangru_dist.training.progress import ProgressLog
@@ -84,7 +85,8 @@ def train_windows(
         What became of every window and seed; also in `summary.json`.
 
     Raises:
-        ConfigError: The run's name is taken by another configuration.
+        ConfigError: The run's name is taken by another configuration, or a callback lacks its
+            package or a setting.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or there is no refit day at all.
         ResourceError: The cluster can never run one window, or not in `training.precision`.
@@ -93,10 +95,13 @@ def train_windows(
     run, results, todo = planned(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
-    run.claim(overwrite=overwrite)
-    _say_what_labels_lack(run.cfg, manifest)
-    if todo:
-        results += _train_all(run, manifest, todo, runner)
+    with told(run) as callbacks:
+        run.claim(overwrite=overwrite)
+        _say_what_labels_lack(run.cfg, manifest)
+        for result in results:
+            callbacks.window(result)
+        if todo:
+            results += _train_all(run, manifest, todo, runner, callbacks)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
@@ -133,8 +138,18 @@ def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run, manifest: Manifest, tasks: list[Task], runner: SlotRunner
+    run: Run, manifest: Manifest, tasks: list[Task], runner: SlotRunner, callbacks: Callbacks
 ) -> list[WindowResult]:
+    identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
+
+    def ended(settled: TaskSettled) -> WindowResult:
+        result = result_of(run, manifest, settled)
+        callbacks.window(result, identities[settled.task])
+        return result
+
+    def tell(task: Task, epoch: TimedEpoch) -> None:
+        callbacks.epoch(task.name, identities[task], epoch)
+
     with runtime.session(run.cfg):
         slots = min(len(tasks), concurrency(run.cfg))
         nodes = runtime.nodes()
@@ -144,7 +159,7 @@ def _train_all(
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, partial(result_of, run, manifest)) as progress:
+        with ProgressLog(run, tasks, ended, tell) as progress:
 
             def serve(number: int) -> None:
                 slot = Slot(

@@ -21,7 +21,6 @@ from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.training.board import Board, EpochDone, Event, Task, TaskSettled
-from gangru_dist.training.tensorboard import tensorboard
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -102,11 +101,14 @@ class ProgressLog:
     """
 
     def __init__(
-        self, run: Run, tasks: Sequence[Task], result: Callable[[TaskSettled], WindowResult]
+        self,
+        run: Run,
+        tasks: Sequence[Task],
+        result: Callable[[TaskSettled], WindowResult],
+        tell: Callable[[Task, TimedEpoch], None],
     ) -> None:
-        """`result` says what became of a task, once it is settled."""
-        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
-        self.tensorboard = tensorboard(run)
+        """`result` says what became of a task, once it is settled; `tell` is told each epoch."""
+        self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
         self.board = RemoteBoard(tasks, run.cfg.resources.max_failures)
         self.started: float | None = None
         self.done: dict[str, float] = {}
@@ -134,8 +136,6 @@ class ProgressLog:
         if not isinstance(error, KeyboardInterrupt):
             self._drain()
         self.rows.stop()
-        if self.tensorboard:
-            self.tensorboard.close()
         self.board.close()
 
     def _follow(self) -> None:
@@ -145,6 +145,7 @@ class ProgressLog:
     def _drain(self) -> None:
         for event in self.board.events():
             if isinstance(event, EpochDone):
+                self._tell(event.task, event.epoch)
                 self._say(event.task.name, event.epoch)
             else:
                 self._finish(event)
@@ -169,8 +170,6 @@ class ProgressLog:
         gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
         if not isinstance(result, GanEpoch):
             gauges.show(gauges.VALID_IC, result.valid_ic, window=task)
-        if self.tensorboard:
-            self.tensorboard.epoch(task, epoch)
         done, total = self._epochs(result)
         self.done[task] = done / total
         self._silence.close()

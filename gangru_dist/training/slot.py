@@ -19,9 +19,9 @@ import ray
 from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashedError
 
 from gangru_dist.config import ResourcesConfig
-from gangru_dist.errors import ResourceError, StorageError
+from gangru_dist.errors import ResourceError, StorageError, reason_of
 from gangru_dist.runs.run import CHECKPOINTS
-from gangru_dist.training.board import Driven, Slot, reason_of
+from gangru_dist.training.board import Driven, Slot
 
 _logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -48,10 +48,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 class NearProgress(ProgressLog):
     """`ProgressLog` without Ray: the board is in this process, and is read at the end."""
 
-    def __init__(self, run: Run, tasks: list[Task], result: Any) -> None:
-        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
+    def __init__(self, run: Run, tasks: list[Task], result: Any, tell: Any) -> None:
+        self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
         self.board = Board(tasks, run.cfg.resources.max_failures)
         self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
+        self.started, self._silence = None, ExitStack()
 
     def __enter__(self) -> "NearProgress":
         return self
