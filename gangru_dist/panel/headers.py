@@ -55,7 +55,8 @@ def check_columns(
         lacking = sorted(file for file in columns if name not in columns[file])
         if having and lacking:
             raise BarsError(
-                f"{lacking[0]} has no column {name} and {having[0]} has: {_ALL_OR_NONE[name]}. "
+                f"{lacking[0]} has no column {name}, or an empty one, and {having[0]} has: "
+                f"{_ALL_OR_NONE[name]}. "
                 "Export it with every file, or with none."
             )
     there = frozenset().union(*columns.values())

@@ -72,7 +72,11 @@ class Intake:
     @property
     def columns(self) -> dict[str, frozenset[str]]:
         """File -> its columns, side tables' included."""
-        return {name: having for unit in self.units for name, having in unit.columns.items()}
+        found: dict[str, frozenset[str]] = {}
+        for unit in self.units:  # row groups of one file may be in several
+            for name, having in unit.columns.items():
+                found[name] = found.get(name, frozenset()) | having
+        return found
 
 
 def open_bars(uri: str, cfg: RunConfig) -> Bars:
