@@ -1,4 +1,4 @@
-"""Which rows of the bars can be trusted (SPEC 1). docs/data.md is the list in words.
+"""Which rows of the bars can be trusted. docs/data.md is the list in words.
 
 A row that cannot be used is set aside and counted under its first reason; a file that cannot be
 understood was refused before, by `reader` and `columns`. Duplicates show only once the rows of

@@ -28,7 +28,7 @@ NEIGHBORS = 3
 """Trading days between two rows up to which limits are multiplied; a longer suspension may end
 with a move that none bounds."""
 LIMITS_SINCE = np.datetime64("1996-12-16")
-"""Before, China's prices had none (SPEC's rules are today's)."""
+"""Before that day China's prices had no limits."""
 LEAST_LIMIT = 0.10
 """Special treatment's 5 % is not relied on: many exports do not mark it, and it became 10 %."""
 EIGHTFOLD = np.log(8)

@@ -1,4 +1,4 @@
-"""Everything that matters between two epochs, and its exact copy as bytes (SPEC 8.2).
+"""Everything that matters between two epochs, and its exact copy as bytes.
 
 Random numbers are functions of (seed, epoch, day, asset), so there is no generator to save.
 Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage.

@@ -34,7 +34,7 @@ _READERS = 2
 
 
 def own_buckets(buckets: int, rank: int, size: int) -> list[int]:
-    """Rank r of N owns the buckets b with b mod N = r (DESIGN 4)."""
+    """Rank r of N owns the buckets b with b mod N = r."""
     return list(range(rank, buckets, size))
 
 

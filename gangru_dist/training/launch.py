@@ -2,7 +2,7 @@
 
 A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
 threads run the slots behind our own gate, for Ray itself would wait for ever on a request that the
-cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
+cluster cannot meet. One window's failure does not stop the others. [Ray]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tensors that every epoch needs again, made once and kept in a scratch file.
 
 A file rather than memory: the operating system keeps it in its page cache as long as there is
-room, and a worker's own memory stays that of its panel (SPEC 8.5). What is read back is what was
+room, and a worker's own memory stays that of its panel. What is read back is what was
 written, bit for bit.
 """
 

@@ -1,4 +1,4 @@
-"""One window's training from first to last epoch: GAN stage, then predictor stage (SPEC 5).
+"""One window's training from first to last epoch: GAN stage, then predictor stage.
 
 The core that Ray Train's worker, a Tune trial and a plain test call alike: it takes what it
 reports to as an argument and never heard of Ray.
