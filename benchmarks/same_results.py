@@ -64,12 +64,9 @@ def compare(before: Storage, after: Storage, tolerance: float = 0.0) -> list[Lin
     names = [run_names(before), run_names(after)]
     lines = [Line("runs", ", ".join(names[0]), ", ".join(names[1]), names[0] == names[1])]
     for name in sorted({*names[0]} & {*names[1]}):
-        pair = [Run(storage, name, RunConfig()) for storage in (before, after)]
-        lines += [
-            *_models(*pair, tolerance),
-            _factor(*pair, tolerance),
-            *_metrics(*pair, tolerance),
-        ]
+        one, two = (Run(storage, name, RunConfig()) for storage in (before, after))
+        lines += _models(one, two, tolerance)
+        lines += [_factor(one, two, tolerance), *_metrics(one, two, tolerance)]
     return lines
 
 
