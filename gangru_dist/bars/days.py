@@ -1,7 +1,7 @@
 """Days of the bars held against the calendar: which are possible, which are trading days.
 
 A date outside the market's span stops the build, for a panel that ends in 2081 can never be
-appended to again. Rows of Saturdays and Sundays, and of days on which next to nobody traded, are
+appended to again. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are
 set aside. Decisions about a day rest on days before it, so that later bars never change them.
 """
 
@@ -61,7 +61,7 @@ class DayRule:
     """(days,) datetime64[D], ascending: the trading days, if the user lists them."""
 
     def outside(self, days: np.ndarray) -> np.ndarray:
-        """(n,) bool of (n,) datetime64[D]: no day that bars can be of; NaT is not."""
+        """(n,) bool of (n,) datetime64[D]: dates outside the span; NaT is none."""
         return np.asarray((days < self.first) | (days > self.last) | (days == _EPOCH))
 
     def reasons(self, days: np.ndarray) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ class MarketDays:
     calendar: np.ndarray
     """(days,) datetime64[D], ascending: the trading days."""
     closed: np.ndarray
-    """(days,) datetime64[D]: days with rows that are no trading days; their rows go."""
+    """(days,) datetime64[D]: days with rows that are no trading days; their rows are dropped."""
     quality: Quality
     """What is odd about them."""
 
@@ -89,7 +89,7 @@ def day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None)
     Args:
         cfg: First day, weekends, calendar.
         form: The market's rule.
-        today: For tests; None = the clock's. A day later may be, east of here.
+        today: For tests; None = the clock's. One day later is allowed, for time zones further east.
 
     Raises:
         BarsError: The calendar file cannot be read.
@@ -151,7 +151,7 @@ def market_days(
     Args:
         dates: (days,) datetime64[D] of each part, distinct.
         traded: (days,) stocks that traded on each of them.
-        rule: An explicit calendar knows better than the number of stocks.
+        rule: An explicit calendar overrides the number of stocks.
 
     Raises:
         BarsError: The days are so far apart that these are no daily bars.

@@ -243,7 +243,7 @@ def _assemble(
 
 
 def _day_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) datetime64[D], NaT = missing; whatever the year, where Python's dates end."""
+    """(n,) datetime64[D], NaT = missing; any year, also after 9999."""
     days = pc.fill_null(column.cast(pa.int32()).cast(pa.int64()), np.iinfo(np.int64).min)
     return np.asarray(days.to_numpy()).astype("datetime64[D]")
 

@@ -36,7 +36,7 @@ Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class BucketTask:
-    """What every bucket's task must know besides its rows."""
+    """What all buckets have in common."""
 
     features: tuple[str, ...]
     """Names, in order."""
@@ -131,7 +131,7 @@ def traded_rows(bars: pa.Table, task: BucketTask) -> tuple[TradedRows, Quality, 
         return {name: _finding(name, history, bars, rows, task.files) for name, rows in of.items()}
 
     notes = {**findings(judged.notes), **_renamed(bars, asset), **unsold}
-    if task.form.prices == "adjusted":  # what moves a price then need not move what shares cost
+    if task.form.prices == "adjusted":  # dividends move an adjusted price and no market cap
         notes.pop(moves.STALE_CAP, None)
     if late:
         notes[moves.LATE_LISTING] = late
@@ -252,7 +252,7 @@ def _same_as_before(column: pa.ChunkedArray) -> np.ndarray:
 def _list_dates(bars: pa.Table) -> tuple[np.ndarray, Finding | None]:
     """(n,) datetime64[D], one a asset: what its first row says, else the first row's date.
 
-    Later rows have no say, so that later bars cannot change an earlier day. A date after the
+    Later rows are ignored, so that later bars cannot change an earlier day. A date after the
     first row is not believed, and counted.
     """
     date = bars["date"].to_numpy().astype("datetime64[D]")

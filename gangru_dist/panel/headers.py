@@ -1,4 +1,4 @@
-"""What files' headings tell already: columns that no row can make up for. Costs no Ray."""
+"""Checks of the files' headings: missing columns are found before any row is read or Ray starts."""
 
 from __future__ import annotations
 

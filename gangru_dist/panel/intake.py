@@ -155,7 +155,7 @@ def bucket_task(
 
 
 def _members(members: Members, codes: Collection[str], market: MarketDays) -> Members:
-    """Under the bars' codes; what a reader of the log must know of the lists."""
+    """The lists under the bars' codes; the log says what they lack."""
     first, last = market.calendar[0], market.calendar[-1]
     if members.dates[0] > last:
         raise BarsError(

@@ -1,4 +1,4 @@
-"""What only all bars together can tell: files in another unit, days, factors, lasting moves."""
+"""Checks of all bars together: files in another unit, days, factors, lasting moves."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def check_built(
 
 
 def newest_set_aside(intake: Intake, calendar: np.ndarray) -> str | None:
-    """The newest day of the bars, if it is no weekend's and not in the calendar: all of it went."""
+    """The newest day of the bars if all its rows were set aside, weekends apart; else None."""
     newest = np.fmax.reduce(np.array([unit.newest for unit in intake.units], dtype="datetime64[D]"))
     return str(newest) if len(calendar) and newest > calendar[-1] else None
 

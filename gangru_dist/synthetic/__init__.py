@@ -1,1 +1,1 @@
-"""The made-up market behind `--bars synthetic`."""
+"""The synthetic market behind `--bars synthetic`."""

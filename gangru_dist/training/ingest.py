@@ -1,4 +1,4 @@
-"""A rank's share of a window's panel, straight into its dense tensor, by either road [Ray].
+"""A rank's share of a window's panel, straight into its dense tensor, in one of two ways [Ray].
 
 `direct`: the rank reads its bucket files. `ray`: Ray Data reads them for it, wherever the
 cluster has room: a rank's own buckets, for Train's way of cutting rows evenly would cut within a

@@ -141,7 +141,7 @@ class RunningMean:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Take in the newest weights."""
+        """Update the mean with the newest weights."""
         self.done += 1
         torch._foreach_lerp_(self.mean, self.newest, 1 / min(self.done, self.steps))
 

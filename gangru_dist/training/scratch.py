@@ -98,7 +98,7 @@ class Kept:
         return result
 
     def _open(self) -> int:
-        """Descriptor of a file without a name: it is gone when this process is."""
+        """Descriptor of an unnamed file, which is removed when this process ends."""
         if self._close is None:
             self._descriptor, name = tempfile.mkstemp(prefix="gangru-", dir=self._scratch.folder)
             Path(name).unlink()
@@ -106,7 +106,7 @@ class Kept:
         return self._descriptor
 
     def close(self) -> None:
-        """Give the room back."""
+        """Release the space."""
         if self._close is not None:
             self._close()
         self._scratch.left += self._size

@@ -42,7 +42,7 @@ class TensorBoard:
         self._writers: dict[str, Any] = {}
 
     def epoch(self, task: str, epoch: TimedEpoch) -> None:
-        """Add one epoch; a store that fails costs a warning, never the training."""
+        """Add one epoch; a store that fails causes a warning and does not stop the training."""
         writer = self._writer(task)
         pace = {"seconds": epoch.seconds, "samples_per_s": epoch.samples_per_s}
         step = epoch.result.epoch
@@ -56,7 +56,7 @@ class TensorBoard:
             _logger.warning("tensorboard_not_stored window=%s error=%s", task, error)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close all writers."""
         for writer in self._writers.values():
             writer.close()
         self._local.cleanup()
