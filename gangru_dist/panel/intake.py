@@ -1,6 +1,6 @@
 """Stage 1 of a build: read, check and stage bars, then side tables; a check does the same.
 
-The rows stay in the staging folder; what the driver must know of them comes back.
+The rows stay in the staging folder; counts and names of columns are returned.
 """
 
 from __future__ import annotations
