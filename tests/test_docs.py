@@ -101,6 +101,34 @@ def scores_page() -> str:
     return re.sub(r"^spark.*\n", "", text, flags=re.MULTILINE)
 
 
+def rooms() -> dict[str, set[str]]:
+    """Room -> its modules, as docs/architecture.md says."""
+    table = (ROOT / "docs/architecture.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+    lines = [line.split(" | ") for line in table.splitlines() if line.startswith(("| `", "| (n"))]
+    return {
+        line[0].strip("| `/").replace("(none)", ""): set(re.findall(r"`(\w+)`", line[2]))
+        for line in lines
+    }
+
+
+def test_architecture_names_every_module_and_no_other() -> None:
+    package, told = ROOT / "gangru_dist", rooms()
+    there = {
+        folder: {p.stem for p in (package / folder).glob("*.py") if not p.stem.startswith("__")}
+        for folder in ("", *(path.parent.name for path in package.glob("*/__init__.py")))
+    }
+    assert told == there
+
+
+@pytest.mark.parametrize("page", ["architecture", "where", "extend", "data", "training"])
+def test_modules_that_a_page_names_are_there(page: str) -> None:
+    """Names such as `bars/formats.py`, `runs.run.Run`, `training/slot.py`."""
+    package = ROOT / "gangru_dist"
+    text = (ROOT / f"docs/{page}.md").read_text()
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        assert (package / name).exists() or (ROOT / name).exists(), name
+
+
 @pytest.mark.slow
 def test_the_site(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")

@@ -1,8 +1,8 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
 A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
-threads run the slots behind our own gate, for Ray itself would wait for ever on a request that the
-cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
+threads run the slots behind our own gate, because Ray would wait forever for a request that the
+cluster cannot meet. One window's failure does not stop the others. [Ray]
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ B = TypeVar("B")
 
 @runtime_checkable
 class SlotRunner(Protocol):
-    """Trains what the board has for a slot: `serve_slot`, or a stand-in of it."""
+    """Trains the board's tasks in one slot: `serve_slot`, or a stand-in for tests."""
 
     def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
         """See `serve_slot`."""
@@ -187,7 +187,7 @@ def reads_through_ray(run: Run, nodes: int) -> bool:
 
 
 def result_of(run: Run, manifest: Manifest, settled: TaskSettled) -> WindowResult:
-    """Of the model that is there now; without one, why there is none."""
+    """Result of a settled task: its model, or why there is none."""
     task, reason = settled.task, settled.reason
     try:
         model = run.model(task.window.name, task.seed)

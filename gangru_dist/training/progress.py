@@ -1,4 +1,4 @@
-"""Where every window stands, told by the workers and read by the driver [Ray]."""
+"""Progress of all windows, reported by the workers and shown by the driver [Ray]."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class RemoteBoard:
 class ProgressLog:
     """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA.
 
-    Starts the board, and turns what it tells into lines, gauges and results.
+    Starts the board and turns its events into log lines, gauges and results.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class ProgressLog:
 
 
 def losses_of(result: EpochResult) -> str:
-    """What an epoch's line says of its losses."""
+    """An epoch's losses, for its log line."""
     if isinstance(result, GanEpoch):
         return (
             f"d_loss={result.discriminator_loss:.4f} g_loss={result.generator_loss:.4f} "

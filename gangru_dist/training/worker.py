@@ -91,7 +91,7 @@ class _Trainer:
         except Exception as error:
             self.slot.tasks.trouble(self.slot.number, reason_of(error))
             raise
-        self.group.gather(None)  # nobody goes on before the model is there
+        self.group.gather(None)  # all wait until the model is stored
         if self.group.rank == 0:
             self.slot.tasks.settle(self.slot.number, reason)
 

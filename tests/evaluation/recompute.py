@@ -3,10 +3,10 @@
     python -m tests.evaluation.recompute --storage data/gangru --run default --bars data/bars
 
 Prints each figure: ours, recomputed, difference; exit status 1 if one differs. Imports nothing of
-gangru_dist: SPEC 7 in plain pandas and loops, with the judgement of others where they define a
-figure (scipy: correlations and t-test; statsmodels: Newey-West; the standard library: standard
-deviation). Bars must have our own column names, or the run's `bars.columns`, and no row that the
-panel would set aside; storage must be a folder.
+gangru_dist: docs/method.md in plain pandas and loops, with the judgement of others where they
+define a figure (scipy: correlations and t-test; statsmodels: Newey-West; the standard library:
+standard deviation). Bars must have our own column names, or the run's `bars.columns`, and no row
+that the panel would set aside; storage must be a folder.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PUBLISHED = {
     "max_drawdown": 0.2729,
     "annualized_excess": 0.2232,
 }
-"""SPEC 7, right column."""
+"""What the broker printed."""
 TOLERANCE = 1e-9
 """Relative; prices are the same float64 products, only sums run in another order."""
 FROM_AMOUNT = re.compile(r"capacity\..*|.*\.traded_value|exposures\.styles\[2\]\..*")
@@ -120,7 +120,7 @@ def cents(value: float | Decimal) -> Decimal:
 
 
 def limit_share(code: str, day: pd.Timestamp, is_st: bool, age: int) -> Decimal | None:
-    """The exchanges' rules (SPEC 7, docs/data.md); None = no limit that day."""
+    """The exchanges' rules (docs/data.md); None = no limit that day."""
     digits = "".join(filter(str.isdigit, code)).zfill(6)[:6]
     star = digits[:3] in ("688", "689")
     growth = digits[:3] in ("300", "301", "302")
@@ -138,7 +138,7 @@ def limit_share(code: str, day: pd.Timestamp, is_st: bool, age: int) -> Decimal 
 
 
 def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
-    """The market from rows in SPEC 1's columns."""
+    """The market from rows in our own columns."""
     frame = frame.assign(date=pd.to_datetime(frame["date"]).astype("datetime64[s]"))
     days = sorted(frame["date"].unique())
     optional = {"adj_factor": 1.0, "is_st": False, "industry": None, "list_date": None}
@@ -829,7 +829,7 @@ WANTED = (
 
 
 def read_bars(folder: Path, renamed: dict[str, str]) -> pd.DataFrame:
-    """Every parquet and CSV file below a folder (or one file), in SPEC 1's names."""
+    """Every parquet and CSV file below a folder (or one file), in our own names."""
     files = [folder] if folder.is_file() else sorted(folder.rglob("*.*"))
     ours = {theirs: name for name, theirs in renamed.items()}
     parts = []
