@@ -76,7 +76,7 @@ def run_job(
     started = time.monotonic()
     try:
         with clear_refusals():
-            outcome = body(_job(args, parser.prog))
+            outcome = _done(body, _job(args, parser.prog))
     except GangruError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1 if isinstance(error, TrainingError) else 2
@@ -87,6 +87,22 @@ def run_job(
     sys.stdout.write(f"{verdict} in {time.monotonic() - started:.0f} s\n")
     sys.stdout.writelines(f"  {place}\n" for place in outcome.outputs)
     return 0 if outcome.ok else 1
+
+
+def _done(body: Callable[[Job], Outcome], job: Job) -> Outcome:
+    """Run the body, then write the page of all runs, after a failure too.
+
+    A page that cannot be written is a warning: the job's own results are there.
+    """
+    from gangru_dist.report.runs_index import write_index  # pandas: not needed for --help
+
+    try:
+        return body(job)
+    finally:
+        try:
+            write_index(job.run.root, job.run.cfg.report.language)
+        except (GangruError, OSError) as error:
+            _logger.warning("runs_page_failed reason=%s", error)
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

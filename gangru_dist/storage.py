@@ -6,6 +6,7 @@ temporary name and renamed; object stores get a single PUT.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.fs as pafs
 
@@ -104,6 +105,10 @@ class Storage:
 
     def _is_file(self, path: str) -> bool:
         return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
+
+    def written(self, name: str) -> dt.datetime | None:
+        """When the file was last written, UTC; None if there is none, or the store does not say."""
+        return cast("dt.datetime | None", self.filesystem.get_file_info(self.full(name)).mtime)
 
     def read_bytes(self, name: str) -> bytes:
         """Content of a file; FileNotFoundError if it does not exist."""
