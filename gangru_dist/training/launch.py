@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -22,9 +23,9 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
-from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
+from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, reason_of, task_identity
 from gangru_dist.training.devices import require_native, settled
-from gangru_dist.training.progress import ProgressLog
+from gangru_dist.training.progress import ProgressLog, Watcher
 from gangru_dist.training.slot import serve_slot
 
 _logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def train_windows(
     only: Sequence[str] | None = None,
     overwrite: bool = False,
     runner: SlotRunner = serve_slot,
+    watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
@@ -79,6 +81,7 @@ def train_windows(
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
         runner: What serves a slot once the gate lets it through.
+        watcher: Is told how far it is.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -95,11 +98,29 @@ def train_windows(
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
     _say_what_labels_lack(run.cfg, manifest)
-    if todo:
-        results += _train_all(run, manifest, todo, runner)
+    with _watched(watcher, todo, results):
+        if todo:
+            results += _train_all(run, manifest, todo, runner, watcher)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+@contextmanager
+def _watched(
+    watcher: Watcher | None, todo: Sequence[Task], results: list[WindowResult]
+) -> Iterator[None]:
+    """Tell of the training's begin and, however it comes, of its end; `results` grows meanwhile."""
+    if watcher is None:
+        yield
+        return
+    watcher.start([(task.window.name, task.seed) for task in todo], tuple(results))
+    try:
+        yield
+    except BaseException as error:
+        watcher.stop("stopped", reason_of(error))
+        raise
+    watcher.stop("failed" if any(one.status == "failed" for one in results) else "done")
 
 
 def planned(
@@ -133,7 +154,11 @@ def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run, manifest: Manifest, tasks: list[Task], runner: SlotRunner
+    run: Run,
+    manifest: Manifest,
+    tasks: list[Task],
+    runner: SlotRunner,
+    watcher: Watcher | None,
 ) -> list[WindowResult]:
     with runtime.session(run.cfg):
         slots = min(len(tasks), concurrency(run.cfg))
@@ -144,7 +169,7 @@ def _train_all(
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, partial(result_of, run, manifest)) as progress:
+        with ProgressLog(run, tasks, partial(result_of, run, manifest), watcher) as progress:
 
             def serve(number: int) -> None:
                 slot = Slot(
