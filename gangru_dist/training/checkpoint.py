@@ -67,7 +67,7 @@ class TrainingState:
         self.optimizers = {
             name: torch.optim.Adam(
                 part.parameters(),
-                lr=cfg.training.learning_rate if name == "predictor" else cfg.gan.learning_rate,
+                lr=_rate(cfg, name),
                 weight_decay=cfg.training.weight_decay if name == "predictor" else 0.0,
                 decoupled_weight_decay=True,  # of 0: plain Adam
                 fused=torch.device(device).type == "cuda",
@@ -146,6 +146,14 @@ class TrainingState:
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )
+
+
+def _rate(cfg: RunConfig, part: str) -> float:
+    """Learning rate of a part."""
+    if part == "predictor":
+        return cfg.training.learning_rate
+    own = cfg.gan.discriminator_learning_rate if part == "discriminator" else None
+    return own or cfg.gan.learning_rate
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
