@@ -155,7 +155,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
     return text.template("report.html", words).render(
         sources=sources,
         cfg=sources.cfg,
-        metrics=ours.metrics,
+        metrics={"index": None, **ours.metrics},
         runs=list(found),
         source=words.gettext(SOURCE),
         summary=text.summary_sentence(ours.metrics, latest, sources.cfg.evaluation.picks, words),
@@ -179,6 +179,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
         coverage=_coverage_row(sources.coverage, words),
         models=_by_window(training.model_table(sources.models)),
         measured=training.newest_measured(sources.models),
+        gan_sentence=training.gan_sentence(training.model_table(sources.models), words),
         tuning=_tuning(sources, words),
         settings=_flat(sources.settings),
         lineage=_lineage(sources, words),
@@ -289,7 +290,12 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
             {name: one.daily for name, one in others},
             words,
         ),
-        "values": figures.values(ours[1].daily, sources.cfg.evaluation.cost_bps, words),
+        "values": figures.values(
+            ours[1].daily,
+            sources.cfg.evaluation.cost_bps,
+            words,
+            index=ours[1].metrics.get("index", {}).get("name"),
+        ),
         "turnover": figures.turnover(ours[1].trades, words),
         "coverage": figures.coverage(sources.coverage, words),
     }

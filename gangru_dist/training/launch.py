@@ -11,11 +11,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import StorageError, WindowError
+from gangru_dist.errors import StorageError, WindowError, reason_of
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
@@ -25,7 +26,7 @@ from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windo
 from gangru_dist.tracking.callbacks import Callbacks, told
 from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.devices import require_native, settled
-from gangru_dist.training.progress import ProgressLog
+from gangru_dist.training.progress import ProgressLog, Watcher
 from gangru_dist.training.slot import serve_slot
 
 _logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def train_windows(
     only: Sequence[str] | None = None,
     overwrite: bool = False,
     runner: SlotRunner = serve_slot,
+    watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
@@ -80,6 +82,7 @@ def train_windows(
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
         runner: What serves a slot once the gate lets it through.
+        watcher: Is told how far it is.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -100,11 +103,29 @@ def train_windows(
         _say_what_labels_lack(run.cfg, manifest)
         for result in results:
             callbacks.window(result)
-        if todo:
-            results += _train_all(run, manifest, todo, runner, callbacks)
+        with _watched(watcher, todo, results):
+            if todo:
+                results += _train_all(run, manifest, todo, runner, callbacks, watcher)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+@contextmanager
+def _watched(
+    watcher: Watcher | None, todo: Sequence[Task], results: list[WindowResult]
+) -> Iterator[None]:
+    """Tell of the training's begin and, however it comes, of its end; `results` grows meanwhile."""
+    if watcher is None:
+        yield
+        return
+    watcher.start([(task.window.name, task.seed) for task in todo], tuple(results))
+    try:
+        yield
+    except BaseException as error:
+        watcher.stop("stopped", reason_of(error))
+        raise
+    watcher.stop("failed" if any(one.status == "failed" for one in results) else "done")
 
 
 def planned(
@@ -138,7 +159,12 @@ def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run, manifest: Manifest, tasks: list[Task], runner: SlotRunner, callbacks: Callbacks
+    run: Run,
+    manifest: Manifest,
+    tasks: list[Task],
+    runner: SlotRunner,
+    callbacks: Callbacks,
+    watcher: Watcher | None,
 ) -> list[WindowResult]:
     identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
 
@@ -159,7 +185,7 @@ def _train_all(
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, ended, tell) as progress:
+        with ProgressLog(run, tasks, ended, tell, watcher) as progress:
 
             def serve(number: int) -> None:
                 slot = Slot(

@@ -269,6 +269,40 @@ def ic_figures(ics: dict[str, float]) -> dict[str, Any]:
     }
 
 
+def side_by_side(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """`runs/compare.json`, from each run's `monthly_figures`."""
+    tables = {name: pd.DataFrame(rows).set_index("month") for name, rows in runs.items()}
+    grown = {name: (1 + table["excess_return"]).cumprod() for name, table in tables.items()}
+    months = sorted(set().union(*(table.index for table in tables.values())))
+    pairs = []
+    for one, other in itertools.combinations(runs, 2):
+        both = pd.concat([tables[one]["ic"], tables[other]["ic"]], axis=1, join="inner")
+        both = both.astype(float).dropna().sort_index()
+        difference = both.iloc[:, 0] - both.iloc[:, 1]
+        found = ic_figures(dict(difference)) if len(both) else {}
+        test = stats.ttest_rel(both.iloc[:, 0], both.iloc[:, 1]) if len(both) > 1 else None
+        pairs.append(
+            {"run": one, "less": other, "months": len(both), "stars": found.get("stars", "")}
+            | {"mean_difference": difference.mean(), "t": test.statistic if test else math.nan}
+            | {"p_value": test.pvalue if test else math.nan}
+            | {"newey_west_t": found.get("newey_west_t", math.nan)}
+        )
+    return {
+        "months": [
+            {
+                "month": month,
+                "runs": {
+                    name: {"ic": table["ic"][month], "excess": grown[name][month]}
+                    for name, table in tables.items()
+                    if month in table.index
+                },
+            }
+            for month in months
+        ],
+        "pairs": pairs,
+    }
+
+
 def mean_of_year(values: dict[str, float], newest: str) -> float:
     """Of the newest month and the eleven before it, if all twelve are there."""
     year = [str(month) for month in pd.period_range(end=newest, periods=12, freq="M")]
@@ -846,17 +880,23 @@ def read_bars(folder: Path, renamed: dict[str, str]) -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare a run's metrics.json, and those it was compared with."""
+    """Recompute metrics.json of each run, and of several what `gangru runs --compare` wrote."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--storage", type=Path, required=True)
-    parser.add_argument("--run", required=True)
+    parser.add_argument("--run", required=True, nargs="+")
     parser.add_argument("--bars", type=Path, required=True)
     args = parser.parse_args(argv)
-    table, bars, rules = read_run(args.storage, args.run, args.bars)
-    place = args.storage / "runs" / args.run / "report" / "metrics.json"
-    metrics = json.loads(place.read_text())
-    metrics.pop("compared", None)  # recompute those runs by their own names
-    rows = compare(metrics, recompute(table, bars, rules))
+    rows, monthly = [], {}
+    for run in args.run:
+        found = recompute(*read_run(args.storage, run, args.bars))
+        monthly[run] = found["monthly"]
+        place = args.storage / "runs" / run / "report" / "metrics.json"
+        metrics = json.loads(place.read_text())
+        metrics.pop("compared", None)  # recompute those runs by their own names
+        rows += compare(metrics, found)
+    if len(args.run) > 1:
+        metrics = json.loads((args.storage / "runs" / "compare.json").read_text())
+        rows += compare(metrics, side_by_side(monthly))
     for path, ours, theirs, wrong in rows:
         known = not wrong and ours is not None
         gap = f"{float(theirs) - float(ours):+.1e}" if known else ""

@@ -18,6 +18,7 @@ from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
+from gangru_dist.report.text import percent, plain, signed_percent
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import covered_days
 from gangru_dist.storage import Storage
@@ -129,7 +130,7 @@ class TestReference:
         world = write_world(tmp_path, runs=(RUN, "fifths"))
         table = random_table(world.block, seed=3, quantiles=5)
         write_factor(world.root, "fifths", table)
-        cfg = settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
         world.root.child("runs", "fifths").write_json("config.json", {"config": to_dict(cfg)})
         write_report(Run(world.root, RUN, world.cfg), "fifths")
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
@@ -189,6 +190,43 @@ class TestProperties:
         members = evaluate(world.table, world.block, world.cfg).metrics["period"]["newest_universe"]
         assert rows[0] == f"13 months, {members} stocks"
         assert any("holding" in row for row in rows)
+
+    def test_the_excess_is_taken_apart_and_adds_up(self, world, page):
+        parts = evaluate(world.table, world.block, world.cfg).metrics["decomposition"]
+        rows = re.search(r'<table id="path">.*?</table>', page, re.DOTALL)[0]
+        shown = re.findall(r"<td>(?:<b>)?([^<]*)(?:</b>)?</td></tr>", rows)
+        steps = [parts["path"][name] for name in ("signal", "delay", "limits", "costs", "net")]
+        assert shown == [signed_percent(value) for value in steps]
+        assert sum(steps[:4]) == pytest.approx(steps[4])
+        for group, part, digits in [
+            ("side", "long", 2),
+            ("size", "selection", 2),
+            ("benchmark", "cap", 1),
+            ("breadth", "twice", 1),
+        ]:
+            assert signed_percent(parts[group][part], digits) in page.partition('id="path"')[2]
+
+    def test_an_index_has_its_rows_its_name_and_its_line(self, tmp_path):
+        world = write_world(tmp_path / "s")
+        closes = 3000 * np.cumprod(1 + np.random.default_rng(0).normal(0, 0.01, 450))
+        days = pd.DataFrame({"date": world.block.dates.astype(str), "close": closes})
+        days.to_csv(tmp_path / "CSI 300.csv", index=False)
+        cfg = settings.with_values(
+            world.cfg, {"evaluation.index": str(tmp_path / "CSI 300.csv")}, "test"
+        )
+        write_report(Run(world.root, RUN, cfg), overwrite=True)
+        page = _page(world)
+        figures = world.root.child("runs", RUN, "report").read_json("metrics.json")["index"]
+        row = re.search(r"Annualized excess over the index.*?</tr>", page, re.DOTALL)[0]
+        assert percent(figures["excess"]["annualized_return"], 2) in row
+        assert percent(figures["excess_with_costs"]["annualized_return"], 2) in row
+        row = re.search(r">Beta <.*?</tr>", page, re.DOTALL)[0]
+        assert plain(figures["beta"]) in row
+        assert "Index: CSI 300." in page
+        assert "index CSI 300" in page.partition('aria-label="Value of one unit of capital')[2]
+
+    def test_how_the_gan_ended_is_said(self, page):
+        assert "discriminator tells 60\N{NARROW NO-BREAK SPACE}% of real" in page
 
     def test_how_many_were_tried_is_said_of_a_comparison(self, page):
         assert "Runs in this storage: 2; trials" in page
@@ -276,9 +314,9 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         write_models(world.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
-            cfg = settings.with_values(world.cfg, {"variant": variant}, "test")
+            cfg = settings.settings.with_values(world.cfg, {"variant": variant}, "test")
             Run(world.root, run, cfg).claim(overwrite=True)
-        cfg = settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
         write_report(Run(world.root, RUN, cfg), "other", overwrite=True)
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert f"{RUN} <small>gan_gru</small>" in page
@@ -295,7 +333,7 @@ class TestProperties:
         table = world.table.copy()
         table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0
         write_days(world.root, RUN, table, days)
-        cfg = settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
         write_report(Run(world.root, RUN, cfg), overwrite=True)
         page = _page(world)
         assert "Neutralized by: industry + market cap." in page
@@ -320,13 +358,13 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         days = world.table["date"].nunique()
         assert not _warnings(world, world.cfg)
-        changed = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        changed = settings.settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         said = f"{days} days of the factor table, 2019-01-01 to 2020-03-20, are not of today"
         (warning,) = _warnings(world, changed)
         assert warning.startswith(said)
         assert f"factor_outdated run={RUN} days={days} first=2019-01-01" in caplog.text
         write_models(world.root, RUN, cfg=changed)
-        retrained = settings.with_values(world.cfg, {"gru.hidden": 16}, "test")
+        retrained = settings.settings.with_values(world.cfg, {"gru.hidden": 16}, "test")
         assert _warnings(world, retrained) == [warning]  # no model of theirs is there
 
     def test_one_window_trained_anew_is_said(self, tmp_path, monkeypatch):
@@ -341,7 +379,7 @@ class TestProperties:
     def test_a_compared_run_is_held_against_its_own_settings(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         other = world.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
         (warning,) = _warnings(world, world.cfg, "other")
@@ -353,7 +391,7 @@ class TestProperties:
         """Its `config.json` has those of whatever job came last."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = settings.with_values(world.cfg, {"windows.first": first}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"windows.first": first}, "test")
         other = world.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
         assert not _warnings(world, world.cfg, "other")
@@ -374,7 +412,7 @@ class TestProperties:
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
         write_models(world.root, RUN, seeds=(0, 7))
-        cfg = settings.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
         assert not _warnings(world, cfg)
         report = world.root.child("runs", RUN, "report")
         tables = {
@@ -395,7 +433,7 @@ class TestProperties:
         folder = world.root.child("runs", RUN)
         version = {"package_version": "9.9", "commit": "d1" * 20}
         monkeypatch.setattr("gangru_dist.runs.run.code_version", lambda: version)
-        cfg = settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
         pages = []
         for seeds in ((0,), (0, RESUMED)):
             write_models(world.root, RUN, seeds=seeds, cfg=cfg)
@@ -437,7 +475,7 @@ class TestValidation:
 
     def test_another_configuration_is_refused(self, world):
         """Whoever calls: the promise is the run's, not the command line's."""
-        cfg = settings.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
         with pytest.raises(ConfigError, match=r"another configuration: evaluation.cost_bps: 15"):
             write_report(Run(world.root, RUN, cfg))
 
@@ -456,6 +494,6 @@ class TestValidation:
         assert world.root.child("runs", "short", "report").list_files() == []
 
     def test_no_row_of_a_configured_window(self, world):
-        cfg = settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
+        cfg = settings.settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
         with pytest.raises(FactorError, match=r"windows 2018-12-31.*has 2019-09-30\. Run"):
             write_report(Run(world.root, RUN, cfg), overwrite=True)
