@@ -91,7 +91,7 @@ class Listed:
         value: Any = self.metrics
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        return value if isinstance(value, int | float) else None
 
     @property
     def monthly(self) -> list[dict[str, Any]]:
