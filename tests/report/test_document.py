@@ -130,7 +130,7 @@ class TestReference:
         world = write_world(tmp_path, runs=(RUN, "fifths"))
         table = random_table(world.block, seed=3, quantiles=5)
         write_factor(world.root, "fifths", table)
-        cfg = settings.settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
+        cfg = settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
         world.root.child("runs", "fifths").write_json("config.json", {"config": to_dict(cfg)})
         write_report(Run(world.root, RUN, world.cfg), "fifths")
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
@@ -314,9 +314,9 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         write_models(world.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
-            cfg = settings.settings.with_values(world.cfg, {"variant": variant}, "test")
+            cfg = settings.with_values(world.cfg, {"variant": variant}, "test")
             Run(world.root, run, cfg).claim(overwrite=True)
-        cfg = settings.settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
+        cfg = settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
         write_report(Run(world.root, RUN, cfg), "other", overwrite=True)
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert f"{RUN} <small>gan_gru</small>" in page
@@ -333,7 +333,7 @@ class TestProperties:
         table = world.table.copy()
         table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0
         write_days(world.root, RUN, table, days)
-        cfg = settings.settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
+        cfg = settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
         write_report(Run(world.root, RUN, cfg), overwrite=True)
         page = _page(world)
         assert "Neutralized by: industry + market cap." in page
@@ -358,13 +358,13 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         days = world.table["date"].nunique()
         assert not _warnings(world, world.cfg)
-        changed = settings.settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        changed = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         said = f"{days} days of the factor table, 2019-01-01 to 2020-03-20, are not of today"
         (warning,) = _warnings(world, changed)
         assert warning.startswith(said)
         assert f"factor_outdated run={RUN} days={days} first=2019-01-01" in caplog.text
         write_models(world.root, RUN, cfg=changed)
-        retrained = settings.settings.with_values(world.cfg, {"gru.hidden": 16}, "test")
+        retrained = settings.with_values(world.cfg, {"gru.hidden": 16}, "test")
         assert _warnings(world, retrained) == [warning]  # no model of theirs is there
 
     def test_one_window_trained_anew_is_said(self, tmp_path, monkeypatch):
@@ -379,7 +379,7 @@ class TestProperties:
     def test_a_compared_run_is_held_against_its_own_settings(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = settings.settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        cfg = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         other = world.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
         (warning,) = _warnings(world, world.cfg, "other")
@@ -391,7 +391,7 @@ class TestProperties:
         """Its `config.json` has those of whatever job came last."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = settings.settings.with_values(world.cfg, {"windows.first": first}, "test")
+        cfg = settings.with_values(world.cfg, {"windows.first": first}, "test")
         other = world.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
         assert not _warnings(world, world.cfg, "other")
@@ -412,7 +412,7 @@ class TestProperties:
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
         write_models(world.root, RUN, seeds=(0, 7))
-        cfg = settings.settings.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
+        cfg = settings.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
         assert not _warnings(world, cfg)
         report = world.root.child("runs", RUN, "report")
         tables = {
@@ -433,7 +433,7 @@ class TestProperties:
         folder = world.root.child("runs", RUN)
         version = {"package_version": "9.9", "commit": "d1" * 20}
         monkeypatch.setattr("gangru_dist.runs.run.code_version", lambda: version)
-        cfg = settings.settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
+        cfg = settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
         pages = []
         for seeds in ((0,), (0, RESUMED)):
             write_models(world.root, RUN, seeds=seeds, cfg=cfg)
@@ -475,7 +475,7 @@ class TestValidation:
 
     def test_another_configuration_is_refused(self, world):
         """Whoever calls: the promise is the run's, not the command line's."""
-        cfg = settings.settings.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
+        cfg = settings.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
         with pytest.raises(ConfigError, match=r"another configuration: evaluation.cost_bps: 15"):
             write_report(Run(world.root, RUN, cfg))
 
@@ -494,6 +494,6 @@ class TestValidation:
         assert world.root.child("runs", "short", "report").list_files() == []
 
     def test_no_row_of_a_configured_window(self, world):
-        cfg = settings.settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
+        cfg = settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
         with pytest.raises(FactorError, match=r"windows 2018-12-31.*has 2019-09-30\. Run"):
             write_report(Run(world.root, RUN, cfg), overwrite=True)

@@ -150,6 +150,7 @@ class TestProperties:
         page.stop("done")
         assert time.monotonic() - started < 10
         free.set()
+        assert until(lambda: not page._thread.is_alive())  # else it writes in the next test
 
     def test_a_store_that_fails_is_one_line_and_the_page_comes_back(self, run, monkeypatch, caplog):
         write, failures = Storage.write_bytes, []
