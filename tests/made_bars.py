@@ -37,7 +37,8 @@ def make_bars(seed: int = 0, assets: int = 9) -> pd.DataFrame:
     frame = pd.MultiIndex.from_product([codes, DAYS], names=["code", "date"]).to_frame(index=False)
     count = len(frame)
     number = frame["code"].str[:6].astype(int) - 600000
-    frame["adj_factor"] = np.where(frame["date"] < DAYS[70], 1.0, 1.0 + number / 10)
+    exdate = DAYS.to_numpy()[60 + 2 * number % 20]  # no two stocks the same day, as in a market
+    frame["adj_factor"] = np.where(frame["date"] < exdate, 1.0, 1.0 + number / 10)
     close = walk(frame, rng, 0.05)
     volume = np.where(rng.random(count) < 0.05, 0, rng.integers(1, 99, count) * 100.0)
     frame = frame.assign(

@@ -71,11 +71,13 @@ def test_the_tutorial_of_your_own_bars(tmp_path: Path) -> None:
     follow(TUTORIALS / "own-bars.md", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.trials
 def test_the_tutorial_of_a_feature_of_your_own(tmp_path: Path) -> None:
     follow(TUTORIALS / "own-feature.md", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.trials
 def test_the_first_run_and_what_can_be_done_with_it(tmp_path: Path) -> None:
     follow(TUTORIALS / "first-run.md", tmp_path)

@@ -87,7 +87,7 @@ def thin() -> Iterator[Case]:
                "working day without a row: a holiday, or a day that is lost")  # fmt: skip
     yield case("a day with the rows of the day before", _again, "refused",
                "are those of the day before")  # fmt: skip
-    yield case("weekly bars", lambda f: f[f["date"].dt.weekday == 4], "refused",
+    yield case("weekly bars", lambda f: f[f["date"].dt.day_of_week == 4], "refused",
                "these are weekly or monthly bars")  # fmt: skip
     yield case("zeros for the day to come, all stocks", _preopen, "refused", _THIN)
     yield case("six weeks without a day", _hole, "noted", "more than 30 days without a trading day")
@@ -228,12 +228,12 @@ def _filled(frame: Frame) -> Frame:
 
 
 def _wide(text: str):  # type: ignore[no-untyped-def]
-    """250 stocks of equal days, one row dated otherwise."""
+    """250 stocks, one row dated otherwise."""
 
     def write(frame: Frame) -> Files:
-        one = frame[frame["code"] == CODES[2]]
+        of = [frame[frame["code"] == code] for code in CODES]
         codes = [f"{600100 + number}.SH" for number in range(250)]
-        wide = pd.concat([one.assign(code=code) for code in codes])
+        wide = pd.concat([of[i % len(of)].assign(code=code) for i, code in enumerate(codes)])
         wide["date"] = wide["date"].dt.strftime("%Y-%m-%d")
         wide.loc[(wide["code"] == codes[7]) & (wide["date"] == f"{DAY:%Y-%m-%d}"), "date"] = text
         return {"bars.csv": csv(wide)}

@@ -226,7 +226,7 @@ def doubles() -> Iterator[Case]:
     yield case("neither turnover_rate nor market_cap",
                lambda f: f.drop(columns=["turnover_rate", "market_cap"]), "refused",
                "turnover_rate")  # fmt: skip
-    yield case("only suspended rows", lambda f: f.assign(volume=0.0), "refused",
+    yield case("only suspended rows", lambda f: f.assign(volume=0.0, amount=0.0), "refused",
                "no traded row is left")  # fmt: skip
     yield case("one row in all", lambda f: f[at(f)], "accepted", "a market of one stock and day")
     yield case("one stock", lambda f: f[f["code"] == CODES[0]], "accepted", "a market of one stock")

@@ -315,8 +315,8 @@ def _constant(codes: Any, days: int = len(DAYS)) -> Change:
     def change(frame: Frame) -> Frame:
         rows = frame["code"].isin(codes) & frame["date"].isin(DAYS[:days])
         price = frame.loc[rows].groupby("code")["close"].transform("first")
-        for name in PRICES:
-            frame.loc[rows, name] = price
+        for name, by in zip(PRICES, (1, 1.01, 0.99, 1), strict=True):
+            frame.loc[rows, name] = price * by
         frame.loc[rows, "amount"] = price * frame.loc[rows, "volume"]
         first = frame.loc[rows].groupby("code")["adj_factor"].transform("first")
         frame.loc[rows, "adj_factor"] = first

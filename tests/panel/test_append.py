@@ -292,7 +292,7 @@ class TestValidation:
         frame = make_bars()
         write(tmp_path / "bars", frame)
         before = facts(build(root, tmp_path / "bars"))
-        closed = friday(frame).assign(date=pd.Timestamp("2019-02-16"), volume=0.0)
+        closed = friday(frame).assign(date=pd.Timestamp("2019-02-16"), volume=0.0, amount=0.0)
         write(tmp_path / "bars", pd.concat([frame, closed.head(1)]))
         assert facts(build(root, tmp_path / "bars")) == before
         quality = root.child("panel").read_json("quality.json")
@@ -342,7 +342,7 @@ class TestValidation:
         ("column", "match"),
         [
             ("adj_factor", "has no adjustment factor"),
-            ("turnover_rate", "has no column turnover_rate and {other} has: "),
+            ("turnover_rate", "has no column turnover_rate, or an empty one, and {other} has: "),
         ],
     )
     @pytest.mark.parametrize("without", ["0.parquet", "1.parquet"])

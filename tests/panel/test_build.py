@@ -33,8 +33,8 @@ def make_bars(days: int = 30, assets: int = 8) -> pd.DataFrame:
     close = 10 + rng.random(len(frame))
     return frame.assign(
         open=close,
-        high=close,
-        low=close,
+        high=close * 1.01,
+        low=close * 0.99,
         close=close,
         volume=100.0,
         amount=100 * close,

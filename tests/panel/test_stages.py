@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,9 +191,10 @@ def build(folder: Path, panel: Storage) -> dict[str, int]:
         for i, unit in enumerate(units)
     ]
     names = [name for unit in staged for name in unit.names]
+    task = replace(TASK, files=tuple(file.name for file in list_files(str(folder))))
     total: dict[str, int] = {}
     for bucket in range(3):
-        done = build_bucket(bucket, names, TASK, panel=panel, buckets=3)
+        done = build_bucket(bucket, names, task, panel=panel, buckets=3)
         for month, value in done.written.months.items():
             total[month] = (total.get(month, 0) + value) % 2**256
     return total
