@@ -45,7 +45,6 @@ from gangru_dist.storage import Storage
 
 _logger = logging.getLogger(__name__)
 
-_OPTIONAL = ("turnover_rate", "market_cap", "industry", "is_st", "list_date")
 SMALL_BYTES = 16 * 2**20
 """Bars up to that size are built in this process: they take less time than Ray's start."""
 
@@ -169,15 +168,9 @@ def _manifest(
 
 def _quality_json(quality: Quality, intake: Intake, manifest: Manifest) -> dict[str, Any]:
     """Content of quality.json."""
-    columns = intake.columns
-    lacking = {}
-    for name in ("adj_factor", *_OPTIONAL):
-        without = sorted(file for file, having in columns.items() if name not in having)
-        if without:
-            lacking[name] = {"files": len(without), "example": without[0]}
     return {
         "bars": manifest.source["uri"],
-        "files": len(columns),
+        "files": len(intake.columns),
         "parts": len(intake.parts),
         "rows_kept": manifest.rows,
         "assets": manifest.assets,
@@ -185,7 +178,7 @@ def _quality_json(quality: Quality, intake: Intake, manifest: Manifest) -> dict[
         "last_day": str(manifest.calendar[-1]),
         "newest_day_set_aside": manifest.set_aside,
         **quality.to_json(),
-        "optional_columns_missing": lacking,
+        "optional_columns_missing": intake.lacking,
     }
 
 

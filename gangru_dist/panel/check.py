@@ -18,7 +18,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import GangruError
 from gangru_dist.panel.bucket import BucketTask, traded_rows
 from gangru_dist.panel.headers import check_names
-from gangru_dist.panel.intake import bucket_task, do_all, open_bars, stage_bars
+from gangru_dist.panel.intake import Intake, bucket_task, do_all, open_bars, stage_bars
 from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.stages import bucket_rows
 from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
@@ -50,7 +50,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> Verdict:
         read = intake.quality
         problem = as_value(partial(check_staged, intake, bars.form, cfg.bars))
         if isinstance(problem, GangruError):
-            return Verdict(lines=_table(read, {}), problems=(str(problem),))
+            return Verdict(lines=_table(read, {}, intake), problems=(str(problem),))
         market = days_of(intake, bars.rule)
         task = bucket_task(bars, intake, market, panel=panel, cfg=cfg, runner=here)
         work = partial(_check_bucket, panel, intake.names, task)
@@ -66,7 +66,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> Verdict:
     }
     problem = as_value(partial(check_built, moves, quality, bars.form, cfg.bars))
     problems = (str(problem),) if isinstance(problem, GangruError) else ()
-    return Verdict(lines=_table(quality, facts), problems=problems)
+    return Verdict(lines=_table(quality, facts, intake), problems=problems)
 
 
 def _check_bucket(
@@ -77,8 +77,8 @@ def _check_bucket(
     return merge([beside, quality]), moves
 
 
-def _table(quality: Quality, facts: dict[str, Any]) -> tuple[str, ...]:
-    """Counts, then reasons and notes with an example each."""
+def _table(quality: Quality, facts: dict[str, Any], intake: Intake) -> tuple[str, ...]:
+    """Counts, then reasons, notes and lacking columns with an example each."""
     counts = {
         "rows read": quality.rows,
         "rows suspended": quality.suspended,
@@ -88,11 +88,16 @@ def _table(quality: Quality, facts: dict[str, Any]) -> tuple[str, ...]:
     suspected = {
         f"{suspect.file}: {suspect.reason}": suspect.finding for suspect in quality.suspects
     }
+    lacking = {
+        name: Finding(count=files["files"], example={"file": files["example"]})
+        for name, files in intake.lacking.items()
+    }
     return (
         *(f"{name:<24}{value}" for name, value in counts.items()),
         *_section("rows set aside, by reason", quality.quarantined),
         *_section("files in another unit", suspected),
         *_section("odd, but kept", quality.notes),
+        *_section("columns that files lack", lacking),
     )
 
 

@@ -31,6 +31,8 @@ from gangru_dist.storage import Storage
 
 _logger = logging.getLogger(__name__)
 
+_OPTIONAL = ("adj_factor", "turnover_rate", "market_cap", "industry", "is_st", "list_date")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
@@ -76,6 +78,16 @@ class Intake:
         for unit in self.units:  # row groups of one file may be in several
             for name, having in unit.columns.items():
                 found[name] = found.get(name, frozenset()) | having
+        return found
+
+    @property
+    def lacking(self) -> dict[str, dict[str, Any]]:
+        """Optional column -> number and example of the files without it, or with an empty one."""
+        columns, found = self.columns, {}
+        for name in _OPTIONAL:
+            without = sorted(file for file, having in columns.items() if name not in having)
+            if without:
+                found[name] = {"files": len(without), "example": without[0]}
         return found
 
 
