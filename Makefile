@@ -15,7 +15,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 trials oracles check audit bench docs lock setup clean
+.PHONY: demo test test-all test-avx2 trials oracles mlflow check audit bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -37,6 +37,13 @@ trials: $(SETUP)
 oracles: $(SETUP)
 	$(PIP) -c requirements.lock --no-build-isolation -e ".[oracles]"
 	$(BIN)/python -m pytest -q tests/scoring/test_alphalens.py tests/evaluation/test_oracles.py
+
+# The callback mlflow against a real server, from its wheel in an environment of its own; needs the network.
+mlflow: $(SETUP)
+	test -x build/mlflow/bin/mlflow || $(PYTHON) -m venv --without-pip build/mlflow
+	$(PYTHON) -m pip --python build/mlflow/bin/python --disable-pip-version-check install -qq mlflow
+	$(PIP) -c requirements.lock --no-build-isolation -e ".[mlflow]"
+	MLFLOW_COMMAND=build/mlflow/bin/mlflow $(BIN)/python -m pytest -q tests/tracking/test_mlflow.py
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .

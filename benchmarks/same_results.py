@@ -1,20 +1,23 @@
-"""Check that two versions of the program give the same models, factors and figures, bit for bit.
+"""Check that two versions of the program give the same models, factors and figures.
 
-    python -m benchmarks.same_results BEFORE AFTER
+    python -m benchmarks.same_results BEFORE AFTER [--tolerance 1e-3]
     python -m benchmarks.same_results --checkouts OLD NEW --work FOLDER [--bars URI --set KEY=VALUE]
 
 BEFORE and AFTER are storages with the same runs. With `--checkouts` they are made first, from two
 folders that each have the source and a `.venv`: the demo (run `demo`) and, with `--bars`, a run on
-real bars (run `real`, preset `default` with the settings of `--set`). Compares the sha256 of every
-model's weights, every row of the factor tables, and metrics.json without versions, commits and
-times. Prints a table; the exit status is 1 if anything differs. A demo takes two minutes on two
-cores.
+real bars (run `real`, preset `default` with the settings of `--set`; `--set-new` adds some for NEW
+alone, where a default is another one now or OLD does not know the setting). Compares every model's
+weights, every row of the factor tables, and metrics.json without versions, commits and times: bit
+for bit, or within `--tolerance` (of the largest weight; of scores and factors, whose quantiles may
+then differ; of each figure). Prints a table with the largest differences; the exit status is 1 if
+anything differs by more. A demo takes two minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,10 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load
+
 from gangru_dist import read_factor
 from gangru_dist.config import RunConfig
 from gangru_dist.runs.run import Run, run_names
 from gangru_dist.storage import Storage
+from gangru_dist.training.model_files import WEIGHTS
 
 _MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
 _THREADS = {"OMP_NUM_THREADS": "1"}  # the number of threads decides the last bits
@@ -52,38 +59,75 @@ def make(checkout: Path, storage: Path, bars: str | None, overrides: list[str]) 
         subprocess.run([*command, *words, *more], cwd=checkout, env=environment, check=True)
 
 
-def compare(before: Storage, after: Storage) -> list[Line]:
-    """Compare all runs of both storages."""
+def compare(before: Storage, after: Storage, tolerance: float = 0.0) -> list[Line]:
+    """Compare all runs of both storages; `tolerance` 0 asks for the same bits."""
     names = [run_names(before), run_names(after)]
     lines = [Line("runs", ", ".join(names[0]), ", ".join(names[1]), names[0] == names[1])]
     for name in sorted({*names[0]} & {*names[1]}):
-        pair = [Run(storage, name, RunConfig()) for storage in (before, after)]
-        lines += [*_models(*pair), _factor(*pair), *_metrics(*pair)]
+        one, two = (Run(storage, name, RunConfig()) for storage in (before, after))
+        lines += _models(one, two, tolerance)
+        lines += [_factor(one, two, tolerance), *_metrics(one, two, tolerance)]
     return lines
 
 
-def _models(before: Run, after: Run) -> list[Line]:
+def _models(before: Run, after: Run, tolerance: float) -> list[Line]:
     hashes = [{place: m.sha256 for place, m in run.models().items()} for run in (before, after)]
     lines = []
     for place in sorted({*hashes[0]} | {*hashes[1]}):
         one, two = (found.get(place, "none") for found in hashes)
         what = f"{before.name}: model {place[0]} seed {place[1]}"
-        lines.append(Line(what, one[:12], two[:12], one == two))
+        apart = 0.0 if one == two else math.inf
+        if tolerance and apart and "none" not in (one, two):
+            apart = _weights_apart(*(_weights(run, *place) for run in (before, after)))
+        lines.append(Line(what, one[:12], f"{two[:12]}{_shown(apart)}", apart <= tolerance))
     return lines
 
 
-def _factor(before: Run, after: Run) -> Line:
+def _weights(run: Run, window: str, seed: int) -> dict[str, np.ndarray]:
+    return load(run.folder.read_bytes(f"{run.model_folder(window, seed)}/{WEIGHTS}"))
+
+
+def _weights_apart(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> float:
+    """Largest difference over the largest weight."""
+    if {name: x.shape for name, x in one.items()} != {name: x.shape for name, x in two.items()}:
+        return math.inf
+    largest = max(float(np.abs(x).max()) for x in one.values())
+    return max(float(np.abs(x - two[name]).max()) for name, x in one.items()) / largest
+
+
+def _factor(before: Run, after: Run, tolerance: float) -> Line:
     one, two = (read_factor(run.root.uri, run.name) for run in (before, after))
     what = f"{before.name}: factor table"
-    return Line(what, f"{len(one)} rows", f"{len(two)} rows", bool(one.equals(two)))
+    apart = 0.0 if one.equals(two) else math.inf
+    keys = ["date", "asset", "window"]
+    if tolerance and apart and one[keys].equals(two[keys]):
+        values = [table[["score", "factor"]].to_numpy(float) for table in (one, two)]
+        if (np.isnan(values[0]) == np.isnan(values[1])).all():
+            apart = float(np.nanmax(np.abs(values[0] - values[1])))
+    return Line(what, f"{len(one)} rows", f"{len(two)} rows{_shown(apart)}", apart <= tolerance)
 
 
-def _metrics(before: Run, after: Run) -> list[Line]:
+def _metrics(before: Run, after: Run, tolerance: float) -> list[Line]:
     one, two = (_flat(json.loads(run.report.read_bytes("metrics.json"))) for run in (before, after))
-    differ = [key for key in sorted({*one} | {*two}) if one.get(key, ...) != two.get(key, ...)]
+    apart = {key: _apart(one.get(key, ...), two.get(key, ...)) for key in {*one} | {*two}}
+    differ = [key for key in sorted(apart) if apart[key] > tolerance]
     what = f"{before.name}: metrics.json"
-    whole = Line(what, f"{len(one)} figures", f"{len(two)} figures", not differ)
+    most = _shown(max(apart.values(), default=0.0))
+    whole = Line(what, f"{len(one)} figures", f"{len(two)} figures{most}", not differ)
     return [whole, *(Line(key, str(one.get(key)), str(two.get(key)), False) for key in differ)]
+
+
+def _apart(one: Any, two: Any) -> float:
+    """Difference of two numbers, relative where they are larger than 1; else equal or not."""
+    if one == two:
+        return 0.0
+    if isinstance(one, float | int) and isinstance(two, float | int):
+        return abs(one - two) / max(abs(one), 1.0)
+    return math.inf
+
+
+def _shown(apart: float) -> str:
+    return f" ({apart:.1e} apart)" if 0 < apart < math.inf else ""
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -118,17 +162,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="where their storages go")
     parser.add_argument("--bars", help="real bars, beside the demo")
     parser.add_argument("--set", action="append", default=[], help="settings for them")
+    parser.add_argument("--set-new", action="append", default=[], help="more, for NEW alone")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="0: the same bits")
     args = parser.parse_args(argv)
     pairs = [args.places]
     if args.checkouts:
         if args.work is None:
             parser.error("--checkouts needs --work")
         made = [args.work.resolve() / name for name in ("before", "after")]
-        for checkout, storage in zip(args.places, made, strict=True):
-            make(Path(checkout).resolve(), storage, args.bars, args.set)
+        settings = [args.set, [*args.set, *args.set_new]]
+        for checkout, storage, given in zip(args.places, made, settings, strict=True):
+            make(Path(checkout).resolve(), storage, args.bars, given)
         names = ("demo", "real") if args.bars else ("demo",)
         pairs = [[str(place / name) for place in made] for name in names]
-    lines = [line for one, two in pairs for line in compare(Storage(one), Storage(two))]
+    lines = [
+        line for one, two in pairs for line in compare(Storage(one), Storage(two), args.tolerance)
+    ]
     return 0 if show(lines) else 1
 
 

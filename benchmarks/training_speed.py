@@ -45,7 +45,7 @@ from gangru_dist.training.data import DayShare, WindowData, prepare
 from gangru_dist.training.window import train_window
 
 TARGET = 1.25
-"""Our speed over the bare loop's (DESIGN 8)."""
+"""Our speed over the bare loop's, at least."""
 
 _HISTORY = 130
 """Days before the first sample: every asset is listed long enough."""

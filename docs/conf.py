@@ -25,6 +25,7 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "docs/decisions/*.md",
+    "docs/tutorials/*.md",
     "docs/generated/*",
     "cluster/README.md",
 ]
@@ -84,7 +85,12 @@ def api_page() -> str:
         item = getattr(gangru_dist, name)
         if callable(item):
             lines += [f".. autofunction:: gangru_dist.{name}", ""]
-    for place in ("evaluation.summary.Evaluation", "panel.block.PanelBlock"):
+    for place in (
+        "evaluation.summary.Evaluation",
+        "panel.block.PanelBlock",
+        "tracking.callback.Callback",
+        "tracking.callback.Series",
+    ):
         module, _, name = place.rpartition(".")
         importlib.import_module(f"gangru_dist.{module}")
         lines += [f".. autoclass:: gangru_dist.{module}.{name}", "   :members:", ""]

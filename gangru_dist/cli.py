@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gangru_dist import log, notify, presets, settings
 from gangru_dist.config import to_dict
 from gangru_dist.errors import GangruError, TrainingError, flag
 from gangru_dist.filesystems import clear_refusals
-from gangru_dist.runs.run import Run, settings_of
+from gangru_dist.runs.run import CLAIM, Run, settings_of
 from gangru_dist.storage import Storage, checked_name
 
 _logger = logging.getLogger(__name__)
@@ -79,14 +80,14 @@ def run_job(
     if flags:
         flags(parser)
     if plan:
-        text = "say what would be done and what it takes; do nothing"
+        text = "print what would be done and what it takes; do nothing"
         parser.add_argument("--dry-run", action="store_true", help=text)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_unknown(unknown))
     log.setup()
     is_dry = plan is not None and args.dry_run
-    work = (lambda job: Outcome(outputs=(), facts=plan(job))) if plan and is_dry else body
+    work = partial(_planned, plan) if plan and is_dry else partial(_listed, body)
     end = _End(args, parser.prog)
     try:
         with clear_refusals():
@@ -102,6 +103,27 @@ def run_job(
         raise
     verdict = "would" if is_dry else "done" if outcome.ok else "partly failed"
     return end(verdict, 0 if outcome.ok else 1, outcome)
+
+
+def _planned(plan: Callable[[Job], Mapping[str, Any]], job: Job) -> Outcome:
+    return Outcome(outputs=(), facts=plan(job))
+
+
+def _listed(body: Callable[[Job], Outcome], job: Job) -> Outcome:
+    """Run the body; then, however it ended, write the page of all runs if this is one of them.
+
+    Without that page the job's own results are there all the same: a failure is a line of the log.
+    """
+    try:
+        return body(job)
+    finally:
+        try:
+            if job.run.folder.exists(CLAIM):
+                from gangru_dist.report.runs_page import write_index  # pandas: not for --help
+
+                write_index(job.run.root)
+        except Exception as error:  # noqa: BLE001  # nothing of it may fail the job
+            _logger.warning("runs_page_failed reason=%s", error)
 
 
 class _End:
@@ -164,7 +186,7 @@ def _parser(description: str | None, program: str | None = None) -> argparse.Arg
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one setting on top of both, e.g. training.epochs=5; may be repeated",
+        help="one setting on top of preset and file, e.g. training.epochs=5; may be repeated",
     )
     add("--overwrite", action="store_true", help="replace existing results, even if they differ")
     add("--json", action="store_true", help="print the result as one JSON object and nothing else")

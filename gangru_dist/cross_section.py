@@ -18,7 +18,7 @@ FLAT_SCORE = 1e-6
 
 
 def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray, "D N"]:
-    """Clip each day at its median +- `mad` x 1.4826 x MAD [SPEC 6].
+    """Clip each day at its median +- `mad` x 1.4826 x MAD.
 
     If more than half of a day's values are equal, its MAD is 0 and all values become the median.
     """
@@ -105,7 +105,7 @@ def cs_neutralize(
         has residual 0.
 
     Source:
-        SPEC 6. Frisch & Waugh (1933), Lovell (1963).
+        Frisch & Waugh (1933), Lovell (1963).
     """
     residual = _demean(score, groups)
     if exposure is None:

@@ -28,6 +28,12 @@ def flag(key: str, value: object) -> str:
     return f"--set {shlex.quote(f'{key}={text}')}"
 
 
+def reason_of(error: BaseException) -> str:
+    """The last line of what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]
+
+
 class GangruError(Exception):
     """Base of all user-fixable errors."""
 

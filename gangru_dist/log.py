@@ -8,6 +8,7 @@ progress; workers do not.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -97,7 +99,7 @@ def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
 
 def progress(name: str, *, total: int, unit: str = "") -> Progress:
     """Progress of `total` equal steps: a bar with ETA on a terminal, else a line at intervals."""
-    return Progress(name, total=total, unit=unit, bar=_console.is_terminal)
+    return Progress(name, total=total, unit=unit, bar=_is_live(_console))
 
 
 class Progress:
@@ -173,7 +175,7 @@ class Rows:
 
     def __init__(self, name: str, *, total: int, console: Console | None = None) -> None:
         self._console = console or _console
-        self.is_live = self._console.is_terminal
+        self.is_live = _is_live(self._console)
         self._bar = _make_bar(self._console)
         self._all = self._bar.add_task(name, total=total, note="")
         self._rows: dict[str, TaskID] = {}
@@ -201,8 +203,45 @@ class Rows:
         self._bar.advance(self._all)
 
 
+def _is_live(console: Console) -> bool:
+    """Whether bars can be drawn: on a terminal or in a notebook."""
+    return console.is_terminal or console.is_jupyter
+
+
+class _NotebookBar(Bar):
+    """The bars as text in a notebook's cell; needs no widgets. Rich would need ipywidgets."""
+
+    def start(self) -> None:
+        """Begin an output in the cell that is running."""
+        from IPython.display import display
+
+        self._output, self._shown = display(self._text(), raw=True, display_id=True), 0.0
+
+    def stop(self) -> None:
+        """Show how it ended."""
+        self._show()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """As `Bar`, then show it."""
+        super().update(*args, **kwargs)
+        self._show(every=0.5)
+
+    def _show(self, every: float = 0.0) -> None:
+        if time.monotonic() - self._shown >= every:
+            self._shown = time.monotonic()
+            self._output.update(self._text(), raw=True)
+
+    def _text(self) -> dict[str, str]:
+        text = io.StringIO()
+        Console(file=text, force_jupyter=False, force_terminal=False, width=100).print(
+            self.get_renderable()
+        )
+        return {"text/plain": text.getvalue()}
+
+
 def _make_bar(console: Console = _console) -> Bar:
-    return Bar(
+    kind = _NotebookBar if console.is_jupyter else Bar
+    return kind(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -1,4 +1,4 @@
-"""The figures of SPEC 7 as functions of arrays: numpy and scipy only.
+"""Figures of a factor and a portfolio as functions of arrays: numpy and scipy only.
 
 D dates, N assets, T daily values. Returns are fractions (0.01 = 1 %). A daily value is the worth
 of one unit of capital; the first entry is the start.

@@ -17,6 +17,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.headers import check_headers, check_names
 from gangru_dist.panel.manifest import Manifest
+from gangru_dist.report.progress_page import ProgressPage
 from gangru_dist.runs.run import Run
 from gangru_dist.storage import Storage
 from gangru_dist.synthetic.write import write_bars
@@ -64,7 +65,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         with _stage("panel"):
             panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
         with _stage("train"):
-            training = train_windows(run)
+            training = train_windows(run, watcher=ProgressPage(run))
         from gangru_dist.scoring.score import score_days  # torch: not before the workers run
 
         with _stage("score"):

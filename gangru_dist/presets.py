@@ -3,7 +3,7 @@
 | preset | market | purpose | takes |
 |---|---|---|---|
 | `demo` | synthetic, 200 assets | every stage once, small networks | minutes on two cores |
-| `report` | your bars | the broker's report to the letter (SPEC [R]) | hours; GPUs help |
+| `report` | your bars | the broker's report to the letter | hours; GPUs help |
 | `default` | your bars | what our evaluation on real data supports | hours; GPUs help |
 """
 
@@ -55,7 +55,7 @@ def report() -> RunConfig:
     """The broker's report to the letter; whatever it states is spelled out, even our defaults.
 
     As in the report, trades happen at the close of the signal day (`entry_lag` 0) and cost
-    nothing. What the report does not state has our defaults (SPEC [D]).
+    nothing. What the report does not state has our defaults.
     """
     return RunConfig(
         variant="gan_gru",

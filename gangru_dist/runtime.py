@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gangru_dist
 from gangru_dist import ray_start
-from gangru_dist.config import LABEL_TRANSFORMS, PREDICTORS, RunConfig
+from gangru_dist.config import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS, RunConfig
 from gangru_dist.errors import ResourceError
 from gangru_dist.features.price_volume import FEATURES
 
@@ -183,11 +183,12 @@ def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) 
 
 
 def _users_code() -> list[str]:
-    """Packages and modules of the user's own features, labels and predictors.
+    """Packages and modules of the user's own features, labels, predictors and callbacks.
 
     Those that are installed here must be installed on the workers too.
     """
-    names = {n for table in (FEATURES, LABEL_TRANSFORMS, PREDICTORS) for n in table.places()}
+    tables = (FEATURES, LABEL_TRANSFORMS, PREDICTORS, CALLBACKS)
+    names = {name for table in tables for name in table.places()}
     files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
     installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     places = [file.parent if file.name == "__init__.py" else file for file in files]

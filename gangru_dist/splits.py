@@ -1,4 +1,4 @@
-"""Rolling windows over the trading calendar: refit days, training and validation days (SPEC 4).
+"""Rolling windows over the trading calendar: refit days, training and validation days.
 
 No label of a window ends after its refit day R, and no training label reaches past the first
 validation day. With every 5th day, a label of 21 days and R the last index:

@@ -6,6 +6,7 @@ temporary name and renamed; object stores get a single PUT.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
@@ -46,6 +47,15 @@ def checked_name(name: str, *, what: str) -> str:
             "starting with a letter or a digit."
         )
     return name
+
+
+class Stamp(NamedTuple):
+    """What a listing says of a file; None what the store does not say."""
+
+    size: int | None
+    """In bytes."""
+    written: dt.datetime | None
+    """When it was last written."""
 
 
 class Storage:
@@ -181,9 +191,17 @@ class Storage:
 
     def list_files(self, folder: str = "") -> list[str]:
         """Names below `folder`, sorted, relative to this storage, without unfinished writes."""
+        return sorted(self.stamps(folder))
+
+    def stamps(self, folder: str = "") -> dict[str, Stamp]:
+        """The same names, each with what changes when the file is written again."""
         base = self.full(folder) if folder else self.path
-        names = [info.path for info in self._below(base) if info.type == pafs.FileType.File]
-        return sorted(name[len(self.path) + 1 :] for name in names if not name.endswith(".part"))
+        files = (info for info in self._below(base) if info.type == pafs.FileType.File)
+        return {
+            info.path[len(self.path) + 1 :]: Stamp(info.size, info.mtime)
+            for info in files
+            if not info.path.endswith(".part")
+        }
 
     def _below(self, base: str) -> list[pafs.FileInfo]:
         """Everything below a folder; listed again if files are deleted meanwhile."""

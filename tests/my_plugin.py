@@ -4,8 +4,36 @@ import numpy as np
 from torch import nn
 
 from gangru_dist.features.price_volume import ago, feature
+from gangru_dist.tracking.callback import Callback
 
 _calls: list[int] = []
+heard: list[tuple] = []
+
+
+class Heard(Callback):
+    """Remembers what it is told."""
+
+    def on_figures(self, series, step, figures):
+        heard.append((series.name, step, *figures))
+
+    def on_done(self, series, status, figures, facts):
+        heard.append((series.name, status))
+
+    def close(self):
+        heard.append(("closed",))
+
+
+class Broken(Callback):
+    def on_figures(self, series, step, figures):
+        raise RuntimeError("long\nno room at http://me:secret@host/x")
+
+    def on_done(self, series, status, figures, facts):
+        raise SystemExit(1)
+
+
+class Unmade(Callback):
+    def __init__(self, run):
+        raise RuntimeError("no key")
 
 
 @feature("close", "volume")

@@ -339,8 +339,9 @@ class TestRuns:
             ("two", "gru", 0, 0),
         ]
         assert commands.main(["runs", "--storage", str(tmp_path)]) == 0
-        head, *lines = capsys.readouterr().out.splitlines()
+        head, *lines, page = capsys.readouterr().out.splitlines()
         assert (head.split()[:2], len(lines)) == (["run", "variant"], 2)
+        assert page == f"{tmp_path}/runs/index.html"
 
 
 class TestCheck:

@@ -76,6 +76,7 @@ OTHER = {
     "variant": "gru",
     "predictor": "other",
     "gru.options": {"heads": 2},
+    "callbacks": ["tensorboard"],
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 

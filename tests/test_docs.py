@@ -1,6 +1,8 @@
-"""The documentation site is built without a warning; its code is at least code."""
+"""The documentation site: built without a warning, and its commands do what the pages say."""
 
 import ast
+import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -9,10 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "docs" / "tutorials"
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(TUTORIALS.glob("*.md"))]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = [
     pytest.param(block, id=f"{path.stem}-{i}")
-    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
+    for path in PAGES
+    for i, (kind, block) in enumerate(BLOCK.findall(path.read_text()))
+    if kind == "python"
 ]
 
 
@@ -25,6 +31,104 @@ def test_code_blocks_are_code_of_this_package(block: str) -> None:
             exec(f"from {node.module} import {names}", {})
 
 
+def run(words: list[str], folder: Path) -> str:
+    """Output of a command in a folder, with `gangru` on the path."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{words[-1]}\n{done.stdout[-3000:]}"
+    return done.stdout
+
+
+def follow(page: Path, folder: Path) -> None:
+    """Type a tutorial's blocks one after another; what it shows as output must come.
+
+    In an output, `…` stands for anything and a number for any number.
+    """
+    said = ""
+    for kind, block in BLOCK.findall(page.read_text()):
+        if kind == "bash":
+            said = run(["bash", "-euo", "pipefail", "-c", block], folder)
+        elif kind == "python" and block.startswith("# factors.py"):
+            (folder / "factors.py").write_text(block)
+        elif kind == "python":
+            run([sys.executable, "-c", block], folder)
+        else:
+            assert kind == "text", kind
+            for line in block.strip().splitlines():
+                known = re.sub(r"\d+", r"\\d+", re.escape(line.strip()).replace("…", ".*"))
+                assert re.search(known, said), f"{line}\n{said[-3000:]}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_your_own_bars(tmp_path: Path) -> None:
+    follow(TUTORIALS / "own-bars.md", tmp_path)
+
+
+@pytest.mark.trials
+def test_the_tutorial_of_a_feature_of_your_own(tmp_path: Path) -> None:
+    follow(TUTORIALS / "own-feature.md", tmp_path)
+
+
+@pytest.mark.trials
+def test_the_first_run_and_what_can_be_done_with_it(tmp_path: Path) -> None:
+    follow(TUTORIALS / "first-run.md", tmp_path)
+    follow(TUTORIALS / "report.md", tmp_path)
+    run([sys.executable, "-c", scores_page()], tmp_path)
+
+
+def scores_page() -> str:
+    """The blocks of docs/scores.md as a reader with the first run's storage types them."""
+    blocks = [block for kind, block in BLOCK.findall((ROOT / "docs/scores.md").read_text())]
+    if importlib.util.find_spec("alphalens") is None:
+        blocks = [block for block in blocks if "alphalens.utils" not in block]
+    text = "\n".join(blocks)
+    for old, new in {
+        "s3://bucket/gangru": "demo-storage",
+        '"storage': '"demo-storage',
+        "monthly": "demo",
+        "17": "0",
+        "dt.datetime(2026, 3, 1, 8)": "dt.datetime.now()",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return re.sub(r"^spark.*\n", "", text, flags=re.MULTILINE)
+
+
+def rooms() -> dict[str, set[str]]:
+    """Room -> its modules, as docs/architecture.md says."""
+    table = (ROOT / "docs/architecture.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+    lines = [line.split(" | ") for line in table.splitlines() if line.startswith(("| `", "| (n"))]
+    return {
+        line[0].strip("| `/").replace("(none)", ""): set(re.findall(r"`(\w+)`", line[2]))
+        for line in lines
+    }
+
+
+def test_architecture_names_every_module_and_no_other() -> None:
+    package, told = ROOT / "gangru_dist", rooms()
+    there = {
+        folder: {p.stem for p in (package / folder).glob("*.py") if not p.stem.startswith("__")}
+        for folder in ("", *(path.parent.name for path in package.glob("*/__init__.py")))
+    }
+    assert told == there
+
+
+@pytest.mark.parametrize("page", ["architecture", "where", "extend", "data", "training"])
+def test_modules_that_a_page_names_are_there(page: str) -> None:
+    """Names such as `bars/formats.py`, `runs.run.Run`, `training/slot.py`."""
+    package = ROOT / "gangru_dist"
+    text = (ROOT / f"docs/{page}.md").read_text()
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        assert (package / name).exists() or (ROOT / name).exists(), name
+
+
 @pytest.mark.slow
 def test_the_site(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
@@ -33,7 +137,10 @@ def test_the_site(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
     assert {"README.html", "docs/index.html", "docs/extend.html"} <= pages
+    assert {f"docs/tutorials/{page.stem}.html" for page in TUTORIALS.glob("*.md")} <= pages
     assert "docs/generated/settings.html" in pages
     text = (tmp_path / "docs/generated/settings.html").read_text()
     assert "gru.hidden" in text
-    assert "train_windows" in (tmp_path / "docs/generated/api.html").read_text()
+    api = (tmp_path / "docs/generated/api.html").read_text()
+    assert "train_windows" in api
+    assert "on_figures" in api

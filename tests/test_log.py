@@ -3,6 +3,7 @@ import logging
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -134,6 +135,27 @@ class TestRows:
         assert not rows.is_live
         assert isinstance(console.file, io.StringIO)
         assert console.file.getvalue() == ""
+
+
+def test_a_notebook_gets_the_rows_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for IPython, which tests do not install; looked at in a real kernel too."""
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, data: dict[str, str], *, raw: bool) -> None:
+            shown.append(data["text/plain"])
+
+    stand_in = SimpleNamespace(display=lambda *_, **__: Handle())
+    monkeypatch.setitem(sys.modules, "IPython.display", stand_in)
+    rows = log.Rows("train", total=2, console=Console(file=io.StringIO(), force_jupyter=True))
+    assert rows.is_live
+    rows.start()
+    rows.update("2018-12-31/seed-0", done=3, total=9, note="gan")
+    rows.finish("2018-12-31/seed-0")
+    rows.stop()
+    assert "2018-12-31/seed-0" in shown[0]
+    assert "3/9 gan" in shown[0]
+    assert "1/2" in shown[-1]
 
 
 class TestAlone:

@@ -143,7 +143,7 @@ class TestSourceHash:
 
     def test_without_a_source(self) -> None:
         typed: dict[str, Any] = {"__name__": __name__}
-        exec("def typed(): return 1", typed)
+        exec(compile("def typed(): return 1", "<typed>", "exec"), typed)  # "<string>" is of `-c`
         with pytest.raises(
             ConfigError, match=r"source of .*typed cannot be found.* in a file or a notebook"
         ):

@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from benchmarks.same_results import main
 from gangru_dist.storage import Storage
@@ -12,6 +14,7 @@ from tests.evaluation.worlds import random_table
 from tests.report.store import RUN, make_block, write_factor, write_world
 
 MODEL = "windows/2019-06-28/seed-0/model.json"
+WEIGHTS = "windows/2019-06-28/seed-0/model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,23 @@ def test_a_difference(
     assert main([str(before), after.uri]) == 1
     (line, *_) = [one for one in capsys.readouterr().out.splitlines() if one.endswith("DIFFERS")]
     assert says in line or says == "ic.mean"
+
+
+@pytest.mark.parametrize(("tolerance", "status"), [("0", 1), ("1e-7", 1), ("1e-4", 0)])
+def test_differences_within_a_tolerance(
+    before: Path, after: Storage, tolerance: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = after.child("runs", RUN)
+    for folder, by in ((Storage(before.as_posix()).child("runs", RUN), 1.0), (run, 1 + 1e-5)):
+        weights = {"w": np.array([by, -0.5], dtype=np.float32)}
+        folder.write_bytes(WEIGHTS, save(weights))
+    other_weights(run)
+    run.write_json("report/metrics.json", {"ic": {"mean": 0.07 + 1e-6}})
+    table = random_table(make_block(), seed=10)
+    write_factor(after, RUN, table.assign(score=table["score"] + 1e-5))
+    assert main([str(before), after.uri, "--tolerance", tolerance]) == status
+    if tolerance == "1e-4":
+        assert "1.0e-05 apart" in capsys.readouterr().out
 
 
 def test_another_row(before: Path, after: Storage, capsys: pytest.CaptureFixture[str]) -> None:

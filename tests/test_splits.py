@@ -1,4 +1,4 @@
-"""Refit days, training and validation days (SPEC 4)."""
+"""Refit days, training and validation days."""
 
 import dataclasses
 import datetime as dt

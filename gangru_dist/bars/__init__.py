@@ -1,1 +1,1 @@
-"""A vendor's bars: found, read, mapped to our columns, checked (SPEC 1)."""
+"""A vendor's bars: found, read, mapped to our columns, checked."""

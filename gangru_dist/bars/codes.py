@@ -79,8 +79,8 @@ class Spellings:
 def code_in_name(file: str, *, any_name: bool) -> str | None:
     """The stock's code in a file's name: `sh600000_daily.csv`, `000001.SZ.csv.gz`.
 
-    None if there is none; with `any_name`, what has no six digits is the code as it stands, but
-    for a day's eight.
+    None if there is none; with `any_name`, a name without six digits is the code itself,
+    unless it is a date of eight.
     """
     name = PurePosixPath(file).name
     found = _IN_NAME.search(name)

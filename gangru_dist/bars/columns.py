@@ -1,4 +1,4 @@
-"""Turn a vendor's column of whatever type into ours, or say which value cannot be.
+"""Turn a vendor's column of whatever type into ours, or name the value that cannot be converted.
 
 CSV columns arrive as strings, and some vendors' parquet files hold numbers as strings too;
 both go through the same parser. Null stays null; what cannot be read is an error, never null.

@@ -1,7 +1,7 @@
 """Days of the bars held against the calendar: which are possible, which are trading days.
 
 A date outside the market's span stops the build, for a panel that ends in 2081 can never be
-appended to again. Rows of Saturdays and Sundays, and of days on which next to nobody traded, are
+appended to again. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are
 set aside. Decisions about a day rest on days before it, so that later bars never change them.
 """
 
@@ -31,6 +31,8 @@ MARKET_DAYS = 60
 """The market is the median of traded stocks over so many days before."""
 _HALF = 0.5
 _HOLE = 30  # days without a trading day; the longest closure of the real market is 11
+_APART = 3  # days from one trading day to the next, median; weekly bars have 7
+_FEWEST_DAYS = 5
 _SHIFTED = 0.05  # of all rows; a market has none at weekends, dates a day off a fifth
 _EARLIEST, _LATEST = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
 _EPOCH = np.datetime64("1970-01-01")  # a holiday everywhere, and what a lost date turns into
@@ -39,6 +41,8 @@ WEEKEND = "date is a Saturday or Sunday"
 UNLISTED = "date is not in bars.calendar"
 THIN = "less than a hundredth of the market traded that day"
 INCOMPLETE = "newest day with less than half of the market"
+FEW = "day with less than half of the market, not the newest"
+NO_ROW = "working day without a row: a holiday, or a day that is lost"
 HOLE = "more than 30 days without a trading day"
 LACKING = "day of bars.calendar without a row"
 
@@ -57,7 +61,7 @@ class DayRule:
     """(days,) datetime64[D], ascending: the trading days, if the user lists them."""
 
     def outside(self, days: np.ndarray) -> np.ndarray:
-        """(n,) bool of (n,) datetime64[D]: no day that bars can be of; NaT is not."""
+        """(n,) bool of (n,) datetime64[D]: dates outside the span; NaT is none."""
         return np.asarray((days < self.first) | (days > self.last) | (days == _EPOCH))
 
     def reasons(self, days: np.ndarray) -> dict[str, np.ndarray]:
@@ -74,7 +78,7 @@ class MarketDays:
     calendar: np.ndarray
     """(days,) datetime64[D], ascending: the trading days."""
     closed: np.ndarray
-    """(days,) datetime64[D]: days with rows that are no trading days; their rows go."""
+    """(days,) datetime64[D]: days with rows that are no trading days; their rows are dropped."""
     quality: Quality
     """What is odd about them."""
 
@@ -85,7 +89,7 @@ def day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None)
     Args:
         cfg: First day, weekends, calendar.
         form: The market's rule.
-        today: For tests; None = the clock's. A day later may be, east of here.
+        today: For tests; None = the clock's. One day later is allowed, for time zones further east.
 
     Raises:
         BarsError: The calendar file cannot be read.
@@ -147,16 +151,23 @@ def market_days(
     Args:
         dates: (days,) datetime64[D] of each part, distinct.
         traded: (days,) stocks that traded on each of them.
-        rule: An explicit calendar knows better than the number of stocks.
+        rule: An explicit calendar overrides the number of stocks.
+
+    Raises:
+        BarsError: The days are so far apart that these are no daily bars.
     """
     days, count = sum_by_day(dates, traded)
     listed = rule.calendar
     market = _market(count)
     thin = (count < THIN_SHARE * market) & (listed is None)
     calendar, notes = days[~thin], {}
+    _check_daily(calendar)
     if len(calendar) and count[~thin][-1] < _HALF * market[~thin][-1]:
         newest = {"date": str(calendar[-1]), "stocks": int(count[~thin][-1])}
         notes[INCOMPLETE] = Finding(count=1, example=newest)
+    few = np.flatnonzero(count[~thin][:-1] < _HALF * market[~thin][:-1])
+    if len(few):
+        notes[FEW] = _of_days(calendar[few], count[~thin][few].astype(int))
     gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
     if len(gaps):
         between = {"after": str(calendar[gaps[0]]), "before": str(calendar[gaps[0] + 1])}
@@ -165,8 +176,30 @@ def market_days(
         asked = listed[(listed >= calendar[0]) & (listed <= calendar[-1])]
         lacking = np.setdiff1d(asked, calendar)
         if len(lacking):
-            notes[LACKING] = Finding(count=len(lacking), example={"date": str(lacking[0])})
+            notes[LACKING] = _of_days(lacking)
+    elif len(calendar) and not rule.weekends:
+        span = np.arange(calendar[0], calendar[-1])
+        lost = np.setdiff1d(span[~is_weekend(span)], calendar)
+        if len(lost):
+            notes[NO_ROW] = _of_days(lost)
     return MarketDays(calendar=calendar, closed=days[thin], quality=Quality(notes=notes))
+
+
+def _check_daily(calendar: np.ndarray) -> None:
+    apart = np.median(np.diff(calendar).astype(int)) if len(calendar) >= _FEWEST_DAYS else 1
+    if apart > _APART:
+        raise BarsError(
+            f"the bars have {len(calendar)} days from {calendar[0]} to {calendar[-1]}, one every "
+            f"{apart:g} days: these are weekly or monthly bars. Export daily ones."
+        )
+
+
+def _of_days(days: np.ndarray, stocks: Sequence[int] | np.ndarray = ()) -> Finding:
+    """Some days; if given, with the stocks that traded on each."""
+    shown = [{"date": str(day)} for day in days[:5]]
+    for example, number in zip(shown, stocks, strict=False):
+        example["stocks"] = str(number)
+    return Finding(count=len(days), example=shown[0], more=tuple(shown[1:]))
 
 
 def sum_by_day(
@@ -202,6 +235,11 @@ def check_shifted(quality: Quality, dates: np.ndarray) -> None:
         "exchanged, or dates shifted: export them as the exchange's local YYYY-MM-DD. Only where "
         "weekends are trading days: --set bars.weekends=true"
     )
+
+
+def is_no_listing(days: np.ndarray, price_limits: str) -> np.ndarray:
+    """(n,) bool of (n,) datetime64[D]: before the market, or what a lost date becomes."""
+    return np.asarray((days < np.datetime64(FIRST_DAY[price_limits])) | (days == _EPOCH))
 
 
 def is_weekend(days: np.ndarray) -> np.ndarray:

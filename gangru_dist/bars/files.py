@@ -27,7 +27,7 @@ _QLIB_INDEX = re.compile(r"features/(sh000|sz399)\d{3}", re.IGNORECASE)
 """An index of the exchanges, not a stock."""
 _QLIB_FIELD = re.compile(r"(?P<folder>features/[^/]+)/(?P<field>[^/.]+)\.day\.bin")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part$")
-"""Ours; a vendor's own `.part` is a stock that has not arrived, and no reason to go on without."""
+"""Our own; a vendor's `.part` is an unfinished download, and an error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

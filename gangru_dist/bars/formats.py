@@ -1,4 +1,4 @@
-"""Named column mappings of common exports, and the user's own on top (SPEC 1).
+"""Named column mappings of common exports, and the user's own on top.
 
 A mapping says, for each of our columns, which of the file's columns it is (the first that is
 there) and what its numbers are multiplied by. Columns that a format does not mention go by our
@@ -257,7 +257,7 @@ def derived(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.
         form: Whether prices and volume are adjusted.
 
     Returns:
-        As SPEC 1 has them: `amount` from vwap x volume and `market_cap` from close x total_shares
+        In our units: `amount` from vwap x volume and `market_cap` from close x total_shares
         where the file has no such column.
     """
     ours = dict(values)

@@ -49,8 +49,15 @@ TURNOVER_LOW = "turnover_rate below volume x close / market_cap"
 TURNOVER_HIGH = "turnover_rate above 90 x volume x close / market_cap"
 TURNOVER_BOUND = "turnover_rate too large to be true"
 ABOVE_CAP = "amount above 10 x market_cap"
+NO_VOLUME = "volume is 0 although amount is not"
+NOT_TRADED = "marked as not traded although volume is not 0"
 ABOVE_ONE = "turnover_rate above 1"
 """A note, no reason: legitimate where shares are sold on the day they were bought."""
+ONE_PRICE = "high equals low"
+"""A note where a stock is locked at its limit; a lost column where it is so in nearly all rows."""
+_ODD = {ABOVE_ONE: MANY, ONE_PRICE: 0.9}
+"""Note -> share of a file's traded rows from which on it is a mistake."""
+_FEWEST_LOCKED = 60  # rows: a stock's first month may be locked at its limits
 _POWERS = tuple(k for k in range(-8, 9) if k)
 
 
@@ -60,8 +67,8 @@ def times_price(power: int) -> str:
 
 
 _UNITS = (
-    ZERO_AMOUNT, EXCHANGED, ADJUSTED_TWICE, TURNOVER_LOW, TURNOVER_HIGH, TURNOVER_BOUND, ABOVE_CAP,
-    OUTSIDE, *map(times_price, _POWERS),
+    ZERO_AMOUNT, NO_VOLUME, NOT_TRADED, EXCHANGED, ADJUSTED_TWICE, TURNOVER_LOW, TURNOVER_HIGH,
+    TURNOVER_BOUND, ABOVE_CAP, OUTSIDE, *map(times_price, _POWERS),
 )  # fmt: skip
 
 
@@ -88,15 +95,35 @@ def contradictions(
     return found
 
 
+def lost_volume(
+    values: Mapping[str, np.ndarray], form: BarsFormat, suspended: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool: days called suspended on which something was traded."""
+    volume, amount = values["volume"], values["amount"]
+    lot, unit = form.scales.get("volume", 1.0), form.scales.get("amount", 1.0)
+    least = np.nan_to_num(values["high"], nan=0.0) * lot + unit  # rounded away
+    return {
+        NO_VOLUME: suspended & (volume == 0) & (amount > least),
+        NOT_TRADED: suspended & (volume > 0),
+    }
+
+
+def odd(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Note -> (n,) bool: rows that may be right, unless most of a file are like that."""
+    rate = values.get("turnover_rate", np.zeros(len(values["close"])))
+    return {ABOVE_ONE: rate > 1, ONE_PRICE: values["high"] == values["low"]}
+
+
 def suspects(quality: Quality, file: str) -> tuple[Suspect, ...]:
     """What most rows of a file have wrong in one way; `quality` is of that file alone."""
     rows = quality.rows - quality.suspended
     found = {name: (quality.quarantined.get(name), SYSTEMATIC) for name in _UNITS}
-    found[ABOVE_ONE] = (quality.notes.get(ABOVE_ONE), MANY)
+    found |= {name: (quality.notes.get(name), share) for name, share in _ODD.items()}
+    fewest = {ONE_PRICE: _FEWEST_LOCKED}
     return tuple(
         Suspect(file=file, reason=name, finding=finding, rows=rows)
         for name, (finding, share) in found.items()
-        if finding is not None and finding.count >= max(_FEWEST, share * rows)
+        if finding is not None and finding.count >= max(fewest.get(name, _FEWEST), share * rows)
     )
 
 
@@ -212,6 +239,10 @@ def _mend(reason: str, form: BarsFormat) -> str:
         "--set bars.scales.market_cap=10000"
     )
     return {
+        NO_VOLUME: "Export the shares traded, or map them: --set bars.columns.volume=THEIRS",
+        NOT_TRADED: "Its marks seem inverted: 1 must mean that the stock traded. Correct them, or "
+        "leave the column out",
+        ONE_PRICE: "Export the day's high and low: these seem to be the close, three times over",
         ZERO_AMOUNT: "Export the traded value, or map it: --set bars.columns.amount=THEIRS, or a "
         "volume-weighted price in its place: --set bars.columns.vwap=THEIRS",
         EXCHANGED: f"Exchange them: --set bars.columns.volume={names['amount']} "

@@ -77,7 +77,7 @@ def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[Bar
 
     Raises:
         BarsError: A file cannot be opened or lacks a required column, or the user's mapping
-            names a column that no file has: better known now than after an hour of reading.
+            names a column that no file has: found now rather than after an hour of reading.
     """
     filesystem, _ = resolve(uri)
     with ThreadPoolExecutor(16) as pool:

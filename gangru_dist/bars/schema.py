@@ -1,4 +1,4 @@
-"""Columns of the bars that come in (SPEC 1).
+"""Columns of the bars that come in.
 
 Prices are currency per share as traded, `volume` is shares, `amount` currency, `turnover_rate`
 a fraction of the free float (0.01 = 1 %), `market_cap` currency. The stock column is `code`,
@@ -49,8 +49,7 @@ BAR_COLUMNS: dict[str, BarColumn] = {
     "traded": BarColumn(kind="bool"),
     "name": BarColumn(kind="string"),
 }
-"""The bars' columns by name (SPEC 1); `traded` false marks a suspended day whatever its volume
-says."""
+"""The bars' columns by name; `traded` false marks a suspended day."""
 
 STANDS_FOR = {"total_shares": "market_cap", "vwap": "amount", "name": "is_st"}
 """A column -> the one that it (x close, x volume, by its ST mark) stands in for if that is not

@@ -1,4 +1,4 @@
-"""Which rows of the bars can be trusted (SPEC 1). docs/data.md is the list in words.
+"""Which rows of the bars can be trusted. docs/data.md is the list in words.
 
 A row that cannot be used is set aside and counted under its first reason; a file that cannot be
 understood was refused before, by `reader` and `columns`. Duplicates show only once the rows of
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from gangru_dist.bars import identities
 from gangru_dist.bars.columns import CODED, Place, marked_st
-from gangru_dist.bars.days import DayRule, check_span
+from gangru_dist.bars.days import DayRule, check_span, is_no_listing
 from gangru_dist.bars.formats import BarsFormat, derived
 from gangru_dist.bars.quality import Example, Finding, Quality, plain
 
@@ -34,6 +34,7 @@ CHECKED = pa.schema(
 )
 """Columns of rows that passed: our units, no stand-ins, and the file's number for messages."""
 
+UNLISTED = "list_date before any stock was listed, taken as unknown"
 PRICES = ("open", "high", "low", "close")
 _TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
 _ANY_DAY = DayRule()
@@ -84,17 +85,19 @@ def check_rows(
     as_traded = form.prices == "traded"
     found_wrong = identities.contradictions(values, form, as_traded=as_traded)
     reasons |= {reason: wrong & ~suspended for reason, wrong in found_wrong.items()}
+    reasons |= identities.lost_volume(values, form, suspended)
     for reason, wrong in {**reasons, **days.reasons(date)}.items():
         found = np.flatnonzero(wrong & kept)
         if len(found):
             quarantined[reason] = Finding(count=len(found), example=example(int(found[0])))
             kept[found] = False
+    table, unlisted = _without_lost_list_dates(table, form)
+    odd = {**_missing(table, values), **identities.odd(values)}
     notes = _notes(table, values, kept & ~suspended, file)
-    above = kept & ~suspended & (values.get("turnover_rate", np.zeros(len(table))) > 1)
-    if above.any():
-        notes[identities.ABOVE_ONE] = Finding(
-            count=int(above.sum()), example=example(int(np.argmax(above)))
-        )
+    for name, rows in {**odd, UNLISTED: unlisted}.items():
+        found = np.flatnonzero(rows & kept & ~suspended)
+        if len(found):
+            notes[name] = Finding(count=len(found), example=example(int(found[0])))
     quality = Quality(
         rows=len(table),
         suspended=int((suspended & kept).sum()),
@@ -179,6 +182,33 @@ def _notes(
     return notes
 
 
+def _missing(table: pa.Table, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Note -> (n,) bool: values that are missing and stay so, of columns that are there."""
+    there = {
+        name: _null(table[name]) for name in ("industry", "is_st") if name in table.column_names
+    }
+    if "turnover_rate" in values:
+        there["turnover_rate"] = np.isnan(values["turnover_rate"])
+    ends = {"is_st": ", taken as no"}
+    return {f"{name} missing{ends.get(name, '')}": rows for name, rows in there.items()}
+
+
+def _without_lost_list_dates(table: pa.Table, form: BarsFormat) -> tuple[pa.Table, np.ndarray]:
+    """List dates without those that no stock can have, and (n,) bool where these were.
+
+    1970-01-01 and the like are what a lost date turns into; such a stock would count as listed
+    for decades on its first day.
+    """
+    if "list_date" not in table.column_names:
+        return table, np.zeros(len(table), dtype=bool)
+    lost = is_no_listing(_day_numbers(table["list_date"]), form.price_limits)
+    if lost.any():
+        place = table.column_names.index("list_date")
+        known = pc.if_else(pa.array(lost), pa.scalar(None, pa.date32()), table["list_date"])
+        table = table.set_column(place, "list_date", known)
+    return table, lost
+
+
 def _is_sorted(table: pa.Table) -> bool:
     """Dates ascend, or codes stand together and dates ascend within each."""
     date = table["date"].cast(pa.int32()).to_numpy()
@@ -213,7 +243,7 @@ def _assemble(
 
 
 def _day_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) datetime64[D], NaT = missing; whatever the year, where Python's dates end."""
+    """(n,) datetime64[D], NaT = missing; any year, also after 9999."""
     days = pc.fill_null(column.cast(pa.int32()).cast(pa.int64()), np.iinfo(np.int64).min)
     return np.asarray(days.to_numpy()).astype("datetime64[D]")
 

@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 
 SUMMARIES = {
-    "pipeline": "every stage in order: panel, training, scores, report",
-    "panel": "bars -> checked panel with features",
-    "train": "one model per refit day and seed",
+    "pipeline": "run every stage in order: panel, train, score, report",
+    "panel": "check bars and build the panel with features",
+    "train": "train one model per refit day and seed",
     "tune": "search for better settings on early windows",
-    "score": "the factor of all days not scored yet",
-    "report": "metrics.json, tables, report.html",
-    "runs": "what a storage holds",
-    "settings": "every setting: unit, default, meaning",
+    "score": "compute the factor for every day not scored yet",
+    "report": "evaluate the factor: metrics.json, tables, report.html",
+    "runs": "list the runs in a storage",
+    "settings": "list every setting with unit, default and meaning",
     "check-plugin": "test your own features, labels and predictors",
 }
 """Command -> what it does."""
@@ -48,4 +48,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:<14}{text}\n" for name, text in SUMMARIES.items()]
-    return f"usage: gangru COMMAND …\n\n{''.join(lines)}\n`gangru COMMAND --help` says more.\n"
+    more = "Run `gangru COMMAND --help` for the options of a command.\n"
+    return f"usage: gangru COMMAND …\n\n{''.join(lines)}\n{more}"

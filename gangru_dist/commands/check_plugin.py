@@ -1,4 +1,4 @@
-"""Does a feature, predictor or label of your own keep the promises? Runs it on made-up data.
+"""Check that your own features, predictors and labels keep the promises, on made-up data.
 
     gangru check-plugin my_package.factors:surprise my_package.networks:Mine
 

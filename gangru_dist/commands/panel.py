@@ -1,4 +1,4 @@
-"""Build the panel store from daily bars.
+r"""Build the panel store from daily bars.
 
     gangru panel --bars s3://market/daily --storage s3://bucket/gangru \
         --set bars.format=tushare

@@ -3,7 +3,7 @@
     gangru pipeline --preset demo --bars synthetic --storage demo-storage
     gangru pipeline --preset default --bars s3://bucket/bars --storage s3://bucket/gangru
 
-Safe to run again: finished work is skipped. The demo takes two to four minutes on two cores.
+Safe to run again: finished work is skipped. The demo takes one to two minutes on two cores.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""What a storage holds: its runs, their models, scored days and reports.
+"""List the runs in a storage: their models, scored days and figures; write the page of all of them.
 
     gangru runs --storage s3://bucket/gangru
-    gangru runs --storage s3://bucket/gangru --json
+    gangru runs --storage s3://bucket/gangru --compare monthly monthly-gru trial-7
 
-A run is there as soon as a job has taken its name.
+A run is listed as soon as a job has used its name. Every job ends by writing `runs/index.html`, as
+this command does: one table to sort and filter, with links to the reports. `--compare` writes
+`runs/compare.html`, two or more runs side by side, with its figures in `compare.json`.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gangru_dist.errors import GangruError
-from gangru_dist.runs.run import Run, run_names
+from gangru_dist.filesystems import clear_refusals
 from gangru_dist.storage import Storage
 
-COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "report")
+COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -28,42 +30,75 @@ def run(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--storage", required=True, metavar="URI", help="as of every other command")
-    parser.add_argument("--json", action="store_true", help="one JSON object a run")
+    add = parser.add_argument
+    add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
+    add("--compare", nargs="+", metavar="RUN", help="two or more runs with a report")
+    add("--json", action="store_true", help="one JSON object per run and nothing else")
     args = parser.parse_args(argv)
     try:
-        root = Storage(args.storage)
-        found = [_row(root, name) for name in run_names(root)]
+        with clear_refusals():
+            return _run(args)
     except GangruError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    lines = map(json.dumps, found) if args.json else _table(found)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gangru_dist.report.runs_list import find_files, read_runs  # pandas: not for --help
+    from gangru_dist.report.runs_page import write_comparison, write_index
+
+    root = Storage(args.storage)
+    found = [_row(root, one) for one in read_runs(root, find_files(root))]
+    found.sort(key=lambda row: str(row["run"]))
+    if args.compare:
+        page = write_comparison(root, args.compare)
+        found = [row for row in found if row["run"] in args.compare]
+    else:
+        page = write_index(root) if found else ""
+    lines = map(json.dumps, found) if args.json else [*_table(found), *filter(None, [page])]
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 
-def _row(root: Storage, name: str) -> dict[str, Any]:
-    from gangru_dist.config import RunConfig
-    from gangru_dist.scoring.table import covered_days  # Delta: not for --help
+def _row(root: Storage, listed: Any) -> dict[str, Any]:
+    from gangru_dist.runs.run import FACTOR, run_folder
+    from gangru_dist.scoring.table import covered_days  # Delta
 
-    one = Run(root, name, RunConfig())
-    claim, days = one.claimed(), sorted(covered_days(one.factor))
-    page = "report.html"
+    folder, claim = run_folder(root, listed.name), listed.claim
+    days, page = sorted(covered_days(folder.child(FACTOR))), "report/report.html"
     return {
-        "run": name,
-        "variant": str(claim.config.get("variant", "")) if claim else "",
-        "version": (claim.package_version or "") if claim else "",
-        "models": len(one.models()),
+        "run": listed.name,
+        "variant": str(claim.config.get("variant", "")),
+        "version": claim.package_version or "",
+        "commit": claim.commit,
+        "preset": listed.preset,
+        "changed": list(listed.changed),
+        "when": listed.when.isoformat(timespec="seconds") if listed.when else None,
+        "state": listed.state,
+        "models": listed.files.models,
+        "failed": listed.failed,
+        "hours": listed.hours,
         "days": len(days),
         "last_day": str(days[-1]) if days else "",
-        "report": f"{one.report.uri}/{page}" if one.report.exists(page) else "",
+        "ic": listed.figure("ic.mean"),
+        "icir": listed.figure("ic.icir"),
+        "excess": listed.figure("excess.annualized_return"),
+        "excess_with_costs": listed.figure("excess_with_costs.annualized_return"),
+        "turnover": listed.figure("turnover"),
+        "report": f"{folder.uri}/{page}" if page in listed.files.stamps else "",
     }
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    cells = [COLUMNS, *(tuple(str(row[name]) for name in COLUMNS) for row in rows)]
+    cells = [COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:+.4f}"
+    return "" if value is None else str(value)

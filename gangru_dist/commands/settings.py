@@ -1,4 +1,4 @@
-"""Every setting, from the code: default, what it decides, meaning and unit.
+"""List every setting, from the code: default, what it decides, meaning and unit.
 
     gangru settings              # all sections
     gangru settings training     # one
@@ -67,7 +67,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     sections = sorted({key.partition(".")[0] for key in TYPES})
     parser.add_argument("section", nargs="?", choices=sections, metavar="SECTION")
     parser.add_argument("--preset", default="default", choices=list(presets.ALL))
-    parser.add_argument("--json", action="store_true", help="one JSON object a setting")
+    parser.add_argument("--json", action="store_true", help="one JSON object per setting")
     args = parser.parse_args(argv)
     for one in reference(args.preset):
         if args.section in (None, one.key.partition(".")[0]):

@@ -25,9 +25,15 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Train the windows."""
+    from gangru_dist.report.progress_page import ProgressPage
     from gangru_dist.training.launch import train_windows  # torch and Ray: not needed for --help
 
-    summary = train_windows(job.run, only=job.args.windows, overwrite=job.args.overwrite)
+    summary = train_windows(
+        job.run,
+        only=job.args.windows,
+        overwrite=job.args.overwrite,
+        watcher=ProgressPage(job.run),
+    )
     facts = {"failed": summary.failed, **plain(summary)}
     return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok, facts=facts)
 

@@ -3,9 +3,11 @@ r"""Search for better settings on a few early windows; writes the best ones to a
     gangru tune --storage s3://bucket/gangru --run search --trials 40 --hours 8
     gangru train --storage s3://bucket/gangru --run tuned \
         --config s3://bucket/gangru/runs/search/tune/best.toml
+    gangru tune --storage s3://bucket/gangru --run search --export search.db
 
 Needs the panel. Safe to run again: finished trials are kept, interrupted ones start again. Trials
 run in parallel as resources.* allow. `tune.space` says what is searched (docs/tuning.md).
+--export searches no further: it writes what is stored as an Optuna study, for optuna-dashboard.
 """
 
 from __future__ import annotations
@@ -25,10 +27,17 @@ def flags(parser: argparse.ArgumentParser) -> None:
     add("--hours", type=float, metavar="H", help="stop after this time (tune.hours)")
     text = "refit days of every trial, e.g. 2018-12-28,2019-06-28 (default: tune.windows)"
     add("--windows", type=lambda days: days.split(","), metavar="DAYS", help=text)
+    text = "only write the stored search as an Optuna study to this SQLite file"
+    add("--export", metavar="FILE.db", help=text)
 
 
 def body(job: Job) -> Outcome:
-    """Search, then write the page about it."""
+    """Search, then write the page about it; or export what was searched before."""
+    if job.args.export:
+        from gangru_dist.tuning.study import export_study
+
+        export_study(job.run, job.args.export, overwrite=job.args.overwrite)
+        return Outcome(outputs=(job.args.export,))
     from gangru_dist.report.tuning import write_page  # torch, Ray: not needed for --help
     from gangru_dist.settings import with_values
     from gangru_dist.tuning.search import search

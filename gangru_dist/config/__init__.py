@@ -9,6 +9,7 @@ states, [D] our own decision.
 from __future__ import annotations
 
 from gangru_dist.config.bars import BarsConfig
+from gangru_dist.config.callbacks import CALLBACKS
 from gangru_dist.config.common import Exposure, FeatureName
 from gangru_dist.config.evaluation import EvaluationConfig
 from gangru_dist.config.factor import FactorConfig
@@ -39,6 +40,7 @@ from gangru_dist.config.universe import UniverseConfig
 from gangru_dist.config.windows import WindowConfig
 
 __all__ = [
+    "CALLBACKS",
     "DECIDES",
     "LABEL_TRANSFORMS",
     "MODEL_SECTIONS",

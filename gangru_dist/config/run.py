@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.config.bars import BarsConfig
+from gangru_dist.config.callbacks import CallbackNames
 from gangru_dist.config.common import STRICT
 from gangru_dist.config.evaluation import EvaluationConfig
 from gangru_dist.config.factor import FactorConfig
@@ -39,6 +40,9 @@ class RunConfig:
     ] = "gru"
     """Network that maps a sample to a score: `gru`, `lstm`, `transformer`, or your own as
     `package.module:Class`; section `gru` has its sizes."""
+    callbacks: Annotated[CallbackNames, Decides.NOTHING] = ()
+    """What is told every epoch, model, trial and report: `tensorboard` (files in the run's folder),
+    `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)

@@ -44,8 +44,7 @@ class TrainingConfig:
     checkpoint_every: Annotated[int, Decides.NOTHING] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most an interruption can cost."""
     tensorboard: Annotated[bool, Decides.NOTHING] = False
-    """Also write every epoch's figures for TensorBoard, below `runs/<run>/tensorboard`; has no
-    effect on a search."""
+    """The same as `tensorboard` in `callbacks`."""
 
     def __post_init__(self) -> None:
         is_set = len(set(self.seeds)) == len(self.seeds) > 0

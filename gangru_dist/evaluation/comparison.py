@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,4 +64,31 @@ def paired_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) ->
         "months": test.count,
         **metrics.finite_or_none(figures),
         "stars": metrics.stars(test.p_value),
+    }
+
+
+def side_by_side(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Any number of runs, month by month and each against each.
+
+    Args:
+        runs: Name -> `monthly` of its metrics.json: month, ic, excess_return, ascending.
+
+    Returns:
+        months: of each month of any run, by run: ic, and excess, the value of one unit compounded
+        by the excess returns of the run's months so far. pairs: run, less (the other run), and
+        `paired_ic` of the two.
+    """
+    by_month: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, rows in runs.items():
+        value = 1.0
+        for row in rows:
+            value *= 1 + (row["excess_return"] or 0.0)
+            by_month.setdefault(row["month"], {})[name] = {"ic": row["ic"], "excess": value}
+    ics = {name: {row["month"]: row["ic"] for row in rows} for name, rows in runs.items()}
+    return {
+        "months": [{"month": month, "runs": by_month[month]} for month in sorted(by_month)],
+        "pairs": [
+            {"run": one, "less": other, **paired_ic(ics[one], ics[other])}
+            for one, other in itertools.combinations(runs, 2)
+        ],
     }

@@ -1,4 +1,4 @@
-"""The long portfolio beside an index: excess and tracking (SPEC 7's second benchmark).
+"""The long portfolio beside an index: excess and tracking.
 
 active return   a(t) = r_long(t) - r_index(t), daily
 tracking error  standard deviation (n - 1) of a x sqrt(252)

@@ -1,1 +1,1 @@
-"""Price-volume features: functions of an asset's bars up to the day (SPEC 2)."""
+"""Price-volume features: functions of an asset's bars up to the day."""

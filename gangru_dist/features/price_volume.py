@@ -1,4 +1,4 @@
-"""The price-volume features of SPEC 2: functions of adjusted bars that look backward only.
+"""The price-volume features: functions of adjusted bars that look backward only.
 
 K rows of time, N assets. Row k of an asset is its k-th *traded* day, so "one row ago" is the
 previous traded day, however long a suspension in between; assets with fewer days end in NaN.
@@ -86,7 +86,7 @@ class Feature:
     inputs: tuple[str, ...]
     """All fields of `AdjustedBars` that it reads."""
     level: Level = "as_is"
-    """How its level channel is computed (SPEC 3)."""
+    """How its level channel is computed (`samples/level.py`)."""
 
     def __post_init__(self) -> None:
         known = [field.name for field in fields(AdjustedBars)]
@@ -266,4 +266,4 @@ def volatility_5d(bars: AdjustedBars) -> Values:
 
 
 NAMES = tuple(FEATURES)
-"""The eighteen features of SPEC 2, in its order, without features registered later."""
+"""The eighteen features in the order of their declaration, without any registered later."""

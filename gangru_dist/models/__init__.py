@@ -1,1 +1,1 @@
-"""Networks and losses as plain torch (SPEC 5)."""
+"""Networks and losses as plain torch."""

@@ -1,4 +1,4 @@
-"""The discriminator: a CNN that reads a sample as a picture, days x features (SPEC 5) [R]."""
+"""The discriminator: a CNN that reads a sample as a picture, days x features [R]."""
 
 from __future__ import annotations
 

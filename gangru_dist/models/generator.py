@@ -1,4 +1,4 @@
-"""The generator: an LSTM that turns a sample and noise into features (SPEC 5) [R]."""
+"""The generator: an LSTM that turns a sample and noise into features [R]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The predictor: two GRU layers, then an MLP to one number (SPEC 5) [R].
+"""The predictor: two GRU layers, then an MLP to one number [R].
 
 The MLP's activation is SiLU [D]: the bias of a ReLU that is on for a whole cross-section has no
 true gradient under -IC, and Adam turns its rounding noise into steps, so that models of

@@ -1,4 +1,4 @@
-"""Losses as functions of one worker's share and a sum over all shares (SPEC 5, DESIGN 4).
+"""Losses as functions of one worker's share and a sum over all shares.
 
 Every function takes `all_sum`, which adds a tensor over the workers. Gradients flow through a
 worker's own share only; the caller then sums parameter gradients over the workers, which is

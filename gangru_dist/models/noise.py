@@ -1,7 +1,7 @@
 """Random numbers that belong to an asset, not to a worker.
 
 Noise and dropout are functions of (seed, stage, epoch, day, asset): however the assets are
-shared out, each sees the same numbers, so N workers train the model of one (SPEC 8.1). The
+shared out, each sees the same numbers, so N workers train the model of one. The
 generator is counter-based: splitmix64 of a key, one counter a number.
 
 Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).

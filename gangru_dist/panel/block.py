@@ -22,7 +22,7 @@ class PanelBlock:
     feature_names: tuple[str, ...]
     """F names, in the order of the last axis of `features`."""
     features: Float[np.ndarray, "D N F"]
-    """float32, raw values of SPEC 2; NaN where the asset did not trade or it is undefined."""
+    """float32, raw values of the features; NaN where the asset did not trade or it is undefined."""
     traded: Bool[np.ndarray, "D N"]
     """Whether the asset has a bar with volume that day."""
     is_st: Bool[np.ndarray, "D N"]

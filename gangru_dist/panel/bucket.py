@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from gangru_dist.bars.dated import Members
 from gangru_dist.bars.days import THIN
 from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.identities import JUDGED
 from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
 from gangru_dist.bars.quality import Example, Finding, Quality
 from gangru_dist.bars.tables import SideTable
@@ -28,9 +29,6 @@ from gangru_dist.panel.schema import MEMBER, panel_schema
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
 
-_BARS = ("open", "high", "low", "close", "volume", "amount", "adj_factor", "turnover_rate")
-_COMPARED = (*_BARS, "market_cap")
-
 
 Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
 """Side tables, each with its staged files."""
@@ -38,7 +36,7 @@ Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class BucketTask:
-    """What every bucket's task must know besides its rows."""
+    """What all buckets have in common."""
 
     features: tuple[str, ...]
     """Names, in order."""
@@ -86,7 +84,7 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, mov
     """
     rows, quality, sums = traded_rows(bars, task)
     bars, listed = rows.bars, rows.listed
-    columns = {name: bars[name].to_numpy() for name in _COMPARED}
+    columns = {name: bars[name].to_numpy() for name in JUDGED}
     asset, step = _positions(bars)
     values = _features(columns, asset, step, task)
     up, down = _limits(columns, asset, rows.limit)
@@ -114,13 +112,14 @@ def traded_rows(bars: pa.Table, task: BucketTask) -> tuple[TradedRows, Quality, 
     bars, closed = _without_closed(_sorted(bars), task)
     bars, duplicates = _without_duplicates(bars, task.files)
     listed, late = _list_dates(bars)
+    unsold = _moves_without_volume(bars, task.files)
     traded = pc.invert(bars["suspended"])
     listed, bars = listed[traded.to_numpy()], bars.filter(traded).combine_chunks()
     asset, _ = _positions(bars)
     limit = _limit_shares(bars, listed, task)
     date = bars["date"].to_numpy().astype("datetime64[D]")
     history = moves.History(
-        columns={name: bars[name].to_numpy() for name in _BARS},
+        columns={name: bars[name].to_numpy() for name in JUDGED},
         asset=asset,
         date=date,
         position=np.searchsorted(task.calendar, date),
@@ -131,7 +130,9 @@ def traded_rows(bars: pa.Table, task: BucketTask) -> tuple[TradedRows, Quality, 
     def findings(of: Mapping[str, np.ndarray]) -> dict[str, Finding]:
         return {name: _finding(name, history, bars, rows, task.files) for name, rows in of.items()}
 
-    notes = {**findings(judged.notes), **_renamed(bars, asset)}
+    notes = {**findings(judged.notes), **_renamed(bars, asset), **unsold}
+    if task.form.prices == "adjusted":  # dividends move an adjusted price and no market cap
+        notes.pop(moves.STALE_CAP, None)
     if late:
         notes[moves.LATE_LISTING] = late
     quality = Quality(quarantined={**closed, **duplicates, **findings(judged.reasons)}, notes=notes)
@@ -162,6 +163,20 @@ def _without_closed(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[st
     example = {"file": task.files[row["file"]], "date": str(row["date"]), "code": row["code"]}
     kept = bars.filter(pa.array(~gone)).combine_chunks()
     return kept, {THIN: Finding(count=int(gone.sum()), example=example)}
+
+
+def _moves_without_volume(bars: pa.Table, files: Sequence[str]) -> dict[str, Finding]:
+    """Suspended rows of which the price is another than the row's before: was nothing traded?"""
+    code, close, factor = _codes(bars["code"]), bars["close"].to_numpy(), bars["adj_factor"]
+    same = (code[1:] == code[:-1]) & _same_as_before(factor)
+    moved = (close[1:] != close[:-1]) & (close[1:] > 0) & (close[:-1] > 0)
+    rows = np.flatnonzero(same & moved & bars["suspended"].to_numpy()[1:]) + 1
+    if not len(rows):
+        return {}
+    row = bars.slice(int(rows[0]), 1).select(["file", "date", "code", "close"]).to_pylist()[0]
+    example = {**row, "file": files[row["file"]], "date": str(row["date"])}
+    example["previous_close"] = float(close[rows[0] - 1])
+    return {moves.UNSOLD: Finding(count=len(rows), example=example)}
 
 
 def _renamed(bars: pa.Table, asset: np.ndarray) -> dict[str, Finding]:
@@ -199,7 +214,7 @@ def _without_duplicates(
     again = (code[1:] == code[:-1]) & (date[1:] == date[:-1])
     if not again.any():
         return bars, {}
-    for name in (*_COMPARED, "suspended", "is_st", "industry", "list_date"):
+    for name in (*JUDGED, "suspended", "is_st", "industry", "list_date"):
         differs = again & ~_same_as_before(bars[name])
         if differs.any():
             raise _contradiction(bars, name, int(np.flatnonzero(differs)[0]), files)
@@ -237,7 +252,7 @@ def _same_as_before(column: pa.ChunkedArray) -> np.ndarray:
 def _list_dates(bars: pa.Table) -> tuple[np.ndarray, Finding | None]:
     """(n,) datetime64[D], one a asset: what its first row says, else the first row's date.
 
-    Later rows have no say, so that later bars cannot change an earlier day. A date after the
+    Later rows are ignored, so that later bars cannot change an earlier day. A date after the
     first row is not believed, and counted.
     """
     date = bars["date"].to_numpy().astype("datetime64[D]")
@@ -270,7 +285,7 @@ def _features(
         k, n = step[rows], asset[rows] - low
         shape = (int(k.max()) + 1, int(n.max()) + 1)
         dense = {}
-        for name in _COMPARED:
+        for name in JUDGED:
             dense[name] = np.full(shape, np.nan)
             dense[name][k, n] = columns[name][rows]
         adjusted = adjust(dense, has_turnover_rate=task.has_turnover_rate)

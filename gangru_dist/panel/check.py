@@ -1,4 +1,4 @@
-"""What a panel build would say of the bars: read and checked, nothing written to storage.
+"""Dry run of a panel build: bars are read and checked, nothing is written to storage.
 
 Both stages run in this process, one unit after the other, staged in a temporary folder; features
 are left out.

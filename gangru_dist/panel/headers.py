@@ -1,4 +1,4 @@
-"""What files' headings tell already: columns that no row can make up for. Costs no Ray."""
+"""Checks of the files' headings: missing columns are found before any row is read or Ray starts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def check_columns(
         lacking = sorted(file for file in columns if name not in columns[file])
         if having and lacking:
             raise BarsError(
-                f"{lacking[0]} has no column {name} and {having[0]} has: {_ALL_OR_NONE[name]}. "
+                f"{lacking[0]} has no column {name}, or an empty one, and {having[0]} has: "
+                f"{_ALL_OR_NONE[name]}. "
                 "Export it with every file, or with none."
             )
     there = frozenset().union(*columns.values())

@@ -1,6 +1,6 @@
 """Stage 1 of a build: read, check and stage bars, then side tables; a check does the same.
 
-The rows stay in the staging folder; what the driver must know of them comes back.
+The rows stay in the staging folder; counts and names of columns are returned.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ class Intake:
     @property
     def columns(self) -> dict[str, frozenset[str]]:
         """File -> its columns, side tables' included."""
-        return {name: having for unit in self.units for name, having in unit.columns.items()}
+        found: dict[str, frozenset[str]] = {}
+        for unit in self.units:  # row groups of one file may be in several
+            for name, having in unit.columns.items():
+                found[name] = found.get(name, frozenset()) | having
+        return found
 
 
 def open_bars(uri: str, cfg: RunConfig) -> Bars:
@@ -151,7 +155,7 @@ def bucket_task(
 
 
 def _members(members: Members, codes: Collection[str], market: MarketDays) -> Members:
-    """Under the bars' codes; what a reader of the log must know of the lists."""
+    """The lists under the bars' codes; the log says what they lack."""
     first, last = market.calendar[0], market.calendar[-1]
     if members.dates[0] > last:
         raise BarsError(

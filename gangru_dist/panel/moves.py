@@ -12,8 +12,10 @@ where it is no single stock's.
 
 from __future__ import annotations
 
+import datetime as dt
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +28,7 @@ NEIGHBORS = 3
 """Trading days between two rows up to which limits are multiplied; a longer suspension may end
 with a move that none bounds."""
 LIMITS_SINCE = np.datetime64("1996-12-16")
-"""Before, China's prices had none (SPEC's rules are today's)."""
+"""Before that day China's prices had no limits."""
 LEAST_LIMIT = 0.10
 """Special treatment's 5 % is not relied on: many exports do not mark it, and it became 10 %."""
 EIGHTFOLD = np.log(8)
@@ -48,12 +50,15 @@ _RESTLESS, _RESTLESS_LEAST = 0.1, 10  # share and number of a stock's rows where
 LEAVES = "price moves further than the market allows"
 SPIKE = "adj_factor changes and the price does not"
 FLAT = "price has not moved for 20 traded days"
+REPEATED = "prices, volume and amount are those of the day before"
 JUMP = "lasting move that the market does not allow, adj_factor unchanged"
 TYPICAL = "lasting move near a split's ratio (2:1, 10:3 ...), adj_factor unchanged"
 STEP = "lasting step of adj_factor that the price does not show"
 VOLUME_JUMP = "amount / volume jumps twentyfold against the price"
 TURNOVER_JUMP = "turnover_rate jumps twentyfold against the volume"
 RESTLESS = "adj_factor changes on more than a tenth of a stock's days"
+UNSOLD = "price moves on a day without volume"
+STALE_CAP = "market_cap stays the same although the price moves"
 REUSED = "stock traded again after more than a year: a code used twice?"
 RENAMED = "industry of a stock changes"
 LATE_LISTING = "list_date after the stock's first row"
@@ -76,6 +81,10 @@ class Moves:
     """Stocks."""
     restless: int = 0
     """Stocks whose factor changes all the time."""
+    on_day: Counter[dt.date] = field(default_factory=Counter)
+    """Day -> pairs that end on it, no long time apart."""
+    steps_on_day: Counter[dt.date] = field(default_factory=Counter)
+    """Day -> those of them over which adj_factor changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +92,7 @@ class History:
     """Traded rows of whole stocks, sorted by (stock, date); all (n,)."""
 
     columns: Mapping[str, np.ndarray]
-    """open, high, low, close, volume, amount, adj_factor, turnover_rate."""
+    """open, high, low, close, volume, amount, adj_factor, turnover_rate, market_cap."""
     asset: np.ndarray
     """Number of the stock, ascending."""
     date: np.ndarray
@@ -184,7 +193,8 @@ def _wrong(history: History) -> dict[str, np.ndarray]:
         far, contradicts = far & ~back, contradicts & ~back
     by_factor = contradicts | (far & (np.abs(step) > _NO_STEP))
     wrong = {LEAVES: _later(far & ~by_factor), SPIKE: _later(by_factor)}
-    return {**wrong, FLAT: _flat(history) & ~wrong[LEAVES] & ~wrong[SPIKE]}
+    wrong[REPEATED] = _later(same & _repeated(history)) & ~wrong[LEAVES] & ~wrong[SPIKE]
+    return {**wrong, FLAT: _flat(history) & ~np.any(list(wrong.values()), axis=0)}
 
 
 def _odd(history: History) -> tuple[dict[str, np.ndarray], Moves]:
@@ -211,6 +221,7 @@ def _odd(history: History) -> tuple[dict[str, np.ndarray], Moves]:
             same & _unit_jump(history, "amount", "volume", history.columns["close"])
         ),
         TURNOVER_JUMP: _later(same & _unit_jump(history, "turnover_rate", "volume")),
+        STALE_CAP: _later(same & _stale_cap(history)),
         REUSED: _later(same & (np.diff(history.date) > _SILENT)),
         RESTLESS: _later(_at(first, len(same)) & changed & restless[history.asset[1:]]),
     }
@@ -221,6 +232,8 @@ def _odd(history: History) -> tuple[dict[str, np.ndarray], Moves]:
         squared=float(np.square(step[small]).sum()),
         assets=int((rows > 0).sum()),
         restless=int(restless.sum()),
+        on_day=_by_day(history.date[1:][same & _close_by(history)]),
+        steps_on_day=_by_day(history.date[1:][changed & _close_by(history)]),
     )
     return notes, moves
 
@@ -282,6 +295,23 @@ def _unit_jump(
         ratio = np.log(history.columns[above] / history.columns[below])
         change = np.diff(ratio if price is None else ratio - np.log(price))
         return np.asarray(np.isfinite(change) & (np.abs(change) > _UNIT_JUMP))
+
+
+def _repeated(history: History) -> np.ndarray:
+    """(n - 1,) bool: a copy of the row before; no two traded days agree in all of these."""
+    names = ("open", "high", "low", "close", "volume", "amount")
+    return np.asarray(np.all([np.diff(history.columns[name]) == 0 for name in names], axis=0))
+
+
+def _stale_cap(history: History) -> np.ndarray:
+    """(n - 1,) bool: another close, the same market cap; False where there is none."""
+    columns = history.columns
+    return np.asarray((np.diff(columns["market_cap"]) == 0) & (np.diff(columns["close"]) != 0))
+
+
+def _by_day(dates: np.ndarray) -> Counter[dt.date]:
+    days, count = np.unique(dates.astype("datetime64[D]"), return_counts=True)
+    return Counter(dict(zip(days.tolist(), count.tolist(), strict=True)))
 
 
 def _flat(history: History) -> np.ndarray:

@@ -28,6 +28,9 @@ from gangru_dist.storage import Storage
 _ANY_DAY = DayRule()
 
 
+_MAY_BE_EMPTY = ("turnover_rate", "market_cap", "industry")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Staged:
     """What stage 1 tells of one unit."""
@@ -35,7 +38,7 @@ class Staged:
     names: tuple[str, ...]
     """Staged files, in order."""
     columns: dict[str, frozenset[str]]
-    """File -> which of our columns it has."""
+    """File -> which of our columns it has, with a value in any traded row."""
     dates: np.ndarray
     """(days,) datetime64[D], distinct dates of its usable rows."""
     traded: np.ndarray
@@ -101,12 +104,13 @@ def stage_unit(
     for part in unit:
         row, whole = part.first_row, []
         for table in read_part(bars_uri, part, form):
-            columns[part.file.name] = part.has
             for code in pc.unique(table["code"]).drop_null().to_pylist():
                 codes.setdefault(code, part.file.name)
             checked, quality = check_rows(
                 table, form, file=part.file.name, number=part.number, first_row=row, days=days
             )
+            has = columns.get(part.file.name, frozenset()) | _having(part, checked)
+            columns[part.file.name] = has
             row += len(table)
             whole.append(quality)
             newest.append(_newest(table["date"], days))
@@ -166,6 +170,19 @@ def bucket_rows(
         rows, spoilt = without_contradictions(rows, task.form, task.files)
         found.append(Quality(quarantined=spoilt))
     return rows, merge(found)
+
+
+def _having(part: BarsPart, checked: pa.Table) -> frozenset[str]:
+    """Columns of a batch; one that no traded row has a value of is not there."""
+    traded = checked.filter(pc.invert(checked["suspended"]))
+    if part.given or not len(traded):
+        return part.has
+    empty = {name for name in _MAY_BE_EMPTY if _is_empty(traded[name])}
+    return part.has - empty
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    return bool(pc.all(pc.is_null(column, nan_is_null=True)).as_py())
 
 
 def _traded_by_day(checked: pa.Table) -> tuple[np.ndarray, np.ndarray]:

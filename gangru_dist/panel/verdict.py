@@ -1,4 +1,4 @@
-"""What only all bars together can tell: files in another unit, days, factors, lasting moves."""
+"""Checks of all bars together: files in another unit, days, factors, lasting moves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _FEWEST_STEPS = 20
 _SLOPE_OFF, _ERRORS = 0.25, 4  # of the factor's slope from 1, beside so many standard errors
 _INVERSE, _HALF = -0.5, 0.25  # slopes: 1 over the factor; less than half a factor
 _COUNTED = (rules.JUMP, rules.STEP, rules.VOLUME_JUMP, rules.TURNOVER_JUMP)
-_SERIOUS = (*_COUNTED, rules.RESTLESS)
+_SERIOUS = (*_COUNTED, rules.RESTLESS, rules.STALE_CAP)
+_TOGETHER, _FEWEST_TOGETHER = 0.25, 10
+"""Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
 
 
 def check_staged(intake: Intake, form: BarsFormat, cfg: BarsConfig) -> None:
@@ -74,15 +76,18 @@ def check_built(
 
 
 def newest_set_aside(intake: Intake, calendar: np.ndarray) -> str | None:
-    """The newest day of the bars, if it is no weekend's and not in the calendar: all of it went."""
+    """The newest day of the bars if all its rows were set aside, weekends apart; else None."""
     newest = np.fmax.reduce(np.array([unit.newest for unit in intake.units], dtype="datetime64[D]"))
     return str(newest) if len(calendar) and newest > calendar[-1] else None
 
 
 def add_moves(parts: Iterable[Moves]) -> Moves:
     """The sums of all buckets."""
-    parts = list(parts)
-    return Moves(**{name: sum(getattr(part, name) for part in parts) for name in vars(Moves())})
+    total = Moves()
+    for part in parts:
+        names = vars(total)
+        total = Moves(**{name: getattr(total, name) + getattr(part, name) for name in names})
+    return total
 
 
 def check_moves(quality: Quality, moves: Moves, *, allowed: float) -> None:
@@ -126,6 +131,14 @@ def _check_factor(moves: Moves, quality: Quality) -> None:
             f"{describe(quality.notes[rules.RESTLESS].example)}. It must be the cumulative factor, "
             "which changes on ex-dates alone; export that one"
         )
+    for day, count in moves.steps_on_day.items():
+        if count >= max(_FEWEST_TOGETHER, _TOGETHER * moves.on_day[day]):
+            raise BarsError(
+                f"adj_factor of {count} of {moves.on_day[day]} stocks changes on {day}, and no "
+                "market has so many ex-dates on one day: exports of two days were put together, "
+                "each with factors that count from its own last day. Export all days again in one "
+                "go, or the cumulative backward factor, which later days do not change"
+            )
     if moves.steps < _FEWEST_STEPS:
         return
     slope = moves.explained / moves.squared

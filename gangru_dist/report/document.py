@@ -31,6 +31,7 @@ from gangru_dist.report.sources import RunSources, Sources, read_sources
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage, checked_name
+from gangru_dist.tracking.callbacks import Callbacks, told
 
 PAGE = "report.html"
 _logger = logging.getLogger(__name__)
@@ -56,13 +57,13 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         EvaluationError: The table does not span two rebalances, or is not of this panel.
         BarsError: `evaluation.index` cannot be read.
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
-            by another configuration.
+            by another configuration; or a callback lacks its package or a setting.
     """
-    with log.waiting("report"):
-        return _written(run, compare, overwrite=overwrite)
+    with log.waiting("report"), told(run) as callbacks:
+        return _written(run, compare, callbacks, overwrite=overwrite)
 
 
-def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
+def _written(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]
@@ -96,7 +97,9 @@ def _written(run: Run, compare: str | None, *, overwrite: bool) -> str:
     }
     tables.write_tables(run.report, found, others, sources)
     run.report.write_bytes(PAGE, render(found, others, sources).encode())
-    return run.report.full(PAGE) if run.report.is_local else run.report.child(PAGE).uri
+    page = run.report.full(PAGE) if run.report.is_local else run.report.child(PAGE).uri
+    callbacks.report(found[run.name].metrics, page)
+    return page
 
 
 def _index(uri: str | None) -> IndexCloses | None:
@@ -152,7 +155,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
     return text.template("report.html", words).render(
         sources=sources,
         cfg=sources.cfg,
-        metrics=ours.metrics,
+        metrics={"index": None, **ours.metrics},
         runs=list(found),
         source=words.gettext(SOURCE),
         summary=text.summary_sentence(ours.metrics, latest, sources.cfg.evaluation.picks, words),
@@ -176,6 +179,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
         coverage=_coverage_row(sources.coverage, words),
         models=_by_window(training.model_table(sources.models)),
         measured=training.newest_measured(sources.models),
+        gan_sentence=training.gan_sentence(training.model_table(sources.models), words),
         tuning=_tuning(sources, words),
         settings=_flat(sources.settings),
         lineage=_lineage(sources, words),
@@ -286,7 +290,12 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
             {name: one.daily for name, one in others},
             words,
         ),
-        "values": figures.values(ours[1].daily, sources.cfg.evaluation.cost_bps, words),
+        "values": figures.values(
+            ours[1].daily,
+            sources.cfg.evaluation.cost_bps,
+            words,
+            index=ours[1].metrics.get("index", {}).get("name"),
+        ),
         "turnover": figures.turnover(ours[1].trades, words),
         "coverage": figures.coverage(sources.coverage, words),
     }

@@ -213,8 +213,14 @@ def quantile_curves(months: pd.DataFrame, language: Language = ENGLISH) -> str:
     return drawn("curves", HALF, draw)
 
 
-def values(daily: pd.DataFrame, cost_bps: float, language: Language = ENGLISH) -> str:
-    """Daily values of long and universe, and the drawdown of long."""
+def values(
+    daily: pd.DataFrame,
+    cost_bps: float,
+    language: Language = ENGLISH,
+    *,
+    index: str | None = None,
+) -> str:
+    """Daily values of long, universe and, if it is named, the index; and the drawdown of long."""
     _ = language.gettext
 
     def draw(figure: Figure) -> None:
@@ -226,6 +232,8 @@ def values(daily: pd.DataFrame, cost_bps: float, language: Language = ENGLISH) -
             after: (daily["long_net"], {"color": BLUE, "ls": ":"}),
             _("universe, equal weight"): (daily["universe"], {"color": GREY, "ls": "--"}),
         }
+        if index:
+            shown[_("index %(name)s") % {"name": index}] = (daily["index"], {"color": INK, "lw": 1})
         _over_drawdown(upper, lower, date, shown, language)
 
     return drawn("values", (WIDE[0], 4.2), draw)

@@ -24,7 +24,7 @@ FIGURES: dict[str, float | str] = {
     "max_drawdown": 0.2729,
     "annualized_excess": 0.2232,
 }
-"""SPEC 7, right column. Fractions; ratios have no unit."""
+"""Fractions; ratios have no unit."""
 
 
 def with_published(metrics: dict[str, Any]) -> dict[str, Any]:

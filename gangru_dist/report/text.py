@@ -223,7 +223,7 @@ KEY_FIGURES = (
     ),
     KeyFigure(_("Turnover"), _("one-way, per rebalance"), "turnover", "", plain, "turnover"),
 )
-"""SPEC 7's table, in its order of importance."""
+"""Figures of the page's first table, in order of importance."""
 
 INDEX_FIGURES = (
     KeyFigure(

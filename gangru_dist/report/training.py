@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from gangru_dist.report.language import ENGLISH, Language
+from gangru_dist.report.text import percent, plain
 from gangru_dist.runs.model import FeatureFigures, ModelRecord
 
 SEPARATED = 0.95
@@ -64,6 +65,33 @@ def history_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
         for epoch in model.history
     ]
     return pd.DataFrame(rows)
+
+
+def gan_sentence(table: pd.DataFrame, language: Language = ENGLISH) -> str:
+    """How the GANs of `model_table` ended, in words; empty without any."""
+    if table.empty or table["discriminator_accuracy"].isna().all():
+        return ""
+    accuracy = table["discriminator_accuracy"]
+    said = language.gettext(
+        "GAN: after its last epoch the discriminator tells %(share)s of real and "
+        "generated samples apart; 50 %% is chance, the aim."
+    ) % {"share": _range(accuracy, lambda x: percent(x, 0), language)}
+    spread = table["lowest_spread"].dropna()
+    if spread.empty:
+        return said
+    more = language.gettext(
+        "Across assets, the feature that varies least in generated samples has %(share)s "
+        "of its real spread; 1 is the aim, 0 one sample for all."
+    ) % {"share": _range(spread, plain, language)}
+    return f"{said}{language.gettext(' ')}{more}"
+
+
+def _range(values: pd.Series, show: Callable[[float], str], language: Language) -> str:
+    """From the lowest to the highest value, or the one that all are."""
+    low, high = show(values.min()), show(values.max())
+    if low == high:
+        return low
+    return language.gettext("%(first)s to %(last)s") % {"first": low, "last": high}
 
 
 def gan_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]:

@@ -31,7 +31,8 @@ from gangru_dist.storage import Storage, checked_name
 
 CLAIM, MODEL = "config.json", "model.json"
 WINDOWS, CHECKPOINTS, FACTOR, TENSORBOARD = "windows", "checkpoints", "factor", "tensorboard"
-_MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.escape(MODEL)}")
+MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.escape(MODEL)}")
+"""Path of a finished model's record, below the run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Run:
 
     def models(self) -> dict[tuple[str, int], ModelRecord]:
         """All finished models by (window, seed), ascending; StorageError as `model`."""
-        files = map(_MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
+        files = map(MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
         places = sorted((file["window"], int(file["seed"])) for file in files if file)
         found = {place: self.model(*place) for place in places}
         # None: deleted meanwhile, to be trained again

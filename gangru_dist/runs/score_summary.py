@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gangru_dist.runs.run import Run
@@ -71,7 +71,7 @@ class ScoreSummary:
     """Version of the table after the job."""
     seconds: float
     """Wall time of the job."""
-    days: Mapping[dt.date, DayCoverage]
+    days: Mapping[dt.date, DayCoverage] = field(repr=False)  # hundreds, in a notebook's cell
     """All days of the table, ascending."""
 
     @property

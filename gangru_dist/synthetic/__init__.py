@@ -1,1 +1,1 @@
-"""The made-up market behind `--bars synthetic` (DESIGN 3)."""
+"""The synthetic market behind `--bars synthetic`."""

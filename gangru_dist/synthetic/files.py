@@ -1,4 +1,4 @@
-"""How the made-up market's files are named, by which they are known again."""
+"""Names of the synthetic market's files, by which they are recognized."""
 
 from __future__ import annotations
 

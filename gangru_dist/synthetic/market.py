@@ -45,7 +45,7 @@ Less than in proportion, for the drift itself wears the reversal out: bought low
 """
 
 MAX_SIGNAL_IC = 0.3
-"""The strongest dependence on offer; beyond, the market is little but its signal."""
+"""The strongest dependence that can be asked for; beyond it, hardly anything else is left."""
 
 _RECENT = 5
 _VOLATILITY = 0.02

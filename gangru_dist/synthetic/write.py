@@ -1,7 +1,7 @@
 """The synthetic market: bars that look like the real ones, with a planted, known dependence.
 
 Industries, market caps, listings, delistings, suspensions, special treatment, splits and
-dividends, price limits, fat tails (DESIGN 3). `synthetic.signal_ic` is the rank IC that the
+dividends, price limits, fat tails. `synthetic.signal_ic` is the rank IC that the
 planted signal (`synthetic/market.py` says what it is) has with the return of the 20 days from
 the next close on; with 0, no statistic of the past has any. Suspended days have no row.
 """
@@ -25,7 +25,7 @@ from gangru_dist.synthetic.files import FILE
 
 
 def make_bars(cfg: SyntheticConfig) -> pa.Table:
-    """The whole market as bars in our own column names and units (SPEC 1).
+    """The whole market as bars in our own column names and units.
 
     A function of `cfg` alone. Sorted by (date, code); besides the required columns it has
     `adj_factor`, `turnover_rate`, `market_cap`, `industry`, `is_st` and `list_date`. Another

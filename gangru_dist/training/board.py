@@ -1,4 +1,4 @@
-"""Who trains what: the tasks of a job, handed out one at a time to whichever slot is free.
+"""The board: hands out the windows and seeds of a job, one at a time, to slots that are free.
 
 A slot is a group of workers that stays: it takes a task, trains it, settles it, takes the next.
 When its workers are lost they come back and are given the same task again, as often as
@@ -57,7 +57,7 @@ Event = EpochDone | TaskSettled
 
 @runtime_checkable
 class Tasks(Protocol):
-    """What a slot knows of the board, near or far."""
+    """The board as workers see it, in this process or another."""
 
     def take(self, slot: int) -> Task | None:
         """The next task; the same again if the slot has not settled it; None if none is left."""
@@ -78,7 +78,7 @@ class Tasks(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Room for one group of workers; travels to them."""
+    """Resources for one group of workers; sent to each of them."""
 
     run: Run
     number: int
@@ -97,10 +97,10 @@ class Slot:
 
 @runtime_checkable
 class Driven(Tasks, Protocol):
-    """What the driver knows of the board besides."""
+    """The board as the driver sees it."""
 
     def give_up(self, slot: int, reason: str) -> None:
-        """The slot's workers cannot be had: its task, or the next, has failed."""
+        """The slot's workers cannot be started: fail its task, or the next one."""
         ...
 
     def is_done(self, slot: int) -> bool:
@@ -108,7 +108,7 @@ class Driven(Tasks, Protocol):
         ...
 
     def taken(self, slot: int) -> int:
-        """How often the slot's workers have taken a task, the same again included."""
+        """How often the slot's workers took a task, repeats included."""
         ...
 
     def events(self) -> list[Event]:
@@ -133,7 +133,7 @@ def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
 
 
 class Board:
-    """The tasks that wait, those under way, and what happened since the driver last asked."""
+    """Waiting and running tasks, and the events since the driver last asked."""
 
     def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
         self._waiting = list(tasks)
@@ -196,9 +196,3 @@ class Board:
         """See `Driven`."""
         events, self._events = self._events, []
         return events
-
-
-def reason_of(error: Exception) -> str:
-    """The last line of what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]

@@ -1,4 +1,4 @@
-"""Everything that matters between two epochs, and its exact copy as bytes (SPEC 8.2).
+"""State of a training between two epochs, and its exact copy as bytes.
 
 Random numbers are functions of (seed, epoch, day, asset), so there is no generator to save.
 Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage.
@@ -29,7 +29,7 @@ Stage = Literal["gan", "predictor", "done"]
 
 @dataclass
 class Progress:
-    """Where a window's training stands; plain JSON types."""
+    """Progress of a window's training; plain JSON types."""
 
     stage: Stage
     epoch: int = 0
@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a checkpoint says of itself, in the header of its safetensors file."""
+    """Header of a checkpoint's safetensors file."""
 
     identity: str
     progress: Progress
@@ -161,6 +161,6 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _header(data: bytes) -> _Header:
-    """What `to_bytes` put there."""
+    """Header that `to_bytes` wrote."""
     size = int.from_bytes(data[:8], "little")
     return parse(_Header, json.loads(data[8 : 8 + size])["__metadata__"]["about"])

@@ -1,4 +1,4 @@
-"""What the workers of one window tell each other: sums and gathered arrays.
+"""Communication among the workers of one window: sums and gathered arrays.
 
 `Alone` is one process; `Group` is torch.distributed's default process group. The training
 core knows only this interface, and runs the same in a test, a Tune trial and a Train worker.

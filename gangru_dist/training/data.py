@@ -44,7 +44,7 @@ class DayShare:
     total: int
     """Assets with a label over all workers."""
     weight: float = 1.0
-    """In the predictor's loss; 1 on average over the training days."""
+    """Weight in the predictor's loss; 1 on average over the training days."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class WindowData:
     kept: Kept
     """Samples by row of the day."""
     scratch: Scratch
-    """Room for what is kept besides."""
+    """Scratch space for other tensors."""
 
     def samples(self, day: DayShare) -> Float[Tensor, "M T C"]:
         """Standardized samples of this worker's share."""
         return self.kept(day.row)
 
     def close(self) -> None:
-        """Give the scratch file's room back."""
+        """Free the scratch file."""
         self.kept.close()
 
 
@@ -150,7 +150,7 @@ def _some(parts: Iterable[Share], chosen: Int[Tensor, " M"]) -> list[Share]:
 
 
 def _to_device(panel: Tensor, device: torch.device) -> Tensor:
-    """The panel where it will stay; to a GPU through pinned memory."""
+    """The panel on its device; copied to a GPU through pinned memory."""
     if device.type != "cuda":
         return panel.to(device)
     return panel.pin_memory().to(device, non_blocking=True)

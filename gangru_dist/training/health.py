@@ -1,7 +1,7 @@
-"""What the generator makes beside what is real, feature by feature: is the GAN healthy?
+"""Generated and real samples compared, feature by feature: is the GAN healthy?
 
-Counts and sums over one day's whole cross-section, so that any number of workers finds the same
-(SPEC 8.1). Nothing here touches weights or the training's random numbers: the generator has been
+Counts and sums over one day's whole cross-section, so that any number of workers finds the same.
+Nothing here touches weights or the training's random numbers: the generator has been
 frozen since its last epoch, and noise is a function of (seed, epoch, day, asset).
 """
 

@@ -1,4 +1,4 @@
-"""A rank's share of a window's panel, straight into its dense tensor, by either road [Ray].
+"""A rank's share of a window's panel, straight into its dense tensor, in one of two ways [Ray].
 
 `direct`: the rank reads its bucket files. `ray`: Ray Data reads them for it, wherever the
 cluster has room: a rank's own buckets, for Train's way of cutting rows evenly would cut within a
@@ -34,7 +34,7 @@ _READERS = 2
 
 
 def own_buckets(buckets: int, rank: int, size: int) -> list[int]:
-    """Rank r of N owns the buckets b with b mod N = r (DESIGN 4)."""
+    """Rank r of N owns the buckets b with b mod N = r."""
     return list(range(rank, buckets, size))
 
 

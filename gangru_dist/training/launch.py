@@ -1,8 +1,8 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
 A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
-threads run the slots behind our own gate, for Ray itself would wait for ever on a request that the
-cluster cannot meet (RAY.md). One window's failure does not stop the others. [Ray]
+threads run the slots behind our own gate, because Ray would wait forever for a request that the
+cluster cannot meet. One window's failure does not stop the others. [Ray]
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import StorageError, WindowError
+from gangru_dist.errors import StorageError, WindowError, reason_of
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
+from gangru_dist.tracking.callbacks import Callbacks, told
 from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.devices import require_native, settled
-from gangru_dist.training.progress import ProgressLog
+from gangru_dist.training.progress import ProgressLog, Watcher
 from gangru_dist.training.slot import serve_slot
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ B = TypeVar("B")
 
 @runtime_checkable
 class SlotRunner(Protocol):
-    """Trains what the board has for a slot: `serve_slot`, or a stand-in of it."""
+    """Trains the board's tasks in one slot: `serve_slot`, or a stand-in for tests."""
 
     def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
         """See `serve_slot`."""
@@ -71,6 +73,7 @@ def train_windows(
     only: Sequence[str] | None = None,
     overwrite: bool = False,
     runner: SlotRunner = serve_slot,
+    watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
@@ -79,12 +82,14 @@ def train_windows(
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
         runner: What serves a slot once the gate lets it through.
+        watcher: Is told how far it is.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
 
     Raises:
-        ConfigError: The run's name is taken by another configuration.
+        ConfigError: The run's name is taken by another configuration, or a callback lacks its
+            package or a setting.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or there is no refit day at all.
         ResourceError: The cluster can never run one window, or not in `training.precision`.
@@ -93,13 +98,34 @@ def train_windows(
     run, results, todo = planned(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
-    run.claim(overwrite=overwrite)
-    _say_what_labels_lack(run.cfg, manifest)
-    if todo:
-        results += _train_all(run, manifest, todo, runner)
+    with told(run) as callbacks:
+        run.claim(overwrite=overwrite)
+        _say_what_labels_lack(run.cfg, manifest)
+        for result in results:
+            callbacks.window(result)
+        with _watched(watcher, todo, results):
+            if todo:
+                results += _train_all(run, manifest, todo, runner, callbacks, watcher)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+@contextmanager
+def _watched(
+    watcher: Watcher | None, todo: Sequence[Task], results: list[WindowResult]
+) -> Iterator[None]:
+    """Tell of the training's begin and, however it comes, of its end; `results` grows meanwhile."""
+    if watcher is None:
+        yield
+        return
+    watcher.start([(task.window.name, task.seed) for task in todo], tuple(results))
+    try:
+        yield
+    except BaseException as error:
+        watcher.stop("stopped", reason_of(error))
+        raise
+    watcher.stop("failed" if any(one.status == "failed" for one in results) else "done")
 
 
 def planned(
@@ -133,8 +159,23 @@ def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run, manifest: Manifest, tasks: list[Task], runner: SlotRunner
+    run: Run,
+    manifest: Manifest,
+    tasks: list[Task],
+    runner: SlotRunner,
+    callbacks: Callbacks,
+    watcher: Watcher | None,
 ) -> list[WindowResult]:
+    identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
+
+    def ended(settled: TaskSettled) -> WindowResult:
+        result = result_of(run, manifest, settled)
+        callbacks.window(result, identities[settled.task])
+        return result
+
+    def tell(task: Task, epoch: TimedEpoch) -> None:
+        callbacks.epoch(task.name, identities[task], epoch)
+
     with runtime.session(run.cfg):
         slots = min(len(tasks), concurrency(run.cfg))
         nodes = runtime.nodes()
@@ -144,7 +185,7 @@ def _train_all(
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, partial(result_of, run, manifest)) as progress:
+        with ProgressLog(run, tasks, ended, tell, watcher) as progress:
 
             def serve(number: int) -> None:
                 slot = Slot(
@@ -172,7 +213,7 @@ def reads_through_ray(run: Run, nodes: int) -> bool:
 
 
 def result_of(run: Run, manifest: Manifest, settled: TaskSettled) -> WindowResult:
-    """Of the model that is there now; without one, why there is none."""
+    """Result of a settled task: its model, or why there is none."""
     task, reason = settled.task, settled.reason
     try:
         model = run.model(task.window.name, task.seed)

@@ -1,4 +1,4 @@
-"""One epoch of each stage, plain torch (SPEC 5). A batch is one day's whole cross-section."""
+"""One epoch of each stage, plain torch. A batch is one day's whole cross-section."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class RunningMean:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Take in the newest weights."""
+        """Update the mean with the newest weights."""
         self.done += 1
         torch._foreach_lerp_(self.mean, self.newest, 1 / min(self.done, self.steps))
 

@@ -1,4 +1,4 @@
-"""A finished model in storage: `model.safetensors` and, last, `model.json` (DESIGN 2)."""
+"""A finished model in storage: `model.safetensors` and, last, `model.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every window stands, told by the workers and read by the driver [Ray]."""
+"""Progress of all windows, reported by the workers and shown by the driver [Ray]."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -21,7 +21,6 @@ from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.training.board import Board, EpochDone, Event, Task, TaskSettled
-from gangru_dist.training.tensorboard import tensorboard
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -95,18 +94,46 @@ class RemoteBoard:
             ) from error
 
 
+@runtime_checkable
+class Watcher(Protocol):
+    """Whom the driver tells how far its training is; answers at once and raises nothing."""
+
+    def start(self, todo: Sequence[tuple[str, int]], before: Sequence[WindowResult]) -> None:
+        """The windows and seeds to train, and what needs no training."""
+        ...
+
+    def epoch(
+        self, place: tuple[str, int], result: EpochResult, *, share: float, seconds_left: float
+    ) -> None:
+        """A window and seed has trained an epoch; `share` of all its epochs are done."""
+        ...
+
+    def settle(self, result: WindowResult) -> None:
+        """A window and seed is over."""
+        ...
+
+    def stop(self, state: Literal["done", "failed", "stopped"], reason: str = "") -> None:
+        """The job's training is over: all done, some windows failed, or it could not go on."""
+        ...
+
+
 class ProgressLog:
     """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA.
 
-    Starts the board, and turns what it tells into lines, gauges and results.
+    Starts the board and turns its events into log lines, gauges and results.
     """
 
     def __init__(
-        self, run: Run, tasks: Sequence[Task], result: Callable[[TaskSettled], WindowResult]
+        self,
+        run: Run,
+        tasks: Sequence[Task],
+        result: Callable[[TaskSettled], WindowResult],
+        tell: Callable[[Task, TimedEpoch], None],
+        watcher: Watcher | None = None,
     ) -> None:
-        """`result` says what became of a task, once it is settled."""
-        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
-        self.tensorboard = tensorboard(run)
+        """`result` says what became of a task, once it is settled; `tell` is told each epoch."""
+        self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
+        self._watcher = watcher
         self.board = RemoteBoard(tasks, run.cfg.resources.max_failures)
         self.started: float | None = None
         self.done: dict[str, float] = {}
@@ -134,8 +161,6 @@ class ProgressLog:
         if not isinstance(error, KeyboardInterrupt):
             self._drain()
         self.rows.stop()
-        if self.tensorboard:
-            self.tensorboard.close()
         self.board.close()
 
     def _follow(self) -> None:
@@ -145,7 +170,8 @@ class ProgressLog:
     def _drain(self) -> None:
         for event in self.board.events():
             if isinstance(event, EpochDone):
-                self._say(event.task.name, event.epoch)
+                self._tell(event.task, event.epoch)
+                self._say(event.task, event.epoch)
             else:
                 self._finish(event)
 
@@ -155,6 +181,8 @@ class ProgressLog:
         self.results.append(result)
         self.done[name] = 1.0
         self.rows.finish(name)
+        if self._watcher:
+            self._watcher.settle(result)
         gauges.count(gauges.WINDOWS, status=result.status)
         _logger.info(
             "window_done window=%s status=%s valid_ic=%s %s",
@@ -164,18 +192,19 @@ class ProgressLog:
             result.reason,
         )
 
-    def _say(self, task: str, epoch: TimedEpoch) -> None:
-        result, rate = epoch.result, epoch.samples_per_s
+    def _say(self, told: Task, epoch: TimedEpoch) -> None:
+        task, result, rate = told.name, epoch.result, epoch.samples_per_s
         gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
         if not isinstance(result, GanEpoch):
             gauges.show(gauges.VALID_IC, result.valid_ic, window=task)
-        if self.tensorboard:
-            self.tensorboard.epoch(task, epoch)
         done, total = self._epochs(result)
         self.done[task] = done / total
         self._silence.close()
         if self.started is None:  # the pace of training, without Ray's start-up
             self.started = time.time() - epoch.seconds
+        if self._watcher:
+            place, left = (told.window.name, told.seed), self.seconds_left
+            self._watcher.epoch(place, result, share=done / total, seconds_left=left)
         if self.rows.is_live:
             note = f"{result.stage} {losses_of(result)} {rate:.0f}/s"
             self.rows.update(task, done=done, total=total, note=note)
@@ -206,7 +235,7 @@ class ProgressLog:
 
 
 def losses_of(result: EpochResult) -> str:
-    """What an epoch's line says of its losses."""
+    """An epoch's losses, for its log line."""
     if isinstance(result, GanEpoch):
         return (
             f"d_loss={result.discriminator_loss:.4f} g_loss={result.generator_loss:.4f} "

@@ -1,7 +1,7 @@
 """Tensors that every epoch needs again, made once and kept in a scratch file.
 
 A file rather than memory: the operating system keeps it in its page cache as long as there is
-room, and a worker's own memory stays that of its panel (SPEC 8.5). What is read back is what was
+room, and a worker's own memory stays that of its panel. What is read back is what was
 written, bit for bit.
 """
 
@@ -98,7 +98,7 @@ class Kept:
         return result
 
     def _open(self) -> int:
-        """Descriptor of a file without a name: it is gone when this process is."""
+        """Descriptor of an unnamed file, which is removed when this process ends."""
         if self._close is None:
             self._descriptor, name = tempfile.mkstemp(prefix="gangru-", dir=self._scratch.folder)
             Path(name).unlink()
@@ -106,7 +106,7 @@ class Kept:
         return self._descriptor
 
     def close(self) -> None:
-        """Give the room back."""
+        """Release the space."""
         if self._close is not None:
             self._close()
         self._scratch.left += self._size

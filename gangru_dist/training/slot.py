@@ -19,14 +19,14 @@ import ray
 from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashedError
 
 from gangru_dist.config import ResourcesConfig
-from gangru_dist.errors import ResourceError, StorageError
+from gangru_dist.errors import ResourceError, StorageError, reason_of
 from gangru_dist.runs.run import CHECKPOINTS
-from gangru_dist.training.board import Driven, Slot, reason_of
+from gangru_dist.training.board import Driven, Slot
 
 _logger = logging.getLogger(__name__)
 
 _GONE = (RayActorError, WorkerCrashedError, NodeDiedError)
-"""A process died before it took a task; nothing need be wrong with it."""
+"""A process died before it took a task, which is not to blame."""
 
 _PAUSE_SECONDS = 3.0
 """Before workers are started again: the cluster has noticed what died, and what held its CPUs."""
@@ -93,7 +93,7 @@ def _alone(slot: Slot) -> None:
 
 
 def _fit(slot: Slot) -> Exception | None:
-    """Run Ray Train; its failure is data, so that a Ray task need not raise it."""
+    """Run Ray Train; return its failure, so that a Ray task need not raise it."""
     from ray.train.v2.api.exceptions import RayTrainError
 
     try:

@@ -1,4 +1,4 @@
-"""What a process that trains or scores sets once, whoever started it."""
+"""Torch settings of every process that trains or scores."""
 
 from __future__ import annotations
 

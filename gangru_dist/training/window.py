@@ -1,7 +1,7 @@
-"""One window's training from first to last epoch: GAN stage, then predictor stage (SPEC 5).
+"""One window's training from first to last epoch: GAN stage, then predictor stage.
 
-The core that Ray Train's worker, a Tune trial and a plain test call alike: it takes what it
-reports to as an argument and never heard of Ray.
+The core that Ray Train's worker, a Tune trial and a plain test call alike: it reports
+through an argument and does not use Ray.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _nothing() -> None:
 
 
 def silent(epoch: TimedEpoch, state: TrainingState) -> None:
-    """A report that goes nowhere."""
+    """Report nothing."""
 
 
 def train_window(

@@ -14,13 +14,13 @@ import time
 import torch
 
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import StorageError, TrainingError
+from gangru_dist.errors import StorageError, TrainingError, reason_of
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.splits import Window
 from gangru_dist.training import collective
-from gangru_dist.training.board import Slot, Task, reason_of, task_identity
+from gangru_dist.training.board import Slot, Task, task_identity
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import WindowData, first_day, prepare
@@ -91,7 +91,7 @@ class _Trainer:
         except Exception as error:
             self.slot.tasks.trouble(self.slot.number, reason_of(error))
             raise
-        self.group.gather(None)  # nobody goes on before the model is there
+        self.group.gather(None)  # all wait until the model is stored
         if self.group.rank == 0:
             self.slot.tasks.settle(self.slot.number, reason)
 

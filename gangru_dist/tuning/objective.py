@@ -1,4 +1,4 @@
-"""The objective of a search; it uses validation days only, never test days (DESIGN 6)."""
+"""The objective of a search; it uses validation days only, never test days."""
 
 from __future__ import annotations
 

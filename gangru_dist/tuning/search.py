@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord, best_of
 from gangru_dist.storage import Storage
+from gangru_dist.tracking.callbacks import digest, told
 from gangru_dist.training.devices import decided, require_native
 from gangru_dist.training.torch_setup import prepare_torch, promised_device
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
@@ -86,7 +88,8 @@ def search(
         overwrite: Start over.
 
     Raises:
-        ConfigError: The space is invalid, or the name has another search.
+        ConfigError: The space is invalid, the name has another search, or a callback lacks its
+            package or a setting.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or none has enough history.
         ResourceError: The cluster is too small for one trial, or lacks `training.precision`.
@@ -104,19 +107,21 @@ def search(
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
     if begun_in is None:
         require_native(*variants)
-    queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite)
-    _announce(queue)
-    if queue.remaining:
-        require_native(*variants)
-        with runtime.session(cfg, dashboard=True):
-            shared = _Shared(
-                cfg=cfg,
-                windows=windows.names,
-                calendar=manifest.calendar,
-                blocks=_put_blocks(run.root, manifest, windows.names, variants, features),
-                steps_per_window=max(one.training.epochs for one in variants),
-            )
-            _run(queue, shared)
+    with told(run) as callbacks:
+        tell = partial(callbacks.trial, digest(facts))
+        queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite, tell=tell)
+        _announce(queue)
+        if queue.remaining:
+            require_native(*variants)
+            with runtime.session(cfg, dashboard=True):
+                shared = _Shared(
+                    cfg=cfg,
+                    windows=windows.names,
+                    calendar=manifest.calendar,
+                    blocks=_put_blocks(run.root, manifest, windows.names, variants, features),
+                    steps_per_window=max(one.training.epochs for one in variants),
+                )
+                _run(queue, shared)
     best = best_of(queue.records)
     if best is None and not queue.remaining:
         reasons = sorted({record.reason for record in queue.records if record.reason})

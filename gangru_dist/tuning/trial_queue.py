@@ -65,14 +65,16 @@ class TrialQueue:
         *,
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[TrialRecord], None] = lambda record: None,
     ) -> None:
-        """Open the records of a search, or begin a new one.
+        """Open the records of a search, or begin a new one; `tell` hears of each trial's progress.
 
         Raises:
             ConfigError: The folder has another search, without `overwrite`.
         """
         self.folder, self.cfg, self.space = folder, cfg, space
         self.windows, self.facts, self._clock = windows, dict(facts), clock
+        self._tell = tell
         if overwrite:
             folder.delete(search_files.BEST)
             folder.delete_folder(TRIALS)
@@ -84,6 +86,9 @@ class TrialQueue:
         self._waiting = [trial for trial in self.records if not trial.is_over]
         self._began: dict[int, float] = {}
         self.publish()
+        for trial in self.records:
+            if trial.is_over:
+                tell(trial)
 
     def _check_same(self) -> None:
         there = find_record(SearchRecord, self.folder, SEARCH)
@@ -150,6 +155,7 @@ class TrialQueue:
             gan_epochs=int(metrics["gan_epochs"]),
             objective=float(metrics["objective"]) if is_whole else before.objective,
         )
+        self._tell(record)
         if not is_whole and record.windows_done > before.windows_done:
             _logger.info(
                 "trial_window trial=%d window=%s valid_ic=%+.4f",
@@ -170,6 +176,7 @@ class TrialQueue:
         seconds = self._clock() - self._began[number]
         record = self._trials[number] = replace(record, objective=objective, seconds=seconds)
         write_trial(self.folder, record)
+        self._tell(record)
         self._log_end(record)
         self.publish()
 

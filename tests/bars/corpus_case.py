@@ -20,7 +20,8 @@ class Case:
     make: Callable[[], Files]
     """Its files by name."""
     outcome: Outcome
-    """`same panel`: read as it was meant; `accepted`: right, though it is another market."""
+    """`same panel`: read as it was meant; `accepted`: right, though it is another market. Neither
+    sets a row aside or leaves a note."""
     words: str = ""
     """Of the error; or the reason or note under which rows are counted."""
     settings: Mapping[str, Any] = field(default_factory=dict)

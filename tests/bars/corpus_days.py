@@ -43,7 +43,7 @@ def spans() -> Iterator[Case]:
     yield files("date is 5881580-07-11 in one row", _last_of_all, "refused", "5881580-07-11")
     yield case("date is next year in one row", _date_text(_next_year()), "refused", _SPAN)
     yield case("date is 1989 in one row, limits not known", _date_text("1989-03-06"),
-               "accepted", "a day of its own? no: too few stocks", price_limits="none")  # fmt: skip
+               "noted", "more than 30 days without a trading day", price_limits="none")  # fmt: skip
     yield case("date before bars.first_day", lambda f: f, "refused", "no day from 2019-02-01",
                first_day="2019-02-01")  # fmt: skip
 
@@ -55,8 +55,8 @@ def weekends() -> Iterator[Case]:
     yield case("a Saturday with all stocks", _copied(SATURDAY), "refused", _WEEKEND)
     yield case("a Saturday with all stocks, bars.weekends", _copied(SATURDAY), "accepted",
                "a trading day, as told", weekends=True)  # fmt: skip
-    yield case("a Saturday with one stock, bars.weekends", _moved(SATURDAY, copies=1), "accepted",
-               "a twelfth of the market", weekends=True)  # fmt: skip
+    yield case("a Saturday with one stock, bars.weekends", _moved(SATURDAY, copies=1), "noted",
+               "day with less than half of the market, not the newest", weekends=True)  # fmt: skip
     yield case("all dates a day early (time zone)", _shift(-1), "refused", "a day early")
     yield case("all dates a day late", _shift(1), "refused", "a day late")
     yield case("all dates two days early", _shift(-2), "refused", "Saturday or Sunday")
@@ -81,6 +81,15 @@ def thin() -> Iterator[Case]:
                "price missing, infinite or not above 0", max_quarantined=0.02)  # fmt: skip
     yield case("a newest day with two of twelve stocks", _newest_few, "noted",
                "newest day with less than half of the market")  # fmt: skip
+    yield case("a day with two of twelve stocks", _few, "noted",
+               "day with less than half of the market, not the newest")  # fmt: skip
+    yield case("no row of one day: its file is missing", lambda f: f[f["date"] != DAY], "noted",
+               "working day without a row: a holiday, or a day that is lost")  # fmt: skip
+    yield case("a day with the rows of the day before", _again, "refused",
+               "are those of the day before")  # fmt: skip
+    yield case("weekly bars", lambda f: f[f["date"].dt.weekday == 4], "refused",
+               "these are weekly or monthly bars")  # fmt: skip
+    yield case("zeros for the day to come, all stocks", _preopen, "refused", _THIN)
     yield case("six weeks without a day", _hole, "noted", "more than 30 days without a trading day")
     yield case("a code used again after more than a year", _reused, "noted",
                "stock traded again after more than a year: a code used twice?")  # fmt: skip
@@ -109,7 +118,7 @@ def calendars() -> Iterator[Case]:
                 "as listed", **where)  # fmt: skip
     yield files("bars.calendar knows a thin day",
                 with_calendar(f"{CALENDAR}\n2018-03-05", _moved(pd.Timestamp("2018-03-05"))),
-                "accepted", "as listed", **where)  # fmt: skip
+                "noted", "more than 30 days without a trading day", **where)  # fmt: skip
     yield files("bars.calendar is not there", one_file, "refused", "is no file", **where)
     yield files("bars.calendar is empty", with_calendar(""), "refused", "has no date", **where)
     yield files("bars.calendar has a line that is no date", with_calendar(f"{CALENDAR}\nend"),
@@ -176,9 +185,16 @@ def _moved(day: pd.Timestamp, copies: int = 0) -> Change:
 
 
 def _copied(day: pd.Timestamp) -> Change:
-    """All stocks once more, as on the Friday before."""
+    """All stocks once more, at the prices of the Friday before."""
     before = day - pd.Timedelta(days=day.weekday() - 4)
-    return lambda frame: pd.concat([frame, frame[frame["date"] == before].assign(date=day)])
+
+    def change(frame: Frame) -> Frame:
+        rows = frame[frame["date"] == before].assign(date=day)
+        for name in ("volume", "amount", "turnover_rate"):
+            rows[name] *= 1.5
+        return pd.concat([frame, rows]).sort_values(["date", "code"])
+
+    return change
 
 
 def _shift(days: int, scope: str = "all") -> Change:
@@ -237,6 +253,22 @@ def _newest_bad(frame: Frame) -> Frame:
 
 def _newest_few(frame: Frame) -> Frame:
     return frame[(frame["date"] < DAYS[-1]) | frame["code"].isin(CODES[:2])]
+
+
+def _few(frame: Frame) -> Frame:
+    return frame[(frame["date"] != DAY) | frame["code"].isin(CODES[:2])]
+
+
+def _again(frame: Frame) -> Frame:
+    rest = frame[frame["date"] != DAY]
+    return pd.concat([rest, rest[rest["date"] == DAYS[39]].assign(date=DAY)])
+
+
+def _preopen(frame: Frame) -> Frame:
+    names = [*PRICES, "volume", "amount", "turnover_rate"]
+    return frame.assign(
+        **{name: frame[name].where(frame["date"] < DAYS[-1], 0.0) for name in names}
+    )
 
 
 def _hole(frame: Frame) -> Frame:

@@ -100,6 +100,23 @@ def layouts() -> Iterator[Case]:
     yield files("CR LF line ends", _named("bars.csv", lambda f: csv(f, lineterminator="\r\n")),
                 "same panel")  # fmt: skip
     yield files("Excel's byte order mark", _text(lambda t: "\ufeff" + t), "same panel")
+    yield files("Excel's byte order mark in one of two files", _pair("utf-8", "utf-8-sig"),
+                "same panel")  # fmt: skip
+    yield files("UTF-8 and UTF-16 in one folder", _pair("utf-8", "utf-16"), "same panel")
+    yield files("UTF-8 and GBK in one folder", _pair("utf-8", "gbk"), "same panel")
+    yield files("two byte order marks", _text(lambda t: "\ufeff\ufeff" + t), "refused",
+                "lacks the column(s)")  # fmt: skip
+    yield files("thousands apart in one of two files", _pair("utf-8", "utf-8", _thousands),
+                "same panel")  # fmt: skip
+    yield files("decimal commas in one of two files", _pair("utf-8", "utf-8", _commas), "refused",
+                "which is no number")  # fmt: skip
+    yield files("columns in another order in one of two files",
+                _pair("utf-8", "utf-8", lambda f: f[f.columns[::-1]]), "same panel")  # fmt: skip
+    yield files(
+        "a comma at every line's end",
+        _text(lambda t: "".join(f"{line},\n" for line in t.splitlines())),
+        "same panel",
+    )
     yield files("quotes around everything", _named("bars.csv", lambda f: csv(f, quoting=1)),
                 "same panel")  # fmt: skip
     yield files("an industry with a comma, quoted",
@@ -144,6 +161,12 @@ def headers() -> Iterator[Case]:
                 "lacks the column(s)")  # fmt: skip
     yield files("a blank line above the header", _text(lambda t: "\n" + t), "refused",
                 "lacks the column(s)")  # fmt: skip
+    yield files("the header twice at the top", _text(lambda t: t.split("\n", 1)[0] + "\n" + t),
+                "refused", "'date'")  # fmt: skip
+    yield files("blanks after the commas", _text(lambda t: t.replace(",", ", ")), "refused",
+                "lacks the column(s)")  # fmt: skip
+    yield files("sums in the last line", _text(lambda t: t + "Total," + "9," * 11 + "9\n"),
+                "refused", "in row 960")  # fmt: skip
     yield files("the header again in the middle", _text(_header_again), "refused", "'date'")
     yield files("units in a line below the header", _text(_units_line), "refused", "in row 0")
     yield files("a total in the last line", _text(lambda t: t + "Total" + "," * 12 + "\n"),
@@ -196,8 +219,10 @@ def doubles() -> Iterator[Case]:
                           ("turnover_rate", "has no column turnover_rate")):  # fmt: skip
         yield files(f"{column} in one of two files", _some_files(column), "refused", words)
     for column in ("industry", "market_cap"):
-        yield files(f"{column} in one of two files", _some_files(column), "accepted",
-                    "listed as missing there")  # fmt: skip
+        yield files(f"{column} in one of two files", _some_files(column), "noted", column)
+        yield files(f"{column} empty in one of two files", _some_empty(column), "noted", column)
+    yield files("turnover_rate empty in one of two files", _some_empty("turnover_rate"), "refused",
+                "has no column turnover_rate, or an empty one")  # fmt: skip
     yield case("neither turnover_rate nor market_cap",
                lambda f: f.drop(columns=["turnover_rate", "market_cap"]), "refused",
                "turnover_rate")  # fmt: skip
@@ -278,6 +303,35 @@ def _line(change):  # type: ignore[no-untyped-def]
         return "\n".join([*lines[:10], change(lines[10]), *lines[11:]])
 
     return whole
+
+
+def _pair(one: str, two: str, change=lambda f: f):  # type: ignore[no-untyped-def]
+    """Two CSV files of two encodings, the second one changed; Chinese names of industries."""
+
+    def write(frame: Frame) -> Files:
+        early = frame["date"] < CUT
+        frame = frame.assign(note="银行")
+        texts = csv(frame[early]).decode(), csv(change(frame[~early])).decode()
+        return {"a.csv": texts[0].encode(one), "b.csv": texts[1].encode(two)}
+
+    return write
+
+
+def _thousands(frame: Frame) -> Frame:
+    return frame.assign(
+        **{name: frame[name].map("{:,.4f}".format) for name in ("volume", "amount")}
+    )
+
+
+def _commas(frame: Frame) -> Frame:
+    return frame.assign(close=frame["close"].map("{:.2f}".format).str.replace(".", ","))
+
+
+def _some_empty(column: str):  # type: ignore[no-untyped-def]
+    def write(frame: Frame) -> Files:
+        return two_files(frame.assign(**{column: frame[column].where(frame["date"] < CUT)}))
+
+    return write
 
 
 def _some_files(column: str):  # type: ignore[no-untyped-def]

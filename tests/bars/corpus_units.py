@@ -10,6 +10,7 @@ import numpy as np
 from tests.bars.corpus_case import Case, case
 from tests.bars.corpus_market import (
     CODES,
+    CUT,
     DAY,
     DAYS,
     PRICES,
@@ -83,6 +84,17 @@ def units() -> Iterator[Case]:
     yield case("turnover_rate is 1e9 everywhere", _all("turnover_rate", 1e9), "refused",
                "turnover_rate")  # fmt: skip
     yield case("market_cap is 1 everywhere", _all("market_cap", 1.0), "refused", "market_cap")
+    yield case("volume is 0 in one file, amount is not", _where(_all("volume", 0.0), "file"),
+               "refused", "volume is 0 although amount is not", two_files)  # fmt: skip
+    yield case("volume and amount are 0 in one file", _where(_no_trade, "file"), "refused",
+               "less than a hundredth of the market traded", two_files)  # fmt: skip
+    yield case("volume and amount are 0 of one stock, from one day on", _no_trade_later,
+               "noted", "price moves on a day without volume")  # fmt: skip
+    yield case("the close in place of open, high and low",
+               lambda f: f.assign(**dict.fromkeys(PRICES, f["close"])), "refused",
+               "high equals low")  # fmt: skip
+    yield case("market_cap is that of the last day throughout", _last_cap, "noted",
+               "market_cap stays the same although the price moves")  # fmt: skip
     for what, columns, by, _ in (_UNITS[0], _UNITS[4], _UNITS[8]):
         yield case(f"{what} in one file, prices adjusted already",
                    _then(_adjusted, scaled(SCOPES["file"][1], columns, by)), "refused",
@@ -126,6 +138,10 @@ def factors() -> Iterator[Case]:
                "refused", step)  # fmt: skip
     yield case("adj_factor normalised to 1 on the last day", _forward, "accepted",
                "another level, the same returns")  # fmt: skip
+    yield case("adj_factor normalised to 1 on the last day of each of two files", _forward_twice,
+               "refused", "exports of two days were put together", two_files)  # fmt: skip
+    yield case("prices adjusted already in one of two files", _where(_twice, "file"), "refused",
+               "prices seem adjusted", two_files)  # fmt: skip
     yield case("adj_factor of another stock", _exchanged_factors, "refused", step)
     yield case("adj_factor a week late", _shifted(5), "refused", "adj_factor")
     yield case("adj_factor a day early", _shifted(-1), "set aside",
@@ -238,6 +254,24 @@ def _ratio(frame: Frame) -> Frame:
 def _forward(frame: Frame) -> Frame:
     last = frame.groupby("code")["adj_factor"].transform("last")
     return frame.assign(adj_factor=frame["adj_factor"] / last)
+
+
+def _forward_twice(frame: Frame) -> Frame:
+    last = frame.groupby(["code", frame["date"] < CUT])["adj_factor"].transform("last")
+    return frame.assign(adj_factor=frame["adj_factor"] / last)
+
+
+def _no_trade(frame: Frame) -> Frame:
+    return frame.assign(volume=0.0, amount=0.0)
+
+
+def _no_trade_later(frame: Frame) -> Frame:
+    later = (frame["code"] == CODES[4]) & (frame["date"] >= DAY)
+    return frame.where(~later, _no_trade(frame))
+
+
+def _last_cap(frame: Frame) -> Frame:
+    return frame.assign(market_cap=frame.groupby("code")["market_cap"].transform("last"))
 
 
 def _exchanged_factors(frame: Frame) -> Frame:

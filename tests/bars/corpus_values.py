@@ -9,7 +9,19 @@ import numpy as np
 import pyarrow as pa
 
 from tests.bars.corpus_case import Case, case
-from tests.bars.corpus_market import DAY, PRICES, Frame, at, parquet, parquet_of, put
+from tests.bars.corpus_market import (
+    CUT,
+    DAY,
+    DAYS,
+    PRICES,
+    Change,
+    Frame,
+    at,
+    parquet,
+    parquet_of,
+    put,
+    two_files,
+)  # fmt: skip
 
 _NOT_ABOVE_0 = "price missing, infinite or not above 0"
 _AVERAGE = "amount / volume outside low to high"
@@ -39,8 +51,8 @@ def values() -> Iterator[Case]:
 
 def contradictions() -> Iterator[Case]:
     """One value that the rest of its row, or the rows around it, contradict."""
-    yield case("turnover_rate is missing in one row", put("turnover_rate", np.nan), "accepted",
-               "a missing one stays missing")  # fmt: skip
+    yield case("turnover_rate is missing in one row", put("turnover_rate", np.nan), "noted",
+               "turnover_rate missing")  # fmt: skip
     yield case("turnover_rate is 1e9 in one row", put("turnover_rate", 1e9), "set aside",
                "turnover_rate too large to be true")  # fmt: skip
     yield case("turnover_rate is 150 % in one row", put("turnover_rate", 1.5), "set aside",
@@ -49,8 +61,18 @@ def contradictions() -> Iterator[Case]:
     yield case("amount is 1e300 in one row", put("amount", 1e300), "set aside", _TOO_LARGE)
     yield case("amount is 0 in one row", put("amount", 0.0), "set aside",
                "amount is 0 although volume is not")  # fmt: skip
-    yield case("volume is 0 in one row: a suspended day", put("volume", 0.0), "accepted",
+    yield case("volume is 0 in one row, amount is not", put("volume", 0.0), "set aside",
+               "volume is 0 although amount is not")  # fmt: skip
+    yield case("volume and amount are 0 in one row, the price is another", _unsold, "noted",
+               "price moves on a day without volume")  # fmt: skip
+    yield case("a suspended day: no volume, the price of the day before", _suspended, "accepted",
                "dropped and counted as suspended")  # fmt: skip
+    yield case("a suspended day: only zeros", _zeros, "accepted",
+               "dropped and counted as suspended")  # fmt: skip
+    yield case("a suspended day: empty prices, volume and amount", _emptied, "set aside",
+               _NOT_ABOVE_0)  # fmt: skip
+    yield case("a suspended day filled with the whole row of the day before", _copied, "set aside",
+               "prices, volume and amount are those of the day before")  # fmt: skip
     yield case("high below low in one row", _swap("high", "low"), "set aside", "high below low")
     for price, value in (("open", 1.2), ("open", 0.8), ("close", 1.2), ("close", 0.8)):
         yield case(f"{price} {value:g} x what it was in one row", _times([price], value),
@@ -68,7 +90,8 @@ def contradictions() -> Iterator[Case]:
 
 def texts() -> Iterator[Case]:
     """Text in a CSV file that is no number, no date, no yes or no."""
-    for text in ("abc", "1.2.3", "--", "#DIV/0!", "12%", "1e", "True", "10 000", "$10", "1_000"):
+    for text in ("abc", "1.2.3", "--", "#DIV/0!", "12%", "1e", "True", "10 000", "$10", "1_000",
+                 "1.234,5", "\uff11.5", "0x1f"):  # fmt: skip
         yield case(f"close is {text!r} in one row of a CSV file", put("close", text), "refused",
                    f"has '{text}' in row")  # fmt: skip
     for column in ("open", "high", "low", "volume", "amount", "adj_factor", "turnover_rate"):
@@ -92,18 +115,26 @@ def texts() -> Iterator[Case]:
     for text in ("maybe", "2", "ST"):
         yield case(f"is_st is {text!r} in one row", put("is_st", text), "refused",
                    f"has '{text}' in row")  # fmt: skip
-    for text in ("no", "F", "0", "FALSE", "0.0", ""):
+    for text in ("no", "F", "0", "FALSE", "0.0"):
         yield case(f"is_st is {text!r} in one row", put("is_st", text), "same panel")
+    yield case("is_st is '' in one row", put("is_st", ""), "noted", "is_st missing, taken as no")
+
+
+def lives() -> Iterator[Case]:
+    """Codes, listing dates, industries."""
     for text in ("", "   "):
         yield case(f"code is {text!r} in one row", put("code", text), "set aside", "code missing")
     yield case("list_date is 'soon' in one row", _listed("soon"), "refused", "has 'soon' in row")
     yield case("list_date lies after the stock's first row", _listed("2019-03-01"), "noted",
                "list_date after the stock's first row")  # fmt: skip
+    for text in ("1970-01-01", "1900-01-01", "0001-01-01"):
+        yield case(f"list_date is {text}", _listed(text), "noted",
+                   "list_date before any stock was listed, taken as unknown")  # fmt: skip
     yield case("list_date before the first row", _listed("2001-03-01"), "accepted",
                "listed then")  # fmt: skip
     yield case("an industry is renamed", _renamed, "noted", "industry of a stock changes")
-    yield case("industry is missing in one row", put("industry", ""), "accepted",
-               "no industry that day")  # fmt: skip
+    yield case("industry is missing in one row", put("industry", ""), "noted",
+               "industry missing")  # fmt: skip
 
 
 def types() -> Iterator[Case]:
@@ -118,6 +149,9 @@ def types() -> Iterator[Case]:
     yield cast("date has a time zone", "date", pa.timestamp("ns", "Asia/Shanghai"), "refused",
                "has time zone Asia/Shanghai")  # fmt: skip
     yield cast("date is in UTC", "date", pa.timestamp("us", "UTC"), "refused", "has time zone UTC")
+    yield cast("date is a timestamp in microseconds", "date", pa.timestamp("us"), "same panel")
+    yield cast("date is a timestamp in milliseconds", "date", pa.timestamp("ms"), "same panel")
+    yield cast("date is date64", "date", pa.date64(), "same panel")
     yield cast("date is text", "date", pa.string(), "refused", "which is no day")
     yield cast("volume is int64", "volume", pa.int64(), "same panel")
     yield cast("volume is text", "volume", pa.string(), "same panel")
@@ -126,6 +160,10 @@ def types() -> Iterator[Case]:
     yield cast("is_st is text", "is_st", pa.string(), "same panel")
     yield cast("code is a large string", "code", pa.large_string(), "same panel")
     yield cast("code is a dictionary", "code", pa.dictionary(pa.int8(), pa.string()), "same panel")
+    yield cast("industry is a dictionary of large strings", "industry",
+               pa.dictionary(pa.int32(), pa.large_string()), "same panel")  # fmt: skip
+    yield cast("code is bytes", "code", pa.binary(), "refused", "binary, indices=int32")
+    yield cast("volume is decimal128", "volume", pa.decimal128(18, 2), "same panel")
     yield cast("industry is of one type, null", "industry", pa.string(), "same panel")
 
     def other(wrong: str, column: str, make, outcome, words="") -> Case:  # type: ignore[no-untyped-def]
@@ -140,6 +178,23 @@ def types() -> Iterator[Case]:
     yield other("code is a number: leading zeros are lost", "code",
                 lambda c: pa.array(c.str[:6].astype(int)), "refused",
                 "is of type int64, text is needed")  # fmt: skip
+    yield other("code is a float such as 600000.0", "code",
+                lambda c: pa.array(c.str[:6].astype(float)), "refused",
+                "is of type double, text is needed")  # fmt: skip
+    yield other(
+        "date is a dictionary of texts",
+        "date",
+        lambda c: pa.array(c.dt.strftime("%Y-%m-%d")).dictionary_encode(),
+        "same panel",
+    )
+    yield other("date counts days since 1899, as Excel does", "date",
+                lambda c: pa.array(c.to_numpy().astype("M8[D]").astype(int) + 25569), "refused",
+                "which is no day")  # fmt: skip
+    yield other("date is midnight in China, written in UTC without saying so", "date",
+                lambda c: pa.array(c.to_numpy().astype("M8[ns]") - np.timedelta64(8, "h")),
+                "refused", "these are intraday bars")  # fmt: skip
+    yield other("close is a dictionary of floats", "close",
+                lambda c: pa.array(c).dictionary_encode(), "same panel")  # fmt: skip
     yield other("close is yes or no", "close", lambda c: pa.array(c > 0), "refused",
                 "is of type bool, a number is needed")  # fmt: skip
     yield other("close is a day", "close", lambda c: pa.array([0] * len(c), pa.date32()),
@@ -168,12 +223,81 @@ def types() -> Iterator[Case]:
                 "refused", "these are intraday bars")  # fmt: skip
 
 
+def spellings() -> Iterator[Case]:
+    """Codes that lost something."""
+    yield case("codes such as 600000.0 in a CSV file", _codes(lambda c: c.str[:6] + ".0"),
+               "accepted", "kept as spelt")  # fmt: skip
+    yield case("codes such as 600000.0 in one of two files",
+               _codes_later(lambda c: c.str[:6] + ".0"), "refused", "spelt two ways",
+               two_files)  # fmt: skip
+    yield case("codes without an exchange in one of two files", _codes_later(lambda c: c.str[:6]),
+               "refused", "spelt two ways", two_files)  # fmt: skip
+    zeros = _codes(lambda c: c.str.replace("6000", "0001").str[:6])
+    yield case("codes without their leading zeros",
+               _then(zeros, _codes(lambda c: c.str.lstrip("0"))), "accepted",
+               "kept as spelt")  # fmt: skip
+    yield case("codes without their leading zeros in one of two files",
+               _then(zeros, _codes_later(lambda c: c.str.lstrip("0"))), "refused",
+               "spelt two ways", two_files)  # fmt: skip
+    yield case("codes in capitals in one of two files", _codes_later(lambda c: c.str.lower()),
+               "refused", "spelt two ways", two_files)  # fmt: skip
+
+
 def cases() -> Iterator[Case]:
     """All of them."""
     yield from values()
     yield from contradictions()
     yield from texts()
+    yield from lives()
     yield from types()
+    yield from spellings()
+
+
+def _codes(change):  # type: ignore[no-untyped-def]
+    return lambda frame: frame.assign(code=change(frame["code"]))
+
+
+def _codes_later(change):  # type: ignore[no-untyped-def]
+    return lambda frame: frame.assign(
+        code=frame["code"].where(frame["date"] < CUT, change(frame["code"]))
+    )
+
+
+def _then(*changes: Change) -> Change:
+    def change(frame: Frame) -> Frame:
+        for each in changes:
+            frame = each(frame)
+        return frame
+
+    return change
+
+
+def _unsold(frame: Frame) -> Frame:
+    frame.loc[at(frame), ["volume", "amount"]] = 0.0
+    return frame
+
+
+def _suspended(frame: Frame) -> Frame:
+    before = frame.loc[at(frame, day=DAYS[39]), "close"].item()
+    factor = frame.loc[at(frame, day=DAYS[39]), "adj_factor"].item()
+    frame.loc[at(frame), [*PRICES, "adj_factor"]] = [*[before] * 4, factor]
+    return _unsold(frame)
+
+
+def _zeros(frame: Frame) -> Frame:
+    frame.loc[at(frame), [*PRICES, "volume", "amount", "turnover_rate"]] = 0.0
+    return frame
+
+
+def _emptied(frame: Frame) -> Frame:
+    frame.loc[at(frame), [*PRICES, "volume", "amount"]] = np.nan
+    return frame
+
+
+def _copied(frame: Frame) -> Frame:
+    names = [name for name in frame if name != "date"]
+    frame.loc[at(frame), names] = frame.loc[at(frame, day=DAYS[39]), names].to_numpy()
+    return frame
 
 
 def _times(columns: list[str], by: float):  # type: ignore[no-untyped-def]

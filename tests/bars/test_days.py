@@ -10,8 +10,10 @@ import pytest
 
 from gangru_dist.bars.columns import Place
 from gangru_dist.bars.days import (
+    FEW,
     HOLE,
     INCOMPLETE,
+    NO_ROW,
     WEEKEND,
     DayRule,
     check_shifted,
@@ -77,9 +79,12 @@ class TestProperties:
     def test_notes(self) -> None:
         count = np.full(150, 500.0)
         count[-1] = 200
-        days = np.where(np.arange(150) < 100, DAYS, DAYS + 40)
+        count[70] = 200
+        days = np.where(np.arange(150) < 100, DAYS, DAYS + 42)
         notes = market_days([days], [count], DayRule()).quality.notes
-        assert set(notes) == {HOLE, INCOMPLETE}
+        assert set(notes) == {HOLE, INCOMPLETE, FEW, NO_ROW}
+        assert notes[FEW].example == {"date": str(DAYS[70]), "stocks": "200"}
+        assert notes[NO_ROW].count == 30  # six weeks
 
     def test_today_bounds_the_rule(self) -> None:
         form = bars_format(BarsConfig(price_limits="ashare"))
@@ -91,6 +96,12 @@ class TestProperties:
 
 
 class TestValidation:
+    @pytest.mark.parametrize("apart", [7, 30])
+    def test_bars_that_are_not_daily(self, apart: int) -> None:
+        days = np.datetime64("2019-01-04") + apart * np.arange(20)
+        with pytest.raises(BarsError, match=f"one every {apart} days: these are weekly or monthly"):
+            market_days([days], [np.full(20, 500.0)], DayRule(weekends=True))
+
     def test_a_date_outside(self) -> None:
         days = np.array(["2019-01-02", "2081-01-02"], dtype="datetime64[D]")
         rule = DayRule(last=np.datetime64("2020-01-01"))

@@ -91,7 +91,7 @@ class TestReference:
         assert set(found["file"].to_pylist()) == {3}
 
     def test_a_suspended_day_is_flagged_and_not_judged(self) -> None:
-        table = make_table(volume=(2, 0.0), close=(2, 0.0))
+        table = make_table(volume=(2, 0.0), amount=(2, 0.0), close=(2, 0.0))
         found, quality = check(table)
         assert quality.suspended == 1
         assert not quality.quarantined

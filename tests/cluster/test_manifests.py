@@ -125,12 +125,14 @@ def commands() -> list[Any]:
         if document["kind"] == "RayJob"
     ]
     texts = [CLUSTER / "README.md", CLUSTER / "slurm.sh", PROJECT / "README.md"]
-    for path in [*texts, *PROJECT.glob("docs/[a-z]*.md")]:
+    for path in [*texts, *PROJECT.glob("docs/[a-z]*.md"), *PROJECT.glob("docs/tutorials/*.md")]:
         found += [(path, line) for line in re.findall(rf"{CALL}[^`\n#|]*", path.read_text())]
     calls = [
         (path, shlex.split(line))
         for path, line in found
-        if "--storage" in line and "factors:" not in line and not {"…", "..."} & set(line.split())
+        if "--storage" in line
+        and not re.search("factors:|diary:|mine.toml", line)
+        and not {"…", "..."} & set(line.split())
     ]
     return [
         pytest.param(words, id=f"{path.stem}-{i}-{words[1]}")

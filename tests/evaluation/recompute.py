@@ -3,10 +3,10 @@
     python -m tests.evaluation.recompute --storage data/gangru --run default --bars data/bars
 
 Prints each figure: ours, recomputed, difference; exit status 1 if one differs. Imports nothing of
-gangru_dist: SPEC 7 in plain pandas and loops, with the judgement of others where they define a
-figure (scipy: correlations and t-test; statsmodels: Newey-West; the standard library: standard
-deviation). Bars must have our own column names, or the run's `bars.columns`, and no row that the
-panel would set aside; storage must be a folder.
+gangru_dist: docs/method.md in plain pandas and loops, with the judgement of others where they
+define a figure (scipy: correlations and t-test; statsmodels: Newey-West; the standard library:
+standard deviation). Bars must have our own column names, or the run's `bars.columns`, and no row
+that the panel would set aside; storage must be a folder.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PUBLISHED = {
     "max_drawdown": 0.2729,
     "annualized_excess": 0.2232,
 }
-"""SPEC 7, right column."""
+"""What the broker printed."""
 TOLERANCE = 1e-9
 """Relative; prices are the same float64 products, only sums run in another order."""
 FROM_AMOUNT = re.compile(r"capacity\..*|.*\.traded_value|exposures\.styles\[2\]\..*")
@@ -120,7 +120,7 @@ def cents(value: float | Decimal) -> Decimal:
 
 
 def limit_share(code: str, day: pd.Timestamp, is_st: bool, age: int) -> Decimal | None:
-    """The exchanges' rules (SPEC 7, docs/data.md); None = no limit that day."""
+    """The exchanges' rules (docs/data.md); None = no limit that day."""
     digits = "".join(filter(str.isdigit, code)).zfill(6)[:6]
     star = digits[:3] in ("688", "689")
     growth = digits[:3] in ("300", "301", "302")
@@ -138,7 +138,7 @@ def limit_share(code: str, day: pd.Timestamp, is_st: bool, age: int) -> Decimal 
 
 
 def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:
-    """The market from rows in SPEC 1's columns."""
+    """The market from rows in our own columns."""
     frame = frame.assign(date=pd.to_datetime(frame["date"]).astype("datetime64[s]"))
     days = sorted(frame["date"].unique())
     optional = {"adj_factor": 1.0, "is_st": False, "industry": None, "list_date": None}
@@ -266,6 +266,40 @@ def ic_figures(ics: dict[str, float]) -> dict[str, Any]:
         "stars": "***" if p_value < 0.01 else "**" if p_value < 0.05 else "*" * (p_value < 0.1),
         "months": len(kept),
         "newey_west_lags": lags,
+    }
+
+
+def side_by_side(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """`runs/compare.json`, from each run's `monthly_figures`."""
+    tables = {name: pd.DataFrame(rows).set_index("month") for name, rows in runs.items()}
+    grown = {name: (1 + table["excess_return"]).cumprod() for name, table in tables.items()}
+    months = sorted(set().union(*(table.index for table in tables.values())))
+    pairs = []
+    for one, other in itertools.combinations(runs, 2):
+        both = pd.concat([tables[one]["ic"], tables[other]["ic"]], axis=1, join="inner")
+        both = both.astype(float).dropna().sort_index()
+        difference = both.iloc[:, 0] - both.iloc[:, 1]
+        found = ic_figures(dict(difference)) if len(both) else {}
+        test = stats.ttest_rel(both.iloc[:, 0], both.iloc[:, 1]) if len(both) > 1 else None
+        pairs.append(
+            {"run": one, "less": other, "months": len(both), "stars": found.get("stars", "")}
+            | {"mean_difference": difference.mean(), "t": test.statistic if test else math.nan}
+            | {"p_value": test.pvalue if test else math.nan}
+            | {"newey_west_t": found.get("newey_west_t", math.nan)}
+        )
+    return {
+        "months": [
+            {
+                "month": month,
+                "runs": {
+                    name: {"ic": table["ic"][month], "excess": grown[name][month]}
+                    for name, table in tables.items()
+                    if month in table.index
+                },
+            }
+            for month in months
+        ],
+        "pairs": pairs,
     }
 
 
@@ -829,7 +863,7 @@ WANTED = (
 
 
 def read_bars(folder: Path, renamed: dict[str, str]) -> pd.DataFrame:
-    """Every parquet and CSV file below a folder (or one file), in SPEC 1's names."""
+    """Every parquet and CSV file below a folder (or one file), in our own names."""
     files = [folder] if folder.is_file() else sorted(folder.rglob("*.*"))
     ours = {theirs: name for name, theirs in renamed.items()}
     parts = []
@@ -846,17 +880,23 @@ def read_bars(folder: Path, renamed: dict[str, str]) -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare a run's metrics.json, and those it was compared with."""
+    """Recompute metrics.json of each run, and of several what `gangru runs --compare` wrote."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--storage", type=Path, required=True)
-    parser.add_argument("--run", required=True)
+    parser.add_argument("--run", required=True, nargs="+")
     parser.add_argument("--bars", type=Path, required=True)
     args = parser.parse_args(argv)
-    table, bars, rules = read_run(args.storage, args.run, args.bars)
-    place = args.storage / "runs" / args.run / "report" / "metrics.json"
-    metrics = json.loads(place.read_text())
-    metrics.pop("compared", None)  # recompute those runs by their own names
-    rows = compare(metrics, recompute(table, bars, rules))
+    rows, monthly = [], {}
+    for run in args.run:
+        found = recompute(*read_run(args.storage, run, args.bars))
+        monthly[run] = found["monthly"]
+        place = args.storage / "runs" / run / "report" / "metrics.json"
+        metrics = json.loads(place.read_text())
+        metrics.pop("compared", None)  # recompute those runs by their own names
+        rows += compare(metrics, found)
+    if len(args.run) > 1:
+        metrics = json.loads((args.storage / "runs" / "compare.json").read_text())
+        rows += compare(metrics, side_by_side(monthly))
     for path, ours, theirs, wrong in rows:
         known = not wrong and ours is not None
         gap = f"{float(theirs) - float(ours):+.1e}" if known else ""

@@ -1,7 +1,7 @@
 """The slow, obvious oracle of the portfolio: shares in a dictionary, one day after the other.
 
-Shares no code with the package: it reads the block and the table by itself. Rules: SPEC 7 and
-the docstring of `gangru_dist.evaluation.portfolio`.
+Shares no code with the package: it reads the block and the table by itself. Rules:
+docs/method.md and the docstring of `gangru_dist.evaluation.portfolio`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ import pytest
 
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.evaluation.comparison import side_by_side
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
@@ -149,6 +150,24 @@ class TestReference:
         assert {path: theirs[path] for path in texts if path not in told} == {
             path: text for path, text in texts.items() if path not in told
         }
+
+    def test_runs_side_by_side(self, world):
+        """Over different months, one of them with a single IC more than the other."""
+        ours = world.metrics()["monthly"]
+        others = {
+            "one": ours,
+            "late": world.metrics(label__entry_lag=3)["monthly"][3:],
+            "short": [row | {"ic": -row["ic"]} for row in ours[-2:]],
+            "apart": ours[:1],
+        }
+        again = {"one": world.recomputed()["monthly"]} | {
+            "late": world.recomputed(label__entry_lag=3)["monthly"][3:]
+        }
+        again |= {"short": [row | {"ic": -row["ic"]} for row in again["one"][-2:]]}
+        again |= {"apart": again["one"][:1]}
+        rows = recompute.compare(side_by_side(others), recompute.side_by_side(again))
+        assert len(rows) > 60
+        assert [row for row in rows if row[3]] == []
 
     def test_the_world_is_awkward_enough(self, world):
         trades = world.evaluation().trades

@@ -32,7 +32,7 @@ FUNCTIONS = [FEATURES[name].compute for name in NAMES]
 SPECIFIED = """open high low close vwap volume amount turnover_rate daily_return overnight_return
     intraday_return amplitude upper_shadow lower_shadow close_to_vwap volume_ratio return_5d
     volatility_5d"""
-"""SPEC 2's list, in its order."""
+"""The eighteen features, in the order that models know."""
 
 
 def make_bars(days: int = 40, assets: int = 4, seed: int = 0) -> dict[str, np.ndarray]:

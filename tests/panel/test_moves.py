@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +37,7 @@ def history(seed: int = 0, assets: int = 8, limit: float = 0.1) -> History:
             "amount": volume * close,
             "adj_factor": factor,
             "turnover_rate": volume / 1e8,
+            "market_cap": close * 1e8,
         },
         asset=np.repeat(np.arange(assets), DAYS),
         date=np.datetime64("2019-01-01") + position,
@@ -97,9 +101,35 @@ class TestReference:
         np.divide(1, h.columns["adj_factor"], out=h.columns["adj_factor"])
         wrong = judge(h).moves
         assert wrong.explained == pytest.approx(-right.explained)
+        right, wrong = (replace(sums, steps_on_day=Counter()) for sums in (right, wrong))
         check_moves(Quality(), right, allowed=0)
         with pytest.raises(BarsError, match="it is the inverse of what is needed"):
             check_moves(Quality(), wrong, allowed=0)
+
+    @pytest.mark.parametrize(("stocks", "is_refused"), [(9, False), (10, True), (200, True)])
+    def test_factors_that_all_change_on_one_day(self, stocks: int, is_refused: bool) -> None:
+        h = history(assets=200)
+        h.columns["adj_factor"][:] = 1.0
+        later = (h.position >= 30) & (h.asset < stocks)
+        h.columns["adj_factor"][later] *= 1.02
+        few = h.select(h.asset < max(stocks, 36))
+        sums = judge(few).moves
+        assert sums.steps_on_day == Counter({np.datetime64("2019-01-31").item(): stocks})
+        if is_refused:
+            with pytest.raises(BarsError, match=f"adj_factor of {stocks} of .* 2019-01-31"):
+                check_moves(Quality(), sums, allowed=0)
+        else:
+            check_moves(Quality(), sums, allowed=0)
+
+    def test_a_copy_of_the_day_before_and_a_cap_that_stands_still(self) -> None:
+        h = history()
+        for name in (*PRICES, "volume"):
+            h.columns[name][20:23] = h.columns[name][19]
+        h.columns["market_cap"][DAYS : 2 * DAYS] = 1e9
+        judged = judge(h)
+        assert set(judged.reasons) == {moves.REPEATED}
+        assert judged.reasons[moves.REPEATED][:, 1].tolist() == [20, 21, 22]
+        assert len(judged.notes[moves.STALE_CAP]) == DAYS - 1
 
     def test_the_synthetic_market_breaks_nothing(self) -> None:
         bars = make_bars(SyntheticConfig(assets=60, signal_ic=0)).to_pandas()
@@ -125,6 +155,8 @@ class TestProperties:
         for row in (20, DAYS + 20, 2 * DAYS + 21, 3 * DAYS + 21):
             spoil(h, row, PRICES, 3.0, last=row > 2 * DAYS)
         spoil(h, 4 * DAYS + 20, ("adj_factor",), 10.0)
+        for name in (*PRICES, "volume"):
+            h.columns[name][5 * DAYS + 20 : 5 * DAYS + 24] = h.columns[name][5 * DAYS + 19]
         early = h.position <= cut
         np.testing.assert_array_equal(judge(h).keep[early], judge(h.select(early)).keep)
 

@@ -1,4 +1,4 @@
-"""The page in a real browser; skipped where Chromium, playwright or axe-core is not installed."""
+"""The pages in a real browser; skipped where Chromium, playwright or axe-core is not installed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from gangru_dist.report.document import write_report
+from gangru_dist.report.progress_page import ProgressPage
+from gangru_dist.report.runs_page import write_index
 from gangru_dist.runs.run import Run
+from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_models, write_world
+from tests.report.test_progress_page import BEFORE, GAN, PLACES, predictor
+from tests.report.test_runs_page import ICS, MONTHS, add
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -27,6 +32,35 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     world = write_world(tmp_path_factory.mktemp("storage"), runs=(RUN, "other"))
     write_models(world.root, RUN)
     return Path(write_report(Run(world.root, RUN, world.cfg), "other")).as_uri()
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = Storage(str(tmp_path_factory.mktemp("storage")))
+    add(root, "high", ics=(0.3, 0.2, 0.25))
+    add(root, "low", months=MONTHS[1:], ics=(-0.02, 0.01))
+    add(root, "middle", ics=ICS)
+    add(root, "new", failed=1)
+    return Path(write_index(root)).as_uri()
+
+
+@pytest.fixture(scope="module")
+def progress(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The page of a job under way, and of one that has ended."""
+    folder, places = tmp_path_factory.mktemp("progress"), {}
+    for state in ("running", "done"):
+        run = Run(Storage(str(folder)), state, write_world(folder / state).cfg)
+        page = ProgressPage(run)
+        page.start(PLACES, BEFORE)
+        for epoch in (1, 2, 3):
+            page.epoch(PLACES[0], predictor(epoch, epoch / 50), share=0.5, seconds_left=600)
+        page.epoch(PLACES[1], GAN, share=0.2, seconds_left=600)
+        html = page.render()
+        page.stop("done")
+        if state == "running":
+            run.folder.write_bytes("progress.html", html.encode())
+        places[state] = Path(run.folder.full("progress.html")).as_uri()
+    return places
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +91,16 @@ def opened(browser, address):
     assert said == []
 
 
+def _grave(page):
+    """What axe-core calls serious or critical."""
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        (one["id"], one["nodes"][0]["html"][:200], len(one["nodes"]))
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
 def _shown(page, query):
     return page.locator(query).evaluate_all("them => them.filter(x => x.checkVisibility()).length")
 
@@ -65,14 +109,7 @@ class TestProperties:
     @pytest.mark.parametrize("width", WIDTHS)
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_axe_finds_nothing_serious(self, opened, width, scheme):
-        page = opened(width, color_scheme=scheme)
-        found = axe.Axe().run(page).response["violations"]
-        grave = [
-            (one["id"], one["nodes"][0]["html"][:200], len(one["nodes"]))
-            for one in found
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert grave == []
+        assert _grave(opened(width, color_scheme=scheme)) == []
 
     @pytest.mark.parametrize("width", WIDTHS)
     def test_the_page_is_no_wider_than_the_window(self, opened, width):
@@ -158,3 +195,60 @@ class TestProperties:
         )
         assert right <= 695 + 1
         assert page.pdf(prefer_css_page_size=True)[:4] == b"%PDF"
+
+
+class TestRuns:
+    """`runs/index.html`."""
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_axe_finds_nothing_serious(self, opened, index, width, scheme):
+        page = opened(width, index, color_scheme=scheme)
+        assert _grave(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_runs_sort_by_figure_and_are_filtered(self, opened, index):
+        page = opened(1200, index)
+        names = page.locator("#runs tbody td:first-child")
+        page.locator("#runs th button", has_text="mean IC").click()
+        assert [x.strip() for x in names.all_inner_texts()] == ["low", "middle", "high", "new"]
+        page.locator("#runs th button", has_text="mean IC").click()
+        assert [x.strip() for x in names.all_inner_texts()] == ["high", "middle", "low", "new"]
+        page.locator("input[type=search]").first.fill("failed")
+        assert _shown(page, "#runs tbody tr") == 1
+
+    def test_marked_runs_alone_are_compared(self, opened, index):
+        page = opened(1200, index)
+        shown = "#compare table.by-run >> nth=0 >> thead th:visible"
+        assert page.locator(shown).count() == 4
+        assert _shown(page, "#compare tbody tr[data-runs]") == 3
+        page.get_by_label("compare high").check()
+        page.get_by_label("compare low").check()
+        assert page.locator(shown).all_inner_texts() == ["Figure", "low", "high"]
+        assert _shown(page, "#compare tbody tr[data-runs]") == 1
+        assert _shown(page, ".curves polyline") == 2
+        month = page.locator("#compare table.by-run").nth(1).locator("tbody tr").first
+        assert month.locator("td:visible").all_inner_texts() == ["2020-03", "+0.010", "+0.250"]
+
+    def test_links_lead_to_reports(self, opened, index):
+        page = opened(1200, index)
+        page.get_by_role("link", name="middle").click()
+        assert page.url.endswith("runs/middle/report/report.html")
+
+
+class TestProgress:
+    """`progress.html`."""
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    @pytest.mark.parametrize("state", ["running", "done"])
+    def test_axe_finds_nothing_serious(self, opened, progress, width, state):
+        page = opened(width, progress[state], color_scheme="dark" if width == 400 else "light")
+        assert _grave(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_it_reloads_itself_while_the_job_runs(self, opened, progress):
+        page = opened(1200, progress["running"])
+        assert "Running" in page.locator("[role=status]").inner_text()
+        file = Path(progress["running"].removeprefix("file://"))
+        file.write_bytes(Path(progress["done"].removeprefix("file://")).read_bytes())
+        page.get_by_text("Done", exact=True).wait_for(timeout=30_000)

@@ -18,6 +18,7 @@ from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
+from gangru_dist.report.text import percent, plain, signed_percent
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import covered_days
 from gangru_dist.storage import Storage
@@ -189,6 +190,43 @@ class TestProperties:
         members = evaluate(world.table, world.block, world.cfg).metrics["period"]["newest_universe"]
         assert rows[0] == f"13 months, {members} stocks"
         assert any("holding" in row for row in rows)
+
+    def test_the_excess_is_taken_apart_and_adds_up(self, world, page):
+        parts = evaluate(world.table, world.block, world.cfg).metrics["decomposition"]
+        rows = re.search(r'<table id="path">.*?</table>', page, re.DOTALL)[0]
+        shown = re.findall(r"<td>(?:<b>)?([^<]*)(?:</b>)?</td></tr>", rows)
+        steps = [parts["path"][name] for name in ("signal", "delay", "limits", "costs", "net")]
+        assert shown == [signed_percent(value) for value in steps]
+        assert sum(steps[:4]) == pytest.approx(steps[4])
+        for group, part, digits in [
+            ("side", "long", 2),
+            ("size", "selection", 2),
+            ("benchmark", "cap", 1),
+            ("breadth", "twice", 1),
+        ]:
+            assert signed_percent(parts[group][part], digits) in page.partition('id="path"')[2]
+
+    def test_an_index_has_its_rows_its_name_and_its_line(self, tmp_path):
+        world = write_world(tmp_path / "s")
+        closes = 3000 * np.cumprod(1 + np.random.default_rng(0).normal(0, 0.01, 450))
+        days = pd.DataFrame({"date": world.block.dates.astype(str), "close": closes})
+        days.to_csv(tmp_path / "CSI 300.csv", index=False)
+        cfg = settings.with_values(
+            world.cfg, {"evaluation.index": str(tmp_path / "CSI 300.csv")}, "test"
+        )
+        write_report(Run(world.root, RUN, cfg), overwrite=True)
+        page = _page(world)
+        figures = world.root.child("runs", RUN, "report").read_json("metrics.json")["index"]
+        row = re.search(r"Annualized excess over the index.*?</tr>", page, re.DOTALL)[0]
+        assert percent(figures["excess"]["annualized_return"], 2) in row
+        assert percent(figures["excess_with_costs"]["annualized_return"], 2) in row
+        row = re.search(r">Beta <.*?</tr>", page, re.DOTALL)[0]
+        assert plain(figures["beta"]) in row
+        assert "Index: CSI 300." in page
+        assert "index CSI 300" in page.partition('aria-label="Value of one unit of capital')[2]
+
+    def test_how_the_gan_ended_is_said(self, page):
+        assert "discriminator tells 60\N{NARROW NO-BREAK SPACE}% of real" in page
 
     def test_how_many_were_tried_is_said_of_a_comparison(self, page):
         assert "Runs in this storage: 2; trials" in page

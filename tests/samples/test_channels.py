@@ -1,4 +1,4 @@
-"""Level channels, and both kinds side by side, against SPEC 3 in plain numpy."""
+"""Level channels, and both kinds side by side, against their definition in plain numpy."""
 
 from functools import partial
 

@@ -37,7 +37,7 @@ def panel(seed: int = 0, days: int = 30, assets: int = 9, missing: float = 0.2) 
 
 
 def reference(values: np.ndarray, day: int, members: list[int], cfg: SampleConfig) -> np.ndarray:
-    """SPEC 3 word by word: loops, numpy's own nan functions, float64. (M, T, F)."""
+    """The definition word by word: loops, numpy's own nan functions, float64. (M, T, F)."""
     block = values[day - cfg.lookback + 1 : day + 1][:, members].transpose(1, 0, 2)
     z = np.zeros_like(block)
     for i, sample in enumerate(block):

@@ -1,4 +1,4 @@
-"""The factor of SPEC 6 against its steps done by hand with numpy and pandas."""
+"""The factor against its steps done by hand with numpy and pandas."""
 
 import numpy as np
 import pandas as pd

@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from gangru_dist.config import TrainingConfig, WindowConfig, to_dict
 from gangru_dist.errors import ConfigError, GangruError, ResourceError, StorageError, WindowError
 from gangru_dist.log import Rows
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.storage import Storage
 from gangru_dist.training import launch
 from gangru_dist.training import slot as slot_module
@@ -48,16 +50,41 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 class NearProgress(ProgressLog):
     """`ProgressLog` without Ray: the board is in this process, and is read at the end."""
 
-    def __init__(self, run: Run, tasks: list[Task], result: Any) -> None:
-        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
+    def __init__(self, run: Run, tasks: list[Task], result: Any, tell: Any, watcher: Any) -> None:
+        self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
         self.board = Board(tasks, run.cfg.resources.max_failures)
         self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
+        self._watcher, self.started, self._silence = watcher, None, ExitStack()
 
     def __enter__(self) -> "NearProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._drain()
+
+
+class Told:
+    """A `Watcher` that remembers."""
+
+    def __init__(self) -> None:
+        self.todo: list[tuple[str, int]] = []
+        self.before: list[WindowResult] = []
+        self.settled: list[WindowResult] = []
+        self.epochs: list[tuple[Any, Any, float]] = []
+        self.end: tuple[str, str] | None = None
+
+    def start(self, todo: Any, before: Any) -> None:
+        self.todo, self.before = list(todo), list(before)
+
+    def epoch(self, place: Any, result: Any, *, share: float, seconds_left: float) -> None:
+        assert seconds_left >= 0
+        self.epochs.append((place, result, share))
+
+    def settle(self, result: WindowResult) -> None:
+        self.settled.append(result)
+
+    def stop(self, state: str, reason: str = "") -> None:
+        self.end = state, reason
 
 
 class Runner:
@@ -134,7 +161,9 @@ class TestClaim:
 def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:6]
     runner = Runner(bad=windows[0])
-    summary = train_windows(Run(root, "queue", TWELVE), only=windows, runner=runner)
+    told = Told()
+    run = Run(root, "queue", TWELVE)
+    summary = train_windows(run, only=windows, runner=runner, watcher=told)
     assert runner.most == 2
     assert sorted(set(runner.served)) == [0, 1]
     statuses = [result.status for result in summary.windows]
@@ -142,6 +171,29 @@ def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
     assert summary.failed == 2
     on_disk = root.child("runs", "queue").read_json("summary.json")
     assert on_disk["failed"] == 2
+    assert sorted(told.todo) == [(name, seed) for name in windows for seed in (0, 1)]
+    assert {(one.window, one.seed): one.status for one in told.settled} == {
+        (one.window, one.seed): one.status for one in summary.windows
+    }
+    assert (told.before, told.end) == ([], ("failed", ""))
+
+
+@pytest.mark.usefixtures("room_for_two")
+def test_a_watcher_is_told_of_epochs_and_of_a_job_that_breaks_off(root: Storage) -> None:
+    def runner(slot: Slot, board: Driven, *, spread: bool) -> None:
+        task = board.take(slot.number)
+        assert task is not None
+        board.tell(task, TimedEpoch(PredictorEpoch(epoch=1, train_loss=0.0, valid_ic=0.1), 1.0, 1))
+        raise ResourceError("no room\nleft")
+
+    told, run = Told(), Run(root, "broken", TWELVE)
+    windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:1]
+    with pytest.raises(ResourceError):
+        train_windows(run, only=windows, runner=runner, watcher=told)
+    assert told.end == ("stopped", "left")
+    (place, result, share), *_ = told.epochs
+    assert (place[0], result.valid_ic) == (windows[0], 0.1)
+    assert share == (TWELVE.gan.epochs + 1) / (TWELVE.gan.epochs + TWELVE.training.epochs)
 
 
 class TestBoard:

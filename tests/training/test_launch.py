@@ -1,4 +1,4 @@
-"""Windows through Ray: both ingests, one worker and a group, failures, kills (SPEC 8).
+"""Windows through Ray: both ingests, one worker and a group, failures, kills.
 
 A group costs Ray Train 10-14 s, so tests share them; kills by the dozen and long queues are in
 `test_trials.py`.

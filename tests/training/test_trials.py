@@ -3,7 +3,7 @@
 Each seeded trial runs `jobs/train.py` on a cluster of three raylets on this machine, kills a
 worker, the driver or the raylet under the worker at a random moment of either stage, starts the
 driver again where it was the victim, and asks for the weights of an undisturbed run, bit for bit,
-with no more than the epoch after the last checkpoint trained twice (SPEC 8.2).
+with no more than the epoch after the last checkpoint trained twice.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""World size changes nothing (SPEC 8.1): 1, 2 and 3 gloo processes train the same model."""
+"""World size changes nothing: 1, 2 and 3 gloo processes train the same model."""
 
 import socket
 from pathlib import Path
