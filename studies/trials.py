@@ -36,7 +36,6 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-history800": (*_LEVEL_MEAN, *_OLDER),
     "level-neutral-mean2-gan": _LEVEL_GAN,
     "level-neutral-mean2-age100": (*_LEVEL_MEAN, "windows.half_life_days=100"),
-    "level-neutral-mean2-history800-age200": (*_LEVEL_MEAN, *_OLDER, "windows.half_life_days=200"),
     "level-neutral-mean2-also": (*_LEVEL_MEAN, "label.also=[5,10]"),
     "level-neutral-mean2-every1": (*_LEVEL_MEAN, "windows.sample_every=1"),
     "level-neutral-mean2-gan-beside": (*_LEVEL_GAN, "gan.output=beside"),
