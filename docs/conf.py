@@ -31,6 +31,7 @@ include_patterns = [
 ]
 default_role = "code"  # docstrings are Markdown in this respect
 html_theme = "nature"
+html_show_copyright = False
 
 html_sidebars = {"**": ["globaltoc.html", "searchbox.html"]}
 myst_heading_anchors = 3

@@ -35,11 +35,12 @@ class Callback:
     def on_figures(self, series: Series, step: int, figures: Mapping[str, float]) -> None:
         """Figures at a step of a series.
 
-        | job | step | figures |
-        |---|---|---|
-        | train | epoch of the stage, from 1 | `gan/…` or `predictor/…`: losses, IC, speed |
-        | tune | predictor epoch over all windows | `mean_ic`: running mean of validation IC |
-        | report | number of months | the numbers of `metrics.json`, `ic/mean` for instance |
+        Args:
+            series: Of job `train`, `tune` or `report`.
+            step: Epoch of the stage, from 1; of a trial the predictor epoch over all windows; of a
+                report its number of months.
+            figures: `gan/…` and `predictor/…`: losses, IC, speed; of a trial `mean_ic`, the running
+                mean of validation IC; of a report the numbers of `metrics.json`, such as `ic/mean`.
         """
 
     def on_done(
