@@ -20,12 +20,19 @@ so that it can be pasted into the command.
 
 import json
 import shlex
+import textwrap
 
 
 def flag(key: str, value: object) -> str:
     """A setting as the command line takes it: --set 'panel.without=["turnover_rate"]'."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"--set {shlex.quote(f'{key}={text}')}"
+
+
+def in_short(reason: object) -> str:
+    """What another library says, its first line, for a message: no more than 160 characters."""
+    first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+    return textwrap.shorten(first, 160, placeholder=" …").rstrip(".")
 
 
 class GangruError(Exception):
