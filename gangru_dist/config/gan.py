@@ -1,0 +1,30 @@
+"""Settings `gan.…`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from gangru_dist.config.common import STRICT, Count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
+class GanConfig:
+    """Generator, discriminator and their training."""
+
+    hidden: int = Field(default=128, ge=1)
+    """LSTM units per layer [D]."""
+    layers: int = Field(default=2, ge=1)
+    """LSTM layers [D]."""
+    noise_channels: int = Field(default=8, ge=0)
+    """Noise values per day of a sample; the noise is 0 outside GAN training [D]."""
+    channels: tuple[Count, Count] = (32, 64)
+    """Feature maps of the discriminator's two strided convolutions [D]."""
+    dropout: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the discriminator's feature maps dropped, per sample [D]."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training days; the GAN is not stopped early."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Adam's learning rate for both networks [R]."""
+    reconstruction_weight: float = Field(default=0.0, ge=0)
+    """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
