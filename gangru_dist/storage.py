@@ -32,6 +32,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _LIST_ATTEMPTS = 5
 """Attempts to list a folder while another job deletes files in it, e.g. old checkpoints."""
 _WRITE_ATTEMPTS = 3
+_PART = re.compile(r".*\.[0-9a-f]{32}\.part")
+_OLD_SECONDS = 7 * 86400
+"""Longer than any job takes: who wrote a `.part` file then is dead, whatever clock says so."""
+_clean: set[Path] = set()
+"""Folders in which this process has looked for such files."""
 
 
 def checked_name(name: str, *, what: str) -> str:
@@ -46,6 +51,19 @@ def checked_name(name: str, *, what: str) -> str:
             "starting with a letter or a digit."
         )
     return name
+
+
+def _make_clean(folder: Path) -> None:
+    """Make a folder, or remove what writes that were killed have left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder in _clean:
+        return
+    _clean.add(folder)
+    for file in folder.iterdir():
+        if _PART.fullmatch(file.name):
+            with suppress(OSError):  # gone, or not ours to delete
+                if time.time() - file.stat().st_mtime > _OLD_SECONDS:
+                    file.unlink()
 
 
 class Storage:
@@ -126,7 +144,7 @@ class Storage:
 
     def _write_local(self, target: str, data: bytes) -> None:
         """Write under a temporary name, then rename."""
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        _make_clean(Path(target).parent)
         part = Path(f"{target}.{uuid.uuid4().hex}.part")
         try:
             with part.open("wb") as file:

@@ -1,6 +1,8 @@
 import errno
+import os
 import pickle
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,6 +198,19 @@ class TestProperties:
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []
+
+    def test_what_a_killed_write_left_goes_a_week_later(self, tmp_path: Path) -> None:
+        """With the folder's next write; a write that is under way is left alone."""
+        now = time.time()
+        for name, age_days in {"a": 8, "b": 6}.items():
+            part = tmp_path / f"{name}.json.{name * 32}.part"
+            part.write_bytes(b"{")
+            os.utime(part, (now, now - age_days * 86400))
+        (tmp_path / "mine.part").write_bytes(b"x")
+        os.utime(tmp_path / "mine.part", (0, 0))
+        Storage(str(tmp_path)).write_bytes("x", b"1")
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == [f"b.json.{'b' * 32}.part", "mine.part", "x"]
 
     def test_a_folder_that_vanishes_while_it_is_listed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
