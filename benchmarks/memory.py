@@ -1,10 +1,15 @@
-"""Growth of a training worker's peak memory with its shard of the panel (at most 1.5 times).
+"""Growth of a training worker's peak memory: with its shard (at most 1.3 times), and with a day.
 
     python -m benchmarks.memory
 
-The panel grows in days while assets, networks and training days stay the same, so the peak grows
+1. The panel grows in days while assets, networks and training days stay the same, so the peak grows
 only because of the shard: first in reading and preparing, then in training with networks and one
-day's samples. Every measurement runs in a new process, which does what a worker does between
+day's samples.
+2. The cross-section grows by half. Beyond the shard, what grows is a day's samples, standardized,
+   generated, with their gradients, in several precisions: asked for is a fixed multiple. Networks
+   are so large that what they keep for their gradients has reached its limits in both.
+
+Every measurement runs in a new process, which does what a worker does between
 Ray's calls and reads its own high-water mark (Linux, VmHWM).
 """
 
@@ -25,6 +30,7 @@ from gangru_dist.config import (
     GruConfig,
     PanelConfig,
     RunConfig,
+    SampleConfig,
     TrainingConfig,
     UniverseConfig,
 )
@@ -39,9 +45,12 @@ from gangru_dist.training.ingest import read_share
 from gangru_dist.training.window import train_window
 from gangru_dist.training.worker import share_of
 
-LIMIT = 1.5
+LIMIT = 1.3
 """Allowed growth of the peak, in MB per MB of shard."""
+SAMPLES_LIMIT = 40
+"""Allowed growth of the peak beyond that, in MB per MB of one day's samples."""
 _MB = 1e6
+_FEW_DAYS = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +123,7 @@ def high_water() -> float:
 
 
 def peaks(size: Size) -> list[Peak]:
-    """Measure each panel length in a new process."""
+    """Measure and print each panel length in a new process."""
     cfg = config(size)
     context = multiprocessing.get_context("spawn")
     found = []
@@ -123,7 +132,14 @@ def peaks(size: Size) -> list[Peak]:
             root = Storage(folder)
             stored = Store(stored_assets=size.assets, stored_days=days, buckets=size.buckets)
             manifest = store_panel(root, cfg, stored)
-            found.append(pool.apply(measure, (root, manifest, cfg, size.train_days)))
+            peak = pool.apply(measure, (root, manifest, cfg, size.train_days))
+            print(
+                f"shard {peak.shard:6.1f} MB   peak over start: ready "
+                f"{peak.ready - peak.start:6.1f}, trained {peak.trained - peak.start:6.1f} MB   "
+                f"(start {peak.start:.0f} MB)",
+                flush=True,
+            )
+            found.append(peak)
     return found
 
 
@@ -133,21 +149,39 @@ def growth(small: Peak, large: Peak) -> float:
     return more / (large.shard - small.shard)
 
 
-def main(size: Size | None = None) -> float:
+def in_samples(small: Peak, large: Peak) -> float:
+    """MB of peak beyond `LIMIT` times the shard, per MB of one day's samples."""
+    more = large.shard - small.shard
+    a_day = more * SampleConfig().lookback / _FEW_DAYS
+    return (large.trained - small.trained - LIMIT * more) / a_day
+
+
+def longer(size: Size) -> float:
     """Print a line per panel length, and the growth between the two longest.
 
     Networks and one day's samples have the same size in both, so they cancel out.
     """
-    found = peaks(size or Size())
-    for peak in found:
-        print(
-            f"shard {peak.shard:6.1f} MB   peak over start: ready {peak.ready - peak.start:6.1f}, "
-            f"trained {peak.trained - peak.start:6.1f} MB   (start {peak.start:.0f} MB)",
-            flush=True,
-        )
+    found = peaks(size)
     ratio = growth(found[-2], found[-1])
     print(f"growth of the peak: {ratio:.2f} x the shard's, allowed {LIMIT}")
     return ratio
+
+
+def wider(assets: int) -> float:
+    """Print the same for two cross-sections, and what a day's samples are worth."""
+    found = [
+        peaks(Size(assets=count, days=(_FEW_DAYS,), train_days=3, hidden=256))[0]
+        for count in (assets, assets * 3 // 2)
+    ]
+    ratio = in_samples(*found)
+    print(f"beyond {LIMIT} x the shard: {ratio:.0f} x a day's samples, allowed {SAMPLES_LIMIT}")
+    return ratio
+
+
+def main() -> None:
+    """Print both."""
+    longer(Size())
+    wider(4000)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,11 @@ def alone() -> Iterator[None]:
     Works on the file descriptor, so that C++ libraries are silenced too.
     """
     handlers = logging.getLogger("gangru_dist").handlers
-    streams = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    streams = [
+        handler
+        for handler in handlers
+        if isinstance(handler, logging.StreamHandler) and not handler.stream.closed
+    ]
     kept = os.dup(2)
     with os.fdopen(kept, "w", buffering=1) as ours, Path(os.devnull).open("w") as nowhere:
         before = [handler.setStream(ours) for handler in streams]

@@ -143,7 +143,16 @@ class Storage:
             write(self.full(name), data)
 
     def _write_local(self, target: str, data: bytes) -> None:
-        """Write under a temporary name, then rename."""
+        """Write under a temporary name, then rename; again if the folder went meanwhile.
+
+        As a task's checkpoints do when another job has finished its model.
+        """
+        try:
+            self._write_and_rename(target, data)
+        except FileNotFoundError:
+            self._write_and_rename(target, data)
+
+    def _write_and_rename(self, target: str, data: bytes) -> None:
         _make_clean(Path(target).parent)
         part = Path(f"{target}.{uuid.uuid4().hex}.part")
         try:

@@ -13,6 +13,8 @@ _MEAN, _LEVEL_MEAN = (*_BOTH, *_STEADY), (*_LEVEL, *_STEADY)
 _DECAY, _RANK = "training.weight_decay=1.0", "label.transform=rank"
 _OLDER = ("windows.history_days=800", "windows.min_history_days=400")
 _GAN = ("variant=gan_gru", "gan.hidden=64", "gan.layers=1")
+_LEVEL_GAN = (*_LEVEL_MEAN, *_GAN)
+_STEADY_GAN = ("gan.spectral_norm=true", "gan.discriminator_learning_rate=4e-3")
 
 TRIALS: dict[str, tuple[str, ...]] = {
     "both": _BOTH,
@@ -32,6 +34,19 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-decay": (*_LEVEL_MEAN, _DECAY),
     "level-neutral-mean2-rank": (*_LEVEL_MEAN, _RANK),
     "level-neutral-mean2-history800": (*_LEVEL_MEAN, *_OLDER),
-    "level-neutral-mean2-gan": (*_LEVEL_MEAN, *_GAN),
+    "level-neutral-mean2-gan": _LEVEL_GAN,
+    "level-neutral-mean2-age100": (*_LEVEL_MEAN, "windows.half_life_days=100"),
+    "level-neutral-mean2-history800-age200": (*_LEVEL_MEAN, *_OLDER, "windows.half_life_days=200"),
+    "level-neutral-mean2-also": (*_LEVEL_MEAN, "label.also=[5,10]"),
+    "level-neutral-mean2-every1": (*_LEVEL_MEAN, "windows.sample_every=1"),
+    "level-neutral-mean2-gan-beside": (*_LEVEL_GAN, "gan.output=beside"),
+    "level-neutral-mean2-gan-steady": (
+        *(*_LEVEL_GAN, *_STEADY_GAN),
+        "gan.reconstruction_weight=10",
+    ),
+    "level-neutral-mean2-gan-beside-steady": (
+        *(*_LEVEL_GAN, *_STEADY_GAN),
+        *("gan.output=beside", "gan.reconstruction_weight=0", "gan.feature_matching=10"),
+    ),
 }
 """Name -> settings on top of `protocol.BASE`, in the order in which they were run."""

@@ -71,6 +71,6 @@ class TestDemo:
 
 @pytest.mark.slow
 def test_memory_grows_with_the_shard(capsys: pytest.CaptureFixture[str]) -> None:
-    ratio = memory.main(memory.Size(assets=400, days=(300, 5400), hidden=8, buckets=32))
+    ratio = memory.longer(memory.Size(assets=400, days=(300, 5400), hidden=8, buckets=32))
     assert 0.8 < ratio <= memory.LIMIT
     assert "growth of the peak" in capsys.readouterr().out

@@ -134,3 +134,16 @@ class TestRows:
         assert not rows.is_live
         assert isinstance(console.file, io.StringIO)
         assert console.file.getvalue() == ""
+
+
+class TestAlone:
+    def test_a_handler_whose_stream_is_closed_is_left_as_it_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gone, used = io.StringIO(), io.StringIO()
+        handlers = [logging.StreamHandler(gone), logging.StreamHandler(used)]
+        gone.close()  # as a notebook or a test runner does with what it captured
+        monkeypatch.setattr(logging.getLogger("gangru_dist"), "handlers", handlers)
+        with log.alone():
+            assert handlers[1].stream is not used
+        assert [handler.stream for handler in handlers] == [gone, used]

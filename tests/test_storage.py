@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -198,6 +199,24 @@ class TestProperties:
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []
+
+    def test_a_folder_that_vanishes_while_a_file_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a checkpoint's does when another job has finished the model."""
+        real, calls = os.fsync, []
+
+        def fsync(number: int) -> None:
+            real(number)
+            if not calls:
+                shutil.rmtree(tmp_path / "a")
+            calls.append(number)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        root = Storage(str(tmp_path))
+        root.write_bytes("a/x", b"1")
+        assert root.list_files() == ["a/x"]
+        assert len(calls) == 2
 
     def test_what_a_killed_write_left_goes_a_week_later(self, tmp_path: Path) -> None:
         """With the folder's next write; a write that is under way is left alone."""

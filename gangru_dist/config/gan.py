@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gangru_dist.config.common import STRICT, Count
+from gangru_dist.config.common import NEW, STRICT, Count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -26,5 +28,15 @@ class GanConfig:
     """Passes over the training days; the GAN is not stopped early."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate for both networks [R]."""
+    discriminator_learning_rate: Annotated[float | None, NEW] = Field(default=None, gt=0)
+    """Adam's learning rate for the discriminator; None = `learning_rate` [D]."""
+    spectral_norm: Annotated[bool, NEW] = False
+    """Divide each weight of the discriminator by its largest singular value [D]."""
     reconstruction_weight: float = Field(default=0.0, ge=0)
     """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
+    feature_matching: Annotated[float, NEW] = Field(default=0.0, ge=0)
+    """Weight, in the generator's loss, of the squared distance between the mean features that the
+    discriminator sees in real and in generated samples [D]."""
+    output: Annotated[Literal["replace", "beside"], NEW] = "replace"
+    """What the predictor gets: the generator's output in place of the sample [R], or both, their
+    channels concatenated [D]."""

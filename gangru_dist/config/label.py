@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from gangru_dist.config.common import NEW, STRICT, Exposure, require_unique
+from gangru_dist.config.common import NEW, STRICT, Count, Exposure, require_unique
+from gangru_dist.errors import ConfigError
 from gangru_dist.registry import Registry
 
 LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
@@ -28,6 +29,9 @@ class LabelConfig:
 
     horizon: int = Field(default=20, ge=1)
     """Holding period of the label [R]."""
+    also: Annotated[tuple[Count, ...], NEW] = ()
+    """Shorter holding periods that are predicted besides: the label is the mean of all periods'
+    labels, z-scored again [D]."""
     entry_lag: int = Field(default=1, ge=0)
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
@@ -40,6 +44,17 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         require_unique("label.neutralize", self.neutralize)
+        require_unique("label.also", tuple(str(period) for period in self.also))
+        if max(self.also, default=0) >= self.horizon:
+            raise ConfigError(
+                f"label.also={list(self.also)} must be shorter than label.horizon={self.horizon}, "
+                "which says how far a label reaches."
+            )
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """All holding periods, `horizon` first."""
+        return (self.horizon, *self.also)
 
     @property
     def reach(self) -> int:

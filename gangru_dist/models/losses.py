@@ -57,9 +57,9 @@ def ic_loss(
     return -correlation(score, label, all_sum)
 
 
-def _mean(x: Float[Tensor, " M"], all_sum: AllSum) -> Float[Tensor, ""]:
-    count = all_sum(torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device))
-    return through(x.double().sum(), all_sum) / count.clamp(min=1.0)
+def _mean(x: Float[Tensor, M * K], all_sum: AllSum) -> Float[Tensor, "*K"]:
+    count = all_sum(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
+    return through(x.double().sum(dim=0), all_sum) / count.clamp(min=1.0)
 
 
 def discriminator_loss(
@@ -77,3 +77,14 @@ def generator_loss(
 ) -> Float[Tensor, ""]:
     """-E[log D(G(z))] [R] + weight x E|G - x| [D]; `distance` is the mean |G - x| per sample."""
     return _mean(F.softplus(-fake) + weight * distance, all_sum)
+
+
+def feature_distance(
+    real: Float[Tensor, "M K"], fake: Float[Tensor, "M K"], all_sum: AllSum = own_share
+) -> Float[Tensor, ""]:
+    """Mean squared difference between the K features' means over real and over generated samples.
+
+    Source: Salimans et al., "Improved techniques for training GANs" (2016), 3.1, whose sum over the
+    features is a mean here, so that the weight does not depend on their number.
+    """
+    return _mean(fake - real, all_sum).square().mean()

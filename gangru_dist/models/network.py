@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,14 +14,19 @@ from gangru_dist.models.generator import Generator
 
 
 class FactorNetwork(nn.Module):
-    """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`."""
+    """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`.
+
+    With `gan.output` beside, predictor([x, G(x, 0)]).
+    """
 
     def __init__(
         self, features: int, gru: GruConfig, gan: GanConfig | None, predictor: str = "gru"
     ) -> None:
         super().__init__()
         self.generator = Generator(features, gan) if gan else None
-        self.predictor: nn.Module = PREDICTORS[predictor](features, gru)
+        self.is_beside = gan is not None and gan.output == "beside"
+        seen = 2 * features if self.is_beside else features
+        self.predictor: nn.Module = PREDICTORS[predictor](seen, gru)
         self.architecture: dict[str, Any] = {
             "predictor": predictor,
             "features": features,
@@ -29,8 +35,15 @@ class FactorNetwork(nn.Module):
         }
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
-        score: Tensor = self.predictor(x if self.generator is None else self.generator(x))
+        score: Tensor = self.predictor(self.inputs(x))
         return score
+
+    def inputs(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T C"]:
+        """What the predictor gets."""
+        if self.generator is None:
+            return x
+        made: Tensor = self.generator(x)
+        return torch.cat([x, made], dim=-1) if self.is_beside else made
 
 
 def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:

@@ -59,12 +59,13 @@ class Exposures:
 
 
 def training_label(
-    returns: Float[np.ndarray, " N"], cfg: LabelConfig, exposures: Exposures | None = None
+    returns: Float[np.ndarray, "H N"], cfg: LabelConfig, exposures: Exposures | None = None
 ) -> Float[np.ndarray, " N"]:
     """One day's labels: winsorized and z-scored over the day's assets, or normal ranks [D].
 
     Args:
-        returns: Forward returns of the day's universe, NaN = no label.
+        returns: Forward returns of the day's universe over each of `cfg.horizons`, whose labels
+            are averaged; NaN = no label.
         cfg: Clip and transform.
         exposures: Of the same assets; needed by `cfg.neutralize` alone.
 
@@ -72,12 +73,15 @@ def training_label(
         Mean 0, standard deviation 1 over the assets with a label, NaN elsewhere; all 0 if all
         returns are equal.
     """
-    known = ~np.isnan(returns)
-    result = np.full(returns.shape, np.nan)
-    values = returns[known].astype(np.float64)
+    known = ~np.isnan(returns).any(axis=0)
+    result = np.full(known.shape, np.nan)
+    values = returns[:, known].astype(np.float64)
     if values.size == 0:
         return result
-    label = cs_zscore(LABEL_TRANSFORMS[cfg.transform](values, cfg)[None])
+    transform = LABEL_TRANSFORMS[cfg.transform]
+    label = cs_zscore(np.stack([transform(period, cfg) for period in values]))
+    if len(label) > 1:
+        label = cs_zscore(label.mean(axis=0, keepdims=True))
     if exposures is not None:
         label = cs_zscore(_residual(label, exposures, known, cfg))
     result[known] = label[0]

@@ -72,7 +72,7 @@ class TrainingState:
         self.optimizers = {
             name: torch.optim.Adam(
                 part.parameters(),
-                lr=cfg.training.learning_rate if name == "predictor" else cfg.gan.learning_rate,
+                lr=_rate(cfg, name),
                 weight_decay=cfg.training.weight_decay if name == "predictor" else 0.0,
                 decoupled_weight_decay=True,  # of 0: plain Adam
                 fused=torch.device(device).type == "cuda",
@@ -170,6 +170,14 @@ def _digest(tensors: dict[str, Tensor]) -> str:
         found.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def _rate(cfg: RunConfig, part: str) -> float:
+    """Learning rate of a part."""
+    if part == "predictor":
+        return cfg.training.learning_rate
+    own = cfg.gan.discriminator_learning_rate if part == "discriminator" else None
+    return own or cfg.gan.learning_rate
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -174,7 +174,7 @@ def _weighted(days: tuple[DayShare, ...], half_life: float | None) -> tuple[DayS
     )
 
 
-def _returns(block: PanelBlock, rows: list[int], cfg: RunConfig) -> np.ndarray:
+def _returns(block: PanelBlock, rows: list[int], horizon: int, entry_lag: int) -> np.ndarray:
     """Forward returns of some rows, (days, N); some assets at a time.
 
     All at once, its temporaries would be half as large as the panel itself.
@@ -183,8 +183,8 @@ def _returns(block: PanelBlock, rows: list[int], cfg: RunConfig) -> np.ndarray:
         forward_return(
             block.adj_close[:, some],
             block.traded[:, some],
-            horizon=cfg.label.horizon,
-            entry_lag=cfg.label.entry_lag,
+            horizon=horizon,
+            entry_lag=entry_lag,
         )[rows]
         for some in _slices(len(block.assets))
     ]
@@ -202,9 +202,12 @@ def _labels(
 ) -> list[tuple[np.ndarray, int]]:
     """Per day: this worker's labels (N,), NaN outside the universe, and their global count."""
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
-    own = np.where(universe[rows], _returns(block, rows, cfg), np.nan)  # (days, N)
+    own = [
+        np.where(universe[rows], _returns(block, rows, horizon, cfg.label.entry_lag), np.nan)
+        for horizon in cfg.label.horizons
+    ]  # (days, N) each
     exposed = _exposures(block, rows) if cfg.label.neutralize else ()
-    shares = collective.gather((np.asarray(block.assets), own, *exposed))
+    shares = collective.gather((np.asarray(block.assets), *own, *exposed))
     names = np.concatenate([share[0] for share in shares])
     order = np.argsort(names)  # the same sums in the same order, whoever owns what
     everyone = [
@@ -213,9 +216,11 @@ def _labels(
     ]
     mine = np.searchsorted(names[order], block.assets)
     found = []
-    for day, *about in zip(*everyone, strict=True):
+    count = len(own)
+    for day in zip(*everyone, strict=True):
+        returns, about = np.stack(day[:count]), day[count:]
         exposures = Exposures(industry=about[0], log_cap=about[1]) if about else None
-        label = training_label(day, cfg.label, exposures)
+        label = training_label(returns, cfg.label, exposures)
         found.append((label[mine], int((~np.isnan(label)).sum())))
     return found
 

@@ -19,7 +19,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import StorageError, WindowError
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
@@ -97,9 +97,18 @@ def train_windows(
     _say_what_labels_lack(run.cfg, manifest)
     if todo:
         results += _train_all(run, manifest, todo, runner)
+    _remove_checkpoints(run)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+def _remove_checkpoints(run: Run) -> None:
+    """Of finished models: a job that was killed may have written one after another job's model."""
+    done = {model.identity for model in run.models().values()}
+    folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
+    for folder in sorted(folders & done):
+        run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
 
 
 def planned(

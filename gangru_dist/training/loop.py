@@ -15,6 +15,7 @@ from gangru_dist.models.generator import Generator
 from gangru_dist.models.losses import (
     correlation,
     discriminator_loss,
+    feature_distance,
     generator_loss,
     ic_loss,
 )
@@ -41,25 +42,27 @@ def autocast(data: WindowData, *, bf16: bool) -> torch.autocast:
     return torch.autocast(data.panel.device.type, torch.bfloat16, enabled=bf16)
 
 
-def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
-    """Forward pass of a share that may be empty; an empty one costs nothing and has no gradient."""
+def _call(network: Callable[..., Tensor], *inputs: Tensor, width: tuple[int, ...] = ()) -> Tensor:
+    """Forward pass of a share that may be empty; an empty one costs nothing and has no gradient.
+
+    `width`: shape of a sample's result.
+    """
     if len(inputs[0]) == 0:
-        return inputs[0].new_zeros(0, requires_grad=True)
+        return inputs[0].new_zeros(0, *width, requires_grad=True)
     output: Tensor = network(*inputs)
     return output.to(inputs[0].dtype)
 
 
 def frozen_inputs(network: FactorNetwork, data: WindowData, *, bf16: bool) -> Inputs:
-    """What the predictor is trained on: samples, or the frozen generator's output, made once."""
-    generator = network.generator
-    if generator is None:
+    """What the predictor is trained on: samples, or what the frozen generator makes of them."""
+    if network.generator is None:
         return data.samples
     days = {day.row: day for day in (*data.train, *data.valid)}
 
     @torch.no_grad()
     def generate(row: int) -> Tensor:
         with autocast(data, bf16=bf16):
-            return _call(generator, data.samples(days[row])).detach()
+            return _call(network.inputs, data.samples(days[row])).detach()
 
     kept = Kept(generate, data.scratch)
     return lambda day: kept(day.row)
@@ -218,10 +221,16 @@ class GanTrainer:
         loss_d = discriminator_loss(real_logit, fake_logit, collective.all_sum)
         _update(loss_d, self.discriminator, self.discriminator_optimizer, collective)
         self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
-        with autocast(data, bf16=bf16):
-            logit = _call(self.discriminator, fake, draws.dropout("generator"))
         distance = (fake - x).abs().mean(dim=(1, 2))
+        masks = draws.dropout("generator")
+        with autocast(data, bf16=bf16):
+            logit = _call(self.discriminator, fake, masks)
         loss_g = generator_loss(logit, distance, self.cfg.reconstruction_weight, collective.all_sum)
+        if self.cfg.feature_matching:
+            with autocast(data, bf16=bf16):
+                real, made = (self._features(of, masks) for of in (x, fake))
+            gap = feature_distance(real, made, collective.all_sum)
+            loss_g = loss_g + self.cfg.feature_matching * gap
         _update(loss_g, self.generator, self.generator_optimizer, collective)
         self.discriminator.requires_grad_(True)
         right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()).double() / (2 * day.total)
@@ -229,6 +238,10 @@ class GanTrainer:
         return torch.cat(
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )
+
+    def _features(self, x: Tensor, masks: Tensor) -> Tensor:
+        width = (self.discriminator.logit.in_features,)
+        return _call(self.discriminator.features, x, masks, width=width)
 
     def _generate(self, x: Tensor, noise: Tensor) -> Tensor:
         if len(x) == 0:

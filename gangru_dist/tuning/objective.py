@@ -32,7 +32,7 @@ def yardstick(trial: RunConfig, base: RunConfig) -> RunConfig:
     All trials are therefore validated on the same labels and universe.
     """
     label = dataclasses.replace(
-        trial.label, transform=base.label.transform, winsorize_mad=base.label.winsorize_mad
+        base.label, horizon=trial.label.horizon, entry_lag=trial.label.entry_lag
     )
     return dataclasses.replace(trial, label=label, universe=base.universe)
 

@@ -1,12 +1,15 @@
 """Generator, discriminator, predictor."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from gangru_dist.config import PREDICTORS, GanConfig, GruConfig
-from gangru_dist.models.discriminator import Discriminator
+from gangru_dist.models import discriminator
+from gangru_dist.models.discriminator import KEPT, Discriminator
 from gangru_dist.models.generator import Generator
 from gangru_dist.models.gru import GruPredictor
 from gangru_dist.models.network import FactorNetwork, from_architecture
@@ -35,6 +38,19 @@ def gru_in_numpy(x: np.ndarray, weights: dict[str, np.ndarray], layers: int) -> 
     return x[:, -1]
 
 
+def numbers_kept(samples: int) -> int:
+    """How many numbers the discriminator keeps for the gradient."""
+    sizes: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        Discriminator(10, 3, GAN)(torch.randn(samples, 10, 3), torch.rand(samples, 7))
+    return sum(sizes)
+
+
 class TestReference:
     def test_predictor_is_the_published_gru(self) -> None:
         net = GruPredictor(3, GRU).double()
@@ -48,6 +64,29 @@ class TestReference:
         expected = (hidden @ weights["head.4.weight"].T)[:, 0]
         found = net(torch.from_numpy(x)).detach()
         np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+    def test_spectral_norm_divides_by_the_largest_singular_value(self) -> None:
+        cfg = dataclasses.replace(GAN, spectral_norm=True)
+        net = Discriminator(10, 3, cfg).double()
+        plain = Discriminator(10, 3, GAN).double()
+        for name, weights in net.named_parameters():
+            value = weights.detach().numpy()
+            if value.ndim > 1:
+                value = value / np.linalg.svd(value.reshape(len(value), -1))[1][0]
+            own = plain.get_parameter(name.replace("parametrizations.weight.original", "weight"))
+            own.data = torch.from_numpy(value)
+        x = torch.randn(5, 10, 3, dtype=torch.float64)
+        torch.testing.assert_close(net(x), plain(x))
+
+    def test_output_beside_the_sample(self) -> None:
+        net = FactorNetwork(3, GRU, dataclasses.replace(GAN, output="beside"))
+        x = torch.randn(4, 10, 3)
+        assert net.generator is not None
+        both = torch.cat([x, net.generator(x)], dim=2)
+        torch.testing.assert_close(net(x), net.predictor(both))
+        again = from_architecture(net.architecture)
+        again.load_state_dict(net.state_dict())
+        assert torch.equal(net(x), again(x))
 
 
 class TestProperties:
@@ -78,6 +117,26 @@ class TestProperties:
     def test_a_sample_does_not_depend_on_its_neighbors(self) -> None:
         net, x = Discriminator(10, 3, GAN), torch.randn(6, 10, 3)
         torch.testing.assert_close(net(x)[2:3], net(x[2:3]))
+
+    @pytest.mark.parametrize("dropout", [False, True])
+    def test_discriminator_in_chunks_is_that_of_all_at_once(
+        self, dropout: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        net = Discriminator(10, 3, GAN).double()
+        draws = torch.rand(11, 7) if dropout else None
+        found = []
+        for chunk, kept in ((11, 11), (3, 11), (3, 3), (3, 0)):
+            monkeypatch.setattr(discriminator, "CHUNK", chunk)
+            monkeypatch.setattr(discriminator, "KEPT", kept)
+            x = torch.linspace(-1, 1, 330).double().reshape(11, 10, 3).requires_grad_()
+            logit = net(x, draws)
+            found.append(
+                (logit, *torch.autograd.grad(logit.square().sum(), [x, *net.parameters()]))
+            )
+        torch.testing.assert_close(found[1:], found[:1] * 3, rtol=1e-10, atol=1e-12)
+
+    def test_memory_of_the_discriminator_does_not_grow_with_the_samples(self) -> None:
+        assert numbers_kept(2 * KEPT) < 1.4 * numbers_kept(KEPT)
 
     def test_dropout_keeps_the_expectation(self) -> None:
         net = Discriminator(10, 3, GanConfig(channels=(3, 4), dropout=0.5))

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gangru_dist.config import LABEL_TRANSFORMS, Exposure, LabelConfig
+from gangru_dist.errors import ConfigError
 from gangru_dist.samples.labels import Exposures, forward_return, training_label
+
+
+def label_of(
+    returns: np.ndarray, cfg: LabelConfig, exposures: Exposures | None = None
+) -> np.ndarray:
+    """Of one holding period."""
+    return training_label(returns[None], cfg, exposures)
 
 
 def market(seed: int = 0, days: int = 60, assets: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -30,14 +38,14 @@ class TestReference:
 
     def test_rank_label_is_the_normal_score(self) -> None:
         returns = np.random.default_rng(1).normal(size=50)
-        found = training_label(returns, LabelConfig(transform="rank"))
+        found = label_of(returns, LabelConfig(transform="rank"))
         scores = stats.norm.ppf((stats.rankdata(returns) - 0.5) / 50)
         np.testing.assert_allclose(found, stats.zscore(scores), rtol=1e-9)
 
     def test_zscore_label_is_scipys_when_nothing_is_clipped(self) -> None:
         returns = np.random.default_rng(1).uniform(-0.1, 0.1, size=50)
         np.testing.assert_allclose(
-            training_label(returns, LabelConfig()), stats.zscore(returns), rtol=1e-9
+            label_of(returns, LabelConfig()), stats.zscore(returns), rtol=1e-9
         )
 
     @pytest.mark.parametrize("removed", [("industry",), ("size",), ("industry", "size")])
@@ -51,7 +59,7 @@ class TestReference:
         returns[::7] = np.nan
         known = ~np.isnan(returns)
         cfg = LabelConfig(neutralize=removed, winsorize_mad=50)
-        label = training_label(returns, cfg, Exposures(industry=industry, log_cap=size))
+        label = label_of(returns, cfg, Exposures(industry=industry, log_cap=size))
         dummies = pd.get_dummies(industry[known]).to_numpy(float)
         columns = [dummies if "industry" in removed else np.ones((known.sum(), 1))]
         columns += [size[known, None]] if "size" in removed else []
@@ -64,8 +72,17 @@ class TestReference:
     def test_a_users_transform_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(LABEL_TRANSFORMS, "sign", lambda values, cfg: np.sign(values))
         returns = np.array([0.1, np.nan, -0.2, 0.3, -0.1])
-        found = training_label(returns, LabelConfig(transform="sign"))
+        found = label_of(returns, LabelConfig(transform="sign"))
         np.testing.assert_allclose(found, [1, np.nan, -1, 1, -1], rtol=1e-12)
+
+    def test_several_periods_labels_are_averaged(self) -> None:
+        returns = np.random.default_rng(1).uniform(-0.1, 0.1, size=(3, 50))
+        returns[:, ::9] = np.nan
+        known = ~np.isnan(returns[0])
+        found = training_label(returns, LabelConfig(also=(5, 10), winsorize_mad=50))
+        z = stats.zscore(returns[:, known], axis=1)
+        np.testing.assert_allclose(found[known], stats.zscore(z.mean(axis=0)), rtol=1e-9)
+        assert np.isnan(found[~known]).all()
 
 
 class TestProperties:
@@ -95,18 +112,18 @@ class TestProperties:
     def test_label_has_mean_0_and_deviation_1(self) -> None:
         returns = np.random.default_rng(0).standard_t(2, size=100)
         returns[::9] = np.nan
-        label = training_label(returns, LabelConfig())
+        label = label_of(returns, LabelConfig())
         assert np.isnan(label).sum() == np.isnan(returns).sum()
         assert abs(np.nanmean(label)) < 1e-12
         assert np.nanstd(label) == pytest.approx(1, rel=1e-12)
 
     def test_outlier_is_clipped(self) -> None:
         returns = np.append(np.random.default_rng(0).normal(0, 0.05, 99), 30.0)
-        assert training_label(returns, LabelConfig())[-1] < 6
+        assert label_of(returns, LabelConfig())[-1] < 6
 
     @pytest.mark.parametrize("transform", ["zscore", "rank"])
     def test_constant_returns_become_0_never_nan(self, transform: str) -> None:
-        label = training_label(np.full(9, 0.03), LabelConfig(transform=transform))
+        label = label_of(np.full(9, 0.03), LabelConfig(transform=transform))
         np.testing.assert_array_equal(label, 0.0)
 
     def test_what_industry_alone_explains_is_no_label(self) -> None:
@@ -114,12 +131,23 @@ class TestProperties:
         returns = np.where(industry == "Coal", 0.1, -0.1)
         exposures = Exposures(industry=industry, log_cap=np.full(12, np.nan))
         cfg = LabelConfig(neutralize=("industry", "size"))
-        np.testing.assert_array_equal(training_label(returns, cfg, exposures), 0.0)
+        np.testing.assert_array_equal(label_of(returns, cfg, exposures), 0.0)
 
     def test_no_returns_no_labels(self) -> None:
-        assert np.isnan(training_label(np.full(3, np.nan), LabelConfig())).all()
+        assert np.isnan(label_of(np.full(3, np.nan), LabelConfig())).all()
 
     def test_too_few_days_give_no_label(self) -> None:
         close, traded = market(days=5)
         found = forward_return(close[:5], traded[:5], horizon=20, entry_lag=1)
         assert np.isnan(found).all()
+
+
+class TestValidation:
+    @pytest.mark.parametrize(
+        ("also", "reason"), [((5, 20), "must be shorter than label.horizon=20"), ((5, 5), "unique")]
+    )
+    def test_further_periods_are_shorter_and_unique(
+        self, also: tuple[int, ...], reason: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=reason):
+            LabelConfig(also=also)

@@ -187,7 +187,12 @@ class Trial:
         status = self.site.helper.wait(pid, self.limit)
         if status is None:
             self._wrong("hang", f"{log.name} after {self.limit:g} s")
-        left = _session(pid)
+        left, deadline = _session(pid), time.monotonic() + 5
+        while (
+            left and status is not None and time.monotonic() < deadline
+        ):  # git, asked for a commit
+            time.sleep(0.1)
+            left = _session(pid)
         if left:
             if status is not None:
                 self._wrong("orphan", [process.name() for process in left])

@@ -16,18 +16,25 @@ from tests.training.worlds import block, config, share, until, window
 
 
 class TestReference:
-    def test_a_batch_is_one_day_and_all_of_it(self) -> None:
-        cfg, world = config(), block()
+    @pytest.mark.parametrize("also", [[], [1, 3]])
+    def test_a_batch_is_one_day_and_all_of_it(self, also: list[int]) -> None:
+        cfg, world = config(label={"also": also}), block()
         chosen = window(world, cfg)
         known = until(world, chosen.refit)
         data = prepare(known, chosen, world.dates, cfg, Alone())
         members = universe_mask(known, cfg.universe, 8)
-        returns = forward_return(known.adj_close, known.traded, horizon=4, entry_lag=1)
+        returns = np.stack(
+            [
+                forward_return(known.adj_close, known.traded, horizon=horizon, entry_lag=1)
+                for horizon in (4, *also)
+            ],
+            axis=1,
+        )  # (days, horizons, N)
         assert [day.row for day in data.train] == list(chosen.train_days)
         assert [day.row for day in data.valid] == list(chosen.valid_days)
         for day in (*data.train, *data.valid):
             universe = np.flatnonzero(members[day.row])
-            labeled = np.flatnonzero(members[day.row] & ~np.isnan(returns[day.row]))
+            labeled = np.flatnonzero(members[day.row] & ~np.isnan(returns[day.row, 0]))
             np.testing.assert_array_equal(day.members, labeled)
             masked = np.where(members[day.row], returns[day.row], np.nan)
             expected = training_label(masked, cfg.label)[labeled]
@@ -48,9 +55,11 @@ class TestReference:
 
 
 class TestProperties:
-    @pytest.mark.parametrize("neutralize", [[], ["industry", "size"]])
-    def test_bars_after_the_refit_day_change_nothing(self, neutralize: list[str]) -> None:
-        cfg = config(label={"neutralize": neutralize}, windows={"half_life_days": 20.0})
+    @pytest.mark.parametrize(
+        "label", [{}, {"neutralize": ["industry", "size"]}, {"also": [1, 3]}], ids=str
+    )
+    def test_bars_after_the_refit_day_change_nothing(self, label: dict[str, Any]) -> None:
+        cfg = config(label=label, windows={"half_life_days": 20.0})
         world, other = block(0), block(1)
         chosen = window(world, cfg)
         cut = chosen.refit + 1
@@ -97,7 +106,7 @@ class TestProperties:
     @pytest.mark.parametrize("neutralize", [[], ["size"], ["industry", "size"]])
     def test_shares_see_the_whole_cross_section(self, neutralize: list[str]) -> None:
         """Two workers, played with a collective that knows the other's block."""
-        cfg, world = config(label={"neutralize": neutralize}), block()
+        cfg, world = config(label={"neutralize": neutralize, "also": [2]}), block()
         chosen = window(world, cfg)
         known = until(world, chosen.refit)
         whole = prepare(known, chosen, world.dates, cfg, Alone())

@@ -1,10 +1,12 @@
 """One window's training: both stages, exact resume, early stop, errors."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import TrainingError
@@ -17,6 +19,7 @@ from gangru_dist.training.loop import (
     GanTrainer,
     RunningMean,
     Step,
+    frozen_inputs,
     predictor_epoch,
     validation_ic,
     with_dropout,
@@ -68,6 +71,12 @@ HELPED = {
     },
 }  # fmt: skip
 """Every setting of the predictor's training that changes nothing by default."""
+DESIGNED: dict[str, Any] = {
+    "learning_rate": 1e-3, "discriminator_learning_rate": 2e-3, "spectral_norm": True,
+    "feature_matching": 3.0, "output": "beside",
+}  # fmt: skip
+"""Every setting of the GAN that changes nothing by default."""
+FLOAT64 = {"precision": "float64"}
 
 
 class TestHelp:
@@ -218,28 +227,73 @@ class TestStages:
         assert same(seen[1], seen[-1])
 
 
+def _gan_trainer(state: TrainingState, cfg: RunConfig) -> GanTrainer:
+    assert state.network.generator
+    assert state.discriminator
+    optimizers = (state.optimizers["generator"], state.optimizers["discriminator"])
+    return GanTrainer(state.network.generator, state.discriminator, optimizers, cfg.gan)
+
+
 class TestGan:
-    def test_each_step_leaves_the_other_network_alone(self) -> None:
-        cfg = config()
+    @pytest.mark.parametrize("gan", [{}, DESIGNED], ids=["plain", "designed"])
+    def test_each_step_leaves_the_other_network_alone(self, gan: dict[str, Any]) -> None:
+        cfg = config(gan=gan)
         data = data_of(cfg)
         for idle, rate in (("generator", "discriminator"), ("discriminator", "generator")):
             state = TrainingState(cfg, 0)
-            assert state.network.generator
-            assert state.discriminator
             for group in state.optimizers[idle].param_groups:
                 group["lr"] = 0.0
             before = weights(state)
-            trainer = GanTrainer(
-                state.network.generator,
-                state.discriminator,
-                (state.optimizers["generator"], state.optimizers["discriminator"]),
-                cfg.gan,
-            )
-            trainer.epoch(data, [0, 1], Step(0, 0), Alone())
+            _gan_trainer(state, cfg).epoch(data, [0, 1], Step(0, 0), Alone())
             after = weights(state)
             moved = {name for name in before if not torch.equal(before[name], after[name])}
             assert moved
             assert all(name.startswith(rate) for name in moved)
+
+    def test_designs_are_the_bare_torch_loop(self) -> None:
+        """Two rates, spectral norm and feature matching, one day written with torch alone."""
+        cfg = config(gan=DESIGNED | {"dropout": 0.0, "noise_channels": 0}, training=FLOAT64)
+        data = data_of(cfg)
+        ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
+        _gan_trainer(ours, cfg).epoch(data, [1], Step(0, 0), Alone())
+        x, made, judge = data.samples(data.train[1]), plain.network.generator, plain.discriminator
+        assert made is not None
+        assert judge is not None
+        rates = ((judge, 2e-3), (made, 1e-3))
+        adams = [torch.optim.Adam(net.parameters(), lr=rate) for net, rate in rates]
+        bce, ones = F.binary_cross_entropy_with_logits, torch.ones(len(x), dtype=torch.float64)
+        fake = made(x)
+        (bce(judge(x), ones) + bce(judge(fake.detach()), 0 * ones)).backward()
+        adams[0].step()
+        gap = judge.features(fake).mean(dim=0) - judge.features(x).mean(dim=0)
+        (bce(judge(fake), ones) + 3.0 * gap.square().mean()).backward()
+        adams[1].step()
+        for name, expected in (("generator", made), ("discriminator", judge)):
+            for a, b in zip(ours._parts()[name].parameters(), expected.parameters(), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"feature_matching": 50.0}, {"spectral_norm": True}, {"discriminator_learning_rate": 0.1}],
+        ids=str,
+    )
+    def test_each_design_changes_the_generator(self, change: dict[str, Any]) -> None:
+        made = []
+        for cfg in (config(), config(gan=change)):
+            data, state = data_of(cfg), TrainingState(cfg, 0)
+            _gan_trainer(state, cfg).epoch(data, [0, 1], Step(0, 0), Alone())
+            assert state.network.generator is not None
+            made.append(dict(state.network.generator.state_dict()))
+        assert not same(*made)
+
+    def test_the_predictor_is_trained_on_sample_and_output(self) -> None:
+        cfg = config(gan={"output": "beside"})
+        data, state = data_of(cfg), TrainingState(cfg, 0)
+        day, generator = data.train[0], state.network.generator
+        assert generator is not None
+        seen = frozen_inputs(state.network, data, bf16=False)(day)
+        x = data.samples(day)
+        torch.testing.assert_close(seen, torch.cat([x, generator(x)], dim=2))
 
     def test_reconstruction_weight_brings_the_output_near_the_sample(self) -> None:
         far, near = (
@@ -267,7 +321,9 @@ class Undisturbed:
     saved: list[bytes]
 
 
-@pytest.fixture(scope="module", params=[{}, HELPED], ids=["plain", "helped"])
+@pytest.fixture(
+    scope="module", params=[{}, HELPED, {"gan": DESIGNED}], ids=["plain", "helped", "designed"]
+)
 def undisturbed(request: pytest.FixtureRequest) -> Undisturbed:
     cfg = config(**request.param)
     data = data_of(cfg)

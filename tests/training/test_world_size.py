@@ -25,6 +25,10 @@ ASSETS = 120
 """Rounding of one asset weighs little in the IC of so many."""
 MOVED = {"float32": 4, "float64": 0}
 """Counts in histograms of samples: rounding may carry a value over a bin's edge, which is two."""
+DESIGNS = {
+    "discriminator_learning_rate": 2e-4, "spectral_norm": True, "feature_matching": 1.0,
+    "output": "beside",
+}  # fmt: skip
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
@@ -40,13 +44,14 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
     if size > 1:
         init = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("gloo", init_method=init, rank=rank, world_size=size)
+    designs = DESIGNS if predictor == "gru" else {}
     cfg = config(
-        gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1},
+        gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1, **designs},
         training={
             "epochs": 3, "learning_rate": 1e-4, "precision": precision, "weight_decay": 0.1,
             "dropout": 0.2, "average_epochs": 1.5,
         },
-        label={"neutralize": ["industry", "size"]},
+        label={"neutralize": ["industry", "size"], "also": [2]},
         windows={"half_life_days": 20.0},
         predictor=predictor,
         gru={"hidden": 5 if predictor == "gru" else 8},  # what 4 heads divide

@@ -38,7 +38,9 @@ class TestProperties:
         base = RunConfig()
         trial = dataclasses.replace(
             base,
-            label=LabelConfig(transform="rank", winsorize_mad=3, horizon=5),
+            label=LabelConfig(
+                transform="rank", winsorize_mad=3, neutralize=("size",), also=(2,), horizon=5
+            ),
             universe=UniverseConfig(exclude_st=False),
         )
         ruler = yardstick(trial, base)
