@@ -358,7 +358,7 @@ class TestEach:
 
 @pytest.mark.usefixtures("room_for_two")
 def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
-    """A job that was killed had written it after another one's model; that of an unfinished stays."""
+    """A killed job had written it after another's model; that of an unfinished one stays."""
     run, only = Run(root, "left", TWELVE), ["2018-12-31"]
     train_windows(run, only=only, runner=Runner(bad=""))
     (model, *_) = run.models().values()
