@@ -24,7 +24,7 @@ from typing import Any
 
 from gangru_dist import log, notify, presets, settings
 from gangru_dist.config import to_dict
-from gangru_dist.errors import GangruError, TrainingError, flag
+from gangru_dist.errors import GangruError, TrainingError, flag, reason_of
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.runs.run import CLAIM, Run, settings_of
 from gangru_dist.storage import Storage, checked_name
@@ -123,7 +123,7 @@ def _listed(body: Callable[[Job], Outcome], job: Job) -> Outcome:
 
                 write_index(job.run.root)
         except Exception as error:  # noqa: BLE001  # nothing of it may fail the job
-            _logger.warning("runs_page_failed reason=%s", error)
+            _logger.warning("runs_page_failed reason=%s", reason_of(error))
 
 
 class _End:

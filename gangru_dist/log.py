@@ -64,7 +64,8 @@ def alone() -> Iterator[None]:
     streams = [
         handler
         for handler in handlers
-        if isinstance(handler, logging.StreamHandler) and not handler.stream.closed
+        if isinstance(handler, logging.StreamHandler)
+        and not getattr(handler.stream, "closed", False)
     ]
     kept = os.dup(2)
     with os.fdopen(kept, "w", buffering=1) as ours, Path(os.devnull).open("w") as nowhere:

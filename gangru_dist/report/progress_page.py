@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gangru_dist.errors import reason_of
 from gangru_dist.report import text
 from gangru_dist.report.language import language
 from gangru_dist.runs.model import EpochResult, GanEpoch
@@ -108,7 +109,7 @@ class ProgressPage:
             self._run.folder.write_bytes(PAGE, self.render().encode())
         except Exception as error:  # noqa: BLE001  # the job goes on
             if not self._failed:
-                _logger.warning("progress_page_failed reason=%s", error)
+                _logger.warning("progress_page_failed reason=%s", reason_of(error))
             self._failed = True
 
     def render(self) -> str:
@@ -132,6 +133,13 @@ class ProgressPage:
                 width=_WIDTH,
                 height=_HEIGHT,
             )
+
+
+def _done(row: _Row) -> float | None:
+    """Share of a window's epochs that are done; None where there is nothing to train."""
+    if row.state == "no history":
+        return None
+    return row.share if row.result is None or row.state == "failed" else 1.0
 
 
 def _counts(rows: Sequence[_Row]) -> dict[str, int]:
@@ -165,7 +173,7 @@ def _shown(row: _Row, low: float, high: float) -> dict[str, Any]:
         "state": row.state,
         "stage": row.last.stage if row.last else "",
         "epoch": row.last.epoch if row.last else None,
-        "share": 1.0 if result else row.share,
+        "share": _done(row),
         "accuracy": row.last.discriminator_accuracy if isinstance(row.last, GanEpoch) else None,
         "valid_ic": row.curve[-1][1] if row.curve else None,
         "best": result.best_valid_ic if result and result.best_valid_ic is not None else best,

@@ -57,4 +57,4 @@ class Callback:
         """
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Free what was opened; called once, at the end of the job."""

@@ -61,7 +61,7 @@ class TensorBoard(Callback):
             self._write(series, int(figures.get("epochs", 0)), [*parts, *scalars])
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close all writers."""
         for writer in self._writers.values():
             writer.close()
         self._local.cleanup()

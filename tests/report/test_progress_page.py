@@ -88,6 +88,9 @@ class TestReference:
         assert "2 of 3 models are there, 0 under way, 0 wait, 1 failed." in said
         assert cells(said, "2019-12-31")[2] == "trained"
         assert "1.5" in cells(said, "2019-12-31")
+        done = {window: cells(said, window)[5] for window in ("2018-12-28", "2019-12-31")}
+        assert done == {"2018-12-28": "", "2019-12-31": f"100{NARROW}%"}
+        assert cells(said, "2020-06-30")[5] == f"20{NARROW}%"  # where it failed
         assert "&lt;diverged&gt;" in said
 
     @pytest.mark.parametrize(
