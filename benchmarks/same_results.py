@@ -9,8 +9,8 @@ real bars (run `real`, preset `default` with the settings of `--set`; `--set-new
 alone, where a default is another one now or OLD does not know the setting). Compares every model's
 weights, every row of the factor tables, and metrics.json without versions, commits and times: bit
 for bit, or within `--tolerance` (of the largest weight; of scores and factors, whose quantiles may
-then differ; of each figure). Prints a table with the largest differences; the exit status is 1 if
-anything differs by more. A demo takes two minutes on two cores.
+then differ; of each figure). Figures that AFTER alone has are only counted. Prints a table with the
+largest differences; the exit status is 1 if anything differs by more. A demo takes two minutes.
 """
 
 from __future__ import annotations
@@ -109,11 +109,12 @@ def _factor(before: Run, after: Run, tolerance: float) -> Line:
 
 def _metrics(before: Run, after: Run, tolerance: float) -> list[Line]:
     one, two = (_flat(json.loads(run.report.read_bytes("metrics.json"))) for run in (before, after))
-    apart = {key: _apart(one.get(key, ...), two.get(key, ...)) for key in {*one} | {*two}}
+    apart = {key: _apart(value, two.get(key, ...)) for key, value in one.items()}
     differ = [key for key in sorted(apart) if apart[key] > tolerance]
     what = f"{before.name}: metrics.json"
     most = _shown(max(apart.values(), default=0.0))
-    whole = Line(what, f"{len(one)} figures", f"{len(two)} figures{most}", not differ)
+    found = f"{len({*one} & {*two})} of them, {len({*two} - {*one})} more{most}"
+    whole = Line(what, f"{len(one)} figures", found, not differ)
     return [whole, *(Line(key, str(one.get(key)), str(two.get(key)), False) for key in differ)]
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.scale
 
-Measured: samples per second of one thread (a predictor epoch of the default sizes), and gloo's
-all-reduce between two processes of this machine, small and large. Counted: the bytes that training
-sums over the workers, and how unevenly hash buckets distribute the assets. The rest is arithmetic,
-printed as the tables of docs/training.md:
+Measured: samples per second of one thread (a predictor epoch of preset `default`), the time of a
+GAN epoch over it, and gloo's all-reduce between two processes of this machine, small and large.
+Counted: the bytes that training sums over the workers, and how unevenly hash buckets distribute
+the assets. The rest is arithmetic, printed as the tables of docs/training.md:
 
     step(W)  = busiest worker's samples / speed + all-reduce(bytes, W)
     ring     = 2 (W - 1) latency + 2 (W - 1) / W x bytes / bandwidth
@@ -18,6 +18,7 @@ and processes of one machine share the memory bandwidth.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import heapq
 import sys
 import tempfile
@@ -31,10 +32,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks.training_speed import Size, Training
+from benchmarks.training_speed import Size, prepared_window
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.presets import default
+from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.window import train_window
 
 ASSETS, TRAINING_DAYS = 4000, 64
 """Assets of the whole market; training days of a window."""
@@ -42,10 +46,8 @@ BUCKETS = 64
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 EPOCHS = (12, 40)
 """Fewest and most epochs of a model, with early stopping."""
-START_UP = 15.0
-"""Seconds until a slot's workers take their first step (`benchmarks.windows`)."""
-GAN_EPOCHS, GAN_COST = 5, 2.0
-"""Preset default; time of a GAN epoch over a predictor epoch (`benchmarks.training_speed`)."""
+START_UP = 4.0
+"""Seconds until a slot takes its first step (`benchmarks.windows`)."""
 _SMALL, _LARGE, _ROUNDS = 1, 2_000_000, 15
 
 
@@ -54,7 +56,9 @@ class Parts:
     """Measured inputs of the estimates."""
 
     samples_per_second: float
-    """One worker, one thread, forward and backward."""
+    """One worker, one thread, forward and backward, validation included."""
+    gan_cost: float
+    """Time of a GAN epoch over a predictor epoch's."""
     latency: float
     """Seconds of one message between two workers."""
     bandwidth: float
@@ -113,9 +117,14 @@ def enough_assets(workers: int, size: int, parts: Parts, least: float = 0.9) -> 
     return assets
 
 
-def makespan(models: int, slots: int, epoch_seconds: float, seed: int = 0) -> float:
-    """Seconds until all models are trained, if each free slot takes the next one."""
-    epochs = np.random.default_rng(seed).integers(*EPOCHS, size=models) + GAN_EPOCHS * GAN_COST
+def makespan(
+    models: int, slots: int, epoch_seconds: float, gan_epochs: float, seed: int = 0
+) -> float:
+    """Seconds until all models are trained, if each free slot takes the next one.
+
+    `gan_epochs` is what a model's GAN stage takes, in predictor epochs.
+    """
+    epochs = np.random.default_rng(seed).integers(*EPOCHS, size=models) + gan_epochs
     free = [START_UP] * min(slots, models)
     for length in epochs * epoch_seconds:
         heapq.heappush(free, heapq.heappop(free) + float(length))
@@ -149,16 +158,28 @@ def measured_network(folder: str) -> tuple[float, float]:
     return latency, 4 * _LARGE / max(float(large) - float(small), 1e-6)
 
 
-def measured_speed() -> float:
-    """Samples per second of one predictor epoch, including validation."""
+def measured_epochs() -> tuple[float, float]:
+    """Samples per second of a predictor epoch, and a GAN epoch's time over that epoch's."""
     torch.set_num_threads(1)
-    job = Training(Size(assets=1000, train_days=6, valid_days=1))
-    spent = []
-    for _ in range(3):
-        started = time.perf_counter()
-        job.ours()
-        spent.append(time.perf_counter() - started)
-    return job.samples / median(spent)
+    preset = default()
+    cfg = dataclasses.replace(
+        preset,
+        variant="gan_gru",
+        label=dataclasses.replace(preset.label, neutralize=()),
+        gan=dataclasses.replace(preset.gan, epochs=3),
+        training=dataclasses.replace(preset.training, epochs=6, patience=6),
+    )
+    spent: dict[str, list[float]] = {"gan": [], "predictor": []}
+    speeds: list[float] = []
+
+    def report(epoch: TimedEpoch, _: TrainingState) -> None:
+        spent[epoch.result.stage].append(epoch.seconds)
+        speeds.append(epoch.samples_per_s)
+
+    data = prepared_window(cfg, Size(assets=1000, train_days=6, valid_days=1))
+    train_window(data, TrainingState(cfg, 0), cfg, seed=0, report=report)
+    gan, predictor = median(spent["gan"]), median(spent["predictor"][1:])
+    return median(speeds[cfg.gan.epochs + 1 :]), gan / predictor
 
 
 def bytes_table(sizes: dict[str, int]) -> list[str]:
@@ -188,29 +209,32 @@ def workers_table(size: int, parts: Parts) -> list[str]:
     return lines
 
 
-def windows_table(epoch_seconds: float) -> list[str]:
+def windows_table(epoch_seconds: float, gan_epochs: float) -> list[str]:
     """Speed-up of many windows on many slots."""
     lines = [
         "| windows at once | 15 windows x 3 seeds, hours | over one at a time |",
         "|---|---|---|",
     ]
-    alone = makespan(45, 1, epoch_seconds)
+    alone = makespan(45, 1, epoch_seconds, gan_epochs)
     for slots in WORKERS:
-        spent = makespan(45, slots, epoch_seconds)
+        spent = makespan(45, slots, epoch_seconds, gan_epochs)
         lines.append(f"| {slots} | {spent / 3600:.1f} | {alone / spent:.1f} |")
     return lines
 
 
 def report(parts: Parts) -> str:
     """All tables, as Markdown."""
-    sizes = parameter_bytes(RunConfig())
+    cfg = default()
+    sizes = parameter_bytes(cfg)
     epoch = ASSETS * TRAINING_DAYS / parts.samples_per_second
     head = (
         f"{parts.samples_per_second:,.0f} samples/s a worker; a message takes "
         f"{parts.latency * 1e6:.0f} us, {parts.bandwidth / 1e9:.2f} GB/s; "
-        f"an epoch of the whole market {epoch:.0f} s on one worker"
+        f"an epoch of the whole market {epoch:.0f} s on one worker, a GAN epoch "
+        f"{parts.gan_cost:.1f} times that"
     )
-    tables = (bytes_table(sizes), workers_table(sizes["predictor"], parts), windows_table(epoch))
+    windows = windows_table(epoch, cfg.gan.epochs * parts.gan_cost)
+    tables = (bytes_table(sizes), workers_table(sizes["predictor"], parts), windows)
     return "\n\n".join([head, *("\n".join(table) for table in tables)])
 
 
@@ -218,6 +242,7 @@ def main() -> None:
     """Measure the parts that are not given and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
     parser.add_argument("--samples-per-s", type=float, help="of one worker (default: measured)")
+    parser.add_argument("--gan-cost", type=float, help="of a GAN epoch (default: measured)")
     parser.add_argument("--latency-us", type=float, help="of your network (default: measured here)")
     parser.add_argument("--gigabit", type=float, help="per second (default: measured here)")
     args = parser.parse_args()
@@ -227,8 +252,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = measured_network(folder)
         latency, bandwidth = latency or found[0], bandwidth or found[1]
-    speed = args.samples_per_s or measured_speed()
-    parts = Parts(samples_per_second=speed, latency=latency, bandwidth=bandwidth)
+    speed, gan_cost = args.samples_per_s, args.gan_cost
+    if not speed or not gan_cost:
+        measured = measured_epochs()
+        speed, gan_cost = speed or measured[0], gan_cost or measured[1]
+    parts = Parts(samples_per_second=speed, gan_cost=gan_cost, latency=latency, bandwidth=bandwidth)
     sys.stdout.write(f"{report(parts)}\n")
 
 

@@ -5,7 +5,7 @@ A job is a description, a body and, where needed, a few flags of its own:
     def body(job: Job) -> Outcome: ...
     raise SystemExit(run_job(__doc__, body))
 
-Exit status: 0 done, 1 some windows failed, 2 user-fixable error, 130 interrupted.
+Exit status: 0 done, 1 some windows failed, 2 user-fixable error, 130 interrupted, 143 terminated.
 With `--json`, standard output is a single object in every case; the log goes to standard error.
 """
 
@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gangru_dist import log, notify, presets, settings
+from gangru_dist import log, notify, presets, settings, termination
 from gangru_dist.config import to_dict
 from gangru_dist.errors import GangruError, TrainingError, flag, reason_of
 from gangru_dist.filesystems import clear_refusals
@@ -89,18 +89,19 @@ def run_job(
     is_dry = plan is not None and args.dry_run
     work = partial(_planned, plan) if plan and is_dry else partial(_listed, body)
     end = _End(args, parser.prog)
-    try:
-        with clear_refusals():
-            outcome = work(_job(args, parser.prog))
-    except GangruError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return end("failed", 1 if isinstance(error, TrainingError) else 2, error=str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again to continue.\n")
-        return end("interrupted", 130)
-    except BaseException as error:
-        end("failed", 1, error=f"{type(error).__name__}: {error}")
-        raise
+    with termination.as_interrupt() as sigterm:
+        try:
+            with clear_refusals():
+                outcome = work(_job(args, parser.prog))
+        except GangruError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return end("failed", 1 if isinstance(error, TrainingError) else 2, error=str(error))
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted: run the same command again to continue.\n")
+            return end("interrupted", termination.STATUS if sigterm.has_arrived else 130)
+        except BaseException as error:
+            end("failed", 1, error=f"{type(error).__name__}: {error}")
+            raise
     verdict = "would" if is_dry else "done" if outcome.ok else "partly failed"
     return end(verdict, 0 if outcome.ok else 1, outcome)
 

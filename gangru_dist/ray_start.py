@@ -28,7 +28,7 @@ import ray
 from ray._common.utils import get_default_system_temp_dir
 from ray._private.services import canonicalize_bootstrap_address
 
-from gangru_dist import log
+from gangru_dist import log, termination
 from gangru_dist.errors import ResourceError
 
 _logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
         _check_port()
         before = _children()
         try:
-            with log.alone(), log.waiting("ray"), _batch_scheduling():
+            with log.alone(), log.waiting("ray"), termination.kept(), _batch_scheduling():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -89,7 +89,7 @@ def join(address: str, environment: dict[str, Any]) -> None:
         ResourceError: Nobody answers there, or somebody who is not Ray or not for us.
     """
     try:
-        with log.alone(), log.waiting(f"ray_at_{address}"):
+        with log.alone(), log.waiting(f"ray_at_{address}"), termination.kept():
             _check_answer(address)
             ray.init(address=address, runtime_env=environment, **_QUIET)
     except Exception as error:  # as above

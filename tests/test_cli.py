@@ -1,5 +1,8 @@
 import argparse
 import logging
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,6 +166,16 @@ class TestValidation:
             raise error
 
         assert run_job("doc", body, ["--storage", str(tmp_path)]) == status
+
+    def test_sigterm_interrupts_and_is_put_back(self, tmp_path: Path) -> None:
+        def body(job: Job) -> Outcome:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+            return Outcome(outputs=())
+
+        before = signal.getsignal(signal.SIGTERM)
+        assert run_job("doc", body, ["--storage", str(tmp_path)]) == 143
+        assert signal.getsignal(signal.SIGTERM) is before
 
     def test_exit_status_when_a_part_failed(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -35,6 +35,25 @@ for child in psutil.Process().children(recursive=True):
 raise SystemExit(status)
 """
 """A job that starts Ray and does nothing."""
+TERMINATED = """
+import os, signal, time
+from contextlib import contextmanager
+from gangru_dist import runtime
+
+plain = runtime.session
+
+@contextmanager
+def session(cfg, **words):
+    with START:
+        import ray
+        driver = os.getpid()
+        ray.get(ray.remote(lambda: os.kill(driver, signal.SIGTERM)).remote())
+        ray.get(ray.remote(lambda: time.sleep(60)).remote())
+        yield
+
+runtime.session = session
+"""
+"""SIGTERM while the driver waits for a task."""
 STOP_FIRST_RAYLET = """
 import os, psutil, signal, threading, time
 
@@ -119,6 +138,16 @@ class TestAddress:
 
 
 class TestThisMachine:
+    @pytest.mark.ray
+    @pytest.mark.parametrize("thread", ["main", "other"])
+    def test_terminated_is_interrupted(self, tmp_path: Path, thread: str) -> None:
+        start = "plain(cfg, cpus=1)"
+        if thread == "other":
+            start = "runtime.shared(cfg, at_once=True), plain(cfg)"
+        status, said = run_job(tmp_path, first=TERMINATED.replace("START", start))
+        assert status == 143
+        assert said == "interrupted: run the same command again to continue."
+
     def test_a_port_that_is_taken(self, tmp_path: Path, listener: int) -> None:
         status, said = run_job(tmp_path, RAY_GCS_SERVER_PORT=str(listener))
         assert status == 2

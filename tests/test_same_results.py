@@ -69,6 +69,22 @@ def test_a_difference(
     assert says in line or says == "ic.mean"
 
 
+@pytest.mark.parametrize(("old", "new", "status"), [("a", "ab", 0), ("ab", "a", 1)])
+def test_figures_may_come_but_not_go(
+    after: Storage,
+    tmp_path: Path,
+    old: str,
+    new: str,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    earlier = Storage(shutil.copytree(after.uri, tmp_path / "earlier").as_posix())
+    for storage, names in ((earlier, old), (after, new)):
+        storage.child("runs", RUN).write_json("report/metrics.json", dict.fromkeys(names, 0.5))
+    assert main([earlier.uri, after.uri]) == status
+    assert status or "1 of them, 1 more" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("tolerance", "status"), [("0", 1), ("1e-7", 1), ("1e-4", 0)])
 def test_differences_within_a_tolerance(
     before: Path, after: Storage, tolerance: str, status: int, capsys: pytest.CaptureFixture[str]
