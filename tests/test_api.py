@@ -143,7 +143,7 @@ class TestNotebook:
         drawn = [output.data["text/plain"] for output in build if "data" in output]
         assert any(re.search(r"train .*━ (\d+)/\1", text) for text in drawn), drawn
         assert {"image/png", "text/html"} <= {kind for output in judge for kind in output.data}
-        assert "ic_mean" in other[-1].data["text/plain"]
+        assert "newey_west_lags" in other[-1].data["text/plain"]
         assert "text/html" in models[-1].data
         assert not tools
         rows, weight, page = said[0].text.split()
