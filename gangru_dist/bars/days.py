@@ -135,7 +135,8 @@ def check_span(days: np.ndarray, rule: DayRule, place: Place) -> None:
     outside = rule.outside(days)
     if outside.any():
         row = int(np.argmax(outside))
-        early = "" if days[row] > rule.last else f", or --set bars.first_day={days[row]} if meant"
+        is_early = _EARLIEST <= days[row] < rule.first and days[row] != _EPOCH
+        early = f", or --set bars.first_day={days[row]} if meant" if is_early else ""
         raise place.error(
             f"has {days[row]} in row {place.first_row + row} ({int(outside.sum())} such rows): no "
             f"day from {rule.first} to {rule.last}, and 1970-01-01 stands for a lost date",

@@ -159,7 +159,7 @@ def mending(quality: Quality, form: BarsFormat) -> str:
     """The setting for the commonest reason, if it is one of units; else nothing."""
     found = {name: finding.count for name, finding in quality.quarantined.items()}
     reason = max(found, key=lambda name: found[name], default="")
-    return f"Were it so in all rows: {_mend(reason, form)}. " if reason in _UNITS else ""
+    return f" or, were it so in all rows: {_mend(reason, form)}" if reason in _UNITS else ""
 
 
 def _absurd(values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -243,14 +243,14 @@ def _mend(reason: str, form: BarsFormat) -> str:
         NOT_TRADED: "Its marks seem inverted: 1 must mean that the stock traded. Correct them, or "
         "leave the column out",
         ONE_PRICE: "Export the day's high and low: these seem to be the close, three times over",
-        ZERO_AMOUNT: "Export the traded value, or map it: --set bars.columns.amount=THEIRS, or a "
-        "volume-weighted price in its place: --set bars.columns.vwap=THEIRS",
+        ZERO_AMOUNT: "Export the traded value, or map it or a volume-weighted price: "
+        "--set bars.columns.amount=THEIRS or --set bars.columns.vwap=THEIRS",
         EXCHANGED: f"Exchange them: --set bars.columns.volume={names['amount']} "
         f"--set bars.columns.amount={names['volume']}",
         ADJUSTED_TWICE: "adj_factor would adjust these prices a second time. Export prices as "
         "traded beside it, or leave adj_factor out of every file",
         OUTSIDE: "Prices, volume and amount are not of one unit, or prices are adjusted already. "
-        "Export prices as traded, or rescale: --set bars.scales.volume=…",
+        "Export prices as traded, and volume and amount of the same day in shares and currency",
     }.get(reason, turnover)
 
 
@@ -263,7 +263,10 @@ def _mend_unit(power: int, form: BarsFormat) -> str:
         return f"volume comes in lots or thousands: --set bars.scales.volume={volume * ratio:g}"
     if power == -2 and volume == 1.0:
         scales = " ".join(f"--set bars.scales.{name}=0.01" for name in ("open", "high", "low"))
-        return f"prices come in cents: {scales} --set bars.scales.close=0.01"
+        return (
+            f"prices come in cents: {scales} --set bars.scales.close=0.01 or, if prices are right, "
+            "volume is 100 times too large: --set bars.scales.volume=0.01"
+        )
     if volume * ratio == 1.0:
         return "volume comes in single shares: --set bars.scales.volume=1"
     return f"amount comes in larger units: --set bars.scales.amount={amount / ratio:g}"

@@ -118,8 +118,8 @@ def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
         enough = flag("bars.max_quarantined", math.ceil(1e4 * share) / 1e4)
         raise BarsError(
             f"{quality.set_aside} of {quality.rows} rows ({share:.2%}) would be set aside, "
-            f"bars.max_quarantined allows {allowed:.2%}: {reasons}. {hint}Correct the bars or "
-            f"their mapping, or allow more: {enough}"
+            f"bars.max_quarantined allows {allowed:.2%}: {reasons}. Correct the bars or "
+            f"their mapping, or allow more: {enough}{hint}"
         )
     if quality.set_aside + quality.suspended >= quality.rows:
         raise BarsError(

@@ -121,8 +121,15 @@ def inputs_of(features: Sequence[str]) -> set[str]:
     return {field for name in features for field in FEATURES[name].inputs}
 
 
-def check_inputs(features: Sequence[str], columns: Collection[str]) -> None:
+def check_inputs(
+    features: Sequence[str], columns: Collection[str], *, call: str | None = None
+) -> None:
     """Check before any work that the bars have the columns for these features.
+
+    Args:
+        features: Their names.
+        columns: Ours that the bars have.
+        call: The vendor's, that exports `turnover_rate`.
 
     Raises:
         PanelError: A name is unknown, or no column gives `turnover_rate`.
@@ -131,8 +138,9 @@ def check_inputs(features: Sequence[str], columns: Collection[str]) -> None:
     if needy and not {"turnover_rate", "market_cap"} & set(columns):
         raise PanelError(
             f"feature {', '.join(map(repr, needy))} needs the column turnover_rate, market_cap or "
-            "total_shares, but the bars have none of them. Leave it out: "
-            f"{flag('panel.without', needy)}"
+            "total_shares, but the bars have none of them."
+            f"{f' {call} exports them.' if call else ''} "
+            f"Leave it out: {flag('panel.without', needy)}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.reader import cut_parts
 from gangru_dist.config import PanelConfig, RunConfig
 from gangru_dist.errors import BarsError
@@ -29,7 +29,7 @@ def check_headers(uri: str, cfg: RunConfig) -> None:
     check_names(cfg.panel)
     parts = cut_parts(uri, list_files(uri), form)
     columns = {part.file.name: part.has for part in parts if not part.table}
-    check_columns(columns, cfg.panel.features)
+    check_columns(columns, cfg.panel.features, form)
 
 
 def check_names(cfg: PanelConfig) -> None:
@@ -38,13 +38,14 @@ def check_names(cfg: PanelConfig) -> None:
 
 
 def check_columns(
-    columns: Mapping[str, Collection[str]], features: Collection[str]
+    columns: Mapping[str, Collection[str]], features: Collection[str], form: BarsFormat
 ) -> frozenset[str]:
     """Refuse columns that some files lack or no file has; all that there are.
 
     Args:
         columns: File -> our columns, its own and those that side tables give.
         features: What is to be computed.
+        form: The mapping; it knows which call exports what is missing.
 
     Raises:
         BarsError: A column must be in every file or in none, and is not.
@@ -60,5 +61,5 @@ def check_columns(
                 "Export it with every file, or with none."
             )
     there = frozenset().union(*columns.values())
-    check_inputs(tuple(features), there)
+    check_inputs(tuple(features), there, call=form.calls.get("turnover_rate"))
     return there

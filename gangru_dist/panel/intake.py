@@ -150,7 +150,7 @@ def bucket_task(
     """
     codes: Mapping[str, str] = {c: file for unit in intake.units for c, file in unit.codes.items()}
     check_spellings(codes)
-    there = check_columns(intake.columns, cfg.panel.features)
+    there = check_columns(intake.columns, cfg.panel.features, bars.form)
     work = partial(stage_table, bars.uri, codes=codes, **_common(bars, panel, cfg))
     of_table = partial(do_all, "panel_tables", runner, cfg, lambda item: work(*item))
     side = [part for part in intake.parts if part.table is not None]

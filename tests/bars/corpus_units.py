@@ -46,7 +46,8 @@ _SETTING = {
     "volume in lots": "--set bars.scales.volume=100",
     "amount in thousands": "--set bars.scales.amount=1000",
     "amount in ten thousands": "--set bars.scales.amount=10000",
-    "prices in cents": "--set bars.scales.close=0.01",
+    "volume 100 times too large": "--set bars.scales.volume=0.01",
+    "prices in cents": " ".join(f"--set bars.scales.{name}=0.01" for name in PRICES),
     "turnover_rate in per cent": "--set bars.scales.turnover_rate=0.01",
     "market_cap in ten thousands": "--set bars.scales.market_cap=10000",
 }

@@ -17,10 +17,12 @@ from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.errors import GangruError
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
+from gangru_dist.settings import load
 from gangru_dist.storage import Storage
 from tests.bars.corpus import CASES, documented, table
 from tests.bars.corpus_case import Case
 from tests.bars.corpus_market import market, one_file
+from tests.panel.test_headers import ways_out
 
 ALL = [pytest.param(case, id=case.wrong) for cases in CASES.values() for case in cases]
 _OF_MARKET = {"list_date", "adj_factor"}  # lacking on purpose, or refused
@@ -59,6 +61,9 @@ def test_outcome(case: Case, tmp_path: Path, meant: str) -> None:
         with pytest.raises(GangruError) as caught:
             build(case, tmp_path)
         assert case.words in str(caught.value)
+        load(
+            "default", None, ways_out(str(caught.value))
+        )  # whatever it tells to paste is a setting
         return
     manifest, quality = build(case, tmp_path)
     if case.outcome == "set aside":
@@ -73,6 +78,17 @@ def test_outcome(case: Case, tmp_path: Path, meant: str) -> None:
     assert not notes
     if case.outcome == "same panel":
         assert manifest.fingerprint == meant
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if "--set" in case.values[0].words])
+def test_the_setting_that_is_told_mends(case: Case, tmp_path: Path) -> None:
+    """All rows are read as those of the market that was meant."""
+    told = load("default", None, ways_out(case.words)).bars
+    given = {"scales": told.scales, "columns": told.columns}
+    mended = dataclasses.replace(case, settings={**case.settings, **given})
+    manifest, quality = build(mended, tmp_path)
+    assert manifest.rows == len(market())
+    assert not quality["quarantined"]
 
 
 def test_there_are_enough() -> None:

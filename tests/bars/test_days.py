@@ -111,6 +111,12 @@ class TestValidation:
         with pytest.raises(BarsError, match=r"--set bars\.first_day=2019-01-02 if meant"):
             check_span(days[:1], rule, PLACE)
 
+    @pytest.mark.parametrize("day", ["1970-01-01", "1899-12-30", "-5877641-06-23", "2081-01-02"])
+    def test_a_setting_that_would_not_help_is_not_told(self, day: str) -> None:
+        rule = DayRule(first=np.datetime64("1990-12-01"), last=np.datetime64("2020-01-01"))
+        with pytest.raises(BarsError, match=f"has {day} in row .* Correct the row$"):
+            check_span(np.array([day], dtype="datetime64[D]"), rule, PLACE)
+
     @pytest.mark.parametrize(("missing", "words"), [(4, "a day early"), (0, "a day late")])
     def test_shifted_dates(self, missing: int, words: str) -> None:
         found = Quality(rows=100, quarantined={WEEKEND: Finding(count=20, example={})})

@@ -288,6 +288,23 @@ class TestValidation:
         assert min(accepted.rewritten) <= "2019-03"
         assert build(root, tmp_path / "bars").to_json() == accepted.to_json()
 
+    def test_a_mistyped_year_leaves_the_panel_to_be_appended_to(
+        self, root: Storage, tmp_path: Path
+    ) -> None:
+        frame, path = make_bars(), tmp_path / "bars" / "new.parquet"
+        write(tmp_path / "bars", frame[frame["date"] <= "2019-03-14"])
+        before = build(root, tmp_path / "bars")
+        new = frame[frame["date"] > "2019-03-14"].reset_index(drop=True)
+        new.assign(date=new["date"].where(new.index > 0, pd.Timestamp("2081-03-15"))).to_parquet(
+            path
+        )
+        with pytest.raises(BarsError, match=r"^new.parquet: column 'date' has 2081-03-15 in row 0"):
+            build(root, tmp_path / "bars")
+        assert read_manifest(root).to_json() == before.to_json()
+        new.to_parquet(path)
+        after = build(root, tmp_path / "bars")
+        assert (after.calendar[-1], after.rewritten) == (frame["date"].max().to_datetime64(), {})
+
     def test_a_day_that_nobody_traded_is_no_day(self, root: Storage, tmp_path: Path) -> None:
         frame = make_bars()
         write(tmp_path / "bars", frame)

@@ -87,6 +87,14 @@ class TestValidation:
         with pytest.raises(GangruError, match=r"pro.daily exports what is missing"):
             check(bars, "bars.format=tushare")
 
+    def test_the_tushare_table_that_has_the_turnover_is_named(self, bars: Path) -> None:
+        names = {"code": "ts_code", "date": "trade_date", "volume": "vol"}
+        frame = make_bars().drop(columns=["market_cap", "turnover_rate"], errors="ignore")
+        write(bars, frame)
+        frame.rename(columns=names).to_parquet(bars / "0.parquet")
+        with pytest.raises(GangruError, match=r"pro\.daily_basic exports them\. Leave it out: "):
+            check(bars, "bars.format=tushare")
+
     def test_tables_alone(self, bars: Path) -> None:
         write(bars / "adj_factor", make_bars()[["date", "code", "adj_factor"]])
         with pytest.raises(GangruError, match="side tables adj_factor, factor_changes at most"):

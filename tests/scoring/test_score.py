@@ -16,7 +16,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import ts_standardize
-from gangru_dist.scoring import score
+from gangru_dist.scoring import predictor, score
 from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, open_table, read_factor
@@ -144,6 +144,23 @@ class TestReference:
         expected = sum((part - part.mean()) / part.std(ddof=0) for part in parts) / 2
         got = table(root).query("date == @day")
         np.testing.assert_allclose(got["score"], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("members_only", [True, False])
+    def test_members_are_scored_as_told(self, tmp_path, monkeypatch, members_only):
+        real = predictor.read_block
+
+        def marked(*args, **given):
+            block = real(*args, **given)
+            member = np.broadcast_to(np.arange(len(block.assets)) % 2 == 0, block.traded.shape)
+            return dataclasses.replace(block, member=member)
+
+        monkeypatch.setattr(predictor, "read_block", marked)
+        factor = dataclasses.replace(CFG.factor, members=members_only)
+        cfg = dataclasses.replace(CFG, factor=factor)
+        root = make_world(str(tmp_path), cfg)
+        score_here(run_of(root, cfg))
+        odd = table(root)["asset"].str[:6].astype(int) % 2 == 1
+        assert odd.any() != members_only
 
     def test_lineage_names_the_weights(self, scored):
         frame = table(scored)
