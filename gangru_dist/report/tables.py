@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -76,6 +78,21 @@ def _quality_table(quality: dict[str, Any]) -> pd.DataFrame:
         for reason, finding in quality.get(kind, {}).items()
     ]
     return pd.DataFrame(rows, columns=["kind", "reason", "count", "example"])
+
+
+def with_names(found: Evaluation, names: Mapping[str, str]) -> Evaluation:
+    """Picks and dropped assets with a column `name` beside `asset`; without, if none is known."""
+    if not names:
+        return found
+    return replace(
+        found, ranked=_with_names(found.ranked, names), dropped=_with_names(found.dropped, names)
+    )
+
+
+def _with_names(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    table = table.copy()
+    table.insert(table.columns.get_loc("asset") + 1, "name", table["asset"].map(names).fillna(""))
+    return table
 
 
 def picks(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
