@@ -226,8 +226,8 @@ def _assemble(
     table: pa.Table, values: Mapping[str, np.ndarray], suspended: np.ndarray, number: int
 ) -> pa.Table:
     count = len(table)
-    given = {name: table[name] for name in ("date", "code", "industry", "name", "is_st", "list_date")
-             if name in table.column_names}  # fmt: skip
+    named = ("date", "code", "industry", "name", "is_st", "list_date")
+    given = {name: table[name] for name in named if name in table.column_names}
     for name in ("industry", "name"):
         given.setdefault(name, pa.nulls(count, CODED))
     given.setdefault("list_date", pa.nulls(count, pa.date32()))

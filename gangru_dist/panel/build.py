@@ -2,7 +2,7 @@
 
     units of files -> map columns, check -> staging, cut by bucket
     buckets        -> sort, duplicates, features, limits -> panel files
-    driver         -> names.parquet, quality.json, manifest.json (last), staging and older files removed
+    driver         -> names, quality.json, manifest.json (last), staging and older files removed
 
 Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
 be larger than the memory of all nodes. Any task may run twice. Until the manifest is swapped a

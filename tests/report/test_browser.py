@@ -1,4 +1,4 @@
-"""The pages in a real browser; skipped where Chromium, playwright or axe-core is not installed."""
+"""The pages in a real browser; skipped where Chromium or the extra `browser` is not installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.report.test_runs_page import ICS, MONTHS, add
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-CHROMIUM = shutil.which("chromium")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path"),
