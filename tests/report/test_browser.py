@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from gangru_dist import log
 from gangru_dist.report.document import write_report
 from gangru_dist.report.progress_page import ProgressPage
 from gangru_dist.report.runs_page import write_index
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import TrialRecord
 from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_models, write_world
-from tests.report.test_progress_page import BEFORE, GAN, PLACES, predictor
+from tests.report.test_progress_page import GAN, PLACES, begin, predictor
 from tests.report.test_runs_page import ICS, MONTHS, add
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -51,13 +53,15 @@ def progress(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder, places = tmp_path_factory.mktemp("progress"), {}
     for state in ("running", "done"):
         run = Run(Storage(str(folder)), state, write_world(folder / state).cfg)
-        page = ProgressPage(run)
-        page.start(PLACES, BEFORE)
-        for epoch in (1, 2, 3):
-            page.epoch(PLACES[0], predictor(epoch, epoch / 50), share=0.5, seconds_left=600)
-        page.epoch(PLACES[1], GAN, share=0.2, seconds_left=600)
-        html = page.render()
-        page.stop("done")
+        with ProgressPage(run).shown() as page:
+            begin(page)
+            for epoch in (1, 2, 3):
+                page.epoch(PLACES[0], predictor(epoch, epoch / 50), share=0.5, seconds_left=600)
+            page.epoch(PLACES[1], GAN, share=0.2, seconds_left=600)
+            page.trial(TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.02))))
+            with log.progress("score", total=2) as progress:
+                progress.advance()
+            html = page.render()
         if state == "running":
             run.folder.write_bytes("progress.html", html.encode())
         places[state] = Path(run.folder.full("progress.html")).as_uri()
