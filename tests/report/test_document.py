@@ -270,6 +270,10 @@ class TestProperties:
     def test_all_figures_are_there(self, page):
         assert page.count("<svg") == page.count("</svg>") == 12
 
+    def test_every_figure_says_its_values(self, page):
+        figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+        assert all(re.search(r'<rect class="tip"[^>]*><title>[^<]*\d', one) for one in figures)
+
     def test_no_number_is_missing_by_accident(self, page):
         text = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
         assert not re.search(r"\bnan\b|\binf\b|Undefined", text)
@@ -339,6 +343,8 @@ class TestProperties:
         folder = world.root.child("runs", RUN, "report")
         page = folder.read_bytes("report.html").decode()
         assert page.count("<svg") == 13
+        tips = re.findall(r"<title>open\nreal ([^<]*)\ngenerated [^<]*\nspread ([^<]*)<", page)
+        assert tips == [(f"{samples_of(names).real["open"].mean:.2f} ± 1.00", "0.04")]
         assert "in 1 of 2 models" in page
         assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
         features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))
