@@ -344,7 +344,7 @@ class TestProperties:
         page = folder.read_bytes("report.html").decode()
         assert page.count("<svg") == 13
         tips = re.findall(r"<title>open\nreal ([^<]*)\ngenerated [^<]*\nspread ([^<]*)<", page)
-        assert tips == [(f"{samples_of(names).real["open"].mean:.2f} ± 1.00", "0.04")]
+        assert tips == [(f"{samples_of(names).real['open'].mean:.2f} ± 1.00", "0.04")]
         assert "in 1 of 2 models" in page
         assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
         features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))
