@@ -91,7 +91,9 @@ def with_names(found: Evaluation, names: Mapping[str, str]) -> Evaluation:
 
 def _with_names(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     table = table.copy()
-    table.insert(table.columns.get_loc("asset") + 1, "name", table["asset"].map(names).fillna(""))
+    table.insert(
+        list(table.columns).index("asset") + 1, "name", table["asset"].map(names).fillna("")
+    )
     return table
 
 

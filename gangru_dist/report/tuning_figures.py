@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn, tips
+from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, Shown, drawn, tips
 from gangru_dist.report.language import Language, translatable
 from gangru_dist.report.text import four, percent
 from gangru_dist.runs.search import Choices, Numbers, SearchRecord
@@ -118,7 +118,7 @@ def _tips_of(
 ) -> None:
     """Best and number of the trials at each value of a setting; `show` says the value."""
     at = table["reached"].groupby(place).agg(["max", "size"])
-    shown = {
+    shown: Shown = {
         language.gettext("best"): (at["max"], four),
         language.gettext("trials"): (at["size"], str),
     }
