@@ -304,12 +304,12 @@ class TestProperties:
         day = folder.read_json("metrics.json")["period"]["newest_rebalance"]
         write_names(
             world.root.child("panel"),
-            [names_of(world.block.assets, "2018-07-02", "<b>{}</b>", later=day)],
+            [names_of(world.block.assets, "2018-07-02", "=<b>{}</b>", later=day)],
         )
         write_report(run)
         for name in ("picks", "picks_by_industry", "dropped"):
             table = read_csv(folder, f"{name}.csv")
-            assert list(table["name"]) == [f"<b>{asset}</b>" for asset in table["asset"]]
+            assert list(table["name"]) == [f"'=<b>{asset}</b>" for asset in table["asset"]]
             assert list(table.columns).index("name") == list(table.columns).index("asset") + 1
         page = folder.read_bytes("report.html").decode()
         assert f"<b>{bare['asset'][0]}" not in page
