@@ -313,7 +313,7 @@ class TestProperties:
             assert list(table.columns).index("name") == list(table.columns).index("asset") + 1
         page = folder.read_bytes("report.html").decode()
         assert f"<b>{bare['asset'][0]}" not in page
-        assert f'<td class="l">&lt;b&gt;{bare["asset"][0]}&lt;/b&gt;</td>' in page
+        assert f'<td class="l">=&lt;b&gt;{bare["asset"][0]}&lt;/b&gt;</td>' in page
         assert page.count('<th class="l">Name</th>') == 2
         assert "Renamed" not in page  # only a day later
 
