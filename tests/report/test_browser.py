@@ -199,6 +199,10 @@ class TestProperties:
             "them => Math.max(...them.map(x => x.getBoundingClientRect().right))"
         )
         assert right <= 695 + 1
+        heads = page.locator("th button").evaluate_all(
+            "x => x.map(b => getComputedStyle(b).display)"
+        )
+        assert set(heads) == {"contents"}  # else a table's head is empty on its second page
         assert page.pdf(prefer_css_page_size=True)[:4] == b"%PDF"
 
 
@@ -211,6 +215,10 @@ class TestRuns:
         page = opened(width, index, color_scheme=scheme)
         assert _grave(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_a_wide_window_shows_the_whole_table(self, opened, index):
+        table = opened(1200, index).locator("#runs")
+        assert table.evaluate("x => x.parentElement.scrollWidth - x.parentElement.clientWidth") <= 0
 
     def test_runs_sort_by_figure_and_are_filtered(self, opened, index):
         page = opened(1200, index)
