@@ -90,6 +90,10 @@ class TrialQueue:
             if trial.is_over:
                 tell(trial)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without who listens, in threads of this process: Tune pickles us, and reads it never."""
+        return {**self.__dict__, "_tell": None}
+
     def _check_same(self) -> None:
         there = find_record(SearchRecord, self.folder, SEARCH)
         if there is None:

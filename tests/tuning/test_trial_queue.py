@@ -2,6 +2,8 @@
 
 import json
 import math
+import pickle
+import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,6 +125,8 @@ class TestProperties:
             ("running", 1),
             ("complete", 1),
         ]
+        lock = threading.Lock()
+        pickle.dumps(open_queue(tmp_path / "b", store.config(), tell=lambda _: lock))  # by Tune
         again: list[TrialRecord] = []
         open_queue(tmp_path, store.config(), tell=again.append)
         assert again == heard[-1:]
