@@ -11,23 +11,35 @@ FAST := not ray and not gpu and not slow
 NUMERICS := tests/models tests/samples tests/training/test_window.py \
 	tests/training/test_world_size.py tests/training/test_data.py tests/training/test_health.py
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+BROWSER := .venv/.with-browser
 # Two processes, each with its files of tests; in `make trials`, whose kills want the machine, one.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 trials oracles mlflow check audit bench docs lock setup clean
+.PHONY: demo test test-all test-avx2 browser trials oracles mlflow check audit bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
 
 test: test-all
 
-test-all: check test-avx2
+test-all: check test-avx2 $(if $(CHROMIUM),$(BROWSER))
+	@$(if $(CHROMIUM),,echo "no Chromium on the PATH: no page is tried in a browser; make browser says how")
 	$(PYTEST) -m "not gpu and not trials and not ($(FAST))"
 
 # The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has.
 test-avx2: $(SETUP)
 	$(AVX2) $(PYTEST) -m "$(FAST)" $(NUMERICS)
+
+# The pages in a real browser, with axe-core; `make test` does it too where Chromium is installed.
+browser: $(if $(CHROMIUM),$(BROWSER))
+	@$(if $(CHROMIUM),,echo "make browser needs Chromium on the PATH; on Debian: apt-get install chromium" >&2; exit 1)
+	$(PYTEST) tests/report/test_browser.py
+
+$(BROWSER): $(SETUP)
+	$(PIP) -c requirements.lock --no-build-isolation -e ".[browser]"
+	@touch $@
 
 # Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)

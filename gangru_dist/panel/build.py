@@ -2,7 +2,7 @@
 
     units of files -> map columns, check -> staging, cut by bucket
     buckets        -> sort, duplicates, features, limits -> panel files
-    driver         -> quality.json, manifest.json (last), staging and older files removed
+    driver         -> names, quality.json, manifest.json (last), staging and older files removed
 
 Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
 be larger than the memory of all nodes. Any task may run twice. Until the manifest is swapped a
@@ -36,6 +36,7 @@ from gangru_dist.panel.headers import check_names
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.intake import Bars, Intake, bucket_task, do_all, open_bars, stage_bars
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.names import write_names
 from gangru_dist.panel.rows_code import rows_code
 from gangru_dist.panel.stages import Bucketed, build_bucket
 from gangru_dist.panel.staging import remove_staging
@@ -99,6 +100,7 @@ def build_panel(
         manifest = replace(manifest, set_aside=newest_set_aside(intake, manifest.calendar))
         if old is not None:
             manifest = continued(root, old, manifest, overwrite=overwrite)
+        write_names(panel, (bucket.names for bucket in built))
         panel.write_json(QUALITY, _quality_json(quality, intake, manifest))
         panel.write_json(MANIFEST, manifest.to_json())
     except GangruError:
