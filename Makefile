@@ -15,7 +15,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 trials oracles mlflow check audit bench docs lock setup clean
+.PHONY: demo test test-all test-avx2 trials soak oracles mlflow check audit bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -32,6 +32,10 @@ test-avx2: $(SETUP)
 # Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)
 	$(BIN)/python -m pytest -q -m trials
+
+# Jobs under random faults, everything checked afterwards; goes on where it stopped (docs/operations.md).
+soak: $(SETUP)
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),1)
 
 # Second opinions on the figures, from libraries that need much to install; needs the network.
 oracles: $(SETUP)

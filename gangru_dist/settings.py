@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from gangru_dist import presets
 from gangru_dist.config import TYPES, RunConfig, from_dict, to_dict
-from gangru_dist.errors import ConfigError
+from gangru_dist.errors import ConfigError, in_short
 from gangru_dist.filesystems import resolve
 from gangru_dist.registry import close_names
 
@@ -160,8 +160,8 @@ def _read_toml(file: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read --config {file}: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file} is not TOML: {error}.") from error
+    except (RecursionError, ValueError) as error:  # TOMLDecodeError is one, and numbers too long
+        raise ConfigError(f"--config {file} is not TOML: {in_short(error)}.") from error
 
 
 def _parse(text: str) -> Any:
@@ -170,6 +170,10 @@ def _parse(text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(
+            f"--set has a value of {len(text)} characters: {in_short(error)}."
+        ) from None
     return parsed["value"] if len(parsed) == 1 else text
 
 

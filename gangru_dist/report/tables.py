@@ -14,6 +14,7 @@ from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training, tuning
 from gangru_dist.report.published import with_published
 from gangru_dist.report.sources import Sources
+from gangru_dist.runs.csv_tables import write_table
 from gangru_dist.storage import Storage
 
 METRICS = "metrics.json"
@@ -35,8 +36,7 @@ def write_tables(
     for name, other in others:
         tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
     for name, table in tables.items():
-        csv = table.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
-        folder.write_bytes(f"{name}.csv", csv.encode())
+        write_table(folder, f"{name}.csv", table)
     folder.write_json(METRICS, content)
 
 

@@ -20,7 +20,7 @@ from gangru_dist.errors import StorageError, WindowError, reason_of
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.tracking.callbacks import Callbacks, told
@@ -106,6 +106,7 @@ def train_windows(
         with _watched(watcher, todo, results):
             if todo:
                 results += _train_all(run, manifest, todo, runner, callbacks, watcher)
+    _remove_checkpoints(run)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
@@ -126,6 +127,14 @@ def _watched(
         watcher.stop("stopped", reason_of(error))
         raise
     watcher.stop("failed" if any(one.status == "failed" for one in results) else "done")
+
+
+def _remove_checkpoints(run: Run) -> None:
+    """Of finished models: a job that was killed may have written one after another job's model."""
+    done = {model.identity for model in run.models().values()}
+    folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
+    for folder in sorted(folders & done):
+        run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
 
 
 def planned(
