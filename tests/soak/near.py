@@ -5,37 +5,25 @@ Everything else is the job's own: command line, board, worker, checkpoints, queu
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 from gangru_dist import runtime
 from gangru_dist.errors import DivergedError, GangruError
-from gangru_dist.log import Rows
-from gangru_dist.runs.run import Run
-from gangru_dist.training import launch
-from gangru_dist.training.board import Board, Driven, Slot, Task
-from gangru_dist.training.progress import ProgressLog
+from gangru_dist.training import launch, progress
+from gangru_dist.training.board import Board, Driven, Slot
 from gangru_dist.training.worker import train_worker
 from gangru_dist.tuning import search
 from gangru_dist.tuning.trial import run_trial
 from gangru_dist.tuning.trial_queue import TrialQueue
 
 
-class NearProgress(ProgressLog):
-    """`ProgressLog` with its board in this process, read at the end."""
+class NearBoard(Board):
+    """`RemoteBoard` in this process."""
 
-    def __init__(self, run: Run, tasks: list[Task], result: Any) -> None:
-        self.cfg, self.tasks, self._result = run.cfg, len(tasks), result
-        self.board = Board(tasks, run.cfg.resources.max_failures)  # type: ignore[assignment]
-        self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
-        self.tensorboard, self.started, self._silence = None, None, ExitStack()
-
-    def __enter__(self) -> NearProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._drain()
+    def close(self) -> None:
+        """There is no actor to end."""
 
 
 def serve_here(slot: Slot, board: Driven, *, spread: bool) -> None:
@@ -78,7 +66,7 @@ def install() -> None:
         "nodes": lambda: 1,
     }.items():
         setattr(runtime, name, value)
-    launch.ProgressLog = NearProgress  # type: ignore[misc]
+    progress.RemoteBoard = NearBoard  # type: ignore[misc,assignment]
     launch.train_windows.__kwdefaults__["runner"] = serve_here
     search._run = run_trials
     search.ray = SimpleNamespace(put=lambda block: block)  # type: ignore[assignment]
