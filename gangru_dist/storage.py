@@ -244,6 +244,16 @@ class Storage:
             with suppress(FileNotFoundError):  # another job deleted it first
                 self.filesystem.delete_file(self.full(name))
 
+    def delete_unfinished(self) -> None:
+        """Delete what writes that were killed left below; for who knows that nobody writes here.
+
+        A writer after all, who was taken for dead, writes its file again.
+        """
+        for info in self._below(self.path):
+            if _PART.fullmatch(info.path):
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_file(info.path)
+
     def delete_folder(self, folder: str) -> None:
         """Delete a folder and its content; no error if it does not exist."""
         info = self.filesystem.get_file_info(self.full(folder))

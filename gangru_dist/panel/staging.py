@@ -34,9 +34,10 @@ def find_staging(panel: Storage) -> list[str]:
 
 
 def remove_staging(panel: Storage) -> None:
-    """Remove every staging folder; for whoever has the turn (`turn.py`)."""
+    """Remove every staging folder and unfinished write; for whoever has the turn (`turn.py`)."""
     for name in find_staging(panel):
         panel.delete_folder(name)
+    panel.delete_unfinished()
 
 
 def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:

@@ -9,6 +9,7 @@ the job's own process.
 | `clock` | time.time() jumps by a day, forward or back, and again at later moments |
 | `full` | the disk has not a byte left from here on |
 | `readonly` | nor can anything be written |
+| `sabotage` | a defect, for tests of the oracle alone: `sabotage` |
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 from deltalake import DeltaTable
 
 from gangru_dist.storage import Storage
+from tests.soak import sabotage
 
 SIGNALS = {
     "kill": signal.SIGKILL,
@@ -75,6 +77,8 @@ def act(fault: dict[str, Any], clock: _Clock) -> None:
         fill(Path(fault["disk"]))
     elif kind == "readonly":
         subprocess.run(["mount", "-o", "remount,ro,bind", fault["disk"]], check=True)
+    elif kind == "sabotage":
+        sabotage.begin(fault["what"])
     else:
         raise ValueError(kind)
 

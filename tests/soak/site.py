@@ -58,8 +58,10 @@ class Helper:
     def close(self) -> None:
         """End the helper."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def _ask(self, order: dict[str, Any]) -> str:
         assert self._process.stdin is not None

@@ -2,24 +2,52 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.soak.trial import make_plan
+from tests.soak.sabotage import JOBS, VERDICTS
+from tests.soak.site import Site, opened
+from tests.soak.trial import Plan, Trial, make_plan
 
 PROJECT = Path(__file__).parents[2]
+SLICE = "0,1,2,3,4,5,6,7,8,9"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the soak is; what undisturbed jobs lead to is made once for all tests."""
+    return tmp_path_factory.mktemp("soak")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_slice(tmp_path: Path) -> None:
-    words = ["--folder", str(tmp_path), "--trials", "10"]
+def test_a_slice(folder: Path) -> None:
+    words = ["--folder", str(folder), "--seeds", SLICE]
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak", *words], cwd=PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "10 trials, 0 failed" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Iterator[Site]:
+    with opened(folder, s3=False) as site:
+        yield site
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("what", VERDICTS)
+def test_a_defect_is_seen(site: Site, what: str) -> None:
+    """Each in a job that nothing else disturbs, so only the defect can be to blame."""
+    fault = {"kind": "sabotage", "what": what, "moment": 3}
+    trial = Trial(site, Plan(10**9, (JOBS.get(what, "score"),), "folder", [fault]))
+    trial.limit = 5.0 if what == "sleep" else 250.0
+    found = trial.run()
+    assert found.verdict == VERDICTS[what], found
 
 
 def test_a_seed_is_a_plan() -> None:
