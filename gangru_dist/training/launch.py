@@ -72,7 +72,7 @@ def train_windows(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
-    runner: SlotRunner = serve_slot,
+    runner: SlotRunner | None = None,
     watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
@@ -81,7 +81,7 @@ def train_windows(
         run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What serves a slot once the gate lets it through.
+        runner: What serves a slot once the gate lets it through; None = workers on Ray.
         watcher: Is told how far it is.
 
     Returns:
@@ -105,7 +105,7 @@ def train_windows(
             callbacks.window(result)
         with _watched(watcher, todo, results):
             if todo:
-                results += _train_all(run, manifest, todo, runner, callbacks, watcher)
+                results += _train_all(run, manifest, todo, runner or serve_slot, callbacks, watcher)
     _remove_checkpoints(run)
     summary = in_order(results)
     write_summary(run, summary)

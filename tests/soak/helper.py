@@ -3,7 +3,8 @@
     python -m tests.soak.helper
 
 An order is a line of JSON on standard input; the answer is the process's id. The same helper waits
-for them. A job is a command line of `gangru`, in its own session, its messages in a file.
+for them. A job is a command line of `gangru`, in its own session, its messages in a file; one that
+needs a Ray of its own starts as any program.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def job(order: dict[str, Any]) -> int:
     for number, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(source, number)
     os.environ.update(order["env"])
+    if order.get("ray"):
+        words = [sys.executable, "-m", "tests.soak.on_ray", *order["argv"]]
+        os.execv(words[0], words)
     near.install()
     passed = moments.install(order["faults"])
     try:

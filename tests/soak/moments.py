@@ -45,8 +45,8 @@ def install(faults: list[dict[str, Any]]) -> list[int]:
     def tick() -> None:
         now, passed[0] = passed[0], passed[0] + 1
         for fault in faults:
-            if fault.get("moment") == now:
-                act(fault, clock)
+            if fault.get("moment") == now and not act(fault, clock):
+                fault["moment"] = now + 1
         clock.jump(now)
 
     def watched(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,8 +66,8 @@ def install(faults: list[dict[str, Any]]) -> list[int]:
     return passed
 
 
-def act(fault: dict[str, Any], clock: _Clock) -> None:
-    """Do it, here and now."""
+def act(fault: dict[str, Any], clock: _Clock) -> bool:
+    """Do it, here and now; False if that cannot be, as long as a file is open for writing."""
     kind = fault["kind"]
     if kind in SIGNALS:
         os.kill(os.getpid(), SIGNALS[kind])
@@ -76,11 +76,13 @@ def act(fault: dict[str, Any], clock: _Clock) -> None:
     elif kind == "full":
         fill(Path(fault["disk"]))
     elif kind == "readonly":
-        subprocess.run(["mount", "-o", "remount,ro,bind", fault["disk"]], check=True)
+        words = ["mount", "-o", "remount,ro,bind", fault["disk"]]
+        return subprocess.run(words, capture_output=True).returncode == 0
     elif kind == "sabotage":
         sabotage.begin(fault["what"])
     else:
         raise ValueError(kind)
+    return True
 
 
 def fill(disk: Path) -> None:

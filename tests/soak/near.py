@@ -56,17 +56,25 @@ def run_trials(queue: TrialQueue, shared: Any) -> None:
         queue.end(number)
 
 
-def install() -> None:
-    """For the rest of this process, which exists for one job."""
-    for name, value in {
+def replacements() -> list[tuple[Any, str, Any]]:
+    """Object, name of an attribute, what it is without Ray; for tests in one process too."""
+    near = {
         "session": lambda *_, **__: nullcontext(),
         "shared": lambda *_, **__: nullcontext(),
         "require": lambda *_, **__: None,
         "slots": lambda **_: 1,
         "nodes": lambda: 1,
-    }.items():
-        setattr(runtime, name, value)
-    progress.RemoteBoard = NearBoard  # type: ignore[misc,assignment]
-    launch.train_windows.__kwdefaults__["runner"] = serve_here
-    search._run = run_trials
-    search.ray = SimpleNamespace(put=lambda block: block)  # type: ignore[assignment]
+    }
+    return [
+        *((runtime, name, value) for name, value in near.items()),
+        (progress, "RemoteBoard", NearBoard),
+        (launch, "serve_slot", serve_here),
+        (search, "_run", run_trials),
+        (search, "ray", SimpleNamespace(put=lambda block: block)),
+    ]
+
+
+def install() -> None:
+    """For the rest of this process, which exists for one job."""
+    for owner, name, value in replacements():
+        setattr(owner, name, value)

@@ -22,7 +22,7 @@ from tests.soak.moments import SIGNALS
 from tests.soak.outcome import leftovers, outcome
 from tests.soak.site import Bucket, Disk, Place, Site, start_of
 
-LIMIT_SECONDS = {"folder": 600.0, "disk": 600.0, "s3": 900.0}
+LIMIT_SECONDS = {"folder": 600.0, "disk": 600.0, "s3": 900.0, "ray": 900.0}
 """After that a job hangs; a pipeline takes 5 s on a quiet machine, two minutes on a busy one."""
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|^thread '.*' panicked", re.MULTILINE)
 _TOGETHER = (
@@ -46,6 +46,10 @@ _TOGETHER = (
 """Jobs that are started at once; alone, one after another, they lead to one end."""
 
 
+VICTIMS = ("driver", "worker", "worker", "worker", "raylet", "gcs_server")
+"""A worker is any process of Ray that runs something: task, actor, controller, worker of Train."""
+
+
 @dataclass
 class Plan:
     """What a trial does; a function of its seed."""
@@ -53,9 +57,10 @@ class Plan:
     seed: int
     jobs: tuple[str, ...]
     place: str
-    """`folder`, `disk` or `s3`."""
+    """`folder`, `disk`, `s3`; or `ray`, a folder and jobs with a Ray of their own."""
     faults: list[dict[str, Any]] = field(default_factory=list)
-    """With `moment`, in the first job; with `after`, a share of the usual time; `s3` has a rate."""
+    """With `moment`, in the first job; with `after`, by the clock; `s3` has a rate; on Ray a
+    `victim` too, which is hit so many seconds after it is seen."""
     delays: tuple[float, ...] = ()
     """Seconds after which further jobs start."""
 
@@ -82,6 +87,8 @@ def make_plan(seed: int, *, places: Sequence[str], moments: Any) -> Plan:
     """A trial of that seed; `moments` gives the number of a job's moments."""
     rng = random.Random(seed)
     place = rng.choice(places)
+    if place == "ray":
+        return _plan_on_ray(seed, rng)
     together = rng.random() < 0.3
     names = rng.choice(_TOGETHER) if together else (rng.choice(list(JOBS)),)
     plan = Plan(seed, names, place, delays=tuple(rng.uniform(0, 2) for _ in names[1:]))
@@ -95,6 +102,15 @@ def make_plan(seed: int, *, places: Sequence[str], moments: Any) -> Plan:
     for _ in range(rng.choice((0, 1, 1)) if place != "folder" or together else rng.choice((1, 2))):
         plan.faults.append(_fault(rng, count))
     return plan
+
+
+def _plan_on_ray(seed: int, rng: random.Random) -> Plan:
+    """Of a search's trials the order in which they end is not Ray's to promise: left out."""
+    name = rng.choice(("panel", "append", "train", "train", "score", "pipeline", "monthly"))
+    kind = rng.choice(("kill", "kill", "kill", "term", "stop"))
+    victim = rng.choice(VICTIMS)
+    fault = {"kind": kind, "victim": victim, "after": rng.uniform(0, 4), "pick": rng.random()}
+    return Plan(seed, (name,), "ray", [fault | {"seconds": rng.uniform(0.2, 5)}])
 
 
 def _fault(rng: random.Random, moments: int) -> dict[str, Any]:
@@ -121,14 +137,14 @@ class Trial:
         end = self.site.end(*self.plan.jobs)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        makers: dict[str, Any] = {"folder": Place, "disk": Disk, "s3": Bucket}
+        makers: dict[str, Any] = {"folder": Place, "ray": Place, "disk": Disk, "s3": Bucket}
         place = makers[self.plan.place](self.site, self.folder, start_of(self.plan.jobs))
         try:
             self._disturbed(place)
             place.mend()
             self._in_peace(place)
             self._check(place, end)
-            if self.verdict.verdict != "ok" and self.plan.place != "folder":
+            if self.verdict.verdict != "ok" and self.plan.place not in ("folder", "ray"):
                 shutil.copytree(place.content(), self.folder / "kept", dirs_exist_ok=True)
         finally:
             place.close()
@@ -156,6 +172,7 @@ class Trial:
                     time.sleep(self.plan.delays[number - 1])
                 running.append(self._start(number, name, storage, place))
             self._signals(running[0][0])
+            self._hit(running[0][0])
             for pid, log in running:
                 self.verdict.statuses.append(self._ended(pid, log))
 
@@ -163,18 +180,21 @@ class Trial:
         log = self.folder / f"{number}-{name}.log"
         disk = str(getattr(place, "disk", ""))
         faults = [f | {"disk": disk} for f in self.plan.faults if "moment" in f and not number]
-        order = self.site.order(name, storage, log, faults=faults)
+        ray = {"ray": True} if self.plan.place == "ray" else {}
+        order = self.site.order(name, storage, log, faults=faults, **ray)
+        order["argv"] += ["--set", "resources.scoring_actors=2"] if ray else []  # else no actors
         return self.site.helper.start(order), log
 
     def _signals(self, pid: int) -> None:
         """Faults by the clock, in their order; and who was stopped goes on."""
-        waits = sorted((f["after"], f) for f in self.plan.faults if "after" in f)
+        timed = [f for f in self.plan.faults if "after" in f and "victim" not in f]
+        waits = sorted(((f["after"], f) for f in timed), key=lambda pair: pair[0])
         began = time.monotonic()
         for after, fault in waits:
             time.sleep(max(0.0, began + after - time.monotonic()))
             with suppress(ProcessLookupError):
                 os.kill(pid, SIGNALS[fault["kind"]])
-        stops = [fault for fault in self.plan.faults if fault["kind"] == "stop"]
+        stops = [f for f in self.plan.faults if f["kind"] == "stop" and "victim" not in f]
         deadline = time.monotonic() + self.limit
         for fault in stops:
             while _state(pid) not in ("T", "") and time.monotonic() < deadline:
@@ -183,11 +203,29 @@ class Trial:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    def _hit(self, driver: int) -> None:
+        """Faults of Ray's processes, as soon as there is one to hit."""
+        for fault in (f for f in self.plan.faults if "victim" in f):
+            while _state(driver) and not _victims(driver, fault["victim"]):
+                time.sleep(0.05)
+            time.sleep(fault["after"])
+            found = _victims(driver, fault["victim"])
+            if not found:
+                continue
+            victim = found[int(fault["pick"] * len(found))]
+            with suppress(psutil.Error):
+                self.verdict.messages.append(f"{fault['kind']} {victim.name()}")
+                victim.send_signal(SIGNALS[fault["kind"]])
+                if fault["kind"] == "stop":
+                    time.sleep(fault["seconds"])
+                    victim.resume()
+
     def _ended(self, pid: int, log: Path) -> int | None:
         status = self.site.helper.wait(pid, self.limit)
         if status is None:
             self._wrong("hang", f"{log.name} after {self.limit:g} s")
-        left, deadline = _session(pid), time.monotonic() + 5
+        grace = 30 if self.plan.place == "ray" else 5
+        left, deadline = _session(pid), time.monotonic() + grace
         while (
             left and status is not None and time.monotonic() < deadline
         ):  # git, asked for a commit
@@ -250,6 +288,30 @@ def _state(pid: int) -> str:
         return ""
     letter = text.rpartition(")")[2].split()[0]
     return "" if letter == "Z" else letter
+
+
+def _victims(driver: int, name: str) -> list[psutil.Process]:
+    """Processes of a job's Ray that go by that name, oldest first; the driver itself."""
+    try:
+        leader = psutil.Process(driver)
+        if name == "driver":
+            return [leader] if leader.children() else []
+        found = leader.children(recursive=True)
+    except psutil.Error:
+        return []
+    return sorted((p for p in found if _is(p, name)), key=lambda process: process.pid)
+
+
+def _is(process: psutil.Process, name: str) -> bool:
+    try:
+        title = process.name()
+    except psutil.Error:
+        return False
+    if name != "worker":
+        return title == name
+    return title.startswith("ray::") and not title.startswith(
+        ("ray::IDLE", "ray::Dash", "ray::Runt")
+    )
 
 
 def _session(leader: int) -> list[psutil.Process]:
