@@ -15,7 +15,7 @@ from gangru_dist.config import RunConfig
 from gangru_dist.errors import PanelError
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import bytes_digest
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import CLAIM, Run
 from gangru_dist.runs.search import read_trials
 from gangru_dist.scoring.commit import vacuum
 from gangru_dist.scoring.table import covered_days, read_factor
@@ -30,7 +30,8 @@ def outcome(folder: Path) -> dict[str, str]:
     """Name of a result -> its hash or figure; checked against its own files."""
     root = Storage(str(folder))
     run = Run(root, RUN, RunConfig())
-    return {**_panel(root), **_models(run), **_factor(run), **_report(run), **_search(run)}
+    found = {**_panel(root), **_models(run), **_factor(run), **_report(run), **_search(run)}
+    return {**found, **_index(run)}
 
 
 def _hash(value: Any) -> str:
@@ -113,6 +114,14 @@ def _search(run: Run) -> dict[str, str]:
     if run.tune.exists("best.toml"):
         facts["best"] = _hash(run.tune.read_bytes("best.toml"))
     return facts
+
+
+def _index(run: Run) -> dict[str, str]:
+    """The page of all runs names each that is there, once a job has claimed it."""
+    if not run.folder.exists(CLAIM):
+        return {}
+    page = run.root.read_bytes("runs/index.html").decode()
+    return {"index": str(f">{RUN}<" in page)}
 
 
 def files_of(folder: Path) -> set[str]:

@@ -12,7 +12,7 @@ from tests.soak.site import Site, opened
 from tests.soak.trial import Plan, Trial, make_plan
 
 PROJECT = Path(__file__).parents[2]
-SLICE = "0,1,2,3,4,5,6,7,8,9"
+SLICE = "1,25,46,3,199,230,354,0"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_a_slice(folder: Path) -> None:
         [sys.executable, "-m", "tests.soak", *words], cwd=PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert "10 trials, 0 failed" in done.stdout
+    assert "8 trials, 0 failed" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def make_plan(seed: int, *, places: Sequence[str], moments: Any) -> Plan:
         plan.faults.append({"kind": "s3", "rate": rate, "seed": rng.randrange(1000)})
     if place == "disk":
         kind = rng.choice(("full", "readonly"))
-        plan.faults.append({"kind": kind, "moment": rng.randrange(count)})
+        plan.faults.append({"kind": kind, "moment": _moment(rng, count)})
     for _ in range(rng.choice((0, 1, 1)) if place != "folder" or together else rng.choice((1, 2))):
         plan.faults.append(_fault(rng, count))
     return plan
@@ -113,13 +113,18 @@ def _plan_on_ray(seed: int, rng: random.Random) -> Plan:
     return Plan(seed, (name,), "ray", [fault | {"seconds": rng.uniform(0.2, 5)}])
 
 
+def _moment(rng: random.Random, count: int) -> int:
+    """One of so many; how many there are changes no later draw, so a seed keeps its kinds."""
+    return int(rng.random() * count)
+
+
 def _fault(rng: random.Random, moments: int) -> dict[str, Any]:
     kind = rng.choice(("kill", "kill", "kill", "term", "int", "stop", "clock"))
     fault: dict[str, Any] = {"kind": kind, "seconds": rng.uniform(0.2, 3)}
     if kind == "clock":
-        return fault | {"moment": rng.randrange(moments), "seed": rng.randrange(1000)}
+        return fault | {"moment": _moment(rng, moments), "seed": rng.randrange(1000)}
     if rng.random() < 0.7:
-        return fault | {"moment": rng.randrange(moments)}
+        return fault | {"moment": _moment(rng, moments)}
     return fault | {"after": rng.uniform(0, 3)}
 
 
