@@ -14,6 +14,7 @@ import pytest
 
 from gangru_dist import commands
 from gangru_dist.config import RunConfig, SyntheticConfig
+from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import covered_days, read_factor
 from gangru_dist.storage import Storage
@@ -65,12 +66,18 @@ def factor(folder: Path) -> pd.DataFrame:
     return read_factor(str(folder / "storage"), RUN)
 
 
-def test_one_asset_a_bucket_and_most_of_them_empty(tmp_path: Path, bars: pd.DataFrame) -> None:
+@pytest.mark.parametrize("buckets", ["fewest", pytest.param("4096", marks=[pytest.mark.trials])])
+def test_one_asset_a_bucket_and_most_of_them_empty(
+    tmp_path: Path, bars: pd.DataFrame, buckets: str
+) -> None:
     """Same rows, weights and factor as with four buckets."""
+    codes = bars["code"].unique()
+    apart = (n for n in range(30, 4096) if len(set(bucket_of(codes, n))) == len(codes))
+    count = next(apart) if buckets == "fewest" else int(buckets)
     few = run(tmp_path / "few", bars)
-    many = run(tmp_path / "many", bars, "panel.buckets=4096")
+    many = run(tmp_path / "many", bars, f"panel.buckets={count}")
     folders = list((tmp_path / "many" / "storage" / "panel").glob("bucket=*"))
-    assert len(folders) == bars["code"].nunique()
+    assert len(folders) == len(codes) < count
     del few["panel_files"], many["panel_files"], few["panel_quality"], many["panel_quality"]
     assert many == few
 

@@ -5,7 +5,6 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from gangru_dist.cluster_map import here
@@ -65,7 +64,7 @@ class TestTurn:
     def test_nor_one_whose_number_another_process_has(self, panel: Storage) -> None:
         with turn(panel):
             me = panel.read_json(TURN)
-        panel.write_json(TURN, {**me, "pid": psutil.Process().ppid()})
+        panel.write_json(TURN, {**me, "began": me["began"] - 100})
         with turn(panel) as held:
             held.require()
 
