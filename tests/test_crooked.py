@@ -71,7 +71,7 @@ def test_one_asset_a_bucket_and_most_of_them_empty(
     tmp_path: Path, bars: pd.DataFrame, buckets: str
 ) -> None:
     """Same rows, weights and factor as with four buckets."""
-    codes = bars["code"].unique()
+    codes = bars["code"].unique().tolist()
     apart = (n for n in range(30, 4096) if len(set(bucket_of(codes, n))) == len(codes))
     count = next(apart) if buckets == "fewest" else int(buckets)
     few = run(tmp_path / "few", bars)

@@ -130,10 +130,10 @@ def test_appends(tmp_path: Path, times: int) -> None:
     codes = [f"60000{number}.SH" for number in range(3)]
     index = pd.MultiIndex.from_product([codes, days], names=["code", "date"])
     close = 10 + 0.01 * (np.arange(len(index)) % 7)
-    prices = {name: close for name in ("open", "high", "low", "close")}
     rows = index.to_frame(index=False).assign(
-        **prices, volume=100.0, amount=100 * close, adj_factor=1.0
-    )
+        open=close, high=close + 0.05, low=close - 0.05, close=close,
+        volume=100.0, amount=100 * close, adj_factor=1.0,
+    )  # fmt: skip
 
     def append(number: int) -> None:
         write(bars, rows[rows["date"] <= days[39 + number]])

@@ -229,7 +229,7 @@ class Trial:
         status = self.site.helper.wait(pid, self.limit)
         if status is None:
             self._wrong("hang", f"{log.name} after {self.limit:g} s")
-        grace = 30 if self.plan.place == "ray" else 5
+        grace = 120 if self.plan.place == "ray" else 5
         left, deadline = _session(pid), time.monotonic() + grace
         while (
             left and status is not None and time.monotonic() < deadline
