@@ -176,9 +176,9 @@ class TestProperties:
         assert "<b>Done</b>" in written(run)
         assert caplog.text.count("progress_page_failed") == 1
 
-    def test_any_storage_and_either_language(self):
+    def test_any_storage_and_either_language(self, tmp_path: Path):
         cfg = settings.load("demo", None, ["report.language=zh"])
-        run = Run(Storage("memory://progress"), "r", cfg)
+        run = Run(Storage(f"local://{tmp_path}"), "r", cfg)
         page = ProgressPage(run)
         page.start(PLACES, BEFORE[1:])
         page.epoch(PLACES[0], GAN, share=0.1, seconds_left=90)

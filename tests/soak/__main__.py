@@ -3,6 +3,7 @@
     make soak HOURS=8
     python -m tests.soak --hours 8
     python -m tests.soak --seeds 17,23     # these again
+    python -m tests.soak --places ray      # jobs with a Ray of their own: minutes each
 
 A trial follows from its seed. Run again with the same folder, it goes on with the next seed.
 `trials.jsonl` has a line a trial; the storage and the messages of those that fail are kept below
@@ -38,7 +39,7 @@ def main() -> int:
     add("--trials", type=int, default=10**9, help="at most so many")
     add("--first", type=int, default=0, help="seed of the first trial")
     add("--seeds", type=lambda text: [int(n) for n in text.split(",")], help="only these")
-    add("--places", default="folder,disk,s3", help="of folder, disk, s3")
+    add("--places", default="folder,disk,s3", help="of folder, disk, s3; or ray")
     args = parser.parse_args()
     places = [p for p in args.places.split(",") if p != "disk" or can_mount()]
     with opened(args.folder.resolve(), s3="s3" in places) as site:

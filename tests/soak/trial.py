@@ -187,7 +187,13 @@ class Trial:
         faults = [f | {"disk": disk} for f in self.plan.faults if "moment" in f and not number]
         ray = {"ray": True} if self.plan.place == "ray" else {}
         order = self.site.order(name, storage, log, faults=faults, **ray)
-        order["argv"] += ["--set", "resources.scoring_actors=2"] if ray else []  # else no actors
+        if ray:  # what would be too small for it goes through Ray Data too
+            order["argv"] += [
+                "--set",
+                "resources.scoring_actors=2",
+                "--set",
+                "resources.ingest=ray",
+            ]
         return self.site.helper.start(order), log
 
     def _signals(self, pid: int) -> None:
