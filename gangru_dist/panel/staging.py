@@ -24,13 +24,20 @@ def new_staging() -> str:
     return f"{_PREFIX}{uuid.uuid4().hex[:12]}"
 
 
-def remove_staging(panel: Storage) -> None:
-    """Remove every staging folder, also those of builds that were killed."""
+def find_staging(panel: Storage) -> list[str]:
+    """Names of all staging folders, also those of builds that were killed."""
     selector = pafs.FileSelector(panel.path, allow_not_found=True)
-    for info in panel.filesystem.get_file_info(selector):
-        name = info.path.rstrip("/").rsplit("/", 1)[-1]
-        if info.type == pafs.FileType.Directory and name.startswith(_PREFIX):
-            panel.delete_folder(name)
+    found = panel.filesystem.get_file_info(selector)
+    folders = (info.path for info in found if info.type == pafs.FileType.Directory)
+    names = (path.rstrip("/").rsplit("/", 1)[-1] for path in folders)
+    return [name for name in names if name.startswith(_PREFIX)]
+
+
+def remove_staging(panel: Storage) -> None:
+    """Remove every staging folder and unfinished write; for whoever has the turn (`turn.py`)."""
+    for name in find_staging(panel):
+        panel.delete_folder(name)
+    panel.delete_unfinished()
 
 
 def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:

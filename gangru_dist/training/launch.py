@@ -19,7 +19,7 @@ from gangru_dist.errors import StorageError, WindowError
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.tracking.callbacks import Callbacks, told
@@ -72,7 +72,7 @@ def train_windows(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
-    runner: SlotRunner = serve_slot,
+    runner: SlotRunner | None = None,
     watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
@@ -81,7 +81,7 @@ def train_windows(
         run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What serves a slot once the gate lets it through.
+        runner: What serves a slot once the gate lets it through; None = workers on Ray.
         watcher: Is told how far it is.
 
     Returns:
@@ -105,10 +105,19 @@ def train_windows(
             callbacks.window(result)
         callbacks.planned([task.name for task in todo])
         if todo:
-            results += _train_all(run, manifest, todo, runner, callbacks)
+            results += _train_all(run, manifest, todo, runner or serve_slot, callbacks)
+    _remove_checkpoints(run)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
+
+
+def _remove_checkpoints(run: Run) -> None:
+    """Of finished models: a job that was killed may have written one after another job's model."""
+    done = {model.identity for model in run.models().values()}
+    folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
+    for folder in sorted(folders & done):
+        run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
 
 
 def planned(

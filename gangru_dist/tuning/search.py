@@ -162,9 +162,11 @@ def _put_blocks(
 ) -> dict[str, Any]:
     """Read each window's panel once, and share it with all trials."""
     blocks = {}
+    trading = any(one.label.neutralize for one in variants)  # by industry and market cap
     for name in names:
         start, end = span(manifest.calendar, name, variants)
-        blocks[name] = ray.put(read_block(root, manifest, start=start, end=end, features=features))
+        block = read_block(root, manifest, start=start, end=end, features=features, trading=trading)
+        blocks[name] = ray.put(block)
     return blocks
 
 

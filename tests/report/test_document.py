@@ -18,6 +18,7 @@ import pytest
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
+from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.names import write_names
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
@@ -92,6 +93,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def page(world: World) -> str:
     return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+
+
+def _with_source(root: Storage, **facts: object) -> None:
+    """Let the manifest say so of the bars."""
+    manifest = read_manifest(root)
+    manifest = dataclasses.replace(manifest, source={**manifest.source, **facts})
+    root.child("panel").write_json("manifest.json", manifest.to_json())
 
 
 def _page(world: World) -> str:
@@ -261,9 +269,7 @@ class TestProperties:
         write_report(Run(world.root, RUN, world.cfg))
         assert "Made-up market" not in _page(world)
         world.root.child("bars").write_bytes(f"2019-{'a' * 12}.parquet", b"")
-        manifest = world.root.child("panel").read_json("manifest.json")
-        manifest["source"] = {**manifest["source"], "uri": world.root.child("bars").uri}
-        world.root.child("panel").write_json("manifest.json", manifest)
+        _with_source(world.root, uri=world.root.child("bars").uri)
         write_report(Run(world.root, RUN, world.cfg))
         assert "Made-up market" in _page(world)
 
@@ -321,10 +327,7 @@ class TestProperties:
         """A monthly score or report job need not be told of the vendor's format again."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
-        folder = world.root.child("panel")
-        manifest = folder.read_json("manifest.json")
-        manifest["source"]["bars"] = {"format": "tushare", "price_limits": "ashare"}
-        folder.write_json("manifest.json", manifest)
+        _with_source(world.root, bars={"format": "tushare", "price_limits": "ashare"})
         write_report(Run(world.root, RUN, world.cfg))
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         text = re.sub(r"<[^>]+>", " ", page)

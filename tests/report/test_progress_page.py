@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -233,9 +234,9 @@ class TestProperties:
         assert "<b>Done</b>" in written(run)
         assert caplog.text.count("progress_page_failed") == 1
 
-    def test_any_storage_and_either_language(self):
+    def test_any_storage_and_either_language(self, tmp_path: Path):
         cfg = settings.load("demo", None, ["report.language=zh"])
-        run = Run(Storage("memory://progress"), "r", cfg)
+        run = Run(Storage(f"local://{tmp_path}"), "r", cfg)
         with suppress(GangruError), ProgressPage(run).shown() as page:
             begin(page)
             page.epoch(PLACES[0], GAN, share=0.1, seconds_left=90)

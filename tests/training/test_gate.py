@@ -403,3 +403,15 @@ class TestEach:
         release.set()
         time.sleep(0.2)
         assert sorted(begun) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("room_for_two")
+def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
+    """A killed job had written it after another's model; that of an unfinished one stays."""
+    run, only = Run(root, "left", TWELVE), ["2018-12-31"]
+    train_windows(run, only=only, runner=Runner(bad=""))
+    (model, *_) = run.models().values()
+    for identity in (model.identity, "unfinished"):
+        run.folder.write_bytes(f"checkpoints/{identity}/state.safetensors", b"x")
+    train_windows(run, only=only, runner=Runner(bad=""))
+    assert run.folder.list_files("checkpoints") == ["checkpoints/unfinished/state.safetensors"]
