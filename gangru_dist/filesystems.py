@@ -38,6 +38,10 @@ _REFUSALS = {
     "and the network; then run the job again",
 }
 """AWS error code -> what to do. AWS's own text is left out: it may contain the access key."""
+_CUT = re.compile(
+    "Failed to flush response stream|error reading a body|end of file before message length"
+)
+"""An answer that ended too early, as the AWS library and delta-rs put it; neither asks again."""
 _HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
 _PLACE = {
     errno.EACCES,
@@ -57,10 +61,15 @@ _WHOLE_WHEN_CLOSED = frozenset(
 
 @contextmanager
 def clear_refusals() -> Iterator[None]:
-    """Raise a permanent refusal of a store or a disk as StorageError; other errors pass."""
+    """Raise a refusal of a store or a disk, or a broken answer, as StorageError."""
     try:
         yield
     except OSError as error:
+        if _CUT.search(str(error)):
+            raise StorageError(
+                "the store broke an answer off, or the network did. Run the same command again to "
+                "continue."
+            ) from None
         found = _AWS.search(str(error))
         if found is None and error.errno in _PLACE:
             raise StorageError(

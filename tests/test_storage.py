@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist.errors import StorageError
-from gangru_dist.filesystems import RetryingS3FileSystem
+from gangru_dist.filesystems import RetryingS3FileSystem, clear_refusals
 from gangru_dist.storage import Storage, checked_name
 
 
@@ -273,6 +273,19 @@ class TestProperties:
             root.write_bytes("x", b"content")
             assert bytes(whole.open_input_file(root.full("x")).readall()) == b"content"
         assert len(calls) == attempts
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "AWS Error INTERNAL_FAILURE during GetObject: Failed to flush response stream",
+            "Generic S3 error: error reading a body from connection: unexpected end",
+            "request or response body error: end of file before message length reached",
+        ],
+    )
+    def test_a_broken_answer_is_one_message(self, said: str) -> None:
+        says = r"broke an answer off.* Run the same command again"
+        with pytest.raises(StorageError, match=says), clear_refusals():
+            raise OSError(said)
 
     def test_no_secret_travels_with_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYKEYKEY")
