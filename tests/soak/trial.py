@@ -257,7 +257,7 @@ class Trial:
         self.verdict.messages += errors
         if _TRACEBACK.search(text):
             self._wrong("traceback", f"{name}: {text[-1500:]}")
-        if status not in (0, 1, 2, 130, None) and status > 0:
+        if status not in (0, 1, 2, 130, 143, None) and status > 0:
             self._wrong("silent", f"{name}: status {status}")
         if status is not None and status > 1 and not errors:
             self._wrong("silent", f"{name}: status {status} without a message: {text[-500:]}")
