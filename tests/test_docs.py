@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gangru_dist import cli
-from gangru_dist.config import CALLBACKS
+from gangru_dist.config import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
+from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.runs.run import Run
 from gangru_dist.settings import load
 from gangru_dist.storage import Storage
@@ -90,9 +92,14 @@ def test_commands_on_the_pages_are_understood(
         if flag in words:
             words[words.index(flag) + 1] = str(value)
     monkeypatch.setattr(command, "run_job", partial(only_understood, cli.run_job))
+    tables: tuple[dict[str, Any], ...] = (CALLBACKS, FEATURES, LABEL_TRANSFORMS, PREDICTORS)
+    before = [dict(table) for table in tables]
     try:
         assert command.run(words) == 0
     finally:
+        for table, items in zip(tables, before, strict=True):
+            table.clear()  # other files of tests register a feature of the same name
+            table.update(items)
         for module in ("factors", "diary"):
             sys.modules.pop(module, None)
 
