@@ -1,8 +1,9 @@
 """Estimate of hours, threads and memory for a run, from measured speeds.
 
-Measured on one thread of a two-core AMD machine at the default sizes: the predictor
-trains 1,450 samples per second and scores 4,500. The rest is arithmetic: a sample is one stock on
-one day. GPUs were not measured; train one window on yours and scale.
+Measured on one thread of a two-core AMD machine at the sizes of preset `default`: the predictor
+trains 11,000 samples per second, a GAN epoch goes through 1,200, scoring through 14,000. The rest
+is arithmetic: a sample is one stock on one day. GPUs were not measured; train one window on yours
+and scale.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-TRAIN_PER_SECOND = 1450.0
-"""Samples per second and thread, forward and backward, GRU of the default sizes. Measured."""
-SCORE_PER_SECOND = 4500.0
-"""Samples per second and thread, forward only. Measured."""
-GAN_COST = 2.0
-"""Time of a GAN epoch over that of a predictor epoch. An assumption, not studied."""
-STOPS_EARLY = 20
-"""A typical number of predictor epochs (at most 50)."""
+TRAIN_PER_SECOND = 11_000.0
+"""Samples per second and thread of the predictor, forward and backward. Measured."""
+GAN_PER_SECOND = 1_200.0
+"""Samples per second and thread of a GAN epoch, both players. Measured."""
+SCORE_PER_SECOND = 14_000.0
+"""Samples per second and thread, generator and predictor, forward only. Measured."""
+DISCRIMINATOR = 0.89
+"""Share of a GAN epoch that does not grow with the generator. Measured: 2 x 128 goes through 630
+samples per second."""
+STOPS_EARLY = 12
+"""A typical number of predictor epochs (at most 50); models of the whole market took 10 and 11."""
 WORKER_GB = 1.5
 """Memory of a worker beside its data. Measured: 0.3 (torch) + 0.7 (Ray), plus a margin."""
 
@@ -39,19 +43,34 @@ class Shape:
     channels: int = 18
     """Values per day of a sample."""
     lookback: int = 40
-    hidden: int = 128
-    layers: int = 2
+    hidden: int = 64
+    layers: int = 1
+    gan_hidden: int = 64
+    gan_layers: int = 1
     workers: int = 1
     """Workers that share a window."""
 
     @property
     def cost(self) -> float:
-        """Multiplications of one sample's recurrent layers, against the default's."""
-        return self._multiplications / Shape()._multiplications
+        """Multiplications of one sample's recurrent layers, against the default's.
+
+        Larger layers are faster a multiplication: 2 x 128 take 0.7 of what this says.
+        """
+        one = Shape()
+        of_one = one._multiplications(one.hidden, one.layers)
+        return self._multiplications(self.hidden, self.layers) / of_one
 
     @property
-    def _multiplications(self) -> float:
-        sizes = (self.channels, *[self.hidden] * self.layers)
+    def gan_cost(self) -> float:
+        """Time of one sample in the GAN stage, against the default's."""
+        one = Shape()
+        generator = self._multiplications(self.gan_hidden, self.gan_layers)
+        generator /= one._multiplications(one.gan_hidden, one.gan_layers)
+        width = self.lookback * self.channels / (one.lookback * one.channels)
+        return DISCRIMINATOR * width + (1 - DISCRIMINATOR) * generator
+
+    def _multiplications(self, hidden: int, layers: int) -> float:
+        sizes = (self.channels, *[hidden] * layers)
         return self.lookback * sum(h * (inputs + h) for inputs, h in pairwise(sizes))
 
 
@@ -89,7 +108,7 @@ def size(stocks: float, models: int, at_once: int, shape: Shape = DEFAULT) -> Si
     """
     train_rate, score_rate = TRAIN_PER_SECOND / shape.cost, SCORE_PER_SECOND / shape.cost
     epoch = stocks * (shape.train_days / train_rate + shape.valid_days / score_rate)
-    gan = stocks * shape.train_days / train_rate * GAN_COST * shape.gan_epochs
+    gan = stocks * shape.train_days / GAN_PER_SECOND * shape.gan_cost * shape.gan_epochs
     train, score = epoch * shape.epochs + gan, stocks * shape.scored_days / score_rate
     used = max(1, min(at_once, models))
     rounds = -(-models // used)

@@ -22,7 +22,7 @@ from gangru_dist.config import DECIDES, RunConfig
 from gangru_dist.errors import PanelError
 from gangru_dist.runs.run import Run
 from gangru_dist.settings import load
-from gangru_dist.sizing import TRAIN_PER_SECOND, Shape, size
+from gangru_dist.sizing import GAN_PER_SECOND, TRAIN_PER_SECOND, Shape, size
 from gangru_dist.splits import Window
 from gangru_dist.storage import Storage
 from tests.made_bars import make_bars, write
@@ -287,8 +287,15 @@ class TestSizing:
     def test_larger_networks_cost_what_they_multiply(self) -> None:
         assert Shape().cost == 1
         assert Shape(lookback=80).cost == 2
-        wide = (18 * 256 + 256**2 + 2 * 256**2) / (18 * 128 + 128**2 + 2 * 128**2)
-        assert Shape(hidden=256).cost == pytest.approx(wide)
+        wide = (18 * 128 + 128**2 + 2 * 128**2) / (18 * 64 + 64**2)
+        assert Shape(hidden=128, layers=2).cost == pytest.approx(wide)
+
+    def test_the_gan_has_a_cost_of_its_own(self) -> None:
+        assert Shape(hidden=128, layers=2).gan_cost == Shape().gan_cost == 1
+        assert Shape(lookback=80).gan_cost == 2
+        assert 1.8 < Shape(gan_hidden=128, gan_layers=2).gan_cost < 2.0  # measured: 1.9
+        alone = Shape(epochs=0, gan_epochs=5, train_days=60, scored_days=0)
+        assert size(1000, 1, 1, alone).hours == pytest.approx(5 * 60_000 / GAN_PER_SECOND / 3600)
 
     def test_workers_share_a_window(self) -> None:
         one, two = (size(1000, 1, 1, Shape(workers=n)) for n in (1, 2))
@@ -306,7 +313,7 @@ class TestSizing:
             score_last=600,
         )
         shape = plan.shape_of(cfg, [window])
-        assert (shape.gan_epochs, shape.channels, shape.epochs) == (0, 36, 20)
+        assert (shape.gan_epochs, shape.channels, shape.epochs) == (0, 36, 12)
         assert (shape.train_days, shape.valid_days, shape.scored_days) == (3, 1, 100)
 
 

@@ -136,6 +136,8 @@ def shape_of(cfg: RunConfig, windows: Sequence[Window]) -> Shape:
         lookback=cfg.samples.lookback,
         hidden=cfg.gru.hidden,
         layers=cfg.gru.layers,
+        gan_hidden=cfg.gan.hidden,
+        gan_layers=cfg.gan.layers,
         workers=cfg.resources.workers,
     )
 

@@ -61,9 +61,7 @@ def test_outcome(case: Case, tmp_path: Path, meant: str) -> None:
         with pytest.raises(GangruError) as caught:
             build(case, tmp_path)
         assert case.words in str(caught.value)
-        load(
-            "default", None, ways_out(str(caught.value))
-        )  # whatever it tells to paste is a setting
+        load("default", None, ways_out(str(caught.value)))  # what it tells to paste are settings
         return
     manifest, quality = build(case, tmp_path)
     if case.outcome == "set aside":
