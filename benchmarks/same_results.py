@@ -30,9 +30,8 @@ from safetensors.numpy import load
 
 from gangru_dist import read_factor
 from gangru_dist.config import RunConfig
-from gangru_dist.runs.run import Run, run_names
+from gangru_dist.runs.run import WEIGHTS, Run, run_names
 from gangru_dist.storage import Storage
-from gangru_dist.training.model_files import WEIGHTS
 
 _MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
 _THREADS = {"OMP_NUM_THREADS": "1"}  # the number of threads decides the last bits

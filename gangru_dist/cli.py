@@ -28,6 +28,7 @@ from gangru_dist.errors import GangruError, TrainingError, flag, reason_of
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.runs.run import CLAIM, Run, settings_of
 from gangru_dist.storage import Storage, checked_name
+from gangru_dist.uris import safe
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def run_job(
         parser.add_argument("--dry-run", action="store_true", help=text)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(_unknown(unknown))
+        parser.error(safe(_unknown(unknown)))
     log.setup()
     is_dry = plan is not None and args.dry_run
     work = partial(_planned, plan) if plan and is_dry else partial(_listed, body)
@@ -94,7 +95,7 @@ def run_job(
             with clear_refusals():
                 outcome = work(_job(args, parser.prog))
         except GangruError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {safe(str(error))}\n")
             return end("failed", 1 if isinstance(error, TrainingError) else 2, error=str(error))
         except KeyboardInterrupt:
             sys.stderr.write("interrupted: run the same command again to continue.\n")
@@ -143,11 +144,11 @@ class _End:
             "command": self._command,
             "verdict": verdict,
             "status": status,
-            "storage": self._args.storage,
+            "storage": safe(self._args.storage),
             "run": self._args.run,
             "seconds": seconds,
             "outputs": list(outcome.outputs),
-            **({"error": error} if error else {}),
+            **({"error": safe(error)} if error else {}),
             **outcome.facts,
         }
         if self._args.json:
@@ -157,7 +158,7 @@ class _End:
             sys.stdout.writelines(lines)
         elif error is None and status != 130:
             sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
-            sys.stdout.writelines(f"  {place}\n" for place in outcome.outputs)
+            sys.stdout.writelines(f"  {safe(place)}\n" for place in outcome.outputs)
         if self._args.notify and verdict != "would":
             notify.post(self._args.notify, result)
         return status

@@ -20,6 +20,7 @@ so that it can be pasted into the command.
 
 import json
 import shlex
+import textwrap
 
 
 def flag(key: str, value: object) -> str:
@@ -32,6 +33,12 @@ def reason_of(error: BaseException) -> str:
     """The last line of what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:500]
+
+
+def in_short(reason: object) -> str:
+    """What another library says, its first line, for a message: no more than 160 characters."""
+    first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+    return textwrap.shorten(first, 160, placeholder=" …").rstrip(".")
 
 
 class GangruError(Exception):

@@ -9,16 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import pyarrow.fs as pafs
 
-from gangru_dist.errors import StorageError
+from gangru_dist.errors import StorageError, in_short
+from gangru_dist.uris import Uri, parse
 
+A = TypeVar("A")
+_READ_ATTEMPTS = 6
 _AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
 _KEYS = (
     "the store refuses the credentials, or got none. They come from the environment "
@@ -37,6 +41,10 @@ _REFUSALS = {
     "and the network; then run the job again",
 }
 """AWS error code -> what to do. AWS's own text is left out: it may contain the access key."""
+_CUT = re.compile(
+    "Failed to flush response stream|error reading a body|end of file before message length"
+)
+"""An answer that ended too early, as the AWS library and delta-rs put it; neither asks again."""
 _HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
 _PLACE = {
     errno.EACCES,
@@ -56,10 +64,15 @@ _WHOLE_WHEN_CLOSED = frozenset(
 
 @contextmanager
 def clear_refusals() -> Iterator[None]:
-    """Raise a permanent refusal of a store or a disk as StorageError; other errors pass."""
+    """Raise a refusal of a store or a disk, or a broken answer, as StorageError."""
     try:
         yield
     except OSError as error:
+        if _CUT.search(str(error)):
+            raise StorageError(
+                "the store broke an answer off, or the network did. Run the same command again to "
+                "continue."
+            ) from None
         found = _AWS.search(str(error))
         if found is None and error.errno in _PLACE:
             raise StorageError(
@@ -76,6 +89,24 @@ def is_refused(error: OSError) -> bool:
     """Whether another attempt would fail in the same way."""
     found = _AWS.search(str(error))
     return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
+
+
+def again(read: Callable[[], A]) -> A:
+    """What `read` gives, tried again if a connection was cut within an answer.
+
+    AWS's client and delta-rs repeat requests, but not one whose answer has begun.
+
+    Raises:
+        OSError: The last attempt's; one of the disk, or a refusal, at once.
+    """
+    for attempt in range(_READ_ATTEMPTS - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno is not None or isinstance(error, FileNotFoundError) or is_refused(error):
+                raise
+            time.sleep(0.1 * 2.0**attempt)
+    return read()
 
 
 class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
@@ -131,66 +162,101 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         StorageError: The scheme is unknown, its library is not installed, or the URI would not
             lead to the place it seems to name.
     """
-    _check_place(uri)
-    scheme = urlsplit(uri).scheme if "://" in uri else ""
-    if scheme in ("", "file"):
-        local = unquote(urlsplit(uri).path) if scheme else uri
-        return pafs.LocalFileSystem(), str(Path(local).expanduser().resolve())
-    if scheme == "s3":
-        return _resolve_s3(uri)
+    place = _checked_place(uri)
+    if place is None or place.scheme == "file":
+        return pafs.LocalFileSystem(), _local_path(uri if place is None else unquote(place.path))
+    if place.scheme == "s3":
+        return _resolve_s3(place)
     try:
-        if scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
+        if place.scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
             filesystem, path = pafs.FileSystem.from_uri(uri)
             return filesystem, path
         return _resolve_fsspec(uri)
     except (ValueError, ImportError, OSError) as error:
         raise StorageError(
-            f"cannot use {uri!r}: {error}. Built in are a local path, file://, s3://, gs://, "
-            "abfs:// and hdfs://; other schemes need their fsspec package."
-        ) from error
+            f"cannot use {place.shown!r}: {in_short(error)}. Built in are a local path, file://, "
+            "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
+        ) from None  # the library may repeat the URI
 
 
-def _check_place(uri: str) -> None:
-    """Refuse text that would silently lead elsewhere: empty, half a URI, a truncated path."""
-    shown = uri.rpartition("@")[2]  # without user and password
+def _checked_place(uri: str) -> Uri | None:
+    """Parts of a URI, None for a path; refuses secrets and what would silently lead elsewhere."""
     if not uri:
         raise StorageError("the path is empty. Name a folder or a URI.")
-    if _HALF_URI.match(uri):
+    try:
+        place = parse(uri)
+    except ValueError:
+        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D instead.") from None
+    if place is None:
+        if _HALF_URI.match(uri):
+            raise StorageError(
+                f"{uri.rpartition('@')[2]!r} is half a URI. Write two slashes after the colon "
+                "(file:///path has three), or put ./ before a folder name."
+            )
+        if "://" in uri:
+            raise StorageError(
+                f"{uri.rpartition('@')[2].partition('?')[0]!r} is no URI: only the name of a "
+                "scheme may stand before ://, as in s3://bucket/prefix."
+            )
+        return None
+    if place.scheme == "s3" and not place.host:
+        raise StorageError(f"{place.shown!r} names no bucket. Write s3://bucket/prefix?region=…")
+    _check_secret(place)
+    if place.scheme == "memory":
         raise StorageError(
-            f"{shown!r} is half a URI. Write two slashes after the colon (file:///path has three), "
-            "or put ./ before a folder name."
+            f"{place.shown!r} is the memory of one process, which no other job or worker can "
+            "read. Name a folder or a store."
         )
-    if "://" not in uri:
-        return
     if "#" in uri:
         raise StorageError(
-            f"{shown!r} contains '#', which ends the path of a URI, so all folders below would be "
-            "the same. Use a folder without it (in a file:// URI, write %23)."
+            f"{place.shown!r} contains '#', which ends the path of a URI, so all folders below "
+            "would be the same. Use a folder without it (in a file:// URI, write %23)."
         )
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and (parts.netloc not in ("", "localhost") or parts.query):
+    if place.scheme == "file" and (place.host not in ("", "localhost") or place.query):
         raise StorageError(
-            f"{shown!r} contains a host or a query, and only {parts.path!r} would be used. Write "
-            "file:///path (%3F for a question mark), or the plain path."
+            f"{place.shown!r} contains a host or a query, and only {place.path!r} would be used. "
+            "Write file:///path (%3F for a question mark), or the plain path."
         )
+    return place
 
 
-def _resolve_s3(uri: str) -> tuple[pafs.FileSystem, str]:
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
+def _check_secret(place: Uri) -> None:
+    """Refuse a URI that carries a secret, or an option that may be one."""
+    if place.scheme == "file" or place.secret is None:
+        return
+    raise StorageError(
+        f"{place.shown!r} comes with {place.secret}, but a URI is logged and stored. Keys and "
+        "passwords belong in the environment, the library's own files or the node's role; a '@' "
+        "or ':' that is part of a name goes after the first slash."
+    )
+
+
+_NO_FOLDERS = ("/proc", "/sys", "/dev")
+
+
+def _local_path(path: str) -> str:
+    found = Path(path).expanduser().resolve()
+    tops = {str(top) for top in (found, *found.parents)}
+    if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
+        raise StorageError(
+            f"{str(found)!r} belongs to the system and is no folder for files. Name another."
+        )
+    return str(found)
+
+
+def _resolve_s3(place: Uri) -> tuple[pafs.FileSystem, str]:
+    options = dict(place.query)
     unknown = sorted(set(options) - {"endpoint_override", "region", "scheme"})
-    if unknown or parts.username or not parts.netloc:
+    if unknown:
         raise StorageError(
-            f"the s3 URI of bucket {parts.hostname!r} is invalid: "
-            f"{unknown or 'it has a user or no bucket'}. Write s3://bucket/prefix?"
-            "endpoint_override=host:port&region=…&scheme=http; keys come from the environment or "
-            "the node's role."
+            f"{place.shown!r} has the option(s) {', '.join(unknown)}. Known are "
+            "endpoint_override=host:port, region and scheme=http."
         )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in options:
         options["endpoint_override"] = urlsplit(endpoint).netloc
         options.setdefault("scheme", urlsplit(endpoint).scheme)
-    path = "/".join(filter(None, (parts.netloc + parts.path).split("/")))  # a//b is a/b
+    path = "/".join(filter(None, (place.host + place.path).split("/")))  # a//b is a/b
     return RetryingS3FileSystem(tuple(sorted(options.items()))), path
 
 

@@ -31,8 +31,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from gangru_dist.uris import safe
+
 _console = Console(stderr=True)
 _logger = logging.getLogger(__name__)
+
+_hearers: list[Callable[[Progress], None]] = []
 
 LINE_EVERY_SECONDS = 15.0
 """Time between two progress lines when there is no terminal."""
@@ -43,15 +47,26 @@ def setup(level: int = logging.INFO) -> None:
     handler: logging.Handler
     if _console.is_terminal:
         handler = RichHandler(console=_console, show_path=False, log_time_format="%H:%M:%S")
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Safe("%(message)s"))
     else:
         handler = logging.StreamHandler()
         line = "%(asctime)s %(levelname)-7s %(message)s"
-        handler.setFormatter(logging.Formatter(line, datefmt="%Y-%m-%dT%H:%M:%S"))
+        handler.setFormatter(_Safe(line, datefmt="%Y-%m-%dT%H:%M:%S"))
     package = logging.getLogger("gangru_dist")
     package.handlers = [handler]
     package.setLevel(level)
     package.propagate = False
+
+
+class _Safe(logging.Formatter):
+    """One line an event: no secret of a URI, no control character of a stock's name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own
+        record.message = record.message.replace("\n", "\\n")
+        return super().formatMessage(record)
 
 
 @contextmanager
@@ -98,6 +113,19 @@ def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def heard(hear: Callable[[Progress], None]) -> Iterator[None]:
+    """Have every `Progress` of this process shown elsewhere too, until the block ends.
+
+    `hear` is called at each one's begin and step, from the thread that does the work.
+    """
+    _hearers.append(hear)
+    try:
+        yield
+    finally:
+        _hearers.remove(hear)
+
+
 def progress(name: str, *, total: int, unit: str = "") -> Progress:
     """Progress of `total` equal steps: a bar with ETA on a terminal, else a line at intervals."""
     return Progress(name, total=total, unit=unit, bar=_is_live(_console))
@@ -128,6 +156,7 @@ class Progress:
             self._bar.start()
         else:
             self._waiting.enter_context(waiting(self.name))
+        self._heard()
         return self
 
     def __exit__(
@@ -151,6 +180,11 @@ class Progress:
         elif self._clock() - self._reported >= LINE_EVERY_SECONDS and self.done < self.total:
             self._reported = self._clock()
             _logger.info("progress %s", self.line(note))
+        self._heard()
+
+    def _heard(self) -> None:
+        for hear in tuple(_hearers):
+            hear(self)
 
     @property
     def eta_minutes(self) -> float | None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gangru_dist import runtime
+from gangru_dist.bars.files import check_apart
 from gangru_dist.config import RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.headers import check_headers, check_names
@@ -56,24 +57,27 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
             rebalance days, or another error of a stage. A failed window does not stop the others.
     """
     check_bars(bars, run.cfg)
+    if bars != SYNTHETIC:
+        check_apart(bars, run.root)
     run = settled(run, anew=overwrite)
     if overwrite or run.claimed() is None:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
-    # Ray starts beside the panel; where models are already there, perhaps nobody needs it
-    with runtime.shared(run.cfg, at_once=not run.models()):
-        with _stage("panel"):
-            panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
-        with _stage("train"):
-            training = train_windows(run, watcher=ProgressPage(run))
-        from gangru_dist.scoring.score import score_days  # torch: not before the workers run
+    with ProgressPage(run).shown() as page:
+        # Ray starts beside the panel; where models are already there, perhaps nobody needs it
+        with runtime.shared(run.cfg, at_once=not run.models()):
+            with _stage("panel"):
+                panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
+            with _stage("train"):
+                training = train_windows(run, watcher=page)
+            from gangru_dist.scoring.score import score_days  # torch: not before the workers run
 
-        with _stage("score"):
-            scores = score_days(run)
-    from gangru_dist.report.document import write_report  # matplotlib
+            with _stage("score"):
+                scores = score_days(run)
+        from gangru_dist.report.document import write_report  # matplotlib
 
-    with _stage("report"):
-        report = write_report(run)
+        with _stage("report"):
+            report = write_report(run)
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
 
 

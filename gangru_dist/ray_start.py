@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 import ray
 from ray._common.utils import get_default_system_temp_dir
+from ray._private import ray_constants
 from ray._private.services import canonicalize_bootstrap_address
 
 from gangru_dist import log, termination
@@ -58,7 +59,13 @@ def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
         _check_port()
         before = _children()
         try:
-            with log.alone(), log.waiting("ray"), termination.kept(), _batch_scheduling():
+            with (
+                log.alone(),
+                log.waiting("ray"),
+                termination.kept(),
+                _batch_scheduling(),
+                _on_loopback(),
+            ):
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -205,3 +212,23 @@ def _batch_scheduling() -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """What is started meanwhile listens on 127.0.0.1 alone: no other machine is meant to join.
+
+    Ray does so by itself on macOS and Windows; on Linux its GCS, raylet and agents would listen on
+    every interface, a token before them. Whoever has set Ray's variable for that is left alone.
+    """
+    name, is_cluster = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "0"  # for Ray's processes; this one has read it already
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = is_cluster
+        del os.environ[name]

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from gangru_dist import presets
 from gangru_dist.config import TYPES, RunConfig, from_dict, to_dict
-from gangru_dist.errors import ConfigError
+from gangru_dist.errors import ConfigError, in_short
 from gangru_dist.filesystems import resolve
 from gangru_dist.registry import close_names
 
@@ -116,6 +116,8 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> 
 
 _SECTIONS = {key.rpartition(".")[0] for key in TYPES} - {""}
 _TABLES = {key for key, hint in TYPES.items() if typing.get_origin(hint) is dict}
+_DEEPEST = 16
+"""Levels of tables and lists that are read; no setting has more than five."""
 _ENTRIES = {key: typing.get_args(TYPES[key])[1] for key in _TABLES}
 """Table-valued setting -> declared type of its entries."""
 _RECORDS = {
@@ -133,6 +135,7 @@ def _sources(
     """(origin, flattened keys and values) of each source, in order."""
     if file is not None:
         given = _read_toml(file)
+        _check_size(given, f"--config {file}")
         yield f"file {file}", _replaced_tables(given)
         yield f"file {file}", _flatten(given)
     for text in overrides:
@@ -141,7 +144,36 @@ def _sources(
             raise ConfigError(
                 f"--set {text!r} is not key=value. Write for example --set training.epochs=5."
             )
-        yield f"--set {text}", _flatten({key.strip(): _parse(value.strip())})
+        given = {key.strip(): _parse(value.strip())}
+        _check_size(given, f"--set {_shown(key.strip())}")
+        yield f"--set {_shown(text)}", _flatten(given)
+
+
+def _shown(text: str) -> str:
+    """As much of what was typed as a message can take."""
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
+def _check_size(given: Mapping[str, Any], origin: str) -> None:
+    """Refuse what no setting can be, before anything goes through it level by level.
+
+    Raises:
+        ConfigError: Tables and lists lie more than `_DEEPEST` deep in one another, or a whole
+            number has more than 64 bits.
+    """
+    level: list[Any] = [given]
+    for _ in range(_DEEPEST):
+        inner = (value.values() if isinstance(value, Mapping) else value for value in level)
+        level = [part for parts in inner for part in parts]
+        for number in (part for part in level if isinstance(part, int)):
+            if not -(2**63) <= number < 2**63:
+                raise ConfigError(f"{origin} has a number of more than 64 bits.")
+        level = [part for part in level if isinstance(part, dict | list)]
+    if level:
+        raise ConfigError(
+            f"{origin} has tables or lists more than {_DEEPEST} deep in one another; no setting "
+            "has so many. `gangru settings` shows them all."
+        )
 
 
 def _replaced_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -160,8 +192,8 @@ def _read_toml(file: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read --config {file}: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file} is not TOML: {error}.") from error
+    except (RecursionError, ValueError) as error:  # TOMLDecodeError is one, and numbers too long
+        raise ConfigError(f"--config {file} is not TOML: {in_short(error)}.") from error
 
 
 def _parse(text: str) -> Any:
@@ -170,6 +202,10 @@ def _parse(text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(
+            f"--set has a value of {len(text)} characters: {in_short(error)}."
+        ) from None
     return parsed["value"] if len(parsed) == 1 else text
 
 
@@ -226,7 +262,7 @@ def _unknown(key: str, origin: str) -> str:
         return f"{key!r}{where} is a section, not a setting. In it: {', '.join(inside)}."
     near = nearest(key)
     hint = f"The nearest are: {', '.join(near)}." if near else f"Sections: {sorted(_SECTIONS)}."
-    return f"unknown setting {key!r}{where}. {hint}"
+    return f"unknown setting {_shown(key)!r}{where}. {hint}"
 
 
 def nearest(key: str) -> list[str]:

@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 
 from gangru_dist.errors import StorageError
 from gangru_dist.filesystems import (
+    again,
     clear_refusals,
     grows_in_sight,
     is_refused,
@@ -33,6 +34,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _LIST_ATTEMPTS = 5
 """Attempts to list a folder while another job deletes files in it, e.g. old checkpoints."""
 _WRITE_ATTEMPTS = 3
+_PART = re.compile(r".*\.[0-9a-f]{32}\.part")
+_OLD_SECONDS = 7 * 86400
+"""Longer than any job takes: who wrote a `.part` file then is dead, whatever clock says so."""
+_clean: set[Path] = set()
+"""Folders in which this process has looked for such files."""
 
 
 def checked_name(name: str, *, what: str) -> str:
@@ -56,6 +62,19 @@ class Stamp(NamedTuple):
     """In bytes."""
     written: dt.datetime | None
     """When it was last written."""
+
+
+def _make_clean(folder: Path) -> None:
+    """Make a folder, or remove what writes that were killed have left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder in _clean:
+        return
+    _clean.add(folder)
+    for file in folder.iterdir():
+        if _PART.fullmatch(file.name):
+            with suppress(OSError):  # gone, or not ours to delete
+                if time.time() - file.stat().st_mtime > _OLD_SECONDS:
+                    file.unlink()
 
 
 class Storage:
@@ -117,8 +136,12 @@ class Storage:
 
     def read_bytes(self, name: str) -> bytes:
         """Content of a file; FileNotFoundError if it does not exist."""
-        with self.filesystem.open_input_file(self.full(name)) as file:
-            return bytes(file.readall())
+
+        def read() -> bytes:
+            with self.filesystem.open_input_file(self.full(name)) as file:
+                return bytes(file.readall())
+
+        return again(read)
 
     def read_json(self, name: str) -> Any:
         """Content of a JSON file; FileNotFoundError if it does not exist."""
@@ -135,8 +158,17 @@ class Storage:
             write(self.full(name), data)
 
     def _write_local(self, target: str, data: bytes) -> None:
-        """Write under a temporary name, then rename."""
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        """Write under a temporary name, then rename; again if the folder went meanwhile.
+
+        As a task's checkpoints do when another job has finished its model.
+        """
+        try:
+            self._write_and_rename(target, data)
+        except FileNotFoundError:
+            self._write_and_rename(target, data)
+
+    def _write_and_rename(self, target: str, data: bytes) -> None:
+        _make_clean(Path(target).parent)
         part = Path(f"{target}.{uuid.uuid4().hex}.part")
         try:
             with part.open("wb") as file:
@@ -216,6 +248,16 @@ class Storage:
         if self.exists(name):
             with suppress(FileNotFoundError):  # another job deleted it first
                 self.filesystem.delete_file(self.full(name))
+
+    def delete_unfinished(self) -> None:
+        """Delete what writes that were killed left below; for who knows that nobody writes here.
+
+        A writer after all, who was taken for dead, writes its file again.
+        """
+        for info in self._below(self.path):
+            if _PART.fullmatch(info.path):
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_file(info.path)
 
     def delete_folder(self, folder: str) -> None:
         """Delete a folder and its content; no error if it does not exist."""

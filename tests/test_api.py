@@ -1,15 +1,19 @@
 """What notebooks use: the same functions as the commands, and any factor judged."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 
 import gangru_dist
+from gangru_dist import settings
 from gangru_dist.errors import ConfigError, EvaluationError
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.runs.run import open_run
@@ -115,26 +119,35 @@ class TestNotebook:
 
     @pytest.mark.slow
     @pytest.mark.ray
-    @pytest.mark.usefixtures("ray_cluster")
-    def test_it_runs_from_bars_to_the_report(
+    def test_a_real_kernel_runs_it_from_bars_to_the_report(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from gangru_dist import settings
-
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("MPLBACKEND", "agg")
-        cfg = settings.load("demo", None, TINY)
-        changed = {
-            key: settings.value_at(settings.to_dict(cfg), key)
-            for key in (word.partition("=")[0] for word in TINY)
-        }
-        small = code(NOTEBOOK).replace('preset="demo"', f'preset="demo", settings={changed}')
-        scope: dict[str, object] = {}
-        exec(compile(small, str(NOTEBOOK), "exec"), scope)
-        assert (tmp_path / "demo-storage/runs/notebook/report/report.html").exists()
-        weights, signal = scope["weights"], scope["signal"]
-        assert isinstance(weights, pd.DataFrame)
-        assert isinstance(signal, pd.DataFrame)
-        assert weights.sum(axis=1).max() <= 1 + 1e-12
-        assert len(signal) > 1000
-        assert [path.name for path in tmp_path.iterdir()] == ["demo-storage"]
+        """As Jupyter does: Ray of its own, pictures and tables in the cells, progress drawn."""
+        cfg = settings.to_dict(settings.load("demo", None, TINY))
+        given = {key: settings.value_at(cfg, key) for key in (one.split("=")[0] for one in TINY)}
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        for cell in notebook.cells:
+            small = f'preset="demo", settings={given}'
+            cell.source = cell.source.replace('preset="demo"', small)
+        last = "print(len(signal), weights.sum(axis=1).max(), page)"
+        notebook.cells.append(nbformat.v4.new_code_cell(last))
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.delenv("MPLBACKEND", raising=False)
+        monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+        (tmp_path / "work").mkdir()
+        where = {"metadata": {"path": str(tmp_path / "work")}}
+        NotebookClient(notebook, timeout=600, resources=where).execute()
+        build, judge, other, models, tools, said = (
+            cell.outputs for cell in notebook.cells if cell.cell_type == "code"
+        )
+        drawn = [output.data["text/plain"] for output in build if "data" in output]
+        assert any(re.search(r"train .*━ (\d+)/\1", text) for text in drawn), drawn
+        assert {"image/png", "text/html"} <= {kind for output in judge for kind in output.data}
+        assert "newey_west_lags" in other[-1].data["text/plain"]
+        assert "text/html" in models[-1].data
+        assert not tools
+        rows, weight, page = said[0].text.split()
+        assert int(rows) > 1000
+        assert float(weight) <= 1 + 1e-12
+        assert Path(page).exists()
+        assert [path.name for path in (tmp_path / "work").iterdir()] == ["demo-storage"]

@@ -125,7 +125,7 @@ class TestValidation:
         assert asked == [tmp_path]
         assert f"the disk of {tmp_path}/not/yet has 10 MB free; a job" in capfd.readouterr().err
         asked.clear()
-        Storage("memory://bucket").require_room()
+        Storage(f"local://{tmp_path}").require_room()
         assert asked == []
 
     def test_any_other_failure_of_the_system_shows_where_it_came_from(self, tmp_path: Path) -> None:

@@ -1,14 +1,27 @@
 """The documentation site: built without a warning, and its commands do what the pages say."""
 
 import ast
+import importlib
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from gangru_dist import cli
+from gangru_dist.config import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
+from gangru_dist.features.price_volume import FEATURES
+from gangru_dist.runs.run import Run
+from gangru_dist.settings import load
+from gangru_dist.storage import Storage
+from gangru_dist.tracking.callbacks import told
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -29,6 +42,90 @@ def test_code_blocks_are_code_of_this_package(block: str) -> None:
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("gangru_dist"):
             names = ", ".join(alias.name for alias in node.names)
             exec(f"from {node.module} import {names}", {})
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=path.stem)
+        for path in PAGES
+        for kind, block in BLOCK.findall(path.read_text())
+        if kind == "toml" and "entry-points" not in block  # `test_wheel` installs those
+    ],
+)
+def test_settings_on_the_pages_are_settings(block: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(block)
+    assert load("default", str(tmp_path / "settings.toml")) != load("default", None)
+
+
+def modules_of_the_pages(folder: Path) -> None:
+    """The modules that a reader writes who follows extend.md and tracking.md."""
+    for page, module in (("extend", "factors"), ("tracking", "diary")):
+        block = next(b for kind, b in BLOCK.findall(text_of(page)) if kind == "python")
+        (folder / f"{module}.py").write_text(block)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / f"docs/{page}.md").read_text()
+
+
+def typed() -> Iterator[tuple[str, str]]:
+    """Command and flags of every line that a page shows to type; the log's are history."""
+    for page in [*PAGES, ROOT / "cluster/README.md"]:
+        text = "" if page.stem == "LOG" else page.read_text().replace("\\\n", " ")
+        yield from re.findall(r"^ {4}(?:.* -- python jobs/|gangru )(\S+) (.*)", text, re.M)
+
+
+@pytest.mark.parametrize(("name", "flags"), dict.fromkeys(typed()))
+def test_commands_on_the_pages_are_understood(
+    name: str, flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their flags and settings; in a storage of one's own, with nothing done."""
+    command = importlib.import_module(f"gangru_dist.commands.{Path(name).stem.replace('-', '_')}")
+    if not hasattr(command, "run_job"):  # `runs`, `settings`, `check-plugin`: tested where they are
+        return
+    modules_of_the_pages(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "any.toml").write_text("[training]\nepochs = 3\n")
+    words = shlex.split(flags, comments=True)
+    for flag, value in (("--storage", tmp_path / "s"), ("--config", tmp_path / "any.toml")):
+        if flag in words:
+            words[words.index(flag) + 1] = str(value)
+    monkeypatch.setattr(command, "run_job", partial(only_understood, cli.run_job))
+    tables: tuple[dict[str, Any], ...] = (CALLBACKS, FEATURES, LABEL_TRANSFORMS, PREDICTORS)
+    before = [dict(table) for table in tables]
+    try:
+        assert command.run(words) == 0
+    finally:
+        for table, items in zip(tables, before, strict=True):
+            table.clear()  # other files of tests register a feature of the same name
+            table.update(items)
+        for module in ("factors", "diary"):
+            sys.modules.pop(module, None)
+
+
+def only_understood(
+    real: Callable[..., int], doc: str, body: object, *args: object, **given: object
+) -> int:
+    """`run_job` with a body and a plan that do nothing."""
+    plan = {"plan": lambda job: {}} if "plan" in given else {}
+    return real(doc, lambda job: cli.Outcome(outputs=()), *args, **{**given, **plan})
+
+
+def test_the_callback_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules_of_the_pages(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    known = dict(CALLBACKS)
+    try:
+        run = Run(Storage("s"), "mine", load("demo", None, ['callbacks=["diary:Diary"]']))
+        with told(run) as callbacks:
+            callbacks.report({"period": {"months": 3}}, "report.html")
+    finally:
+        CALLBACKS.clear()
+        CALLBACKS.update(known)
+        sys.modules.pop("diary", None)
+    assert (tmp_path / "diary.txt").read_text().startswith("mine report written {")
 
 
 def run(words: list[str], folder: Path) -> str:

@@ -138,7 +138,7 @@ class TestRows:
 
 
 def test_a_notebook_gets_the_rows_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for IPython, which tests do not install; looked at in a real kernel too."""
+    """With a stand-in for IPython; `test_api` asks a real kernel."""
     shown: list[str] = []
 
     class Handle:

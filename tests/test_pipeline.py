@@ -25,7 +25,7 @@ TINY = RunConfig(
     factor=FactorConfig(quantiles=4),
     synthetic=SyntheticConfig(assets=40, first=dt.date(2018, 1, 2), last=dt.date(2019, 3, 29)),
 )
-"""One refit day (2018-12-28), three month-ends to judge."""
+"""One refit day (2018-12-31), three month-ends to judge."""
 
 
 @pytest.mark.ray
@@ -39,6 +39,9 @@ class TestProperties:
         first = run_pipeline(Run(root, "tiny", TINY), bars=SYNTHETIC)
         assert first.ok
         assert Path(first.report).stat().st_size > 10_000
+        progress = (tmp_path / "runs/tiny/progress.html").read_text()
+        for words in ("<b>Done</b>", "reading bars", "computing features", "2018-12-31", "scoring"):
+            assert words in progress
         models = self.contents(tmp_path, "runs/tiny/windows")
         metrics = json.loads((tmp_path / "runs/tiny/report/metrics.json").read_text())
         assert len([name for name in models if name.endswith("model.json")]) == 1

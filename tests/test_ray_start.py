@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,9 +24,11 @@ from gangru_dist.cli import Outcome, run_job
 from gangru_dist.config import RunConfig
 from gangru_dist import runtime
 
+within = sys.argv.pop(1)
+
 def body(job):
     with runtime.session(job.run.cfg, cpus=1):
-        pass
+        exec(within)
     return Outcome(outputs=())
 
 status = run_job("doc", body)
@@ -54,6 +57,15 @@ def session(cfg, **words):
 runtime.session = session
 """
 """SIGTERM while the driver waits for a task."""
+LISTENERS = """
+import psutil, ray
+ray.get(ray.remote(lambda: None).remote())  # a worker is there too
+for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for there in process.net_connections(kind="inet"):
+        if there.status == "LISTEN":
+            print("listens", there.laddr.ip, process.name(), file=sys.stderr)
+"""
+"""Says on which addresses Ray's processes and the job listen."""
 STOP_FIRST_RAYLET = """
 import os, psutil, signal, threading, time
 
@@ -72,13 +84,14 @@ NO_NAMESPACE = (
 
 
 def run_job(
-    folder: Path, *, mount: str = "", first: str = "", **environment: str
+    folder: Path, *, mount: str = "", first: str = "", within: str = "", **environment: str
 ) -> tuple[int, str]:
     """Exit status of the job, and what it wrote to standard error, without lines of INFO.
 
-    `mount` is a shell command in a mount namespace of the job's own; `first` is code before it.
+    `mount` is a shell command in a mount namespace of the job's own; `first` is code before it,
+    `within` while Ray runs.
     """
-    command = [sys.executable, "-c", first + JOB, "--storage", str(folder / "storage")]
+    command = [sys.executable, "-c", first + JOB, within, "--storage", str(folder / "storage")]
     if mount:
         command = ["unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"', "sh", *command]
     surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -206,6 +219,13 @@ class TestThisMachine:
         assert status == 0
         assert "ray_start_again reason='The current node timed out during startup." in said
         assert said.count("\n") == 0
+
+    @pytest.mark.ray
+    def test_nothing_listens_to_other_machines(self, tmp_path: Path) -> None:
+        status, said = run_job(tmp_path, within=LISTENERS)
+        assert status == 0, said
+        assert said.count("listens") > 5, said
+        assert re.findall(r"listens (?!127\.0\.0\.1|::ffff:127\.0\.0\.1)", said) == []
 
     def test_other_policies_are_back_after_a_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
         policies: list[int] = []

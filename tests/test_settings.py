@@ -111,6 +111,36 @@ class TestValidation:
         with pytest.raises(ConfigError, match=f"unknown setting '{typed}'.*{meant}"):
             load("default", None, [f"{typed}=1"])
 
+    @pytest.mark.parametrize("depth", [17, 300, 900, 5000])
+    @pytest.mark.parametrize(
+        "text", ["{d}x = 1", "[{d}x]\ny = 1", "training.seeds = {open}{close}", "x = {a}1{b}"]
+    )
+    def test_what_lies_deep_is_refused_in_short(
+        self, tmp_path: Path, text: str, depth: int
+    ) -> None:
+        parts = {"d": "a." * depth, "open": "[" * depth, "close": "]" * depth}
+        given = text.format(**parts, a="{a=" * depth, b="}" * depth)
+        file = tmp_path / "mine.toml"
+        file.write_text(given)
+        for load_it in (
+            lambda: load("default", str(file)),
+            lambda: load("default", None, [given.replace("\n", "")]),
+        ):
+            with pytest.raises(
+                ConfigError, match=r"deep in one another|recursion|unknown sett"
+            ) as e:
+                load_it()
+            assert len(str(e.value)) < 600
+
+    @pytest.mark.parametrize("digits", [19, 4000, 5000])
+    def test_a_number_of_many_digits(self, tmp_path: Path, digits: int) -> None:
+        file = tmp_path / "mine.toml"
+        file.write_text(f"[training]\nepochs = {'9' * digits}\n")
+        for flags in ((str(file), []), (None, [f"training.epochs={'9' * digits}"])):
+            with pytest.raises(ConfigError, match=r"64 bits|4300 digits") as e:
+                load("default", *flags)
+            assert len(str(e.value)) < 600
+
     def test_a_misspelt_key_in_a_file_names_the_file(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.toml"
         file.write_text("[training]\nepochs = 7\npatients = 3\n")

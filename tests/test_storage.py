@@ -1,6 +1,9 @@
 import errno
+import os
 import pickle
+import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist.errors import StorageError
-from gangru_dist.filesystems import RetryingS3FileSystem
+from gangru_dist.filesystems import RetryingS3FileSystem, again, clear_refusals
 from gangru_dist.storage import Storage, checked_name
 
 
@@ -48,8 +51,8 @@ class TestReference:
             assert child.path == str(tmp_path / folder / "runs/r1")
             assert Storage(child.uri).path == child.path
 
-    def test_fsspec_serves_other_schemes(self) -> None:
-        root = Storage("memory://bucket/prefix").child("sub")
+    def test_fsspec_serves_other_schemes(self, tmp_path: Path) -> None:
+        root = Storage(f"local://{tmp_path}/prefix").child("sub")
         root.write_bytes("x", b"1")
         assert not root.is_local
         assert root.read_bytes("x") == b"1"
@@ -197,6 +200,77 @@ class TestProperties:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
         assert Storage(str(tmp_path)).list_files() == []
 
+    def test_a_folder_that_vanishes_while_a_file_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a checkpoint's does when another job has finished the model."""
+        real, calls = os.fsync, []
+
+        def fsync(number: int) -> None:
+            real(number)
+            if not calls:
+                shutil.rmtree(tmp_path / "a")
+            calls.append(number)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        root = Storage(str(tmp_path))
+        root.write_bytes("a/x", b"1")
+        assert root.list_files() == ["a/x"]
+        assert len(calls) == 2
+
+    def test_what_a_killed_write_left_goes_a_week_later(self, tmp_path: Path) -> None:
+        """With the folder's next write; a write that is under way is left alone."""
+        now = time.time()
+        for name, age_days in {"a": 8, "b": 6}.items():
+            part = tmp_path / f"{name}.json.{name * 32}.part"
+            part.write_bytes(b"{")
+            os.utime(part, (now, now - age_days * 86400))
+        (tmp_path / "mine.part").write_bytes(b"x")
+        os.utime(tmp_path / "mine.part", (0, 0))
+        Storage(str(tmp_path)).write_bytes("x", b"1")
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == [f"b.json.{'b' * 32}.part", "mine.part", "x"]
+
+    @pytest.mark.parametrize("cuts", [1, 5, 6])
+    def test_an_answer_that_is_cut_is_asked_for_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: int
+    ) -> None:
+        """As S3's are in the soak (seeds 1045, 1084, 1386); a refusal and the disk's errors not."""
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        cut = OSError("AWS Error INTERNAL_FAILURE during GetObject operation: Failed to flush")
+        answers = iter([cut] * cuts + [b"whole"])
+
+        def read() -> bytes:
+            answer = next(answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        if cuts < 6:
+            assert again(read) == b"whole"
+        else:
+            with pytest.raises(OSError, match="Failed to flush"):
+                again(read)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            FileNotFoundError("x"),
+            PermissionError(13, "x"),
+            OSError("When reading: AWS Error ACCESS_DENIED during x"),
+        ],
+    )
+    def test_what_would_fail_again_is_not(self, error: OSError) -> None:
+        calls = []
+
+        def read() -> None:
+            calls.append(1)
+            raise error
+
+        with pytest.raises(type(error)):
+            again(read)
+        assert calls == [1]
+
     def test_a_folder_that_vanishes_while_it_is_listed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -218,9 +292,9 @@ class TestProperties:
         ("code", "attempts"), [("NETWORK_CONNECTION", 2), ("UNKNOWN", 2), ("ACCESS_DENIED", 1)]
     )
     def test_what_the_network_fails_is_written_again_and_a_refusal_is_not(
-        self, monkeypatch: pytest.MonkeyPatch, code: str, attempts: int
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, attempts: int
     ) -> None:
-        root = Storage(f"memory://again-{code.lower()}")
+        root = Storage(f"local://{tmp_path}")
         whole, calls = root.filesystem, []
 
         def open_output_stream(path: str) -> object:
@@ -230,6 +304,7 @@ class TestProperties:
             return whole.open_output_stream(path)
 
         monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        root._write_beside = False  # as stores that put a file whole
         root.filesystem = SimpleNamespace(open_output_stream=open_output_stream)
         if attempts == 1:
             with pytest.raises(StorageError, match="uploading part for key 'x': ACCESS_DENIED"):
@@ -238,6 +313,19 @@ class TestProperties:
             root.write_bytes("x", b"content")
             assert bytes(whole.open_input_file(root.full("x")).readall()) == b"content"
         assert len(calls) == attempts
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "AWS Error INTERNAL_FAILURE during GetObject: Failed to flush response stream",
+            "Generic S3 error: error reading a body from connection: unexpected end",
+            "request or response body error: end of file before message length reached",
+        ],
+    )
+    def test_a_broken_answer_is_one_message(self, said: str) -> None:
+        says = r"broke an answer off.* Run the same command again"
+        with pytest.raises(StorageError, match=says), clear_refusals():
+            raise OSError(said)
 
     def test_no_secret_travels_with_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYKEYKEY")
@@ -273,7 +361,7 @@ class TestValidation:
         "uri", ["s3://key:secret@bucket/x", "s3:///x", "s3://bucket/x?access_key=y"]
     )
     def test_s3_uris_carry_no_keys(self, uri: str) -> None:
-        with pytest.raises(StorageError, match="keys come from the environment") as caught:
+        with pytest.raises(StorageError, match=r"belong in the environment|no bucket") as caught:
             Storage(uri)
         assert "secret" not in str(caught.value)
 
@@ -291,14 +379,18 @@ class TestValidation:
         with pytest.raises(StorageError, match=says):
             Storage(uri)
 
-    @pytest.mark.parametrize("uri", ["file:///a#b", "memory://a#b", "s3://bucket/a#", "gs://a/b#c"])
+    @pytest.mark.parametrize("uri", ["file:///a#b", "sftp://a#b", "s3://bucket/a#", "gs://a/b#c"])
     def test_a_fragment_would_drop_the_folders_below(self, uri: str) -> None:
-        with pytest.raises(StorageError, match=f"{uri}' contains '#'.*Use a folder without it"):
+        with pytest.raises(
+            StorageError, match=f"{uri.partition('#')[0]}' contains '#'.*Use a folder without it"
+        ):
             Storage(uri)
 
     def test_a_refused_fragment_shows_no_secret(self) -> None:
-        with pytest.raises(StorageError, match="'bucket/x' contains '#'"):
+        with pytest.raises(StorageError, match="comes with a password") as raised:
             Storage("s3://key:sec#ret@bucket/x")
+        assert "sec" not in str(raised.value)
+        assert "ret@" not in str(raised.value)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):

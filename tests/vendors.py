@@ -129,7 +129,7 @@ def _tushare(folder: Path, market: pd.DataFrame) -> None:
         folder / "stock_basic.csv",
     )
     spells = market[market["is_st"]].groupby("code", as_index=False).first()
-    names = pd.DataFrame({"ts_code": stocks["code"], "name": "某某", "start_date": "20100101"})
+    names = pd.DataFrame({"ts_code": stocks["code"], "name": "平安", "start_date": "20100101"})
     marked = pd.DataFrame({"ts_code": spells["code"], "name": "*ST某", "start_date":
                            _compact(spells["date"])})  # fmt: skip
     _save(pd.concat([names, marked, marked]), folder / "namechange" / "all.csv", "gbk")

@@ -18,6 +18,7 @@ import pyarrow.fs as pafs
 
 from gangru_dist.errors import BarsError
 from gangru_dist.filesystems import resolve
+from gangru_dist.storage import Storage
 
 _PARQUET = (".parquet", ".pq", ".parq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
@@ -197,3 +198,19 @@ def _hidden(name: str) -> bool:
     return bool(_UNFINISHED.search(name)) or any(
         part.startswith(("_", ".")) for part in name.split("/")
     )
+
+
+def check_apart(uri: str, root: Storage) -> None:
+    """Refuse bars that lie among our own files, which are parquet as well; `<storage>/bars` may be.
+
+    Raises:
+        BarsError: One is inside the other.
+    """
+    filesystem, path = resolve(uri)
+    bars, storage = PurePosixPath(path), PurePosixPath(root.path)
+    is_inside = storage in (bars, *bars.parents) and storage / "bars" not in (bars, *bars.parents)
+    if filesystem.equals(root.filesystem) and (is_inside or bars in storage.parents):
+        raise BarsError(
+            f"--bars {uri} and --storage {root.uri} lie in one another, so our own files would be "
+            f"read as bars. Move the bars out, or to {root.uri}/bars."
+        )

@@ -97,8 +97,6 @@ def _found(
     file: str, names: Sequence[str], form: BarsFormat, columns: Collection[str]
 ) -> dict[str, str]:
     chosen = {ours: name for ours in columns if (name := form.find(ours, names)) is not None}
-    if "is_st" in chosen:
-        chosen.pop("name", None)  # would be read for nothing
     twice = sorted({name for name in chosen.values() if list(names).count(name) > 1})
     if twice:
         raise BarsError(f"{file} has column(s) {twice} twice. Remove or rename one of them.")

@@ -73,7 +73,7 @@ def joined(
         shares = columns.pop("total_shares")
         columns.setdefault("market_cap", pc.multiply(shares, bars["close"]))
     if "name" in columns:
-        columns["is_st"] = pc.fill_null(marked_st(columns.pop("name")), False)
+        columns["is_st"] = pc.fill_null(marked_st(columns["name"]), False)
     if "market_cap" in columns:
         columns["market_cap"] = _known_caps(columns["market_cap"])
     for name, column in columns.items():

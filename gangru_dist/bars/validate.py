@@ -26,6 +26,7 @@ CHECKED = pa.schema(
         *((name, pa.float64()) for name in ("open", "high", "low", "close", "volume", "amount")),
         *((name, pa.float64()) for name in ("adj_factor", "turnover_rate", "market_cap")),
         ("industry", CODED),
+        ("name", CODED),
         ("is_st", pa.bool_()),
         ("list_date", pa.date32()),
         ("suspended", pa.bool_()),
@@ -225,9 +226,10 @@ def _assemble(
     table: pa.Table, values: Mapping[str, np.ndarray], suspended: np.ndarray, number: int
 ) -> pa.Table:
     count = len(table)
-    given = {name: table[name] for name in ("date", "code", "industry", "is_st", "list_date")
-             if name in table.column_names}  # fmt: skip
-    given.setdefault("industry", pa.nulls(count, CODED))
+    named = ("date", "code", "industry", "name", "is_st", "list_date")
+    given = {name: table[name] for name in named if name in table.column_names}
+    for name in ("industry", "name"):
+        given.setdefault(name, pa.nulls(count, CODED))
     given.setdefault("list_date", pa.nulls(count, pa.date32()))
     if "is_st" not in given and "name" in table.column_names:
         given["is_st"] = marked_st(table["name"])

@@ -35,10 +35,12 @@ def body(job: Job) -> Outcome:
     if job.args.check:
         return check(job)
     from gangru_dist.api import build_panel  # imports Ray: not needed for --help
+    from gangru_dist.report.progress_page import ProgressPage
 
-    build_panel(job.run, job.args.bars, overwrite=job.args.overwrite)
-    panel = job.run.root.child("panel").uri
-    return Outcome(outputs=(panel, f"{panel}/quality.json"))
+    panel = job.run.root.child("panel")
+    with ProgressPage(job.run, folder=panel).shown():
+        build_panel(job.run, job.args.bars, overwrite=job.args.overwrite)
+    return Outcome(outputs=(panel.uri, f"{panel.uri}/quality.json"))
 
 
 def check(job: Job) -> Outcome:

@@ -38,13 +38,15 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Score, and delete old files if asked."""
+    from gangru_dist.report.progress_page import ProgressPage
     from gangru_dist.scoring.commit import vacuum  # torch and Delta: not needed for --help
     from gangru_dist.scoring.score import score_days
 
     run, args = job.run, job.args
-    summary = score_days(
-        run, start=args.start, end=args.end, daily=args.daily, overwrite=args.overwrite
-    )
+    with ProgressPage(run).shown():
+        summary = score_days(
+            run, start=args.start, end=args.end, daily=args.daily, overwrite=args.overwrite
+        )
     if args.vacuum:
         vacuum(run.factor)
     return Outcome(

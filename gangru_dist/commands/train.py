@@ -28,12 +28,10 @@ def body(job: Job) -> Outcome:
     from gangru_dist.report.progress_page import ProgressPage
     from gangru_dist.training.launch import train_windows  # torch and Ray: not needed for --help
 
-    summary = train_windows(
-        job.run,
-        only=job.args.windows,
-        overwrite=job.args.overwrite,
-        watcher=ProgressPage(job.run),
-    )
+    with ProgressPage(job.run).shown() as page:
+        summary = train_windows(
+            job.run, only=job.args.windows, overwrite=job.args.overwrite, watcher=page
+        )
     facts = {"failed": summary.failed, **plain(summary)}
     return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok, facts=facts)
 

@@ -38,6 +38,7 @@ def body(job: Job) -> Outcome:
 
         export_study(job.run, job.args.export, overwrite=job.args.overwrite)
         return Outcome(outputs=(job.args.export,))
+    from gangru_dist.report.progress_page import ProgressPage
     from gangru_dist.report.tuning import write_page  # torch, Ray: not needed for --help
     from gangru_dist.settings import with_values
     from gangru_dist.tuning.search import search
@@ -45,7 +46,8 @@ def body(job: Job) -> Outcome:
     asked = {f"tune.{name}": getattr(job.args, name) for name in ("trials", "hours")}
     given = {key: value for key, value in asked.items() if value is not None}
     run = replace(job.run, cfg=with_values(job.run.cfg, given, "command line"))
-    done = search(run, only=job.args.windows, overwrite=job.args.overwrite)
+    with ProgressPage(run).shown() as progress:
+        done = search(run, only=job.args.windows, overwrite=job.args.overwrite, watcher=progress)
     page = write_page(run)
     best = (f"{done.folder.uri}/best.toml",) if done.best else ()
     return Outcome(outputs=(*best, f"{done.folder.uri}/trials.csv", page))

@@ -68,21 +68,8 @@ class TradedRows:
     """(n,) largest move of the day, a fraction; infinite = none, NaN = not known."""
 
 
-def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, moves.Moves]:
-    """Panel rows of one bucket.
-
-    Args:
-        bars: Checked rows (`validate.CHECKED`) of whole assets, in any order.
-        task: What the whole build has in common.
-
-    Returns:
-        Rows in `panel_schema`, sorted by (asset, date), traded days only; what was set aside or
-        is odd; and what only the whole market can judge.
-
-    Raises:
-        BarsError: Two rows of one date and code differ.
-    """
-    rows, quality, sums = traded_rows(bars, task)
+def panel_rows(rows: TradedRows, task: BucketTask) -> pa.Table:
+    """Panel rows of one bucket: `panel_schema`, sorted by (asset, date), traded days only."""
     bars, listed = rows.bars, rows.listed
     columns = {name: bars[name].to_numpy() for name in JUDGED}
     asset, step = _positions(bars)
@@ -104,11 +91,22 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, mov
         days = bars["date"].to_numpy().astype("datetime64[D]")
         table[MEMBER] = pa.array(task.members.member(_dictionary(bars["code"]), days))
     schema = panel_schema(task.features, members=task.members is not None)
-    return pa.table({name: table[name] for name in schema.names}, schema=schema), quality, sums
+    return pa.table({name: table[name] for name in schema.names}, schema=schema)
 
 
 def traded_rows(bars: pa.Table, task: BucketTask) -> tuple[TradedRows, Quality, moves.Moves]:
-    """Rows of one bucket that can be trusted; arguments, counts and errors as of `panel_rows`."""
+    """Rows of one bucket that can be trusted.
+
+    Args:
+        bars: Checked rows (`validate.CHECKED`) of whole assets, in any order.
+        task: What the whole build has in common.
+
+    Returns:
+        The rows; what was set aside or is odd; and what only the whole market can judge.
+
+    Raises:
+        BarsError: Two rows of one date and code differ.
+    """
     bars, closed = _without_closed(_sorted(bars), task)
     bars, duplicates = _without_duplicates(bars, task.files)
     listed, late = _list_dates(bars)

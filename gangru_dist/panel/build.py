@@ -2,7 +2,7 @@
 
     units of files -> map columns, check -> staging, cut by bucket
     buckets        -> sort, duplicates, features, limits -> panel files
-    driver         -> quality.json, manifest.json (last), staging and older files removed
+    driver         -> names, quality.json, manifest.json (last), staging and older files removed
 
 Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
 be larger than the memory of all nodes. Any task may run twice. Until the manifest is swapped a
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from gangru_dist import runtime
-from gangru_dist.bars.files import BarsFile
+from gangru_dist.bars.files import BarsFile, check_apart
 from gangru_dist.bars.quality import QUALITY, Quality, merge
 from gangru_dist.cluster_map import Runner, here, on_cluster
 from gangru_dist.config import RunConfig
@@ -36,9 +36,11 @@ from gangru_dist.panel.headers import check_names
 from gangru_dist.panel.history import continued
 from gangru_dist.panel.intake import Bars, Intake, bucket_task, do_all, open_bars, stage_bars
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.names import write_names
 from gangru_dist.panel.rows_code import rows_code
 from gangru_dist.panel.stages import Bucketed, build_bucket
-from gangru_dist.panel.staging import remove_staging
+from gangru_dist.panel.staging import find_staging, remove_staging
+from gangru_dist.panel.turn import TURN, Turn, turn
 from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.storage import Storage
@@ -68,20 +70,50 @@ def build_panel(
             (`SMALL_BYTES`), else on Ray.
 
     Raises:
-        BarsError: The bars cannot be trusted; an earlier panel stays as it was.
+        BarsError: The bars cannot be trusted, or lie where our own files do; an earlier panel
+            stays as it was.
         PanelError: A feature is unknown or cannot be computed from these bars; or, with the
             settings of the panel that is there, the bars change days that it has.
     """
     check_names(cfg.panel)
+    check_apart(bars_uri, root)
     bars = open_bars(bars_uri, cfg)
-    source = _source(bars, cfg)
-    old = _old_manifest(root)
-    if old is not None and old.source == source and not overwrite and _dated(bars.files):
-        _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
-        _warn_of_newest_day(old)
+    old = None if overwrite else _kept(bars, root, cfg)
+    if old is not None and not _is_under_way(root.child("panel")):
         return old
-    panel = root.child("panel")
-    remove_staging(panel)
+    with turn(root.child("panel")) as held:
+        remove_staging(held.panel)
+        old = None if overwrite else _kept(bars, root, cfg)  # by another build meanwhile
+        return old or _built(bars, root, cfg, held, overwrite=overwrite, runner=runner)
+
+
+def _kept(bars: Bars, root: Storage, cfg: RunConfig) -> Manifest | None:
+    """The panel that is there, if it is of these bars and settings; else None."""
+    old = _old_manifest(root)
+    if old is None or old.source != _source(bars, cfg) or not _dated(bars.files):
+        return None
+    _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
+    _warn_of_newest_day(old)
+    return old
+
+
+def _is_under_way(panel: Storage) -> bool:
+    """Whether somebody builds, or a build that was killed has left something behind."""
+    return panel.exists(TURN) or bool(find_staging(panel))
+
+
+def _built(
+    bars: Bars,
+    root: Storage,
+    cfg: RunConfig,
+    held: Turn,
+    *,
+    overwrite: bool,
+    runner: Runner | None,
+) -> Manifest:
+    """The panel after a build."""
+    panel, old = held.panel, _old_manifest(root)
+    source = _source(bars, cfg)
     before = frozenset(panel.list_files())
     try:
         is_small = sum(file.size for file in bars.files) <= SMALL_BYTES
@@ -99,13 +131,17 @@ def build_panel(
         manifest = replace(manifest, set_aside=newest_set_aside(intake, manifest.calendar))
         if old is not None:
             manifest = continued(root, old, manifest, overwrite=overwrite)
+        held.require()
+        write_names(panel, (bucket.names for bucket in built))
         panel.write_json(QUALITY, _quality_json(quality, intake, manifest))
         panel.write_json(MANIFEST, manifest.to_json())
     except GangruError:
-        _remove_unlisted(panel, before)
+        if held.is_held():
+            _remove_unlisted(panel, before)
         raise
     finally:
-        remove_staging(panel)
+        if held.is_held():
+            remove_staging(panel)
     _remove_unlisted(panel, _files(manifest) | _files(old))
     _warn_of_newest_day(manifest)
     _logger.info(

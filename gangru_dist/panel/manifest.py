@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from gangru_dist.errors import PanelError
+from gangru_dist.runs.records import parse, wrong
 from gangru_dist.storage import Storage
 
 VERSION = 1
 """Layout of the store; a reader refuses any other."""
+
+_FILE = re.compile(r"bucket=\d+/\d{4}-(?P<rows>[0-9a-f]{12})(-(?P<bytes>[0-9a-f]{32}))?\.parquet")
+"""Name of a panel's file. Versions up to 0d2b8c2 wrote it without the hash of its bytes."""
 
 MANIFEST = "manifest.json"
 """Its name below `<storage>/panel`."""
@@ -32,6 +39,25 @@ class PanelFile:
     """Year of its dates."""
     rows: int
     """Number of its rows."""
+
+    @property
+    def digest(self) -> str | None:
+        """Start of the SHA-256 of its bytes; None if its name tells the rows' hash alone."""
+        return self._named["bytes"] if self._named else None
+
+    @property
+    def rows_digest(self) -> str:
+        """Start of the hash of its rows and columns."""
+        return self._named["rows"] if self._named else ""
+
+    def is_named_so(self, buckets: int) -> bool:
+        """Whether its name says the same bucket and year."""
+        folder = f"bucket={self.bucket:0{max(2, len(str(buckets - 1)))}d}"
+        return bool(self._named) and self.name.startswith(f"{folder}/{self.year:04d}-")
+
+    @property
+    def _named(self) -> re.Match[str] | None:
+        return _FILE.fullmatch(self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -120,7 +146,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for `Storage.write_json`."""
-        return {
+        values = {
             "version": VERSION,
             "fingerprint": self.fingerprint,
             "rows": self.rows,
@@ -139,43 +165,85 @@ class Manifest:
             "calendar": [str(day) for day in self.calendar],
             "files": [[f.name, f.bucket, f.year, f.rows] for f in self.files],
         }
+        return {**values, "checksum": _checksum(values)}
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Manifest:
-        """Inverse of `to_json`.
 
-        Raises:
-            PanelError: Another version wrote it, or it is damaged.
-        """
-        if values.get("version") != VERSION:
-            raise PanelError(
-                f"the panel has layout version {values.get('version')}, this program reads "
-                f"{VERSION}. Build it again with `gangru panel --overwrite`."
-            )
-        try:
-            return cls(
-                features=tuple(values["features"]),
-                buckets=values["buckets"],
-                calendar=np.array(values["calendar"], dtype="datetime64[D]"),
-                files=tuple(
-                    PanelFile(name=name, bucket=bucket, year=year, rows=rows)
-                    for name, bucket, year, rows in values["files"]
-                ),
-                rows=values["rows"],
-                assets=values["assets"],
-                months=dict(values["months"]),
-                source=dict(values["source"]),
-                has_industry=values["has_industry"],
-                has_market_cap=values["has_market_cap"],
-                has_members=values.get("has_members", False),
-                rewritten=dict(values.get("rewritten", {})),
-                set_aside=values.get("set_aside"),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PanelError(
-                f"the panel's {MANIFEST} is damaged ({type(error).__name__}: {error}). "
-                "Build it again with `gangru panel --overwrite`."
-            ) from error
+@dataclass(frozen=True)
+class _Version:
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """Content of `manifest.json`; keys that others have are passed over."""
+
+    fingerprint: str
+    rows: int
+    assets: int
+    buckets: int
+    features: tuple[str, ...]
+    has_industry: bool
+    has_market_cap: bool
+    has_members: bool = False
+    source: dict[str, Any]
+    months: dict[str, str]
+    rewritten: dict[str, str] = field(default_factory=dict)
+    set_aside: str | None = None
+    calendar: tuple[dt.date, ...]
+    files: tuple[tuple[str, int, int, int], ...]
+    checksum: str | None = None
+    """None: of a version that wrote none."""
+
+    def manifest(self) -> Manifest:
+        """What it says; ValueError if its parts contradict each other."""
+        found = Manifest(
+            features=self.features,
+            buckets=self.buckets,
+            calendar=np.array(self.calendar, dtype="datetime64[D]"),
+            files=tuple(
+                PanelFile(name=name, bucket=bucket, year=year, rows=rows)
+                for name, bucket, year, rows in self.files
+            ),
+            rows=self.rows,
+            assets=self.assets,
+            months=self.months,
+            source=self.source,
+            has_industry=self.has_industry,
+            has_market_cap=self.has_market_cap,
+            has_members=self.has_members,
+            rewritten=self.rewritten,
+            set_aside=self.set_aside,
+        )
+        days, names = found.calendar, {(file.bucket, file.year) for file in found.files}
+        if not len(days) or (days[1:] <= days[:-1]).any():
+            raise ValueError("the calendar's days do not follow each other")
+        if len(names) < len(found.files) or not all(
+            f.is_named_so(self.buckets) for f in found.files
+        ):
+            raise ValueError("the files are not one a bucket and year, named so")
+        if sum(file.rows for file in found.files) != self.rows:
+            raise ValueError(f"the files' rows do not add up to {self.rows}")
+        if found.fingerprint != self.fingerprint:
+            raise ValueError("months, calendar or features are not those of its fingerprint")
+        return found
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """SHA-256 of all that a manifest says, its own checksum apart."""
+    said = {name: value for name, value in values.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _parsed(text: bytes) -> Manifest:
+    """ValueError says what is wrong."""
+    version = parse(_Version, text).version
+    if version != VERSION:
+        raise ValueError(f"it has layout version {version}, this program reads {VERSION}")
+    stored = parse(_Stored, text)
+    manifest = stored.manifest()
+    if stored.checksum not in (None, _checksum(json.loads(text))):
+        raise ValueError("it was changed after it was written, by its checksum")
+    return manifest
 
 
 def read_manifest(root: Storage) -> Manifest:
@@ -186,18 +254,18 @@ def read_manifest(root: Storage) -> Manifest:
     """
     panel = root.child("panel")
     try:
-        values = panel.read_json(MANIFEST)
+        return _parsed(panel.read_bytes(MANIFEST))
     except FileNotFoundError:
         raise PanelError(
             f"no finished panel at {panel.uri}. Build it first: "
             f"gangru panel --bars URI --storage {root.uri}"
         ) from None
-    except ValueError as error:
+    except ValueError as error:  # pydantic's too
+        what = wrong(error) if isinstance(error, ValidationError) else error
         raise PanelError(
-            f"{panel.uri}/{MANIFEST} is no JSON ({error}). Build the panel again with "
+            f"{panel.uri}/{MANIFEST} cannot be used: {what}. Build the panel again with "
             "`gangru panel --overwrite`."
         ) from error
-    return Manifest.from_json(values)
 
 
 def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:

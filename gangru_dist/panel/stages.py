@@ -19,8 +19,9 @@ from gangru_dist.bars.joining import joined, without_contradictions
 from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
-from gangru_dist.panel.bucket import BucketTask, panel_rows
+from gangru_dist.panel.bucket import BucketTask, panel_rows, traded_rows
 from gangru_dist.panel.moves import Moves
+from gangru_dist.panel.names import name_changes
 from gangru_dist.panel.staging import read_staged, write_staged
 from gangru_dist.panel.writer import BucketWritten, write_bucket
 from gangru_dist.storage import Storage
@@ -57,6 +58,8 @@ class Bucketed:
 
     written: BucketWritten
     """Files and hashes."""
+    names: pa.Table
+    """Assets' names, as of `name_changes`."""
     quality: Quality = field(default_factory=Quality)
     """Rows set aside here, and what days say of each other."""
     moves: Moves = field(default_factory=Moves)
@@ -151,10 +154,11 @@ def build_bucket(
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
-    rows, beside = bucket_rows(panel, names, bucket, task)
-    rows, quality, moves = panel_rows(rows, task)
-    written = write_bucket(panel, bucket, buckets, rows, kept=kept)
-    return Bucketed(written=written, quality=merge([beside, quality]), moves=moves)
+    bars, beside = bucket_rows(panel, names, bucket, task)
+    rows, quality, moves = traded_rows(bars, task)
+    written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
+    changes, quality = name_changes(rows.bars), merge([beside, quality])
+    return Bucketed(written=written, names=changes, quality=quality, moves=moves)
 
 
 def bucket_rows(

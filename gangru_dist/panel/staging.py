@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from gangru_dist.filesystems import again
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.storage import Storage
 
@@ -24,13 +26,20 @@ def new_staging() -> str:
     return f"{_PREFIX}{uuid.uuid4().hex[:12]}"
 
 
-def remove_staging(panel: Storage) -> None:
-    """Remove every staging folder, also those of builds that were killed."""
+def find_staging(panel: Storage) -> list[str]:
+    """Names of all staging folders, also those of builds that were killed."""
     selector = pafs.FileSelector(panel.path, allow_not_found=True)
-    for info in panel.filesystem.get_file_info(selector):
-        name = info.path.rstrip("/").rsplit("/", 1)[-1]
-        if info.type == pafs.FileType.Directory and name.startswith(_PREFIX):
-            panel.delete_folder(name)
+    found = panel.filesystem.get_file_info(selector)
+    folders = (info.path for info in found if info.type == pafs.FileType.Directory)
+    names = (path.rstrip("/").rsplit("/", 1)[-1] for path in folders)
+    return [name for name in names if name.startswith(_PREFIX)]
+
+
+def remove_staging(panel: Storage) -> None:
+    """Remove every staging folder and unfinished write; for whoever has the turn (`turn.py`)."""
+    for name in find_staging(panel):
+        panel.delete_folder(name)
+    panel.delete_unfinished()
 
 
 def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:
@@ -54,9 +63,10 @@ def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> Non
 
 def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
     """Rows of one bucket out of all staged files, in the files' order."""
-    tables = []
-    for name in names:
-        with panel.filesystem.open_input_file(panel.full(name)) as source:
-            batch = pa.ipc.open_file(source).get_batch(bucket)
-            tables.append(pa.Table.from_batches([batch]))
+    tables = [again(partial(_read_batch, panel, name, bucket)) for name in names]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _read_batch(panel: Storage, name: str, bucket: int) -> pa.Table:
+    with panel.filesystem.open_input_file(panel.full(name)) as source:
+        return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)])

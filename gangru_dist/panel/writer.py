@@ -1,4 +1,7 @@
-"""Write panel rows: one file a (bucket, year), named by its content; hashes by month.
+"""Write panel rows: one file a (bucket, year), named by its rows and its bytes; hashes by month.
+
+A file's name has the hash of its rows, so that a build which comes to the same rows leaves it
+alone, and the hash of its bytes, by which a reader knows what it reads.
 
 The hash of a month is the sum, modulo 2^256, of the SHA-256 of each asset's rows in it. A sum
 does not depend on order, so neither bucket nor file nor machine shows in it.
@@ -7,7 +10,7 @@ does not depend on order, so neither bucket nor file nor machine shows in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +58,13 @@ def write_bucket(
     files = []
     for value in sorted(pc.unique(year).to_pylist()):
         part = rows.filter(pc.equal(year, value))
-        content = sum(h for (_, month), h in hashes.items() if month[:4] == f"{value:04d}")
-        text = f"{','.join(rows.column_names)} {content % _MODULUS:x}"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        name = f"bucket={bucket:0{width}d}/{value:04d}-{digest}.parquet"
-        if name not in kept or not panel.exists(name):
-            panel.write_bytes(name, _parquet(part))
+        own = {key: h for key, h in hashes.items() if key[1][:4] == f"{value:04d}"}
+        start = f"bucket={bucket:0{width}d}/{value:04d}-{rows_digest(rows.column_names, own)}-"
+        name = next((name for name in kept if name.startswith(start)), None)
+        if name is None or not panel.exists(name):
+            data = _parquet(part)
+            name = f"{start}{bytes_digest(data)}.parquet"
+            panel.write_bytes(name, data)
         files.append(PanelFile(name=name, bucket=bucket, year=value, rows=len(part)))
     return BucketWritten(
         files=tuple(files),
@@ -69,6 +73,17 @@ def write_bucket(
         has_industry=rows["industry"].null_count < len(rows),
         has_market_cap=rows["market_cap"].null_count < len(rows),
     )
+
+
+def bytes_digest(data: bytes) -> str:
+    """What a file's name tells of its bytes: 128 bits of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def rows_digest(columns: Sequence[str], hashes: Mapping[tuple[str, str], int]) -> str:
+    """What it tells of its rows, whose `row_group_hashes` these are."""
+    text = f"{','.join(columns)} {sum(hashes.values()) % _MODULUS:x}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def add_hashes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

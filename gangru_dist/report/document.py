@@ -23,6 +23,7 @@ from gangru_dist.evaluation.comparison import Comparison, against
 from gangru_dist.evaluation.index import IndexCloses
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.panel.names import names_on
 from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
@@ -90,6 +91,8 @@ def _written(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: 
         )
         for name, factor in factors.items()
     }
+    picked = dt.date.fromisoformat(found[run.name].metrics["period"]["newest_rebalance"])
+    found[run.name] = tables.with_names(found[run.name], names_on(run.root, picked))
     others = {
         name: against(found[run.name], one, factors[run.name], factors[name])
         for name, one in found.items()
@@ -173,6 +176,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
         quantile_rows=_rows(ours.quantiles),
         yearly=_rows(ours.yearly),
         industries=_rows(ours.industries),
+        is_named="name" in ours.ranked,
         picks=_rows(tables.picks(ours, sources.cfg)),
         by_industry=_grouped(tables.picks_by_industry(ours, sources.cfg)),
         trades=ours.trades.mean(numeric_only=True).to_dict(),

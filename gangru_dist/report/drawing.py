@@ -122,10 +122,14 @@ _TIPS: weakref.WeakKeyDictionary[Any, list[_Tips]] = weakref.WeakKeyDictionary()
 """Of the figures that are being drawn."""
 
 
+Shown = Mapping[str, tuple[Any, Callable[[Any], str]]]
+"""Name -> its (n,) values and how one is printed; a name may be empty."""
+
+
 def tips(
     axes: Axes,
     places: Sequence[Any] | np.ndarray | pd.Series,
-    series: Mapping[str, tuple[Any, Callable[[Any], str]]],
+    series: Shown,
     heads: Sequence[str],
     *,
     vertical: bool = False,
@@ -135,7 +139,7 @@ def tips(
     Args:
         axes: Where.
         places: (n,) ascending, on the x axis (`vertical`: on the y axis), or dates.
-        series: Name -> its (n,) values and how one is printed; a name may be empty.
+        series: What is said at each.
         heads: (n,) first line of each text.
         vertical: Whether places lie one above the other.
     """

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gangru_dist.report import training
-from gangru_dist.report.drawing import GREY, INK, PALE, WIDE, drawn
+from gangru_dist.report.drawing import GREY, INK, PALE, WIDE, Shown, drawn, tips
 from gangru_dist.report.language import ENGLISH, Language
+from gangru_dist.report.text import plain
 from gangru_dist.runs.model import GanSamples
 
 _COLUMNS = 6
@@ -51,3 +52,9 @@ def _feature(axes: Axes, name: str, samples: GanSamples, language: Language) -> 
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", length=2, labelsize=7.5)
     axes.grid(visible=False)
+    moments: Shown = {
+        _("real"): ([f"{real.mean:.2f} ± {real.std:.2f}"], str),
+        _("generated"): ([f"{made.mean:.2f} ± {made.std:.2f}"], str),
+        _("spread"): ([training.spread(real, made)], plain),
+    }
+    tips(axes, [0.0], moments, [name])

@@ -1,8 +1,8 @@
-"""How far a training job is, as a page that reloads itself: `runs/<run>/progress.html`.
+"""How far a job is, as a page that reloads itself: `runs/<run>/progress.html`.
 
-Windows, epochs, validation curves and minutes left, from what the driver is told anyway. A thread
-of its own writes the page, whole, so that a slow store holds nothing up; one that fails costs a
-line of the log.
+Steps of stages (bars, features, scores), windows with their epochs and validation curves, trials of
+a search, and minutes left: from what the driver is told anyway. A thread of its own writes the
+page, whole, so that a slow store holds nothing up; one that fails costs a line of the log.
 """
 
 from __future__ import annotations
@@ -11,87 +11,167 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from gangru_dist import log
 from gangru_dist.errors import reason_of
 from gangru_dist.report import text
-from gangru_dist.report.language import language
+from gangru_dist.report.language import Language, language
 from gangru_dist.runs.model import EpochResult, GanEpoch
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import TrialRecord
 from gangru_dist.runs.train_summary import WindowResult
+from gangru_dist.storage import Storage
+from gangru_dist.tracking.watcher import Watcher
 
 PAGE = "progress.html"
 _EVERY, _AT_LEAST, _LAST = 10.0, 60.0, 10.0
 """Seconds between two pages; at most, if nothing happened; at most for the last one."""
 _WIDTH, _HEIGHT = 120, 26
+_THERE = ("trained", "resumed", "finished before")
 _logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Row:
-    """A window and seed."""
+    """A window and seed, or a trial."""
 
-    window: str
-    seed: int | None
+    name: str
     state: str = "waiting"
-    """`waiting`, `running`, or a `WindowResult`'s status."""
+    """`waiting`, `running`, or a `WindowResult`'s or `TrialRecord`'s status."""
     last: EpochResult | None = None
+    """The last epoch of a window."""
+    epochs: int | None = None
     share: float = 0.0
-    """Of its epochs that are done."""
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    """Epoch and validation IC of the predictor's epochs."""
-    result: WindowResult | None = None
+    """Of a window's epochs that are done."""
+    curve: Sequence[tuple[int, float]] = ()
+    """Epoch and validation IC of the predictor's epochs; of a trial its running mean."""
+    best: float | None = None
+    """What was reached at the end."""
+    seconds: float = 0.0
+    reason: str = ""
 
 
-class ProgressPage:
-    """A `Watcher` that writes the page of one training job."""
+@dataclass
+class _Stage:
+    done: int
+    total: int
+    minutes_left: float | None
 
-    def __init__(self, run: Run, *, every: float = _EVERY) -> None:
-        """`every`: seconds between two pages."""
-        self._run, self._every = run, every
-        self._rows: dict[tuple[str, int | None], _Row] = {}
+
+@dataclass
+class _Trials:
+    """The pace of a search."""
+
+    rows: dict[int, _Row] = field(default_factory=dict)
+    began: float | None = None
+    ended: int = 0
+    """In this session."""
+
+
+class ProgressPage(Watcher):
+    """Shows one job while `shown()`."""
+
+    def __init__(self, run: Run, *, folder: Storage | None = None, every: float = _EVERY) -> None:
+        """Write nothing yet.
+
+        Args:
+            run: Whose job it is.
+            folder: Where the page is written; None = the run's.
+            every: Seconds between two pages.
+        """
+        self._run, self._folder, self._every = run, folder or run.folder, every
+        self._is_of_run = folder is None
+        self._stages: dict[str, _Stage] = {}
+        self._rows: dict[str, _Row] = {}
+        self._trials = _Trials()
         self._state, self._reason = "running", ""
         self._ends: float | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
         self._version = 0
-        self._failed = False
+        self._begun = self._failed = False
         self._thread = threading.Thread(target=self._serve, name=PAGE, daemon=True)
 
-    def start(self, todo: Sequence[tuple[str, int]], before: Sequence[WindowResult]) -> None:
-        """See `training.progress.Watcher`."""
-        self._rows = {place: _Row(*place) for place in todo}
-        for result in before:
-            self.settle(result)
-        self._thread.start()
+    @contextmanager
+    def shown(self) -> Iterator[Self]:
+        """Write the page while the block runs, and once more with how it ended.
 
-    def epoch(
-        self, place: tuple[str, int], result: EpochResult, *, share: float, seconds_left: float
-    ) -> None:
-        """See `training.progress.Watcher`."""
-        with self._lock:
-            row = self._rows[place]
-            row.state, row.last, row.share = "running", result, share
+        From the first that is told of the job on: one that is refused writes none.
+        """
+        try:
+            with log.heard(self.step):
+                yield self
+        except BaseException as error:
+            self._stop("stopped", reason_of(error))
+            raise
+        failed = any(row.state == "failed" for row in self._rows.values())
+        self._stop("failed" if failed else "done")
+
+    def step(self, progress: log.Progress) -> None:
+        """A stage of equal steps begins or goes on."""
+        with self._changed():
+            left = progress.eta_minutes
+            self._stages[progress.name] = _Stage(progress.done, progress.total, left)
+            self._ends = None if left is None else time.time() + left * 60
+
+    def planned(self, names: Sequence[str]) -> None:
+        """See `Watcher`."""
+        with self._changed():
+            self._ends = None  # of the stage before
+            self._rows |= {name: _Row(name) for name in names}
+
+    def epoch(self, name: str, result: EpochResult, *, share: float, seconds_left: float) -> None:
+        """See `Watcher`."""
+        with self._changed():
+            row = self._rows.setdefault(name, _Row(name))
+            row.state, row.last, row.epochs, row.share = "running", result, result.epoch, share
             if not isinstance(result, GanEpoch):
-                row.curve.append((result.epoch, result.valid_ic))
+                row.curve = (*row.curve, (result.epoch, result.valid_ic))
             self._ends = time.time() + seconds_left
-            self._version += 1
 
-    def settle(self, result: WindowResult) -> None:
-        """See `training.progress.Watcher`."""
+    def window(self, name: str, result: WindowResult) -> None:
+        """See `Watcher`."""
+        with self._changed():
+            row = self._rows.setdefault(name, _Row(name))
+            row.state, row.best, row.reason = result.status, result.best_valid_ic, result.reason
+            row.seconds = result.seconds
+
+    def trial(self, trial: TrialRecord) -> None:
+        """See `Watcher`."""
+        with self._changed():
+            trials, now = self._trials, time.time()
+            is_new = trial.number not in trials.rows
+            row = trials.rows.setdefault(trial.number, _Row(f"{trial.number:04d}"))
+            row.state, row.epochs, row.curve = trial.status, trial.epochs, trial.reports
+            row.best, row.seconds, row.reason = trial.reached, trial.seconds, trial.reason
+            if is_new and trial.is_over:  # in an earlier session
+                return
+            trials.began = trials.began or now
+            trials.ended += trial.is_over
+            if trials.ended:
+                over = sum(row.state != "running" for row in trials.rows.values())
+                left = max(0, self._run.cfg.tune.trials - over)
+                self._ends = now + (now - trials.began) / trials.ended * left
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
         with self._lock:
-            place = result.window, result.seed
-            row = self._rows.setdefault(place, _Row(*place))
-            row.state, row.result = result.status, result
+            yield
             self._version += 1
+            if not self._begun:
+                self._begun = True
+                self._thread.start()
 
-    def stop(self, state: str, reason: str = "") -> None:
-        """See `training.progress.Watcher`; waits for the last page, but not for long."""
+    def _stop(self, state: str, reason: str = "") -> None:
+        """Write the last page; wait for it, but not for long."""
         with self._lock:
             self._state, self._reason = state, reason
         self._over.set()
-        self._thread.join(timeout=_LAST)
+        if self._begun:
+            self._thread.join(timeout=_LAST)
 
     def _serve(self) -> None:
         written, at = -1, 0.0
@@ -106,7 +186,7 @@ class ProgressPage:
 
     def _write(self) -> None:
         try:
-            self._run.folder.write_bytes(PAGE, self.render().encode())
+            self._folder.write_bytes(PAGE, self.render().encode())
         except Exception as error:  # noqa: BLE001  # the job goes on
             if not self._failed:
                 _logger.warning("progress_page_failed reason=%s", reason_of(error))
@@ -116,17 +196,20 @@ class ProgressPage:
         """The page as it would be now."""
         words = language(self._run.cfg.report.language)
         with self._lock:
-            rows = sorted(self._rows.values(), key=lambda row: (row.window, row.seed or 0))
-            values = [value for row in rows for _, value in row.curve]
-            low, high = min([0.0, *values]), max([0.0, *values])
+            windows = [self._rows[name] for name in sorted(self._rows)]
+            trials = [self._trials.rows[number] for number in sorted(self._trials.rows)]
             left = None if self._ends is None else max(0.0, self._ends - time.time()) / 60
             return text.template("progress.html", words).render(
-                run=self._run.name,
+                run=self._run.name if self._is_of_run else None,
                 state=self._state,
                 reason=self._reason,
-                rows=[_shown(row, low, high) for row in rows],
-                counts=_counts(rows),
-                share=_share(rows),
+                stages=[_shown_stage(name, one, words) for name, one in self._stages.items()],
+                windows=_shown(windows),
+                trials=_shown(trials),
+                counts=_counts(windows),
+                trials_over=sum(row.state != "running" for row in trials),
+                trials_asked=self._run.cfg.tune.trials,
+                share=self._share(windows, trials),
                 minutes_left=left if self._state == "running" else None,
                 written=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
                 seconds=round(max(self._every, 1)),
@@ -134,50 +217,87 @@ class ProgressPage:
                 height=_HEIGHT,
             )
 
-
-def _done(row: _Row) -> float | None:
-    """Share of a window's epochs that are done; None where there is nothing to train."""
-    if row.state == "no history":
-        return None
-    return row.share if row.result is None or row.state == "failed" else 1.0
+    def _share(self, windows: Sequence[_Row], trials: Sequence[_Row]) -> float:
+        """Of the work under way that is done: of its models, its trials, or its stage."""
+        stage = next(reversed(self._stages.values()), None)
+        trained = _share(windows)
+        if stage and (stage.done < stage.total or not (windows or trials)):
+            return stage.done / max(stage.total, 1)
+        if trials:
+            over = sum(row.state != "running" for row in trials)
+            return min(1.0, over / max(1, self._run.cfg.tune.trials))
+        return trained
 
 
 def _counts(rows: Sequence[_Row]) -> dict[str, int]:
     """Models that are there, windows that failed, are under way and wait."""
     states = [row.state for row in rows]
-    there = ("trained", "resumed", "finished before")
     return {
         "all": sum(state != "no history" for state in states),
-        "done": sum(state in there for state in states),
+        "done": sum(state in _THERE for state in states),
         **{name: states.count(name) for name in ("failed", "running", "waiting")},
     }
 
 
 def _share(rows: Sequence[_Row]) -> float:
-    """Of the work that is done, windows counted alike."""
-    over = [row.share if row.result is None else 1.0 for row in rows if row.state != "no history"]
-    return sum(over) / len(over) if over else 1.0
+    """Of the work that is done, windows counted alike; 0 before any is known."""
+    over = [
+        row.share if row.state in ("waiting", "running") else 1.0
+        for row in rows
+        if row.state != "no history"
+    ]
+    return sum(over) / len(over) if over else float(bool(rows))
 
 
-def _shown(row: _Row, low: float, high: float) -> dict[str, Any]:
-    """A row of the page: the curve between the lowest and the highest value of all rows."""
+def _shown_stage(name: str, stage: _Stage, words: Language) -> dict[str, Any]:
+    """A stage's row of the page."""
+    _ = words.gettext
+    names = {
+        "panel_read": _("reading bars, parts"),
+        "panel_tables": _("reading side tables, parts"),
+        "panel_features": _("computing features, buckets"),
+        "score": _("scoring, days"),
+    }
+    return {
+        "name": names.get(name, name),
+        "done": stage.done,
+        "total": stage.total,
+        "share": stage.done / stage.total if stage.total else 1.0,
+    }
+
+
+def _shown(rows: Sequence[_Row]) -> list[dict[str, Any]]:
+    """Rows of the page: curves between the lowest and the highest value of all rows."""
+    values = [value for row in rows for _, value in row.curve]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    return [_shown_row(row, low, high) for row in rows]
+
+
+def _shown_row(row: _Row, low: float, high: float) -> dict[str, Any]:
     room, last = max(high - low, 1e-9), max((epoch for epoch, _ in row.curve), default=1)
     places = [
         (_WIDTH * epoch / last, _HEIGHT * (high - value) / room) for epoch, value in row.curve
     ]
-    best = max((value for _, value in row.curve), default=None)
-    result = row.result
+    name, _, seed = row.name.partition("/seed-")
+    reached = max((value for _, value in row.curve), default=None)
     return {
-        "window": row.window,
-        "seed": row.seed,
+        "name": name,
+        "seed": seed,
         "state": row.state,
         "stage": row.last.stage if row.last else "",
-        "epoch": row.last.epoch if row.last else None,
+        "epoch": row.epochs,
         "share": _done(row),
         "accuracy": row.last.discriminator_accuracy if isinstance(row.last, GanEpoch) else None,
         "valid_ic": row.curve[-1][1] if row.curve else None,
-        "best": result.best_valid_ic if result and result.best_valid_ic is not None else best,
+        "best": reached if row.best is None else row.best,
         "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in places) if len(places) > 1 else "",
-        "minutes": result.seconds / 60 if result and result.seconds else None,
-        "reason": result.reason if result else "",
+        "minutes": row.seconds / 60 if row.seconds else None,
+        "reason": row.reason,
     }
+
+
+def _done(row: _Row) -> float | None:
+    """Share of a window's epochs that are done; None where there is nothing to train."""
+    if row.state == "no history":
+        return None
+    return 1.0 if row.state in _THERE else row.share

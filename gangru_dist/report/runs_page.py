@@ -108,7 +108,8 @@ def _key_rows(runs: list[Listed], words: Language) -> list[tuple[str, list[str]]
         rows.append((words.gettext(one.label), [one.show(run.figure(one.path)) for run in runs]))
         if one.path.startswith("excess."):
             cells = [one.show(run.figure(one.path_with_costs)) for run in runs]
-            rows.append((words.gettext("excess with costs"), cells))
+            label = words.gettext(", ").join(map(words.gettext, (one.label, "with costs")))
+            rows.append((label, cells))
     return rows
 
 

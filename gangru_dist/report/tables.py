@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,6 +16,7 @@ from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training, tuning
 from gangru_dist.report.published import with_published
 from gangru_dist.report.sources import Sources
+from gangru_dist.runs.csv_tables import write_table
 from gangru_dist.storage import Storage
 
 METRICS = "metrics.json"
@@ -35,8 +38,7 @@ def write_tables(
     for name, other in others:
         tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
     for name, table in tables.items():
-        csv = table.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
-        folder.write_bytes(f"{name}.csv", csv.encode())
+        write_table(folder, f"{name}.csv", table)
     folder.write_json(METRICS, content)
 
 
@@ -76,6 +78,23 @@ def _quality_table(quality: dict[str, Any]) -> pd.DataFrame:
         for reason, finding in quality.get(kind, {}).items()
     ]
     return pd.DataFrame(rows, columns=["kind", "reason", "count", "example"])
+
+
+def with_names(found: Evaluation, names: Mapping[str, str]) -> Evaluation:
+    """Picks and dropped assets with a column `name` beside `asset`; without, if none is known."""
+    if not names:
+        return found
+    return replace(
+        found, ranked=_with_names(found.ranked, names), dropped=_with_names(found.dropped, names)
+    )
+
+
+def _with_names(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    table = table.copy()
+    table.insert(
+        list(table.columns).index("asset") + 1, "name", table["asset"].map(names).fillna("")
+    )
+    return table
 
 
 def picks(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:

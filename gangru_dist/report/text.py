@@ -23,8 +23,8 @@ def _missing(value: Any) -> bool:
 
 
 def plain(value: Any, digits: int = 2) -> str:
-    """`-0.05` with a real minus sign; a dash if there is none."""
-    return DASH if _missing(value) else f"{value:.{digits}f}".replace("-", MINUS)
+    """`-0.05` with a real minus sign, never of a zero; a dash if there is none."""
+    return DASH if _missing(value) else f"{value:z.{digits}f}".replace("-", MINUS)
 
 
 def four(value: Any) -> str:
@@ -34,17 +34,17 @@ def four(value: Any) -> str:
 
 def signed(value: Any, digits: int = 3) -> str:
     """With a plus sign too."""
-    return DASH if _missing(value) else f"{value:+.{digits}f}".replace("-", MINUS)
+    return DASH if _missing(value) else f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def percent(value: Any, digits: int = 1) -> str:
     """A fraction as per cent: 0.123 -> `12.3 %`."""
-    return DASH if _missing(value) else f"{value * 100:.{digits}f}{NARROW}%".replace("-", MINUS)
+    return DASH if _missing(value) else f"{value * 100:z.{digits}f}{NARROW}%".replace("-", MINUS)
 
 
 def signed_percent(value: Any, digits: int = 1) -> str:
     """A fraction as per cent with its sign."""
-    return DASH if _missing(value) else f"{value * 100:+.{digits}f}{NARROW}%".replace("-", MINUS)
+    return DASH if _missing(value) else f"{value * 100:+z.{digits}f}{NARROW}%".replace("-", MINUS)
 
 
 def share(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, drawn
+from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, Shown, drawn, tips
 from gangru_dist.report.language import Language, translatable
+from gangru_dist.report.text import four, percent
 from gangru_dist.runs.search import Choices, Numbers, SearchRecord
 
 _ = translatable
@@ -61,6 +62,8 @@ def progress(table: pd.DataFrame, language: Language) -> str:
         axes.set_ylabel(_("objective, or mean reached"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0.2)
+        shown = {_("reached"): (table["reached"], four), _("best so far"): (table["best"], four)}
+        tips(axes, table["number"], shown, [f"{_('trial')} {n}" for n in table["number"]])
 
     return drawn("search", WIDE, draw)
 
@@ -91,6 +94,7 @@ def _slice(
         _scatter(axes, place, table, language)
         axes.set_xticks(range(len(texts)), texts)
         axes.set_xlim(-0.5, len(texts) - 0.5)
+        _tips_of(axes, place, table, language, lambda at: texts[int(at)])
     else:
         if span.log:
             axes.set_xscale("log")
@@ -101,7 +105,24 @@ def _slice(
             axes.xaxis.set_minor_formatter(NullFormatter())  # else written over each other
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=span.kind == "int"))
+        _tips_of(axes, table[key], table, language, lambda value: f"{value:g}")
     axes.set_xlabel(key)
+
+
+def _tips_of(
+    axes: Axes,
+    place: pd.Series,
+    table: pd.DataFrame,
+    language: Language,
+    show: Callable[[Any], str],
+) -> None:
+    """Best and number of the trials at each value of a setting; `show` says the value."""
+    at = table["reached"].groupby(place).agg(["max", "size"])
+    shown: Shown = {
+        language.gettext("best"): (at["max"], four),
+        language.gettext("trials"): (at["size"], str),
+    }
+    tips(axes, at.index.to_numpy(), shown, [show(value) for value in at.index])
 
 
 def importance(shares: dict[str, float], language: Language) -> str:
@@ -114,5 +135,7 @@ def importance(shares: dict[str, float], language: Language) -> str:
         axes.grid(visible=False)
         axes.set_xlim(0, 1)
         axes.set_xlabel(language.gettext("share"))
+        values = {"": ([shares[key] for key in keys], percent)}
+        tips(axes, range(len(keys)), values, keys, vertical=True)
 
     return drawn("importance", (WIDE[0], 0.9 + 0.28 * len(shares)), draw)

@@ -44,7 +44,7 @@ def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None
         return None
     except ValidationError as error:
         raise StorageError(
-            f"{folder.uri}/{name} is damaged: {_wrong(error)}. Delete it, then run the job that "
+            f"{folder.uri}/{name} is damaged: {wrong(error)}. Delete it, then run the job that "
             "writes it."
         ) from error
 
@@ -54,7 +54,7 @@ def write_record(folder: Storage, name: str, record: Any) -> None:
     folder.write_json(name, plain(record))
 
 
-def _wrong(error: ValidationError) -> str:
+def wrong(error: ValidationError) -> str:
     """The first error: `not JSON (...)`, or the key and what it should be."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":

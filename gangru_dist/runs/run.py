@@ -29,7 +29,7 @@ from gangru_dist.runs.records import find_record, write_record
 from gangru_dist.settings import with_values
 from gangru_dist.storage import Storage, checked_name
 
-CLAIM, MODEL = "config.json", "model.json"
+CLAIM, MODEL, WEIGHTS = "config.json", "model.json", "model.safetensors"
 WINDOWS, CHECKPOINTS, FACTOR, TENSORBOARD = "windows", "checkpoints", "factor", "tensorboard"
 MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.escape(MODEL)}")
 """Path of a finished model's record, below the run's folder."""
@@ -93,12 +93,14 @@ class Run:
         return f"{WINDOWS}/{window}/seed-{seed}"
 
     def model(self, window: str, seed: int) -> ModelRecord | None:
-        """Record of a finished model; None if it is not trained.
+        """Record of a finished model; None if it is not trained or its weights are gone.
 
         Raises:
             StorageError: Its `model.json` is damaged.
         """
-        return find_record(ModelRecord, self.folder, f"{self.model_folder(window, seed)}/{MODEL}")
+        place = self.model_folder(window, seed)
+        found = find_record(ModelRecord, self.folder, f"{place}/{MODEL}")
+        return found if found and self.folder.exists(f"{place}/{WEIGHTS}") else None
 
     def models(self) -> dict[tuple[str, int], ModelRecord]:
         """All finished models by (window, seed), ascending; StorageError as `model`."""

@@ -29,9 +29,11 @@ from gangru_dist.scoring.table import (
     FILE_SCHEMA,
     PARTITION,
     data_files,
-    days_of_file,
+    data_name,
+    days_if_whole,
     delta_address,
     open_table,
+    read_rows,
     with_coverage,
 )
 from gangru_dist.storage import Storage
@@ -77,31 +79,39 @@ def write_file(
     sink = pa.BufferOutputStream()
     pq.write_table(with_coverage(rows, list(covered)), sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
-    path = f"{PARTITION}={month}/{uuid.uuid4().hex}.parquet"
+    path = data_name(month, data)
     factor.write_bytes(path, data)
     return DataFile(month=month, path=path, size=len(data), rows=rows.num_rows, days=covered)
-
-
-def _read_file(factor: Storage, path: str) -> pa.Table:
-    with factor.filesystem.open_input_file(factor.full(path)) as handle:
-        return pq.ParquetFile(handle).read().replace_schema_metadata(None).cast(FILE_SCHEMA)
 
 
 def _merge_month(factor: Storage, old: Sequence[str], new: Sequence[DataFile]) -> DataFile:
     """One file of a month: the new days, and the old days that they do not replace."""
     replaced = {day.date for file in new for day in file.days}
-    kept = [day for path in old for day in days_of_file(factor, path) if day.date not in replaced]
+    kept: list[DayCoverage] = []
+    tables = []
+    for path in old:
+        days = [day for day in days_if_whole(factor, path) if day.date not in replaced]
+        if days:
+            dates = pa.array([day.date for day in days], pa.string()).cast(pa.date32())
+            rows = _rows_if_whole(factor, path)
+            if rows is not None:
+                kept += days
+                tables.append(rows.filter(pc.is_in(rows["date"], dates)))
     if not kept and len(new) == 1:
         return new[0]
-    dates = pa.array([day.date for day in kept], pa.string()).cast(pa.date32())
-    tables = [_read_file(factor, file.path) for file in new]
-    tables += [
-        table.filter(pc.is_in(table["date"], dates))
-        for table in (_read_file(factor, path) for path in (old if kept else ()))
-    ]
+    tables += [read_rows(factor, file.path) for file in new]
     rows = pa.concat_tables(tables).sort_by([("date", "ascending"), ("asset", "ascending")])
     days = [*kept, *(day for file in new for day in file.days)]
     return write_file(factor, new[0].month, rows, days)
+
+
+def _rows_if_whole(factor: Storage, path: str) -> pa.Table | None:
+    """None, and a warning, if the file is damaged: its days are scored again by the next job."""
+    try:
+        return read_rows(factor, path)
+    except FactorError as error:
+        _logger.warning("factor_file_damaged %s", error)
+        return None
 
 
 def _add_action(file: DataFile) -> AddAction:

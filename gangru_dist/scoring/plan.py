@@ -38,13 +38,13 @@ class Piece:
     """"2019-07"."""
     days: tuple[str, ...]
     """ISO, ascending."""
-    basis: str
-    """See `DayCoverage`, also for the next two."""
-    month_end: str
-    month_rows: str
-    block_start: str
+    basis: str = ""
+    """See `DayCoverage`, also for the next two; all of it is empty until `based`."""
+    month_end: str = ""
+    month_rows: str = ""
+    block_start: str = ""
     """First day of the panel block, including the lookback; the same for a window's pieces."""
-    block_end: str
+    block_end: str = ""
     """Last day of the panel block."""
 
     def coverage(self, date: str) -> DayCoverage:
@@ -114,6 +114,18 @@ def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def based(piece: Piece, cfg: RunConfig, manifest: Manifest) -> Piece:
+    """The same, with what of this panel decides its rows; see `DayCoverage`."""
+    end = (np.datetime64(piece.month, "M") + 1).astype("datetime64[D]")
+    last = manifest.calendar[np.searchsorted(manifest.calendar, end) - 1]
+    return replace(
+        piece,
+        basis=_basis(cfg, manifest, piece.month),
+        month_end=str(last),
+        month_rows=manifest.months.get(piece.month, "")[:12],
+    )
+
+
 def _is_current(done: DayCoverage | None, piece: Piece) -> bool:
     """Whether scoring a day again would give the rows that the table has.
 
@@ -129,21 +141,15 @@ def _is_current(done: DayCoverage | None, piece: Piece) -> bool:
 def _month_pieces(
     window: Window, days: np.ndarray, models: Models, cfg: RunConfig, manifest: Manifest
 ) -> Iterable[Piece]:
-    calendar = manifest.calendar
-    ends = calendar[np.append(calendar[1:].astype("M8[M]") != calendar[:-1].astype("M8[M]"), True)]
     months = days.astype("datetime64[M]")
     for month in np.unique(months):
-        yield Piece(
+        piece = Piece(
             window=window.name,
             model=ensemble_model(models[window.name, seed] for seed in cfg.training.seeds),
             month=str(month),
             days=tuple(str(day) for day in days[months == month]),
-            basis=_basis(cfg, manifest, str(month)),
-            month_end=str(ends[ends.astype("datetime64[M]") == month][0]),
-            month_rows=manifest.months.get(str(month), "")[:12],
-            block_start="",
-            block_end="",
         )
+        yield based(piece, cfg, manifest)
 
 
 def _with_block(pieces: list[Piece], cfg: RunConfig, manifest: Manifest) -> list[Piece]:

@@ -28,7 +28,7 @@ from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.commit import DataFile, write_file
 from gangru_dist.scoring.factor import Factor, to_factor
-from gangru_dist.scoring.plan import Piece, ensemble_model
+from gangru_dist.scoring.plan import Piece, based, ensemble_model
 from gangru_dist.scoring.table import FILE_SCHEMA
 from gangru_dist.training.model_files import read_model
 from gangru_dist.training.torch_setup import promised_device
@@ -132,6 +132,7 @@ class Scorer:
             FactorError: The models have changed since planning, or a prediction is not finite.
             PanelError: The panel was rebuilt meanwhile.
         """
+        piece = based(piece, self._cfg, self._manifest)  # on what is read, not what was planned
         ensemble = self._models(piece)
         block = self._panel(piece)
         cfg = self._cfg

@@ -8,26 +8,33 @@ rows and cannot disagree with them. `commit.py` writes the table; any Delta read
 from __future__ import annotations
 
 import datetime as dt
-import functools
+import hashlib
 import json
-import operator
+import logging
 import os
+import re
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from pydantic import TypeAdapter, ValidationError
 
-from gangru_dist.errors import FactorError, StorageError
+from gangru_dist.errors import FactorError, StorageError, in_short
+from gangru_dist.filesystems import again
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.runs.records import wrong
 from gangru_dist.runs.run import FACTOR, run_folder
 from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.storage import Storage
@@ -52,7 +59,12 @@ PARTITION = "month"
 """Partition column, "2019-07"."""
 
 _FOOTER = b"gangru_dist.coverage"
+_DAYS = TypeAdapter(list[DayCoverage])
+_LOG = "_delta_log"
+_NAMED = re.compile(r"/[0-9a-f]{32}-(?P<digest>[0-9a-f]{32})\.parquet$")
+_DAMAGE = (pa.ArrowException, KeyError, ValueError)
 _READERS = 8
+_logger = logging.getLogger(__name__)
 
 
 def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
@@ -84,24 +96,63 @@ def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
     return f"s3://{factor.path}", options
 
 
+def find_table(factor: Storage) -> DeltaTable | None:
+    """The newest version; None if there is no table.
+
+    Raises:
+        FactorError: Its log is damaged.
+    """
+    uri, options = delta_address(factor)
+    try:
+        table = again(partial(DeltaTable, uri, storage_options=options))
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        raise _damaged_log(factor, str(error)) from error
+    if _empty_logs(factor):  # delta-rs takes one for a commit of nothing
+        raise _damaged_log(factor, "empty")
+    return table
+
+
+def _empty_logs(factor: Storage) -> list[str]:
+    found = factor.filesystem.get_file_info(pafs.FileSelector(factor.full(_LOG)))
+    return [info.base_name for info in found if info.path.endswith(".json") and not info.size]
+
+
+def _damaged_log(factor: Storage, reason: str) -> FactorError:
+    """Names the file of the log that is none, if one can be found."""
+    wrong = (name for name in factor.list_files(_LOG) if name.endswith(".json"))
+    file = next((name for name in wrong if not _is_log(factor.read_bytes(name))), _LOG)
+    return FactorError(
+        f"{factor.uri}/{file} is damaged: {in_short(reason)}. If the store is well, bring it back "
+        f"from a copy; or delete {factor.uri}, then run `gangru score`: it scores all days again."
+    )
+
+
+def _is_log(data: bytes) -> bool:
+    try:
+        lines = [json.loads(line) for line in data.splitlines()]
+    except ValueError:
+        return False
+    return bool(lines)
+
+
 def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> DeltaTable:
     """The newest version, or that of a version number or a time (UTC if without zone).
 
     Raises:
-        FactorError: There is no table, or no such version.
+        FactorError: There is no table or no such version, or its log is damaged.
     """
-    uri, options = delta_address(factor)
-    try:
-        table = DeltaTable(uri, storage_options=options)
-    except TableNotFoundError:
+    table = find_table(factor)
+    if table is None:
         raise FactorError(
             f"no factor table at {factor.uri}. Score first: gangru score --storage URI --run NAME"
-        ) from None
+        )
     if as_of is None:
         return table
     newest, created = table.version(), table.metadata().created_time
     try:
-        table.load_as_version(as_of)
+        again(partial(table.load_as_version, as_of))
         if isinstance(as_of, dt.datetime) and created > _epoch_ms(as_of):
             raise DeltaError("the table was made later")  # delta-rs would give the empty version
     except DeltaError as error:
@@ -143,36 +194,107 @@ def _days_without_footer(file: pq.ParquetFile) -> list[DayCoverage]:
     ]
 
 
+def data_name(month: str, data: bytes) -> str:
+    """A new path for a data file: its month, and the hash of its bytes."""
+    return f"{PARTITION}={month}/{uuid.uuid4().hex}-{_digest(data)}.parquet"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def read_rows(factor: Storage, path: str) -> pa.Table:
+    """Rows of one data file, once it is what was written; `FILE_SCHEMA`.
+
+    Files of earlier versions and of other tools have no hash in their name and are believed.
+
+    Raises:
+        FactorError: It is gone, or damaged.
+    """
+    with _damage_said(factor, path):
+        data = factor.read_bytes(path)
+        named = _NAMED.search(path)
+        if named and named["digest"] != _digest(data):
+            raise ValueError("its bytes are not those that were written under this name")
+        with _any_error():
+            rows = pq.ParquetFile(pa.BufferReader(data)).read()
+            return rows.select(FILE_SCHEMA.names).replace_schema_metadata(None).cast(FILE_SCHEMA)
+
+
 def days_of_file(factor: Storage, path: str) -> list[DayCoverage]:
-    """Days covered by one data file; reads only its footer."""
-    with factor.filesystem.open_input_file(factor.full(path)) as handle:
-        file = pq.ParquetFile(handle)
-        footer = (file.schema_arrow.metadata or {}).get(_FOOTER)
-        if footer is None:
-            return _days_without_footer(file)
-        return [DayCoverage(**day) for day in json.loads(footer)]
+    """Days covered by one data file; reads its footer alone.
+
+    Raises:
+        FactorError: It is gone, or damaged.
+    """
+    with suppress(*_DAMAGE, OSError), factor.filesystem.open_input_file(factor.full(path)) as file:
+        return _days(pq.ParquetFile(file))
+    with _damage_said(factor, path):  # or the store is ill: said by the reading of all of it
+        data = factor.read_bytes(path)
+        with _any_error():
+            return _days(pq.ParquetFile(pa.BufferReader(data)))
+
+
+def _days(file: pq.ParquetFile) -> list[DayCoverage]:
+    footer = (file.schema_arrow.metadata or {}).get(_FOOTER)
+    return _days_without_footer(file) if footer is None else _DAYS.validate_json(footer)
+
+
+@contextmanager
+def _any_error() -> Iterator[None]:
+    """Of bytes that are read already, OSError says that they are damaged too."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(str(error)) from error
+
+
+@contextmanager
+def _damage_said(factor: Storage, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, *_DAMAGE) as error:
+        reason: object = "it is gone" if isinstance(error, FileNotFoundError) else error
+        reason = wrong(error) if isinstance(error, ValidationError) else reason
+        raise FactorError(
+            f"{factor.uri}/{path} is damaged: {in_short(reason)}. Run `gangru score` with "
+            f"{_span(path)}: it scores those days again."
+        ) from error
+
+
+def _span(path: str) -> str:
+    """Flags that name the days of a file's month."""
+    month = re.search(r"\d{4}-\d{2}", path)
+    if month is None:
+        return "--from DAY --to DAY"
+    end = (np.datetime64(month[0], "M") + 1).astype("datetime64[D]") - 1
+    return f"--from {month[0]}-01 --to {end}"
 
 
 def covered_days(factor: Storage) -> dict[dt.date, DayCoverage]:
-    """Days of the newest version, ascending; empty if there is no table yet."""
-    uri, options = delta_address(factor)
-    if not DeltaTable.is_deltatable(uri, storage_options=options):
+    """Days in the newest version, ascending; empty if there is no table yet.
+
+    A file that is gone or damaged covers none: a warning says so, and its days are scored again.
+
+    Raises:
+        FactorError: The table's log is damaged.
+    """
+    table = find_table(factor)
+    if table is None:
         return {}
-    paths = [path for paths in data_files(open_table(factor)).values() for path in paths]
+    paths = [path for paths in data_files(table).values() for path in paths]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = [day for days in pool.map(lambda p: days_of_file(factor, p), paths) for day in days]
+        found = [day for days in pool.map(partial(days_if_whole, factor), paths) for day in days]
     return {dt.date.fromisoformat(day.date): day for day in sorted(found, key=lambda d: d.date)}
 
 
-def _between(start: dt.date | None, end: dt.date | None) -> Any:
-    """Filter on dates and on the partition, so that only files of these months are opened."""
-    date, month = pc.field("date"), pc.field(PARTITION)
-    conditions = []
-    if start is not None:
-        conditions += [date >= pa.scalar(start, pa.date32()), month >= f"{start:%Y-%m}"]
-    if end is not None:
-        conditions += [date <= pa.scalar(end, pa.date32()), month <= f"{end:%Y-%m}"]
-    return functools.reduce(operator.and_, conditions) if conditions else None
+def days_if_whole(factor: Storage, path: str) -> list[DayCoverage]:
+    """`days_of_file`; of a damaged one none, and a warning."""
+    try:
+        return days_of_file(factor, path)
+    except FactorError as error:
+        _logger.warning("factor_file_damaged %s", error)
+        return []
 
 
 def read_factor(
@@ -200,11 +322,23 @@ def read_factor(
         (hash of the weights). Days are always complete: a job's rows appear in one commit.
 
     Raises:
-        FactorError: There is no such table or version.
+        FactorError: There is no such table or version, or a file of it is gone or damaged.
     """
-    table = open_table(run_folder(Storage(storage), run).child(FACTOR), as_of)
-    dataset: pads.Dataset = table.to_pyarrow_dataset()
-    rows = dataset.to_table(columns=list(COLUMNS), filter=_between(start, end))
+    factor = run_folder(Storage(storage), run).child(FACTOR)
+    table = open_table(factor, as_of)
+    low, high = start or dt.date.min, end or dt.date.max
+    paths = [
+        path
+        for month, paths in data_files(table).items()
+        if f"{low:%Y-%m}" <= month <= f"{high:%Y-%m}"
+        for path in paths
+    ]
+    with ThreadPoolExecutor(_READERS) as pool:
+        tables = list(pool.map(partial(read_rows, factor), paths))
+    rows = pa.concat_tables([FILE_SCHEMA.empty_table(), *tables])
+    days = [pa.scalar(day, pa.date32()) for day in (low, high)]
+    date = rows["date"]
+    rows = rows.filter(pc.and_(pc.greater_equal(date, days[0]), pc.less_equal(date, days[1])))
     frame: pd.DataFrame = rows.sort_by([("date", "ascending"), ("asset", "ascending")]).to_pandas()
     frame["date"] = pd.to_datetime(frame["date"])
     return frame

@@ -25,27 +25,44 @@ from gangru_dist.runs.search import TrialRecord
 from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.tracking.callback import Callback, Series
 from gangru_dist.tracking.teller import Teller
+from gangru_dist.tracking.watcher import Watcher
 
 _logger = logging.getLogger(__name__)
 TRACKING = "tracking"
 
 
 class Callbacks:
-    """Tells all callbacks of a run; without any, every method does nothing."""
+    """Tells all callbacks of a run, and who watches the job; to nobody without any."""
 
-    def __init__(self, run: Run, tellers: Sequence[Teller] = ()) -> None:
-        self._run, self._tellers = run, tellers
+    def __init__(
+        self, run: Run, tellers: Sequence[Teller] = (), watcher: Watcher | None = None
+    ) -> None:
+        self._run, self._tellers, self._watcher = run, tellers, watcher or Watcher()
 
-    def epoch(self, name: str, identity: str, epoch: TimedEpoch) -> None:
-        """An epoch of a model."""
+    def planned(self, names: Sequence[str]) -> None:
+        """Models that will be trained."""
+        self._watcher.planned(names)
+
+    def epoch(
+        self,
+        name: str,
+        identity: str,
+        epoch: TimedEpoch,
+        *,
+        share: float = 0.0,
+        seconds_left: float = 0.0,
+    ) -> None:
+        """An epoch of a model; what is left of it and of the job, as a `Watcher` is told."""
+        self._watcher.epoch(name, epoch.result, share=share, seconds_left=seconds_left)
         pace = {"seconds": epoch.seconds, "samples_per_s": epoch.samples_per_s}
         self._epoch(Series("train", name, identity), epoch.result, pace)
 
     def window(self, result: WindowResult, identity: str = "") -> None:
         """What became of a window and seed; `identity` of the model that it has or should have."""
+        name = result.window if result.seed is None else f"{result.window}/seed-{result.seed}"
+        self._watcher.window(name, result)
         if not self._tellers or result.seed is None:
             return
-        name = f"{result.window}/seed-{result.seed}"
         facts = {"window": result.window, "seed": result.seed}
         if result.status == "failed":
             facts["reason"] = result.reason
@@ -74,6 +91,7 @@ class Callbacks:
 
     def trial(self, identity: str, trial: TrialRecord) -> None:
         """How far a trial of a search is; its end too, once it has ended."""
+        self._watcher.trial(trial)
         series = Series("tune", f"tune/trial-{trial.number:04d}", identity)
         for step, mean_ic in trial.reports:
             self._figures(series, step, {"mean_ic": mean_ic})
@@ -133,8 +151,12 @@ def _on_done(callback: Callback, **given: Any) -> None:
 
 
 @contextmanager
-def told(run: Run) -> Iterator[Callbacks]:
+def told(run: Run, watcher: Watcher | None = None) -> Iterator[Callbacks]:
     """The callbacks that a run's configuration names, until the block ends.
+
+    Args:
+        run: Whose configuration.
+        watcher: Is told of this job beside them.
 
     Raises:
         ConfigError: One lacks its package, or finds a setting wrong.
@@ -145,7 +167,7 @@ def told(run: Run) -> Iterator[Callbacks]:
         if callback is not None:
             folder = run.folder.child(TRACKING, name.replace(":", "."))
             tellers.append(Teller(name, callback, folder))
-    callbacks = Callbacks(run, tellers)
+    callbacks = Callbacks(run, tellers, watcher)
     try:
         yield callbacks
     finally:

@@ -6,17 +6,19 @@ Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage
 
 from __future__ import annotations
 
+import hashlib
 import json
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import TrainingError
+from gangru_dist.errors import TrainingError, in_short
 from gangru_dist.models.discriminator import Discriminator
 from gangru_dist.models.network import FactorNetwork
 from gangru_dist.models.precision import arithmetic
@@ -24,6 +26,7 @@ from gangru_dist.runs.model import Epoch
 from gangru_dist.runs.records import parse, plain
 from gangru_dist.samples.channels import Standardizer
 
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
 Stage = Literal["gan", "predictor", "done"]
 
 
@@ -47,6 +50,8 @@ class _Header:
 
     identity: str
     progress: Progress
+    digest: str | None = None
+    """See `_digest`; None of versions that wrote none."""
 
 
 class TrainingState:
@@ -113,15 +118,23 @@ class TrainingState:
 
     def to_bytes(self, identity: str) -> bytes:
         """The whole state; `identity` says of which window, seed and configuration."""
-        about = json.dumps(plain(_Header(identity, self.progress)))
-        return bytes(save(self.tensors(), metadata={"about": about}))  # one key: a fixed order
+        tensors = self.tensors()
+        about = json.dumps(plain(_Header(identity, self.progress, _digest(tensors))))
+        return bytes(save(tensors, metadata={"about": about}))  # one key: a fixed order
 
     def restore(self, data: bytes, identity: str) -> None:
         """Inverse of `to_bytes`.
 
         Raises:
             TrainingError: The bytes are of another window, seed or configuration.
+            ValueError: They are damaged; the state may then be half another's.
         """
+        try:
+            self._restore(data, identity)
+        except (*_DAMAGE, SafetensorError) as error:
+            raise ValueError(f"no checkpoint of this network ({in_short(error)})") from error
+
+    def _restore(self, data: bytes, identity: str) -> None:
         header = _header(data)
         if header.identity != identity:
             raise TrainingError(
@@ -129,6 +142,8 @@ class TrainingState:
                 "use another --run."
             )
         tensors = load(data)
+        if header.digest not in (None, _digest(tensors)):
+            raise ValueError("its tensors are not those that were written")
         self.progress = header.progress
         device = next(self.network.parameters()).device
         self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
@@ -146,6 +161,15 @@ class TrainingState:
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of all tensors under their names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _rate(cfg: RunConfig, part: str) -> float:

@@ -11,22 +11,22 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gangru_dist import runtime
 from gangru_dist.config import RunConfig
-from gangru_dist.errors import StorageError, WindowError, reason_of
+from gangru_dist.errors import StorageError, WindowError
 from gangru_dist.lineage import code_version
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
 from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.tracking.callbacks import Callbacks, told
+from gangru_dist.tracking.watcher import Watcher
 from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
 from gangru_dist.training.devices import require_native, settled
-from gangru_dist.training.progress import ProgressLog, Watcher
+from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.slot import serve_slot
 
 _logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def train_windows(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
-    runner: SlotRunner = serve_slot,
+    runner: SlotRunner | None = None,
     watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
@@ -81,7 +81,7 @@ def train_windows(
         run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What serves a slot once the gate lets it through.
+        runner: What serves a slot once the gate lets it through; None = workers on Ray.
         watcher: Is told how far it is.
 
     Returns:
@@ -98,34 +98,26 @@ def train_windows(
     run, results, todo = planned(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
-    with told(run) as callbacks:
+    with told(run, watcher) as callbacks:
         run.claim(overwrite=overwrite)
         _say_what_labels_lack(run.cfg, manifest)
         for result in results:
             callbacks.window(result)
-        with _watched(watcher, todo, results):
-            if todo:
-                results += _train_all(run, manifest, todo, runner, callbacks, watcher)
+        callbacks.planned([task.name for task in todo])
+        if todo:
+            results += _train_all(run, manifest, todo, runner or serve_slot, callbacks)
+    _remove_checkpoints(run)
     summary = in_order(results)
     write_summary(run, summary)
     return summary
 
 
-@contextmanager
-def _watched(
-    watcher: Watcher | None, todo: Sequence[Task], results: list[WindowResult]
-) -> Iterator[None]:
-    """Tell of the training's begin and, however it comes, of its end; `results` grows meanwhile."""
-    if watcher is None:
-        yield
-        return
-    watcher.start([(task.window.name, task.seed) for task in todo], tuple(results))
-    try:
-        yield
-    except BaseException as error:
-        watcher.stop("stopped", reason_of(error))
-        raise
-    watcher.stop("failed" if any(one.status == "failed" for one in results) else "done")
+def _remove_checkpoints(run: Run) -> None:
+    """Of finished models: a job that was killed may have written one after another job's model."""
+    done = {model.identity for model in run.models().values()}
+    folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
+    for folder in sorted(folders & done):
+        run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
 
 
 def planned(
@@ -164,7 +156,6 @@ def _train_all(
     tasks: list[Task],
     runner: SlotRunner,
     callbacks: Callbacks,
-    watcher: Watcher | None,
 ) -> list[WindowResult]:
     identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
 
@@ -173,8 +164,9 @@ def _train_all(
         callbacks.window(result, identities[settled.task])
         return result
 
-    def tell(task: Task, epoch: TimedEpoch) -> None:
-        callbacks.epoch(task.name, identities[task], epoch)
+    def tell(task: Task, epoch: TimedEpoch, *, share: float, seconds_left: float) -> None:
+        name, identity = task.name, identities[task]
+        callbacks.epoch(name, identity, epoch, share=share, seconds_left=seconds_left)
 
     with runtime.session(run.cfg):
         slots = min(len(tasks), concurrency(run.cfg))
@@ -185,7 +177,7 @@ def _train_all(
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, ended, tell, watcher) as progress:
+        with ProgressLog(run, tasks, ended, tell) as progress:
 
             def serve(number: int) -> None:
                 slot = Slot(

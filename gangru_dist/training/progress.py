@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -95,25 +95,11 @@ class RemoteBoard:
 
 
 @runtime_checkable
-class Watcher(Protocol):
-    """Whom the driver tells how far its training is; answers at once and raises nothing."""
+class Tell(Protocol):
+    """Is told each epoch, by one thread."""
 
-    def start(self, todo: Sequence[tuple[str, int]], before: Sequence[WindowResult]) -> None:
-        """The windows and seeds to train, and what needs no training."""
-        ...
-
-    def epoch(
-        self, place: tuple[str, int], result: EpochResult, *, share: float, seconds_left: float
-    ) -> None:
-        """A window and seed has trained an epoch; `share` of all its epochs are done."""
-        ...
-
-    def settle(self, result: WindowResult) -> None:
-        """A window and seed is over."""
-        ...
-
-    def stop(self, state: Literal["done", "failed", "stopped"], reason: str = "") -> None:
-        """The job's training is over: all done, some windows failed, or it could not go on."""
+    def __call__(self, task: Task, epoch: TimedEpoch, *, share: float, seconds_left: float) -> None:
+        """`share`: of the task's epochs that are done; `seconds_left`: of the whole job."""
         ...
 
 
@@ -128,12 +114,10 @@ class ProgressLog:
         run: Run,
         tasks: Sequence[Task],
         result: Callable[[TaskSettled], WindowResult],
-        tell: Callable[[Task, TimedEpoch], None],
-        watcher: Watcher | None = None,
+        tell: Tell,
     ) -> None:
         """`result` says what became of a task, once it is settled; `tell` is told each epoch."""
         self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
-        self._watcher = watcher
         self.board = RemoteBoard(tasks, run.cfg.resources.max_failures)
         self.started: float | None = None
         self.done: dict[str, float] = {}
@@ -170,7 +154,9 @@ class ProgressLog:
     def _drain(self) -> None:
         for event in self.board.events():
             if isinstance(event, EpochDone):
-                self._tell(event.task, event.epoch)
+                self._count(event.task, event.epoch)
+                left, share = self.seconds_left, self.done[event.task.name]
+                self._tell(event.task, event.epoch, share=share, seconds_left=left)
                 self._say(event.task, event.epoch)
             else:
                 self._finish(event)
@@ -181,8 +167,6 @@ class ProgressLog:
         self.results.append(result)
         self.done[name] = 1.0
         self.rows.finish(name)
-        if self._watcher:
-            self._watcher.settle(result)
         gauges.count(gauges.WINDOWS, status=result.status)
         _logger.info(
             "window_done window=%s status=%s valid_ic=%s %s",
@@ -192,20 +176,20 @@ class ProgressLog:
             result.reason,
         )
 
+    def _count(self, task: Task, epoch: TimedEpoch) -> None:
+        done, total = self._epochs(epoch.result)
+        self.done[task.name] = done / total
+        self._silence.close()
+        if self.started is None:  # the pace of training, without Ray's start-up
+            self.started = time.time() - epoch.seconds
+
     def _say(self, told: Task, epoch: TimedEpoch) -> None:
         task, result, rate = told.name, epoch.result, epoch.samples_per_s
         gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
         if not isinstance(result, GanEpoch):
             gauges.show(gauges.VALID_IC, result.valid_ic, window=task)
-        done, total = self._epochs(result)
-        self.done[task] = done / total
-        self._silence.close()
-        if self.started is None:  # the pace of training, without Ray's start-up
-            self.started = time.time() - epoch.seconds
-        if self._watcher:
-            place, left = (told.window.name, told.seed), self.seconds_left
-            self._watcher.epoch(place, result, share=done / total, seconds_left=left)
         if self.rows.is_live:
+            done, total = self._epochs(result)
             note = f"{result.stage} {losses_of(result)} {rate:.0f}/s"
             self.rows.update(task, done=done, total=total, note=note)
             return

@@ -99,9 +99,9 @@ class _Trainer:
         started = time.time()
         run, cfg = self.slot.run, self.slot.run.cfg
         data = self._window_data(task, manifest, identity)
-        state = TrainingState(cfg, task.seed, _device(cfg))
         checkpoint = _Checkpoint(run, identity)
-        resumed = checkpoint.restore(state)
+        state = checkpoint.restored(task.seed)
+        resumed = len(state.progress.history)
         reporter = _Reporter(self.slot, task, checkpoint, self.group.rank)
         train_window(
             data, state, cfg, seed=task.seed, collective=self.group, report=reporter.report
@@ -173,14 +173,19 @@ class _Checkpoint:
         """Replace it."""
         self.run.folder.write_bytes(f"{self.folder}/{STATE}", state.to_bytes(self.identity))
 
-    def restore(self, state: TrainingState) -> int:
-        """Continue from it, if there is one; epochs it holds."""
+    def restored(self, seed: int) -> TrainingState:
+        """Where it stands; the beginning if there is none, or a damaged one, which costs time."""
+        state = TrainingState(self.run.cfg, seed, _device(self.run.cfg))
+        file = f"{self.folder}/{STATE}"
         try:
-            data = self.run.folder.read_bytes(f"{self.folder}/{STATE}")
+            state.restore(self.run.folder.read_bytes(file), self.identity)
         except FileNotFoundError:
-            return 0
-        state.restore(data, self.identity)
-        return len(state.progress.history)
+            pass
+        except ValueError as error:
+            text = "checkpoint_damaged file=%s/%s reason=%s: the window begins anew"
+            _logger.warning(text, self.run.folder.uri, file, error)
+            return TrainingState(self.run.cfg, seed, _device(self.run.cfg))
+        return state
 
     def remove(self) -> None:
         """The model is there; a checkpoint that is left over only uses disk."""

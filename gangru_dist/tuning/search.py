@@ -32,6 +32,7 @@ from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord, best_of
 from gangru_dist.storage import Storage
 from gangru_dist.tracking.callbacks import digest, told
+from gangru_dist.tracking.watcher import Watcher
 from gangru_dist.training.devices import decided, require_native
 from gangru_dist.training.torch_setup import prepare_torch, promised_device
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
@@ -78,6 +79,7 @@ def search(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
+    watcher: Watcher | None = None,
 ) -> SearchSummary:
     """Search until `tune.trials` trials have ended or `tune.hours` have passed.
 
@@ -86,6 +88,7 @@ def search(
             configuration describes it.
         only: Refit days of every trial; None = those of section `tune`.
         overwrite: Start over.
+        watcher: Is told how far it is.
 
     Raises:
         ConfigError: The space is invalid, the name has another search, or a callback lacks its
@@ -107,7 +110,7 @@ def search(
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
     if begun_in is None:
         require_native(*variants)
-    with told(run) as callbacks:
+    with told(run, watcher) as callbacks:
         tell = partial(callbacks.trial, digest(facts))
         queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite, tell=tell)
         _announce(queue)
@@ -159,9 +162,11 @@ def _put_blocks(
 ) -> dict[str, Any]:
     """Read each window's panel once, and share it with all trials."""
     blocks = {}
+    trading = any(one.label.neutralize for one in variants)  # by industry and market cap
     for name in names:
         start, end = span(manifest.calendar, name, variants)
-        blocks[name] = ray.put(read_block(root, manifest, start=start, end=end, features=features))
+        block = read_block(root, manifest, start=start, end=end, features=features, trading=trading)
+        blocks[name] = ray.put(block)
     return blocks
 
 

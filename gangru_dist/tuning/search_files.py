@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gangru_dist.config import MODEL_SECTIONS, RunConfig, to_dict
+from gangru_dist.runs.csv_tables import write_table
 from gangru_dist.runs.records import write_record
 from gangru_dist.runs.search import SEARCH, SearchRecord, TrialRecord, best_of
 from gangru_dist.storage import Storage
@@ -134,6 +135,5 @@ def publish(
     best = best_of(records)
     if best:
         folder.write_bytes(BEST, best_toml(cfg, space, best, windows).encode())
-    table = trial_table(space, records, windows.names)
-    folder.write_bytes(TABLE, table.to_csv(index=False, lineterminator="\n").encode())
+    write_table(folder, TABLE, trial_table(space, records, windows.names))
     write_record(folder, SEARCH, search_record(cfg, space, records, windows, identity))

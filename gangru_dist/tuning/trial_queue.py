@@ -67,7 +67,7 @@ class TrialQueue:
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[TrialRecord], None] = lambda record: None,
     ) -> None:
-        """Open the records of a search, or begin a new one; `tell` hears of each trial's progress.
+        """Open the records of a search, or begin a new one; `tell` hears of each trial throughout.
 
         Raises:
             ConfigError: The folder has another search, without `overwrite`.
@@ -89,6 +89,10 @@ class TrialQueue:
         for trial in self.records:
             if trial.is_over:
                 tell(trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without who listens, in threads of this process: Tune pickles us, and reads it never."""
+        return {**self.__dict__, "_tell": None}
 
     def _check_same(self) -> None:
         there = find_record(SearchRecord, self.folder, SEARCH)
@@ -134,6 +138,7 @@ class TrialQueue:
         write_trial(self.folder, record)
         told = " ".join(f"{key}={value}" for key, value in values.items())
         _logger.info("trial_start trial=%d start=%d %s", number, starts, told)
+        self._tell(record)
         return record
 
     def report(self, number: int, metrics: Mapping[str, Any]) -> None:

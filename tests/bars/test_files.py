@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gangru_dist.bars.files import list_files
+from gangru_dist.bars.files import check_apart, list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts, read_part
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
+from gangru_dist.storage import Storage
 from tests.vendors import make_market, write_qlib_folder
 
 GENERIC = bars_format(BarsConfig())
@@ -198,3 +199,27 @@ class TestQlib:
 
         with pytest.raises(BarsError, match=r"^features/sh600000 changed while it was read"):
             read(bars, dump, "qlib")
+
+
+class TestApart:
+    """Our own files are parquet too, and must not be read as bars."""
+
+    @pytest.mark.parametrize(
+        ("bars", "storage"),
+        [
+            ("store", "store"),
+            ("store/panel", "store"),
+            ("store/vendor", "store"),
+            ("store/barsx", "store"),
+            ("data", "data/store"),
+            ("file://{}/store/runs", "store"),
+        ],
+    )
+    def test_one_in_the_other_is_refused(self, tmp_path: Path, bars: str, storage: str) -> None:
+        uri = bars.format(tmp_path) if "{" in bars else str(tmp_path / bars)
+        with pytest.raises(BarsError, match=r"lie in one another.*Move the bars out"):
+            check_apart(uri, Storage(str(tmp_path / storage)))
+
+    @pytest.mark.parametrize("bars", ["bars", "stores", "store/bars", "store/bars/2019.csv"])
+    def test_beside_is_allowed(self, tmp_path: Path, bars: str) -> None:
+        check_apart(str(tmp_path / bars), Storage(str(tmp_path / "store")))

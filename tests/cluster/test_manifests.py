@@ -179,6 +179,23 @@ class TestSecurity:
                 assert "cpu" in {group["groupName"] for group in spec["workerGroupSpecs"]}
                 assert spec["enableInTreeAutoscaling"] is True
 
+    def test_who_may_talk_to_the_pods_is_named_with_its_namespace(self) -> None:
+        policies = [d for _, d in ALL if d["kind"] == "NetworkPolicy"]
+        peers = [node for d in policies for node in walk(d) if "namespaceSelector" in node]
+        assert len(peers) == 3
+        for peer in peers:
+            (name,) = peer["namespaceSelector"]["matchLabels"]
+            assert name == "kubernetes.io/metadata.name"
+            assert peer["podSelector"]["matchLabels"]
+
+    def test_the_head_may_touch_what_the_autoscaler_needs_and_nothing_else(self) -> None:
+        (role,) = [
+            d for _, d in ALL if d["kind"] == "Role" and d["metadata"]["name"] == "gangru-head"
+        ]
+        may = {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
+        pods = {("pods", verb) for verb in ("get", "list", "watch", "patch")}
+        assert may == pods | {("rayclusters", "get"), ("rayclusters", "patch")}
+
     @pytest.mark.parametrize("path", [*KUBERNETES, *RAY_UP], ids=lambda path: path.stem)
     def test_no_secret_is_in_a_manifest(self, path: Path) -> None:
         for document in documents(path):

@@ -690,7 +690,7 @@ def exposures(
 
 def by_industry(industry: pd.Series, weight: pd.Series) -> pd.Series:
     """Share of the weight in each industry."""
-    groups = industry.reindex(weight.index).fillna("unknown")
+    groups = industry.astype(object).reindex(weight.index).fillna("unknown")
     return weight.groupby(groups.to_numpy()).sum() / weight.sum()
 
 

@@ -113,9 +113,12 @@ class TestProperties:
     def test_what_a_killed_build_left_is_removed(self, bars: Path, root: Storage) -> None:
         root.child("panel").write_bytes("staging-0123/unit.arrow", b"half")
         root.child("panel").write_bytes("bucket=00/2018-0123.parquet", b"half")
+        part = Path(root.child("panel").full(f"bucket=00/2018-0123.parquet.{'a' * 32}.part"))
+        part.write_bytes(b"ha")
         manifest = build_panel(str(bars), root, CFG)
         left = set(root.child("panel").list_files())
         assert left == {file.name for file in manifest.files} | {"manifest.json", "quality.json"}
+        assert not part.exists()  # at once: with the turn to build, nobody else writes here
 
 
 class TestValidation:

@@ -19,7 +19,7 @@ from gangru_dist.bars.validate import CHECKED
 from gangru_dist.config import BarsConfig
 from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
-from gangru_dist.panel.bucket import BucketTask, panel_rows
+from gangru_dist.panel.bucket import BucketTask, panel_rows, traded_rows
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.schema import panel_schema
@@ -56,6 +56,7 @@ def make_checked(assets: int = 5, seed: int = 0) -> pd.DataFrame:
         volume=rng.integers(1, 1000, count) * 100.0,
         market_cap=np.where(rng.random(count) < 0.1, np.nan, 1e7),
         industry=np.array(["bank", None], dtype=object)[rng.integers(0, 2, count)],
+        name=frame["code"],
         list_date=None,
         suspended=rng.random(count) < 0.05,
         file=0,
@@ -70,7 +71,12 @@ def to_table(frame: pd.DataFrame) -> pa.Table:
 
 
 def table_rows(frame: pd.DataFrame, task: BucketTask = TASK) -> pd.DataFrame:
-    return panel_rows(to_table(frame), task)[0].to_pandas()
+    return all_rows(to_table(frame), task)[0].to_pandas()
+
+
+def all_rows(bars: pa.Table, task: BucketTask = TASK) -> tuple[pa.Table, Quality, Moves]:
+    rows, quality, sums = traded_rows(bars, task)
+    return panel_rows(rows, task), quality, sums
 
 
 class TestReference:
@@ -144,12 +150,12 @@ class TestProperties:
     def test_identical_duplicates_go_and_are_counted(self) -> None:
         frame = make_checked()
         twice = pd.concat([frame, frame.iloc[[3, 8, 8]].assign(file=1)])
-        rows, quality, _ = panel_rows(to_table(twice), TASK)
+        rows, quality, _ = all_rows(to_table(twice))
         pd.testing.assert_frame_equal(rows.to_pandas(), table_rows(frame))
         assert quality.quarantined["identical duplicate"].count == 3
 
     def test_no_rows(self) -> None:
-        rows, quality, moves = panel_rows(CHECKED.empty_table(), TASK)
+        rows, quality, moves = all_rows(CHECKED.empty_table())
         assert rows.schema.equals(panel_schema(NAMES))
         assert (len(rows), quality, moves) == (0, Quality(), Moves())
 
@@ -229,4 +235,4 @@ class TestValidation:
         other = frame.iloc[[4]].assign(file=1, **{column: value})
         day = f"{frame['date'][4]:%Y-%m-%d}"
         with pytest.raises(BarsError, match=rf"two rows of {day} 600000.SH contradict .*{match}"):
-            panel_rows(to_table(pd.concat([frame, other])), TASK)
+            all_rows(to_table(pd.concat([frame, other])))

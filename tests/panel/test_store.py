@@ -295,7 +295,7 @@ class TestValidation:
 
     @pytest.mark.parametrize(
         ("text", "match"),
-        [(b"{", "no JSON"), (b'{"version": 0}', "version 0"), (b'{"version": 1}', "damaged")],
+        [(b"{", "not JSON"), (b'{"version": 0}', "version 0"), (b'{"version": 1}', "fingerprint")],
     )
     def test_damaged_manifest(self, root: Storage, text: bytes, match: str) -> None:
         root.child("panel").write_bytes("manifest.json", text)
@@ -317,7 +317,9 @@ class TestValidation:
     def test_listed_file_is_gone(self, root: Storage) -> None:
         manifest = build(root, make_rows())
         root.child("panel").delete(manifest.files[0].name)
-        with pytest.raises(PanelError, match=r"cannot be read .* run the job again; .*--overwrite"):
+        with pytest.raises(
+            PanelError, match=r"cannot be read: .* run the job again; .*--overwrite"
+        ):
             read_block(root, manifest, start=DAYS[0].date(), end=DAYS[-1].date())
 
     def test_unknown_bucket(self, root: Storage) -> None:

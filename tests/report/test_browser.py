@@ -1,4 +1,4 @@
-"""The pages in a real browser; skipped where Chromium, playwright or axe-core is not installed."""
+"""The pages in a real browser; skipped where Chromium or the extra `browser` is not installed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from gangru_dist import log
 from gangru_dist.report.document import write_report
 from gangru_dist.report.progress_page import ProgressPage
 from gangru_dist.report.runs_page import write_index
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import TrialRecord
 from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_models, write_world
-from tests.report.test_progress_page import BEFORE, GAN, PLACES, predictor
+from tests.report.test_progress_page import GAN, PLACES, begin, predictor
 from tests.report.test_runs_page import ICS, MONTHS, add
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-CHROMIUM = shutil.which("chromium")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path"),
@@ -50,13 +53,15 @@ def progress(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder, places = tmp_path_factory.mktemp("progress"), {}
     for state in ("running", "done"):
         run = Run(Storage(str(folder)), state, write_world(folder / state).cfg)
-        page = ProgressPage(run)
-        page.start(PLACES, BEFORE)
-        for epoch in (1, 2, 3):
-            page.epoch(PLACES[0], predictor(epoch, epoch / 50), share=0.5, seconds_left=600)
-        page.epoch(PLACES[1], GAN, share=0.2, seconds_left=600)
-        html = page.render()
-        page.stop("done")
+        with ProgressPage(run).shown() as page:
+            begin(page)
+            for epoch in (1, 2, 3):
+                page.epoch(PLACES[0], predictor(epoch, epoch / 50), share=0.5, seconds_left=600)
+            page.epoch(PLACES[1], GAN, share=0.2, seconds_left=600)
+            page.trial(TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.02))))
+            with log.progress("score", total=2) as progress:
+                progress.advance()
+            html = page.render()
         if state == "running":
             run.folder.write_bytes("progress.html", html.encode())
         places[state] = Path(run.folder.full("progress.html")).as_uri()
@@ -194,6 +199,10 @@ class TestProperties:
             "them => Math.max(...them.map(x => x.getBoundingClientRect().right))"
         )
         assert right <= 695 + 1
+        heads = page.locator("th button").evaluate_all(
+            "x => x.map(b => getComputedStyle(b).display)"
+        )
+        assert set(heads) == {"contents"}  # else a table's head is empty on its second page
         assert page.pdf(prefer_css_page_size=True)[:4] == b"%PDF"
 
 
@@ -206,6 +215,10 @@ class TestRuns:
         page = opened(width, index, color_scheme=scheme)
         assert _grave(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_a_wide_window_shows_the_whole_table(self, opened, index):
+        table = opened(1200, index).locator("#runs")
+        assert table.evaluate("x => x.parentElement.scrollWidth - x.parentElement.clientWidth") <= 0
 
     def test_runs_sort_by_figure_and_are_filtered(self, opened, index):
         page = opened(1200, index)

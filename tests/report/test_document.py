@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import html
 import io
 import re
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.names import write_names
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.report.text import percent, plain, signed_percent
@@ -35,6 +39,19 @@ from tests.report.store import (
     write_models,
     write_world,
 )
+
+
+def read_csv(folder: Storage, name: str) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(folder.read_bytes(name)))
+
+
+def names_of(assets, since: str, name: str, *, later: str) -> pa.Table:
+    """Names since a day, and others from the day after `later` on."""
+    after = dt.date.fromisoformat(later) + dt.timedelta(days=1)
+    rows = [(a, dt.date.fromisoformat(since), name.format(a)) for a in assets]
+    rows += [(a, after, f"Renamed {a}") for a in assets]
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip(("asset", "since", "name"), map(list, columns), strict=True)))
 
 
 class _Tags(HTMLParser):
@@ -76,6 +93,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def page(world: World) -> str:
     return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+
+
+def _with_source(root: Storage, **facts: object) -> None:
+    """Let the manifest say so of the bars."""
+    manifest = read_manifest(root)
+    manifest = dataclasses.replace(manifest, source={**manifest.source, **facts})
+    root.child("panel").write_json("manifest.json", manifest.to_json())
 
 
 def _page(world: World) -> str:
@@ -245,14 +269,16 @@ class TestProperties:
         write_report(Run(world.root, RUN, world.cfg))
         assert "Made-up market" not in _page(world)
         world.root.child("bars").write_bytes(f"2019-{'a' * 12}.parquet", b"")
-        manifest = world.root.child("panel").read_json("manifest.json")
-        manifest["source"] = {**manifest["source"], "uri": world.root.child("bars").uri}
-        world.root.child("panel").write_json("manifest.json", manifest)
+        _with_source(world.root, uri=world.root.child("bars").uri)
         write_report(Run(world.root, RUN, world.cfg))
         assert "Made-up market" in _page(world)
 
     def test_all_figures_are_there(self, page):
         assert page.count("<svg") == page.count("</svg>") == 12
+
+    def test_every_figure_says_its_values(self, page):
+        figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+        assert all(re.search(r'<rect class="tip"[^>]*><title>[^<]*\d', one) for one in figures)
 
     def test_no_number_is_missing_by_accident(self, page):
         text = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
@@ -272,14 +298,36 @@ class TestProperties:
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
 
+    def test_names_of_stocks_are_those_of_the_day_and_escaped(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        world = write_world(tmp_path)
+        run = Run(world.root, RUN, world.cfg)
+        write_report(run)
+        folder = run.report
+        bare = read_csv(folder, "picks.csv")
+        assert "name" not in bare  # a panel of an earlier version has none
+        assert '<th class="l">Name</th>' not in folder.read_bytes("report.html").decode()
+        day = folder.read_json("metrics.json")["period"]["newest_rebalance"]
+        write_names(
+            world.root.child("panel"),
+            [names_of(world.block.assets, "2018-07-02", "=<b>{}</b>", later=day)],
+        )
+        write_report(run)
+        for name in ("picks", "picks_by_industry", "dropped"):
+            table = read_csv(folder, f"{name}.csv")
+            assert list(table["name"]) == [f"'=<b>{asset}</b>" for asset in table["asset"]]
+            assert list(table.columns).index("name") == list(table.columns).index("asset") + 1
+        page = folder.read_bytes("report.html").decode()
+        assert f"<b>{bare['asset'][0]}" not in page
+        assert f'<td class="l">=&lt;b&gt;{bare["asset"][0]}&lt;/b&gt;</td>' in page
+        assert page.count('<th class="l">Name</th>') == 2
+        assert "Renamed" not in page  # only a day later
+
     def test_bars_and_buckets_are_those_of_the_panel(self, tmp_path, monkeypatch):
         """A monthly score or report job need not be told of the vendor's format again."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
-        folder = world.root.child("panel")
-        manifest = folder.read_json("manifest.json")
-        manifest["source"]["bars"] = {"format": "tushare", "price_limits": "ashare"}
-        folder.write_json("manifest.json", manifest)
+        _with_source(world.root, bars={"format": "tushare", "price_limits": "ashare"})
         write_report(Run(world.root, RUN, world.cfg))
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         text = re.sub(r"<[^>]+>", " ", page)
@@ -298,6 +346,8 @@ class TestProperties:
         folder = world.root.child("runs", RUN, "report")
         page = folder.read_bytes("report.html").decode()
         assert page.count("<svg") == 13
+        tips = re.findall(r"<title>open\nreal ([^<]*)\ngenerated [^<]*\nspread ([^<]*)<", page)
+        assert tips == [(f"{samples_of(names).real['open'].mean:.2f} ± 1.00", "0.04")]
         assert "in 1 of 2 models" in page
         assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
         features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))

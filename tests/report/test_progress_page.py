@@ -1,30 +1,45 @@
-"""The page of a training job: what it says, when it is written, and that it is in nobody's way."""
+"""The page of a job: what it says, when it is written, and that it is in nobody's way."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from gangru_dist import settings
+from gangru_dist import log, settings
+from gangru_dist.errors import GangruError
 from gangru_dist.report.progress_page import ProgressPage
 from gangru_dist.report.text import NARROW
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import TrialRecord
 from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.storage import Storage
 
-PLACES = [("2019-12-31", 0), ("2020-06-30", 0)]
-BEFORE = [
-    WindowResult(window="2018-12-28", status="no history", reason="too short"),
-    WindowResult(window="2019-06-28", seed=0, status="finished before", best_valid_ic=0.07),
-]
+PLACES = ("2019-12-31/seed-0", "2020-06-30/seed-0")
+BEFORE = {
+    "2018-12-28": WindowResult(window="2018-12-28", status="no history", reason="too short"),
+    "2019-06-28/seed-0": WindowResult(
+        window="2019-06-28", seed=0, status="finished before", best_valid_ic=0.07
+    ),
+}
 GAN = GanEpoch(
     epoch=2, discriminator_loss=1.0, generator_loss=1.0, discriminator_accuracy=0.62, distance=0.5
 )
+
+
+def begin(page: ProgressPage) -> ProgressPage:
+    """What a training job tells first."""
+    for name, result in BEFORE.items():
+        page.window(name, result)
+    page.planned(PLACES)
+    return page
 
 
 def predictor(epoch: int, valid_ic: float) -> PredictorEpoch:
@@ -60,97 +75,142 @@ def cells(page: str, window: str) -> list[str]:
 
 class TestReference:
     def test_it_says_what_the_driver_was_told(self, run):
-        page = ProgressPage(run, every=0.01)
-        page.start(PLACES, BEFORE)
-        page.epoch(PLACES[0], predictor(1, 0.01), share=0.4, seconds_left=900)
-        page.epoch(PLACES[0], predictor(2, 0.05), share=0.6, seconds_left=600)
-        page.epoch(PLACES[1], GAN, share=0.2, seconds_left=594)
-        assert until(lambda: f"62{NARROW}%" in written(run))
-        said = written(run)
-        assert "1 of 3 models are there, 2 under way, 0 wait, 0 failed." in said
-        assert re.search(r"About <b>9\.\d</b> minutes are left", said)
-        stage, ic = ["running", "predictor", "2", f"60{NARROW}%"], ["+0.050", "+0.050"]
-        assert cells(said, "2019-12-31")[2:8] == [*stage, *ic]
-        stage = ["running", f"GAN accuracy 62{NARROW}%", "2", f"20{NARROW}%"]
-        assert cells(said, "2020-06-30")[2:6] == stage
-        assert cells(said, "2018-12-28")[-1] == "too short"
-        assert 'value="0.600"' in said  # (1 + 0.6 + 0.2) / 3
-        assert "location.reload" in said
-        page.settle(
-            WindowResult(
-                window=PLACES[0][0], seed=0, status="trained", best_valid_ic=0.05, seconds=90
+        with suppress(GangruError), ProgressPage(run, every=0.01).shown() as page:
+            begin(page)
+            page.epoch(PLACES[0], predictor(1, 0.01), share=0.4, seconds_left=900)
+            page.epoch(PLACES[0], predictor(2, 0.05), share=0.6, seconds_left=600)
+            page.epoch(PLACES[1], GAN, share=0.2, seconds_left=594)
+            assert until(lambda: f"62{NARROW}%" in written(run))
+            said = written(run)
+            assert "1 of 3 models are there, 2 under way, 0 wait, 0 failed." in said
+            assert re.search(r"About <b>9\.\d</b> minutes are left", said)
+            stage, ic = ["under way", "predictor", "2", f"60{NARROW}%"], ["+0.050", "+0.050"]
+            assert cells(said, "2019-12-31")[2:8] == [*stage, *ic]
+            stage = ["under way", f"GAN accuracy 62{NARROW}%", "2", f"20{NARROW}%"]
+            assert cells(said, "2020-06-30")[2:6] == stage
+            assert cells(said, "2018-12-28")[-1] == "too short"
+            assert 'value="0.600"' in said  # (1 + 0.6 + 0.2) / 3
+            assert "location.reload" in said
+            done = WindowResult(
+                window="2019-12-31", seed=0, status="trained", best_valid_ic=0.05, seconds=90
             )
-        )
-        page.settle(WindowResult(window=PLACES[1][0], seed=0, status="failed", reason="<diverged>"))
-        page.stop("failed")
+            page.window(PLACES[0], done)
+            bad = WindowResult(window="2020-06-30", seed=0, status="failed", reason="<diverged>")
+            page.window(PLACES[1], bad)
+            raise GangruError("gone")
         said = written(run)
-        assert "Ended: some windows failed" in said
+        assert "<b>Stopped before its end</b> (gone)" in said
         assert "2 of 3 models are there, 0 under way, 0 wait, 1 failed." in said
         assert cells(said, "2019-12-31")[2] == "trained"
         assert "1.5" in cells(said, "2019-12-31")
-        done = {window: cells(said, window)[5] for window in ("2018-12-28", "2019-12-31")}
-        assert done == {"2018-12-28": "", "2019-12-31": f"100{NARROW}%"}
+        shares = {window: cells(said, window)[5] for window in ("2018-12-28", "2019-12-31")}
+        assert shares == {"2018-12-28": "", "2019-12-31": f"100{NARROW}%"}
         assert cells(said, "2020-06-30")[5] == f"20{NARROW}%"  # where it failed
         assert "&lt;diverged&gt;" in said
 
     @pytest.mark.parametrize(
-        ("state", "says"),
-        [
-            ("done", "<b>Done</b>"),
-            ("failed", "<b>Ended: some windows failed</b>"),
-            ("stopped", "<b>Stopped before its end</b> (gone)"),
-        ],
+        ("status", "says"),
+        [("trained", "<b>Done</b>"), ("failed", "<b>Ended: some windows failed</b>")],
     )
-    def test_the_end_is_said_and_the_page_rests(self, run, state, says):
-        page = ProgressPage(run)
-        page.start(PLACES, ())
-        page.stop(state, "gone" if state == "stopped" else "")
+    def test_the_end_is_said_and_the_page_rests(self, run, status, says):
+        with ProgressPage(run).shown() as page:
+            page.planned(PLACES[:1])
+            page.window(PLACES[0], WindowResult(window="2019-12-31", seed=0, status=status))
         assert says in written(run)
-        assert "reload" not in written(run)
-        assert "refresh" not in written(run)
-        assert "minutes are left" not in written(run)
+        for word in ("reload", "refresh", "minutes are left"):
+            assert word not in written(run)
 
     def test_a_curve_goes_from_the_lowest_to_the_highest_of_all(self, run):
         page = ProgressPage(run)
-        for place in PLACES:
-            page.settle(WindowResult(window=place[0], seed=0, status="trained"))
         page.epoch(PLACES[0], predictor(1, -0.1), share=0, seconds_left=0)
         page.epoch(PLACES[0], predictor(2, 0.3), share=0, seconds_left=0)
+        page.epoch(PLACES[1], predictor(1, 0.1), share=0, seconds_left=0)
         assert 'points="60.0,26.0 120.0,0.0"' in page.render()
+
+    def test_stages_are_counted_wherever_they_are_worked_on(self, run):
+        """Panel and scores: the build and the scorer know nothing of the page."""
+        with ProgressPage(run).shown() as page:
+            with log.progress("panel_read", total=4) as progress:
+                assert 'value="0.000"' in page.render()
+                progress.advance()
+                progress.advance(2)
+            said = page.render()
+            assert cells(said, "reading bars, parts")[1:3] == ["3", "4"]
+            assert said.count('value="0.750"') == 2  # the stage, and the job
+            with log.progress("score", total=2, unit="days") as progress:
+                progress.advance(2)
+        assert cells(written(run), "reading bars, parts")[1:3] == ["3", "4"]
+        assert cells(written(run), "scoring, days")[1:3] == ["2", "2"]
+        before = written(run)
+        with log.progress("panel_features", total=2) as progress:
+            progress.advance()  # nobody listens any more
+        assert written(run) == before
+
+    def test_a_search_shows_its_trials_and_the_time_left(self, run, monkeypatch):
+        now = [1000.0]
+        monkeypatch.setattr("gangru_dist.report.progress_page.time.time", lambda: now[0])
+        cfg = dataclasses.replace(run.cfg, tune=dataclasses.replace(run.cfg.tune, trials=5))
+        page = ProgressPage(dataclasses.replace(run, cfg=cfg))
+        over = TrialRecord(
+            number=0, settings={}, status="complete", objective=0.04, epochs=9, seconds=60
+        )
+        page.trial(over)  # of the session before: no pace
+        page.trial(TrialRecord(number=1, settings={}))
+        assert "minutes are left" not in page.render()
+        grown = TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.03)), mean_ic=0.03)
+        page.trial(grown)
+        now[0] += 120
+        page.trial(dataclasses.replace(grown, status="pruned", epochs=2, seconds=120.0))
+        said = page.render()
+        assert "2 of 5 trials have ended." in said
+        assert "About <b>6.0</b> minutes are left" in said  # three more at two minutes each
+        assert cells(said, "0000")[1:5] == ["complete", "9", "", "+0.040"]
+        assert cells(said, "0001")[1:5] == ["pruned", "2", "+0.030", "+0.030"]
+        assert 'value="0.400"' in said
 
 
 class TestProperties:
+    def test_a_job_that_is_refused_writes_none(self, run):
+        with suppress(GangruError), ProgressPage(run).shown():
+            raise GangruError("the name is taken")
+        assert written(run) == ""
+
+    def test_a_panel_of_no_run_has_the_page_beside_it(self, run):
+        panel = run.root.child("panel")
+        page = ProgressPage(run, folder=panel)
+        with page.shown(), log.progress("panel_read", total=1) as progress:
+            progress.advance()
+        said = panel.read_bytes("progress.html").decode()
+        assert "<h1>Progress of the panel</h1>" in said
+        assert "../index.html" not in said
+        assert written(run) == ""
+
     def test_it_is_written_at_intervals_not_at_each_epoch(self, run, monkeypatch):
         wrote = []
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: wrote.append(time.monotonic()))
-        page = ProgressPage(run, every=0.2)
-        page.start(PLACES, ())
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
-            page.epoch(PLACES[0], predictor(1, 0.0), share=0.1, seconds_left=1)
-            time.sleep(0.002)
-        page.stop("done")
+        with ProgressPage(run, every=0.2).shown() as page:
+            end = time.monotonic() + 1.0
+            while time.monotonic() < end:
+                page.epoch(PLACES[0], predictor(1, 0.0), share=0.1, seconds_left=1)
+                time.sleep(0.002)
         assert 2 <= len(wrote) <= 7
 
     def test_nothing_new_writes_nothing(self, run, monkeypatch):
         wrote = []
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: wrote.append(1))
-        page = ProgressPage(run, every=0.01)
-        page.start(PLACES, ())
-        time.sleep(0.3)
-        assert len(wrote) <= 1
-        page.stop("done")
+        with ProgressPage(run, every=0.01).shown() as page:
+            page.planned(PLACES)
+            time.sleep(0.3)
+            assert len(wrote) <= 1
 
     def test_a_store_that_hangs_holds_nothing_up(self, run, monkeypatch):
         free = threading.Event()
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: free.wait(60))
         monkeypatch.setattr("gangru_dist.report.progress_page._LAST", 0.2)
-        page = ProgressPage(run, every=0.01)
         started = time.monotonic()
-        page.start(PLACES, ())
-        for epoch in range(1, 100):
-            page.epoch(PLACES[0], predictor(epoch, 0.0), share=0.1, seconds_left=1)
-        page.stop("done")
+        with ProgressPage(run, every=0.01).shown() as page:
+            for epoch in range(1, 100):
+                page.epoch(PLACES[0], predictor(epoch, 0.0), share=0.1, seconds_left=1)
         assert time.monotonic() - started < 10
         free.set()
         assert until(lambda: not page._thread.is_alive())  # else it writes in the next test
@@ -165,25 +225,28 @@ class TestProperties:
             write(self, name, data)
 
         monkeypatch.setattr(Storage, "write_bytes", broken)
-        page = ProgressPage(run, every=0.01)
-        page.start(PLACES, ())
-        for epoch in range(1, 1000):
-            page.epoch(PLACES[0], predictor(epoch, 0.0), share=0.1, seconds_left=1)
-            if _there(run):
-                break
-            time.sleep(0.02)
-        page.stop("done")
+        with ProgressPage(run, every=0.01).shown() as page:
+            for epoch in range(1, 1000):
+                page.epoch(PLACES[0], predictor(epoch, 0.0), share=0.1, seconds_left=1)
+                if _there(run):
+                    break
+                time.sleep(0.02)
         assert "<b>Done</b>" in written(run)
         assert caplog.text.count("progress_page_failed") == 1
 
-    def test_any_storage_and_either_language(self):
+    def test_any_storage_and_either_language(self, tmp_path: Path):
         cfg = settings.load("demo", None, ["report.language=zh"])
-        run = Run(Storage("memory://progress"), "r", cfg)
-        page = ProgressPage(run)
-        page.start(PLACES, BEFORE[1:])
-        page.epoch(PLACES[0], GAN, share=0.1, seconds_left=90)
-        page.stop("stopped", "断电")
+        run = Run(Storage(f"local://{tmp_path}"), "r", cfg)
+        with suppress(GangruError), ProgressPage(run).shown() as page:
+            begin(page)
+            page.epoch(PLACES[0], GAN, share=0.1, seconds_left=90)
+            page.window("2018-12-28", WindowResult(window="2018-12-28", status="no history"))
+            page.trial(TrialRecord(number=1, settings={}))
+            for name in ("panel_read", "panel_tables", "panel_features", "score"):
+                with log.progress(name, total=1):
+                    pass
+            raise GangruError("断电")
         page = run.folder.read_bytes("progress.html").decode()
-        assert "r 的训练" in page
+        assert "r 的进度" in page
         words = set(re.findall(r"[A-Za-z_]{3,}", re.sub("(?s)<style>.*?</style>|<.*?>", "", page)))
         assert words - {"GAN", "UTC"} == set()

@@ -1,5 +1,6 @@
 """The page of a search, from its files alone."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,9 @@ class TestProperties:
     def test_the_page_stands_alone(self, run: Storage, tmp_path: Path) -> None:
         page = Path(write_page(Run(Storage(str(tmp_path)), "r", RunConfig()))).read_text()
         assert page.count("<svg") == 3
+        figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+        assert all(re.search(r'<rect class="tip"[^>]*><title>[^<]*\d', one) for one in figures)
+        assert "<title>trial 3\nreached 0.0500\nbest so far 0.0500</title>" in page
         for wanted in ("stopped early", "training.learning_rate", "best so far", "as configured"):
             assert wanted in page
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3.server import S3Server, stop_group
+from tests.s3.server import S3Server, stop_group
 
 
 @dataclass(frozen=True)

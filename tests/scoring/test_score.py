@@ -378,8 +378,8 @@ class TestValidation:
             score_here(run, daily=True, **{given: dt.date(2019, 3, 29)})
 
     def test_daily_does_not_take_yesterday_for_today(self, root):
-        values = root.read_json("panel/manifest.json")
-        root.write_json("panel/manifest.json", {**values, "set_aside": "2019-05-06"})
+        manifest = dataclasses.replace(read_manifest(root), set_aside="2019-05-06")
+        root.write_json("panel/manifest.json", manifest.to_json())
         match = r"no row of 2019-05-06, .* instead\. .*--from \d{4}-\d\d-\d\d"
         with pytest.raises(FactorError, match=match):
             score_here(run_of(root), daily=True)

@@ -393,7 +393,7 @@ class TestValidation:
 
     def test_filesystem_unknown_to_delta(self):
         with pytest.raises(StorageError, match="Delta supports"):
-            delta_address(Storage("memory://somewhere"))
+            delta_address(Storage("local:///somewhere"))
 
     def test_options_hold_no_keys(self, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")

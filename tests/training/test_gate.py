@@ -19,6 +19,7 @@ from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.train_summary import WindowResult
 from gangru_dist.storage import Storage
+from gangru_dist.tracking.watcher import Watcher
 from gangru_dist.training import launch
 from gangru_dist.training import slot as slot_module
 from gangru_dist.training.board import Board, Driven, Slot, Task, TaskSettled, task_identity
@@ -50,11 +51,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 class NearProgress(ProgressLog):
     """`ProgressLog` without Ray: the board is in this process, and is read at the end."""
 
-    def __init__(self, run: Run, tasks: list[Task], result: Any, tell: Any, watcher: Any) -> None:
+    def __init__(self, run: Run, tasks: list[Task], result: Any, tell: Any) -> None:
         self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
         self.board = Board(tasks, run.cfg.resources.max_failures)
         self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
-        self._watcher, self.started, self._silence = watcher, None, ExitStack()
+        self.started, self._silence = None, ExitStack()
 
     def __enter__(self) -> "NearProgress":
         return self
@@ -63,28 +64,23 @@ class NearProgress(ProgressLog):
         self._drain()
 
 
-class Told:
-    """A `Watcher` that remembers."""
+class Told(Watcher):
+    """Remembers."""
 
     def __init__(self) -> None:
-        self.todo: list[tuple[str, int]] = []
-        self.before: list[WindowResult] = []
-        self.settled: list[WindowResult] = []
-        self.epochs: list[tuple[Any, Any, float]] = []
-        self.end: tuple[str, str] | None = None
+        self.todo: list[str] = []
+        self.over: list[tuple[str, WindowResult]] = []
+        self.epochs: list[tuple[str, Any, float]] = []
 
-    def start(self, todo: Any, before: Any) -> None:
-        self.todo, self.before = list(todo), list(before)
+    def planned(self, names: Any) -> None:
+        self.todo = list(names)
 
-    def epoch(self, place: Any, result: Any, *, share: float, seconds_left: float) -> None:
+    def epoch(self, name: str, result: Any, *, share: float, seconds_left: float) -> None:
         assert seconds_left >= 0
-        self.epochs.append((place, result, share))
+        self.epochs.append((name, result, share))
 
-    def settle(self, result: WindowResult) -> None:
-        self.settled.append(result)
-
-    def stop(self, state: str, reason: str = "") -> None:
-        self.end = state, reason
+    def window(self, name: str, result: WindowResult) -> None:
+        self.over.append((name, result))
 
 
 class Runner:
@@ -171,15 +167,17 @@ def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
     assert summary.failed == 2
     on_disk = root.child("runs", "queue").read_json("summary.json")
     assert on_disk["failed"] == 2
-    assert sorted(told.todo) == [(name, seed) for name in windows for seed in (0, 1)]
-    assert {(one.window, one.seed): one.status for one in told.settled} == {
-        (one.window, one.seed): one.status for one in summary.windows
-    }
-    assert (told.before, told.end) == ([], ("failed", ""))
+    names = [f"{name}/seed-{seed}" for name in windows for seed in (0, 1)]
+    assert sorted(told.todo) == names
+    assert {name: one.status for name, one in told.over} == dict(zip(names, statuses, strict=True))
+    again = Told()
+    train_windows(run, only=windows[1:], runner=Runner(bad=""), watcher=again)
+    assert again.todo == []
+    assert {one.status for _, one in again.over} == {"finished before"}  # a callback is not told
 
 
 @pytest.mark.usefixtures("room_for_two")
-def test_a_watcher_is_told_of_epochs_and_of_a_job_that_breaks_off(root: Storage) -> None:
+def test_a_watcher_is_told_of_epochs(root: Storage) -> None:
     def runner(slot: Slot, board: Driven, *, spread: bool) -> None:
         task = board.take(slot.number)
         assert task is not None
@@ -190,9 +188,8 @@ def test_a_watcher_is_told_of_epochs_and_of_a_job_that_breaks_off(root: Storage)
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:1]
     with pytest.raises(ResourceError):
         train_windows(run, only=windows, runner=runner, watcher=told)
-    assert told.end == ("stopped", "left")
-    (place, result, share), *_ = told.epochs
-    assert (place[0], result.valid_ic) == (windows[0], 0.1)
+    (name, result, share), *_ = told.epochs
+    assert (name, result.valid_ic) == (f"{windows[0]}/seed-0", 0.1)
     assert share == (TWELVE.gan.epochs + 1) / (TWELVE.gan.epochs + TWELVE.training.epochs)
 
 
@@ -406,3 +403,15 @@ class TestEach:
         release.set()
         time.sleep(0.2)
         assert sorted(begun) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("room_for_two")
+def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
+    """A killed job had written it after another's model; that of an unfinished one stays."""
+    run, only = Run(root, "left", TWELVE), ["2018-12-31"]
+    train_windows(run, only=only, runner=Runner(bad=""))
+    (model, *_) = run.models().values()
+    for identity in (model.identity, "unfinished"):
+        run.folder.write_bytes(f"checkpoints/{identity}/state.safetensors", b"x")
+    train_windows(run, only=only, runner=Runner(bad=""))
+    assert run.folder.list_files("checkpoints") == ["checkpoints/unfinished/state.safetensors"]

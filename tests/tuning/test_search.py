@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from gangru_dist.errors import ResourceError
+from gangru_dist.report.progress_page import ProgressPage
+from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import read_trials
 from gangru_dist.storage import Storage
 from tests.tuning import store
@@ -36,14 +38,20 @@ class TestProperties:
         rates = {"low": 1e-3, "high": 1e30, "log": True}
         space = {**store.SPACE, "training.learning_rate": rates}
         tune: dict[str, Any] = {"space": space, "trials": 5}
-        done = search(root, "a", store.config(tune=tune))
+        run = Run(root, "a", store.config(tune=tune))
+        page = ProgressPage(run)
+        with page.shown():
+            done = search(run, watcher=page)
+        said = run.folder.read_bytes("progress.html").decode()
+        assert "5 of 5 trials have ended." in said
+        assert "<b>Done</b>" in said
         status = [record.status for record in done.records]
         assert status[0] == "complete"  # the configuration itself is never stopped
         assert "diverged" in status
         assert "running" not in status
         assert done.best is not None
         assert done.best.objective == max(r.objective or -1 for r in done.records)
-        more = search(root, "a", store.config(tune={**tune, "trials": 6}))
+        more = search(Run(root, "a", store.config(tune={**tune, "trials": 6})))
         assert (more.kept, len(more.records)) == (5, 6)
         assert more.records[:5] == done.records
 
@@ -51,7 +59,7 @@ class TestProperties:
         from gangru_dist.tuning.search import search
 
         with pytest.raises(ResourceError, match="one trial asks for 1 worker"):
-            search(root, "b", store.config(resources={"cpus_per_worker": 99}))
+            search(Run(root, "b", store.config(resources={"cpus_per_worker": 99})))
 
 
 @pytest.mark.trials
@@ -73,7 +81,7 @@ def test_a_search_finds_what_matters_within_20_trials(tmp_path: Path) -> None:
     found = {}
     for sampler, prune in (("tpe", True), ("random", False)):
         tune = {"space": space, "trials": 20, "sampler": sampler, "prune": prune}
-        found[sampler] = search(root, sampler, store.config(**sections, tune=tune))
+        found[sampler] = search(Run(root, sampler, store.config(**sections, tune=tune)))
     best = found["tpe"].best
     assert best is not None
     assert best.objective is not None
@@ -87,13 +95,14 @@ def test_a_search_finds_what_matters_within_20_trials(tmp_path: Path) -> None:
 
 _JOB = """
     from gangru_dist import log
+    from gangru_dist.runs.run import Run
     from gangru_dist.storage import Storage
     from gangru_dist.tuning.search import search
     from tests.tuning import store
     log.setup()
     cfg = store.config(tune={"trials": 8}, training={"epochs": 30, "patience": 30},
                        resources={"max_concurrent": 1})
-    search(Storage({root!r}), "killed", cfg)
+    search(Run(Storage({root!r}), "killed", cfg))
 """
 
 

@@ -1,6 +1,8 @@
 """A trial against the training core called by hand."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import DivergedError, TrainingError
 from gangru_dist.panel.block import PanelBlock
+from gangru_dist.storage import Storage
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
@@ -102,3 +105,27 @@ class TestValidation:
         base = store.config(universe={"min_assets": 1000})
         with pytest.raises(TrainingError, match=r"no validation day of 2020-03-31 .*min_assets=10"):
             trial(store.config(), base)
+
+
+def test_a_search_reads_what_labels_are_neutralized_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the default preset asks; the blocks had neither industry nor market cap."""
+    from gangru_dist.tuning import search
+
+    root = Storage(str(tmp_path))
+    manifest = store.write_panel(root, store.market())
+    monkeypatch.setattr(search, "ray", SimpleNamespace(put=lambda block: block))
+    cfg = store.config(label={"neutralize": ["industry", "size"]})
+    name = next(iter(all_windows(manifest.calendar, cfg)))
+    (block,) = search._put_blocks(root, manifest, [name], [cfg], manifest.features).values()
+    ics = run_trial(
+        cfg,
+        base=cfg,
+        windows=(name,),
+        calendar=manifest.calendar,
+        block_of=lambda _: block,
+        steps_per_window=cfg.training.epochs,
+        report=lambda _: None,
+    )
+    assert len(ics) == 1

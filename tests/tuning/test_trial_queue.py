@@ -2,6 +2,8 @@
 
 import json
 import math
+import pickle
+import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,6 +112,25 @@ class TestReference:
 
 
 class TestProperties:
+    def test_who_asks_hears_of_begin_epochs_and_end_and_of_earlier_sessions(
+        self, tmp_path: Path
+    ) -> None:
+        heard: list[TrialRecord] = []
+        queue = open_queue(tmp_path, store.config(), tell=heard.append)
+        record = queue.next_trial()
+        assert record is not None
+        finish(queue, record)
+        assert [(one.status, len(one.reports)) for one in heard] == [
+            ("running", 0),
+            ("running", 1),
+            ("complete", 1),
+        ]
+        lock = threading.Lock()
+        pickle.dumps(open_queue(tmp_path / "b", store.config(), tell=lambda _: lock))  # by Tune
+        again: list[TrialRecord] = []
+        open_queue(tmp_path, store.config(), tell=again.append)
+        assert again == heard[-1:]
+
     def test_the_configuration_goes_first_then_nothing_twice(self, tmp_path: Path) -> None:
         queue = open_queue(tmp_path, store.config(tune={"trials": 15}))
         run_to_the_end(queue)

@@ -1,0 +1,145 @@
+"""What grows with the number of windows, scoring jobs and appends: nothing but their results.
+
+A dozen of each in `make test`; in `make trials` 500 windows, 500 units of scoring, 200 appends.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from deltalake import DeltaTable
+
+from gangru_dist.cluster_map import here
+from gangru_dist.config import PanelConfig, RunConfig, TrainingConfig
+from gangru_dist.panel.build import build_panel
+from gangru_dist.scoring.commit import vacuum
+from gangru_dist.storage import Storage
+from gangru_dist.training import progress
+from gangru_dist.training.launch import train_windows
+from tests.made_bars import write
+from tests.scoring.market import CFG, DAYS, make_rows, make_world, run_of, score_here, write_panel
+from tests.soak import near
+
+FEW = [pytest.param(12, id="few", marks=pytest.mark.slow)]
+LONG = [pytest.mark.slow, pytest.mark.trials, pytest.mark.timeout(3600)]
+MEGABYTE = 2**20
+SLACK_BYTES = 12 * MEGABYTE
+"""Of memory, which comes in pages and is given back late: as much after 500 as after 12."""
+
+
+def counts(many: int) -> list[object]:
+    return [*FEW, pytest.param(many, id="many", marks=LONG)]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process holds."""
+
+    memory: int
+    """Bytes."""
+    files: int
+    threads: int
+    children: int
+
+    @classmethod
+    def now(cls) -> Held:
+        gc.collect()
+        me = psutil.Process()
+        return cls(
+            memory=me.memory_info().rss,
+            files=len(list(Path("/proc/self/fd").iterdir())),
+            threads=threading.active_count(),
+            children=len(me.children()),
+        )
+
+
+def check_same(before: Held, after: Held) -> None:
+    """Nothing has grown."""
+    assert after.memory - before.memory < SLACK_BYTES, (before, after)
+    held = (after.files, after.threads, after.children)
+    assert held <= (before.files, before.threads, before.children), (before, after)
+
+
+def check_flat(times: int, work: Callable[[int], None]) -> None:
+    """Do it so often: a quarter of the times for what is made once, then nothing may grow."""
+    for number in range(times // 4):
+        work(number)
+    before = Held.now()
+    for number in range(times // 4, times):
+        work(number)
+    check_same(before, Held.now())
+
+
+@pytest.mark.parametrize("times", counts(500))
+def test_windows_of_a_driver(tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of its worker, which is in this process; each has a checkpoint an epoch."""
+    held: list[Held] = []
+
+    class Counted(near.NearBoard):
+        settled = 0
+
+        def settle(self, slot: int, reason: str | None = None) -> None:
+            super().settle(slot, reason)
+            self.settled += 1
+            if self.settled in (times // 4, times):
+                held.append(Held.now())
+
+    for owner, name, value in near.replacements():
+        monkeypatch.setattr(owner, name, value)
+    monkeypatch.setattr(progress, "RemoteBoard", Counted)
+    root = Storage(str(tmp_path))
+    write_panel(root, make_rows())
+    training = TrainingConfig(epochs=2, seeds=tuple(range(times)))
+    run = run_of(root, replace(CFG, training=training))
+    assert train_windows(run, only=["2019-01-31"]).ok
+    check_same(*held)
+    files = {name for name in run.folder.list_files() if not name.startswith("windows/")}
+    assert files == {"config.json", "summary.json"}
+    assert len(run.models()) == times
+    assert len(run.folder.list_files("windows")) == 2 * times
+
+
+@pytest.mark.parametrize("times", counts(500))
+def test_jobs_that_score(tmp_path: Path, times: int) -> None:
+    """Each scores all days again; old versions are kept for a week, then there is one a month."""
+    run = run_of(make_world(str(tmp_path)))
+
+    def score(number: int) -> None:
+        score_here(run, start=DAYS[0].date(), end=DAYS[-1].date())
+
+    check_flat(max(8, times // 5), score)
+    vacuum(run.factor, retention_hours=0)
+    data = [name for name in run.factor.list_files() if name.startswith("month=")]
+    assert len(data) == len(DeltaTable(run.factor.path).file_uris()) < 6
+
+
+@pytest.mark.parametrize("times", counts(200))
+def test_appends(tmp_path: Path, times: int) -> None:
+    """A day each; the panel keeps the files of two builds."""
+    root, bars = Storage(str(tmp_path / "storage")), tmp_path / "bars"
+    cfg = RunConfig(panel=PanelConfig(features=("close", "daily_return"), buckets=2))
+    days = pd.bdate_range("2018-02-01", periods=40 + times)
+    codes = [f"60000{number}.SH" for number in range(3)]
+    index = pd.MultiIndex.from_product([codes, days], names=["code", "date"])
+    close = 10 + 0.01 * (np.arange(len(index)) % 7)
+    rows = index.to_frame(index=False).assign(
+        open=close, high=close + 0.05, low=close - 0.05, close=close,
+        volume=100.0, amount=100 * close, adj_factor=1.0,
+    )  # fmt: skip
+
+    def append(number: int) -> None:
+        write(bars, rows[rows["date"] <= days[39 + number]])
+        manifest = build_panel(str(bars), root, cfg, runner=here)
+        assert len(manifest.calendar) == 40 + number
+        names = root.child("panel").list_files()
+        assert len(names) <= 2 * len(manifest.files) + 2, names
+
+    check_flat(times, append)

@@ -1,0 +1,172 @@
+"""No secret of a URI is shown, stored or logged, whatever its scheme; no name moves a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fsspec.registry import known_implementations
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gangru_dist import cli, log, settings
+from gangru_dist.bars.files import list_files
+from gangru_dist.errors import GangruError
+from gangru_dist.storage import Storage
+from gangru_dist.uris import parse, redacted, safe
+from tests.test_security import JOBS, load
+
+CANARY = "CANARYcanary7"
+ARROW = {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file"}
+OTHERS = {"wasb", "wasbs", "ftps", "s3n", "unheard-of", "S3", "x+y.z-1"}
+SCHEMES = sorted({name for name in known_implementations if "_" not in name} | ARROW | OTHERS)
+FORMS = {
+    "password": "user:{secret}@host/path",
+    "slash": "KEY:CAN/{secret}@bucket/path",
+    "slash-first": "KEY:/{secret}@bucket",
+    "digits": "KEY:12/{secret}@bucket/path",
+    "at": "KEY:p@{secret}@bucket/path",
+    "hash": "KEY:{secret}#1@bucket/path",
+    "question": "KEY:{secret}?1@bucket/path",
+    "quoted": "user%3A{secret}@host/path",
+    "no-name": ":{secret}@host/path",
+    "key-in-query": "host/path?account_key={secret}",
+    "later-in-query": "bucket/path?region=eu&secret_key={secret}",
+    "presigned": "host/path?X-Amz-Signature={secret}",
+    "sas": "host/path?sv=2022&sig={secret}",
+    "capital-query": "host/path?AccessKey={secret}",
+    "query-and-fragment": "host/path?token={secret}#x",
+}
+STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
+URIS = [
+    pytest.param(f"{scheme}://{form.format(secret=CANARY)}", id=f"{scheme}-{name}")
+    for scheme in SCHEMES
+    for name, form in FORMS.items()
+    if name != "digits" or scheme in STORES  # elsewhere it is a port, and a path with an @
+]
+ROADS: dict[str, Callable[[str], object]] = {
+    "storage": Storage,
+    "bars": list_files,
+    "config": lambda uri: settings.load("demo", uri),
+}
+
+
+class TestRefused:
+    @pytest.mark.parametrize("uri", URIS)
+    def test_a_secret_is_refused_and_not_repeated(self, uri: str) -> None:
+        for road in ROADS.values():
+            with pytest.raises(GangruError) as raised:
+                road(uri)
+            assert CANARY not in "".join(traceback.format_exception(raised.value))
+            assert "environment" in str(raised.value) or uri.startswith("file:")
+
+    @pytest.mark.parametrize("uri", URIS)
+    def test_nor_shown_where_a_library_says_it(self, uri: str) -> None:
+        for text in (uri, f"cannot open '{uri}': no", f"<{uri}>", f"a {uri} b s3://fine/x"):
+            assert CANARY not in redacted(text), redacted(text)
+
+    @pytest.mark.parametrize("form", [form for name, form in FORMS.items() if name != "digits"])
+    @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+    def test_by_no_job(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], job: Path, form: str
+    ) -> None:
+        uri = f"webhdfs://{form.format(secret=CANARY)}"
+        words = ["--storage", uri]
+        if job.stem in ("panel", "pipeline"):
+            words = ["--storage", str(tmp_path), "--bars", uri]
+        assert load(job).run(words) == 2
+        shown = capsys.readouterr()
+        assert CANARY not in shown.out + shown.err
+        for file in tmp_path.rglob("*"):
+            assert file.is_dir() or CANARY.encode() not in file.read_bytes()
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "s3://bucket/prefix?region=eu-central-1&endpoint_override=h:9000&scheme=http",
+            "s3://bucket/a@b",
+            "s3://bucket/a:b@c",
+            "abfss://container@account.dfs.core.windows.net/x",
+            "sftp://user@host:22/x",
+            "hdfs://namenode:8020/user/x",
+            "smb://user@host/share",
+            "file:///home/a@b/x",
+        ],
+    )
+    def test_what_has_none_is_left_alone(self, uri: str) -> None:
+        found = parse(uri)
+        assert found is not None
+        assert found.secret is None
+        assert redacted(f"cannot read {uri}") == f"cannot read {uri}"
+
+    def test_a_path_is_no_uri(self) -> None:
+        assert parse("/a/b") is None
+        assert parse("a:b@c/d") is None
+
+    @given(st.text(), st.sampled_from(SCHEMES))
+    def test_any_text_can_be_parsed_and_redacted(self, text: str, scheme: str) -> None:
+        for uri in (text, f"{scheme}://{text}"):
+            assert isinstance(safe(uri), str)
+            try:
+                parse(uri)
+            except ValueError:
+                assert "[" in text or "]" in text  # no IPv6 address
+
+
+class TestLog:
+    def test_events_hide_secrets_and_escape_control_characters(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        log.setup()
+        logging.getLogger("gangru_dist.x").info(
+            "read uri=%s stock=%s",
+            f"s3://K:{CANARY}@b",
+            "\x1b[2J\x1b]0;x\x07\nerror forged=1\u202e",
+        )
+        shown = capsys.readouterr().err
+        assert CANARY not in shown
+        assert shown.count("\n") == 1
+        assert r"stock=\x1b[2J\x1b]0;x\x07\nerror forged=1\u202e" in shown
+
+    def test_errors_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def body(job: cli.Job) -> cli.Outcome:
+            raise GangruError(f"stock '\x1b[31mA\x07' of hdfs://u:{CANARY}@h is odd\nhere")
+
+        assert cli.run_job("doc", body, ["--storage", "x-y"]) == 2
+        shown = capsys.readouterr().err
+        assert CANARY not in shown
+        assert r"error: stock '\x1b[31mA\x07' of hdfs://***@h is odd" in shown
+
+    def test_and_what_the_command_line_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            cli.run_job("doc", sys.exit, ["--storage", "x", f"--bras=s3://K:{CANARY}@b"])
+        assert CANARY not in capsys.readouterr().err
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("place", "says"),
+        [
+            ("memory://x", "memory of one process"),
+            ("/proc/self", "no folder for files"),
+            ("file:///sys/x", "no folder for files"),
+            ("/dev/fd/3", "no folder for files"),
+            ("simplecache::s3://b/x", "is no URI"),
+            ("1s3://b/x", "is no URI"),
+        ],
+    )
+    def test_refused(self, place: str, says: str) -> None:
+        with pytest.raises(GangruError, match=says):
+            Storage(place)
+
+    def test_shared_memory_is_a_folder(self) -> None:
+        assert Storage("/dev/shm/x").path == "/dev/shm/x"
+
+    def test_a_link_into_proc(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to("/proc/self")
+        with pytest.raises(GangruError, match="no folder for files"):
+            Storage(str(tmp_path / "link"))
