@@ -90,17 +90,19 @@ def run_job(
     is_dry = plan is not None and args.dry_run
     work = partial(_planned, plan) if plan and is_dry else partial(_listed, body)
     end = _End(args, parser.prog)
-    with termination.as_interrupt() as sigterm:
+    with termination.as_interrupt() as interruption:
         try:
             with clear_refusals():
                 outcome = work(_job(args, parser.prog))
-        except GangruError as error:
-            sys.stderr.write(f"error: {safe(str(error))}\n")
-            return end("failed", 1 if isinstance(error, TrainingError) else 2, error=str(error))
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted: run the same command again to continue.\n")
-            return end("interrupted", termination.STATUS if sigterm.has_arrived else 130)
         except BaseException as error:
+            # Code in C may have made an error of its own of the interrupt: pydantic does.
+            if interruption.number or isinstance(error, KeyboardInterrupt):
+                sys.stderr.write("interrupted: run the same command again to continue.\n")
+                return end("interrupted", interruption.status)
+            if isinstance(error, GangruError):
+                sys.stderr.write(f"error: {safe(str(error))}\n")
+                status = 1 if isinstance(error, TrainingError) else 2
+                return end("failed", status, error=str(error))
             end("failed", 1, error=f"{type(error).__name__}: {error}")
             raise
     verdict = "would" if is_dry else "done" if outcome.ok else "partly failed"
@@ -156,7 +158,7 @@ class _End:
         elif verdict == "would":
             lines = (f"{name}: {_words(value)}\n" for name, value in outcome.facts.items())
             sys.stdout.writelines(lines)
-        elif error is None and status != 130:
+        elif error is None and verdict != "interrupted":
             sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
             sys.stdout.writelines(f"  {safe(place)}\n" for place in outcome.outputs)
         if self._args.notify and verdict != "would":

@@ -15,36 +15,45 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-STATUS = 128 + signal.SIGTERM
-"""Exit status of a job that SIGTERM ended, as a shell gives it."""
 _ROOM = 1024
 """Bytes for C's `struct sigaction`; Linux needs 152, macOS 16."""
 
 
 @dataclass
-class Termination:
-    """Whether SIGTERM has arrived."""
+class Interruption:
+    """The first signal that asked the job to end; `number` is 0 until one has arrived."""
 
-    has_arrived: bool = False
+    number: int = 0
+
+    @property
+    def status(self) -> int:
+        """Exit status of a job that it ended, as a shell gives it: 130 or 143."""
+        return 128 + (self.number or signal.SIGINT)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """As Ctrl-C does; Ray's waits turn it into a `KeyboardInterrupt` of their own."""
-        self.has_arrived = True
+        self.number = self.number or number
         raise KeyboardInterrupt
 
 
 @contextmanager
-def as_interrupt() -> Iterator[Termination]:
-    """SIGTERM raises `KeyboardInterrupt` in the block; only the main thread can set that up."""
-    state = Termination()
+def as_interrupt() -> Iterator[Interruption]:
+    """SIGTERM raises `KeyboardInterrupt` in the block, and that either came is noted.
+
+    Only the main thread can set that up. SIGINT stays ignored where it was, as under nohup.
+    """
+    state = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
-    before = signal.signal(signal.SIGTERM, state.interrupt)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, state.interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, state.interrupt)
     try:
         yield state
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -177,6 +177,27 @@ class TestValidation:
         assert run_job("doc", body, ["--storage", str(tmp_path)]) == 143
         assert signal.getsignal(signal.SIGTERM) is before
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupt_that_a_library_turned_into_its_own_error(
+        self, number: signal.Signals, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The soak's seed 46: SIGINT while pydantic built a serializer was a SchemaError."""
+
+        def body(job: Job) -> Outcome:
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(10)
+            except KeyboardInterrupt as error:
+                raise ValueError("Error building serializer") from error
+            return Outcome(outputs=())
+
+        before = signal.getsignal(signal.SIGINT)
+        assert run_job("doc", body, ["--storage", str(tmp_path)]) == 128 + number
+        assert signal.getsignal(signal.SIGINT) is before
+        out, err = capfd.readouterr()
+        assert err.endswith("interrupted: run the same command again to continue.\n")
+        assert not out
+
     def test_exit_status_when_a_part_failed(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
