@@ -16,6 +16,8 @@ BROWSER := .venv/.with-browser
 # Two processes, each with its files of tests; in `make trials`, whose kills want the machine, one.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
+# Images set it; without bytecode each of Ray's processes would compile torch anew, ten seconds long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all test-avx2 browser trials soak oracles mlflow check audit supply bench docs lock setup clean
 
