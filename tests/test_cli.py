@@ -177,6 +177,14 @@ class TestValidation:
         assert run_job("doc", body, ["--storage", str(tmp_path)]) == 143
         assert signal.getsignal(signal.SIGTERM) is before
 
+    @pytest.fixture
+    def ctrl_c(self) -> Iterator[None]:
+        """SIGINT as at a terminal; in the background, where tests may run, it is ignored."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    @pytest.mark.usefixtures("ctrl_c")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_an_interrupt_that_a_library_turned_into_its_own_error(
         self, number: signal.Signals, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -191,9 +199,8 @@ class TestValidation:
                 raise ValueError("Error building serializer") from error
             return Outcome(outputs=())
 
-        before = signal.getsignal(signal.SIGINT)
         assert run_job("doc", body, ["--storage", str(tmp_path)]) == 128 + number
-        assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         out, err = capfd.readouterr()
         assert err.endswith("interrupted: run the same command again to continue.\n")
         assert not out
