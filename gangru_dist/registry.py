@@ -45,6 +45,7 @@ class Registry(dict[str, T]):
         *,
         items: Mapping[str, T | str] | None = None,
         code: Callable[[T], Any] = lambda item: item,
+        made: Callable[[str], T | None] = lambda name: None,
     ) -> None:
         """Make a registry.
 
@@ -53,9 +54,10 @@ class Registry(dict[str, T]):
             error: Raised for an unknown name.
             items: The first items.
             code: Gives the function or class of an item.
+            made: Makes an item from what its name alone says; None = the name is not of that kind.
         """
         super().__init__(cast("Mapping[str, T]", items or {}))
-        self._kind, self._error, self._code = kind, error, code
+        self._kind, self._error, self._code, self._made = kind, error, code, made
 
     def __getitem__(self, name: str) -> T:
         item: Any = super().__getitem__(name)
@@ -65,6 +67,12 @@ class Registry(dict[str, T]):
         return cast("T", item)
 
     def __missing__(self, name: str) -> T:
+        if (item := self._made(name)) is not None:
+            self[name] = item
+            return item
+        return self._imported(name)
+
+    def _imported(self, name: str) -> T:
         place = name if ":" in name else _installed(self._kind).get(name)
         if place is None:
             raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
@@ -89,7 +97,7 @@ class Registry(dict[str, T]):
         """The name itself if it is known; else ValueError, to which pydantic adds the key."""
         if name in self:
             return name
-        if ":" not in name and name not in _installed(self._kind):
+        if ":" not in name and name not in _installed(self._kind) and self._made(name) is None:
             raise ValueError(f"no {self._kind}; nearest: {nearest(name, self)}")
         try:
             self[name]
@@ -99,7 +107,8 @@ class Registry(dict[str, T]):
 
     def validated(self, name: str, info: Any) -> str:
         """The same for pydantic; of `STORED` names, those of code count that is here already."""
-        if ":" in name and name not in self and info.context == STORED:
+        is_code = ":" in name and name not in self and self._made(name) is None
+        if is_code and info.context == STORED:
             raise ValueError(f"names code as {self._kind} that this command was not given")
         return self.known(name)
 

@@ -55,6 +55,8 @@ class BarsFormat:
     """Our columns that the user's own mapping names."""
     rescaled: tuple[str, ...] = ()
     """Our columns that the user's own scales name."""
+    further: tuple[str, ...] = ()
+    """Columns beyond ours, numbers that features read as they come."""
 
     def names(self, column: str) -> tuple[str, ...]:
         """Names that our column may have in the file."""
@@ -224,21 +226,35 @@ FORMATS |= {
 """By the name used in `bars.format`; another one is added as to any dictionary."""
 
 
-def bars_format(cfg: BarsConfig) -> BarsFormat:
+def bars_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
     """The configured format with the user's own columns, scales and price limits on top.
 
     A column that the user renames keeps the format's scale unless `bars.scales` names it too.
 
+    Args:
+        cfg: The user's settings.
+        further: Columns beyond ours that features read, from the bars or a side table by day.
+
     Raises:
-        ConfigError: There is no such format, or `bars.columns` or `bars.scales` names a column
-            that we do not have.
+        ConfigError: There is no such format, `bars.columns` or `bars.scales` names a column
+            that we do not have, or a further column is one of ours.
     """
+    _check_further(further)
     for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
-        _check_names(given, key=key)
+        _check_names(given, further, key=key)
     base = FORMATS[cfg.format]
     return replace(
         base,
-        columns={**base.columns, **{ours: (theirs,) for ours, theirs in cfg.columns.items()}},
+        columns={
+            **base.columns,
+            **{name: (name, f"${name}") for name in further},  # as Qlib writes its fields
+            **{ours: (theirs,) for ours, theirs in cfg.columns.items()},
+        },
+        tables={
+            folder: replace(table, gives=(*table.gives, *further)) if table.join == "day" else table
+            for folder, table in base.tables.items()
+        },
+        further=tuple(further),
         scales={**base.scales, **cfg.scales},
         price_limits=base.price_limits if cfg.price_limits == "auto" else cfg.price_limits,
         code_in_name="any" if cfg.code_from_name else base.code_in_name,
@@ -279,9 +295,18 @@ def _without_noise(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.round(values, 6))
 
 
-def _check_names(given: Collection[str], *, key: str) -> None:
+def _check_further(names: Sequence[str]) -> None:
+    for name in names:
+        if name in BAR_COLUMNS or name in ("suspended", "file", ""):
+            raise ConfigError(
+                f"panel.features: column:{name} names a column that has a meaning here. Use one of "
+                "the features of it (`gangru settings panel`), or give the column another name."
+            )
+
+
+def _check_names(given: Collection[str], further: Sequence[str], *, key: str) -> None:
     numeric = [name for name, column in BAR_COLUMNS.items() if column.kind == "float"]
-    known = numeric if key == "scales" else list(BAR_COLUMNS)
+    known = [*(numeric if key == "scales" else BAR_COLUMNS), *further]
     for name in given:
         if name not in known:
             raise ConfigError(

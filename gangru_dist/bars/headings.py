@@ -26,7 +26,7 @@ def choose_columns(
         BarsError: A required column is missing, one that we need is there twice, or the factor
             and the user's word on the prices contradict each other.
     """
-    chosen = _found(file, names, form, BAR_COLUMNS)
+    chosen = _found(file, names, form, (*BAR_COLUMNS, *form.further))
     needed = [name for name in REQUIRED if not (name == "amount" and "vwap" in chosen)]
     missing = [name for name in needed if name not in chosen]
     if missing:

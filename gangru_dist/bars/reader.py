@@ -28,7 +28,7 @@ from gangru_dist.bars.csv_files import CsvShape, csv_shape, read_csv
 from gangru_dist.bars.files import BarsFile
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.headings import check_renamed, choose_columns, choose_table_columns
-from gangru_dist.bars.schema import BAR_COLUMNS, STANDS_FOR, TEXT_KINDS
+from gangru_dist.bars.schema import STANDS_FOR, TEXT_KINDS, kind_of
 from gangru_dist.errors import BarsError
 from gangru_dist.filesystems import resolve
 
@@ -151,7 +151,7 @@ def _read(filesystem: pafs.FileSystem, part: BarsPart) -> Iterator[pa.Table]:
 def _read_parquet(
     filesystem: pafs.FileSystem, part: BarsPart, wanted: list[str]
 ) -> Iterator[pa.Table]:
-    text = [name for ours, name in part.columns.items() if BAR_COLUMNS[ours].kind in TEXT_KINDS]
+    text = [name for ours, name in part.columns.items() if kind_of(ours) in TEXT_KINDS]
     with filesystem.open_input_file(part.file.path) as source:
         plain = pq.ParquetFile(source)
         if not set(wanted) <= set(plain.schema_arrow.names):
@@ -181,7 +181,7 @@ def _ours(raw: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Tab
             column = column.cast(pa.string())
         else:
             column = raw[theirs]
-        columns[ours] = convert(column, BAR_COLUMNS[ours].kind, place)
+        columns[ours] = convert(column, kind_of(ours), place)
         scale = form.scale(ours, theirs)
         if scale != 1:
             columns[ours] = pc.multiply(columns[ours], scale)

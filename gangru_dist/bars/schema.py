@@ -51,6 +51,12 @@ BAR_COLUMNS: dict[str, BarColumn] = {
 }
 """The bars' columns by name; `traded` false marks a suspended day."""
 
+
+def kind_of(name: str) -> Kind:
+    """Kind of one of our columns; a further one, which a feature reads, is a number."""
+    return BAR_COLUMNS[name].kind if name in BAR_COLUMNS else "float"
+
+
 STANDS_FOR = {"total_shares": "market_cap", "vwap": "amount", "name": "is_st"}
 """A column -> the one that it (x close, x volume, by its ST mark) stands in for if that is not
 there."""

@@ -7,7 +7,7 @@ a stock are together: `panel.bucket` finds them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,12 @@ CHECKED = pa.schema(
 )
 """Columns of rows that passed: our units, no stand-ins, and the file's number for messages."""
 
+
+def checked_schema(further: Sequence[str] = ()) -> pa.Schema:
+    """`CHECKED`, and further columns behind it."""
+    return pa.schema([*CHECKED, *((name, pa.float64()) for name in further)])
+
+
 UNLISTED = "list_date before any stock was listed, taken as unknown"
 PRICES = ("open", "high", "low", "close")
 _TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
@@ -61,7 +67,7 @@ def check_rows(
         days: Which dates may be.
 
     Returns:
-        Rows in the columns of `CHECKED`, order kept, suspended ones flagged; and the counts.
+        Rows in the columns of `checked_schema`, order kept, suspended ones flagged; and the counts.
 
     Raises:
         BarsError: A date is none that bars can be of.
@@ -93,7 +99,7 @@ def check_rows(
             quarantined[reason] = Finding(count=len(found), example=example(int(found[0])))
             kept[found] = False
     table, unlisted = _without_lost_list_dates(table, form)
-    odd = {**_missing(table, values), **identities.odd(values)}
+    odd = {**_missing(table, values, form.further), **identities.odd(values)}
     notes = _notes(table, values, kept & ~suspended, file)
     for name, rows in {**odd, UNLISTED: unlisted}.items():
         found = np.flatnonzero(rows & kept & ~suspended)
@@ -105,7 +111,7 @@ def check_rows(
         quarantined=quarantined,
         notes=notes,
     )
-    checked = _assemble(table, values, suspended, number)
+    checked = _assemble(table, values, suspended, number, form.further)
     return (checked if kept.all() else checked.filter(pa.array(kept))), quality
 
 
@@ -183,14 +189,22 @@ def _notes(
     return notes
 
 
-def _missing(table: pa.Table, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Note -> (n,) bool: values that are missing and stay so, of columns that are there."""
+def _missing(
+    table: pa.Table, values: dict[str, np.ndarray], further: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Note -> (n,) bool: values that are missing and stay so, of columns that are there.
+
+    Infinite ones of further columns become missing in passing.
+    """
     there = {
         name: _null(table[name]) for name in ("industry", "is_st") if name in table.column_names
     }
     if "turnover_rate" in values:
         there["turnover_rate"] = np.isnan(values["turnover_rate"])
-    ends = {"is_st": ", taken as no"}
+    for name in values.keys() & set(further):
+        there[name] = ~np.isfinite(values[name])
+        values[name] = np.where(there[name], np.nan, values[name])
+    ends = {"is_st": ", taken as no", **dict.fromkeys(further, " or infinite")}
     return {f"{name} missing{ends.get(name, '')}": rows for name, rows in there.items()}
 
 
@@ -223,7 +237,11 @@ def _is_sorted(table: pa.Table) -> bool:
 
 
 def _assemble(
-    table: pa.Table, values: Mapping[str, np.ndarray], suspended: np.ndarray, number: int
+    table: pa.Table,
+    values: Mapping[str, np.ndarray],
+    suspended: np.ndarray,
+    number: int,
+    further: Sequence[str],
 ) -> pa.Table:
     count = len(table)
     named = ("date", "code", "industry", "name", "is_st", "list_date")
@@ -235,13 +253,14 @@ def _assemble(
         given["is_st"] = marked_st(table["name"])
     given["is_st"] = pc.fill_null(given.get("is_st", pa.nulls(count, pa.bool_())), False)
     absent = {"adj_factor": np.ones(count)}
-    for field in CHECKED:
+    schema = checked_schema(further)
+    for field in schema:
         if pa.types.is_floating(field.type):
             default = absent.get(field.name, np.full(count, np.nan))
             given[field.name] = pa.array(values.get(field.name, default))
     given["suspended"] = pa.array(suspended)
     given["file"] = pa.array(np.full(count, number, dtype=np.int32))
-    return pa.table({name: given[name] for name in CHECKED.names}, schema=CHECKED)
+    return pa.table({name: given[name] for name in schema.names}, schema=schema)
 
 
 def _day_numbers(column: pa.ChunkedArray) -> np.ndarray:

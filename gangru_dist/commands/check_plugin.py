@@ -13,15 +13,15 @@ import argparse
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from gangru_dist.config import LABEL_TRANSFORMS, PREDICTORS, GruConfig, LabelConfig
 from gangru_dist.errors import ConfigError, GangruError
-from gangru_dist.features.price_volume import FEATURES, AdjustedBars, Feature
+from gangru_dist.features.price_volume import COLUMN, FEATURES, AdjustedBars, Columns, Feature
 
 DAYS, ASSETS, LOOKBACK = 60, 12, 10
 
@@ -73,8 +73,8 @@ def _takes_two(item: Any) -> bool:
     return not inspect.isclass(item) and len(inspect.signature(item).parameters) == 2
 
 
-def made_bars(seed: int) -> AdjustedBars:
-    """Random bars; assets end after different days, as in a panel bucket."""
+def made_bars(seed: int, inputs: Iterable[str] = ()) -> AdjustedBars:
+    """Random bars, with the further columns among the inputs; assets end after different days."""
     rng = np.random.default_rng(seed)
     ends = np.arange(DAYS)[:, None] < rng.integers(DAYS // 2, DAYS + 1, ASSETS)
     close = np.exp(np.cumsum(rng.normal(0, 0.02, (DAYS, ASSETS)), axis=0)) * 10
@@ -88,12 +88,27 @@ def made_bars(seed: int) -> AdjustedBars:
         "amount": rng.uniform(1e4, 1e7, close.shape),
         "turnover_rate": rng.uniform(0, 0.1, close.shape),
     }
-    return AdjustedBars(**{name: np.where(ends, value, np.nan) for name, value in values.items()})
+    for name in sorted(inputs):
+        if name.startswith(COLUMN):
+            values[name] = rng.normal(0, 1, close.shape)
+    return _bars({name: np.where(ends, value, np.nan) for name, value in values.items()})
+
+
+def _arrays(bars: AdjustedBars) -> dict[str, np.ndarray]:
+    """Every array of the bars by the name that an input has."""
+    own = {field.name: getattr(bars, field.name) for field in fields(bars)}
+    further = own.pop("columns")
+    return own | {COLUMN + name: values for name, values in further.items()}
+
+
+def _bars(arrays: Mapping[str, np.ndarray]) -> AdjustedBars:
+    own = {name: values for name, values in arrays.items() if not name.startswith(COLUMN)}
+    further = {name.removeprefix(COLUMN): arrays[name] for name in arrays.keys() - own.keys()}
+    return AdjustedBars(**own, columns=Columns(further))
 
 
 def _each(bars: AdjustedBars, change: Callable[[str, np.ndarray], np.ndarray]) -> AdjustedBars:
-    names = [field.name for field in fields(bars)]
-    return replace(bars, **{name: change(name, getattr(bars, name).copy()) for name in names})
+    return _bars({name: change(name, values.copy()) for name, values in _arrays(bars).items()})
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -106,13 +121,14 @@ def _computed(item: Feature, bars: AdjustedBars) -> np.ndarray:
 
 
 def _feature(item: Feature) -> Iterator[str]:
-    bars = made_bars(0)
+    bars = made_bars(0, item.inputs)
     untouched = _each(bars, lambda name, values: values)
     found = _computed(item, bars)
     if found.shape != (DAYS, ASSETS):
         yield f"gives shape {found.shape} for bars of shape {(DAYS, ASSETS)}"
         return
-    if not all(_same(getattr(bars, f.name), getattr(untouched, f.name)) for f in fields(bars)):
+    kept = _arrays(untouched)
+    if not all(_same(values, kept[name]) for name, values in _arrays(bars).items()):
         yield "changes the bars that it is given; compute on a copy"
     if not _same(found, _computed(item, bars)):
         yield "gives another result when it is called again"
@@ -123,9 +139,9 @@ def _feature(item: Feature) -> Iterator[str]:
 
 def _knows_too_much(item: Feature, bars: AdjustedBars, found: np.ndarray) -> Iterator[str]:
     """Values that change with later days, other assets, or fields that it does not name."""
-    other = made_bars(1)
+    other = _arrays(made_bars(1, item.inputs))
     for end in (6, DAYS // 2 + 1, DAYS - 1):
-        later = _each(bars, lambda name, v: np.concatenate([v[:end], getattr(other, name)[end:]]))  # noqa: B023
+        later = _each(bars, lambda name, v: np.concatenate([v[:end], other[name][end:]]))  # noqa: B023
         short = _each(bars, lambda name, v: v[:end])  # noqa: B023
         if any(not _same(_computed(item, given)[:end], found[:end]) for given in (later, short)):
             yield f"looks ahead: bars after day {end - 1} change its values up to that day"
@@ -133,7 +149,7 @@ def _knows_too_much(item: Feature, bars: AdjustedBars, found: np.ndarray) -> Ite
     alone = [_each(bars, lambda name, v: v[:, [i]]) for i in range(ASSETS)]  # noqa: B023
     if not _same(np.concatenate([_computed(item, one) for one in alone], axis=1), found):
         yield "mixes assets: an asset's values depend on which others are computed with it"
-    hidden = _each(bars, lambda name, v: v if name in item.inputs else getattr(other, name))
+    hidden = _each(bars, lambda name, v: v if name in item.inputs else other[name])
     if not _same(_computed(item, hidden), found):
         yield f"reads more than it names: only {', '.join(item.inputs)} in its decorator"
 

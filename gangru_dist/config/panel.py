@@ -18,8 +18,8 @@ class PanelConfig:
     """The panel store."""
 
     features: Annotated[tuple[FeatureName, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
-    """Names from `price_volume.FEATURES`, or your own; `samples.features` selects those of a
-    sample."""
+    """Names from `price_volume.FEATURES`, your own, or `column:NAME`, a further column of the bars;
+    `samples.features` selects those of a sample."""
     without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
     """Features to remove from `features`, e.g. one whose column the bars lack."""
     members: Annotated[str | None, LATER] = None

@@ -7,7 +7,8 @@ the result depends on rows up to k only. NaN = undefined (too few days, a null t
 
 To add a feature, write a function of `AdjustedBars` decorated by `@feature(...)` with the fields
 that it reads, and list its name in the configuration (`panel.features`). A feature in a module of
-your own is named with the module: `my_package.factors:surprise`.
+your own is named with the module: `my_package.factors:surprise`. `column:NAME` is a further column
+of the bars as it comes, such as `column:pe_ttm`; a function may name it as an input too.
 """
 
 # numpy's stubs give Any for arithmetic on arrays without a dtype:
@@ -16,7 +17,7 @@ your own is named with the module: `my_package.factors:surprise`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -27,8 +28,20 @@ from gangru_dist.registry import Registry, nearest
 
 Values = Float[np.ndarray, "K *N"]
 Named = Callable[["AdjustedBars"], np.ndarray]
+COLUMN = "column:"
+"""Begins the name of a feature, or of an input, that is a further column of the bars."""
 Level = Literal["price", "own_mean", "as_is"]
 """Level of a feature: log of its ratio to the sample's last close; minus its mean; unchanged."""
+
+
+class Columns(dict[str, Values]):
+    """Further columns of the bars by name."""
+
+    def __missing__(self, name: str) -> Values:
+        raise PanelError(
+            f"a feature reads the column {name!r} of the bars without naming it as an input. "
+            f'Write @feature("{COLUMN}{name}") above it.'
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +65,8 @@ class AdjustedBars:
     """Currency per share, adjusted: amount / volume x factor; NaN if there was no trade."""
     turnover_rate: Values
     """Fraction of the free float; of all shares (amount / market cap) if the bars have no rate."""
+    columns: Columns = field(default_factory=Columns)
+    """Further columns of the bars that features name as `column:NAME`, by NAME, as they come."""
 
 
 def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> AdjustedBars:
@@ -59,7 +74,8 @@ def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> Adjust
 
     Args:
         bars: open, high, low, close (as traded), volume, amount, adj_factor, turnover_rate and
-            market_cap, each (K, N) or (K,) float64, NaN where there is no value.
+            market_cap, each (K, N) or (K,) float64, NaN where there is no value; all others are
+            further columns.
         has_turnover_rate: Whether the bars have a turnover rate; else it is amount / market cap.
     """
     factor, volume, amount = bars["adj_factor"], bars["volume"], bars["amount"]
@@ -75,7 +91,12 @@ def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> Adjust
         amount=amount,
         vwap=paid,
         turnover_rate=turnover,
+        columns=Columns({name: values for name, values in bars.items() if name not in _OWN}),
     )
+
+
+_OWN = {"open", "high", "low", "close", "volume", "amount"}
+_OWN |= {"adj_factor", "turnover_rate", "market_cap"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,20 +105,34 @@ class Feature:
 
     compute: Named
     inputs: tuple[str, ...]
-    """All fields of `AdjustedBars` that it reads."""
+    """All fields of `AdjustedBars` that it reads, and further columns as `column:NAME`."""
     level: Level = "as_is"
     """How its level channel is computed (`samples/level.py`)."""
 
     def __post_init__(self) -> None:
-        known = [field.name for field in fields(AdjustedBars)]
+        known = [own.name for own in fields(AdjustedBars) if own.name != "columns"]
         for name in self.inputs:
-            if name not in known:
+            if name not in known and not name.startswith(COLUMN):
                 raise PanelError(
                     f"no input {name!r} of a feature; nearest: {nearest(name, known)}."
                 )
 
 
-FEATURES: Registry[Feature] = Registry("feature", PanelError, code=lambda item: item.compute)
+def _as_it_comes(name: str) -> Feature | None:
+    """The feature that `column:NAME` says; None of any other name."""
+    if not name.startswith(COLUMN):
+        return None
+    column = name.removeprefix(COLUMN)
+
+    def of_column(bars: AdjustedBars) -> np.ndarray:
+        return bars.columns[column]
+
+    return Feature(compute=of_column, inputs=(name,))
+
+
+FEATURES: Registry[Feature] = Registry(
+    "feature", PanelError, code=lambda item: item.compute, made=_as_it_comes
+)
 """All features, by function name."""
 
 
@@ -119,6 +154,12 @@ def inputs_of(features: Sequence[str]) -> set[str]:
         PanelError: A feature is unknown; the message gives the nearest names.
     """
     return {field for name in features for field in FEATURES[name].inputs}
+
+
+def further_columns(features: Sequence[str]) -> tuple[str, ...]:
+    """Names of the further columns of the bars that these features read, sorted."""
+    inputs = inputs_of(features)
+    return tuple(sorted(n.removeprefix(COLUMN) for n in inputs if n.startswith(COLUMN)))
 
 
 def check_inputs(

@@ -20,6 +20,7 @@ from gangru_dist.bars.identities import JUDGED
 from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
 from gangru_dist.bars.quality import Example, Finding, Quality
 from gangru_dist.bars.tables import SideTable
+from gangru_dist.bars.validate import CHECKED
 from gangru_dist.calendar import listing_position
 from gangru_dist.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
@@ -71,7 +72,7 @@ class TradedRows:
 def panel_rows(rows: TradedRows, task: BucketTask) -> pa.Table:
     """Panel rows of one bucket: `panel_schema`, sorted by (asset, date), traded days only."""
     bars, listed = rows.bars, rows.listed
-    columns = {name: bars[name].to_numpy() for name in JUDGED}
+    columns = {name: bars[name].to_numpy() for name in (*JUDGED, *task.form.further)}
     asset, step = _positions(bars)
     values = _features(columns, asset, step, task)
     up, down = _limits(columns, asset, rows.limit)
@@ -212,7 +213,8 @@ def _without_duplicates(
     again = (code[1:] == code[:-1]) & (date[1:] == date[:-1])
     if not again.any():
         return bars, {}
-    for name in (*JUDGED, "suspended", "is_st", "industry", "list_date"):
+    further = [name for name in bars.column_names if name not in CHECKED.names]
+    for name in (*JUDGED, *further, "suspended", "is_st", "industry", "list_date"):
         differs = again & ~_same_as_before(bars[name])
         if differs.any():
             raise _contradiction(bars, name, int(np.flatnonzero(differs)[0]), files)
@@ -283,7 +285,7 @@ def _features(
         k, n = step[rows], asset[rows] - low
         shape = (int(k.max()) + 1, int(n.max()) + 1)
         dense = {}
-        for name in JUDGED:
+        for name in columns:
             dense[name] = np.full(shape, np.nan)
             dense[name][k, n] = columns[name][rows]
         adjusted = adjust(dense, has_turnover_rate=task.has_turnover_rate)

@@ -8,8 +8,8 @@ from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import BarsFormat, bars_format
 from gangru_dist.bars.reader import cut_parts
 from gangru_dist.config import PanelConfig, RunConfig
-from gangru_dist.errors import BarsError
-from gangru_dist.features.price_volume import check_inputs, inputs_of
+from gangru_dist.errors import BarsError, flag
+from gangru_dist.features.price_volume import check_inputs, further_columns, inputs_of
 
 _ALL_OR_NONE = {
     "turnover_rate": "amount / market cap stands in for it only if no file has it",
@@ -25,8 +25,8 @@ def check_headers(uri: str, cfg: RunConfig) -> None:
         PanelError: A feature is unknown, or cannot be computed from these columns.
         ConfigError: The mapping names a column that we do not have.
     """
-    form = bars_format(cfg.bars)
     check_names(cfg.panel)
+    form = bars_format(cfg.bars, further_columns(cfg.panel.features))
     parts = cut_parts(uri, list_files(uri), form)
     columns = {part.file.name: part.has for part in parts if not part.table}
     check_columns(columns, cfg.panel.features, form)
@@ -51,6 +51,14 @@ def check_columns(
         BarsError: A column must be in every file or in none, and is not.
         PanelError: A feature cannot be computed from what is there.
     """
+    for name in form.further:
+        lacking = sorted(file for file in columns if name not in columns[file])
+        if lacking:
+            raise BarsError(
+                f"{lacking[0]} has no column {name}, which a feature reads as column:{name}. "
+                "Export it with every file; if it goes by another name, say so: "
+                f"{flag(f'bars.columns.{name}', 'THEIRS')}"
+            )
     for name in sorted(_ALL_OR_NONE.keys() & inputs_of(tuple(features))):
         having = sorted(file for file in columns if name in columns[file])
         lacking = sorted(file for file in columns if name not in columns[file])

@@ -22,6 +22,7 @@ from gangru_dist.bars.reader import BarsPart, cut_parts, group_units
 from gangru_dist.cluster_map import Runner, value
 from gangru_dist.config import RunConfig
 from gangru_dist.errors import BarsError
+from gangru_dist.features.price_volume import further_columns
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.headers import check_columns
 from gangru_dist.panel.side_tables import stage_table, stage_tables
@@ -98,7 +99,7 @@ def open_bars(uri: str, cfg: RunConfig) -> Bars:
         BarsError: There are none, or `bars.calendar` or `panel.members` cannot be read.
         ConfigError: The mapping names a column that we do not have.
     """
-    form = bars_format(cfg.bars)
+    form = bars_format(cfg.bars, further_columns(cfg.panel.features))
     return Bars(
         uri=uri,
         files=list_files(uri),

@@ -191,6 +191,8 @@ class TestProperties:
     def test_reads_the_inputs_it_declares_and_no_others(self, name: str) -> None:
         bars = adjust(make_bars(), has_turnover_rate=True)
         for field in dataclasses.fields(AdjustedBars):
+            if field.name == "columns":  # see panel/test_columns.py
+                continue
             twisted = getattr(bars, field.name) * np.arange(1.0, 41.0)[:, None]
             changed = dataclasses.replace(bars, **{field.name: twisted})
             found = (FEATURES[name].compute(one) for one in (bars, changed))
