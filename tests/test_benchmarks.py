@@ -70,6 +70,7 @@ class TestDemo:
 
 
 @pytest.mark.slow
+@pytest.mark.trials
 def test_memory_grows_with_the_shard(capsys: pytest.CaptureFixture[str]) -> None:
     ratio = memory.longer(memory.Size(assets=400, days=(300, 5400), hidden=8, buckets=32))
     assert 0.8 < ratio <= memory.LIMIT + 0.2  # the allocator's share of so small a shard

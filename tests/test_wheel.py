@@ -117,6 +117,7 @@ class TestPackage:
         assert shown.splitlines() == [f"{name}: keeps the promises" for name in names]
 
     @pytest.mark.ray
+    @pytest.mark.trials
     def test_two_workers_train_what_one_does(self, with_package: Path, tmp_path: Path) -> None:
         own = ["predictor=mean", 'panel.features=["close", "volume", "surprise"]']
         given = [*TINY, *own, "training.precision=float64", "training.epochs=2"]

@@ -171,7 +171,7 @@ class TestReference:
             assert window == window_of(day)
 
     @pytest.mark.ray
-    @pytest.mark.parametrize("actors", [1, 2, 3])
+    @pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.trials), 3])
     def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
         resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
         cfg, sizes = dataclasses.replace(CFG, resources=resources), []

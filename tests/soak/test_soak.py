@@ -13,6 +13,7 @@ from tests.soak.trial import Plan, Trial, make_plan
 
 PROJECT = Path(__file__).parents[2]
 SLICE = "1,25,46,3,199,230,354,0"
+_IN_EVERY_RUN = ("weights", "factor", "process", "mute")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,13 @@ def site(folder: Path) -> Iterator[Site]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("what", VERDICTS)
+@pytest.mark.parametrize(
+    "what",
+    [
+        what if what in _IN_EVERY_RUN else pytest.param(what, marks=pytest.mark.trials)
+        for what in VERDICTS
+    ],
+)
 def test_a_defect_is_seen(site: Site, what: str) -> None:
     """Each in a job that nothing else disturbs, so only the defect can be to blame."""
     fault = {"kind": "sabotage", "what": what, "moment": 3}

@@ -89,7 +89,9 @@ def run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("float64", marks=pytest.mark.trials)]
+)
 def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path: Path) -> None:
     (alone,) = run(1, precision, tmp_path)
     counts = alone.pop("sample counts")
@@ -109,7 +111,14 @@ def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("predictor", ["lstm", "transformer", "my_plugin:Mean"])
+@pytest.mark.parametrize(
+    "predictor",
+    [
+        pytest.param("lstm", marks=pytest.mark.trials),
+        pytest.param("transformer", marks=pytest.mark.trials),
+        "my_plugin:Mean",
+    ],
+)
 def test_so_do_they_with_another_predictor(
     predictor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
