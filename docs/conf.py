@@ -30,7 +30,7 @@ include_patterns = [
     "cluster/README.md",
 ]
 default_role = "code"  # docstrings are Markdown in this respect
-html_theme = "nature"
+html_theme = "alabaster"  # readable on a telephone too
 html_show_copyright = False
 
 html_sidebars = {"**": ["globaltoc.html", "searchbox.html"]}
