@@ -31,6 +31,7 @@ include_patterns = [
 ]
 default_role = "code"  # docstrings are Markdown in this respect
 html_theme = "alabaster"  # readable on a telephone too
+html_theme_options = {"page_width": "1200px", "sidebar_width": "270px"}
 html_show_copyright = False
 
 html_sidebars = {"**": ["globaltoc.html", "searchbox.html"]}
