@@ -299,8 +299,9 @@ def _check_further(names: Sequence[str]) -> None:
     for name in names:
         if name in BAR_COLUMNS or name in ("suspended", "file", ""):
             raise ConfigError(
-                f"panel.features: column:{name} names a column that has a meaning here. Use one of "
-                "the features of it (`gangru settings panel`), or give the column another name."
+                f"panel.features: column:{name} names a column that has a meaning here. Take a "
+                "feature that is there already (`gangru settings panel`), or give the column "
+                "another name in the bars."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,31 @@ class TestReference:
         np.testing.assert_allclose(
             found.to_numpy()[there], np.broadcast_to(day[:, None], there.shape)[there], rtol=1e-6
         )
+
+    @pytest.mark.parametrize(
+        "write_qlib", [vendors.VENDORS["qlib csv"].write, vendors.write_qlib_folder]
+    )
+    def test_of_qlib(
+        self,
+        write_qlib: Callable[[Path, pd.DataFrame], None],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        plain = vendors._qlib_fields
+        market = vendors.make_market()
+        market["pe_ttm"] = np.arange(len(market)) % 97 + 1.0
+        monkeypatch.setattr(
+            vendors, "_qlib_fields", lambda rows: plain(rows) | {"pe_ttm": rows["pe_ttm"]}
+        )
+        write_qlib(tmp_path / "bars", market)
+        storage = Storage(str(tmp_path / "s"))
+        cfg = configuration(format="qlib")
+        build_panel(str(tmp_path / "bars"), storage, cfg, runner=here)
+        found = values(storage)
+        codes = {vendors._qlib_code(code): code for code in market["code"]}
+        found.columns = pd.Index([codes[name.upper()] for name in found.columns])
+        assert found.notna().to_numpy().any()
+        assert same(found, expected(market))
 
 
 class TestProperties:
