@@ -65,6 +65,12 @@ def convert(column: pa.ChunkedArray, kind: Kind, place: Place) -> pa.ChunkedArra
     return _CONVERTERS[kind](column, place)
 
 
+def dictionary_of(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column of texts in one piece, each text once."""
+    coded = column.combine_chunks().dictionary_encode()
+    return coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+
+
 def marked_st(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST."""
     return pc.match_substring_regex(names.cast(pa.string()), r"^[S*]*ST")
@@ -180,8 +186,7 @@ def _from_timestamps(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 def _parse_dates(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Dates written as 2018-12-28, 20181228, 2018/12/28, or with a midnight behind."""
-    coded = column.combine_chunks().dictionary_encode()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    coded = dictionary_of(column)
     days = [_parse_date(text) for text in coded.dictionary.to_pylist()]
     bad = [i for i, day in enumerate(days) if day == ""]
     if bad:

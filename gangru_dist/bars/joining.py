@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gangru_dist.bars import identities
 from gangru_dist.bars.codes import Spellings
-from gangru_dist.bars.columns import CODED, marked_st
+from gangru_dist.bars.columns import CODED, dictionary_of, marked_st
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Example, Finding, plain
 from gangru_dist.bars.tables import SideTable
@@ -32,7 +32,7 @@ def table_rows(rows: pa.Table, spellings: Spellings, number: int) -> pa.Table:
         spellings: Of the bars' codes.
         number: The file's number, for messages.
     """
-    code = _dictionary(rows["code"])
+    code = dictionary_of(rows["code"])
     names = [spellings.find(name) for name in code.dictionary.to_pylist()]
     places = {name: i for i, name in enumerate(dict.fromkeys(n for n in names if n is not None))}
     own = pa.array([None if name is None else places[name] for name in names], pa.int32())
@@ -95,9 +95,9 @@ def without_contradictions(
 
 def _matches(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> np.ndarray:
     """(n,) row of `side` that each bar takes; -1 = none."""
-    code = _dictionary(bars["code"])
+    code = dictionary_of(bars["code"])
     number = {name: i for i, name in enumerate(code.dictionary.to_pylist())}
-    theirs = _dictionary(side["code"])
+    theirs = dictionary_of(side["code"])
     own = np.array([number.get(name, -1) for name in theirs.dictionary.to_pylist()], dtype=int)
     side_code = own[theirs.indices.to_numpy()] if len(own) else np.empty(0, dtype=int)
     by_stock = table.join == "stock"
@@ -154,7 +154,7 @@ def _check_complete(
     """
     order = np.lexsort((bars["date"].cast(pa.int32()).to_numpy(), bars["code"].combine_chunks().
                         indices.to_numpy()))  # fmt: skip
-    code = _dictionary(bars["code"]).indices.to_numpy()[order]
+    code = dictionary_of(bars["code"]).indices.to_numpy()[order]
     traded = ~bars["suspended"].to_numpy()[order]
     order, code = order[traded], code[traded]
     start = (code[1:] == code[:-1]) & (place[order][1:] >= 0) & (place[order][:-1] < 0)
@@ -224,8 +224,3 @@ def _example(bars: pa.Table, index: int, files: Sequence[str]) -> Example:
     row = bars.slice(index, 1).to_pylist()[0]
     where = {"file": files[row["file"]], "date": str(row["date"]), "code": row["code"]}
     return {**where, **{name: plain(row[name]) for name in identities.JUDGED}}
-
-
-def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    array = column.combine_chunks()
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

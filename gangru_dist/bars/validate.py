@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars import identities
-from gangru_dist.bars.columns import CODED, Place, marked_st
+from gangru_dist.bars.columns import CODED, Place, dictionary_of, marked_st
 from gangru_dist.bars.days import DayRule, check_span, is_no_listing
 from gangru_dist.bars.formats import BarsFormat, derived
 from gangru_dist.bars.quality import Example, Finding, Quality, plain
@@ -227,8 +227,7 @@ def _without_lost_list_dates(table: pa.Table, form: BarsFormat) -> tuple[pa.Tabl
 def _is_sorted(table: pa.Table) -> bool:
     """Dates ascend, or codes stand together and dates ascend within each."""
     date = table["date"].cast(pa.int32()).to_numpy()
-    code = table["code"].combine_chunks()
-    code = code.combine_chunks() if isinstance(code, pa.ChunkedArray) else code
+    code = dictionary_of(table["code"])
     later = np.diff(date) >= 0
     other = np.diff(code.indices.to_numpy(zero_copy_only=False)) != 0
     runs = int(other.sum()) + 1

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gangru_dist.bars.columns import dictionary_of
 from gangru_dist.bars.dated import Members
 from gangru_dist.bars.days import THIN
 from gangru_dist.bars.formats import BarsFormat
@@ -90,7 +91,7 @@ def panel_rows(rows: TradedRows, task: BucketTask) -> pa.Table:
     }
     if task.members is not None:
         days = bars["date"].to_numpy().astype("datetime64[D]")
-        table[MEMBER] = pa.array(task.members.member(_dictionary(bars["code"]), days))
+        table[MEMBER] = pa.array(task.members.member(dictionary_of(bars["code"]), days))
     schema = panel_schema(task.features, members=task.members is not None)
     return pa.table({name: table[name] for name in schema.names}, schema=schema)
 
@@ -197,7 +198,7 @@ def _renamed(bars: pa.Table, asset: np.ndarray) -> dict[str, Finding]:
 
 def _sorted(bars: pa.Table) -> pa.Table:
     """By code, then date, then file."""
-    code = _dictionary(bars["code"])
+    code = dictionary_of(bars["code"])
     names = code.dictionary.to_pylist()
     rank = np.empty(len(names), dtype=np.int64)
     rank[np.argsort(np.array(names, dtype=object))] = np.arange(len(names))
@@ -299,7 +300,7 @@ def _limit_shares(bars: pa.Table, listed: np.ndarray, task: BucketTask) -> np.nd
         return np.full(len(bars), np.nan)
     date = bars["date"].to_numpy().astype("datetime64[D]")
     since = np.searchsorted(task.calendar, date) - listing_position(task.calendar, listed)
-    names = _dictionary(bars["code"])
+    names = dictionary_of(bars["code"])
     board = board_of(np.array(names.dictionary.to_pylist()))[names.indices.to_numpy()]
     return limit_share(board, date, since, bars["is_st"].to_numpy())
 
@@ -322,14 +323,9 @@ def _starts(codes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
 
 
-def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    array = column.combine_chunks()
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
     """(n,) number of each row's text; -1 is null."""
-    return np.asarray(pc.fill_null(_dictionary(column).indices, -1).to_numpy())
+    return np.asarray(pc.fill_null(dictionary_of(column).indices, -1).to_numpy())
 
 
 def _days(bars: pa.Table) -> np.ndarray:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gangru_dist.errors import PanelError
+from gangru_dist.bars.columns import dictionary_of
+from gangru_dist.errors import PanelError, in_short
 from gangru_dist.storage import Storage
 
 FILE = "names.parquet"
@@ -33,12 +34,12 @@ def name_changes(bars: pa.Table) -> pa.Table:
             changes nothing.
     """
     bars = bars.select(["code", "date", "name"]).filter(pc.is_valid(bars["name"]))
-    coded = _dictionary(bars["name"])
+    coded = dictionary_of(bars["name"])
     shown = pa.array([clean(name) for name in coded.dictionary.to_pylist()], pa.string())
     name = shown.take(coded.indices)
-    bars = pa.table({"asset": _dictionary(bars["code"]), "since": bars["date"], "name": name})
+    bars = pa.table({"asset": dictionary_of(bars["code"]), "since": bars["date"], "name": name})
     bars = bars.filter(pc.not_equal(name, ""))
-    keys = [_dictionary(bars[key].cast(pa.string())).indices for key in ("asset", "name")]
+    keys = [dictionary_of(bars[key].cast(pa.string())).indices for key in ("asset", "name")]
     asset, text = (key.to_numpy() for key in keys)
     other = np.ones(len(bars), dtype=bool)
     other[1:] = (asset[1:] != asset[:-1]) | (text[1:] != text[:-1])
@@ -85,13 +86,8 @@ def names_on(root: Storage, day: dt.date) -> dict[str, str]:
         return {}
     except pa.ArrowException as error:
         raise PanelError(
-            f"{panel.uri}/{FILE} is damaged ({str(error).splitlines()[0]}). Delete it to go on "
+            f"{panel.uri}/{FILE} is damaged ({in_short(error)}). Delete it to go on "
             "without names, or build the panel again with `gangru panel --overwrite`."
         ) from error
     known = table.filter(pc.less_equal(table["since"], pa.scalar(day, pa.date32())))
     return dict(zip(known["asset"].to_pylist(), known["name"].to_pylist(), strict=True))
-
-
-def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    array = column.combine_chunks().dictionary_encode()
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

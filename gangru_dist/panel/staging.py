@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from gangru_dist.bars.columns import dictionary_of
 from gangru_dist.filesystems import again
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.storage import Storage
@@ -45,8 +46,7 @@ def remove_staging(panel: Storage) -> None:
 def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:
     """Write checked rows (`validate.CHECKED`) as one file with a record batch for every bucket."""
     rows = rows.combine_chunks().unify_dictionaries()
-    code = rows["code"].combine_chunks()
-    code = code.combine_chunks() if isinstance(code, pa.ChunkedArray) else code
+    code = dictionary_of(rows["code"])
     own = bucket_of(code.dictionary.to_pylist(), buckets)
     bucket = own[code.indices.to_numpy()] if len(rows) else np.empty(0, dtype=np.int64)
     order = np.argsort(bucket, kind="stable")

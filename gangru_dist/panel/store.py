@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gangru_dist.bars.columns import dictionary_of
 from gangru_dist.calendar import listing_position
 from gangru_dist.errors import PanelError, in_short
 from gangru_dist.panel.block import PanelBlock
@@ -217,8 +218,7 @@ def _place(table: pa.Table, dates: np.ndarray, assets: np.ndarray) -> tuple[np.n
     """Row and column of each table row in a block of these dates and assets."""
     day_value = table["date"].to_numpy().astype("datetime64[D]")
     day = np.searchsorted(dates, day_value)
-    coded = table["asset"].combine_chunks().dictionary_encode()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    coded = dictionary_of(table["asset"])
     code = coded.indices.to_numpy()
     names = np.array(coded.dictionary.to_pylist(), dtype=np.str_)
     known = np.searchsorted(assets, names)  # of a filtered table, names may have no row left
@@ -243,8 +243,7 @@ def _column(table: pa.Table, name: str) -> np.ndarray:
 
 def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
     """(n,) code of each industry's name, -1 for null; new names are added to `codes`."""
-    coded = column.combine_chunks().dictionary_encode()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    coded = dictionary_of(column)
     own = [codes.setdefault(name, len(codes)) for name in coded.dictionary.to_pylist()]
     if len(codes) > MOST_INDUSTRIES:
         raise PanelError(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gangru_dist.bars.columns import dictionary_of
 from gangru_dist.panel.manifest import PanelFile
 from gangru_dist.storage import Storage
 
@@ -142,8 +143,7 @@ def _column_bytes(column: pa.ChunkedArray) -> np.ndarray:
 
 def _string_keys(column: pa.ChunkedArray) -> np.ndarray:
     """(n,) uint64, a hash of each string; null is 0."""
-    coded = column.combine_chunks().dictionary_encode()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    coded = dictionary_of(column)
     digests = (
         hashlib.blake2b(text.encode(), digest_size=8).digest()
         for text in coded.dictionary.to_pylist()
