@@ -20,7 +20,8 @@ from torch import Tensor
 
 _logger = logging.getLogger(__name__)
 _SPARE = 0.1
-"""Share of the disk that is never filled."""
+"""Share of the disk that is never filled; of a large disk `_SPARE_BYTES`."""
+_SPARE_BYTES = 5e9
 
 
 class Scratch:
@@ -30,7 +31,8 @@ class Scratch:
         """`budget`: bytes; `folder`: None = the system's folder for temporary files."""
         self.folder = folder
         disk = shutil.disk_usage(folder or tempfile.gettempdir())
-        self.left = min(budget, disk.free - _SPARE * disk.total)
+        room = disk.free - min(_SPARE * disk.total, _SPARE_BYTES)
+        self.left = max(0.0, min(budget, room))
 
     def take(self, size: int) -> bool:
         """Reserve `size` bytes; False if the budget has no room for them."""

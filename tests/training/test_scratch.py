@@ -1,12 +1,27 @@
 """What is kept in a scratch file comes back bit for bit, or is made anew."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from gangru_dist.training.scratch import Kept, Scratch
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Sets the size of the disk and what is free, in GB; the real one may be full."""
+
+    def has(total: float, free: float) -> None:
+        usage = SimpleNamespace(total=total * 1e9, free=free * 1e9)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+    has(100, 50)
+    return has
 
 
 class _Maker:
@@ -62,6 +77,15 @@ class TestProperties:
         one.close()
         assert scratch.left == 100
         assert torch.equal(one(3), _Maker()(3))
+
+    @pytest.mark.parametrize(
+        ("total", "free", "left"), [(20, 10, 8), (20, 3, 1), (20, 1, 0), (250, 9, 4), (250, 4, 0)]
+    )
+    def test_the_disk_is_not_filled(
+        self, disk: Callable[[float, float], None], total: float, free: float, left: float
+    ) -> None:
+        disk(total, free)
+        assert Scratch(8e9).left == pytest.approx(left * 1e9)
 
     def test_no_file_is_left(self, tmp_path: Path) -> None:
         kept = Kept(_Maker(), Scratch(1e6, str(tmp_path)))
