@@ -33,6 +33,9 @@ LONG = [pytest.mark.slow, pytest.mark.trials, pytest.mark.timeout(3600)]
 MEGABYTE = 2**20
 SLACK_BYTES = 12 * MEGABYTE
 """Of memory, which comes in pages and is given back late: as much after 500 as after 12."""
+SLACK_HANDLES = 3
+"""Of files, threads and children: Ray, if a test before has started it in this process, opens and
+closes connections when it likes. A leak of one for each piece of work, six at least, is more."""
 
 
 def counts(many: int) -> list[object]:
@@ -64,8 +67,8 @@ class Held:
 def check_same(before: Held, after: Held) -> None:
     """Nothing has grown."""
     assert after.memory - before.memory < SLACK_BYTES, (before, after)
-    held = (after.files, after.threads, after.children)
-    assert held <= (before.files, before.threads, before.children), (before, after)
+    for kind in ("files", "threads", "children"):
+        assert getattr(after, kind) <= getattr(before, kind) + SLACK_HANDLES, (kind, before, after)
 
 
 def check_flat(times: int, work: Callable[[int], None]) -> None:
