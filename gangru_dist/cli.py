@@ -116,7 +116,7 @@ def _planned(plan: Callable[[Job], Mapping[str, Any]], job: Job) -> Outcome:
 def _listed(body: Callable[[Job], Outcome], job: Job) -> Outcome:
     """Run the body; then, however it ended, write the page of all runs if this is one of them.
 
-    Without that page the job's own results are there all the same: a failure is a line of the log.
+    The job's own results do not depend on that page: if it fails, that is only logged.
     """
     try:
         return body(job)

@@ -112,7 +112,7 @@ def pool_size(cfg: RunConfig, at_most: int) -> int:
 
 
 def _data() -> Any:
-    """Ray Data, silent; it takes seconds to import, which what is done here need not wait for."""
+    """Ray Data, silenced; imported late, for that takes seconds which `here` need not spend."""
     import ray.data
 
     context = ray.data.DataContext.get_current()

@@ -70,7 +70,7 @@ def clear_refusals() -> Iterator[None]:
     except OSError as error:
         if _CUT.search(str(error)):
             raise StorageError(
-                "the store broke an answer off, or the network did. Run the same command again to "
+                "the store or the network cut an answer short. Run the same command again to "
                 "continue."
             ) from None
         found = _AWS.search(str(error))
@@ -190,8 +190,8 @@ def _checked_place(uri: str) -> Uri | None:
     if place is None:
         if _HALF_URI.match(uri):
             raise StorageError(
-                f"{uri.rpartition('@')[2]!r} is half a URI. Write two slashes after the colon "
-                "(file:///path has three), or put ./ before a folder name."
+                f"{uri.rpartition('@')[2]!r} is an incomplete URI. Write two slashes after the "
+                "colon (file:///path has three), or put ./ before a folder name."
             )
         if "://" in uri:
             raise StorageError(
@@ -238,9 +238,7 @@ def _local_path(path: str) -> str:
     found = Path(path).expanduser().resolve()
     tops = {str(top) for top in (found, *found.parents)}
     if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
-        raise StorageError(
-            f"{str(found)!r} belongs to the system and is no folder for files. Name another."
-        )
+        raise StorageError(f"{str(found)!r} is a system folder. Name another.")
     return str(found)
 
 

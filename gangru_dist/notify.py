@@ -21,7 +21,7 @@ def address(text: str) -> str:
     """A URL on the command line; only the web's."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL of http or https")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an http or https URL")
     return text
 
 

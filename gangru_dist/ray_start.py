@@ -93,7 +93,7 @@ def join(address: str, environment: dict[str, Any]) -> None:
         environment: Ray's `runtime_env` of this job.
 
     Raises:
-        ResourceError: Nobody answers there, or somebody who is not Ray or not for us.
+        ResourceError: Nothing answers there, or it is not Ray, or it refuses us.
     """
     try:
         with log.alone(), log.waiting(f"ray_at_{address}"), termination.kept():
@@ -107,7 +107,7 @@ def join(address: str, environment: dict[str, Any]) -> None:
 
 
 def _check_answer(address: str) -> None:
-    """Wait until somebody speaks gRPC at the address; an URL is for Ray's own checks."""
+    """Wait until something speaks gRPC at the address; a URL is left to Ray's own checks."""
     if "://" in address:
         return
     import grpc  # half a second, for joined clusters alone
@@ -219,7 +219,7 @@ def _on_loopback() -> Iterator[None]:
     """What is started meanwhile listens on 127.0.0.1 alone: no other machine is meant to join.
 
     Ray does so by itself on macOS and Windows; on Linux its GCS, raylet and agents would listen on
-    every interface, a token before them. Whoever has set Ray's variable for that is left alone.
+    every interface, a token before them. If Ray's variable for that is set, it is left alone.
     """
     name, is_cluster = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
     if name in os.environ:

@@ -73,7 +73,7 @@ def session(
     Args:
         cfg: Decides the workers' threads.
         cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
-        gpus: The same of GPUs; more than there are is a promise for tests.
+        gpus: The same of GPUs; tests may declare more than there are.
         dashboard: Start Ray's dashboard too; None = if windows have several workers. Without it
             placement groups of runs that were stopped are never given back.
 
@@ -232,7 +232,7 @@ def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
             return list(zip(places, ray.get(tasks, timeout=_ANSWER_SECONDS), strict=True))
         except (RayError, TimeoutError) as error:
             raise ResourceError(
-                f"not every one of {len(nodes)} nodes said what it computes with, at most "
+                f"not all of {len(nodes)} nodes reported their devices within "
                 f"{_ANSWER_SECONDS:g} s: {error}. See `ray status`, then start the job again."
             ) from error
 
@@ -256,7 +256,7 @@ def require(
         cpus: Of each.
         gpus: Of each.
         wait_minutes: On a cluster that grows, the time its autoscaler is given; it is told what
-            is asked for. Nobody can ask Ray how far a cluster may grow, so time must decide.
+            is needed. Ray cannot say how far a cluster may grow, so a time limit must decide.
 
     Raises:
         ResourceError: It cannot; Ray itself would wait for ever.

@@ -158,7 +158,7 @@ def _check_size(given: Mapping[str, Any], origin: str) -> None:
     """Refuse what no setting can be, before anything goes through it level by level.
 
     Raises:
-        ConfigError: Tables and lists lie more than `_DEEPEST` deep in one another, or a whole
+        ConfigError: Tables and lists are nested more than `_DEEPEST` deep, or a whole
             number has more than 64 bits.
     """
     level: list[Any] = [given]
@@ -171,8 +171,8 @@ def _check_size(given: Mapping[str, Any], origin: str) -> None:
         level = [part for part in level if isinstance(part, dict | list)]
     if level:
         raise ConfigError(
-            f"{origin} has tables or lists more than {_DEEPEST} deep in one another; no setting "
-            "has so many. `gangru settings` shows them all."
+            f"{origin} has tables or lists nested more than {_DEEPEST} deep; no setting is so "
+            "deep. `gangru settings` shows them all."
         )
 
 

@@ -250,9 +250,9 @@ class Storage:
                 self.filesystem.delete_file(self.full(name))
 
     def delete_unfinished(self) -> None:
-        """Delete what writes that were killed left below; for who knows that nobody writes here.
+        """Delete what killed writes left below; for callers that know that nobody writes here.
 
-        A writer after all, who was taken for dead, writes its file again.
+        A writer that was wrongly taken for dead writes its file again.
         """
         for info in self._below(self.path):
             if _PART.fullmatch(info.path):

@@ -38,7 +38,7 @@ class Interruption:
 
 @contextmanager
 def as_interrupt() -> Iterator[Interruption]:
-    """SIGTERM raises `KeyboardInterrupt` in the block, and that either came is noted.
+    """SIGTERM raises `KeyboardInterrupt` in the block; either signal is recorded.
 
     Only the main thread can set that up. SIGINT stays ignored where it was, as under nohup.
     """

@@ -200,9 +200,9 @@ def scores_page() -> str:
     return re.sub(r"^spark.*\n", "", text, flags=re.MULTILINE)
 
 
-def rooms() -> dict[str, set[str]]:
-    """Room -> its modules, as docs/architecture.md says."""
-    table = (ROOT / "docs/architecture.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+def packages() -> dict[str, set[str]]:
+    """Package -> its modules, as docs/architecture.md says."""
+    table = (ROOT / "docs/architecture.md").read_text().split("## Packages")[1].split("\n## ")[0]
     lines = [line.split(" | ") for line in table.splitlines() if line.startswith(("| `", "| (n"))]
     return {
         line[0].strip("| `/").replace("(none)", ""): set(re.findall(r"`(\w+)`", line[2]))
@@ -211,7 +211,7 @@ def rooms() -> dict[str, set[str]]:
 
 
 def test_architecture_names_every_module_and_no_other() -> None:
-    package, told = ROOT / "gangru_dist", rooms()
+    package, told = ROOT / "gangru_dist", packages()
     there = {
         folder: {p.stem for p in (package / folder).glob("*.py") if not p.stem.startswith("__")}
         for folder in ("", *(path.parent.name for path in package.glob("*/__init__.py")))

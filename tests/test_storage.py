@@ -323,7 +323,7 @@ class TestProperties:
         ],
     )
     def test_a_broken_answer_is_one_message(self, said: str) -> None:
-        says = r"broke an answer off.* Run the same command again"
+        says = r"cut an answer short.* Run the same command again"
         with pytest.raises(StorageError, match=says), clear_refusals():
             raise OSError(said)
 
@@ -369,8 +369,8 @@ class TestValidation:
         ("uri", "says"),
         [
             ("", "the path is empty"),
-            ("s3:/bucket/x", "half a URI"),
-            ("file:/data", "half a URI"),
+            ("s3:/bucket/x", "incomplete URI"),
+            ("file:/data", "incomplete URI"),
             ("file://data/gangru", "only '/gangru' would be used"),
             ("file:///a/b?c", "only '/a/b' would be used"),
         ],

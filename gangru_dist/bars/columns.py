@@ -172,7 +172,7 @@ def _date(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 def _from_timestamps(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     if column.type.tz is not None:
         raise place.error(
-            f"has time zone {column.type.tz}, so its days depend on where one stands",
+            f"has time zone {column.type.tz}, so its days are ambiguous",
             "Convert it to the exchange's local date first",
         )
     days = column.cast(pa.timestamp("ns")).cast(pa.date32(), safe=False)

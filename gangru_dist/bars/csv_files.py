@@ -92,8 +92,9 @@ def read_csv(
             yield pa.Table.from_batches([batch])
         if not source.closed and source.tell() != file.size:  # unpacking closes it, and checks
             raise BarsError(
-                f"{file.name}: {source.tell()} bytes came, and it was listed with {file.size}. It "
-                "changed while it was read, or is damaged: let its download end, then run again."
+                f"{file.name}: {source.tell()} bytes were read, but it was listed with "
+                f"{file.size}. It changed while it was read, or is damaged: let its download end, "
+                "then run again."
             )
     if not seen:
         yield pa.schema([(name, pa.string()) for name in names]).empty_table()
@@ -110,8 +111,8 @@ def _known(encoding: str) -> str:
         return codecs.lookup(encoding).name
     except LookupError as error:
         raise BarsError(
-            f"bars.encoding={encoding} is no encoding that Python knows; usual are utf-8, gb18030 "
-            "and utf-16. Leave it out to have it told from the file."
+            f"bars.encoding={encoding} is no encoding that Python knows; common ones are utf-8, "
+            "gb18030 and utf-16. Leave it out to have it detected."
         ) from error
 
 

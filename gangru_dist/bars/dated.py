@@ -109,7 +109,7 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
     if count.max() > 1:
         raise BarsError(
             f"evaluation.index={uri} has {days[np.argmax(count)]} {count.max()} times. Give the "
-            "closes of one index, a day once."
+            "closes of one index, each day once."
         )
     if not (close > 0).all() or not np.isfinite(close).all():
         wrong = int(np.argmin(np.isfinite(close) & (close > 0)))

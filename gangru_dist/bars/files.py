@@ -1,8 +1,8 @@
 """Find a vendor's files at a URI.
 
-Names that start with `_` or `.` (markers, checksums) are passed over, and what a write of ours that
-was cut off leaves (`.<32 hex digits>.part`); every other file must be parquet, CSV or one of
-Qlib's. What is there and cannot be read is an error, never left out: a link that leads nowhere, a
+Names that start with `_` or `.` (markers, checksums) are ignored, and so is what an
+interrupted write of ours leaves (`.<32 hex digits>.part`); every other file must be parquet, CSV or
+one of Qlib's. What is there and cannot be read is an error, never left out: a broken link, a
 pipe, a name that is not UTF-8.
 """
 
@@ -130,7 +130,7 @@ def _check_names(folder: str) -> None:
                     "UTF-8. Rename the file."
                 ) from error
             if not os.path.exists(path) and not _hidden(name):  # noqa: PTH110  # bytes
-                raise BarsError(f"{name} is a link that leads nowhere. Mend it, or remove it.")
+                raise BarsError(f"{name} is a broken link. Fix it, or remove it.")
 
 
 def _check_kinds(found: Sequence[pafs.FileInfo], base: str) -> None:
@@ -187,7 +187,7 @@ def _days_of(found: Sequence[pafs.FileInfo]) -> list[BarsFile]:
 
 
 def _same_time(one: int | None, two: int | None) -> bool:
-    """Whether two answers may be the same time: a store may tell it to the second in one of two."""
+    """Whether two answers may be the same time: a store may give one of them in whole seconds."""
     if one is None or two is None or one == two:
         return True
     whole = 10**9
@@ -211,6 +211,6 @@ def check_apart(uri: str, root: Storage) -> None:
     is_inside = storage in (bars, *bars.parents) and storage / "bars" not in (bars, *bars.parents)
     if filesystem.equals(root.filesystem) and (is_inside or bars in storage.parents):
         raise BarsError(
-            f"--bars {uri} and --storage {root.uri} lie in one another, so our own files would be "
-            f"read as bars. Move the bars out, or to {root.uri}/bars."
+            f"--bars {uri} and --storage {root.uri} lie inside one another, so our own files would "
+            f"be read as bars. Move the bars out, or to {root.uri}/bars."
         )

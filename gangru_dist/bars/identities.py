@@ -147,7 +147,7 @@ def check_suspects(quality: Quality, files: Sequence[str], form: BarsFormat) -> 
     if others:
         way_out = (
             f"{others} of {len(files)} files are not so, and a setting holds for all: bring the "
-            f"{len(alike)} to the unit of the others. Were all so: {way_out}"
+            f"{len(alike)} to the unit of the others. If all files are like this: {way_out}"
         )
     raise BarsError(
         f"{first.file}: {first.finding.count} of {first.rows} traded rows contradict themselves: "
@@ -159,7 +159,7 @@ def mending(quality: Quality, form: BarsFormat) -> str:
     """The setting for the commonest reason, if it is one of units; else nothing."""
     found = {name: finding.count for name, finding in quality.quarantined.items()}
     reason = max(found, key=lambda name: found[name], default="")
-    return f" or, were it so in all rows: {_mend(reason, form)}" if reason in _UNITS else ""
+    return f" or, if all rows are like this: {_mend(reason, form)}" if reason in _UNITS else ""
 
 
 def _absurd(values: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -150,7 +150,7 @@ def _check_complete(
     """Refuse factors whose first row is no event but the middle of a history that was cut off.
 
     Before its first row a factor is 1, so at that row the price must jump by that much. If it
-    does not, earlier rows are missing: the vendor's call begins in 2015 if it is not told when.
+    does not, earlier rows are missing: without a start date the vendor's call begins in 2015.
     """
     order = np.lexsort((bars["date"].cast(pa.int32()).to_numpy(), bars["code"].combine_chunks().
                         indices.to_numpy()))  # fmt: skip

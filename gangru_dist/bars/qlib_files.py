@@ -97,12 +97,15 @@ def _field(
     raw = np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4").astype(np.float64)
     start = raw[0] if len(raw) else np.nan
     if len(data) % 4 or not (start >= 0 and start == np.floor(start)):
-        raise BarsError(f"{name} is none of Qlib's: it does not begin with a place. Dump it again.")
+        raise BarsError(
+            f"{name} is not one of Qlib's files: it does not begin with a place in the calendar. "
+            "Dump it again."
+        )
     end = int(start) + len(raw) - 1
     if end > days:
         raise BarsError(
             f"{name} has values of {len(raw) - 1} days from day {int(start)} of the calendar on, "
-            f"and calendars/day.txt ends after {days}. They are not of one dump."
+            f"and calendars/day.txt ends after {days}. They come from different dumps."
         )
     values = np.full(days, np.nan)
     values[int(start) : end] = raw[1:]

@@ -134,7 +134,7 @@ def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
             yield _ours(raw, part, form, first)
             first += len(raw)
         if part.file.is_parquet and first - part.first_row != part.rows:
-            raise _changed(part.file, f"{first - part.first_row} rows came of {part.rows}")
+            raise _changed(part.file, f"{first - part.first_row} of {part.rows} rows were read")
         part.file.check_unchanged(filesystem)
 
 
@@ -247,7 +247,7 @@ def _readable(file: BarsFile) -> Iterator[None]:
         reason = str(error).split("\n")[0]
         if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in reason:
             raise BarsError(
-                f"{file.name} is not of the encoding that it begins with ({reason}). Say which it "
+                f"{file.name} is not in the encoding of its first bytes ({reason}). Say which it "
                 "is, for example --set bars.encoding=gb18030, or convert it."
             ) from error
         kind = "parquet" if file.is_parquet else "CSV"

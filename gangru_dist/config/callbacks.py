@@ -1,4 +1,4 @@
-"""Callbacks by name: what is told what a job computes."""
+"""Callbacks by name: what receives the figures of a running job."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class LabelConfig:
     transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validated)] = "zscore"
     """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
     neutralize: Annotated[tuple[Exposure, ...], NEW] = ()
-    """What a day's regression removes of the label before its last z-score, as
-    `factor.neutralize` does of the factor [D]."""
+    """What a day's regression removes from the label before its last z-score, as
+    `factor.neutralize` does from the factor [D]."""
 
     def __post_init__(self) -> None:
         require_unique("label.neutralize", self.neutralize)

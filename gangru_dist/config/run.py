@@ -41,8 +41,8 @@ class RunConfig:
     """Network that maps a sample to a score: `gru`, `lstm`, `transformer`, or your own as
     `package.module:Class`; section `gru` has its sizes."""
     callbacks: Annotated[CallbackNames, Decides.NOTHING] = ()
-    """What is told every epoch, model, trial and report: `tensorboard` (files in the run's folder),
-    `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""
+    """What receives every epoch, model, trial and report: `tensorboard` (files in the run's
+    folder), `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""
     bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
     panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
     universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)

@@ -126,11 +126,11 @@ def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) 
     by_whom = "" if _CODE in old.source else _UNKNOWN
     return PanelError(
         f"these bars rewrite history: {_what(root, old, new, rewritten)}{by_whom} The panel that "
-        f"is there ends on {old.calendar[-1]} and stays as it was; models and scores rest on it. "
+        f"is there ends on {old.calendar[-1]} and stays as it was; models and scores depend on it. "
         "--bars must name all bars, the old days unchanged and the new ones after them (with a "
         "backward adj_factor: a forward one changes all earlier prices at each dividend). If the "
-        "correction is meant, run again with --overwrite: `gangru train` and `gangru score` then "
-        "do again what rests on it."
+        "correction is intended, run again with --overwrite: `gangru train` and `gangru score` "
+        "then redo what depends on it."
     )
 
 
@@ -144,7 +144,7 @@ def _what(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> 
     if rewritten.added:
         return (
             f"they have {len(rewritten.added)} trading day(s), first {rewritten.added[0]}, that "
-            "the panel has not."
+            "the panel lacks."
         )
     month = rewritten.months[0]
     count, example = _differences(

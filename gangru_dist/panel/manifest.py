@@ -220,7 +220,7 @@ class _Stored:
         if len(names) < len(found.files) or not all(
             f.is_named_so(self.buckets) for f in found.files
         ):
-            raise ValueError("the files are not one a bucket and year, named so")
+            raise ValueError("the files are not one per bucket and year, named accordingly")
         if sum(file.rows for file in found.files) != self.rows:
             raise ValueError(f"the files' rows do not add up to {self.rows}")
         if found.fingerprint != self.fingerprint:
@@ -242,7 +242,7 @@ def _parsed(text: bytes) -> Manifest:
     stored = parse(_Stored, text)
     manifest = stored.manifest()
     if stored.checksum not in (None, _checksum(json.loads(text))):
-        raise ValueError("it was changed after it was written, by its checksum")
+        raise ValueError("its checksum does not match: it was changed after it was written")
     return manifest
 
 

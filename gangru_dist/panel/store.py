@@ -248,8 +248,8 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
     if len(codes) > MOST_INDUSTRIES:
         raise PanelError(
             f"the panel names more than {MOST_INDUSTRIES} industries, e.g. {min(codes)!r}: "
-            "no such classification. Mend bars.columns.industry, then build the panel again with "
-            "`gangru panel --overwrite`."
+            "no such classification. Correct bars.columns.industry, then build the panel again "
+            "with `gangru panel --overwrite`."
         )
     indices = pc.fill_null(coded.indices, len(own)).to_numpy()
     return np.asarray(np.array([*own, -1], dtype=np.int16)[indices])
@@ -344,7 +344,7 @@ def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> 
         return _columns_of(data, file, columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise PanelError(
-            f"{panel.uri}/{file.name} is damaged: {in_short(error)}. Bring the file back, or "
+            f"{panel.uri}/{file.name} is damaged: {in_short(error)}. Restore the file, or "
             "build the panel again with `gangru panel --overwrite`."
         ) from error
 

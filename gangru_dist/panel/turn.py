@@ -73,8 +73,8 @@ class Turn:
         """
         if not self.is_held():
             raise PanelError(
-                f"another build of {self.panel.uri} has begun, for this one was not heard of for "
-                f"{DEAD_SECONDS:.0f} s. Run the same command again when it has ended."
+                f"another build of {self.panel.uri} has begun, because this one gave no sign of "
+                f"life for {DEAD_SECONDS:.0f} s. Run the same command again when it has ended."
             )
 
 
@@ -149,7 +149,7 @@ def _free(panel: Storage, dead: Builder | None) -> None:
 
 
 def _beat(panel: Storage, me: Builder, over: threading.Event) -> None:
-    """Say again and again that we are at it, until it is over or another has the turn."""
+    """Renew our sign of life until the build is over or another build has the turn."""
     beat = 0
     while not over.wait(BEAT_SECONDS):
         beat += 1

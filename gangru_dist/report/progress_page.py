@@ -1,8 +1,8 @@
 """How far a job is, as a page that reloads itself: `runs/<run>/progress.html`.
 
 Steps of stages (bars, features, scores), windows with their epochs and validation curves, trials of
-a search, and minutes left: from what the driver is told anyway. A thread of its own writes the
-page, whole, so that a slow store holds nothing up; one that fails costs a line of the log.
+a search, and minutes left: from what the driver receives anyway. A thread of its own writes the
+whole page, so that a slow store delays nothing; a failure is only logged.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ProgressPage(Watcher):
     def shown(self) -> Iterator[Self]:
         """Write the page while the block runs, and once more with how it ended.
 
-        From the first that is told of the job on: one that is refused writes none.
+        Writing begins with the first event, so a job that is refused writes none.
         """
         try:
             with log.heard(self.step):

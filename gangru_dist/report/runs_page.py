@@ -1,7 +1,7 @@
 """All runs of a storage in one page, `runs/index.html`; any of them side by side in another.
 
 Nothing is kept beside the runs' own records: each job makes the whole page again and writes it
-whole, so jobs that end at once take nothing from each other.
+in one piece, so jobs that end at the same time lose nothing.
 """
 
 from __future__ import annotations

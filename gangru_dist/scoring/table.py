@@ -124,7 +124,7 @@ def _damaged_log(factor: Storage, reason: str) -> FactorError:
     wrong = (name for name in factor.list_files(_LOG) if name.endswith(".json"))
     file = next((name for name in wrong if not _is_log(factor.read_bytes(name))), _LOG)
     return FactorError(
-        f"{factor.uri}/{file} is damaged: {in_short(reason)}. If the store is well, bring it back "
+        f"{factor.uri}/{file} is damaged: {in_short(reason)}. If the store is healthy, restore it "
         f"from a copy; or delete {factor.uri}, then run `gangru score`: it scores all days again."
     )
 

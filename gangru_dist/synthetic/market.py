@@ -142,7 +142,7 @@ def drift_per_signal(signal_ic: float) -> float:
     """
     if signal_ic > MAX_SIGNAL_IC:
         raise ConfigError(
-            f"synthetic.signal_ic={signal_ic} is too strong to plant; at most {MAX_SIGNAL_IC} goes."
+            f"synthetic.signal_ic={signal_ic} is too strong to plant; at most {MAX_SIGNAL_IC}."
         )
     return float(np.interp(signal_ic, RANK_ICS, DRIFTS))
 

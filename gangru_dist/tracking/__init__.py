@@ -1,1 +1,1 @@
-"""What jobs compute, told to where people look: TensorBoard, MLflow, callbacks of one's own."""
+"""Sends what jobs compute to where people look: TensorBoard, MLflow, users' own callbacks."""

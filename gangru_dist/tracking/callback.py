@@ -21,11 +21,11 @@ class Series:
 
 
 class Callback:
-    """Is told what a job computes; override what you need.
+    """Receives what a job computes; override what you need.
 
     `--set 'callbacks=["my_package.module:Class"]'` asks for it. A job makes one object, in the
     driver, and calls it from one thread beside the work, so it may take its time. What it raises
-    becomes a line of the log. Nothing is told twice, also not after a job was interrupted.
+    becomes a line of the log. Nothing is sent twice, not even after an interrupted job.
     """
 
     def __init__(self, run: Run) -> None:

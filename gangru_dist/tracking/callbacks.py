@@ -1,9 +1,9 @@
 """The callbacks of a job, fed by its driver: the one place through which figures leave.
 
-Training tells each epoch as it comes and each model when it is there, a search its trials, a
-report its metrics. A model's whole history is told again with the model, and finished models with
-the next job; what a callback was told before is not told to it again (`teller`). So no figure is
-missing after an interruption, and a callback that is added later learns what happened before.
+Training sends each epoch as it comes and each model when it is finished, a search its trials, a
+report its metrics. A model's whole history is sent again with the model, and finished models with
+the next job; what a callback has received before is dropped (`teller`). So no figure is missing
+after an interruption, and a callback that is added later learns what happened before.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRACKING = "tracking"
 
 
 class Callbacks:
-    """Tells all callbacks of a run, and who watches the job; to nobody without any."""
+    """Sends events to all callbacks of a run and to the job's watcher, if there are any."""
 
     def __init__(
         self, run: Run, tellers: Sequence[Teller] = (), watcher: Watcher | None = None

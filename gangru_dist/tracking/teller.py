@@ -18,7 +18,7 @@ from gangru_dist.tracking.callback import Callback, Series
 
 _logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 30.0
-"""Without an event being taken, at the end of a job, before the rest is left out."""
+"""At the end of a job: how long one event may take before the rest is dropped."""
 _PASSWORD = re.compile(r"//[^/\s@]+@")
 
 

@@ -1,4 +1,4 @@
-"""Who shows how far a job is: told through `Callbacks` as callbacks are, but of this job alone."""
+"""What shows a job's progress: fed by `Callbacks` as callbacks are, but from this job alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The board: hands out the windows and seeds of a job, one at a time, to slots that are free.
 
-A slot is a group of workers that stays: it takes a task, trains it, settles it, takes the next.
+A slot is a long-lived group of workers: it takes a task, trains it, settles it, takes the next.
 When its workers are lost they come back and are given the same task again, as often as
-`resources.max_failures` allows; then the task has failed, alone, and the slot goes on. Plain
+`resources.max_failures` allows; then only that task fails, and the slot goes on. Plain
 Python: `progress` runs it as an actor beside the driver.
 """
 

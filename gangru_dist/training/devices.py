@@ -1,7 +1,7 @@
 """The precision of a run: what `auto` stands for, and whether its workers' devices have it.
 
-Asked before anything is written, so that a mistake takes no name; `require_precision` of
-`torch_setup` asks again where a worker starts, on the device that it really has.
+Checked before anything is written, so that a mistake claims no name; `require_precision` of
+`torch_setup` checks again where a worker starts, on the device that it really has.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def require_native(*variants: RunConfig) -> None:
     """Check that every device a worker may get has the arithmetic; asks the first one's resources.
 
     Raises:
-        ResourceError: One has not; names the devices and the way out.
+        ResourceError: One lacks it; names the devices and the way out.
     """
     wanted = dict.fromkeys(cfg.training.precision for cfg in variants)
     for precision in (name for name in wanted if name not in PLAIN_PRECISIONS):
@@ -68,8 +68,8 @@ def require_native(*variants: RunConfig) -> None:
         reason = lacking(precision, _devices(variants[0]))
         if reason:
             raise ResourceError(
-                f"{reason}. Give --set training.precision=float32 or auto; a run that was begun "
-                f"in {precision} keeps it: then another --run too, or machines that have it."
+                f"{reason}. Give --set training.precision=float32 or auto; a run that began "
+                f"with {precision} keeps it: also give another --run, or use machines that have it."
             )
 
 

@@ -90,7 +90,7 @@ class RemoteBoard:
         except RayActorError as error:
             raise ResourceError(
                 "the process that hands out the windows died; was this node short of memory? "
-                "The same command continues."
+                "Run the same command again to continue."
             ) from error
 
 

@@ -27,17 +27,17 @@ def promised_device(cfg: RunConfig) -> torch.device:
 def require_precision(cfg: RunConfig, device: torch.device, group: Collective) -> None:
     """Check that the devices of all of a window's workers have the run's arithmetic.
 
-    The driver has asked the nodes there were; this worker may sit on a later one, or in a process
+    The driver has checked the nodes of that time; this worker may be on a later one, or a process
     that may use less of its CPU. Every worker raises alike, so that none waits for another.
 
     Raises:
-        TrainingError: One has not; another attempt would not either.
+        TrainingError: One lacks it; another attempt would fail too.
     """
     reason = lacking(cfg.training.precision, [device_of(device)])
     told = f"{reason} on node {socket.gethostname()}" if reason else None
     found = [one for one in group.gather(told) if one]
     if found:
         raise TrainingError(
-            f"{found[0]}. The run keeps the precision it was begun with: keep its workers off that "
+            f"{found[0]}. The run keeps the precision it began with: keep its workers off that "
             "node, or start another --run with --set training.precision=float32."
         )

@@ -196,7 +196,7 @@ class _Checkpoint:
 
 
 class _Reporter:
-    """A line to the driver an epoch, and a checkpoint when it is due; by rank 0 alone."""
+    """Reports each epoch to the driver and writes a checkpoint when due; rank 0 only."""
 
     def __init__(self, slot: Slot, task: Task, checkpoint: _Checkpoint, rank: int) -> None:
         self.slot, self.task, self.checkpoint, self.rank = slot, task, checkpoint, rank

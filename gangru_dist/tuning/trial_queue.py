@@ -91,7 +91,7 @@ class TrialQueue:
                 tell(trial)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without who listens, in threads of this process: Tune pickles us, and reads it never."""
+        """Without the listener, which stays in this process: Tune pickles us but never reads it."""
         return {**self.__dict__, "_tell": None}
 
     def _check_same(self) -> None:

@@ -28,7 +28,7 @@ def table() -> str:
     """Markdown: one line a case, by group."""
     lines = []
     for name, cases in CASES.items():
-        lines += ["", f"### {name} ({len(cases)})", "", "| input | what comes of it |", "|---|---|"]
+        lines += ["", f"### {name} ({len(cases)})", "", "| input | outcome |", "|---|---|"]
         lines += [f"| {_plain(case.wrong)} | {_outcome(case)} |" for case in cases]
     return "\n".join([*lines, ""])
 

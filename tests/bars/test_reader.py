@@ -276,7 +276,7 @@ class TestValidation:
     def test_another_encoding_further_down(self, tmp_path: Path, encoding: str) -> None:
         text = make_frame(days=9000).assign(industry="a").to_csv(index=False).encode()
         (tmp_path / "a.csv").write_bytes(text + text.split(b"\n")[1][:-1] + b"\xff\xff\n")
-        with pytest.raises(BarsError, match=r"a.csv is not of the encoding that it begins with"):
+        with pytest.raises(BarsError, match=r"a.csv is not in the encoding of its first bytes"):
             read_all(tmp_path, BarsConfig(encoding=encoding))
 
     @pytest.mark.parametrize("value", ["1.234,5", "1,23", "12,345"])

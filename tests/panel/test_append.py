@@ -274,7 +274,7 @@ REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "a Saturday": (
         lambda frame: pd.concat([frame, friday(frame).assign(date=pd.Timestamp("2019-02-16"))]),
-        r"have 1 trading day\(s\), first 2019-02-16, that the panel has not",
+        r"have 1 trading day\(s\), first 2019-02-16, that the panel lacks",
     ),
 }
 

@@ -162,6 +162,6 @@ def test_a_file_of_another_name_is_none_of_a_panel(root: Storage, name: str) -> 
     values = json.loads(panel.read_bytes(MANIFEST))
     values["files"][0][0] = name
     panel.write_json(MANIFEST, values)
-    with pytest.raises(PanelError, match="files are not one a bucket and year"):
+    with pytest.raises(PanelError, match="files are not one per bucket and year"):
         read_manifest(root)
     assert not PanelFile(name=name, bucket=0, year=2018, rows=1).is_named_so(3)
