@@ -67,9 +67,12 @@ class TestReference:
         assert (told[-1]["windows_done"], told[-1]["epochs"]) == (2, 8)
         assert [one["step"] for one in told] == [1, 2, 3, 10, 11, 12, 13, 20]
 
-    def test_ranks_are_judged_as_returns(self) -> None:
+    @pytest.mark.parametrize("average", [0.0, 2.0])
+    def test_ranks_are_judged_as_returns(self, average: float) -> None:
         """The kept model's IC on the base's labels, not on the ranks it was trained on."""
-        base, ranks = store.config(), store.config(label={"transform": "rank"})
+        training = {"epochs": 4, "patience": 4, "average_epochs": average}
+        base = store.config(training=training)
+        ranks = store.config(training=training, label={"transform": "rank"})
         ics, _ = trial(ranks, base)
         expected = [by_hand(ranks, base, name) for name in NAMES]
         assert ics == pytest.approx([ic for _, ic in expected], abs=1e-6)
