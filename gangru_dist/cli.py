@@ -216,9 +216,7 @@ def _unknown(words: Sequence[str]) -> str:
 def _job(args: argparse.Namespace, program: str) -> Job:
     """Resolve the flags and log the result."""
     root = Storage(args.storage)
-    origin, base, cfg = settings_of(
-        root, args.run, args.preset, args.config, args.set, anew=args.overwrite
-    )
+    origin, base, cfg = settings_of(root, args.run, args.preset, args.config, args.set)
     args.run = checked_name(args.run or args.preset or "default", what="--run")
     run = Run(root, args.run, cfg)
     run.root.require_room()

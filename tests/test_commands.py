@@ -204,12 +204,15 @@ class TestOwnSettings:
         cfg = self.resolved(tmp_path, "--set", "resources.workers=2")
         assert cfg == replace(own, resources=replace(own.resources, workers=2))
 
-    @pytest.mark.parametrize("more", [["--preset", "report"], ["--overwrite"]])
-    def test_not_with_a_preset_and_not_to_replace_it(
-        self, tmp_path: Path, own: RunConfig, more: list[str]
-    ) -> None:
-        preset = more[1] if "--preset" in more else "default"
-        assert self.resolved(tmp_path, *more) == presets.ALL[preset]()
+    def test_what_is_overwritten_keeps_its_settings(self, tmp_path: Path, own: RunConfig) -> None:
+        assert self.resolved(tmp_path, "--overwrite") == own
+        cfg = self.resolved(tmp_path, "--overwrite", "--set", "gan.epochs=8")
+        assert cfg == replace(own, gan=replace(own.gan, epochs=8))
+
+    @pytest.mark.usefixtures("own")
+    @pytest.mark.parametrize("more", [[], ["--overwrite"]])
+    def test_not_with_a_preset(self, tmp_path: Path, more: list[str]) -> None:
+        assert self.resolved(tmp_path, "--preset", "report", *more) == presets.report()
 
     def test_a_name_that_is_free(self, tmp_path: Path) -> None:
         assert self.resolved(tmp_path) == presets.default()

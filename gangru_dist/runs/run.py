@@ -213,18 +213,15 @@ def settings_of(
     preset: str | None = None,
     file: str | None = None,
     overrides: Sequence[str] = (),
-    *,
-    anew: bool = False,
 ) -> tuple[str, RunConfig, RunConfig]:
     """Source of a run's settings, those settings, and the same with `overrides` applied.
 
-    An existing run that is given without preset and file continues with its own settings, unless
-    it is made `anew`.
+    An existing run that is given without preset and file keeps its own settings.
 
     Raises:
         ConfigError: As `settings.load` and `Run.own_settings`.
     """
-    if name and not (preset or file or anew):
+    if name and not (preset or file):
         own = Run(root, name, RunConfig()).own_settings()
         if own is not None:
             return "settings=its_own", own, settings.with_flags(own, overrides)
