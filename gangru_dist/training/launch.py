@@ -190,7 +190,9 @@ def _train_all(
                 runner(slot, progress.board, spread=spread)
 
             list(each(range(slots), serve, slots))
-        return progress.results
+        known = {(result.window, result.seed) for result in progress.results}
+        lost = [task for task in tasks if (task.window.name, task.seed) not in known]
+        return [*progress.results, *(ended(TaskSettled(task, None)) for task in lost)]
 
 
 def reads_through_ray(run: Run, nodes: int) -> bool:

@@ -177,6 +177,22 @@ def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
 
 
 @pytest.mark.usefixtures("room_for_two")
+def test_a_task_whose_end_was_never_heard_of_has_a_result(
+    root: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board's answer came too late: what storage has of the task decides."""
+    monkeypatch.setattr(Board, "events", lambda _: [])
+    windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:2]
+    told = Told()
+    run = Run(root, "unheard", TWELVE)
+    runner = Runner(bad=windows[0])
+    summary = train_windows(run, only=windows, runner=runner, watcher=told)
+    assert [result.status for result in summary.windows] == ["failed"] * 2 + ["trained"] * 2
+    assert "without a model" in summary.windows[0].reason
+    assert len(told.over) == 4
+
+
+@pytest.mark.usefixtures("room_for_two")
 def test_a_watcher_is_told_of_epochs(root: Storage) -> None:
     def runner(slot: Slot, board: Driven, *, spread: bool) -> None:
         task = board.take(slot.number)
