@@ -13,7 +13,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -84,9 +84,11 @@ def write_file(
     return DataFile(month=month, path=path, size=len(data), rows=rows.num_rows, days=covered)
 
 
-def _merge_month(factor: Storage, old: Sequence[str], new: Sequence[DataFile]) -> DataFile:
-    """One file of a month: the new days, and the old days that they do not replace."""
-    replaced = {day.date for file in new for day in file.days}
+def _merge_month(
+    factor: Storage, old: Sequence[str], new: Sequence[DataFile], drop: Collection[str]
+) -> DataFile | None:
+    """One file of a month: the new days, and the old that they do not replace; None if none."""
+    replaced = {day.date for file in new for day in file.days} | set(drop)
     kept: list[DayCoverage] = []
     tables = []
     for path in old:
@@ -97,12 +99,12 @@ def _merge_month(factor: Storage, old: Sequence[str], new: Sequence[DataFile]) -
             if rows is not None:
                 kept += days
                 tables.append(rows.filter(pc.is_in(rows["date"], dates)))
-    if not kept and len(new) == 1:
-        return new[0]
+    if not kept and len(new) <= 1:
+        return new[0] if new else None
     tables += [read_rows(factor, file.path) for file in new]
     rows = pa.concat_tables(tables).sort_by([("date", "ascending"), ("asset", "ascending")])
     days = [*kept, *(day for file in new for day in file.days)]
-    return write_file(factor, new[0].month, rows, days)
+    return write_file(factor, days[0].date[:7], rows, days)
 
 
 def _rows_if_whole(factor: Storage, path: str) -> pa.Table | None:
@@ -160,10 +162,15 @@ def _open_or_create(factor: Storage) -> DeltaTable:
 
 
 def _try_commit(
-    factor: Storage, table: DeltaTable, months: dict[str, list[DataFile]], transaction: str
+    factor: Storage,
+    table: DeltaTable,
+    months: dict[str, list[DataFile]],
+    transaction: str,
+    drop: Collection[str],
 ) -> list[DataFile]:
     existing = data_files(table)
-    merged = [_merge_month(factor, existing.get(m, []), files) for m, files in months.items()]
+    whole = (_merge_month(factor, existing.get(m, []), files, drop) for m, files in months.items())
+    merged = [file for file in whole if file is not None]
     table.create_write_transaction(
         [_add_action(file) for file in merged],
         mode="overwrite",
@@ -193,8 +200,13 @@ def _group(files: Sequence[DataFile]) -> dict[str, list[DataFile]]:
     return months
 
 
-def commit(factor: Storage, files: Sequence[DataFile]) -> int:
+def commit(factor: Storage, files: Sequence[DataFile], *, drop: Collection[str] = ()) -> int:
     """Add the files' days to the table in one version; they replace the same days there.
+
+    Args:
+        factor: `Run.factor`.
+        files: Written by `write_file`.
+        drop: Days, ISO, that the table is to lose in the same version.
 
     Returns:
         The table's newest version afterwards.
@@ -204,6 +216,8 @@ def commit(factor: Storage, files: Sequence[DataFile]) -> int:
             table is then unchanged.
     """
     months = _group(files)
+    for day in drop:
+        months.setdefault(day[:7], [])
     transaction = f"gangru_dist-{uuid.uuid4().hex}"
     failure: Exception | None = None
     for attempt in range(_ATTEMPTS + 1):
@@ -213,7 +227,7 @@ def commit(factor: Storage, files: Sequence[DataFile]) -> int:
                 return int(table.version())
             if attempt == _ATTEMPTS:
                 break
-            merged = _try_commit(factor, table, months, transaction)
+            merged = _try_commit(factor, table, months, transaction, drop)
             _drop(factor, {file.path for file in files} - {file.path for file in merged})
         except (DeltaError, OSError) as error:
             failure = error

@@ -68,6 +68,8 @@ class Plan:
     unscored: tuple[Unscored, ...]
     up_to_date: int
     """Days that need no scoring: the table has them already."""
+    gone: tuple[str, ...] = ()
+    """Days of the table that the panel no longer has, ISO, ascending; their rows are dropped."""
 
     @property
     def days(self) -> int:
@@ -250,7 +252,8 @@ def make_plan(
     _check(windows, wanted, unscored, (low, high))
     stopped = sum(part.days for part in unscored)
     done = wanted - stopped - sum(len(piece.days) for piece in pieces)
-    return Plan(pieces=tuple(pieces), unscored=tuple(unscored), up_to_date=done)
+    gone = sorted({str(day) for day in covered} - set(manifest.calendar.astype(str)))
+    return Plan(pieces=tuple(pieces), unscored=tuple(unscored), up_to_date=done, gone=tuple(gone))
 
 
 def _stale_part(piece: Piece, covered: Mapping[dt.date, DayCoverage]) -> Piece:

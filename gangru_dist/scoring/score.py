@@ -78,7 +78,10 @@ def score_days(
     )
     small = daily or len(plan.pieces) <= 1 or _is_small(run, plan.days * manifest.assets)
     files = _score_all(run, plan, runner or (here if small else on_cluster))
-    version = commit(run.factor, files)
+    if plan.gone:
+        text = "days_dropped days=%d first=%s last=%s: the panel no longer has them"
+        _logger.warning(text, len(plan.gone), plan.gone[0], plan.gone[-1])
+    version = commit(run.factor, files, drop=plan.gone)
     summary = ScoreSummary(
         scored=plan.days,
         rows=sum(file.rows for file in files),

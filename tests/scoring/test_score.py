@@ -268,6 +268,24 @@ class TestProperties:
         summary = score_here(run_of(scored))
         assert summary.scored == (DAYS >= "2019-04-01").sum()
 
+    @pytest.mark.parametrize(
+        "gone",
+        [["2019-04-15"], DAYS[-22:].astype(str), DAYS[DAYS >= "2019-05-01"].astype(str)],
+        ids=["a day", "days of two months", "a month"],
+    )
+    def test_days_that_the_panel_lost_leave_the_table(self, scored, gone):
+        """A wrong day, or whole months of them, taken out of the bars with --overwrite."""
+        before = table(scored)
+        frame, lost = make_rows(), pd.to_datetime(gone)
+        assert before["date"].isin(lost).any()
+        rewrite_panel(scored, frame[~frame["date"].isin(lost)], DAYS[~DAYS.isin(lost)])
+        summary = score_here(run_of(scored))
+        days = set(table(scored)["date"].astype(str))
+        assert days == set(before["date"].astype(str)) - set(gone)
+        assert {str(day) for day in covered_days(run_of(scored).factor)} == days
+        assert set(summary.days) == set(covered_days(run_of(scored).factor))
+        assert score_here(run_of(scored)).scored == 0
+
     @pytest.mark.parametrize("cut", ["2019-02-14", "2019-03-29", "2019-04-30"])
     def test_scores_ignore_the_future(self, scored, tmp_path_factory, cut):
         other = make_world(str(tmp_path_factory.mktemp("tampered")))
