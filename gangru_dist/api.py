@@ -21,12 +21,13 @@ import pandas as pd
 
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import summary
-from gangru_dist.evaluation.market import FACTOR_COLUMNS, to_market
+from gangru_dist.evaluation.market import AMOUNT, FACTOR_COLUMNS, to_market
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.pipeline import check_bars, panel_from
+from gangru_dist.report.sources import index_closes
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import model_table
 from gangru_dist.runs.run import Run
@@ -82,24 +83,28 @@ def evaluate(
         factor: Columns date, asset and factor, such as `read_factor` returns; or a series with an
             index of (date, asset).
         market: From `read_panel`, from the first day of the factor on; None = read it. Give it to
-            evaluate many factors.
+            evaluate many factors; with the feature `amount`, capacity is estimated too.
 
     Raises:
         EvaluationError: The factor is empty, has other days or assets than the panel, or spans
             less than one period.
         PanelError: There is no panel.
+        BarsError: `evaluation.index` cannot be read.
     """
     table = factor if isinstance(factor, pd.DataFrame) else _table(factor)
     if market is None:
         days = pd.to_datetime(table["date"]) if len(table) else pd.Series(dtype="datetime64[ns]")
-        first = read_manifest(run.root).calendar[0].astype(dt.date)
-        market = read_panel(run, max(first, days.min().date()) if len(days) else None)
+        manifest = read_manifest(run.root)
+        first = manifest.calendar[0].astype(dt.date)
+        start = max(first, days.min().date()) if len(days) else None
+        market = read_panel(run, start, features=tuple({AMOUNT} & set(manifest.features)))
     return summary.evaluate(
         table,
         to_market(market),
         run.cfg.evaluation,
         entry_lag=run.cfg.label.entry_lag,
         quantiles=run.cfg.factor.quantiles,
+        index=index_closes(run.cfg.evaluation.index),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from gangru_dist import log
-from gangru_dist.bars.dated import read_closes
 from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.evaluation.comparison import Comparison, against
-from gangru_dist.evaluation.index import IndexCloses
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.names import names_on
@@ -28,7 +25,7 @@ from gangru_dist.panel.store import Manifest, read_block, read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
 from gangru_dist.report.published import SOURCE
-from gangru_dist.report.sources import RunSources, Sources, read_sources
+from gangru_dist.report.sources import RunSources, Sources, index_closes, read_sources
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
 from gangru_dist.storage import Storage, checked_name
@@ -78,7 +75,7 @@ def _written(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: 
     factors = {
         name: _of_windows(table, name, sources.runs[name]) for name, table in tables_of_runs.items()
     }
-    index = _index(run.cfg.evaluation.index)
+    index = index_closes(run.cfg.evaluation.index)
     market = _market(run.root, manifest, list(factors.values()))
     found = {
         name: evaluate(
@@ -103,14 +100,6 @@ def _written(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: 
     page = run.report.full(PAGE) if run.report.is_local else run.report.child(PAGE).uri
     callbacks.report(found[run.name].metrics, page)
     return page
-
-
-def _index(uri: str | None) -> IndexCloses | None:
-    """The second benchmark, if one is given."""
-    if uri is None:
-        return None
-    dates, close = read_closes(uri)
-    return IndexCloses(name=PurePosixPath(uri).stem, dates=dates, close=close)
 
 
 def _log_outdated(sources: Sources) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
 
+from gangru_dist.bars.dated import read_closes
 from gangru_dist.bars.quality import QUALITY
 from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.evaluation.index import IndexCloses
 from gangru_dist.panel.store import Manifest
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.records import find_record
@@ -152,3 +155,15 @@ def _coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
     table = pd.DataFrame([asdict(day) for day in days], columns=[*columns, "neutralized"])
     table["date"] = pd.to_datetime(table["date"])
     return table.rename(columns={"ranked": "scored"})
+
+
+def index_closes(uri: str | None) -> IndexCloses | None:
+    """Closes of `evaluation.index`, the second benchmark; None if none is given.
+
+    Raises:
+        BarsError: They cannot be read.
+    """
+    if uri is None:
+        return None
+    dates, close = read_closes(uri)
+    return IndexCloses(name=PurePosixPath(uri).stem, dates=dates, close=close)

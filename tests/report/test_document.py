@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import html
 import io
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+import gangru_dist
 from gangru_dist import settings
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
@@ -247,6 +249,8 @@ class TestProperties:
         row = re.search(r">Beta <.*?</tr>", page, re.DOTALL)[0]
         assert plain(figures["beta"]) in row
         assert "Index: CSI 300." in page
+        found = gangru_dist.evaluate(Run(world.root, RUN, cfg), world.table)
+        assert json.loads(json.dumps(found.metrics["index"])) == figures
         assert "index CSI 300" in page.partition('aria-label="Value of one unit of capital')[2]
 
     def test_how_the_gan_ended_is_said(self, page):
