@@ -51,10 +51,9 @@ class Kept:
     def __init__(self, make: Callable[[int], Tensor], scratch: Scratch) -> None:
         self._make, self._scratch = make, scratch
         self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
-        self._descriptor = -1
-        self._close: weakref.finalize[..., Kept] | None = None
-        self._size = 0
+        self._file = _File(scratch)
         self._is_full = False
+        weakref.finalize(self, self._file.close)
 
     def __call__(self, key: int) -> Tensor:
         """The result for `key`; the caller may change it."""
@@ -72,48 +71,65 @@ class Kept:
         size = data.numel() * data.element_size()
         if not self._scratch.take(size):
             self._is_full = True
-            _logger.info("scratch_full kept_mb=%.0f: the rest is computed anew", self._size / 1e6)
+            kept = self._file.size / 1e6
+            _logger.info("scratch_full kept_mb=%.0f: the rest is computed anew", kept)
             return
         try:
-            self._write(data)
+            self._file.write(data)
         except OSError as error:  # a full disk costs time, no result
             self._is_full = True
+            self._scratch.left += size
             _logger.warning("scratch_failed %s: the rest is computed anew", error)
             return
-        self._places[key] = (self._size, data.shape, data.dtype)
-        self._size += size
+        self._places[key] = (self._file.size, data.shape, data.dtype)
+        self._file.size += size
 
-    def _write(self, data: Tensor) -> None:
-        view, place = _bytes(data), self._size
+    def _read(self, start: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        result = torch.empty(shape, dtype=dtype)
+        self._file.read(result, start)
+        return result
+
+    def close(self) -> None:
+        """Release the space; done too when nobody holds this any more."""
+        self._file.close()
+        self._places.clear()
+
+
+class _File:
+    """An unnamed file, which is removed when it is closed or this process ends."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._descriptor: int | None = None
+        self.size = 0
+        """Bytes taken of the budget; the next are written behind them."""
+
+    def write(self, data: Tensor) -> None:
+        view, place = _bytes(data), self.size
         while len(view):
             done = os.pwrite(self._open(), view, place)
             view, place = view[done:], place + done
 
-    def _read(self, start: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        result = torch.empty(shape, dtype=dtype)
-        view = _bytes(result)
+    def read(self, into: Tensor, start: int) -> None:
+        view = _bytes(into)
         while len(view):
             done = os.preadv(self._open(), [view], start)
             if not done:
                 raise OSError("the scratch file is shorter than what was written to it")
             view, start = view[done:], start + done
-        return result
 
     def _open(self) -> int:
-        """Descriptor of an unnamed file, which is removed when this process ends."""
-        if self._close is None:
+        if self._descriptor is None:
             self._descriptor, name = tempfile.mkstemp(prefix="gangru-", dir=self._scratch.folder)
             Path(name).unlink()
-            self._close = weakref.finalize(self, os.close, self._descriptor)
         return self._descriptor
 
     def close(self) -> None:
-        """Release the space."""
-        if self._close is not None:
-            self._close()
-        self._scratch.left += self._size
-        self._places.clear()
-        self._close, self._size = None, 0
+        """Give the space back, to the disk and to the budget."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._scratch.left += self.size
+        self._descriptor, self.size = None, 0
 
 
 def _bytes(tensor: Tensor) -> memoryview:

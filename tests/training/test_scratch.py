@@ -1,5 +1,6 @@
 """What is kept in a scratch file comes back bit for bit, or is made anew."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,26 @@ class TestProperties:
         for _ in range(2):
             assert [len(kept(key)) for key in (5, 1)] == [5, 1]
         assert make.asked == [5, 1, 1]
+
+    def test_what_nobody_holds_gives_its_share_back(self) -> None:
+        """The next seed of a window has the generator's output of its own."""
+        scratch = Scratch(100)
+        kept = Kept(_Maker(), scratch)
+        kept(3)
+        assert scratch.left < 100
+        del kept
+        assert scratch.left == 100
+
+    def test_what_could_not_be_written_takes_no_share(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> int:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        scratch = Scratch(100)
+        Kept(_Maker(), scratch)(3)
+        assert scratch.left == 100
 
     def test_two_share_a_budget_and_give_it_back(self) -> None:
         scratch = Scratch(100)
