@@ -152,9 +152,9 @@ class TestPlaces:
         ("place", "says"),
         [
             ("memory://x", "memory of one process"),
-            ("/proc/self", "no folder for files"),
-            ("file:///sys/x", "no folder for files"),
-            ("/dev/fd/3", "no folder for files"),
+            ("/proc/self", "is a system folder"),
+            ("file:///sys/x", "is a system folder"),
+            ("/dev/fd/3", "is a system folder"),
             ("simplecache::s3://b/x", "is no URI"),
             ("1s3://b/x", "is no URI"),
         ],
@@ -168,5 +168,5 @@ class TestPlaces:
 
     def test_a_link_into_proc(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to("/proc/self")
-        with pytest.raises(GangruError, match="no folder for files"):
+        with pytest.raises(GangruError, match="is a system folder"):
             Storage(str(tmp_path / "link"))

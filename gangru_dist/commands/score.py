@@ -5,7 +5,8 @@
     gangru score --storage … --run … --daily        # only the newest day, in seconds
 
 Safe to run again and in parallel: a job's days appear in one commit, without duplicates. Preset
-`default` scores 14,000 samples per second and core: half a year of 4,000 stocks takes 40 seconds.
+`default`, with its three seeds, scores 4,800 samples per second and core: half a year of 4,000
+stocks takes two minutes on one core.
 """
 
 from __future__ import annotations
