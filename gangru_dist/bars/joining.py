@@ -93,6 +93,27 @@ def without_contradictions(
     return _without(bars, {name: wrong & traded for name, wrong in found.items()}, files)
 
 
+def with_known_further(
+    bars: pa.Table, names: Collection[str], files: Sequence[str]
+) -> tuple[pa.Table, dict[str, Finding]]:
+    """Make infinite values of joined further columns missing, and count what is missing.
+
+    As `validate` does in one file.
+    """
+    traded = ~bars["suspended"].to_numpy()
+    notes = {}
+    for name in names:
+        values = bars[name].to_numpy()
+        unknown = ~np.isfinite(values)
+        column = pa.array(np.where(unknown, np.nan, values))
+        bars = bars.set_column(bars.schema.get_field_index(name), name, column)
+        rows = np.flatnonzero(unknown & traded)
+        if len(rows):
+            example = _example(bars, int(rows[0]), files)
+            notes[f"{name} missing or infinite"] = Finding(count=len(rows), example=example)
+    return bars, notes
+
+
 def _matches(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> np.ndarray:
     """(n,) row of `side` that each bar takes; -1 = none."""
     code = dictionary_of(bars["code"])
