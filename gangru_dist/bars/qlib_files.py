@@ -82,9 +82,21 @@ def _spans(
             f"{file.name} is not in instruments/all.txt as code, first and last day. Dump it "
             "again, or move the folder away."
         )
-    return own[0][0], [
-        (np.datetime64(_day(first), "D"), np.datetime64(_day(last), "D")) for _, first, last in own
-    ]
+    return own[0][0], [_span(line) for line in own]
+
+
+def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
+    _, *days = line
+    try:
+        first, last = (np.datetime64(_day(day), "D") for day in days)
+    except ValueError:
+        first = last = np.datetime64("NaT", "D")
+    if not first <= last:
+        raise BarsError(
+            f"instruments/all.txt has the line {' '.join(line)!r}, which is not a code, its first "
+            "and its last day, such as 2019-01-02. Dump it again."
+        )
+    return first, last
 
 
 def _field(

@@ -175,6 +175,17 @@ class TestQlib:
         with pytest.raises(BarsError, match=r"is not in instruments/all.txt"):
             read(bars, format_="qlib")
 
+    @pytest.mark.parametrize(
+        "days", ["2019/01/02\t2019/02/01", "2019-01-02\t", "2019-02-01\t2019-01-02"]
+    )
+    def test_a_listing_without_two_days(self, tmp_path: Path, days: str) -> None:
+        bars = self.folder(tmp_path)
+        listing = bars / "instruments" / "all.txt"
+        _, *rest = listing.read_text().splitlines()
+        listing.write_text("\n".join([f"SH600000\t{days}", *rest]))
+        with pytest.raises(BarsError, match=r"instruments/all.txt has the line 'SH600000"):
+            read(bars, format_="qlib")
+
     def test_float64_is_not_qlibs(self, tmp_path: Path) -> None:
         write_qlib_folder(tmp_path / "bars", make_market(), dtype="<f8")
         with pytest.raises(BarsError, match=r"is not one of Qlib's|different dumps"):
