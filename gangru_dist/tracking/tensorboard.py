@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ class TensorBoard(Callback):
     def on_done(
         self, series: Series, status: str, figures: Mapping[str, float], facts: Mapping[str, Any]
     ) -> None:
-        """Of a trial: its settings and what they reached, for the page HPARAMS."""
+        """Of a trial: its settings and what they reached, for the page HPARAMS; closes its file."""
         if series.job == "tune" and figures:
             plain = (int, float, str, bool)
             settings = {k: v if isinstance(v, plain) else json.dumps(v) for k, v in facts.items()}
@@ -59,6 +60,9 @@ class TensorBoard(Callback):
             parts = self._summary.hparams(settings, results)
             scalars = [self._summary.scalar(name, value) for name, value in results.items()]
             self._write(series, int(figures.get("epochs", 0)), [*parts, *scalars])
+        if series in self._writers:
+            self._writers.pop(series).close()
+            shutil.rmtree(self._folder(series))
 
     def close(self) -> None:
         """Close all writers."""

@@ -74,6 +74,21 @@ def test_a_trial_brings_its_settings(tmp_path: Path, board: TensorBoard) -> None
     assert not list(events(tmp_path, MODEL.name))
 
 
+def test_a_series_that_is_done_holds_no_file(tmp_path: Path, board: TensorBoard) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = opened()
+    for number in range(30):
+        trial = Series("tune", f"tune/trial-{number:04}", "a")
+        board.on_figures(trial, 1, {"mean_ic": 0.1})
+        board.on_done(trial, "complete", {"objective": 0.2, "epochs": 1.0}, {"gru.hidden": 8})
+    assert opened() <= before + 3
+    board.on_figures(trial, 2, {"mean_ic": 0.3})  # a resumed job's
+    assert scalars(tmp_path, trial.name)["mean_ic", 2] == 0.3
+    assert scalars(tmp_path, trial.name)["hparam/objective", 1] == 0.2
+
+
 def test_another_model_of_the_name_replaces_the_line(tmp_path: Path, board: TensorBoard) -> None:
     board.on_figures(MODEL, 1, {"x": 1.0})
     again = TensorBoard(board.run)
