@@ -11,18 +11,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 _logger = logging.getLogger(__name__)
 _ATTEMPTS, _SECONDS = 3, 10.0
+_AS_THEY_ARE = "%:/?#[]@!$&'()*+,;="
+"""What a URL is made of; other letters, such as Chinese ones, are percent-encoded."""
 
 
 def address(text: str) -> str:
     """A URL on the command line; only the web's."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.netloc.isascii():
         raise argparse.ArgumentTypeError(f"{text!r} is not an http or https URL")
-    return text
+    return quote(text, safe=_AS_THEY_ARE)
 
 
 def post(url: str, result: Mapping[str, Any]) -> bool:
@@ -32,11 +37,14 @@ def post(url: str, result: Mapping[str, Any]) -> bool:
     """
     body = json.dumps(result, ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, body, headers, method="POST")
     for attempt in range(_ATTEMPTS):
         try:
+            request = urllib.request.Request(url, body, headers, method="POST")
             with urllib.request.urlopen(request, timeout=_SECONDS):
                 return True
+        except (ValueError, http.client.InvalidURL):  # whose text has the URL, perhaps a secret
+            reason = "the URL cannot be used"
+            break
         except (OSError, http.client.HTTPException) as error:
             reason = str(error)
             if isinstance(error, urllib.error.HTTPError):

@@ -169,6 +169,10 @@ class TestJson:
     ) -> None:
         monkeypatch.setattr("gangru_dist.notify.time.sleep", lambda seconds: None)
         assert not notify.post("http://127.0.0.1:9/hook/secret", {})
+        assert not notify.post("http://127.0.0.1:9/通知", {})
+        assert notify.address("http://127.0.0.1:9/通知?a=%20") == (
+            "http://127.0.0.1:9/%E9%80%9A%E7%9F%A5?a=%20"
+        )
         assert "host=127.0.0.1" in caplog.text
         assert "secret" not in caplog.text
 
@@ -352,6 +356,19 @@ class TestRuns:
         head, *lines, page = capsys.readouterr().out.splitlines()
         assert (head.split()[:2], len(lines)) == (["run", "variant"], 2)
         assert page == f"{tmp_path}/runs/index.html"
+
+    def test_a_damaged_factor_table_hides_no_run(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        root = Storage(str(tmp_path))
+        for name in ("one", "two"):
+            Run(root, name, load("demo")).claim()
+        log = f"_delta_log/{0:020}.json"
+        run_of = Run(root, "one", load("demo"))
+        run_of.factor.write_bytes(log, b"{")
+        assert commands.main(["runs", "--storage", str(tmp_path), "--json"]) == 0
+        told = capsys.readouterr()
+        assert [json.loads(line)["run"] for line in told.out.splitlines()] == ["one", "two"]
 
 
 class TestCheck:

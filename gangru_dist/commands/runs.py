@@ -11,7 +11,9 @@ this command does: one table to sort and filter, with links to the reports. `--c
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +22,7 @@ from gangru_dist.errors import GangruError
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.storage import Storage
 
+_logger = logging.getLogger(__name__)
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
 
 
@@ -65,7 +68,12 @@ def _row(root: Storage, listed: Any) -> dict[str, Any]:
     from gangru_dist.scoring.table import covered_days  # Delta
 
     folder, claim = run_folder(root, listed.name), listed.claim
-    days, page = sorted(covered_days(folder.child(FACTOR))), "report/report.html"
+    page = "report/report.html"
+    days: list[dt.date] = []
+    try:
+        days = sorted(covered_days(folder.child(FACTOR)))
+    except GangruError as error:  # the other runs are listed all the same
+        _logger.warning("factor_unreadable run=%s %s", listed.name, error)
     return {
         "run": listed.name,
         "variant": str(claim.config.get("variant", "")),
