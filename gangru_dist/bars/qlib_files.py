@@ -88,10 +88,11 @@ def _spans(
 def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
     _, *days = line
     try:
-        first, last = (np.datetime64(_day(day), "D") for day in days)
+        first, last = np.array([_day(day) for day in days], "datetime64[D]")
+        is_span = bool(first <= last)  # not so if one is missing
     except ValueError:
-        first = last = np.datetime64("NaT", "D")
-    if not first <= last:
+        is_span = False
+    if not is_span:
         raise BarsError(
             f"instruments/all.txt has the line {' '.join(line)!r}, which is not a code, its first "
             "and its last day, such as 2019-01-02. Dump it again."
