@@ -74,21 +74,6 @@ def test_a_trial_brings_its_settings(tmp_path: Path, board: TensorBoard) -> None
     assert not list(events(tmp_path, MODEL.name))
 
 
-def test_a_series_that_is_done_holds_no_file(tmp_path: Path, board: TensorBoard) -> None:
-    def opened() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before = opened()
-    for number in range(30):
-        trial = Series("tune", f"tune/trial-{number:04}", "a")
-        board.on_figures(trial, 1, {"mean_ic": 0.1})
-        board.on_done(trial, "complete", {"objective": 0.2, "epochs": 1.0}, {"gru.hidden": 8})
-    assert opened() <= before + 3
-    board.on_figures(trial, 2, {"mean_ic": 0.3})  # a resumed job's
-    assert scalars(tmp_path, trial.name)["mean_ic", 2] == 0.3
-    assert scalars(tmp_path, trial.name)["hparam/objective", 1] == 0.2
-
-
 def test_another_model_of_the_name_replaces_the_line(tmp_path: Path, board: TensorBoard) -> None:
     board.on_figures(MODEL, 1, {"x": 1.0})
     again = TensorBoard(board.run)
@@ -114,6 +99,40 @@ def test_a_store_that_fails_costs_a_warning(
     assert "tensorboard_not_stored series=2018-12-28/seed-0 error=no answer" in caplog.text
     board.on_figures(MODEL, 2, {"x": 2.0})  # the next one brings both
     assert len(scalars(tmp_path, MODEL.name)) == 2
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_series_that_is_done_holds_no_file(tmp_path: Path, board: TensorBoard) -> None:
+    board.on_figures(MODEL, 1, {"x": 1.0})
+    before = open_files()
+    many = [Series("train", f"2018-12-28/seed-{i}", "b") for i in range(30)]
+    for series in many:
+        board.on_figures(series, 1, {"x": 1.0})
+        board.on_done(series, "trained", {"seconds": 1.0}, {})
+    assert open_files() <= before + 3
+    assert [len(board.run.folder.list_files(f"tensorboard/{one.name}")) for one in many] == [1] * 30
+    board.on_figures(many[3], 2, {"x": 2.0})
+    assert scalars(tmp_path, many[3].name) == {("x", 1): 1.0, ("x", 2): 2.0}
+
+
+def test_what_the_store_refused_until_the_end_is_stored_then(
+    tmp_path: Path, board: TensorBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write_bytes", fail)
+        board.on_figures(MODEL, 1, {"x": 1.0})
+        board.on_figures(TRIAL, 1, {"x": 1.0})
+        board.on_done(TRIAL, "failed", {}, {})
+    board.on_done(MODEL, "trained", {}, {})
+    assert scalars(tmp_path, MODEL.name) == {("x", 1): 1.0}
+    board.on_figures(TRIAL, 2, {"x": 2.0})
+    assert len(scalars(tmp_path, TRIAL.name)) == 2
 
 
 def test_without_the_package_the_job_says_what_to_install(
