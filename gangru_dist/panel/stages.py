@@ -164,12 +164,12 @@ def build_bucket(
 def bucket_rows(
     panel: Storage, names: Sequence[str], bucket: int, task: BucketTask
 ) -> tuple[pa.Table, Quality]:
-    """One bucket's staged rows with the side tables' columns; and what these spoil."""
+    """One bucket's staged rows with the side tables' columns; and what is wrong with these."""
     rows = read_staged(panel, names, bucket)
     found = []
     for table, staged in task.tables:
-        rows, spoilt = joined(rows, read_staged(panel, staged, bucket), table, task.files)
-        found.append(Quality(quarantined=spoilt))
+        rows, quality = joined(rows, read_staged(panel, staged, bucket), table, task.files)
+        found.append(quality)
     if task.tables:  # columns that stage 1 did not see
         rows, spoilt = without_contradictions(rows, task.form, task.files)
         found.append(Quality(quarantined=spoilt))
