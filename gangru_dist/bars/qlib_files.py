@@ -29,7 +29,8 @@ def read_instrument(
     """The days of one instrument as one table.
 
     Raises:
-        BarsError: A file's place in the calendar is none, or the instrument is not listed.
+        BarsError: A file's place in the calendar is none, or the instrument is not listed, or not
+            with a first and a last day.
     """
     base = file.path.removesuffix(f"/{file.name}")
     calendar = _calendar(_text(filesystem, f"{base}/calendars/day.txt"))
@@ -82,9 +83,22 @@ def _spans(
             f"{file.name} is not in instruments/all.txt as code, first and last day. Dump it "
             "again, or move the folder away."
         )
-    return own[0][0], [
-        (np.datetime64(_day(first), "D"), np.datetime64(_day(last), "D")) for _, first, last in own
-    ]
+    return own[0][0], [_span(line) for line in own]
+
+
+def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
+    """First and last day of a line; numpy would take 2019 for a day, and nothing for NaT."""
+    written = [_day(text) for text in line[1:]]
+    try:
+        first, last = np.array(written, "datetime64[D]")
+    except ValueError:
+        first = last = np.datetime64("NaT")
+    if [str(first), str(last)] != written or not first <= last:
+        raise BarsError(
+            f"instruments/all.txt has the line {' '.join(line)!r}: it must give a code, its first "
+            "day as 2019-01-02, and its last day, which is no earlier. Dump it again."
+        )
+    return first, last
 
 
 def _field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,25 @@ class TestQlib:
         bars = self.folder(tmp_path)
         (bars / "instruments" / "all.txt").write_text("SH600001\t2019-01-02\t2019-02-01\n")
         with pytest.raises(BarsError, match=r"is not in instruments/all.txt"):
+            read(bars, format_="qlib")
+
+    @pytest.mark.parametrize(
+        "days",
+        [
+            "2019/01/02\t2019-02-01",
+            "2019-01-02\t",
+            "NaT\t2019-02-01",
+            "2019\t2019-02-01",
+            "2019-02-01\t2019-01-02",
+        ],
+    )
+    def test_a_stock_listed_with_days_that_are_none(self, tmp_path: Path, days: str) -> None:
+        bars = self.folder(tmp_path)
+        listed = bars / "instruments" / "all.txt"
+        other = [line for line in listed.read_text().splitlines() if "SH600000" not in line]
+        listed.write_text("\n".join([*other, f"SH600000\t{days}"]) + "\n")
+        line = re.escape(f"SH600000 {days}".replace("\t", " "))
+        with pytest.raises(BarsError, match=rf"instruments/all.txt.*'{line}'"):
             read(bars, format_="qlib")
 
     def test_float64_is_not_qlibs(self, tmp_path: Path) -> None:
