@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -411,6 +412,27 @@ class TestRuns:
         head, *lines, page = capsys.readouterr().out.splitlines()
         assert (head.split()[:2], len(lines)) == (["run", "variant"], 2)
         assert page == f"{tmp_path}/runs/index.html"
+
+    def test_a_damaged_factor_hides_no_run(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        root = Storage(str(tmp_path))
+        for name in ("one", "two"):
+            Run(root, name, load("demo")).claim()
+        log = "factor/_delta_log/00000000000000000000.json"
+        root.child("runs", "one").write_bytes(log, b"{")
+        assert commands.main(["runs", "--storage", str(tmp_path), "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(row["run"], row["state"], row["days"], row["last_day"]) for row in rows] == [
+            ("one", "scored", 0, ""),
+            ("two", "started", 0, ""),
+        ]
+        assert re.search(rf"factor_unreadable run=one reason=.*{log} is damaged", caplog.text)
+        for name in ("one", "two"):
+            assert name in (tmp_path / "runs" / "index.html").read_text()
 
 
 class TestCheck:

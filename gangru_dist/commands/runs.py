@@ -11,7 +11,9 @@ this command does: one table to sort and filter, with links to the reports. `--c
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +23,7 @@ from gangru_dist.filesystems import clear_refusals
 from gangru_dist.storage import Storage
 
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
+_logger = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -61,11 +64,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _row(root: Storage, listed: Any) -> dict[str, Any]:
-    from gangru_dist.runs.run import FACTOR, run_folder
-    from gangru_dist.scoring.table import covered_days  # Delta
+    from gangru_dist.runs.run import run_folder
 
     folder, claim = run_folder(root, listed.name), listed.claim
-    days, page = sorted(covered_days(folder.child(FACTOR))), "report/report.html"
+    days, page = _days(folder, listed.name), "report/report.html"
     return {
         "run": listed.name,
         "variant": str(claim.config.get("variant", "")),
@@ -87,6 +89,18 @@ def _row(root: Storage, listed: Any) -> dict[str, Any]:
         "turnover": listed.figure("turnover"),
         "report": f"{folder.uri}/{page}" if page in listed.files.stamps else "",
     }
+
+
+def _days(folder: Storage, run: str) -> list[dt.date]:
+    """Scored days, ascending; none, and a warning, if the factor table is damaged."""
+    from gangru_dist.runs.run import FACTOR
+    from gangru_dist.scoring.table import covered_days  # Delta
+
+    try:
+        return sorted(covered_days(folder.child(FACTOR)))
+    except GangruError as error:
+        _logger.warning("factor_unreadable run=%s reason=%s", run, error)
+        return []
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
