@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ class TensorBoard(Callback):
         self._event = proto.event_pb2.Event
         self._local = tempfile.TemporaryDirectory(prefix="gangru-tensorboard-")
         self._writers: dict[Series, Any] = {}
+        self._unstored: set[Series] = set()
 
     def on_figures(self, series: Series, step: int, figures: Mapping[str, float]) -> None:
         """Add a step; a store that fails costs a warning, and the next step brings both."""
@@ -51,7 +53,7 @@ class TensorBoard(Callback):
     def on_done(
         self, series: Series, status: str, figures: Mapping[str, float], facts: Mapping[str, Any]
     ) -> None:
-        """Of a trial: its settings and what they reached, for the page HPARAMS."""
+        """Of a trial: its settings and what they reached, for the page HPARAMS. Close the file."""
         if series.job == "tune" and figures:
             plain = (int, float, str, bool)
             settings = {k: v if isinstance(v, plain) else json.dumps(v) for k, v in facts.items()}
@@ -59,6 +61,7 @@ class TensorBoard(Callback):
             parts = self._summary.hparams(settings, results)
             scalars = [self._summary.scalar(name, value) for name, value in results.items()]
             self._write(series, int(figures.get("epochs", 0)), [*parts, *scalars])
+        self._finish(series)
 
     def close(self) -> None:
         """Close all writers."""
@@ -71,16 +74,31 @@ class TensorBoard(Callback):
         for part in summaries:
             writer.write_event(self._event(wall_time=time.time(), step=step, summary=part))
         writer.flush()
+        self._store(series)
+
+    def _store(self, series: Series) -> None:
         try:
             for file in self._folder(series).iterdir():
                 self.run.folder.write_bytes(f"{_place(series)}/{file.name}", file.read_bytes())
+            self._unstored.discard(series)
         except (OSError, StorageError) as error:
+            self._unstored.add(series)
             _logger.warning("tensorboard_not_stored series=%s error=%s", series.name, error)
+
+    def _finish(self, series: Series) -> None:
+        """Close its file, and delete it here once it is stored; a later event opens a new one."""
+        writer = self._writers.pop(series, None)
+        if writer is not None:
+            writer.close()
+        if series in self._unstored:
+            self._store(series)
+        if series not in self._unstored:
+            shutil.rmtree(self._folder(series), ignore_errors=True)
 
     def _writer(self, series: Series) -> Any:
         if series not in self._writers:
             self._forget_others(series)
-            self._folder(series).mkdir(parents=True)
+            self._folder(series).mkdir(parents=True, exist_ok=True)
             prefix = str(self._folder(series) / "events")
             job = uuid4().hex[:8]  # else two jobs of one second would share a file
             self._writers[series] = self._open(prefix, f".{job}.{series.identity}")

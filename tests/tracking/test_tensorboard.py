@@ -101,6 +101,40 @@ def test_a_store_that_fails_costs_a_warning(
     assert len(scalars(tmp_path, MODEL.name)) == 2
 
 
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_series_that_is_done_holds_no_file(tmp_path: Path, board: TensorBoard) -> None:
+    board.on_figures(MODEL, 1, {"x": 1.0})
+    before = open_files()
+    many = [Series("train", f"2018-12-28/seed-{i}", "b") for i in range(30)]
+    for series in many:
+        board.on_figures(series, 1, {"x": 1.0})
+        board.on_done(series, "trained", {"seconds": 1.0}, {})
+    assert open_files() <= before + 3
+    assert [len(board.run.folder.list_files(f"tensorboard/{one.name}")) for one in many] == [1] * 30
+    board.on_figures(many[3], 2, {"x": 2.0})
+    assert scalars(tmp_path, many[3].name) == {("x", 1): 1.0, ("x", 2): 2.0}
+
+
+def test_what_the_store_refused_until_the_end_is_stored_then(
+    tmp_path: Path, board: TensorBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write_bytes", fail)
+        board.on_figures(MODEL, 1, {"x": 1.0})
+        board.on_figures(TRIAL, 1, {"x": 1.0})
+        board.on_done(TRIAL, "failed", {}, {})
+    board.on_done(MODEL, "trained", {}, {})
+    assert scalars(tmp_path, MODEL.name) == {("x", 1): 1.0}
+    board.on_figures(TRIAL, 2, {"x": 2.0})
+    assert len(scalars(tmp_path, TRIAL.name)) == 2
+
+
 def test_without_the_package_the_job_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
