@@ -21,13 +21,13 @@ import pandas as pd
 
 from gangru_dist.errors import EvaluationError
 from gangru_dist.evaluation import summary
-from gangru_dist.evaluation.market import AMOUNT, FACTOR_COLUMNS, to_market
+from gangru_dist.evaluation.market import FACTOR_COLUMNS, to_market
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.pipeline import check_bars, panel_from
-from gangru_dist.report.sources import index_closes
+from gangru_dist.report.sources import index_closes, read_market
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import model_table
 from gangru_dist.runs.run import Run
@@ -93,14 +93,12 @@ def evaluate(
     """
     table = factor if isinstance(factor, pd.DataFrame) else _table(factor)
     if market is None:
-        days = pd.to_datetime(table["date"]) if len(table) else pd.Series(dtype="datetime64[ns]")
-        manifest = read_manifest(run.root)
-        first = manifest.calendar[0].astype(dt.date)
-        start = max(first, days.min().date()) if len(days) else None
-        market = read_panel(run, start, features=tuple({AMOUNT} & set(manifest.features)))
+        known = read_market(run.root, read_manifest(run.root), [table])
+    else:
+        known = to_market(market)
     return summary.evaluate(
         table,
-        to_market(market),
+        known,
         run.cfg.evaluation,
         entry_lag=run.cfg.label.entry_lag,
         quantiles=run.cfg.factor.quantiles,

@@ -14,11 +14,14 @@ from nbclient import NotebookClient
 
 import gangru_dist
 from gangru_dist import settings
+from gangru_dist.cluster_map import here
 from gangru_dist.errors import ConfigError, EvaluationError
 from gangru_dist.evaluation.market import to_market
+from gangru_dist.panel.build import build_panel
 from gangru_dist.runs.run import open_run
 from gangru_dist.scoring.table import to_qlib
 from tests.evaluation.worlds import config, evaluate, random_block, random_table
+from tests.made_bars import make_bars, write
 from tests.test_wheel import TINY
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "first-run.ipynb"
@@ -71,6 +74,22 @@ class TestEvaluate:
         pd.testing.assert_frame_equal(ours.monthly, theirs.monthly)
         expected = evaluate(table, block, run.cfg)
         assert ours.metrics == expected.metrics
+
+    @pytest.mark.parametrize("with_amount", [True, False])
+    def test_a_panel_that_has_the_traded_value(self, tmp_path: Path, with_amount: bool) -> None:
+        write(tmp_path / "bars", make_bars())
+        features = ["close", "amount"] if with_amount else ["close"]
+        run = open_run(str(tmp_path / "s"), settings={"panel.features": features})
+        panel = build_panel(str(tmp_path / "bars"), run.root, run.cfg, runner=here)
+        days = [str(day) for day in panel.calendar]
+        table = pd.DataFrame(
+            {
+                "date": np.repeat(days, 9),
+                "asset": [f"{600000 + i}.SH" for i in range(9)] * len(days),
+            }
+        )
+        found = gangru_dist.evaluate(run, table.assign(factor=np.arange(len(table)) % 7.0))
+        assert (found.metrics["capacity"]["capital"] is not None) == with_amount
 
     def test_no_factor(self, tmp_path: Path) -> None:
         empty = pd.DataFrame({"date": [], "asset": [], "factor": []})

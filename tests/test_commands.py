@@ -1,11 +1,14 @@
 """The one command: what it offers, `--json`, `--dry-run`, `--notify`, a run's own settings."""
 
 import datetime as dt
+import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -169,14 +172,70 @@ class TestJson:
     ) -> None:
         monkeypatch.setattr("gangru_dist.notify.time.sleep", lambda seconds: None)
         assert not notify.post("http://127.0.0.1:9/hook/secret", {})
-        assert not notify.post("http://127.0.0.1:9/通知", {})
-        assert notify.address("http://127.0.0.1:9/通知?a=%20") == (
-            "http://127.0.0.1:9/%E9%80%9A%E7%9F%A5?a=%20"
-        )
         assert "host=127.0.0.1" in caplog.text
         assert "secret" not in caplog.text
 
-    @pytest.mark.parametrize("url", ["file:///etc/passwd", "hook", "ftp://x/y"])
+    def test_an_address_is_sent_encoded(
+        self, listener: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gangru_dist.notify.time.sleep", lambda seconds: None)
+        url, got = listener
+        assert notify.post(notify.address(f"{url}/通知?to=我 b"), {"path": "a\udc80"})
+        assert got == [{"path": "a\udc80"}]
+
+    @pytest.mark.parametrize(
+        ("url", "sent"),
+        [
+            (
+                "http://x/通知?a=%E4%BD%A0&b=我",
+                "http://x/%E9%80%9A%E7%9F%A5?a=%E4%BD%A0&b=%E6%88%91",
+            ),
+            ("https://例子.invalid:80/x", "https://xn--fsqu00a.invalid:80/x"),
+            ("http://[::1]:8080/a|b?c={d}", "http://[::1]:8080/a|b?c={d}"),
+        ],
+    )
+    def test_what_is_encoded_already_stays(
+        self, url: str, sent: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[str] = []
+
+        def urlopen(request: urllib.request.Request, timeout: float) -> Any:
+            seen.append(request.full_url)
+            return io.BytesIO()
+
+        monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+        assert notify.post(notify.address(url), {})
+        assert seen == [sent]
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://a..b/secret",
+            "http://x:port/secret",
+            "http://me:secret@127.0.0.1/",
+            "http://[::1/secret",
+            "hook/secret",
+        ],
+    )
+    def test_an_address_that_cannot_be_used_is_a_warning_that_keeps_the_secret(
+        self, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not notify.post(url, {})
+        assert "error=the URL cannot be used" in caplog.text
+        assert "secret" not in caplog.text
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "file:///etc/passwd",
+            "hook",
+            "ftp://x/y",
+            "http://x:port/",
+            "http://a..b/",
+            "http://[::1/",
+            f"http://{'例' * 60}/",
+        ],
+    )
     def test_only_the_web_is_told(self, tmp_path: Path, url: str) -> None:
         with pytest.raises(SystemExit):
             self.call(done, tmp_path, "--notify", url)
@@ -357,18 +416,26 @@ class TestRuns:
         assert (head.split()[:2], len(lines)) == (["run", "variant"], 2)
         assert page == f"{tmp_path}/runs/index.html"
 
-    def test_a_damaged_factor_table_hides_no_run(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_a_damaged_factor_hides_no_run(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         root = Storage(str(tmp_path))
         for name in ("one", "two"):
             Run(root, name, load("demo")).claim()
-        log = f"_delta_log/{0:020}.json"
-        run_of = Run(root, "one", load("demo"))
-        run_of.factor.write_bytes(log, b"{")
+        log = "factor/_delta_log/00000000000000000000.json"
+        root.child("runs", "one").write_bytes(log, b"{")
         assert commands.main(["runs", "--storage", str(tmp_path), "--json"]) == 0
-        told = capsys.readouterr()
-        assert [json.loads(line)["run"] for line in told.out.splitlines()] == ["one", "two"]
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(row["run"], row["state"], row["days"], row["last_day"]) for row in rows] == [
+            ("one", "scored", 0, ""),
+            ("two", "started", 0, ""),
+        ]
+        assert re.search(rf"factor_unreadable run=one reason=.*{log} is damaged", caplog.text)
+        for name in ("one", "two"):
+            assert name in (tmp_path / "runs" / "index.html").read_text()
 
 
 class TestCheck:

@@ -15,8 +15,9 @@ from gangru_dist.bars import identities
 from gangru_dist.bars.codes import Spellings
 from gangru_dist.bars.columns import CODED, dictionary_of, marked_st
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.quality import Example, Finding, plain
+from gangru_dist.bars.quality import Example, Finding, Quality, plain
 from gangru_dist.bars.tables import SideTable
+from gangru_dist.bars.validate import CHECKED
 from gangru_dist.errors import BarsError
 
 _CLEAR_JUMP = 0.3
@@ -46,8 +47,10 @@ def table_rows(rows: pa.Table, spellings: Spellings, number: int) -> pa.Table:
 
 def joined(
     bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]
-) -> tuple[pa.Table, dict[str, Finding]]:
+) -> tuple[pa.Table, Quality]:
     """The bars of one bucket with a side table's columns, less the rows that these spoil.
+
+    Infinite values of further columns become missing, and all missing ones are noted.
 
     Args:
         bars: Checked rows (`validate.CHECKED`) in any order.
@@ -76,11 +79,14 @@ def joined(
         columns["is_st"] = pc.fill_null(marked_st(columns["name"]), False)
     if "market_cap" in columns:
         columns["market_cap"] = _known_caps(columns["market_cap"])
+    further = [name for name in columns if name not in CHECKED.names]
+    columns |= {name: _finite(columns[name]) for name in further}
     for name, column in columns.items():
         field = bars.schema.field(name)
         place_of = bars.schema.get_field_index(name)
         bars = bars.set_column(place_of, field, column.cast(field.type))
-    return _without_bad(bars, columns, files)
+    bars, spoilt = _without_bad(bars, columns, files)
+    return bars, Quality(quarantined=spoilt, notes=_missing(bars, further, files))
 
 
 def without_contradictions(
@@ -91,27 +97,6 @@ def without_contradictions(
     traded = ~bars["suspended"].to_numpy()
     found = identities.contradictions(values, form, as_traded=form.prices == "traded")
     return _without(bars, {name: wrong & traded for name, wrong in found.items()}, files)
-
-
-def with_known_further(
-    bars: pa.Table, names: Collection[str], files: Sequence[str]
-) -> tuple[pa.Table, dict[str, Finding]]:
-    """Make infinite values of joined further columns missing, and count what is missing.
-
-    As `validate` does in one file.
-    """
-    traded = ~bars["suspended"].to_numpy()
-    notes = {}
-    for name in names:
-        values = bars[name].to_numpy()
-        unknown = ~np.isfinite(values)
-        column = pa.array(np.where(unknown, np.nan, values))
-        bars = bars.set_column(bars.schema.get_field_index(name), name, column)
-        rows = np.flatnonzero(unknown & traded)
-        if len(rows):
-            example = _example(bars, int(rows[0]), files)
-            notes[f"{name} missing or infinite"] = Finding(count=len(rows), example=example)
-    return bars, notes
 
 
 def _matches(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> np.ndarray:
@@ -200,6 +185,24 @@ def _known_caps(caps: pa.ChunkedArray) -> pa.ChunkedArray:
     with np.errstate(invalid="ignore"):
         unknown = ~(np.isfinite(values) & (values > 0))
     return pa.chunked_array([pa.array(np.where(unknown, np.nan, values))])
+
+
+def _finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    values = column.cast(pa.float64()).to_numpy()
+    return pa.chunked_array([pa.array(np.where(np.isfinite(values), values, np.nan))])
+
+
+def _missing(bars: pa.Table, further: Sequence[str], files: Sequence[str]) -> dict[str, Finding]:
+    """Note -> traded rows without a value, as `validate` counts them of the bars' own columns."""
+    traded = ~bars["suspended"].to_numpy()
+    rows = {name: np.flatnonzero(np.isnan(bars[name].to_numpy()) & traded) for name in further}
+    return {
+        f"{name} missing or infinite": Finding(
+            count=len(found), example=_example(bars, int(found[0]), files)
+        )
+        for name, found in rows.items()
+        if len(found)
+    }
 
 
 def _without_bad(

@@ -29,7 +29,8 @@ def read_instrument(
     """The days of one instrument as one table.
 
     Raises:
-        BarsError: A file's place in the calendar is none, or the instrument is not listed.
+        BarsError: A file's place in the calendar is none, or the instrument is not listed, or not
+            with a first and a last day.
     """
     base = file.path.removesuffix(f"/{file.name}")
     calendar = _calendar(_text(filesystem, f"{base}/calendars/day.txt"))
@@ -86,16 +87,16 @@ def _spans(
 
 
 def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
-    _, *days = line
+    """First and last day of a line; numpy would take 2019 for a day, and nothing for NaT."""
+    written = [_day(text) for text in line[1:]]
     try:
-        first, last = np.array([_day(day) for day in days], "datetime64[D]")
-        is_span = bool(first <= last)  # not so if one is missing
+        first, last = np.array(written, "datetime64[D]")
     except ValueError:
-        is_span = False
-    if not is_span:
+        first = last = np.datetime64("NaT")
+    if [str(first), str(last)] != written or not first <= last:
         raise BarsError(
-            f"instruments/all.txt has the line {' '.join(line)!r}, which is not a code, its first "
-            "and its last day, such as 2019-01-02. Dump it again."
+            f"instruments/all.txt has the line {' '.join(line)!r}: it must give a code, its first "
+            "day as 2019-01-02, and its last day, which is no earlier. Dump it again."
         )
     return first, last
 

@@ -22,8 +22,8 @@ from gangru_dist.errors import GangruError
 from gangru_dist.filesystems import clear_refusals
 from gangru_dist.storage import Storage
 
-_logger = logging.getLogger(__name__)
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
+_logger = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -64,16 +64,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _row(root: Storage, listed: Any) -> dict[str, Any]:
-    from gangru_dist.runs.run import FACTOR, run_folder
-    from gangru_dist.scoring.table import covered_days  # Delta
+    from gangru_dist.runs.run import run_folder
 
     folder, claim = run_folder(root, listed.name), listed.claim
-    page = "report/report.html"
-    days: list[dt.date] = []
-    try:
-        days = sorted(covered_days(folder.child(FACTOR)))
-    except GangruError as error:  # the other runs are listed all the same
-        _logger.warning("factor_unreadable run=%s %s", listed.name, error)
+    days, page = _days(folder, listed.name), "report/report.html"
     return {
         "run": listed.name,
         "variant": str(claim.config.get("variant", "")),
@@ -95,6 +89,18 @@ def _row(root: Storage, listed: Any) -> dict[str, Any]:
         "turnover": listed.figure("turnover"),
         "report": f"{folder.uri}/{page}" if page in listed.files.stamps else "",
     }
+
+
+def _days(folder: Storage, run: str) -> list[dt.date]:
+    """Scored days, ascending; none, and a warning, if the factor table is damaged."""
+    from gangru_dist.runs.run import FACTOR
+    from gangru_dist.scoring.table import covered_days  # Delta
+
+    try:
+        return sorted(covered_days(folder.child(FACTOR)))
+    except GangruError as error:
+        _logger.warning("factor_unreadable run=%s reason=%s", run, error)
+        return []
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from gangru_dist.bars.days import DayRule, sum_by_day
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.identities import suspects
-from gangru_dist.bars.joining import joined, with_known_further, without_contradictions
+from gangru_dist.bars.joining import joined, without_contradictions
 from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.validate import check_rows
@@ -164,15 +164,12 @@ def build_bucket(
 def bucket_rows(
     panel: Storage, names: Sequence[str], bucket: int, task: BucketTask
 ) -> tuple[pa.Table, Quality]:
-    """One bucket's staged rows with the side tables' columns; and what these spoil."""
+    """One bucket's staged rows with the side tables' columns; and what is wrong with these."""
     rows = read_staged(panel, names, bucket)
     found = []
     for table, staged in task.tables:
-        rows, spoilt = joined(rows, read_staged(panel, staged, bucket), table, task.files)
-        found.append(Quality(quarantined=spoilt))
-    given = {name for table, _ in task.tables for name in table.gives} & set(task.form.further)
-    rows, unknown = with_known_further(rows, sorted(given), task.files)
-    found.append(Quality(notes=unknown))
+        rows, quality = joined(rows, read_staged(panel, staged, bucket), table, task.files)
+        found.append(quality)
     if task.tables:  # columns that stage 1 did not see
         rows, spoilt = without_contradictions(rows, task.form, task.files)
         found.append(Quality(quarantined=spoilt))

@@ -18,17 +18,16 @@ from markupsafe import Markup
 from gangru_dist import log
 from gangru_dist.errors import ConfigError, FactorError
 from gangru_dist.evaluation.comparison import Comparison, against
-from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.panel.names import names_on
-from gangru_dist.panel.store import Manifest, read_block, read_manifest
+from gangru_dist.panel.store import read_manifest
 from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
 from gangru_dist.report.language import Language, language
 from gangru_dist.report.published import SOURCE
-from gangru_dist.report.sources import RunSources, Sources, index_closes, read_sources
+from gangru_dist.report.sources import RunSources, Sources, index_closes, read_market, read_sources
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
-from gangru_dist.storage import Storage, checked_name
+from gangru_dist.storage import checked_name
 from gangru_dist.tracking.callbacks import Callbacks, told
 
 PAGE = "report.html"
@@ -76,7 +75,7 @@ def _written(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: 
         name: _of_windows(table, name, sources.runs[name]) for name, table in tables_of_runs.items()
     }
     index = index_closes(run.cfg.evaluation.index)
-    market = _market(run.root, manifest, list(factors.values()))
+    market = read_market(run.root, manifest, list(factors.values()))
     found = {
         name: evaluate(
             factor,
@@ -127,16 +126,6 @@ def _of_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.DataFram
             "settings, or correct windows.*."
         )
     return kept
-
-
-def _market(root: Storage, manifest: Manifest, factors: list[pd.DataFrame]) -> Market:
-    """Prices and trading conditions from the first day with a factor to the panel's end."""
-    last = manifest.calendar[-1].astype(dt.date)
-    firsts = [factor["date"].min().date() for factor in factors if not factor.empty]
-    start = min([last, *firsts])
-    features = tuple({AMOUNT} & set(manifest.features))
-    block = read_block(root, manifest, start=start, end=last, features=features, trading=True)
-    return to_market(block)
 
 
 def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources: Sources) -> str:

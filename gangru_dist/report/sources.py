@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +14,8 @@ from gangru_dist.bars.dated import read_closes
 from gangru_dist.bars.quality import QUALITY
 from gangru_dist.config import RunConfig, to_dict
 from gangru_dist.evaluation.index import IndexCloses
-from gangru_dist.panel.store import Manifest
+from gangru_dist.evaluation.market import AMOUNT, Market, to_market
+from gangru_dist.panel.store import Manifest, read_block
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.records import find_record
 from gangru_dist.runs.run import Claim, Run, run_names
@@ -155,6 +157,16 @@ def _coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
     table = pd.DataFrame([asdict(day) for day in days], columns=[*columns, "neutralized"])
     table["date"] = pd.to_datetime(table["date"])
     return table.rename(columns={"ranked": "scored"})
+
+
+def read_market(root: Storage, manifest: Manifest, factors: Iterable[pd.DataFrame]) -> Market:
+    """Prices and trading conditions from the first day with a factor to the panel's end."""
+    first, last = (manifest.calendar[day].astype(dt.date) for day in (0, -1))
+    firsts = [pd.to_datetime(one["date"]).min().date() for one in factors if not one.empty]
+    start = max(first, min([last, *firsts]))
+    features = tuple({AMOUNT} & set(manifest.features))
+    block = read_block(root, manifest, start=start, end=last, features=features, trading=True)
+    return to_market(block)
 
 
 def index_closes(uri: str | None) -> IndexCloses | None:

@@ -97,9 +97,14 @@ class TrainingState:
     def _parts(self) -> dict[str, nn.Module]:
         return self._trained() | ({} if self.averaged is None else {"averaged": self.averaged})
 
+    @property
+    def judged(self) -> nn.Module:
+        """The predictor that is validated, and kept if it is the best."""
+        return self.network.predictor if self.averaged is None else self.averaged
+
     def keep_best(self) -> None:
         """Copy what was validated: this epoch is the best so far."""
-        weights = (self.averaged or self.network.predictor).state_dict()
+        weights = self.judged.state_dict()
         self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def use_best(self) -> None:

@@ -155,7 +155,7 @@ def _predictor_epoch(
     loss = predictor_epoch(
         predictor, optimizer, data, inputs[0], order, group, bf16=bf16, after_step=after_step
     )
-    daily = validation_ic(averaged or predictor, data, inputs[1], data.valid, group, bf16=bf16)
+    daily = validation_ic(state.judged, data, inputs[1], data.valid, group, bf16=bf16)
     valid_ic = sum(daily) / len(daily)
     return PredictorEpoch(epoch=state.progress.epoch + 1, train_loss=loss, valid_ic=valid_ic)
 

@@ -152,8 +152,7 @@ class _TrialReport:
         if self.judged is None:
             return result.valid_ic
         bf16 = arithmetic(self.cfg).bf16
-        judged = self.judged
-        predictor = state.network.predictor if state.averaged is None else state.averaged
+        judged, predictor = self.judged, state.judged
         self.inputs = self.inputs or frozen_inputs(state.network, judged, bf16=bf16)
         days = validation_ic(predictor, judged, self.inputs, judged.valid, Alone(), bf16=bf16)
         return sum(days) / len(days)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,14 +177,22 @@ class TestQlib:
             read(bars, format_="qlib")
 
     @pytest.mark.parametrize(
-        "days", ["2019/01/02\t2019/02/01", "2019-01-02\t", "2019-02-01\t2019-01-02"]
+        "days",
+        [
+            "2019/01/02\t2019-02-01",
+            "2019-01-02\t",
+            "NaT\t2019-02-01",
+            "2019\t2019-02-01",
+            "2019-02-01\t2019-01-02",
+        ],
     )
-    def test_a_listing_without_two_days(self, tmp_path: Path, days: str) -> None:
+    def test_a_stock_listed_with_days_that_are_none(self, tmp_path: Path, days: str) -> None:
         bars = self.folder(tmp_path)
-        listing = bars / "instruments" / "all.txt"
-        _, *rest = listing.read_text().splitlines()
-        listing.write_text("\n".join([f"SH600000\t{days}", *rest]))
-        with pytest.raises(BarsError, match=r"instruments/all.txt has the line 'SH600000"):
+        listed = bars / "instruments" / "all.txt"
+        other = [line for line in listed.read_text().splitlines() if "SH600000" not in line]
+        listed.write_text("\n".join([*other, f"SH600000\t{days}"]) + "\n")
+        line = re.escape(f"SH600000 {days}".replace("\t", " "))
+        with pytest.raises(BarsError, match=rf"instruments/all.txt.*'{line}'"):
             read(bars, format_="qlib")
 
     def test_float64_is_not_qlibs(self, tmp_path: Path) -> None:

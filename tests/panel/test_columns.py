@@ -93,19 +93,23 @@ class TestReference:
         vendor.write(tmp_path / "bars", market)
         file = tmp_path / "bars" / "daily_basic" / "2019.parquet"
         table = pd.read_parquet(file)
-        earnings = table["trade_date"].astype(int) / 1e6
-        earnings.iloc[[-1, -2]] = np.inf, np.nan
-        table.assign(pe_ttm=earnings).to_parquet(file, index=False)
+        table["pe_ttm"] = table["trade_date"].astype(int) / 1e6
+        traded = table.index[market["volume"].to_numpy() > 0]
+        table.loc[traded[[5, 6, 7]], "pe_ttm"] = [np.inf, -np.inf, np.nan]
+        table.drop(index=traded[8]).to_parquet(file, index=False)
         storage = Storage(str(tmp_path / "s"))
         cfg = configuration(format="tushare")
         build_panel(str(tmp_path / "bars"), storage, cfg, runner=here)
         found = values(storage)
+        assert np.isinf(found.to_numpy()).sum() == 0
+        quality = storage.read_json("panel/quality.json")
+        note = quality["notes"]["pe_ttm missing or infinite"]
+        assert note["count"] == 4
+        assert note["example"]["code"] in set(market["code"])
+        assert quality["rows_quarantined"] == 0
         day = pd.DatetimeIndex(found.index).strftime("%Y%m%d").astype(int).to_numpy() / 1e6
         there = found.notna().to_numpy()
         assert there.any()
-        assert np.isfinite(found.to_numpy()[there]).all()
-        notes = storage.child("panel").read_json("quality.json")["notes"]
-        assert notes["pe_ttm missing or infinite"]["count"] == 2
         np.testing.assert_allclose(
             found.to_numpy()[there], np.broadcast_to(day[:, None], there.shape)[there], rtol=1e-6
         )

@@ -45,6 +45,10 @@ def scalars(root: Path, name: str) -> dict[tuple[str, int], float]:
     return {(t, s): pytest.approx(v.simple_value) for t, s, v in found if not v.metadata.ByteSize()}
 
 
+def refuse(*_: object) -> None:
+    raise OSError("no answer")
+
+
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[TensorBoard]:
     board = TensorBoard(Run(Storage(str(tmp_path)), "r", TINY))
@@ -90,11 +94,8 @@ def test_a_store_that_fails_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no answer")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "write_bytes", fail)
+        patch.setattr(Storage, "write_bytes", refuse)
         board.on_figures(MODEL, 1, {"x": 1.0})
     assert "tensorboard_not_stored series=2018-12-28/seed-0 error=no answer" in caplog.text
     board.on_figures(MODEL, 2, {"x": 2.0})  # the next one brings both
@@ -121,11 +122,8 @@ def test_a_series_that_is_done_holds_no_file(tmp_path: Path, board: TensorBoard)
 def test_what_the_store_refused_until_the_end_is_stored_then(
     tmp_path: Path, board: TensorBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no answer")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "write_bytes", fail)
+        patch.setattr(Storage, "write_bytes", refuse)
         board.on_figures(MODEL, 1, {"x": 1.0})
         board.on_figures(TRIAL, 1, {"x": 1.0})
         board.on_done(TRIAL, "failed", {}, {})
