@@ -56,6 +56,7 @@ BASE = (
     "training.average_epochs=0",
     "training.seeds=[0]",
     'samples.channels=["shape"]',
+    "label.transform=zscore",
     "label.neutralize=[]",
     "gru.hidden=128",
     "gru.layers=2",
@@ -76,6 +77,8 @@ class Protocol:
     name: str
     refits: tuple[str, ...]
     last: dt.date
+    settings: tuple[str, ...] = ()
+    """Of every trial, on top of its own."""
 
 
 PROTOCOLS = {
@@ -85,13 +88,20 @@ PROTOCOLS = {
             name="development", refits=("2018-12-28", "2019-06-28"), last=dt.date(2019, 12, 31)
         ),
         Protocol(
+            name="earlier",
+            refits=("2018-06-29", "2018-12-28", "2019-06-28"),
+            last=dt.date(2019, 12, 31),
+            settings=("windows.min_history_days=300",),
+        ),
+        Protocol(
             name="final",
             refits=("2018-12-28", "2019-06-28", "2019-12-31", "2020-06-30"),
             last=dt.date(2020, 12, 31),
         ),
     )
 }
-"""Every choice is made by the first; the second is for the end, once."""
+"""Choices are made by `development` and `earlier`, which adds a falling market to it, with a first
+refit that has 360 days of history; `final` is for the end, once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +168,8 @@ class Study:
 
     def run(self, trials: Mapping[str, tuple[str, ...]], seeds: Iterable[int]) -> Iterable[str]:
         """Train and score what is not done yet; yields a line of JSON a model."""
-        cfgs = {name: configured(changes) for name, changes in trials.items()}
+        common = self.protocol.settings
+        cfgs = {name: configured((*changes, *common)) for name, changes in trials.items()}
         units = [
             Unit(trial=trial, window=window, seed=seed)
             for trial in trials  # neighbors share samples, so that each is cut once

@@ -12,6 +12,7 @@ _STEADY = ('label.neutralize=["industry","size"]', "training.average_epochs=2")
 _MEAN, _LEVEL_MEAN = (*_BOTH, *_STEADY), (*_LEVEL, *_STEADY)
 _DECAY, _RANK = "training.weight_decay=1.0", "label.transform=rank"
 _OLDER = ("windows.history_days=800", "windows.min_history_days=400")
+_LEVEL_RANK = (*_LEVEL_MEAN, _RANK)
 _GAN = ("variant=gan_gru", "gan.hidden=64", "gan.layers=1")
 _LEVEL_GAN = (*_LEVEL_MEAN, *_GAN)
 _STEADY_GAN = ("gan.spectral_norm=true", "gan.discriminator_learning_rate=4e-3")
@@ -30,9 +31,9 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "neutral-mean2-head256": (*_MEAN, "gru.head=[256,64,64]"),
     "level": _LEVEL,
     "shape-2x128": (),
-    "level-neutral-mean2": _LEVEL_MEAN,  # preset `default` since
+    "level-neutral-mean2": _LEVEL_MEAN,
     "level-neutral-mean2-decay": (*_LEVEL_MEAN, _DECAY),
-    "level-neutral-mean2-rank": (*_LEVEL_MEAN, _RANK),
+    "level-neutral-mean2-rank": _LEVEL_RANK,  # preset `default`
     "level-neutral-mean2-history800": (*_LEVEL_MEAN, *_OLDER),
     "level-neutral-mean2-gan": _LEVEL_GAN,
     "level-neutral-mean2-age100": (*_LEVEL_MEAN, "windows.half_life_days=100"),
@@ -47,5 +48,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         *(*_LEVEL_GAN, *_STEADY_GAN),
         *("gan.output=beside", "gan.reconstruction_weight=0", "gan.feature_matching=10"),
     ),
+    "level-neutral-mean2-rank-mean4": (*_LEVEL_RANK, "training.average_epochs=4"),
+    "level-neutral-mean2-rank-dropout": (*_LEVEL_RANK, "training.dropout=0.2"),
 }
 """Name -> settings on top of `protocol.BASE`, in the order in which they were run."""
