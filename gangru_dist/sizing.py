@@ -36,6 +36,8 @@ class Shape:
     train_days: float = 64
     """Days of samples: every fifth of 400, a fifth of these for validation."""
     valid_days: float = 16
+    older_days: float = 0
+    """Days before these, which the GAN alone sees."""
     panel_days: int = 440
     """Days that a window reads."""
     scored_days: float = 122
@@ -108,7 +110,8 @@ def size(stocks: float, models: int, at_once: int, shape: Shape = DEFAULT) -> Si
     """
     train_rate, score_rate = TRAIN_PER_SECOND / shape.cost, SCORE_PER_SECOND / shape.cost
     epoch = stocks * (shape.train_days / train_rate + shape.valid_days / score_rate)
-    gan = stocks * shape.train_days / GAN_PER_SECOND * shape.gan_cost * shape.gan_epochs
+    gan_days = shape.older_days + shape.train_days
+    gan = stocks * gan_days / GAN_PER_SECOND * shape.gan_cost * shape.gan_epochs
     train, score = epoch * shape.epochs + gan, stocks * shape.scored_days / score_rate
     used = max(1, min(at_once, models))
     rounds = -(-models // used)

@@ -33,6 +33,8 @@ class Window:
     """Ascending."""
     valid_days: tuple[int, ...]
     """Ascending, all after the training days."""
+    older_days: tuple[int, ...] = ()
+    """Ascending, all before the training days: what the GAN alone sees in addition."""
     score_first: int
     """First day scored by this window's model; one past the calendar if there is none."""
     score_last: int
@@ -68,6 +70,7 @@ def refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
 def _days(
     refit: int, cfg: WindowConfig, label: LabelConfig, lookback: int
 ) -> tuple[list[int], list[int]]:
+    """Training and validation days."""
     newest = refit - label.reach
     oldest = max(refit - cfg.history_days + 1, lookback - 1)
     sampled = list(range(newest, oldest - 1, -cfg.sample_every))[::-1]
@@ -78,6 +81,12 @@ def _days(
     return train, valid
 
 
+def _older_days(refit: int, first: int, every: int, history: int, lookback: int) -> list[int]:
+    """Days before the first training day, as far apart, within `history` days."""
+    oldest = max(refit - history + 1, lookback - 1)
+    return list(range(first - every, oldest - 1, -every))[::-1]
+
+
 def _least(cfg: WindowConfig) -> str:
     """The setting that says how much history there must be."""
     name = "history_days" if cfg.min_history_days is None else "min_history_days"
@@ -85,12 +94,18 @@ def _least(cfg: WindowConfig) -> str:
 
 
 def make_windows(
-    calendar: np.ndarray, cfg: WindowConfig, label: LabelConfig, *, lookback: int
+    calendar: np.ndarray,
+    cfg: WindowConfig,
+    label: LabelConfig,
+    *,
+    lookback: int,
+    gan_history: int = 0,
 ) -> tuple[list[Window], list[SkippedWindow]]:
     """All windows between `cfg.first` and `cfg.last`, and those without enough history.
 
     A window needs `history_days`, or `min_history_days`, plus the first sample's lookback up to its
-    refit day.
+    refit day. `gan_history`: trading days up to the refit day that the GAN learns from, as far as
+    the calendar has them.
     """
     windows, skipped = [], []
     refits = refit_days(calendar, cfg)
@@ -117,6 +132,9 @@ def make_windows(
                 refit=refit,
                 train_days=tuple(train),
                 valid_days=tuple(valid),
+                older_days=tuple(
+                    _older_days(refit, train[0], cfg.sample_every, gan_history, lookback)
+                ),
                 score_first=refit + 1,
                 score_last=after,
             )

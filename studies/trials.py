@@ -15,6 +15,7 @@ _OLDER = ("windows.history_days=800", "windows.min_history_days=400")
 _LEVEL_RANK = (*_LEVEL_MEAN, _RANK)
 _GAN = ("variant=gan_gru", "gan.hidden=64", "gan.layers=1")
 _LEVEL_GAN = (*_LEVEL_MEAN, *_GAN)
+_RANK_GAN = (*_LEVEL_RANK, *_GAN)
 _STEADY_GAN = ("gan.spectral_norm=true", "gan.discriminator_learning_rate=4e-3")
 
 TRIALS: dict[str, tuple[str, ...]] = {
@@ -50,5 +51,17 @@ TRIALS: dict[str, tuple[str, ...]] = {
     ),
     "level-neutral-mean2-rank-mean4": (*_LEVEL_RANK, "training.average_epochs=4"),
     "level-neutral-mean2-rank-dropout": (*_LEVEL_RANK, "training.dropout=0.2"),
+    "level-neutral-mean2-rank-gan": _RANK_GAN,  # the variant of preset `default`
+    "level-neutral-mean2-rank-gan-beside": (*_RANK_GAN, "gan.output=beside"),
+    "level-neutral-mean2-rank-gan-steady": (
+        *(*_RANK_GAN, *_STEADY_GAN),
+        "gan.reconstruction_weight=10",
+    ),
+    "level-neutral-mean2-rank-gan-beside-steady": (
+        *(*_RANK_GAN, *_STEADY_GAN),
+        *("gan.output=beside", "gan.reconstruction_weight=0", "gan.feature_matching=10"),
+    ),
+    "level-neutral-mean2-rank-gan-r1": (*_RANK_GAN, "gan.gradient_penalty=10"),
+    "level-neutral-mean2-rank-gan-older": (*_RANK_GAN, "gan.history_days=9999"),
 }
 """Name -> settings on top of `protocol.BASE`, in the order in which they were run."""

@@ -46,6 +46,7 @@ OTHER = {
     "label.also": [5],
     "gan.discriminator_learning_rate": 1e-3,
     "gan.output": "beside",
+    "gan.history_days": 800,
     "windows.min_history_days": 300,
     "windows.half_life_days": 20.0,
     "windows.refit_months": [3],

@@ -123,6 +123,7 @@ def _size(manifest: Manifest, models: int, cfg: RunConfig, shape: Shape) -> Size
 
 def shape_of(cfg: RunConfig, windows: Sequence[Window]) -> Shape:
     """What one model of these windows works on."""
+    older = [len(window.older_days) for window in windows]
     is_gan = cfg.variant == "gan_gru"
     return replace(
         Shape(),
@@ -130,7 +131,10 @@ def shape_of(cfg: RunConfig, windows: Sequence[Window]) -> Shape:
         gan_epochs=cfg.gan.epochs if is_gan else 0,
         train_days=float(np.mean([len(window.train_days) for window in windows])),
         valid_days=float(np.mean([len(window.valid_days) for window in windows])),
-        panel_days=cfg.windows.history_days + cfg.samples.lookback,
+        older_days=float(np.mean(older)),
+        panel_days=cfg.windows.history_days
+        + cfg.samples.lookback
+        + max(older) * cfg.windows.sample_every,
         scored_days=float(np.mean([w.score_last - w.score_first + 1 for w in windows])),
         channels=len(cfg.features) * len(cfg.samples.channels),
         lookback=cfg.samples.lookback,

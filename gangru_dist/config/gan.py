@@ -32,6 +32,12 @@ class GanConfig:
     """Adam's learning rate for the discriminator; None = `learning_rate` [D]."""
     spectral_norm: Annotated[bool, NEW] = False
     """Divide each weight of the discriminator by its largest singular value [D]."""
+    gradient_penalty: Annotated[float, NEW] = Field(default=0.0, ge=0)
+    """Weight, in the discriminator's loss, of half the mean squared gradient of its logit with
+    respect to a real sample (R1) [D]."""
+    history_days: Annotated[int | None, NEW] = Field(default=None, ge=2)
+    """The GAN's training days lie within this many trading days up to the refit day, older ones
+    than the predictor's too; None = `windows.history_days` [D]."""
     reconstruction_weight: float = Field(default=0.0, ge=0)
     """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
     feature_matching: Annotated[float, NEW] = Field(default=0.0, ge=0)

@@ -64,6 +64,12 @@ class RunConfig:
         """Features of a sample, in the order of the model's input."""
         return self.samples.features or self.panel.features
 
+    @property
+    def gan_history(self) -> int:
+        """Trading days up to the refit day that the GAN learns from."""
+        own = self.gan.history_days if self.variant == "gan_gru" else None
+        return own or self.windows.history_days
+
     def __post_init__(self) -> None:
         lacking = [name for name in self.features if name not in self.panel.features]
         if lacking:
@@ -81,6 +87,11 @@ class RunConfig:
             raise ConfigError(
                 f"windows.{key}={self.windows.least_history} leaves no training day: each label "
                 f"needs label.entry_lag + label.horizon = {self.label.reach} of those days."
+            )
+        if (self.gan.history_days or self.windows.history_days) < self.windows.history_days:
+            raise ConfigError(
+                f"gan.history_days={self.gan.history_days} is less than windows.history_days="
+                f"{self.windows.history_days}: the GAN sees all training days, and older ones."
             )
         if (self.resources.min_workers or 1) > self.resources.workers:
             raise ConfigError(

@@ -71,6 +71,15 @@ class Discriminator(nn.Module):
         """What the logit weighs: the second convolution's maps."""
         return self._in_chunks(self._maps, x, draws)
 
+    def steepness(
+        self, x: Float[Tensor, "B T F"], draws: Float[Tensor, "B C"] | None = None
+    ) -> Float[Tensor, " B"]:
+        """Squared norm of the logit's gradient with respect to each sample; differentiable."""
+        samples = x.detach().requires_grad_()
+        logits = self._logit(samples, draws)
+        (slopes,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
+        return slopes.square().sum(dim=(1, 2))
+
     def _in_chunks(
         self,
         function: Callable[[Tensor, Tensor | None], Tensor],

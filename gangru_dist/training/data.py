@@ -55,6 +55,8 @@ class WindowData:
     keys: Int[Tensor, " N"]
     train: tuple[DayShare, ...]
     valid: tuple[DayShare, ...]
+    older: tuple[DayShare, ...]
+    """Days before these, which the GAN alone sees."""
     dropped: tuple[str, ...]
     """Training or validation days with too few labelled assets."""
     standardizer: Standardizer
@@ -63,6 +65,11 @@ class WindowData:
     """Samples by row of the day."""
     scratch: Scratch
     """Scratch space for other tensors."""
+
+    @property
+    def gan_days(self) -> tuple[DayShare, ...]:
+        """What the GAN is trained on."""
+        return (*self.older, *self.train)
 
     def samples(self, day: DayShare) -> Float[Tensor, "M T C"]:
         """Standardized samples of this worker's share."""
@@ -75,7 +82,7 @@ class WindowData:
 
 def first_day(window: Window, lookback: int) -> int:
     """Index of the earliest calendar day a window's samples read."""
-    return (window.train_days or window.valid_days)[0] - lookback + 1
+    return (*window.older_days, *window.train_days, *window.valid_days)[0] - lookback + 1
 
 
 def prepare(
@@ -97,7 +104,8 @@ def prepare(
         device: Where the panel is kept.
     """
     panel = _to_device(torch.from_numpy(block.features), torch.device(device))
-    rows = {day: block.row(calendar[day]) for day in (*window.train_days, *window.valid_days)}
+    days = (*window.older_days, *window.train_days, *window.valid_days)
+    rows = {day: block.row(calendar[day]) for day in days}
     labels = _labels(block, list(rows.values()), cfg, collective)
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
     standardizer = Standardizer(cfg.samples, cfg.features)
@@ -132,6 +140,7 @@ def prepare(
         keys=asset_keys(block.assets.tolist()).to(device),
         train=_weighted(_on(usable, rows, window.train_days), cfg.windows.half_life_days),
         valid=_on(usable, rows, window.valid_days),
+        older=_on(usable, rows, window.older_days),
         dropped=tuple(share.date for row, share in shares.items() if row not in usable),
         standardizer=standardizer,
         dtype=dtype,

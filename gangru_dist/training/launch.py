@@ -52,7 +52,13 @@ def choose_windows(
         WindowError: A named window does not exist, or there is no refit day at all.
     """
     days = manifest.calendar
-    windows, skipped = make_windows(days, cfg.windows, cfg.label, lookback=cfg.samples.lookback)
+    windows, skipped = make_windows(
+        days,
+        cfg.windows,
+        cfg.label,
+        lookback=cfg.samples.lookback,
+        gan_history=cfg.gan_history,
+    )
     if not windows and not skipped:
         raise WindowError(
             f"the panel, {days[0]} to {days[-1]}, has no refit day: "

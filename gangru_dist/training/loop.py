@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gangru_dist.config import GanConfig
-from gangru_dist.models.discriminator import Discriminator
+from gangru_dist.models.discriminator import CHUNK, Discriminator
 from gangru_dist.models.generator import Generator
 from gangru_dist.models.losses import (
     correlation,
@@ -80,10 +80,16 @@ def sum_gradients(parameters: Iterable[nn.Parameter], collective: Collective) ->
 
 
 def _update(
-    loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, collective: Collective
+    loss: Tensor,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    collective: Collective,
+    also: Callable[[], None] = lambda: None,
 ) -> None:
+    """One step; `also` adds to the gradients of this worker's share."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    also()
     sum_gradients(network.parameters(), collective)
     optimizer.step()
 
@@ -202,8 +208,9 @@ class GanTrainer:
         *,
         bf16: bool = False,
     ) -> GanLosses:
-        """One pass over the training days."""
-        sums = [self._day(data, data.train[index], step, collective, bf16=bf16) for index in order]
+        """One pass over the GAN's training days."""
+        days = [data.gan_days[index] for index in order]
+        sums = [self._day(data, day, step, collective, bf16=bf16) for day in days]
         means = torch.stack(sums).mean(dim=0).tolist()
         return GanLosses(*means)
 
@@ -219,7 +226,13 @@ class GanTrainer:
             masks = torch.cat([draws.dropout("real"), draws.dropout("fake")])
             real_logit, fake_logit = _call(self.discriminator, both, masks).chunk(2)
         loss_d = discriminator_loss(real_logit, fake_logit, collective.all_sum)
-        _update(loss_d, self.discriminator, self.discriminator_optimizer, collective)
+        _update(
+            loss_d,
+            self.discriminator,
+            self.discriminator_optimizer,
+            collective,
+            also=lambda: self._penalize(x, draws.dropout("real"), day.total),
+        )
         self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
         distance = (fake - x).abs().mean(dim=(1, 2))
         masks = draws.dropout("generator")
@@ -238,6 +251,18 @@ class GanTrainer:
         return torch.cat(
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )
+
+    def _penalize(self, x: Tensor, masks: Tensor, total: int) -> None:
+        """Add the gradient of R1's share, in the weights' own precision.
+
+        A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
+        al., "Which training methods for GANs do actually converge?" (ICML 2018), 4.
+        """
+        weight = self.cfg.gradient_penalty / (2 * total)
+        if weight == 0 or len(x) == 0:
+            return
+        for part, share in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
+            (weight * self.discriminator.steepness(part, share).sum()).backward()
 
     def _features(self, x: Tensor, masks: Tensor) -> Tensor:
         width = (self.discriminator.logit.in_features,)

@@ -67,9 +67,8 @@ def train_window(
     while state.progress.stage != "done":
         started = time.perf_counter()
         stage, epoch = state.progress.stage, state.progress.epoch
-        order = np.random.default_rng([seed, _STAGE_NUMBER[stage], epoch]).permutation(
-            len(data.train)
-        )
+        days = data.gan_days if stage == "gan" else data.train
+        order = np.random.default_rng([seed, _STAGE_NUMBER[stage], epoch]).permutation(len(days))
         result: EpochResult
         if stage == "gan":
             result = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
@@ -80,7 +79,7 @@ def train_window(
             result = _predictor_epoch(data, (seen, inputs), state, cfg, order.tolist(), group)
         seconds = time.perf_counter() - started
         _check_finite(result)
-        samples = sum(day.total for day in data.train)
+        samples = sum(day.total for day in days)
         state.progress.history.append(result)
         _advance(state, cfg, result)
         report(TimedEpoch(result, seconds, samples / seconds), state)

@@ -176,7 +176,8 @@ def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
 
 
 def _corners(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
-    moving = [p for p in space if p.key.startswith((*_OTHER_DAYS, "samples.lookback"))]
+    keys = (*_OTHER_DAYS, "samples.lookback", "gan.history_days")
+    moving = [p for p in space if p.key.startswith(keys)]
     if len(moving) < 2:
         return []
     found = []

@@ -93,7 +93,7 @@ def _data(
         data = prepare(block, window, calendar, cfg, Alone(), device)
         if yardstick == cfg:
             return data, None
-        without_training = dataclasses.replace(window, train_days=())
+        without_training = dataclasses.replace(window, train_days=(), older_days=())
         judged = prepare(block, without_training, calendar, yardstick, Alone(), device)
     if not judged.valid:
         raise TrainingError(

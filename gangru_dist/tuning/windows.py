@@ -30,7 +30,13 @@ class TuningWindows:
 def all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
     """All windows with enough history, by name, ignoring `windows.first` and `windows.last`."""
     everywhere = dataclasses.replace(cfg.windows, first=None, last=None)
-    made, _ = make_windows(calendar, everywhere, cfg.label, lookback=cfg.samples.lookback)
+    made, _ = make_windows(
+        calendar,
+        everywhere,
+        cfg.label,
+        lookback=cfg.samples.lookback,
+        gan_history=cfg.gan_history,
+    )
     return {window.name: window for window in made}
 
 

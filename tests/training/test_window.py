@@ -73,7 +73,7 @@ HELPED = {
 """Every setting of the predictor's training that changes nothing by default."""
 DESIGNED: dict[str, Any] = {
     "learning_rate": 1e-3, "discriminator_learning_rate": 2e-3, "spectral_norm": True,
-    "feature_matching": 3.0, "output": "beside",
+    "feature_matching": 3.0, "output": "beside", "gradient_penalty": 5.0, "history_days": 80,
 }  # fmt: skip
 """Every setting of the GAN that changes nothing by default."""
 FLOAT64 = {"precision": "float64"}
@@ -251,19 +251,23 @@ class TestGan:
             assert all(name.startswith(rate) for name in moved)
 
     def test_designs_are_the_bare_torch_loop(self) -> None:
-        """Two rates, spectral norm and feature matching, one day written with torch alone."""
+        """Two rates, spectral norm, R1, feature matching: one day written with torch alone."""
         cfg = config(gan=DESIGNED | {"dropout": 0.0, "noise_channels": 0}, training=FLOAT64)
         data = data_of(cfg)
         ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
         _gan_trainer(ours, cfg).epoch(data, [1], Step(0, 0), Alone())
-        x, made, judge = data.samples(data.train[1]), plain.network.generator, plain.discriminator
+        x, made, judge = data.samples(data.older[1]), plain.network.generator, plain.discriminator
         assert made is not None
         assert judge is not None
         rates = ((judge, 2e-3), (made, 1e-3))
         adams = [torch.optim.Adam(net.parameters(), lr=rate) for net, rate in rates]
         bce, ones = F.binary_cross_entropy_with_logits, torch.ones(len(x), dtype=torch.float64)
         fake = made(x)
-        (bce(judge(x), ones) + bce(judge(fake.detach()), 0 * ones)).backward()
+        real = x.clone().requires_grad_()
+        logit = judge(real)
+        slope = torch.autograd.grad(logit.sum(), real, create_graph=True)[0]
+        penalty = 5.0 / 2 * slope.flatten(1).square().sum(dim=1).mean()
+        (bce(logit, ones) + bce(judge(fake.detach()), 0 * ones) + penalty).backward()
         adams[0].step()
         gap = judge.features(fake).mean(dim=0) - judge.features(x).mean(dim=0)
         (bce(judge(fake), ones) + 3.0 * gap.square().mean()).backward()
@@ -274,7 +278,13 @@ class TestGan:
 
     @pytest.mark.parametrize(
         "change",
-        [{"feature_matching": 50.0}, {"spectral_norm": True}, {"discriminator_learning_rate": 0.1}],
+        [
+            {"feature_matching": 50.0},
+            {"spectral_norm": True},
+            {"discriminator_learning_rate": 0.1},
+            {"gradient_penalty": 100.0},
+            {"history_days": 80},
+        ],
         ids=str,
     )
     def test_each_design_changes_the_generator(self, change: dict[str, Any]) -> None:
@@ -285,6 +295,34 @@ class TestGan:
             assert state.network.generator is not None
             made.append(dict(state.network.generator.state_dict()))
         assert not same(*made)
+
+    def test_only_the_gan_sees_older_days(self) -> None:
+        """Each epoch of the GAN all its days; of the predictor, those of without."""
+        cfg = config(gan={"history_days": 80})
+        data, plain = data_of(cfg), data_of(config())
+        assert [day.date for day in data.train] == [day.date for day in plain.train]
+        assert not plain.older
+        seen: dict[str, list[float]] = {"gan": [], "predictor": []}
+
+        def remember(epoch: TimedEpoch, _: TrainingState) -> None:
+            seen[epoch.result.stage].append(epoch.samples_per_s * epoch.seconds)
+
+        train_window(data, TrainingState(cfg, 0), cfg, seed=0, report=remember)
+        for stage, days in (("gan", (*data.older, *data.train)), ("predictor", data.train)):
+            assert seen[stage] == pytest.approx([sum(day.total for day in days)] * len(seen[stage]))
+
+    def test_a_steep_discriminator_is_flattened(self) -> None:
+        slopes = []
+        for weight in (0.0, 100.0):
+            cfg = config(gan={"gradient_penalty": weight, "epochs": 6, "learning_rate": 1e-2})
+            data, state = data_of(cfg), TrainingState(cfg, 0)
+            trainer = _gan_trainer(state, cfg)
+            for epoch in range(6):
+                trainer.epoch(data, range(len(data.train)), Step(0, epoch), Alone())
+            assert state.discriminator is not None
+            x = data.samples(data.train[0])
+            slopes.append(float(state.discriminator.steepness(x).mean().detach()))
+        assert slopes[1] < 0.5 * slopes[0]
 
     def test_the_predictor_is_trained_on_sample_and_output(self) -> None:
         cfg = config(gan={"output": "beside"})

@@ -27,7 +27,7 @@ MOVED = {"float32": 4, "float64": 0}
 """Counts in histograms of samples: rounding may carry a value over a bin's edge, which is two."""
 DESIGNS = {
     "discriminator_learning_rate": 2e-4, "spectral_norm": True, "feature_matching": 1.0,
-    "output": "beside",
+    "output": "beside", "gradient_penalty": 5.0, "history_days": 80,
 }  # fmt: skip
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 

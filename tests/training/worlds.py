@@ -96,6 +96,12 @@ def cut(whole: PanelBlock, days: slice, assets: np.ndarray) -> PanelBlock:
 def window(whole: PanelBlock, cfg: RunConfig) -> Window:
     """The first window of the panel's calendar (refit on 2020-03-31)."""
     windows = dataclasses.replace(cfg.windows, refit_months=(3,))
-    made, skipped = make_windows(whole.dates, windows, cfg.label, lookback=cfg.samples.lookback)
+    made, skipped = make_windows(
+        whole.dates,
+        windows,
+        cfg.label,
+        lookback=cfg.samples.lookback,
+        gan_history=cfg.gan_history,
+    )
     assert made, skipped
     return made[0]
