@@ -231,7 +231,7 @@ class GanTrainer:
             self.discriminator,
             self.discriminator_optimizer,
             collective,
-            also=lambda: self._penalize(x, draws.dropout("real"), day.total),
+            also=lambda: self._penalize(data, day, draws.dropout("real"), bf16=bf16),
         )
         self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
         distance = (fake - x).abs().mean(dim=(1, 2))
@@ -252,17 +252,19 @@ class GanTrainer:
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )
 
-    def _penalize(self, x: Tensor, masks: Tensor, total: int) -> None:
-        """Add the gradient of R1's share, in the weights' own precision.
+    def _penalize(self, data: WindowData, day: DayShare, masks: Tensor, *, bf16: bool) -> None:
+        """Add the gradient of R1's share.
 
         A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
         al., "Which training methods for GANs do actually converge?" (ICML 2018), 4.
         """
-        weight = self.cfg.gradient_penalty / (2 * total)
-        if weight == 0 or len(x) == 0:
+        weight = self.cfg.gradient_penalty / (2 * day.total)
+        if weight == 0 or len(day.members) == 0:
             return
-        for part, share in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
-            (weight * self.discriminator.steepness(part, share).sum()).backward()
+        for part, share in zip(data.samples(day).split(CHUNK), masks.split(CHUNK), strict=True):
+            with autocast(data, bf16=bf16):
+                steepness = self.discriminator.steepness(part, share)
+            (weight * steepness.to(data.dtype).sum()).backward()
 
     def _features(self, x: Tensor, masks: Tensor) -> Tensor:
         width = (self.discriminator.logit.in_features,)
