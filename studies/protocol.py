@@ -219,6 +219,7 @@ class Study:
             "identity": self._identity(unit, cfg),
             "cpu_seconds": round(seconds, 1),
             "train_days": len(data.train),
+            "older_days": len(data.older),
             "best_epoch": state.progress.best_epoch,
             "epochs": len(state.progress.history),
             "valid_ic": state.progress.best_ic,
@@ -232,7 +233,8 @@ class Study:
         """A window's training data, the newest kept: neighbors among the trials often share it."""
         whole = model_settings(cfg)
         parts = ("samples", "label", "universe", "windows", "features")
-        key = json.dumps([window.name, *(whole[part] for part in parts)], default=str)
+        days = [window.name, cfg.gan_history]
+        key = json.dumps([*days, *(whole[part] for part in parts)], default=str)
         if self._training is None or self._training[0] != key:
             if self._training is not None:
                 self._training[1].close()

@@ -63,7 +63,11 @@ def run_chain(bars: pa.Table, cfg: RunConfig, folder: Path) -> Outcome:
 def run_on(root: Storage, manifest: Manifest, cfg: RunConfig) -> Outcome:
     """The same on a panel that is there."""
     windows, skipped = make_windows(
-        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
+        manifest.calendar,
+        cfg.windows,
+        cfg.label,
+        lookback=cfg.samples.lookback,
+        gan_history=cfg.gan_history,
     )
     assert len(windows) == 1, (windows, skipped)
     state = train(root, manifest, windows[0], cfg)

@@ -142,6 +142,7 @@ def shape_of(cfg: RunConfig, windows: Sequence[Window]) -> Shape:
         layers=cfg.gru.layers,
         gan_hidden=cfg.gan.hidden,
         gan_layers=cfg.gan.layers,
+        penalty=cfg.gan.gradient_penalty > 0,
         workers=cfg.resources.workers,
     )
 

@@ -88,7 +88,7 @@ class RunConfig:
                 f"windows.{key}={self.windows.least_history} leaves no training day: each label "
                 f"needs label.entry_lag + label.horizon = {self.label.reach} of those days."
             )
-        if (self.gan.history_days or self.windows.history_days) < self.windows.history_days:
+        if self.gan_history < self.windows.history_days:
             raise ConfigError(
                 f"gan.history_days={self.gan.history_days} is less than windows.history_days="
                 f"{self.windows.history_days}: the GAN sees all training days, and older ones."

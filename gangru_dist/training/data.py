@@ -58,7 +58,7 @@ class WindowData:
     older: tuple[DayShare, ...]
     """Days before these, which the GAN alone sees."""
     dropped: tuple[str, ...]
-    """Training or validation days with too few labelled assets."""
+    """Days with too few labelled assets, the GAN's own last."""
     standardizer: Standardizer
     dtype: torch.dtype
     kept: Kept
@@ -104,7 +104,8 @@ def prepare(
         device: Where the panel is kept.
     """
     panel = _to_device(torch.from_numpy(block.features), torch.device(device))
-    days = (*window.older_days, *window.train_days, *window.valid_days)
+    # the predictor's days first: scratch space may not last, and its epochs are more
+    days = (*window.train_days, *window.valid_days, *window.older_days)
     rows = {day: block.row(calendar[day]) for day in days}
     labels = _labels(block, list(rows.values()), cfg, collective)
     universe = universe_mask(block, cfg.universe, cfg.samples.lookback)

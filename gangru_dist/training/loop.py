@@ -223,7 +223,8 @@ class GanTrainer:
         with autocast(data, bf16=bf16):
             fake = self._generate(x, noise)
             both = torch.cat([x, fake.detach()])
-            masks = torch.cat([draws.dropout("real"), draws.dropout("fake")])
+            real_masks = draws.dropout("real")
+            masks = torch.cat([real_masks, draws.dropout("fake")])
             real_logit, fake_logit = _call(self.discriminator, both, masks).chunk(2)
         loss_d = discriminator_loss(real_logit, fake_logit, collective.all_sum)
         _update(
@@ -231,7 +232,7 @@ class GanTrainer:
             self.discriminator,
             self.discriminator_optimizer,
             collective,
-            also=lambda: self._penalize(data, day, draws.dropout("real"), bf16=bf16),
+            also=lambda: self._penalize(data, x, real_masks, day.total, bf16=bf16),
         )
         self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
         distance = (fake - x).abs().mean(dim=(1, 2))
@@ -252,16 +253,18 @@ class GanTrainer:
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )
 
-    def _penalize(self, data: WindowData, day: DayShare, masks: Tensor, *, bf16: bool) -> None:
+    def _penalize(
+        self, data: WindowData, x: Tensor, masks: Tensor, total: int, *, bf16: bool
+    ) -> None:
         """Add the gradient of R1's share.
 
         A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
         al., "Which training methods for GANs do actually converge?" (ICML 2018), 4.
         """
-        weight = self.cfg.gradient_penalty / (2 * day.total)
-        if weight == 0 or len(day.members) == 0:
+        weight = self.cfg.gradient_penalty / (2 * total)
+        if weight == 0 or len(x) == 0:
             return
-        for part, share in zip(data.samples(day).split(CHUNK), masks.split(CHUNK), strict=True):
+        for part, share in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
             with autocast(data, bf16=bf16):
                 steepness = self.discriminator.steepness(part, share)
             (weight * steepness.to(data.dtype).sum()).backward()

@@ -133,7 +133,9 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
         texts = tuple(json.dumps(choice) for choice in span.choices)
         return Parameter(key=key, kind="choice", choices=texts)
     if hint not in (int, float):
-        raise ConfigError(f"{origin}: {key} is not a number; give {{choices = [...]}}.")
+        raise ConfigError(
+            f"{origin}: {key} is not a number, or may be none; give {{choices = [...]}}."
+        )
     assert span.low is not None
     assert span.high is not None
     numbers = [n for n in (span.low, span.high, span.step) if n is not None]
@@ -176,7 +178,7 @@ def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
 
 
 def _corners(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
-    keys = (*_OTHER_DAYS, "samples.lookback", "gan.history_days")
+    keys = (*_OTHER_DAYS, "samples.lookback", "gan.history_days", "variant")
     moving = [p for p in space if p.key.startswith(keys)]
     if len(moving) < 2:
         return []

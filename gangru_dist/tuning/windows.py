@@ -92,8 +92,13 @@ def _named(wanted: Sequence[str], common: Sequence[str]) -> list[str]:
 
 
 def span(calendar: np.ndarray, name: str, variants: Sequence[RunConfig]) -> tuple[dt.date, dt.date]:
-    """First and last panel day that any trial reads for a window."""
+    """First and last panel day that any trial reads for a window.
+
+    Values between the variants' may reach a step further back than these: sampled days are counted
+    from the newest.
+    """
     made = [(all_windows(calendar, variant)[name], variant) for variant in variants]
     first = min(first_day(window, variant.samples.lookback) for window, variant in made)
-    days = calendar[first], calendar[made[0][0].refit]
+    step = max(variant.windows.sample_every for _, variant in made) - 1
+    days = calendar[max(first - step, 0)], calendar[made[0][0].refit]
     return days[0].astype(dt.date), days[1].astype(dt.date)

@@ -397,10 +397,11 @@ class TestResume:
 class TestPrecision:
     @pytest.mark.skipif("bf16" not in precision.cpu().fast, reason="this CPU has no bf16")
     def test_bf16_trains(self) -> None:
-        cfg = config(gan={"epochs": 1}, training={"precision": "bf16", "epochs": 1})
+        gan = {"epochs": 1, "gradient_penalty": 5.0}
+        cfg = config(gan=gan, training={"precision": "bf16", "epochs": 1})
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
         assert next(state.network.parameters()).dtype == torch.float32
-        plain = config(gan={"epochs": 1}, training={"epochs": 1})
+        plain = config(gan=gan, training={"epochs": 1})
         other = train_window(data_of(plain), TrainingState(plain, 0), plain, seed=0)
         assert state.progress.history[0] != other.progress.history[0]
 

@@ -1,9 +1,11 @@
 import datetime as dt
+import itertools
 
 import numpy as np
 import pytest
 
 from gangru_dist.errors import WindowError
+from gangru_dist.training.data import first_day
 from gangru_dist.tuning.space import apply, extremes, parameters
 from gangru_dist.tuning.windows import all_windows, choose, span
 from tests.tuning import store
@@ -36,6 +38,23 @@ class TestReference:
         start, end = span(CALENDAR, ALL[1], [cfg])
         assert end == dt.date(2020, 4, 30)
         assert span(CALENDAR, ALL[1], [cfg, longer]) == (start - dt.timedelta(days=12), end)
+
+    @pytest.mark.parametrize("history", [{}, {"choices": [60, 999]}], ids=["fixed", "searched"])
+    @pytest.mark.parametrize("late", [0, 1, 2])
+    def test_the_span_covers_every_trial(self, late: int, history: dict[str, list[int]]) -> None:
+        """Lookbacks between the ends too, and the GAN's older days where a trial has a GAN."""
+        space = {
+            "variant": {"choices": ["gru", "gan_gru"]},
+            "samples.lookback": {"low": 8, "high": 12},
+        }
+        space |= {"gan.history_days": history} if history else {}
+        cfg = store.config(variant="gru", gan={"history_days": 999}, tune={"space": space})
+        days = CALENDAR[late:]  # so that the first sampled day lies differently
+        start, _ = span(days, ALL[1], extremes(cfg, parameters(cfg)))
+        for lookback, variant in itertools.product(range(8, 13), ("gru", "gan_gru")):
+            trial = apply(cfg, {"samples.lookback": lookback, "variant": variant})
+            first = first_day(all_windows(days, trial)[ALL[1]], lookback)
+            assert days[first].astype(dt.date) >= start
 
 
 class TestProperties:
