@@ -93,6 +93,7 @@ PROTOCOLS = {
             last=dt.date(2019, 12, 31),
             settings=("windows.min_history_days=300",),
         ),
+        Protocol(name="latest", refits=("2019-06-28",), last=dt.date(2019, 12, 31)),
         Protocol(
             name="final",
             refits=("2018-12-28", "2019-06-28", "2019-12-31", "2020-06-30"),
@@ -101,7 +102,8 @@ PROTOCOLS = {
     )
 }
 """Choices are made by `development` and `earlier`, which adds a falling market to it, with a first
-refit that has 360 days of history; `final` is for the end, once."""
+refit that has 360 days of history; `latest`, their last, is for what needs more history than
+the others have; `final` is for the end, once."""
 
 
 @dataclass(frozen=True, kw_only=True)
