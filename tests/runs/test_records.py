@@ -34,6 +34,7 @@ MODEL: dict[str, Any] = {
     "device": "cpu",
     "resumed_epochs": 0,
     "days_left_out": [],
+    "older_days": [],
     "train_days": ["2018-05-29", "2018-06-05"],
     "valid_days": ["2019-08-19"],
     "seconds": 18.00675654411316,
