@@ -255,7 +255,7 @@ class TestProperties:
 
     def test_how_the_gan_ended_is_said(self, page):
         assert "discriminator tells 60\N{NARROW NO-BREAK SPACE}% of real" in page
-        assert "gan_gru had an IC of 0.108 and gru 0.108, no difference beyond the error" in page
+        assert "gan_gru had an IC of 0.107 and gru 0.108, no difference beyond the error" in page
 
     def test_how_many_were_tried_is_said_of_a_comparison(self, page):
         assert "Runs in this storage: 2; trials" in page
