@@ -46,6 +46,8 @@ class Shape:
     """Half a year."""
     channels: int = 18
     """Values per day of a sample."""
+    gan_channels: int = 18
+    """Those of them that the GAN sees."""
     lookback: int = 40
     hidden: int = 64
     layers: int = 1
@@ -63,21 +65,21 @@ class Shape:
         Larger layers are faster a multiplication: 2 x 128 take 0.7 of what this says.
         """
         one = Shape()
-        of_one = one._multiplications(one.hidden, one.layers)
-        return self._multiplications(self.hidden, self.layers) / of_one
+        of_one = one._multiplications(one.channels, one.hidden, one.layers)
+        return self._multiplications(self.channels, self.hidden, self.layers) / of_one
 
     @property
     def gan_cost(self) -> float:
         """Time of one sample in the GAN stage, against the default's."""
         one = Shape()
-        generator = self._multiplications(self.gan_hidden, self.gan_layers)
-        generator /= one._multiplications(one.gan_hidden, one.gan_layers)
-        width = self.lookback * self.channels / (one.lookback * one.channels)
+        generator = self._multiplications(self.gan_channels, self.gan_hidden, self.gan_layers)
+        generator /= one._multiplications(one.gan_channels, one.gan_hidden, one.gan_layers)
+        width = self.lookback * self.gan_channels / (one.lookback * one.gan_channels)
         discriminator = width * (1 + PENALTY * self.penalty)
         return DISCRIMINATOR * discriminator + (1 - DISCRIMINATOR) * generator
 
-    def _multiplications(self, hidden: int, layers: int) -> float:
-        sizes = (self.channels, *[hidden] * layers)
+    def _multiplications(self, channels: int, hidden: int, layers: int) -> float:
+        sizes = (channels, *[hidden] * layers)
         return self.lookback * sum(h * (inputs + h) for inputs, h in pairwise(sizes))
 
 

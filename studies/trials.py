@@ -62,6 +62,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         *("gan.output=beside", "gan.reconstruction_weight=0", "gan.feature_matching=10"),
     ),
     "level-neutral-mean2-rank-gan-r1": (*_RANK_GAN, "gan.gradient_penalty=10"),
+    "neutral-mean2-rank-gan-shape": (*_MEAN, _RANK, *_GAN, "gan.sees=shape"),
     "level-neutral-mean2-rank-gan-older": (*_RANK_GAN, "gan.history_days=9999"),
 }
 """Name -> settings on top of `protocol.BASE`, in the order in which they were run."""

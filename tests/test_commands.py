@@ -359,6 +359,8 @@ class TestSizing:
     def test_the_gan_has_a_cost_of_its_own(self) -> None:
         assert Shape(hidden=128, layers=2).gan_cost == Shape().gan_cost == 1
         assert Shape(lookback=80).gan_cost == 2
+        assert Shape(channels=36).gan_cost == 1
+        assert Shape(gan_channels=36).gan_cost > 1.9
         assert 1.8 < Shape(gan_hidden=128, gan_layers=2).gan_cost < 2.0  # measured: 1.9
         alone = Shape(epochs=0, gan_epochs=5, train_days=60, scored_days=0)
         assert size(1000, 1, 1, alone).hours == pytest.approx(5 * 60_000 / GAN_PER_SECOND / 3600)
@@ -369,7 +371,8 @@ class TestSizing:
         assert two.worker_gb - 1.5 == pytest.approx((one.worker_gb - 1.5) / 2)
 
     def test_the_shape_of_a_run(self) -> None:
-        cfg = load("default", None, ["variant=gru", 'samples.channels=["shape","level"]'])
+        both = 'samples.channels=["shape","level"]'
+        cfg = load("default", None, ["variant=gru", both, "gan.sees=shape"])
         window = Window(
             name=str(dt.date(2019, 6, 28)),
             refit=500,
@@ -380,6 +383,7 @@ class TestSizing:
         )
         shape = plan.shape_of(cfg, [window])
         assert (shape.gan_epochs, shape.channels, shape.epochs) == (0, 36, 12)
+        assert shape.gan_channels == 18
         assert (shape.train_days, shape.valid_days, shape.scored_days) == (3, 1, 100)
 
 

@@ -47,6 +47,7 @@ OTHER = {
     "gan.discriminator_learning_rate": 1e-3,
     "gan.output": "beside",
     "gan.history_days": 800,
+    "gan.sees": "shape",
     "windows.min_history_days": 300,
     "windows.half_life_days": 20.0,
     "windows.refit_months": [3],
@@ -204,6 +205,7 @@ class TestFeatures:
             ('panel.features=["a","a"]', r"panel.features must be unique; repeated: \['a'\]"),
             ("panel.features=[]", "leave at least one"),
             ('samples.features=["close","mine"]', "names mine, which panel.features lacks"),
+            ("gan.sees=level", r"gan.sees='level' is not one of samples.channels=\['shape'\]"),
         ],
     )
     def test_impossible_lists(self, given: str, message: str) -> None:

@@ -137,6 +137,7 @@ def shape_of(cfg: RunConfig, windows: Sequence[Window]) -> Shape:
         + max(older) * cfg.windows.sample_every,
         scored_days=float(np.mean([w.score_last - w.score_first + 1 for w in windows])),
         channels=len(cfg.features) * len(cfg.samples.channels),
+        gan_channels=len(cfg.features) * (1 if cfg.gan.sees else len(cfg.samples.channels)),
         lookback=cfg.samples.lookback,
         hidden=cfg.gru.hidden,
         layers=cfg.gru.layers,

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.config.common import NEW, STRICT, Count
+from gangru_dist.config.samples import ChannelKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -43,6 +44,9 @@ class GanConfig:
     feature_matching: Annotated[float, NEW] = Field(default=0.0, ge=0)
     """Weight, in the generator's loss, of the squared distance between the mean features that the
     discriminator sees in real and in generated samples [D]."""
+    sees: Annotated[ChannelKind | None, NEW] = None
+    """Which of `samples.channels` generator and discriminator see; the other kind reaches the
+    predictor as it is. None = all [D]."""
     output: Annotated[Literal["replace", "beside"], NEW] = "replace"
     """What the predictor gets: the generator's output in place of the sample [R], or both, their
     channels concatenated [D]."""

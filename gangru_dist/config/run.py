@@ -93,6 +93,11 @@ class RunConfig:
                 f"gan.history_days={self.gan.history_days} is less than windows.history_days="
                 f"{self.windows.history_days}: the GAN sees all training days, and older ones."
             )
+        if self.gan.sees not in (None, *self.samples.channels):
+            raise ConfigError(
+                f"gan.sees={self.gan.sees!r} is not one of samples.channels="
+                f"{list(self.samples.channels)}: the GAN would see nothing. Name it in both."
+            )
         if (self.resources.min_workers or 1) > self.resources.workers:
             raise ConfigError(
                 f"resources.min_workers={self.resources.min_workers} is more than "

@@ -16,22 +16,30 @@ from gangru_dist.models.generator import Generator
 class FactorNetwork(nn.Module):
     """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`.
 
-    With `gan.output` beside, predictor([x, G(x, 0)]).
+    With `gan.output` beside, predictor([x, G(x, 0)]). With `gan.sees`, G gets some of the channels
+    of x, and the others stay as they are.
     """
 
     def __init__(
-        self, features: int, gru: GruConfig, gan: GanConfig | None, predictor: str = "gru"
+        self,
+        features: int,
+        gru: GruConfig,
+        gan: GanConfig | None,
+        predictor: str = "gru",
+        gan_place: range | None = None,
     ) -> None:
         super().__init__()
-        self.generator = Generator(features, gan) if gan else None
+        place = gan_place or range(features)
+        self.generator = Generator(place, gan) if gan else None
         self.is_beside = gan is not None and gan.output == "beside"
-        seen = 2 * features if self.is_beside else features
+        seen = features + len(place) if self.is_beside else features
         self.predictor: nn.Module = PREDICTORS[predictor](seen, gru)
         self.architecture: dict[str, Any] = {
             "predictor": predictor,
             "features": features,
             "gru": asdict(gru),
             "gan": asdict(gan) if gan else None,
+            "gan_channels": [place.start, place.stop],
         }
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
@@ -42,8 +50,13 @@ class FactorNetwork(nn.Module):
         """What the predictor gets."""
         if self.generator is None:
             return x
-        made: Tensor = self.generator(x)
-        return torch.cat([x, made], dim=-1) if self.is_beside else made
+        made: Tensor = self.generator(self.generator.seen(x))
+        if self.is_beside:
+            return torch.cat([x, made], dim=-1)
+        if made.shape == x.shape:
+            return made
+        place = self.generator.place
+        return torch.cat([x[..., : place.start], made, x[..., place.stop :]], dim=-1)
 
 
 def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
@@ -54,4 +67,5 @@ def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
         GruConfig(**architecture["gru"]),
         GanConfig(**gan) if gan else None,
         architecture.get("predictor", "gru"),  # older models do not say
+        range(*architecture["gan_channels"]) if "gan_channels" in architecture else None,
     )

@@ -32,7 +32,8 @@ def gan_samples(
     z is the noise of the last GAN epoch.
     """
     day = data.train[-1]
-    real = data.samples(day)
+    real = generator.seen(data.samples(day))
+    names = data.standardizer.channels[generator.place]
     draws = Draws(data.keys[day.members], day.date, Step(seed, cfg.gan.epochs - 1), mask_size=0)
     fake = real
     if len(real):
@@ -44,8 +45,8 @@ def gan_samples(
         day=day.date,
         assets=day.total,
         bin_centers=tuple(torch.linspace(-reach, reach, BINS, dtype=torch.float64).tolist()),
-        real=_by_feature(real, reach, data.standardizer.channels, collective),
-        generated=_by_feature(fake, reach, data.standardizer.channels, collective),
+        real=_by_feature(real, reach, names, collective),
+        generated=_by_feature(fake, reach, names, collective),
     )
 
 

@@ -217,7 +217,7 @@ class GanTrainer:
     def _day(
         self, data: WindowData, day: DayShare, step: Step, collective: Collective, *, bf16: bool
     ) -> Float[Tensor, " figures"]:
-        x = data.samples(day)
+        x = self.generator.seen(data.samples(day))
         draws = Draws(data.keys[day.members], day.date, step, self.discriminator.mask_size)
         noise = draws.noise(x, self.cfg.noise_channels)
         with autocast(data, bf16=bf16):

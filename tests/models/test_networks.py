@@ -1,6 +1,7 @@
 """Generator, discriminator, predictor."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -88,6 +89,21 @@ class TestReference:
         again.load_state_dict(net.state_dict())
         assert torch.equal(net(x), again(x))
 
+    @pytest.mark.parametrize("output", ["replace", "beside"])
+    def test_a_gan_that_sees_some_of_the_channels(
+        self, output: Literal["replace", "beside"]
+    ) -> None:
+        gan = dataclasses.replace(GAN, output=output)
+        net = FactorNetwork(6, GRU, gan, gan_place=range(2, 4))
+        x = torch.randn(4, 10, 6)
+        assert net.generator is not None
+        made = net.generator(x[:, :, 2:4])
+        expected = [x, made] if output == "beside" else [x[:, :, :2], made, x[:, :, 4:]]
+        torch.testing.assert_close(net.inputs(x), torch.cat(expected, dim=2))
+        again = from_architecture(net.architecture)
+        again.load_state_dict(net.state_dict())
+        assert torch.equal(net(x), again(x))
+
 
 class TestProperties:
     def test_last_layer_has_no_bias(self) -> None:
@@ -97,7 +113,7 @@ class TestProperties:
     @pytest.mark.parametrize("batch", [1, 5])
     def test_shapes(self, batch: int) -> None:
         x = torch.randn(batch, 10, 3)
-        assert Generator(3, GAN)(x, torch.randn(batch, 10, 2)).shape == x.shape
+        assert Generator(range(3), GAN)(x, torch.randn(batch, 10, 2)).shape == x.shape
         assert Discriminator(10, 3, GAN)(x).shape == (batch,)
         assert FactorNetwork(3, GRU, GAN)(x).shape == (batch,)
 
@@ -110,7 +126,7 @@ class TestProperties:
         )
 
     def test_noise_moves_the_generator_and_none_means_0(self) -> None:
-        net, x = Generator(3, GAN), torch.randn(4, 10, 3)
+        net, x = Generator(range(3), GAN), torch.randn(4, 10, 3)
         assert torch.equal(net(x), net(x, torch.zeros(4, 10, 2)))
         assert not torch.equal(net(x), net(x, torch.randn(4, 10, 2)))
 
@@ -158,10 +174,13 @@ class TestProperties:
         assert isinstance(from_architecture(net.architecture).predictor, Newest)
         torch.testing.assert_close(net(x), x[:, -1] @ net.predictor.out.weight[0])
 
-    def test_an_architecture_stored_before_predictors_had_names(self) -> None:
+    def test_an_architecture_of_an_earlier_version(self) -> None:
         architecture = FactorNetwork(3, GRU, GAN).architecture
-        del architecture["predictor"]
-        assert isinstance(from_architecture(architecture).predictor, GruPredictor)
+        del architecture["predictor"], architecture["gan_channels"]
+        again = from_architecture(architecture)
+        assert isinstance(again.predictor, GruPredictor)
+        assert again.generator is not None
+        assert again.generator.place == slice(0, 3)
 
     def test_architecture_rebuilds_the_network(self) -> None:
         net = FactorNetwork(3, GRU, GAN)

@@ -1,7 +1,7 @@
 """One window's training: both stages, exact resume, early stop, errors."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
+from gangru_dist.training.health import gan_samples
 from gangru_dist.training.loop import (
     GanTrainer,
     RunningMean,
@@ -332,6 +333,30 @@ class TestGan:
         seen = frozen_inputs(state.network, data, bf16=False)(day)
         x = data.samples(day)
         torch.testing.assert_close(seen, torch.cat([x, generator(x)], dim=2))
+
+    @pytest.mark.parametrize("kind", ["shape", "level"])
+    def test_a_gan_of_one_kind_of_channels(self, kind: Literal["shape", "level"]) -> None:
+        """It is the GAN of samples that have no others; the predictor gets the others, too."""
+        cfg = config(samples={"channels": ["shape", "level"]}, gan={"sees": kind})
+        own = config(samples={"channels": [kind]})
+        data, state = data_of(cfg), TrainingState(cfg, 0)
+        alone, plain = data_of(own), TrainingState(own, 0)
+        assert state.discriminator is not None
+        assert plain.discriminator is not None
+        plain.discriminator.load_state_dict(state.discriminator.state_dict())
+        for part, its, of in ((state, data, cfg), (plain, alone, own)):
+            _gan_trainer(part, of).epoch(its, range(len(its.train)), Step(0, 0), Alone())
+        assert state.network.generator is not None
+        assert plain.network.generator is not None
+        assert same(state.network.generator.state_dict(), plain.network.generator.state_dict())
+        day = data.train[0]
+        seen = frozen_inputs(state.network, data, bf16=False)(day)
+        made = plain.network.generator(alone.samples(day))
+        shape, level = data.samples(day).chunk(2, dim=2)
+        expected = [made, level] if kind == "shape" else [shape, made]
+        torch.testing.assert_close(seen, torch.cat(expected, dim=2))
+        names = gan_samples(state.network.generator, data, cfg, seed=0, collective=Alone()).real
+        assert tuple(names) == alone.standardizer.channels
 
     def test_reconstruction_weight_brings_the_output_near_the_sample(self) -> None:
         far, near = (

@@ -27,7 +27,7 @@ MOVED = {"float32": 4, "float64": 0}
 """Counts in histograms of samples: rounding may carry a value over a bin's edge, which is two."""
 DESIGNS = {
     "discriminator_learning_rate": 2e-4, "spectral_norm": True, "feature_matching": 1.0,
-    "output": "beside", "gradient_penalty": 5.0, "history_days": 80,
+    "output": "beside", "gradient_penalty": 5.0, "history_days": 80, "sees": "level",
 }  # fmt: skip
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -51,6 +51,7 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
             "epochs": 3, "learning_rate": 1e-4, "precision": precision, "weight_decay": 0.1,
             "dropout": 0.2, "average_epochs": 1.5,
         },
+        samples={"channels": ["shape", "level"] if designs else ["shape"]},
         label={"neutralize": ["industry", "size"], "also": [2]},
         windows={"half_life_days": 20.0},
         predictor=predictor,
