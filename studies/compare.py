@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist import metrics
+from gangru_dist.errors import ConfigError
 from gangru_dist.storage import Storage
 from studies.protocol import PROTOCOLS, Judged, Part, Study, judge
 
@@ -109,8 +110,17 @@ def table(found: list[Result]) -> pd.DataFrame:
 
 
 def paired(a: Result, b: Result) -> pd.DataFrame:
-    """Both and their difference: IC every fifth day, by month, by seed."""
+    """Both and their difference: IC every fifth day, by month, by seed.
+
+    Raises:
+        ConfigError: They have no scored day in common.
+    """
     days = _both(pd.Series(a.whole.daily, a.whole.dates), pd.Series(b.whole.daily, b.whole.dates))
+    if days.empty:
+        raise ConfigError(
+            f"{a.name} and {b.name} have no scored day in common: one is of another protocol. Run "
+            "both with the same --protocol."
+        )
     months = _both(a.whole.monthly, b.whole.monthly)
     per_model = [
         pd.DataFrame(result.lines).groupby(["window", "seed"])["ic"].mean() for result in (a, b)

@@ -214,6 +214,7 @@ class TestThisMachine:
         assert message.startswith("error: Ray did not start on this machine: Timed out waiting")
 
     @pytest.mark.ray
+    @pytest.mark.trials
     def test_a_node_that_hangs_once_is_replaced(self, tmp_path: Path) -> None:
         """The first raylet is stopped as it appears; Ray waits 30 s for it."""
         status, said = run_job(tmp_path, first=STOP_FIRST_RAYLET)

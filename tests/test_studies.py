@@ -191,6 +191,12 @@ class TestCompare:
         assert row["gap"] == pytest.approx(gap.mean())
         assert row["error"] == pytest.approx(gap.std(ddof=1) / np.sqrt(len(gap)))
 
+    def test_trials_of_other_days_are_not_compared(self, world: World) -> None:
+        a, b = compare.results(world.study, ["small", "rank"])
+        moved = dataclasses.replace(b.whole, dates=b.whole.dates + 10_000)
+        with pytest.raises(ConfigError, match="small and rank have no scored day in common"):
+            compare.paired(a, dataclasses.replace(b, whole=moved))
+
 
 def test_unknown_trial_is_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
