@@ -177,7 +177,10 @@ def main(argv: list[str] | None = None) -> int:
     if len(args.trials) == 2 and len(found) == 2:
         a, b = found
         print(_both(a.whole.monthly, b.whole.monthly).to_string(float_format="%.4f"))
-        print(paired(a, b).to_string(index=False, float_format="%.4f"))
+        try:
+            print(paired(a, b).to_string(index=False, float_format="%.4f"))
+        except ConfigError as error:
+            parser.error(str(error))
     elif len(found) == 1:
         print(decompositions(study, found[0]).to_string(float_format="%.4f"))
     elif not args.trials:

@@ -65,4 +65,4 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "neutral-mean2-rank-gan-shape": (*_MEAN, _RANK, *_GAN, "gan.sees=shape"),
     "level-neutral-mean2-rank-gan-older": (*_RANK_GAN, "gan.history_days=9999"),
 }
-"""Name -> settings on top of `protocol.BASE`, in the order in which they were run."""
+"""Name -> settings on top of `protocol.BASE`."""

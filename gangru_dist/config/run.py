@@ -93,7 +93,7 @@ class RunConfig:
                 f"gan.history_days={self.gan.history_days} is less than windows.history_days="
                 f"{self.windows.history_days}: the GAN sees all training days, and older ones."
             )
-        if self.gan.sees not in (None, *self.samples.channels):
+        if self.variant == "gan_gru" and self.gan.sees not in (None, *self.samples.channels):
             raise ConfigError(
                 f"gan.sees={self.gan.sees!r} is not one of samples.channels="
                 f"{list(self.samples.channels)}: the GAN would see nothing. Name it in both."

@@ -18,6 +18,9 @@ class FactorNetwork(nn.Module):
 
     With `gan.output` beside, predictor([x, G(x, 0)]). With `gan.sees`, G gets some of the channels
     of x, and the others stay as they are.
+
+    Raises:
+        ValueError: The GAN has no channel, or one that samples lack.
     """
 
     def __init__(
@@ -29,7 +32,9 @@ class FactorNetwork(nn.Module):
         gan_place: range | None = None,
     ) -> None:
         super().__init__()
-        place = gan_place or range(features)
+        place = range(features) if gan_place is None else gan_place
+        if not 0 <= place.start < place.stop <= features:
+            raise ValueError(f"the GAN sees channels {place} of {features}")
         self.generator = Generator(place, gan) if gan else None
         self.is_beside = gan is not None and gan.output == "beside"
         seen = features + len(place) if self.is_beside else features
@@ -39,7 +44,7 @@ class FactorNetwork(nn.Module):
             "features": features,
             "gru": asdict(gru),
             "gan": asdict(gan) if gan else None,
-            "gan_channels": [place.start, place.stop],
+            "gan_channels": [place.start, place.stop] if gan else None,
         }
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
@@ -61,11 +66,11 @@ class FactorNetwork(nn.Module):
 
 def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
     """An untrained network of a stored architecture; weights are loaded afterwards."""
-    gan = architecture["gan"]
+    gan, place = architecture["gan"], architecture.get("gan_channels")  # older models do not say
     return FactorNetwork(
         architecture["features"],
         GruConfig(**architecture["gru"]),
         GanConfig(**gan) if gan else None,
         architecture.get("predictor", "gru"),  # older models do not say
-        range(*architecture["gan_channels"]) if "gan_channels" in architecture else None,
+        None if place is None else range(*place),
     )

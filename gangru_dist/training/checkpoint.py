@@ -59,14 +59,13 @@ class TrainingState:
 
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
         standardizer = Standardizer(cfg.samples, cfg.features)
-        features, place = len(standardizer.channels), standardizer.place(cfg.gan.sees)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
+        features, place = len(standardizer.channels), standardizer.place(gan.sees if gan else None)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor, place)
-            self.discriminator = (
-                Discriminator(cfg.samples.lookback, len(place), gan) if gan else None
-            )
+            lookback, seen = cfg.samples.lookback, len(place)
+            self.discriminator = Discriminator(lookback, seen, gan) if gan else None
         self.averaged = deepcopy(self.network.predictor) if cfg.training.average_epochs else None
         """Mean of the predictor's newest weights, where that is what is validated and kept."""
         self.progress = Progress(stage="gan" if gan else "predictor")

@@ -248,6 +248,16 @@ class TestDamaged:
         with pytest.raises(WindowError, match=r"not of the network [^\n]* Delete windows"):
             read_model(run, "2019-12-31", 0)
 
+    @pytest.mark.parametrize("place", [[18, 36], [-3, 15], [5, 5], [], [0, 18, 0], ["a", "b"]])
+    def test_channels_that_samples_lack(self, folder: Storage, place: list[Any]) -> None:
+        run = Run(folder, "r", RunConfig())
+        record = write_model(run, "2019-12-31", 0, TrainingState(run.cfg, 0), identity="a")
+        changed = record.architecture | {"gan_channels": place}
+        where = f"{run.model_folder('2019-12-31', 0)}/model.json"
+        run.folder.write_json(where, plain(record) | {"architecture": changed})
+        with pytest.raises(WindowError, match="not of the network"):
+            read_model(run, "2019-12-31", 0)
+
     def test_weights_of_another_network(self, folder: Storage) -> None:
         run = Run(folder, "r", TINY)
         record = write_model(run, "2019-12-31", 0, TrainingState(TINY, 0), identity="a")
