@@ -61,7 +61,7 @@ mlflow: $(SETUP)
 	test -x build/mlflow/bin/mlflow || $(PYTHON) -m venv --without-pip build/mlflow
 	$(PYTHON) -m pip --python build/mlflow/bin/python --disable-pip-version-check install -qq mlflow
 	$(PIP) -c requirements.lock --no-build-isolation -e ".[mlflow]"
-	MLFLOW_COMMAND=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -q tests/tracking/test_mlflow.py
+	MLFLOW_COMMAND=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -q tests/events/test_mlflow.py
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .

@@ -20,11 +20,11 @@ from statistics import median
 import ray
 
 from benchmarks.training_speed import Size, store_panel
-from gangru_dist import runtime
-from gangru_dist.config import PanelConfig, RunConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.storage import Storage
-from gangru_dist.training.ingest import Share, read_share
+from gangru_dist.training.worker import Share, read_share
 
 ROADS = {"direct": False, "ray": True}
 
@@ -71,7 +71,7 @@ def measure(root: Storage, size: Size, *, workers: int, count: int) -> dict[str,
     """Print each round and the medians; Ray runs already."""
     cfg = RunConfig(panel=PanelConfig(buckets=size.buckets))
     share = share_of(root, store_panel(root, cfg, size))
-    print(f"{runtime.nodes()} nodes, {workers} workers, {share.manifest.rows:,} rows")
+    print(f"{session.nodes()} nodes, {workers} workers, {share.manifest.rows:,} rows")
     found: dict[str, list[Read]] = {road: [] for road in ROADS}
     for road, done in rounds(share, workers, count):
         found[road].append(done)
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    with runtime.session(RunConfig()):
+    with session.session(RunConfig()):
         measure(Storage(args.storage), Size(), workers=args.workers, count=args.rounds)
 
 

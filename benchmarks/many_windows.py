@@ -23,8 +23,10 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from gangru_dist import runtime
-from gangru_dist.config import (
+from gangru_dist.base.records import write_record
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.config.settings import (
     PanelConfig,
     ResourcesConfig,
     RunConfig,
@@ -33,11 +35,9 @@ from gangru_dist.config import (
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
-from gangru_dist.runs.records import write_record
 from gangru_dist.runs.run import MODEL, Run
-from gangru_dist.storage import Storage
-from gangru_dist.training.board import Driven, Slot, Task, task_identity
 from gangru_dist.training.launch import choose_windows, train_windows
+from gangru_dist.training.queue import Driven, Slot, Task, task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -161,7 +161,7 @@ def groups_left() -> int:
 def main(seconds: float = 1.0) -> tuple[Load, Load]:
     """Print and return the cost of few and many windows of `seconds` of training each."""
     cfg = config()
-    with tempfile.TemporaryDirectory() as folder, runtime.session(cfg, gpus=AT_ONCE * WORKERS):
+    with tempfile.TemporaryDirectory() as folder, session.session(cfg, gpus=AT_ONCE * WORKERS):
         root = Storage(folder)
         store(root, cfg)
         load(root, 5, seconds)  # first imports and connections

@@ -25,7 +25,8 @@ import torch
 
 from benchmarks.training_speed import Size as Store
 from benchmarks.training_speed import store_panel
-from gangru_dist.config import (
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import (
     GanConfig,
     GruConfig,
     PanelConfig,
@@ -34,16 +35,14 @@ from gangru_dist.config import (
     TrainingConfig,
     UniverseConfig,
 )
+from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.splits import Window
-from gangru_dist.storage import Storage
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
-from gangru_dist.training.ingest import read_share
 from gangru_dist.training.window import train_window
-from gangru_dist.training.worker import share_of
+from gangru_dist.training.worker import read_share, share_of
 
 LIMIT = 1.3
 """Allowed growth of the peak, in MB per MB of shard."""

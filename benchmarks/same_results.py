@@ -29,9 +29,9 @@ import numpy as np
 from safetensors.numpy import load
 
 from gangru_dist import read_factor
-from gangru_dist.config import RunConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.run import WEIGHTS, Run, run_names
-from gangru_dist.storage import Storage
 
 _MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
 _THREADS = {"OMP_NUM_THREADS": "1"}  # the number of threads decides the last bits

@@ -33,9 +33,9 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.training_speed import Size, prepared_window
-from gangru_dist.config import RunConfig
+from gangru_dist.config.presets import default
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import bucket_of
-from gangru_dist.presets import default
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.window import train_window

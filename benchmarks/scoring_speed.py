@@ -29,27 +29,26 @@ from torch import Tensor
 
 from benchmarks.training_speed import BareNetwork, alternate, compare, store_panel
 from benchmarks.training_speed import Size as PanelSize
-from gangru_dist.cluster_map import on_cluster, value
-from gangru_dist.config import (
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import on_cluster, value
+from gangru_dist.cluster.session import session
+from gangru_dist.config.identity import model_identity
+from gangru_dist.config.settings import (
     GruConfig,
     PanelConfig,
     RunConfig,
     TrainingConfig,
     WindowConfig,
-    model_identity,
 )
+from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import MANIFEST, Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
-from gangru_dist.runtime import session
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
 from gangru_dist.scoring.plan import Piece, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble
-from gangru_dist.splits import make_windows
-from gangru_dist.storage import Storage
-from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.model_files import write_model
+from gangru_dist.training.checkpoint import TrainingState, write_model
 
 TARGET, TARGET_TWO = 1.2, 1.7
 """Speed over the bare forward pass's; two actors over one."""

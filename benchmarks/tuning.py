@@ -19,7 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from gangru_dist.config import (
+from gangru_dist.api import SYNTHETIC, panel_from
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.session import session
+from gangru_dist.config.settings import (
     GruConfig,
     PanelConfig,
     RunConfig,
@@ -31,15 +34,11 @@ from gangru_dist.config import (
 )
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
-from gangru_dist.pipeline import SYNTHETIC, panel_from
 from gangru_dist.runs.search import TrialRecord
-from gangru_dist.runtime import session
-from gangru_dist.storage import Storage
-from gangru_dist.tuning.proposals import propose
+from gangru_dist.tuning.queue import propose
 from gangru_dist.tuning.search import pruner
 from gangru_dist.tuning.space import apply, baseline, extremes, parameters
-from gangru_dist.tuning.trial import run_trial
-from gangru_dist.tuning.windows import choose, span
+from gangru_dist.tuning.trial import choose, run_trial, span
 
 
 def configuration(trials: int, epochs: int) -> RunConfig:

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 
 from benchmarks.training_speed import Size as Store
 from benchmarks.training_speed import store_panel
-from gangru_dist import runtime
-from gangru_dist.config import (
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.config.settings import (
     GruConfig,
     PanelConfig,
     ResourcesConfig,
@@ -36,7 +37,6 @@ from gangru_dist.config import (
 )
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
 from gangru_dist.training.launch import choose_windows, train_windows
 
 TARGET = 1.85
@@ -133,7 +133,7 @@ def start_up(root: Storage, size: Size) -> float:
 
 def measure(size: Size) -> None:
     """Print both."""
-    with tempfile.TemporaryDirectory() as place, runtime.session(RunConfig(), cpus=2):
+    with tempfile.TemporaryDirectory() as place, session.session(RunConfig(), cpus=2):
         root = Storage(place)
         store(root, size)
         start_up(root, size)

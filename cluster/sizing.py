@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be installed
 
-from gangru_dist.sizing import size
+from gangru_dist.commands.plan import size
 
 CASES = (
     (200, 3, 1, 2),

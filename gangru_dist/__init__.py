@@ -7,8 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gangru_dist.api import build_panel, evaluate, read_metrics, read_models, read_panel
-    from gangru_dist.pipeline import run_pipeline
+    from gangru_dist.api import (
+        build_panel,
+        evaluate,
+        read_metrics,
+        read_models,
+        read_panel,
+        run_pipeline,
+    )
     from gangru_dist.report.document import write_report
     from gangru_dist.runs.run import open_run
     from gangru_dist.scoring.score import score_days
@@ -18,8 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
-    "api": ("build_panel", "evaluate", "read_metrics", "read_models", "read_panel"),
-    "pipeline": ("run_pipeline",),
+    "api": ("build_panel", "evaluate", "read_metrics", "read_models", "read_panel", "run_pipeline"),
     "report.document": ("write_report",),
     "runs.run": ("open_run",),
     "scoring.score": ("score_days",),
@@ -47,7 +52,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `import gangru_dist` stays fast."""
     if name == "__version__":
-        return import_module("gangru_dist.lineage").code_version()["package_version"]
+        return import_module("gangru_dist.base.lineage").code_version()["package_version"]
     for module, names in _PLACES.items():
         if name in names:
             return getattr(import_module(f"gangru_dist.{module}"), name)

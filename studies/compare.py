@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist import metrics
-from gangru_dist.errors import ConfigError
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
+from gangru_dist.maths import metrics
 from studies.protocol import PROTOCOLS, Judged, Part, Study, judge
 
 LAGS = 4

@@ -24,29 +24,27 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gangru_dist import metrics, settings
-from gangru_dist.cluster_map import here, value
-from gangru_dist.config import RunConfig, model_identity, model_settings
-from gangru_dist.cross_section import FLAT_SCORE, cs_zscore
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here, value
+from gangru_dist.config import sources
+from gangru_dist.config.identity import model_identity, model_settings
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.market import Market, month_ends, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.maths import metrics
+from gangru_dist.maths.calendar import Window
+from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.store import read_block
+from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.labels import forward_return
 from gangru_dist.samples.universe import universe_mask
-from gangru_dist.scoring.factor import to_factor
-from gangru_dist.scoring.predictor import predict
-from gangru_dist.splits import Window
-from gangru_dist.storage import Storage
+from gangru_dist.scoring.predictor import predict, to_factor
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
-from gangru_dist.training.data import WindowData, first_day, prepare
+from gangru_dist.training.collective import Alone, prepare_torch
+from gangru_dist.training.data import Kept, Scratch, WindowData, first_day, prepare
 from gangru_dist.training.launch import choose_windows
-from gangru_dist.training.scratch import Kept, Scratch
-from gangru_dist.training.torch_setup import prepare_torch
 from gangru_dist.training.window import train_window
 
 PRESET = "default"
@@ -130,7 +128,7 @@ class Unit:
 
 def configured(changes: Iterable[str]) -> RunConfig:
     """A trial's configuration."""
-    return settings.load(PRESET, overrides=[*BASE, *changes])
+    return sources.load(PRESET, overrides=[*BASE, *changes])
 
 
 class Study:

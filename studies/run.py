@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gangru_dist.storage import Storage
+from gangru_dist.base.storage import Storage
 from studies.protocol import PROTOCOLS, Part, Study
 from studies.trials import TRIALS
 

@@ -13,19 +13,17 @@ from torch import Tensor
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts, group_units
-from gangru_dist.config import RunConfig
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.maths.calendar import Window, make_windows
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.stages import build_bucket, stage_unit
-from gangru_dist.panel.store import read_block
+from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.runs.model import EpochResult
 from gangru_dist.samples import universe
-from gangru_dist.scoring.factor import to_factor
-from gangru_dist.scoring.predictor import Ensemble, score_block
-from gangru_dist.splits import Window, make_windows
-from gangru_dist.storage import Storage
+from gangru_dist.scoring.predictor import Ensemble, score_block, to_factor
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare

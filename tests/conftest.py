@@ -22,8 +22,8 @@ def ray_cluster() -> Iterator[None]:
 
     Two CPUs, and a GPU that is only promised.
     """
-    from gangru_dist.config import RunConfig
-    from gangru_dist.runtime import session
+    from gangru_dist.cluster.session import session
+    from gangru_dist.config.settings import RunConfig
 
     with session(RunConfig(), cpus=2, gpus=1, dashboard=True):
         yield

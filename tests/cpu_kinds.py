@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from gangru_dist.config import RunConfig
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare

@@ -3,8 +3,8 @@
 import numpy as np
 from torch import nn
 
+from gangru_dist.events.callbacks import Callback
 from gangru_dist.features.price_volume import ago, feature
-from gangru_dist.tracking.callback import Callback
 
 _calls: list[int] = []
 heard: list[tuple] = []

@@ -13,9 +13,9 @@ import pytest
 from nbclient import NotebookClient
 
 import gangru_dist
-from gangru_dist import settings
-from gangru_dist.cluster_map import here
-from gangru_dist.errors import ConfigError, EvaluationError
+from gangru_dist.base.errors import ConfigError, EvaluationError
+from gangru_dist.cluster.map import here
+from gangru_dist.config import sources
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.panel.build import build_panel
 from gangru_dist.runs.run import open_run
@@ -142,8 +142,8 @@ class TestNotebook:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As Jupyter does: Ray of its own, pictures and tables in the cells, progress drawn."""
-        cfg = settings.to_dict(settings.load("demo", None, TINY))
-        given = {key: settings.value_at(cfg, key) for key in (one.split("=")[0] for one in TINY)}
+        cfg = sources.to_dict(sources.load("demo", None, TINY))
+        given = {key: sources.value_at(cfg, key) for key in (one.split("=")[0] for one in TINY)}
         notebook = nbformat.read(NOTEBOOK, as_version=4)
         for cell in notebook.cells:
             small = f'preset="demo", settings={given}'

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import demo, memory
 from benchmarks.training_speed import Size, Training, compare, main
-from gangru_dist.config import GruConfig
+from gangru_dist.config.settings import GruConfig
 
 TINY = Size(
     assets=30,

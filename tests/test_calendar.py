@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gangru_dist.calendar import distinct_days
+from gangru_dist.maths.calendar import distinct_days
 
 CALENDAR = np.array(["2019-01-02", "2019-01-03", "2019-01-07"], dtype="datetime64[D]")
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import gangru_dist.features.price_volume as price_volume
-from gangru_dist.config import RunConfig, SyntheticConfig, UniverseConfig, from_dict
-from gangru_dist.metrics import finite, rank_ic
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import from_dict
+from gangru_dist.config.settings import RunConfig, SyntheticConfig, UniverseConfig
+from gangru_dist.maths.metrics import finite, rank_ic
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.samples import universe
 from gangru_dist.samples.labels import forward_return
-from gangru_dist.storage import Storage
-from gangru_dist.synthetic.write import make_bars
+from gangru_dist.synthetic.market import make_bars
 from gangru_dist.training import data
 from tests.chain import Outcome, build_panel, run_chain, run_on
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from gangru_dist import presets
-from gangru_dist.cli import Job, Outcome, run_job
-from gangru_dist.errors import PanelError, TrainingError
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import PanelError, TrainingError
+from gangru_dist.base.storage import Storage
+from gangru_dist.commands.cli import Job, Outcome, run_job
+from gangru_dist.config import presets
+from gangru_dist.config.sources import load
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ class TestValidation:
             asked.append(place)
             return SimpleNamespace(free=10 * 2**20)
 
-        monkeypatch.setattr("gangru_dist.storage.shutil.disk_usage", usage)
+        monkeypatch.setattr("gangru_dist.base.storage.shutil.disk_usage", usage)
         assert run_job("doc", outcome, ["--storage", str(tmp_path / "not" / "yet")]) == 2
         assert asked == [tmp_path]
         assert f"the disk of {tmp_path}/not/yet has 10 MB free; a job" in capfd.readouterr().err

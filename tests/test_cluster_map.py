@@ -8,9 +8,9 @@ from functools import partial
 import pyarrow as pa
 import pytest
 
-from gangru_dist.cluster_map import Runner, as_value, here, on_cluster, tables, value
-from gangru_dist.config import ResourcesConfig, RunConfig
-from gangru_dist.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
+from gangru_dist.base.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
+from gangru_dist.cluster.map import Runner, as_value, here, on_cluster, tables, value
+from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
 CFG = RunConfig(resources=ResourcesConfig(cpus_per_worker=0.5))
 ERRORS = {3: BarsError("file 3"), 5: StorageError("no room"), 7: DivergedError("nan")}

@@ -17,17 +17,19 @@ from typing import Any
 
 import pytest
 
-from gangru_dist import commands, notify, presets
-from gangru_dist.cli import Job, Outcome, run_job
-from gangru_dist.commands import panel, plan, train
+from gangru_dist import commands
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.commands import notify, panel, plan, train
+from gangru_dist.commands.cli import Job, Outcome, run_job
+from gangru_dist.commands.plan import GAN_PER_SECOND, TRAIN_PER_SECOND, Shape, size
 from gangru_dist.commands.settings import reference
-from gangru_dist.config import DECIDES, RunConfig
-from gangru_dist.errors import PanelError
+from gangru_dist.config import presets
+from gangru_dist.config.identity import DECIDES
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.sources import load
+from gangru_dist.maths.calendar import Window
 from gangru_dist.runs.run import Run
-from gangru_dist.settings import load
-from gangru_dist.sizing import GAN_PER_SECOND, TRAIN_PER_SECOND, Shape, size
-from gangru_dist.splits import Window
-from gangru_dist.storage import Storage
 from tests.made_bars import make_bars, write
 
 
@@ -153,7 +155,7 @@ class TestJson:
         status: int,
     ) -> None:
         url, got = listener
-        monkeypatch.setattr("gangru_dist.notify.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("gangru_dist.commands.notify.time.sleep", lambda seconds: None)
 
         def body(job: Job) -> Outcome:
             if error:
@@ -170,7 +172,7 @@ class TestJson:
     def test_nobody_there_is_a_warning_that_keeps_the_secret(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("gangru_dist.notify.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("gangru_dist.commands.notify.time.sleep", lambda seconds: None)
         assert not notify.post("http://127.0.0.1:9/hook/secret", {})
         assert "host=127.0.0.1" in caplog.text
         assert "secret" not in caplog.text
@@ -178,7 +180,7 @@ class TestJson:
     def test_an_address_is_sent_encoded(
         self, listener: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gangru_dist.notify.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("gangru_dist.commands.notify.time.sleep", lambda seconds: None)
         url, got = listener
         assert notify.post(notify.address(f"{url}/通知?to=我 b"), {"path": "a\udc80"})
         assert got == [{"path": "a\udc80"}]

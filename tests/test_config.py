@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from pydantic.dataclasses import dataclass
 
-from gangru_dist import presets
-from gangru_dist.config import (
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config import presets
+from gangru_dist.config.identity import (
     DECIDES,
-    LABEL_TRANSFORMS,
-    PREDICTORS,
-    LabelConfig,
-    RunConfig,
     deciding,
     from_dict,
     model_identity,
@@ -23,9 +20,15 @@ from gangru_dist.config import (
     run_settings,
     to_dict,
 )
-from gangru_dist.decides import Decides, declared
-from gangru_dist.errors import ConfigError
-from gangru_dist.settings import load
+from gangru_dist.config.settings import (
+    LABEL_TRANSFORMS,
+    PREDICTORS,
+    Decides,
+    LabelConfig,
+    RunConfig,
+    declared,
+)
+from gangru_dist.config.sources import load
 
 STORED = {"demo": "e07e3afeb27a", "report": "55191656b6c2", "default": "ff6eda0130b8"}
 """Identities of stored models, which a new setting must not move: `demo` and `report` by the first

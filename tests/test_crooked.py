@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from gangru_dist import commands
-from gangru_dist.config import RunConfig, SyntheticConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig, SyntheticConfig
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import covered_days, read_factor
-from gangru_dist.storage import Storage
-from gangru_dist.synthetic.write import make_bars
+from gangru_dist.synthetic.market import make_bars
 from tests.soak import near
 from tests.soak.jobs import RUN, SETTINGS
 from tests.soak.outcome import outcome

@@ -7,12 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gangru_dist.cross_section import (
-    cs_neutralize,
-    cs_quantile,
-    cs_winsorize,
-    cs_zscore,
-)
+from gangru_dist.maths.cross_section import cs_neutralize, cs_quantile, cs_winsorize, cs_zscore
 
 OPERATIONS = [
     lambda x: cs_winsorize(x, mad=3.0),

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from gangru_dist import cli
-from gangru_dist.config import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
+from gangru_dist.base.storage import Storage
+from gangru_dist.commands import cli
+from gangru_dist.config.settings import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
+from gangru_dist.config.sources import load
+from gangru_dist.events.callbacks import told
 from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.runs.run import Run
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
-from gangru_dist.tracking.callbacks import told
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -221,7 +221,7 @@ def test_architecture_names_every_module_and_no_other() -> None:
 
 @pytest.mark.parametrize("page", ["architecture", "where", "extend", "data", "training"])
 def test_modules_that_a_page_names_are_there(page: str) -> None:
-    """Names such as `bars/formats.py`, `runs.run.Run`, `training/slot.py`."""
+    """Names such as `bars/formats.py`, `runs.run.Run`, `training/groups.py`."""
     package = ROOT / "gangru_dist"
     text = (ROOT / f"docs/{page}.md").read_text()
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):

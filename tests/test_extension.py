@@ -13,26 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from gangru_dist import registry, runtime
+from gangru_dist.base import registry
+from gangru_dist.base.errors import ConfigError, WindowError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
 from gangru_dist.commands import check_plugin
 from gangru_dist.commands.check_plugin import check
-from gangru_dist.config import (
-    LABEL_TRANSFORMS,
-    PREDICTORS,
-    GruConfig,
-    RunConfig,
-    from_dict,
-    model_settings,
-    to_dict,
-)
-from gangru_dist.errors import ConfigError, WindowError
+from gangru_dist.config.identity import from_dict, model_settings, to_dict
+from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, GruConfig, RunConfig
+from gangru_dist.config.sources import load
 from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.models.predictors import TransformerPredictor
 from gangru_dist.runs.run import Run
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
-from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.model_files import read_model, write_model
+from gangru_dist.training.checkpoint import TrainingState, read_model, write_model
 from tests.training.worlds import config
 
 CODE = "my_plugin"
@@ -118,9 +111,9 @@ class TestNames:
         assert model_settings(cfg)["code"] != before
 
     def test_it_is_shipped_to_a_cluster_that_is_joined(self) -> None:
-        assert runtime._users_code() == []
+        assert session._users_code() == []
         load("default", None, [f"predictor={CODE}:Mean"])
-        assert runtime._users_code() == [str(Path(__file__).parent / f"{CODE}.py")]
+        assert session._users_code() == [str(Path(__file__).parent / f"{CODE}.py")]
 
 
 class TestStoredNames:

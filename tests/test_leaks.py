@@ -17,11 +17,11 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import PanelConfig, RunConfig, TrainingConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import PanelConfig, RunConfig, TrainingConfig
 from gangru_dist.panel.build import build_panel
-from gangru_dist.scoring.commit import vacuum
-from gangru_dist.storage import Storage
+from gangru_dist.scoring.table import vacuum
 from gangru_dist.training import progress
 from gangru_dist.training.launch import train_windows
 from tests.made_bars import write

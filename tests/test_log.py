@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from gangru_dist import log
+from gangru_dist.base import log
 
 
 class Clock:
@@ -39,7 +39,7 @@ class TestProperties:
     def test_a_log_gets_a_line_now_and_then(self, caplog: pytest.LogCaptureFixture) -> None:
         clock = Clock()
         with (
-            caplog.at_level(logging.INFO, logger="gangru_dist.log"),
+            caplog.at_level(logging.INFO, logger="gangru_dist.base.log"),
             log.Progress("score", total=100, clock=clock) as progress,
         ):
             for _ in range(100):
@@ -52,7 +52,7 @@ class TestProperties:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         with (
-            caplog.at_level(logging.INFO, logger="gangru_dist.log"),
+            caplog.at_level(logging.INFO, logger="gangru_dist.base.log"),
             log.waiting("workers", every=0.02),
         ):
             time.sleep(0.3)

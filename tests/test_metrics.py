@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gangru_dist import metrics
+from gangru_dist.maths import metrics
 
 
 def _scores(decimals: int, missing: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist.config import (
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import (
     FactorConfig,
     GruConfig,
     PanelConfig,
@@ -14,7 +15,6 @@ from gangru_dist.config import (
     WindowConfig,
 )
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
 
 TINY = RunConfig(
     variant="gru",
@@ -33,7 +33,7 @@ TINY = RunConfig(
 @pytest.mark.usefixtures("ray_cluster")
 class TestProperties:
     def test_all_stages_twice_give_the_same(self, tmp_path: Path) -> None:
-        from gangru_dist.pipeline import SYNTHETIC, run_pipeline
+        from gangru_dist.api import SYNTHETIC, run_pipeline
 
         root = Storage(str(tmp_path))
         first = run_pipeline(Run(root, "tiny", TINY), bars=SYNTHETIC)

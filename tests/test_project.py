@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import gangru_dist
-from gangru_dist import settings
-from gangru_dist.config import DECIDES
+from gangru_dist.config import sources
+from gangru_dist.config.identity import DECIDES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -70,7 +70,7 @@ def is_file(cited: str, where: Path) -> bool:
 
 
 def is_setting(cited: str) -> bool:
-    return cited in DECIDES or any(cited.startswith(f"{key}.") for key in settings._TABLES)
+    return cited in DECIDES or any(cited.startswith(f"{key}.") for key in sources._TABLES)
 
 
 def is_code(cited: str) -> bool:

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist import ray_start
-from gangru_dist.errors import ResourceError
+from gangru_dist.base.errors import ResourceError
+from gangru_dist.cluster import start
 
 ROOT = Path(__file__).parents[1]
 JOB = """
 import sys
-from gangru_dist.cli import Outcome, run_job
-from gangru_dist.config import RunConfig
-from gangru_dist import runtime
+from gangru_dist.commands.cli import Outcome, run_job
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.cluster import session as runtime
 
 within = sys.argv.pop(1)
 
@@ -41,7 +41,7 @@ raise SystemExit(status)
 TERMINATED = """
 import os, signal, time
 from contextlib import contextmanager
-from gangru_dist import runtime
+from gangru_dist.cluster import session as runtime
 
 plain = runtime.session
 
@@ -142,7 +142,7 @@ class TestAddress:
             "somebody_else": f"127.0.0.1:{listener}",
         }[who]
         started = time.monotonic()
-        impatient = "from gangru_dist import ray_start; ray_start._ANSWER_SECONDS = 3.0\n"
+        impatient = "from gangru_dist.cluster import start; start._ANSWER_SECONDS = 3.0\n"
         status, said = run_job(tmp_path, first=impatient, RAY_ADDRESS=address)
         assert status == 2
         assert said.startswith(f"error: no Ray cluster can be joined at RAY_ADDRESS={address}: ")
@@ -232,9 +232,9 @@ class TestThisMachine:
     def test_other_policies_are_back_after_a_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
         policies: list[int] = []
         monkeypatch.setattr(
-            ray_start.ray, "init", lambda **_: policies.append(os.sched_getscheduler(0))
+            start.ray, "init", lambda **_: policies.append(os.sched_getscheduler(0))
         )
-        ray_start.start(cpus=1, gpus=0, dashboard=False)
+        start.start(cpus=1, gpus=0, dashboard=False)
         assert policies == [os.SCHED_BATCH]
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
@@ -245,7 +245,7 @@ class TestThisMachine:
             calls.append(None)
             raise ValueError("first\nsecond")
 
-        monkeypatch.setattr(ray_start.ray, "init", init)
+        monkeypatch.setattr(start.ray, "init", init)
         with pytest.raises(ResourceError, match=r"did not start on this machine: first second\. "):
-            ray_start.start(cpus=1, gpus=0, dashboard=False)
+            start.start(cpus=1, gpus=0, dashboard=False)
         assert len(calls) == 1

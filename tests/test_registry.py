@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gangru_dist.errors import ConfigError, PanelError
-from gangru_dist.registry import Registry, close_names, nearest, source_hash
+from gangru_dist.base.errors import ConfigError, PanelError
+from gangru_dist.base.registry import Registry, close_names, nearest, source_hash
 
 CODE = '''
 """A user's module."""

@@ -2,16 +2,16 @@ import os
 
 import pytest
 
-from gangru_dist import runtime
-from gangru_dist.config import ResourcesConfig, RunConfig
-from gangru_dist.errors import ResourceError
+from gangru_dist.base.errors import ResourceError
+from gangru_dist.cluster import session
+from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
 NODES = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {"memory": 1.0}]
 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_nodes", lambda: NODES)
+    monkeypatch.setattr(session, "_nodes", lambda: NODES)
 
 
 @pytest.mark.usefixtures("nodes")
@@ -32,18 +32,18 @@ class TestReference:
     def test_slots_are_whole_workers_of_single_nodes(
         self, cpus: float, gpus: float, expected: int
     ) -> None:
-        assert runtime.slots(cpus=cpus, gpus=gpus) == expected
+        assert session.slots(cpus=cpus, gpus=gpus) == expected
 
 
 class TestValidation:
     @pytest.mark.usefixtures("nodes")
     def test_a_request_that_can_never_be_met_says_the_numbers(self) -> None:
-        runtime.require("a window", workers=2, cpus=2)
+        session.require("a window", workers=2, cpus=2)
         match = (
             r"a window asks for 4 worker\(s\) of 2 CPU and 0 GPU.*room for 3.*4 CPU 1 GPU, 2 CPU"
         )
         with pytest.raises(ResourceError, match=match):
-            runtime.require("a window", workers=4, cpus=2)
+            session.require("a window", workers=4, cpus=2)
 
     def test_a_cluster_that_grows_is_given_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It starts with no node; what is asked of the autoscaler is taken back in the end."""
@@ -54,38 +54,38 @@ class TestValidation:
             asked.append(bundles)
             there.append({"CPU": 2.0, "GPU": 1.0})
 
-        monkeypatch.setattr(runtime, "_nodes", lambda: there)
-        monkeypatch.setattr(runtime, "request_resources", request)
+        monkeypatch.setattr(session, "_nodes", lambda: there)
+        monkeypatch.setattr(session, "request_resources", request)
         with pytest.raises(ResourceError, match=r"nodes: none.*resources\.wait_for_nodes_minutes"):
-            runtime.require("a window", workers=2, cpus=1, gpus=0.5)
-        runtime.require("a window", workers=2, cpus=1, gpus=0.5, wait_minutes=1)
+            session.require("a window", workers=2, cpus=1, gpus=0.5)
+        session.require("a window", workers=2, cpus=1, gpus=0.5, wait_minutes=1)
         assert asked == [[{"CPU": 1, "GPU": 0.5}] * 2, []]
 
     @pytest.mark.usefixtures("nodes")
     def test_time_that_was_not_enough_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runtime, "request_resources", lambda bundles: None)
+        monkeypatch.setattr(session, "request_resources", lambda bundles: None)
         with pytest.raises(ResourceError, match=r"room for 1 after 0\.001 minutes"):
-            runtime.require("a window", workers=2, cpus=3, wait_minutes=0.001)
+            session.require("a window", workers=2, cpus=3, wait_minutes=0.001)
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 class TestCluster:
     def test_workers_are_quiet_and_have_the_package(self) -> None:
-        @runtime.ray.remote
+        @session.ray.remote
         def look() -> tuple[dict[str, str], str]:
             import gangru_dist
 
             return dict(os.environ), gangru_dist.__name__
 
-        environment, name = runtime.ray.get(look.remote())
-        wanted = runtime.worker_environment(RunConfig())
+        environment, name = session.ray.get(look.remote())
+        wanted = session.worker_environment(RunConfig())
         assert {key: environment.get(key) for key in wanted} == wanted
         assert (wanted["OMP_WAIT_POLICY"], wanted["OMP_NUM_THREADS"]) == ("passive", "1")
         assert name == "gangru_dist"
 
     def test_a_session_inside_another_leaves_it_running(self) -> None:
         cfg = RunConfig(resources=ResourcesConfig())
-        with runtime.session(cfg):
-            assert runtime.slots(cpus=1) == 2
-        assert runtime.ray.is_initialized()
+        with session.session(cfg):
+            assert session.slots(cpus=1) == 2
+        assert session.ray.is_initialized()

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 from benchmarks.same_results import main
-from gangru_dist.storage import Storage
+from gangru_dist.base.storage import Storage
 from tests.evaluation.worlds import random_table
 from tests.report.store import RUN, make_block, write_factor, write_world
 

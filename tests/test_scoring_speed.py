@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from benchmarks import scoring_speed
-from gangru_dist.config import GruConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import GruConfig
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.predictor import Scorer
-from gangru_dist.storage import Storage
 
 
 def test_scoring_does_the_same_work_on_both_sides(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gangru_dist.errors import StorageError
+from gangru_dist.base.errors import StorageError
+from gangru_dist.base.storage import Storage
 from gangru_dist.report.document import write_report
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
 from tests.evaluation.worlds import config, random_table
 from tests.report.store import CFG, RUN, make_block, write_factor, write_models, write_panel
 
@@ -58,7 +58,7 @@ class TestPickles:
     FORBIDDEN = frozenset(
         {"pickle.load", "pickle.loads", "torch.load", "yaml.load", "joblib.load", "eval", "exec"}
     )
-    ALLOWED = frozenset({("cluster_map.py", "pickle.loads")})
+    ALLOWED = frozenset({("map.py", "pickle.loads")})
     """Rows within Ray, never storage."""
 
     def calls(self, source: str) -> set[str]:

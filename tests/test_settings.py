@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gangru_dist import presets
-from gangru_dist.config import from_dict, model_settings, to_dict
-from gangru_dist.errors import ConfigError
-from gangru_dist.settings import difference, load, nearest
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config import presets
+from gangru_dist.config.identity import from_dict, model_settings, to_dict
+from gangru_dist.config.sources import difference, load, nearest
 
 
 class TestReference:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.config import LabelConfig, WindowConfig
-from gangru_dist.errors import ConfigError, WindowError
-from gangru_dist.splits import make_windows, refit_days, select_windows
+from gangru_dist.base.errors import ConfigError, WindowError
+from gangru_dist.config.settings import LabelConfig, WindowConfig
+from gangru_dist.maths.calendar import make_windows, refit_days, select_windows
 
 
 def weekdays(first: str, last: str) -> np.ndarray:

@@ -12,9 +12,9 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gangru_dist.errors import StorageError
-from gangru_dist.filesystems import RetryingS3FileSystem, again, clear_refusals
-from gangru_dist.storage import Storage, checked_name
+from gangru_dist.base.errors import StorageError
+from gangru_dist.base.filesystems import RetryingS3FileSystem, again, clear_refusals
+from gangru_dist.base.storage import Storage, checked_name
 
 
 class TestReference:
@@ -139,7 +139,7 @@ class TestProperties:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(LocalFileSystem, "mv", lambda *_: None)
-        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        monkeypatch.setattr("gangru_dist.base.storage.time.sleep", lambda _: None)
         (tmp_path / "x").write_bytes(b"old")
         with pytest.raises(OSError, match=r"/x\..*\.part cannot be renamed to .*/x\."):
             Storage(f"local://{tmp_path}").write_bytes("x", b"new")
@@ -154,7 +154,7 @@ class TestProperties:
         root = Storage(f"local://{tmp_path}")
         root.write_bytes("x", b"old")
         monkeypatch.setattr(LocalFileSystem, "mv", mv)
-        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        monkeypatch.setattr("gangru_dist.base.storage.time.sleep", lambda _: None)
         with pytest.raises(OSError, match="connection was lost"):
             root.write_bytes("x", b"new")
         assert root.read_bytes("x") == b"old"
@@ -190,7 +190,7 @@ class TestProperties:
             Path(path).mkdir(parents=True)
 
         monkeypatch.setattr(LocalFileSystem, "mkdir", mkdir)
-        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        monkeypatch.setattr("gangru_dist.base.storage.time.sleep", lambda _: None)
         root = Storage(f"local://{tmp_path}")
         for content in (b"old", b"new"):
             root.write_bytes("a/x", content)
@@ -303,7 +303,7 @@ class TestProperties:
                 raise OSError(f"When uploading part for key 'x': AWS Error {code} during PUT: lost")
             return whole.open_output_stream(path)
 
-        monkeypatch.setattr("gangru_dist.storage.time.sleep", lambda _: None)
+        monkeypatch.setattr("gangru_dist.base.storage.time.sleep", lambda _: None)
         root._write_beside = False  # as stores that put a file whole
         root.filesystem = SimpleNamespace(open_output_stream=open_output_stream)
         if attempts == 1:

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from gangru_dist import settings
-from gangru_dist.errors import ConfigError
-from gangru_dist.storage import Storage
-from gangru_dist.synthetic.write import make_bars
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import sources
+from gangru_dist.synthetic.market import make_bars
 from studies import compare, run
 from studies.protocol import Part, Protocol, Study, Unit, configured, judge
 from studies.trials import TRIALS
@@ -38,7 +38,7 @@ MADE = {"small": SMALL, "rank": (*SMALL, "label.transform=rank")}
 
 
 def panel(folder: Path, *, changed_after: dt.date | None = None) -> Storage:
-    cfg = settings.load(
+    cfg = sources.load(
         "demo",
         overrides=[
             "synthetic.assets=60",

@@ -13,11 +13,13 @@ from fsspec.registry import known_implementations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gangru_dist import cli, log, settings
 from gangru_dist.bars.files import list_files
-from gangru_dist.errors import GangruError
-from gangru_dist.storage import Storage
-from gangru_dist.uris import parse, redacted, safe
+from gangru_dist.base import log
+from gangru_dist.base.errors import GangruError
+from gangru_dist.base.filesystems import parse, redacted, safe
+from gangru_dist.base.storage import Storage
+from gangru_dist.commands import cli
+from gangru_dist.config import sources
 from tests.test_security import JOBS, load
 
 CANARY = "CANARYcanary7"
@@ -51,7 +53,7 @@ URIS = [
 ROADS: dict[str, Callable[[str], object]] = {
     "storage": Storage,
     "bars": list_files,
-    "config": lambda uri: settings.load("demo", uri),
+    "config": lambda uri: sources.load("demo", uri),
 }
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from gangru_dist import read_factor
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.sources import load
 from gangru_dist.runs.run import Run
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -77,7 +77,7 @@ class TestWheel:
     @pytest.mark.ray
     @pytest.mark.usefixtures("ray_cluster")
     def test_the_same_factor_as_from_the_checkout(self, installed: Path, tmp_path: Path) -> None:
-        from gangru_dist.pipeline import SYNTHETIC, run_pipeline
+        from gangru_dist.api import SYNTHETIC, run_pipeline
 
         run_pipeline(
             Run(Storage(str(tmp_path / "a")), "tiny", load("demo", None, TINY)), bars=SYNTHETIC

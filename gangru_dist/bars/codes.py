@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
 
 _EXCHANGES = {
     "sh": "sh", "ss": "sh", "sse": "sh", "xshg": "sh",

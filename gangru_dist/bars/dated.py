@@ -18,12 +18,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gangru_dist.bars.codes import Spellings
-from gangru_dist.bars.columns import Place, convert
-from gangru_dist.bars.csv_files import csv_shape, read_csv
-from gangru_dist.bars.files import BarsFile, list_files
-from gangru_dist.bars.schema import BAR_COLUMNS
-from gangru_dist.errors import BarsError
-from gangru_dist.filesystems import resolve
+from gangru_dist.bars.columns import BAR_COLUMNS, Place, convert
+from gangru_dist.bars.files import BarsFile, csv_shape, list_files, read_csv
+from gangru_dist.base.errors import BarsError
+from gangru_dist.base.filesystems import resolve
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "date": ("date", "trade_date", "updateDate", "日期", "交易日期"),

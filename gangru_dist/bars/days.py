@@ -19,9 +19,9 @@ import pyarrow.fs as pafs
 from gangru_dist.bars.columns import Place, convert
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Finding, Quality
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
-from gangru_dist.filesystems import resolve
+from gangru_dist.base.errors import BarsError
+from gangru_dist.base.filesystems import resolve
+from gangru_dist.config.settings import BarsConfig
 
 FIRST_DAY = {"ashare": dt.date(1990, 12, 1), "none": dt.date(1900, 1, 1)}
 """By the price-limit rule: Shenzhen opened that day, Shanghai on 19 December."""

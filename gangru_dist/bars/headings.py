@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from gangru_dist.bars.formats import FORMATS, BarsFormat
-from gangru_dist.bars.schema import BAR_COLUMNS, REQUIRED
-from gangru_dist.bars.tables import SideTable
-from gangru_dist.errors import BarsError, flag
-from gangru_dist.registry import close_names
+from gangru_dist.bars.columns import BAR_COLUMNS, REQUIRED
+from gangru_dist.bars.formats import FORMATS, BarsFormat, SideTable
+from gangru_dist.base.errors import BarsError, flag
+from gangru_dist.base.registry import close_names
 
 
 def choose_columns(

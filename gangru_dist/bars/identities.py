@@ -16,7 +16,7 @@ import numpy as np
 
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Quality, Suspect, describe
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
 
 JUDGED = (
     "open", "high", "low", "close", "volume", "amount", "adj_factor", "turnover_rate", "market_cap",

@@ -14,11 +14,10 @@ import pyarrow.compute as pc
 from gangru_dist.bars import identities
 from gangru_dist.bars.codes import Spellings
 from gangru_dist.bars.columns import CODED, dictionary_of, marked_st
-from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.formats import BarsFormat, SideTable
 from gangru_dist.bars.quality import Example, Finding, Quality, plain
-from gangru_dist.bars.tables import SideTable
-from gangru_dist.bars.validate import CHECKED
-from gangru_dist.errors import BarsError
+from gangru_dist.bars.rows import CHECKED
+from gangru_dist.base.errors import BarsError
 
 _CLEAR_JUMP = 0.3
 """A first factor's logarithm from which on the price must show the jump too: no day's own move

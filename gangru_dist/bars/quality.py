@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gangru_dist.errors import BarsError, flag
+from gangru_dist.base.errors import BarsError, flag
 
 QUALITY = "quality.json"
 """Its name below `<storage>/panel`."""

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
-        from gangru_dist.lineage import code_version
+        from gangru_dist.base.lineage import code_version
 
         sys.stdout.write(f"gangru_dist {code_version()['package_version']}\n")
         return 0

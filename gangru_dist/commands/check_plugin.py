@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gangru_dist.config import LABEL_TRANSFORMS, PREDICTORS, GruConfig, LabelConfig
-from gangru_dist.errors import ConfigError, GangruError
+from gangru_dist.base.errors import ConfigError, GangruError
+from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, GruConfig, LabelConfig
 from gangru_dist.features.price_volume import COLUMN, FEATURES, AdjustedBars, Columns, Feature
 
 DAYS, ASSETS, LOOKBACK = 60, 12, 10

@@ -17,9 +17,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gangru_dist.cli import Job, Outcome, run_job
+from gangru_dist.base.errors import BarsError
 from gangru_dist.commands import plan
-from gangru_dist.errors import BarsError
+from gangru_dist.commands.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def body(job: Job) -> Outcome:
     if job.args.check:
         return check(job)
     from gangru_dist.api import build_panel  # imports Ray: not needed for --help
-    from gangru_dist.report.progress_page import ProgressPage
+    from gangru_dist.report.progress import ProgressPage
 
     panel = job.run.root.child("panel")
     with ProgressPage(job.run, folder=panel).shown():
@@ -49,7 +49,7 @@ def check(job: Job) -> Outcome:
     Raises:
         BarsError: The build would stop.
     """
-    from gangru_dist.panel.check import check_panel
+    from gangru_dist.panel.build import check_panel
 
     verdict = check_panel(job.args.bars, job.run.cfg)
     out = sys.stderr if job.args.json else sys.stdout

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gangru_dist.cli import Job, Outcome, run_job
 from gangru_dist.commands import plan
+from gangru_dist.commands.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Run all stages."""
-    from gangru_dist.pipeline import run_pipeline  # imports Ray: not needed for --help
+    from gangru_dist.api import run_pipeline  # imports Ray: not needed for --help
 
     done = run_pipeline(job.run, bars=job.args.bars, overwrite=job.args.overwrite)
     return Outcome(outputs=(done.report,), ok=done.ok)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gangru_dist.cli import Job, Outcome, run_job
 from gangru_dist.commands import plan
+from gangru_dist.commands.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:

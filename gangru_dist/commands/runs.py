@@ -18,9 +18,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from gangru_dist.errors import GangruError
-from gangru_dist.filesystems import clear_refusals
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import GangruError
+from gangru_dist.base.filesystems import clear_refusals
+from gangru_dist.base.storage import Storage
 
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
 _logger = logging.getLogger(__name__)
@@ -47,8 +47,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from gangru_dist.report.runs_list import find_files, read_runs  # pandas: not for --help
-    from gangru_dist.report.runs_page import write_comparison, write_index
+    from gangru_dist.report.runs import (  # pandas: not for --help
+        find_files,
+        read_runs,
+        write_comparison,
+        write_index,
+    )
 
     root = Storage(args.storage)
     found = [_row(root, one) for one in read_runs(root, find_files(root))]

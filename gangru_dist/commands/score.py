@@ -15,9 +15,9 @@ import argparse
 import datetime as dt
 from collections.abc import Sequence
 
-from gangru_dist.cli import Job, Outcome, run_job
 from gangru_dist.commands import plan
-from gangru_dist.runs.score_summary import SUMMARY
+from gangru_dist.commands.cli import Job, Outcome, run_job
+from gangru_dist.runs.summaries import SCORE_SUMMARY
 
 
 def day(text: str) -> dt.date:
@@ -39,9 +39,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Score, and delete old files if asked."""
-    from gangru_dist.report.progress_page import ProgressPage
-    from gangru_dist.scoring.commit import vacuum  # torch and Delta: not needed for --help
+    from gangru_dist.report.progress import ProgressPage
     from gangru_dist.scoring.score import score_days
+    from gangru_dist.scoring.table import vacuum  # torch and Delta: not needed for --help
 
     run, args = job.run, job.args
     with ProgressPage(run).shown():
@@ -51,7 +51,7 @@ def body(job: Job) -> Outcome:
     if args.vacuum:
         vacuum(run.factor)
     return Outcome(
-        outputs=(run.factor.uri, f"{run.folder.uri}/{SUMMARY}"),
+        outputs=(run.factor.uri, f"{run.folder.uri}/{SCORE_SUMMARY}"),
         ok=summary.ok,
         facts={"days_scored": summary.scored, "rows": summary.rows, "version": summary.version},
     )

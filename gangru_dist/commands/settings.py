@@ -21,9 +21,9 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from gangru_dist import presets, settings
-from gangru_dist.config import DECIDES, TYPES, RunConfig, to_dict
-from gangru_dist.decides import Decides
+from gangru_dist.config import presets, sources
+from gangru_dist.config.identity import DECIDES, TYPES, to_dict
+from gangru_dist.config.settings import Decides, RunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def reference(preset: str = "default") -> list[Setting]:
         Setting(
             key=key,
             kind=_kind(hint, meanings[key][0]),
-            value=settings.value_at(values, key),
+            value=sources.value_at(values, key),
             decides=tuple(
                 str(part.name).lower() for part in DECIDES[key] if part != Decides.IF_CHANGED
             ),

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gangru_dist.cli import Job, Outcome, run_job
+from gangru_dist.base.records import plain
 from gangru_dist.commands import plan
-from gangru_dist.runs.records import plain
+from gangru_dist.commands.cli import Job, Outcome, run_job
 from gangru_dist.runs.run import WINDOWS
 
 
@@ -25,7 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def body(job: Job) -> Outcome:
     """Train the windows."""
-    from gangru_dist.report.progress_page import ProgressPage
+    from gangru_dist.report.progress import ProgressPage
     from gangru_dist.training.launch import train_windows  # torch and Ray: not needed for --help
 
     with ProgressPage(job.run).shown() as page:

@@ -16,8 +16,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gangru_dist.cli import Job, Outcome, run_job
 from gangru_dist.commands import plan
+from gangru_dist.commands.cli import Job, Outcome, run_job
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +38,9 @@ def body(job: Job) -> Outcome:
 
         export_study(job.run, job.args.export, overwrite=job.args.overwrite)
         return Outcome(outputs=(job.args.export,))
-    from gangru_dist.report.progress_page import ProgressPage
+    from gangru_dist.config.sources import with_values
+    from gangru_dist.report.progress import ProgressPage
     from gangru_dist.report.tuning import write_page  # torch, Ray: not needed for --help
-    from gangru_dist.settings import with_values
     from gangru_dist.tuning.search import search
 
     asked = {f"tune.{name}": getattr(job.args, name) for name in ("trials", "hours")}

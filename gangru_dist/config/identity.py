@@ -8,12 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from gangru_dist.config.gru import PREDICTORS
-from gangru_dist.config.label import LABEL_TRANSFORMS
-from gangru_dist.config.run import RunConfig
-from gangru_dist.decides import Decides, declared
-from gangru_dist.errors import ConfigError
-from gangru_dist.registry import STORED
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.registry import STORED
+from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, Decides, RunConfig, declared
 
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _DEFAULTS = _ADAPTER.dump_python(RunConfig(), mode="json")

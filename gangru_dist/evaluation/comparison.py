@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist import metrics
-from gangru_dist.evaluation.persistence import factor_correlation
+from gangru_dist.evaluation.ic import factor_correlation
 from gangru_dist.evaluation.summary import Evaluation
+from gangru_dist.maths import metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,24 @@
 A period runs from the entry day of one rebalance to that of the next. It is named after the
 month of its return: the rebalance of 2019-01-31 gives the IC of 2019-02, as in the broker's
 tables.
+
+Returns of the factor's quantiles, and whether they rise with the factor.
+
+How long the factor ranks the same way, and how alike two factors rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
+from scipy import stats
 
-from gangru_dist import metrics
 from gangru_dist.evaluation.market import Market, Rebalances
+from gangru_dist.maths import metrics
 
 TRAILING = 12
 """Months in "the last year" and in moving averages."""
@@ -138,3 +144,111 @@ def _horizon_ic(
     start = rebalances.entry[chosen]
     earned = period_return(market, start, start + horizon)
     return start, metrics.rank_ic(rebalances.factor[chosen], earned)
+
+
+MONTHS_PER_YEAR = 12
+
+
+def quantile_returns(market: Market, rebalances: Rebalances, *, quantiles: int) -> pd.DataFrame:
+    """Equal-weighted return of each quantile in each complete period.
+
+    Columns: month, q1 ... qQ, universe, long_short (qQ minus q1). From the close of one entry day
+    to that of the next, without trading restrictions and costs. NaN for an empty quantile.
+    """
+    done = rebalances.complete
+    earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
+    number = np.where(np.isfinite(earned), rebalances.quantile[done], 0)
+    names = month_names(market, rebalances)
+    table = pd.DataFrame({"month": [names[row] for row in done]})
+    for quantile in range(1, quantiles + 1):
+        table[f"q{quantile}"] = _mean_where(earned, number == quantile)
+    everyone = np.isfinite(rebalances.factor[done]) & np.isfinite(earned)
+    table["universe"] = _mean_where(earned, everyone)
+    table["long_short"] = table[f"q{quantiles}"] - table["q1"]
+    return table
+
+
+def _mean_where(values: np.ndarray, take: np.ndarray) -> np.ndarray:
+    """Row mean of the taken values; NaN if there are none."""
+    count = take.sum(axis=1)
+    total = np.where(take, values, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def quantile_summary(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
+    """One row per quantile: mean monthly return, annualized return and excess over the universe.
+
+    Columns: quantile, mean_return, annualized_return (geometric, over the months with a value),
+    mean_excess (monthly, over the universe), total_return (compounded over the same months).
+    """
+    rows = []
+    for quantile in range(1, quantiles + 1):
+        monthly = returns[f"q{quantile}"].to_numpy()
+        excess = metrics.mean(monthly - returns["universe"].to_numpy())
+        figures = metrics.mean(monthly), compounded(monthly), excess, total(monthly)
+        rows.append((quantile, *figures))
+    columns = ["quantile", "mean_return", "annualized_return", "mean_excess", "total_return"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def compounded(monthly: np.ndarray) -> float:
+    """Annualized geometric mean of monthly returns; NaN months are left out."""
+    kept = metrics.finite(monthly)
+    if not len(kept):
+        return float("nan")
+    return float(np.prod(1 + kept) ** (MONTHS_PER_YEAR / len(kept)) - 1)
+
+
+def total(monthly: np.ndarray) -> float:
+    """Compounded return of all months; NaN months are left out, NaN of none."""
+    kept = metrics.finite(monthly)
+    return float(np.prod(1 + kept) - 1) if len(kept) else float("nan")
+
+
+def monotonicity(summary: pd.DataFrame) -> float:
+    """Spearman correlation of quantile number and mean return; 1 = the returns always rise."""
+    kept = summary.dropna(subset=["mean_return"])
+    if len(kept) < metrics.MIN_PAIRS or kept["mean_return"].nunique() < 2:
+        return float("nan")
+    return float(stats.spearmanr(kept["quantile"], kept["mean_return"]).statistic)
+
+
+LAGS = (1, 2, 3, 6, 12)
+"""Months between the two month-ends of an autocorrelation."""
+
+
+def autocorrelation(rebalances: Rebalances) -> pd.DataFrame:
+    """Spearman correlation of each month-end's factor with that of `lag` month-ends before.
+
+    Columns: lag (months), months, correlation (their mean). Of the assets that have both.
+    """
+    rows = []
+    for lag in LAGS:
+        values = metrics.rank_ic(rebalances.factor[lag:], rebalances.factor[:-lag])
+        kept = metrics.finite(values)
+        rows.append((lag, len(kept), metrics.mean(kept)))
+    return pd.DataFrame(rows, columns=["lag", "months", "correlation"])
+
+
+def factor_correlation(ours: pd.DataFrame, theirs: pd.DataFrame, days: pd.Series) -> pd.DataFrame:
+    """Spearman correlation of two factor tables on each day: rebalance, assets, correlation.
+
+    Of the assets that both tables have; days that one of them lacks have NaN.
+    """
+    rows = []
+    one, other = (
+        {day: rows.set_index("asset")["factor"] for day, rows in _on(table, days)}
+        for table in (ours, theirs)
+    )
+    for day in days:
+        if day in one and day in other:
+            both = pd.concat([one[day], other[day]], axis=1, join="inner").dropna().to_numpy()
+            rows.append((day, len(both), metrics.rank_ic(both[None, :, 0], both[None, :, 1])[0]))
+        else:
+            rows.append((day, 0, np.nan))
+    return pd.DataFrame(rows, columns=["rebalance", "assets", "correlation"])
+
+
+def _on(table: pd.DataFrame, days: pd.Series) -> Any:
+    dates = pd.to_datetime(table["date"])
+    return table[dates.isin(days)].groupby(dates)

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from gangru_dist.cross_section import cs_quantile
-from gangru_dist.errors import EvaluationError
-from gangru_dist.panel.block import PanelBlock
-from gangru_dist.time_series import ts_carry_forward
+from gangru_dist.base.errors import EvaluationError
+from gangru_dist.maths.cross_section import cs_quantile, ts_carry_forward
+from gangru_dist.panel.store import PanelBlock
 
 FACTOR_COLUMNS = ("date", "asset", "factor")
 """Required columns of a factor table; `score` and `quantile` are optional."""

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from gangru_dist import metrics
-from gangru_dist.evaluation.exposures import UNKNOWN, mean_traded
+from gangru_dist.evaluation.decomposition import UNKNOWN, mean_traded
 from gangru_dist.evaluation.ic import TRAILING, period_return, trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.evaluation.portfolio import top_assets
+from gangru_dist.maths import metrics
 
 __all__ = ["UNKNOWN", "before", "dropped", "industry_table", "newest", "ranked_universe"]
 

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist import metrics
-from gangru_dist.config import EvaluationConfig
-from gangru_dist.errors import EvaluationError
-from gangru_dist.evaluation import exposures, ic, picks, portfolio
+from gangru_dist.base.errors import EvaluationError
+from gangru_dist.config.settings import EvaluationConfig
+from gangru_dist.evaluation import decomposition, ic, picks, portfolio
 from gangru_dist.evaluation.decomposition import decompose
-from gangru_dist.evaluation.index import IndexCloses, index_figures
-from gangru_dist.evaluation.market import Market, Rebalances, of_members, to_rebalances
-from gangru_dist.evaluation.persistence import autocorrelation
-from gangru_dist.evaluation.portfolio import Portfolio
-from gangru_dist.evaluation.quantiles import (
+from gangru_dist.evaluation.ic import (
+    autocorrelation,
     monotonicity,
     quantile_returns,
     quantile_summary,
     total,
 )
+from gangru_dist.evaluation.market import Market, Rebalances, of_members, to_rebalances
+from gangru_dist.evaluation.portfolio import IndexCloses, Portfolio, index_figures
+from gangru_dist.maths import metrics
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def evaluate(
         "ranked": picks.ranked_universe(market, rebalances, top_fraction=cfg.top_fraction),
         "dropped": picks.dropped(market, rebalances, top_fraction=cfg.top_fraction),
         "autocorrelation": autocorrelation(rebalances),
-        "exposures": exposures.style_exposures(market, rebalances, long),
-        "industry_weights": exposures.industry_weights(market, rebalances, long),
+        "exposures": decomposition.style_exposures(market, rebalances, long),
+        "industry_weights": decomposition.industry_weights(market, rebalances, long),
         "coverage": _coverage(table),
         "weights": _weights(market, trades, long),
     }
@@ -306,14 +305,14 @@ def _metrics(
         **{name: records(tables[name]) for name in _RECORDS},
         "monthly": records(monthly[_MONTHLY]),
         "exposures": {
-            "styles": [_style(tables["exposures"], name) for name in exposures.STYLES],
+            "styles": [_style(tables["exposures"], name) for name in decomposition.STYLES],
             "industries": records(tables["industry_weights"]),
         },
         "changes": {
             "new": int((tables["ranked"]["change"] == "new").sum()),
             "dropped": len(tables["dropped"]),
         },
-        "capacity": exposures.capacity(
+        "capacity": decomposition.capacity(
             market,
             rebalances,
             top_fraction=settings["top_fraction"],

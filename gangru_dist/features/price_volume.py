@@ -11,9 +11,6 @@ your own is named with the module: `my_package.factors:surprise`. `column:NAME` 
 of the bars as it comes, such as `column:pe_ttm`; a function may name it as an input too.
 """
 
-# numpy's stubs give Any for arithmetic on arrays without a dtype:
-# mypy: disable-error-code="no-any-return"
-
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,8 +20,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from gangru_dist.errors import PanelError, flag
-from gangru_dist.registry import Registry, nearest
+from gangru_dist.base.errors import PanelError, flag
+from gangru_dist.base.registry import Registry, nearest
+
+# numpy's stubs give Any for arithmetic on arrays without a dtype:
+# mypy: disable-error-code="no-any-return"
+
 
 Values = Float[np.ndarray, "K *N"]
 Named = Callable[["AdjustedBars"], np.ndarray]
@@ -107,7 +108,7 @@ class Feature:
     inputs: tuple[str, ...]
     """All fields of `AdjustedBars` that it reads, and further columns as `column:NAME`."""
     level: Level = "as_is"
-    """How its level channel is computed (`samples/level.py`)."""
+    """How its level channel is computed (`samples/standardize.py`)."""
 
     def __post_init__(self) -> None:
         known = [own.name for own in fields(AdjustedBars) if own.name != "columns"]

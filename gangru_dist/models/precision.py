@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gangru_dist.config import PLAIN_PRECISIONS, RunConfig
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
 
 _NEEDS = {
     "tf32": "a GPU from sm_80",

@@ -3,20 +3,54 @@
 What a predictor must be: a module of samples to scores whose result for a sample depends on that
 sample alone (no batch statistics, no dropout of its own), without a parameter that -IC gives no
 gradient. `gangru check-plugin` asks.
+
+The predictor: two GRU layers, then an MLP to one number [R].
+
+The MLP's activation is SiLU [D]: the bias of a ReLU that is on for a whole cross-section has no
+true gradient under -IC, and Adam turns its rounding noise into steps, so that models of
+different numbers of workers would drift apart (docs/decisions/0007-silu.md).
+
+What scores: the frozen generator (or nothing) and the predictor behind it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gangru_dist.config import GruConfig
-from gangru_dist.errors import ConfigError
-from gangru_dist.models.gru import score_head
-from gangru_dist.models.recurrent import LSTM
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config.settings import PREDICTORS, GanConfig, GruConfig
+from gangru_dist.models.gan import Generator
+from gangru_dist.models.recurrent import GRU, LSTM
+
+
+def score_head(cfg: GruConfig) -> nn.Sequential:
+    """`cfg.hidden` values to one number."""
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
+        layers += [nn.Linear(wide, narrow), nn.SiLU()]
+    # -IC gives a last bias no gradient, only rounding noise that Adam would amplify
+    layers.append(nn.Linear((cfg.hidden, *cfg.head)[-1], 1, bias=False))
+    return nn.Sequential(*layers)
+
+
+class GruPredictor(nn.Module):
+    """Maps a feature block to pRet. B samples, T lookback days, F features, H hidden."""
+
+    def __init__(self, features: int, cfg: GruConfig) -> None:
+        super().__init__()
+        self.gru = GRU(features, cfg.hidden, cfg.layers)
+        self.head = score_head(cfg)
+
+    def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
+        score: Tensor = self.head(self.gru.newest(x))  # (B, 1)
+        return score.squeeze(-1)  # (B,); bare squeeze() would drop B when B == 1
 
 
 class LstmPredictor(nn.Module):
@@ -78,3 +112,66 @@ def _positions(states: Float[Tensor, "B T H"]) -> Float[Tensor, "T H"]:
     steps = torch.arange(0, hidden, 2, device=states.device, dtype=states.dtype)
     angles = day * torch.exp(-math.log(1e4) * steps / hidden)
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :hidden]
+
+
+class FactorNetwork(nn.Module):
+    """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`.
+
+    With `gan.output` beside, predictor([x, G(x, 0)]). With `gan.sees`, G gets some of the channels
+    of x, and the others stay as they are.
+
+    Raises:
+        ValueError: The GAN has no channel, or one that samples lack.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        gru: GruConfig,
+        gan: GanConfig | None,
+        predictor: str = "gru",
+        gan_place: range | None = None,
+    ) -> None:
+        super().__init__()
+        place = range(features) if gan_place is None else gan_place
+        if not 0 <= place.start < place.stop <= features:
+            raise ValueError(f"the GAN sees channels {place} of {features}")
+        self.generator = Generator(place, gan) if gan else None
+        self.is_beside = gan is not None and gan.output == "beside"
+        seen = features + len(place) if self.is_beside else features
+        self.predictor: nn.Module = PREDICTORS[predictor](seen, gru)
+        self.architecture: dict[str, Any] = {
+            "predictor": predictor,
+            "features": features,
+            "gru": asdict(gru),
+            "gan": asdict(gan) if gan else None,
+            "gan_channels": [place.start, place.stop] if gan else None,
+        }
+
+    def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
+        score: Tensor = self.predictor(self.inputs(x))
+        return score
+
+    def inputs(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T C"]:
+        """What the predictor gets."""
+        if self.generator is None:
+            return x
+        made: Tensor = self.generator(self.generator.seen(x))
+        if self.is_beside:
+            return torch.cat([x, made], dim=-1)
+        if made.shape == x.shape:
+            return made
+        place = self.generator.place
+        return torch.cat([x[..., : place.start], made, x[..., place.stop :]], dim=-1)
+
+
+def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
+    """An untrained network of a stored architecture; weights are loaded afterwards."""
+    gan, place = architecture["gan"], architecture.get("gan_channels")  # older models do not say
+    return FactorNetwork(
+        architecture["features"],
+        GruConfig(**architecture["gru"]),
+        GanConfig(**gan) if gan else None,
+        architecture.get("predictor", "gru"),  # older models do not say
+        None if place is None else range(*place),
+    )

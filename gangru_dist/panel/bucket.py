@@ -16,17 +16,16 @@ import pyarrow.compute as pc
 from gangru_dist.bars.columns import dictionary_of
 from gangru_dist.bars.dated import Members
 from gangru_dist.bars.days import THIN
-from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.formats import BarsFormat, SideTable
 from gangru_dist.bars.identities import JUDGED
 from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
 from gangru_dist.bars.quality import Example, Finding, Quality
-from gangru_dist.bars.tables import SideTable
-from gangru_dist.bars.validate import CHECKED
-from gangru_dist.calendar import listing_position
-from gangru_dist.errors import BarsError
+from gangru_dist.bars.rows import CHECKED
+from gangru_dist.base.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
+from gangru_dist.maths.calendar import listing_position
 from gangru_dist.panel import moves
-from gangru_dist.panel.schema import MEMBER, panel_schema
+from gangru_dist.panel.manifest import MEMBER, panel_schema
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""

@@ -11,39 +11,146 @@ for jobs that still read them.
 
 Grown bars go the same way: everything is computed again, what an earlier build had must come out
 the same, and its files are kept (docs/decisions/0008-append.md).
+
+Which code a panel's rows follow from: what a build must know beside bars and settings.
+
+Dry run of a panel build: bars are read and checked, nothing is written to storage.
+
+Both stages run in this process, one unit after the other, staged in a temporary folder; features
+are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gangru_dist import runtime
 from gangru_dist.bars.files import BarsFile, check_apart
-from gangru_dist.bars.quality import QUALITY, Quality, merge
-from gangru_dist.cluster_map import Runner, here, on_cluster
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import GangruError, PanelError
-from gangru_dist.panel.bucket import BucketTask
-from gangru_dist.panel.headers import check_names
+from gangru_dist.bars.quality import QUALITY, Finding, Quality, describe, merge
+from gangru_dist.base.errors import GangruError, PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.cluster.map import Runner, as_value, here, on_cluster
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.features.price_volume import FEATURES
+from gangru_dist.panel.bucket import BucketTask, traded_rows
+from gangru_dist.panel.checks import check_built, check_staged, days_of, newest_set_aside
 from gangru_dist.panel.history import continued
-from gangru_dist.panel.intake import Bars, Intake, bucket_task, do_all, open_bars, stage_bars
-from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
-from gangru_dist.panel.names import write_names
-from gangru_dist.panel.rows_code import rows_code
-from gangru_dist.panel.stages import Bucketed, build_bucket
-from gangru_dist.panel.staging import find_staging, remove_staging
-from gangru_dist.panel.turn import TURN, Turn, turn
-from gangru_dist.panel.verdict import check_built, check_staged, days_of, newest_set_aside
-from gangru_dist.panel.writer import add_hashes
-from gangru_dist.storage import Storage
+from gangru_dist.panel.intake import (
+    Bars,
+    Intake,
+    bucket_task,
+    check_names,
+    do_all,
+    open_bars,
+    stage_bars,
+)
+from gangru_dist.panel.lock import TURN, Turn, turn
+from gangru_dist.panel.manifest import MANIFEST, ROWS_VERSION, Manifest, read_manifest
+from gangru_dist.panel.moves import Moves
+from gangru_dist.panel.stages import (
+    Bucketed,
+    bucket_rows,
+    build_bucket,
+    find_staging,
+    remove_staging,
+)
+from gangru_dist.panel.writer import add_hashes, write_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found."""
+
+    lines: tuple[str, ...]
+    """The quality table."""
+    problems: tuple[str, ...]
+    """What would stop the build."""
+
+
+def check_panel(bars_uri: str, cfg: RunConfig) -> Verdict:
+    """Read and check bars as a build would.
+
+    Raises:
+        BarsError: Files cannot be read, so that there is nothing to count.
+        PanelError: A feature cannot be computed from these bars.
+    """
+    check_names(cfg.panel)
+    bars = open_bars(bars_uri, cfg)
+    with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
+        panel = Storage(folder)
+        intake = stage_bars(bars, panel, cfg, here)
+        read = intake.quality
+        problem = as_value(partial(check_staged, intake, bars.form, cfg.bars))
+        if isinstance(problem, GangruError):
+            return Verdict(lines=_table(read, {}, intake), problems=(str(problem),))
+        market = days_of(intake, bars.rule)
+        task = bucket_task(bars, intake, market, panel=panel, cfg=cfg, runner=here)
+        work = partial(_check_bucket, panel, intake.names, task)
+        built = do_all("check_stocks", here, cfg, work, range(cfg.panel.buckets))
+    quality = merge([read, market.quality, *(found for found, _ in built)])
+    moves = [sums for _, sums in built]
+    facts = {
+        "stocks": sum(sums.assets for sums in moves),
+        "trading days": len(market.calendar),
+        "first day": market.calendar[0] if len(market.calendar) else None,
+        "last day": market.calendar[-1] if len(market.calendar) else None,
+        "newest day set aside": newest_set_aside(intake, market.calendar),
+    }
+    problem = as_value(partial(check_built, moves, quality, bars.form, cfg.bars))
+    problems = (str(problem),) if isinstance(problem, GangruError) else ()
+    return Verdict(lines=_table(quality, facts, intake), problems=problems)
+
+
+def _check_bucket(
+    panel: Storage, names: Sequence[str], task: BucketTask, number: int
+) -> tuple[Quality, Moves]:
+    rows, beside = bucket_rows(panel, names, number, task)
+    _, quality, moves = traded_rows(rows, task)
+    return merge([beside, quality]), moves
+
+
+def _table(quality: Quality, facts: dict[str, Any], intake: Intake) -> tuple[str, ...]:
+    """Counts, then reasons, notes and lacking columns with an example each."""
+    counts = {
+        "rows read": quality.rows,
+        "rows suspended": quality.suspended,
+        "rows set aside": quality.set_aside,
+        **{name: value for name, value in facts.items() if value is not None},
+    }
+    suspected = {
+        f"{suspect.file}: {suspect.reason}": suspect.finding for suspect in quality.suspects
+    }
+    lacking = {
+        name: Finding(count=files["files"], example={"file": files["example"]})
+        for name, files in intake.lacking.items()
+    }
+    return (
+        *(f"{name:<24}{value}" for name, value in counts.items()),
+        *_section("rows set aside, by reason", quality.quarantined),
+        *_section("files in another unit", suspected),
+        *_section("odd, but kept", quality.notes),
+        *_section("columns that files lack", lacking),
+    )
+
+
+def _section(title: str, findings: Any) -> list[str]:
+    if not findings:
+        return []
+
+    def line(name: str, finding: Finding) -> str:
+        return f"{finding.count:>10}  {name}, e.g. {describe(finding.example)}"
+
+    return ["", title, *(line(name, finding) for name, finding in findings.items())]
+
 
 _logger = logging.getLogger(__name__)
 
@@ -119,7 +226,7 @@ def _built(
         is_small = sum(file.size for file in bars.files) <= SMALL_BYTES
         runner = runner or (here if is_small else on_cluster)
         kept = frozenset() if overwrite else _files(old)
-        with runtime.session(cfg) if runner is on_cluster else nullcontext():
+        with session.session(cfg) if runner is on_cluster else nullcontext():
             intake = stage_bars(bars, panel, cfg, runner)
             check_staged(intake, bars.form, cfg.bars)
             market = days_of(intake, bars.rule)
@@ -227,7 +334,8 @@ def _source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
         "files": len(bars.files),
         "bytes": sum(file.size for file in bars.files),
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
-        "rows_code": rows_code(cfg.panel.features),
+        "rows_version": ROWS_VERSION,
+        "users_code": _users_code(cfg.panel.features),
         "bars": asdict(cfg.bars),
         "trading_days": None if days is None else _hash_of_days(days),
         "members": cfg.panel.members,
@@ -235,6 +343,11 @@ def _source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
         "buckets": cfg.panel.buckets,
         "features": list(cfg.panel.features),
     }
+
+
+def _users_code(features: Sequence[str]) -> dict[str, str]:
+    """Hash of the source of each feature that is the user's own."""
+    return {k: v for name in features for k, v in FEATURES.users_code(name).items()}
 
 
 def _hash_of_days(days: np.ndarray) -> str:

@@ -16,19 +16,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.config import DECIDES, RunConfig, to_dict
-from gangru_dist.errors import PanelError
-from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import DECIDES, to_dict
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.manifest import Manifest, panel_schema
 from gangru_dist.panel.store import read_rows
 from gangru_dist.panel.writer import add_hashes, row_group_hashes
-from gangru_dist.storage import Storage
 
 _logger = logging.getLogger(__name__)
 _KEYS = ["asset", "date"]
-_CODE = "rows_code"
-"""In a manifest's source. Panels of versions up to commit cf4f81d lack it: they knew the text of
-the features alone."""
+_CODE = ("rows_version", "users_code")
+"""In a manifest's source. Older panels have a hash of the sources, `rows_code`, or nothing."""
 _UNKNOWN = (
     " An earlier version of this program built the panel, by code that is not known: if the bars "
     "are as they were, it is the program that computes these rows differently."
@@ -81,7 +80,7 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
             not `overwrite`. The message has an example and the way out.
     """
     rewritten = compare(root, old, new)
-    if _CODE not in old.source:
+    if not _is_numbered(old):
         _logger.info(
             "panel_code_unknown: an earlier version built the panel; its rows are compared"
         )
@@ -100,9 +99,15 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
 def _made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether the same settings and code make rows of both sources' bars.
 
-    Code that is not known counts as the same: so the panels of earlier versions are guarded too.
+    Code without a number counts as the same: so the panels of earlier versions are guarded too.
     """
-    return _settings(old) == _settings(new) and old.get(_CODE) in (None, new.get(_CODE))
+    same_code = all(old.get(key) in (None, new.get(key)) for key in _CODE)
+    return _settings(old) == _settings(new) and same_code
+
+
+def _is_numbered(manifest: Manifest) -> bool:
+    """Whether the manifest says which version of the rows it has."""
+    return _CODE[0] in manifest.source
 
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]
 
 
 def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> PanelError:
-    by_whom = "" if _CODE in old.source else _UNKNOWN
+    by_whom = "" if _is_numbered(old) else _UNKNOWN
     return PanelError(
         f"these bars rewrite history: {_what(root, old, new, rewritten)}{by_whom} The panel that "
         f"is there ends on {old.calendar[-1]} and stays as it was; models and scores depend on it. "

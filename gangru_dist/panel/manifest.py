@@ -1,4 +1,9 @@
-"""What a panel store holds: `panel/manifest.json`, written last, read first."""
+"""What a panel store holds: `panel/manifest.json`, written last, read first.
+
+Columns of the panel rows that are stored.
+
+The stock column is `asset`; prices are currency per share, `market_cap` currency.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,48 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import ValidationError
 
-from gangru_dist.errors import PanelError
-from gangru_dist.runs.records import parse, wrong
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.records import parse, wrong
+from gangru_dist.base.storage import Storage
+
+BASE_COLUMNS = ("date", "asset", "is_st", "list_date", "adj_close")
+"""Panel columns that every block needs."""
+
+TRADING_COLUMNS = ("market_cap", "industry", "limit_up", "limit_down")
+"""Panel columns that judging a portfolio needs besides."""
+
+MEMBER = "member"
+"""Panel column of a panel that was built with `panel.members`, and of no other."""
+
+_PANEL_TYPES: dict[str, pa.DataType] = {
+    "date": pa.date32(),
+    "asset": pa.string(),
+    "is_st": pa.bool_(),
+    "list_date": pa.date32(),
+    "adj_close": pa.float64(),
+    "market_cap": pa.float64(),
+    "industry": pa.string(),
+    "limit_up": pa.bool_(),
+    "limit_down": pa.bool_(),
+}
+
+
+def panel_schema(features: Sequence[str], *, members: bool = False) -> pa.Schema:
+    """Schema of the stored rows: date, asset, the float32 features, then the rest."""
+    rest = [name for name in _PANEL_TYPES if name not in ("date", "asset")]
+    return pa.schema(
+        [
+            ("date", pa.date32()),
+            ("asset", pa.string()),
+            *((name, pa.float32()) for name in features),
+            *((name, _PANEL_TYPES[name]) for name in rest),
+            *([(MEMBER, pa.bool_())] if members else []),
+        ]
+    )
+
 
 VERSION = 1
 """Layout of the store; a reader refuses any other."""
@@ -23,6 +65,9 @@ VERSION = 1
 _FILE = re.compile(r"bucket=\d+/\d{4}-(?P<rows>[0-9a-f]{12})(-(?P<bytes>[0-9a-f]{32}))?\.parquet")
 """Name of a panel's file. Versions up to 0d2b8c2 wrote it without the hash of its bytes."""
 
+ROWS_VERSION = 1
+"""Version of the code that makes rows of bars. Raise it when the same bars and settings give other
+rows: the next build may then rewrite history without `--overwrite`."""
 MANIFEST = "manifest.json"
 """Its name below `<storage>/panel`."""
 

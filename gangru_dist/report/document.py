@@ -15,20 +15,19 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from gangru_dist import log
-from gangru_dist.errors import ConfigError, FactorError
+from gangru_dist.base import log
+from gangru_dist.base.errors import ConfigError, FactorError
+from gangru_dist.base.storage import checked_name
 from gangru_dist.evaluation.comparison import Comparison, against
 from gangru_dist.evaluation.summary import Evaluation, evaluate
-from gangru_dist.panel.names import names_on
+from gangru_dist.events.callbacks import Callbacks, told
 from gangru_dist.panel.store import read_manifest
-from gangru_dist.report import figures, gan_figures, tables, text, training, tuning
-from gangru_dist.report.language import Language, language
-from gangru_dist.report.published import SOURCE
+from gangru_dist.panel.writer import names_on
+from gangru_dist.report import figures, tables, text, training, tuning
 from gangru_dist.report.sources import RunSources, Sources, index_closes, read_market, read_sources
+from gangru_dist.report.text import SOURCE, Language, language
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
-from gangru_dist.storage import checked_name
-from gangru_dist.tracking.callbacks import Callbacks, told
 
 PAGE = "report.html"
 _logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         PanelError: No panel is there.
         FactorError: A run has no factor table, or none of its rows is of its windows.
         EvaluationError: The table does not span two rebalances, or is not of this panel.
-        BarsError: `evaluation.index` cannot be read.
+        BarsError: `evaluation.portfolio` cannot be read.
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration; or a callback lacks its package or a setting.
     """
@@ -289,7 +288,7 @@ def _figures(found: dict[str, Evaluation], sources: Sources, words: Language) ->
         drawn["gan"] = figures.gan_curves(history, words)
     measured = training.newest_measured(sources.models)
     if measured and measured.gan_samples:
-        drawn["distributions"] = gan_figures.distributions(measured.gan_samples, words)
+        drawn["distributions"] = training.distributions(measured.gan_samples, words)
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gangru_dist import metrics
+from gangru_dist.maths import metrics
 from gangru_dist.report.drawing import (
     BLUE,
     GREY,
@@ -30,9 +30,17 @@ from gangru_dist.report.drawing import (
     month_ticks,
     tips,
 )
-from gangru_dist.report.language import ENGLISH, Language
-from gangru_dist.report.published import FIGURES
-from gangru_dist.report.text import count, four, percent, plain, signed, signed_percent
+from gangru_dist.report.text import (
+    ENGLISH,
+    FIGURES,
+    Language,
+    count,
+    four,
+    percent,
+    plain,
+    signed,
+    signed_percent,
+)
 
 
 def monthly_ic(runs: dict[str, pd.DataFrame], language: Language = ENGLISH) -> str:

@@ -12,20 +12,21 @@ import pandas as pd
 
 from gangru_dist.bars.dated import read_closes
 from gangru_dist.bars.quality import QUALITY
-from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.evaluation.index import IndexCloses
+from gangru_dist.base.records import find_record
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
+from gangru_dist.evaluation.portfolio import IndexCloses
+from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.store import Manifest, read_block
 from gangru_dist.runs.model import ModelRecord
-from gangru_dist.runs.records import find_record
 from gangru_dist.runs.run import Claim, Run, run_names
-from gangru_dist.runs.score_summary import DayCoverage
 from gangru_dist.runs.search import Search, read_search
+from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring.plan import outdated_days
 from gangru_dist.scoring.table import covered_days
-from gangru_dist.splits import make_windows
-from gangru_dist.storage import Storage
-from gangru_dist.synthetic.files import is_made_up
+from gangru_dist.synthetic.assets import is_made_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,7 @@ def read_market(root: Storage, manifest: Manifest, factors: Iterable[pd.DataFram
 
 
 def index_closes(uri: str | None) -> IndexCloses | None:
-    """Closes of `evaluation.index`, the second benchmark; None if none is given.
+    """Closes of `evaluation.portfolio`, the second benchmark; None if none is given.
 
     Raises:
         BarsError: They cannot be read.

@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 
 from gangru_dist.bars.quality import describe
-from gangru_dist.config import RunConfig
+from gangru_dist.base.records import write_table
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import Comparison
 from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training, tuning
-from gangru_dist.report.published import with_published
 from gangru_dist.report.sources import Sources
-from gangru_dist.runs.csv_tables import write_table
-from gangru_dist.storage import Storage
+from gangru_dist.report.text import with_published
 
 METRICS = "metrics.json"
 

@@ -1,16 +1,93 @@
-"""Numbers and sentences as the page prints them."""
+"""Numbers and sentences as the page prints them.
+
+The page in another language: gettext's interface over a catalogue in TOML.
+
+English is the source text. Whatever prints asks the `Language` it was given: `_("Turnover")` in a
+template, `gettext("Turnover")` in Python. A catalogue, `languages/<name>.toml`, has one
+line a text: `"Turnover" = "换手率"`. Values go in by name, `%(run)s`, under the same names in every
+language; what a catalogue lacks (a name that comes from data, say) stays as it is. A test keeps
+texts and catalogues together, so a new text needs its line, and a new language a whole file.
+
+What the broker printed about its own factor: shown beside ours, never mixed with it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from gettext import NullTranslations
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from gangru_dist.report.language import ENGLISH, Language, translatable
-from gangru_dist.report.published import FIGURES
+
+class Language(NullTranslations):
+    """One language: what jinja2's i18n extension and our own sentences ask for texts."""
+
+    def __init__(self, tag: str, texts: Mapping[str, str]) -> None:
+        super().__init__()
+        self.tag = tag
+        """Of the page's `lang` attribute: it chooses the browser's fonts."""
+        self.texts = texts
+        """English text -> translation."""
+
+    def gettext(self, message: str) -> str:
+        """The text in this language, or itself if the catalogue lacks it."""
+        return self.texts.get(message, message)
+
+    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
+        """The same by number; a catalogue has one form, under the English singular."""
+        return self.texts.get(msgid1, msgid1 if n == 1 else msgid2)
+
+
+ENGLISH = Language("en", {})
+"""The source itself."""
+
+
+def language(name: str) -> Language:
+    """The language of `report.text`; its catalogue is read afresh."""
+    if name == "en":
+        return ENGLISH
+    file = resources.files("gangru_dist.report") / "languages" / f"{name}.toml"
+    catalogue = tomllib.loads(file.read_text(encoding="utf-8"))
+    return Language(catalogue["tag"], catalogue["texts"])
+
+
+def translatable(text: str) -> str:
+    """The text itself: marks one that is declared here and translated where it is printed."""
+    return text
+
+
+SOURCE = (
+    "Southwest Securities, machine-learning factor stock selection, monthly report of 2026-03: "
+    "GAN_GRU factor, all China A-shares but ST and those listed less than half a year, "
+    "monthly from 2019-02 to 2026-02, without costs"
+)
+"""Author, issue, universe and period of the figures."""
+
+FIGURES: dict[str, float | str] = {
+    "ic_mean": 0.1096,
+    "ic_stars": "***",
+    "ic_latest": -0.0105,
+    "ic_mean_12": 0.0517,
+    "icir": 0.87,
+    "turnover": 0.82,
+    "annualized_return": 0.3813,
+    "annualized_volatility": 0.2318,
+    "information_ratio": 1.64,
+    "max_drawdown": 0.2729,
+    "annualized_excess": 0.2232,
+}
+"""Fractions; ratios have no unit."""
+
+
+def with_published(metrics: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation's figures with the broker's beside: what metrics.json holds."""
+    return {**metrics, "published": {"source": SOURCE, **FIGURES}}
+
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -259,7 +336,7 @@ INDEX_FIGURES = (
         "",
     ),
 )
-"""Rows that follow where `evaluation.index` is given."""
+"""Rows that follow where `evaluation.portfolio` is given."""
 
 
 MONTHS, ASSETS, HOLDINGS = 24, 300, 20

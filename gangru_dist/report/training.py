@@ -1,4 +1,7 @@
-"""What the finished models say about their training."""
+"""What the finished models say about their training.
+
+What the GAN makes beside what is real; see `figures` for how pictures look.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from gangru_dist.report.language import ENGLISH, Language
-from gangru_dist.report.text import percent, plain
-from gangru_dist.runs.model import FeatureFigures, ModelRecord
+from gangru_dist.report.drawing import GREY, INK, PALE, WIDE, Shown, drawn, tips
+from gangru_dist.report.text import ENGLISH, Language, percent, plain
+from gangru_dist.runs.model import FeatureFigures, GanSamples, ModelRecord
 
 SEPARATED = 0.95
 """A discriminator right this often in the last GAN epoch tells real from generated at sight."""
@@ -196,3 +201,51 @@ def spread_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[s
             "windows": ", ".join(sorted(lost["window"].unique())),
         }
     ]
+
+
+_COLUMNS = 6
+
+
+def distributions(samples: GanSamples, language: Language = ENGLISH) -> str:
+    """One small picture a feature: histograms of real (filled) and generated values (line).
+
+    Beside a feature's name stands its spread: that of generated over that of real values across
+    assets.
+    """
+    names = list(samples.real)
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        for axes, name in zip(grid.flat, names, strict=False):
+            _feature(axes, name, samples, language)
+        for axes in grid.flat[len(names) :]:
+            axes.set_visible(False)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+
+    return drawn("distributions", (WIDE[0], 0.5 + 1.15 * rows), draw)
+
+
+def _feature(axes: Axes, name: str, samples: GanSamples, language: Language) -> None:
+    """Shares of the values by bin; heights of different features do not compare."""
+    _ = language.gettext
+    centers = np.array(samples.bin_centers)
+    half = (centers[1] - centers[0]) / 2
+    edges = np.append(centers - half, centers[-1] + half)
+    real, made = samples.real[name], samples.generated[name]
+    axes.stairs(shares(real), edges, fill=True, color=PALE, label=_("real"))
+    axes.stairs(shares(real), edges, color=GREY, lw=0.6)
+    axes.stairs(shares(made), edges, color=INK, lw=1.2, label=_("generated"))
+    axes.set_title(f"{name} · {spread(real, made):.2f}", fontsize=8.5, pad=3)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="x", length=2, labelsize=7.5)
+    axes.grid(visible=False)
+    moments: Shown = {
+        _("real"): ([f"{real.mean:.2f} ± {real.std:.2f}"], str),
+        _("generated"): ([f"{made.mean:.2f} ± {made.std:.2f}"], str),
+        _("spread"): ([spread(real, made)], plain),
+    }
+    tips(axes, [0.0], moments, [name])

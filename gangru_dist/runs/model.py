@@ -94,7 +94,7 @@ class ModelRecord:
     sha256: str
     """Hash of the weights file."""
     identity: str
-    """Hash of what decides the weights; see `config.model_identity`."""
+    """Hash of what decides the weights; see `config.identity.model_identity`."""
     package_version: str | None = None
     commit: str | None = None
     variant: str = ""
@@ -117,7 +117,7 @@ class ModelRecord:
     gan_samples: GanSamples | None = None
     """None for variant `gru` and for models of versions without this measurement."""
     architecture: dict[str, Any]
-    """See `models.network.from_architecture`."""
+    """See `models.predictors.from_architecture`."""
     best_epoch: int
     best_valid_ic: float | None
     history: tuple[Epoch, ...]

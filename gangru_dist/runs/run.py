@@ -20,14 +20,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gangru_dist import presets, settings
-from gangru_dist.config import RunConfig, from_dict, run_settings, to_dict, with_precision
-from gangru_dist.errors import ConfigError, GangruError
-from gangru_dist.lineage import code_version
+from gangru_dist.base.errors import ConfigError, GangruError
+from gangru_dist.base.lineage import code_version
+from gangru_dist.base.records import find_record, write_record
+from gangru_dist.base.storage import Storage, checked_name
+from gangru_dist.config import presets, sources
+from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.sources import with_values
 from gangru_dist.runs.model import ModelRecord
-from gangru_dist.runs.records import find_record, write_record
-from gangru_dist.settings import with_values
-from gangru_dist.storage import Storage, checked_name
 
 CLAIM, MODEL, WEIGHTS = "config.json", "model.json", "model.safetensors"
 WINDOWS, CHECKPOINTS, FACTOR, TENSORBOARD = "windows", "checkpoints", "factor", "tensorboard"
@@ -193,7 +194,7 @@ class Run:
                 f"{CLAIM} was written by package version {there.package_version}, or names code "
                 "that this command was not given"
             ]
-        return settings.difference(run_settings(old), run_settings(self.cfg))
+        return sources.difference(run_settings(old), run_settings(self.cfg))
 
 
 def run_folder(root: Storage, name: str) -> Storage:
@@ -219,14 +220,14 @@ def settings_of(
     An existing run that is given without preset and file keeps its own settings.
 
     Raises:
-        ConfigError: As `settings.load` and `Run.own_settings`.
+        ConfigError: As `config.sources.load` and `Run.own_settings`.
     """
     if name and not (preset or file):
         own = Run(root, name, RunConfig()).own_settings()
         if own is not None:
-            return "settings=its_own", own, settings.with_flags(own, overrides)
+            return "settings=its_own", own, sources.with_flags(own, overrides)
     preset = preset or "default"
-    cfg = settings.load(preset, file, overrides)
+    cfg = sources.load(preset, file, overrides)
     return f"preset={preset}", presets.ALL[preset](), cfg
 
 

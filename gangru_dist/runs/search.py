@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gangru_dist.runs.records import find_record, write_record
-from gangru_dist.storage import Storage
+from gangru_dist.base.records import find_record, write_record
+from gangru_dist.base.storage import Storage
 
 SEARCH, TRIALS = "search.json", "trials"
 Status = Literal["running", "complete", "pruned", "diverged", "failed"]
@@ -77,7 +77,7 @@ class SearchRecord:
     """A search without its trials."""
 
     identity: dict[str, Any]
-    """What decides its trials; see `tuning.trial_queue.identity`."""
+    """What decides its trials; see `tuning.queue.identity`."""
     windows: tuple[str, ...]
     """Refit days of every trial."""
     reported_first: str | None

@@ -14,16 +14,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gangru_dist.config import ChannelKind, SampleConfig
+from gangru_dist.config.settings import ChannelKind, SampleConfig
 from gangru_dist.features.price_volume import FEATURES
-from gangru_dist.samples.level import Gather, cs_bounds, ts_level
 from gangru_dist.samples.standardize import (
     AllSum,
+    Gather,
     Statistics,
+    cs_bounds,
     cs_standardize,
     cs_sums,
     cut,
     moments,
+    ts_level,
     ts_standardize,
 )
 

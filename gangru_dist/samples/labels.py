@@ -9,9 +9,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 from scipy.special import ndtri  # scipy.stats would add 0.6 s to the start of every worker
 
-from gangru_dist.config import LABEL_TRANSFORMS, LabelConfig
-from gangru_dist.cross_section import cs_neutralize, cs_winsorize, cs_zscore
-from gangru_dist.time_series import ts_carry_forward
+from gangru_dist.config.settings import LABEL_TRANSFORMS, LabelConfig
+from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore, ts_carry_forward
 
 _NOISE = 1e-10
 """Of z-scores: a residual below is rounding."""

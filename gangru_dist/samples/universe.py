@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-from gangru_dist.config import UniverseConfig
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.config.settings import UniverseConfig
+from gangru_dist.panel.store import PanelBlock
 
 
 def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:

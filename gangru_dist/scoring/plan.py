@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gangru_dist.config import RunConfig, deciding, model_identity
-from gangru_dist.decides import Decides
-from gangru_dist.errors import FactorError, WindowError
+from gangru_dist.base.errors import FactorError, WindowError
+from gangru_dist.config.identity import deciding, model_identity
+from gangru_dist.config.settings import Decides, RunConfig
+from gangru_dist.maths.calendar import Window, make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.model import ModelRecord
-from gangru_dist.runs.score_summary import DayCoverage, Unscored
-from gangru_dist.splits import Window, make_windows
+from gangru_dist.runs.summaries import DayCoverage, Unscored
 
 Models = Mapping[tuple[str, int], ModelRecord]
 """Finished models by (window, seed)."""

@@ -14,16 +14,16 @@ from functools import partial
 
 import torch
 
-from gangru_dist import gauges, log
-from gangru_dist.cluster_map import Runner, here, on_cluster, value
-from gangru_dist.errors import ConfigError, FactorError
+from gangru_dist.base import log
+from gangru_dist.base.errors import ConfigError, FactorError
+from gangru_dist.cluster.map import Runner, here, on_cluster, value
+from gangru_dist.events import prometheus
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.score_summary import ScoreSummary, write_summary
-from gangru_dist.scoring.commit import DataFile, commit
+from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
 from gangru_dist.scoring.plan import Plan, make_plan
 from gangru_dist.scoring.predictor import Scorer
-from gangru_dist.scoring.table import covered_days
+from gangru_dist.scoring.table import DataFile, commit, covered_days
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def score_days(
         seconds=time.monotonic() - started,
         days=covered_days(run.factor),
     )
-    write_summary(run, summary)
+    write_score_summary(run, summary)
     return summary
 
 
@@ -141,7 +141,7 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
         for _, result in runner(run.cfg, partial(_scorer, run), plan.pieces, actors=most):
             file = value(result)
             files.append(file)
-            gauges.count(gauges.SCORED_ROWS, file.rows)
+            prometheus.count(prometheus.SCORED_ROWS, file.rows)
             progress.advance(len(file.days))
     return sorted(files, key=lambda file: (file.month, file.days[0].date))
 

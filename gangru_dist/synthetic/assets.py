@@ -4,17 +4,31 @@ Everything here is drawn before prices move and knows nothing of them, so that n
 an asset's life tells anything about its returns. Rates are assumptions of the right size
 for the A-share market, not estimates. Codes look like A-share codes, because the price-limit
 rule reads the board from them; they name no real company.
+
+Names of the synthetic market's files, by which they are recognized.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gangru_dist.config import SyntheticConfig
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import SyntheticConfig
+
+FILE = re.compile(r"\d{4}-[0-9a-f]{12}\.parquet")
+"""Year and hash of the content."""
+
+
+def is_made_up(bars: Storage) -> bool:
+    """Whether a folder holds the made-up market's bars, and nothing else."""
+    names = bars.list_files()
+    return bool(names) and all(FILE.fullmatch(name) for name in names)
+
 
 INDUSTRIES = (
     "Agriculture", "Appliances", "Autos", "Banks", "Beverages", "Building materials",

@@ -3,6 +3,11 @@
 A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
 threads run the slots behind our own gate, because Ray would wait forever for a request that the
 cluster cannot meet. One window's failure does not stop the others. [Ray]
+
+The precision of a run: what `auto` stands for, and whether its workers' devices have it.
+
+Checked before anything is written, so that a mistake claims no name; `require_precision` of
+`torch_setup` checks again where a worker starts, on the device that it really has.
 """
 
 from __future__ import annotations
@@ -11,25 +16,94 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from gangru_dist import runtime
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import StorageError, WindowError
-from gangru_dist.lineage import code_version
+from gangru_dist.base.errors import ResourceError, StorageError, WindowError
+from gangru_dist.base.lineage import code_version
+from gangru_dist.cluster import session
+from gangru_dist.config.identity import with_precision
+from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
+from gangru_dist.events.callbacks import Callbacks, Watcher, told
+from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
-from gangru_dist.runs.train_summary import TrainSummary, WindowResult, in_order, write_summary
-from gangru_dist.splits import SkippedWindow, Window, make_windows, select_windows
-from gangru_dist.tracking.callbacks import Callbacks, told
-from gangru_dist.tracking.watcher import Watcher
-from gangru_dist.training.board import Driven, Slot, Task, TaskSettled, task_identity
-from gangru_dist.training.devices import require_native, settled
+from gangru_dist.runs.summaries import TrainSummary, WindowResult, in_order, write_train_summary
+from gangru_dist.training.groups import serve_slot
 from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.slot import serve_slot
+from gangru_dist.training.queue import Driven, Slot, Task, TaskSettled, task_identity
+
+if TYPE_CHECKING:
+    from gangru_dist.models.precision import Device
 
 _logger = logging.getLogger(__name__)
+
+
+def settled(run: Run, *, anew: bool = False) -> Run:
+    """The run with `training.precision=auto` replaced by what it stands for.
+
+    That is what the run was claimed with; at its first start, or `anew`, the best that all
+    devices have which its workers can get.
+
+    Raises:
+        ResourceError: The cluster cannot hold a worker.
+        StorageError: The run's `config.json` is damaged.
+    """
+    kept = run if anew else run.as_claimed()
+    return replace(kept, cfg=decided(kept.cfg))
+
+
+def decided(cfg: RunConfig, before: str | None = None) -> RunConfig:
+    """The same with `auto` replaced by what it stood for before, else by what the devices have.
+
+    Raises:
+        ResourceError: The cluster cannot hold a worker.
+    """
+    if cfg.training.precision != "auto":
+        return cfg
+    if before is not None:
+        return with_precision(cfg, before)
+    from gangru_dist.models.precision import resolve  # torch: only where devices are asked
+
+    devices = _devices(cfg)
+    found = resolve(devices)
+    names = ", ".join(dict.fromkeys(device.name for device in devices))
+    _logger.info("precision auto=%s devices=[%s]", found, names)
+    return with_precision(cfg, found)
+
+
+def require_native(*variants: RunConfig) -> None:
+    """Check that every device a worker may get has the arithmetic; asks the first one's resources.
+
+    Raises:
+        ResourceError: One lacks it; names the devices and the way out.
+    """
+    wanted = dict.fromkeys(cfg.training.precision for cfg in variants)
+    for precision in (name for name in wanted if name not in PLAIN_PRECISIONS):
+        from gangru_dist.models.precision import lacking
+
+        reason = lacking(precision, _devices(variants[0]))
+        if reason:
+            raise ResourceError(
+                f"{reason}. Give --set training.precision=float32 or auto; a run that began "
+                f"with {precision} keeps it: also give another --run, or use machines that have it."
+            )
+
+
+def _devices(cfg: RunConfig) -> list[Device]:
+    """Every device that a worker may get, on every node that has room for one."""
+    from gangru_dist.models.precision import devices_here
+
+    here = partial(devices_here, cfg.resources.gpus_per_worker)
+    return [
+        replace(device, name=f"{device.name}{place}")
+        for place, devices in session.ask_nodes(cfg, here)
+        for device in devices
+    ]
+
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -114,7 +188,7 @@ def train_windows(
             results += _train_all(run, manifest, todo, runner or serve_slot, callbacks)
     _remove_checkpoints(run)
     summary = in_order(results)
-    write_summary(run, summary)
+    write_train_summary(run, summary)
     return summary
 
 
@@ -174,9 +248,9 @@ def _train_all(
         name, identity = task.name, identities[task]
         callbacks.epoch(name, identity, epoch, share=share, seconds_left=seconds_left)
 
-    with runtime.session(run.cfg):
+    with session.session(run.cfg):
         slots = min(len(tasks), concurrency(run.cfg))
-        nodes = runtime.nodes()
+        nodes = session.nodes()
         spread = slots > 1 and nodes > 1
         through_ray = reads_through_ray(run, nodes)
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
@@ -280,8 +354,8 @@ def concurrency(cfg: RunConfig) -> int:
     size = cfg.resources
     ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
     least = size.min_workers or size.workers
-    runtime.require("one window", workers=least, wait_minutes=size.wait_for_nodes_minutes, **ask)
+    session.require("one window", workers=least, wait_minutes=size.wait_for_nodes_minutes, **ask)
     if size.wait_for_nodes_minutes and size.max_concurrent:
         return size.max_concurrent
-    room = max(1, runtime.slots(**ask) // size.workers)
+    room = max(1, session.slots(**ask) // size.workers)
     return min(room, size.max_concurrent or room)

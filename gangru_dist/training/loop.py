@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gangru_dist.config import GanConfig
-from gangru_dist.models.discriminator import CHUNK, Discriminator
-from gangru_dist.models.generator import Generator
+from gangru_dist.config.settings import GanConfig
+from gangru_dist.models.gan import CHUNK, Discriminator, Generator, normal, sample_keys, uniform
 from gangru_dist.models.losses import (
     correlation,
     discriminator_loss,
@@ -19,11 +18,9 @@ from gangru_dist.models.losses import (
     generator_loss,
     ic_loss,
 )
-from gangru_dist.models.network import FactorNetwork
-from gangru_dist.models.noise import normal, sample_keys, uniform
+from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.training.collective import Collective
-from gangru_dist.training.data import DayShare, WindowData
-from gangru_dist.training.scratch import Kept
+from gangru_dist.training.data import DayShare, Kept, WindowData
 
 Inputs = Callable[[DayShare], Tensor]
 """What the predictor sees of a day: (M, T, C)."""

@@ -14,13 +14,13 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gangru_dist import gauges
-from gangru_dist.errors import ResourceError
-from gangru_dist.log import Rows, waiting
+from gangru_dist.base.errors import ResourceError
+from gangru_dist.base.log import Rows, waiting
+from gangru_dist.events import prometheus
 from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.train_summary import WindowResult
-from gangru_dist.training.board import Board, EpochDone, Event, Task, TaskSettled
+from gangru_dist.runs.summaries import WindowResult
+from gangru_dist.training.queue import Board, EpochDone, Event, Task, TaskSettled
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -167,7 +167,7 @@ class ProgressLog:
         self.results.append(result)
         self.done[name] = 1.0
         self.rows.finish(name)
-        gauges.count(gauges.WINDOWS, status=result.status)
+        prometheus.count(prometheus.WINDOWS, status=result.status)
         _logger.info(
             "window_done window=%s status=%s valid_ic=%s %s",
             name,
@@ -185,9 +185,9 @@ class ProgressLog:
 
     def _say(self, told: Task, epoch: TimedEpoch) -> None:
         task, result, rate = told.name, epoch.result, epoch.samples_per_s
-        gauges.show(gauges.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
+        prometheus.show(prometheus.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
         if not isinstance(result, GanEpoch):
-            gauges.show(gauges.VALID_IC, result.valid_ic, window=task)
+            prometheus.show(prometheus.VALID_IC, result.valid_ic, window=task)
         if self.rows.is_live:
             done, total = self._epochs(result)
             note = f"{result.stage} {losses_of(result)} {rate:.0f}/s"

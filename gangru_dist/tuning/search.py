@@ -22,23 +22,20 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from gangru_dist import runtime
-from gangru_dist.config import RunConfig, TuneConfig
-from gangru_dist.errors import DivergedError, GangruError, TrainingError
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.base.errors import DivergedError, GangruError, TrainingError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.config.settings import RunConfig, TuneConfig
+from gangru_dist.events.callbacks import Watcher, digest, told
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.store import read_block
+from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord, best_of
-from gangru_dist.storage import Storage
-from gangru_dist.tracking.callbacks import digest, told
-from gangru_dist.tracking.watcher import Watcher
-from gangru_dist.training.devices import decided, require_native
-from gangru_dist.training.torch_setup import prepare_torch, promised_device
+from gangru_dist.training.collective import prepare_torch, promised_device
+from gangru_dist.training.launch import decided, require_native
+from gangru_dist.tuning.queue import TrialQueue, identity, searched_in
 from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
-from gangru_dist.tuning.trial import run_trial
-from gangru_dist.tuning.trial_queue import TrialQueue, identity, searched_in
-from gangru_dist.tuning.windows import choose, span
+from gangru_dist.tuning.trial import choose, run_trial, span
 
 _logger = logging.getLogger(__name__)
 
@@ -116,7 +113,7 @@ def search(
         _announce(queue)
         if queue.remaining:
             require_native(*variants)
-            with runtime.session(cfg, dashboard=True):
+            with session.session(cfg, dashboard=True):
                 shared = _Shared(
                     cfg=cfg,
                     windows=windows.names,
@@ -295,8 +292,8 @@ def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> TrialS
 def _run(queue: TrialQueue, shared: _Shared) -> None:
     size, tune_cfg = shared.cfg.resources, shared.cfg.tune
     asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    runtime.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
-    room = runtime.slots(**asked)
+    session.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
+    room = session.slots(**asked)
     at_once = max(1, min(room, size.max_concurrent or room, queue.remaining))
     _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
     trainable: Callable[..., Any] = tune.with_resources(

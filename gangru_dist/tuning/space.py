@@ -21,10 +21,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from gangru_dist import settings
-from gangru_dist.config import DECIDES, MODEL_SECTIONS, RunConfig, SearchRange, to_dict
-from gangru_dist.decides import Decides
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config import sources
+from gangru_dist.config.identity import DECIDES, MODEL_SECTIONS, to_dict
+from gangru_dist.config.settings import Decides, RunConfig, SearchRange
 from gangru_dist.runs.search import Choices, Numbers
 
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
@@ -119,7 +119,7 @@ def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
 
 def _parameter(key: str, span: SearchRange) -> Parameter:
     origin = f"tune.space.{key}"
-    hint = settings.declared(key, "tune.space")
+    hint = sources.declared(key, "tune.space")
     if not DECIDES[key] & Decides.MODEL:
         raise ConfigError(
             f"{origin}: {key} does not change the model of a given day and seed, so it cannot be "
@@ -154,7 +154,7 @@ def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         ConfigError: The values are invalid; the message names their keys.
     """
     try:
-        return settings.with_values(cfg, values, "tune.space")
+        return sources.with_values(cfg, values, "tune.space")
     except ConfigError as error:
         told = ", ".join(f"tune.space.{key} = {value!r}" for key, value in values.items())
         raise ConfigError(f"{told} is not a valid configuration: {error}") from error
@@ -163,7 +163,7 @@ def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
     """The configuration's own values of the searched settings: the first trial."""
     plain = to_dict(cfg)
-    return {parameter.key: settings.value_at(plain, parameter.key) for parameter in space}
+    return {parameter.key: sources.value_at(plain, parameter.key) for parameter in space}
 
 
 def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:

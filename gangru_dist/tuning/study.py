@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import Choices, Numbers, Search, TrialRecord, read_search
 from gangru_dist.tuning.space import Parameter

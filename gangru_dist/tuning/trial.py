@@ -1,28 +1,162 @@
-"""One trial: trains its windows one after another in one process, without Ray."""
+"""One trial: trains its windows one after another in one process, without Ray.
+
+The objective of a search; it uses validation days only, never test days.
+
+Refit days used for tuning, and the first refit day to report.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import TrainingError
+from gangru_dist.base.errors import TrainingError, WindowError
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.maths.calendar import Window, make_windows
 from gangru_dist.models.precision import arithmetic
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
-from gangru_dist.splits import Window
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
-from gangru_dist.training.data import WindowData, prepare
+from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.loop import Inputs, frozen_inputs, validation_ic
 from gangru_dist.training.window import train_window
-from gangru_dist.tuning import objective
-from gangru_dist.tuning.windows import all_windows
+
+
+def mean(ics: Sequence[float]) -> float:
+    """Mean validation IC of the windows started so far; pruning compares it."""
+    return math.fsum(ics) / len(ics)
+
+
+def spread(ics: Sequence[float]) -> float:
+    """Population standard deviation over the windows; 0 for one window."""
+    center = mean(ics)
+    return math.sqrt(math.fsum((ic - center) ** 2 for ic in ics) / len(ics))
+
+
+def objective(ics: Sequence[float], penalty: float) -> float:
+    """Mean - penalty x spread of the windows' validation IC."""
+    return mean(ics) - penalty * spread(ics)
+
+
+def judging_config(trial: RunConfig, base: RunConfig) -> RunConfig:
+    """A trial's configuration with the label scale and universe of the base, for its validation.
+
+    ICs against ranks and against returns are not comparable, nor are ICs of different universes.
+    All trials are therefore validated on the same labels and universe.
+    """
+    label = dataclasses.replace(
+        base.label, horizon=trial.label.horizon, entry_lag=trial.label.entry_lag
+    )
+    return dataclasses.replace(trial, label=label, universe=base.universe)
+
+
+def step(window: int, epoch: int, *, done: bool, epochs: int) -> int:
+    """Progress of a trial, comparable between trials: each window counts `epochs` steps.
+
+    A window that stops early skips to its last step:
+
+        epochs=10   window 0, epoch 3 -> 3   window 0 done at 7 -> 10   window 1, epoch 1 -> 11
+    """
+    return window * epochs + (epochs if done else epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningWindows:
+    """The windows of every trial."""
+
+    names: tuple[str, ...]
+    """Refit days, ascending."""
+    reported_first: dt.date
+    """Windows from this refit day on are not used for tuning, except those in `overlap`."""
+    overlap: tuple[str, ...]
+    """Tuning windows that are also reported, by `windows.first`."""
+
+
+def all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
+    """All windows with enough history, by name, ignoring `windows.first` and `windows.last`."""
+    everywhere = dataclasses.replace(cfg.windows, first=None, last=None)
+    made, _ = make_windows(
+        calendar,
+        everywhere,
+        cfg.label,
+        lookback=cfg.samples.lookback,
+        gan_history=cfg.gan_history,
+    )
+    return {window.name: window for window in made}
+
+
+def choose(
+    calendar: np.ndarray, cfg: RunConfig, variants: Sequence[RunConfig], only: Sequence[str] | None
+) -> TuningWindows:
+    """Tuning windows: the named ones, else the last before `windows.first`, else the first.
+
+    Args:
+        calendar: (D,) datetime64[D] of the panel.
+        cfg: The search's configuration.
+        variants: See `space.extremes`; a window must have enough history for all of them.
+        only: Names of refit days; None = `tune.windows`, or by the rule above.
+
+    Raises:
+        WindowError: A named window does not exist, or none is left.
+    """
+    per_variant = [all_windows(calendar, variant) for variant in variants]
+    common = [name for name in per_variant[0] if all(name in made for made in per_variant)]
+    first = cfg.windows.first
+    wanted = list(only) if only is not None else [str(day) for day in cfg.tune.windows]
+    if wanted:
+        names = _named(wanted, common)
+    elif first:
+        names = [name for name in common if name < str(first)][-cfg.tune.max_windows :]
+    else:
+        names = common[: cfg.tune.max_windows]
+    if not names:
+        before = f" before windows.first={first}" if first else ""
+        raise WindowError(
+            f"no refit day with enough history for every trial{before}; there are "
+            f"{', '.join(common) or 'none'}. Name some with --windows, or search a shorter "
+            "samples.lookback."
+        )
+    after = [name for name in per_variant[0] if name > names[-1]]
+    next_day = dt.date.fromisoformat(names[-1]) + dt.timedelta(days=1)
+    following = dt.date.fromisoformat(after[0]) if after else next_day
+    return TuningWindows(
+        names=tuple(names),
+        reported_first=first or following,
+        overlap=tuple(name for name in names if first and name >= str(first)),
+    )
+
+
+def _named(wanted: Sequence[str], common: Sequence[str]) -> list[str]:
+    for name in wanted:
+        if name not in common:
+            raise WindowError(
+                f"{name!r} is not a refit day with enough history for every trial; there are "
+                f"{', '.join(common) or 'none'}."
+            )
+    return [name for name in common if name in set(wanted)]
+
+
+def span(calendar: np.ndarray, name: str, variants: Sequence[RunConfig]) -> tuple[dt.date, dt.date]:
+    """First and last panel day that any trial reads for a window.
+
+    Values between the variants' may reach a step further back than these: sampled days are counted
+    from the newest.
+    """
+    made = [(all_windows(calendar, variant)[name], variant) for variant in variants]
+    first = min(first_day(window, variant.samples.lookback) for window, variant in made)
+    step = max(variant.windows.sample_every for _, variant in made) - 1
+    days = calendar[max(first - step, 0)], calendar[made[0][0].refit]
+    return days[0].astype(dt.date), days[1].astype(dt.date)
+
 
 Report = Callable[[dict[str, Any]], None]
 """Called after every predictor epoch; does not return if the trial is stopped."""
@@ -86,7 +220,7 @@ def _data(
     device: torch.device | str,
 ) -> tuple[WindowData, WindowData | None]:
     """Training data of the trial, and its validation data if that is not the same."""
-    yardstick = objective.yardstick(cfg, base)
+    yardstick = judging_config(cfg, base)
     with warnings.catch_warnings():
         # blocks are shared between trials, hence read-only; nothing writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -136,11 +270,9 @@ class _TrialReport:
         done = progress.stage == "done"
         self.report(
             {
-                "step": objective.step(
-                    len(self.ics) - 1, progress.epoch, done=done, epochs=self.steps
-                ),
-                "mean_ic": objective.mean(self.ics),
-                "objective": objective.objective(self.ics, self.base.tune.spread_penalty),
+                "step": step(len(self.ics) - 1, progress.epoch, done=done, epochs=self.steps),
+                "mean_ic": mean(self.ics),
+                "objective": objective(self.ics, self.base.tune.spread_penalty),
                 "window_ics": list(self.ics),
                 "windows_done": len(self.ics) - (not done),
                 "epochs": self.epochs,

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import GangruError
+from gangru_dist.base.errors import GangruError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.config.sources import load
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
 from tests.bars.corpus import CASES, documented, table
 from tests.bars.corpus_case import Case
 from tests.bars.corpus_market import market, one_file

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from gangru_dist.bars.columns import Place
-from gangru_dist.bars.days import (
+from gangru_dist.bars.days import (  # fmt: skip
     FEW,
     HOLE,
     INCOMPLETE,
@@ -21,11 +21,11 @@ from gangru_dist.bars.days import (
     day_rule,
     is_weekend,
     market_days,
-)  # fmt: skip
+)
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.quality import Finding, Quality
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
+from gangru_dist.config.settings import BarsConfig
 
 DAYS = np.array(pd.bdate_range("2019-01-02", periods=150), dtype="datetime64[D]")
 PLACE = Place(file="a.csv", column="date", ours="date", first_row=10)

@@ -16,9 +16,9 @@ import pytest
 from gangru_dist.bars.files import check_apart, list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts, read_part
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import BarsError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import BarsConfig
 from tests.vendors import make_market, write_qlib_folder
 
 GENERIC = bars_format(BarsConfig())

@@ -11,9 +11,9 @@ import pytest
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import FORMATS, BarsFormat, bars_format
 from gangru_dist.bars.reader import cut_parts, read_part
-from gangru_dist.bars.validate import check_rows
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import ConfigError
+from gangru_dist.bars.rows import check_rows
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config.settings import BarsConfig
 
 OURS = {
     "open": [10.0, 11.0],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gangru_dist.bars.formats import bars_format
-from gangru_dist.bars.identities import (
+from gangru_dist.bars.identities import (  # fmt: skip
     ADJUSTED_TWICE,
     EXCHANGED,
     OUTSIDE,
@@ -14,10 +14,10 @@ from gangru_dist.bars.identities import (
     contradictions,
     suspects,
     times_price,
-)  # fmt: skip
+)
 from gangru_dist.bars.quality import Finding, Quality
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
+from gangru_dist.config.settings import BarsConfig
 
 GENERIC = bars_format(BarsConfig())
 TUSHARE = bars_format(BarsConfig(format="tushare"))

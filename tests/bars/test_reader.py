@@ -16,8 +16,8 @@ import pytest
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.reader import cut_parts, group_units, read_part
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
+from gangru_dist.config.settings import BarsConfig
 
 GENERIC = bars_format(BarsConfig())
 

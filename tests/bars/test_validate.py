@@ -12,9 +12,9 @@ import pytest
 from gangru_dist.bars.columns import CODED
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.quality import Finding, Quality, check_share, merge
-from gangru_dist.bars.validate import CHECKED, check_rows
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.bars.rows import CHECKED, check_rows
+from gangru_dist.base.errors import BarsError
+from gangru_dist.config.settings import BarsConfig
 
 GENERIC = bars_format(BarsConfig())
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from gangru_dist.cluster_map import here
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.sources import load
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
 from tests import vendors
 
 DOC = (Path(__file__).parents[2] / "docs/data.md").read_text()

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
-from gangru_dist.storage import Storage
 from tests import vendors
 
 FEATURES = ("open", "close", "vwap", "volume", "amount", "turnover_rate", "daily_return")

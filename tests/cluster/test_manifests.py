@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from cluster.kuberay import PROJECT, SCHEMAS, complaints, pod_template, schema
-from gangru_dist import cli, settings
+from gangru_dist.commands import cli
+from gangru_dist.config import sources
 
 CLUSTER = PROJECT / "cluster"
 RAY_UP = sorted(CLUSTER.glob("*.yaml"))
@@ -147,7 +148,7 @@ class TestCommands:
         assert words[0] == "gangru" or script.exists()
         args = parser_of(script.stem).parse_args([w for w in words[2:] if w != "--dry-run"])
         file = args.config and "best.toml" not in args.config
-        settings.load(args.preset or "default", args.config if file else None, args.set)
+        sources.load(args.preset or "default", args.config if file else None, args.set)
 
     def test_the_check_has_teeth(self) -> None:
         with pytest.raises(SystemExit):
@@ -239,7 +240,7 @@ class TestProperties:
             assert done.returncode == 0, done.stdout
 
     def test_the_sizing_table_is_what_the_script_prints(self) -> None:
-        command = [sys.executable, CLUSTER / "sizing.py"]
+        command = [sys.executable, CLUSTER / "commands/plan.py"]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert printed in (CLUSTER / "README.md").read_text()
 

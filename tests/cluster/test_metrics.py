@@ -7,7 +7,7 @@ import pytest
 from ray.util.metrics import Counter
 
 from cluster.kuberay import PROJECT
-from gangru_dist import gauges
+from gangru_dist.events import prometheus
 
 DASHBOARD = json.loads((PROJECT / "cluster/grafana/gangru.json").read_text())
 EXPRESSIONS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
@@ -15,23 +15,23 @@ EXPRESSIONS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["target
 
 def exported(name: str) -> str:
     """As Prometheus sees it: Ray's prefix, and `_total` behind a counter."""
-    kind = gauges.DESCRIPTIONS[name][0]
+    kind = prometheus.DESCRIPTIONS[name][0]
     return f"ray_{name}_total" if kind is Counter else f"ray_{name}"
 
 
 class TestReference:
     def test_every_metric_is_drawn_and_no_other(self) -> None:
         drawn = set(re.findall(r"ray_gangru_\w+", " ".join(EXPRESSIONS)))
-        assert drawn == {exported(name) for name in gauges.DESCRIPTIONS}
+        assert drawn == {exported(name) for name in prometheus.DESCRIPTIONS}
 
-    @pytest.mark.parametrize("name", gauges.DESCRIPTIONS)
+    @pytest.mark.parametrize("name", prometheus.DESCRIPTIONS)
     def test_labels_are_those_of_the_code(self, name: str) -> None:
         for expression in EXPRESSIONS:
             if exported(name) in expression:
                 grouped = re.findall(r"by \(([^)]*)\)", expression)
                 used = {label.strip() for part in grouped for label in part.split(",")}
                 used |= set(re.findall(r"[{,]\s*(\w+)=", expression))
-                assert used <= set(gauges.DESCRIPTIONS[name][2])
+                assert used <= set(prometheus.DESCRIPTIONS[name][2])
 
     def test_panels_have_their_own_place_and_number(self) -> None:
         panels = DASHBOARD["panels"]
@@ -47,8 +47,8 @@ class TestReference:
 
 class TestProperties:
     def test_without_a_session_nothing_happens(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        gauges._metric.cache_clear()
-        monkeypatch.setattr(gauges.ray, "is_initialized", lambda: False)
-        gauges.show(gauges.VALID_IC, 0.1, window="2018-12-28/seed-0")
-        gauges.count(gauges.SCORED_ROWS, 5)
-        assert gauges._metric.cache_info().currsize == 0
+        prometheus._metric.cache_clear()
+        monkeypatch.setattr(prometheus.ray, "is_initialized", lambda: False)
+        prometheus.show(prometheus.VALID_IC, 0.1, window="2018-12-28/seed-0")
+        prometheus.count(prometheus.SCORED_ROWS, 5)
+        assert prometheus._metric.cache_info().currsize == 0

@@ -13,11 +13,11 @@ from s3.faults import faulty
 from s3.server import BUCKET, S3Server
 from tiny import FLAGS
 
-from gangru_dist import gauges
-from gangru_dist.config import RunConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.events import prometheus
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
-from gangru_dist.storage import Storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
 
@@ -83,7 +83,7 @@ class TestProperties:
         done = cluster.submit("--no-wait", "--submission-id", "stopped", "--", *command)
         assert done.returncode == 0, done.stdout + done.stderr
         wait_for(cluster, "stopped", r"stage=(?!gan)\w+ epoch=3/150")
-        expected = {gauges.SAMPLES_PER_SECOND, gauges.VALID_IC}
+        expected = {prometheus.SAMPLES_PER_SECOND, prometheus.VALID_IC}
         exported = metrics_of(cluster, expected)
         assert cluster.ray("job", "stop", "stopped").returncode == 0
         assert cluster.job("stopped")["status"] == "STOPPED"

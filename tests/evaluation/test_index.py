@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.errors import EvaluationError
+from gangru_dist.base.errors import EvaluationError
 from gangru_dist.evaluation import summary
-from gangru_dist.evaluation.index import IndexCloses, index_figures
 from gangru_dist.evaluation.market import to_market
+from gangru_dist.evaluation.portfolio import IndexCloses, index_figures
 from gangru_dist.evaluation.summary import Evaluation
 from tests.evaluation.worlds import config, random_block, random_table
 

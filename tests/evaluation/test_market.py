@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gangru_dist.errors import EvaluationError
+from gangru_dist.base.errors import EvaluationError
 from gangru_dist.evaluation.market import month_ends, to_market, to_rebalances
-from gangru_dist.time_series import ts_carry_forward
+from gangru_dist.maths.cross_section import ts_carry_forward
 from tests.evaluation.worlds import random_block, random_table
 
 

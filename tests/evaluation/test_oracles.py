@@ -19,18 +19,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist import settings
-from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import sources
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import side_by_side
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import read_block
+from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.report import document
-from gangru_dist.report.published import with_published
+from gangru_dist.report.text import with_published
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
-from gangru_dist.synthetic.write import make_bars
+from gangru_dist.synthetic.market import make_bars
 from tests.chain import build_panel
 from tests.evaluation import recompute
 from tests.evaluation.worlds import evaluate, random_table
@@ -63,7 +63,7 @@ class World:
 
     def with_values(self, **given: Any) -> RunConfig:
         named = {name.replace("__", "."): value for name, value in given.items()}
-        return settings.with_values(self.cfg, named, "test")
+        return sources.with_values(self.cfg, named, "test")
 
     def recomputed(self, **given: Any) -> dict[str, Any]:
         cfg = self.with_values(**given)
@@ -83,7 +83,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("oracles")
-    cfg = settings.load(
+    cfg = sources.load(
         "demo",
         None,
         [

@@ -7,7 +7,7 @@ import pytest
 from gangru_dist.evaluation import portfolio
 from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
 from gangru_dist.evaluation.portfolio import Conditions, rebalanced, top_assets
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.store import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import random_block, random_table
 

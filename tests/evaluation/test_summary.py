@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gangru_dist.config import FactorConfig
-from gangru_dist.cross_section import cs_quantile
-from gangru_dist.errors import EvaluationError
+from gangru_dist.base.errors import EvaluationError
+from gangru_dist.config.settings import FactorConfig
 from gangru_dist.evaluation.ic import overlapping
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.maths.cross_section import cs_quantile
+from gangru_dist.panel.store import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import INDUSTRIES, config, evaluate, random_block, random_table
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gangru_dist.config import EvaluationConfig, LabelConfig, RunConfig
+from gangru_dist.config.settings import EvaluationConfig, LabelConfig, RunConfig
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.store import PanelBlock
 
 INDUSTRIES = ("bank", "coal", "food")
 

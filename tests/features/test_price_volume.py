@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.errors import PanelError
+from gangru_dist.base.errors import PanelError
 from gangru_dist.features import price_volume
 from gangru_dist.features.price_volume import (
     FEATURES,

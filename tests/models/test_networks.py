@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from gangru_dist.config import PREDICTORS, GanConfig, GruConfig
-from gangru_dist.models import discriminator
-from gangru_dist.models.discriminator import KEPT, Discriminator
-from gangru_dist.models.generator import Generator
-from gangru_dist.models.gru import GruPredictor
-from gangru_dist.models.network import FactorNetwork, from_architecture
+from gangru_dist.config.settings import PREDICTORS, GanConfig, GruConfig
+from gangru_dist.models import gan
+from gangru_dist.models.gan import KEPT, Discriminator, Generator
+from gangru_dist.models.predictors import FactorNetwork, GruPredictor, from_architecture
 
 GAN = GanConfig(hidden=6, layers=1, noise_channels=2, channels=(3, 4))
 GRU = GruConfig(hidden=5, layers=2, head=(6, 4))
@@ -142,8 +140,8 @@ class TestProperties:
         draws = torch.rand(11, 7) if dropout else None
         found = []
         for chunk, kept in ((11, 11), (3, 11), (3, 3), (3, 0)):
-            monkeypatch.setattr(discriminator, "CHUNK", chunk)
-            monkeypatch.setattr(discriminator, "KEPT", kept)
+            monkeypatch.setattr(gan, "CHUNK", chunk)
+            monkeypatch.setattr(gan, "KEPT", kept)
             x = torch.linspace(-1, 1, 330).double().reshape(11, 10, 3).requires_grad_()
             logit = net(x, draws)
             found.append(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gangru_dist.models.noise import asset_keys, normal, sample_keys, uniform
+from gangru_dist.models.gan import asset_keys, normal, sample_keys, uniform
 
 NAMES = [f"{i:06d}.SH" for i in range(500)]
 

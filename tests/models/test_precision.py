@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gangru_dist.config import TYPES
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config.identity import TYPES
+from gangru_dist.config.sources import load
 from gangru_dist.models import precision
 from gangru_dist.models.precision import Device, arithmetic, lacking, resolve
-from gangru_dist.settings import load
 from tests.cpu_kinds import LIMITS
 
 OLD = Device(name="CPU old")

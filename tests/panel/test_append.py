@@ -17,14 +17,13 @@ import pandas as pd
 import pytest
 
 from gangru_dist.bars.files import BarsFile, list_files
-from gangru_dist.cluster_map import here
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import BarsError, PanelError
+from gangru_dist.base.errors import BarsError, PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.panel.manifest import Manifest, panel_schema, read_manifest
 from gangru_dist.panel.store import read_rows
-from gangru_dist.storage import Storage
 from tests.made_bars import DAYS, make_bars, write
 
 FEATURES = ("close", "volume", "daily_return", "volume_ratio", "volatility_5d")

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import BarsError, PanelError
+from gangru_dist.base.errors import BarsError, PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.store import read_block, read_manifest
-from gangru_dist.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("where")
 
@@ -49,7 +49,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         request.getfixturevalue("ray_cluster")
         monkeypatch.setattr(panel_build, "SMALL_BYTES", 0)
     else:
-        monkeypatch.setattr(panel_build.runtime, "session", _no_ray)
+        monkeypatch.setattr(panel_build.session, "session", _no_ray)
 
 
 def _no_ray(_: RunConfig) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import BarsError
-from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.check import check_panel
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import BarsError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.panel.build import build_panel, check_panel
 from tests.bars.corpus_market import market, put, scaled
 from tests.made_bars import write
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.cluster_map import here
+from gangru_dist.base.errors import BarsError, ConfigError, PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
 from gangru_dist.commands.check_plugin import check
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import BarsError, ConfigError, PanelError
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features.price_volume import FEATURES, AdjustedBars, Feature, adjust
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.store import read_block, read_manifest
-from gangru_dist.storage import Storage
 from tests import vendors
 from tests.made_bars import make_bars, write
 

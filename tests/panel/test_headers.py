@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gangru_dist.errors import GangruError
-from gangru_dist.panel.headers import check_headers
-from gangru_dist.settings import load
+from gangru_dist.base.errors import GangruError
+from gangru_dist.config.sources import load
+from gangru_dist.panel.intake import check_headers
 from tests.made_bars import make_bars, write
 
 

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 from gangru_dist.bars.dated import read_members
-from gangru_dist.cluster_map import here
-from gangru_dist.config import PanelConfig, RunConfig, UniverseConfig, model_identity
-from gangru_dist.errors import BarsError, PanelError
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.base.errors import BarsError, PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.identity import model_identity
+from gangru_dist.config.settings import PanelConfig, RunConfig, UniverseConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import read_block
+from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.samples.universe import universe_mask
-from gangru_dist.storage import Storage
 from tests.made_bars import DAYS, make_bars, write
 
 RULE = UniverseConfig(exclude_st=False, min_listed_days=0, min_traded_days=1, min_assets=3)

@@ -10,12 +10,12 @@ import pytest
 
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.quality import Finding, Quality
-from gangru_dist.config import BarsConfig, SyntheticConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.base.errors import BarsError
+from gangru_dist.config.settings import BarsConfig, SyntheticConfig
 from gangru_dist.panel import moves
+from gangru_dist.panel.checks import add_moves, check_moves
 from gangru_dist.panel.moves import FLAT, JUMP, LEAVES, SPIKE, STEP, History, Moves, judge
-from gangru_dist.panel.verdict import add_moves, check_moves
-from gangru_dist.synthetic.write import make_bars
+from gangru_dist.synthetic.market import make_bars
 
 DAYS = 60
 

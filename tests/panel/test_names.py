@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from gangru_dist.bars.validate import CHECKED
-from gangru_dist.cluster_map import here
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.errors import PanelError
+from gangru_dist.bars.rows import CHECKED
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.names import FILE, LONGEST, clean, name_changes, names_on, write_names
-from gangru_dist.storage import Storage
+from gangru_dist.panel.writer import FILE, LONGEST, clean, name_changes, names_on, write_names
 from tests import vendors
 from tests.made_bars import make_bars, write
 

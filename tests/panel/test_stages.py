@@ -15,17 +15,21 @@ from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import bars_format
 from gangru_dist.bars.quality import Quality
 from gangru_dist.bars.reader import cut_parts, group_units
-from gangru_dist.bars.validate import CHECKED
-from gangru_dist.config import BarsConfig
-from gangru_dist.errors import BarsError
+from gangru_dist.bars.rows import CHECKED
+from gangru_dist.base.errors import BarsError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import BarsConfig
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
 from gangru_dist.panel.bucket import BucketTask, panel_rows, traded_rows
-from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.panel.manifest import bucket_of, panel_schema
 from gangru_dist.panel.moves import Moves
-from gangru_dist.panel.schema import panel_schema
-from gangru_dist.panel.stages import build_bucket, stage_unit
-from gangru_dist.panel.staging import read_staged, remove_staging, write_staged
-from gangru_dist.storage import Storage
+from gangru_dist.panel.stages import (
+    build_bucket,
+    read_staged,
+    remove_staging,
+    stage_unit,
+    write_staged,
+)
 from tests.made_bars import walk
 
 DAYS = pd.bdate_range("2018-11-01", periods=60)

@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from gangru_dist.calendar import listing_position
-from gangru_dist.errors import PanelError
-from gangru_dist.panel.manifest import Manifest, bucket_of, read_manifest
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.maths.calendar import listing_position
+from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
 from gangru_dist.panel.store import (
     asset_names,
     block_columns,
@@ -26,7 +26,6 @@ from gangru_dist.panel.store import (
     scatter,
 )
 from gangru_dist.panel.writer import add_hashes, row_group_hashes, write_bucket
-from gangru_dist.storage import Storage
 
 FEATURES = ("close", "volume")
 DAYS = pd.bdate_range("2018-11-20", "2019-01-31")

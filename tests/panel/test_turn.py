@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import PanelConfig, RunConfig
-from gangru_dist.errors import PanelError
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.panel import build as build_module
-from gangru_dist.panel import turn as turn_module
+from gangru_dist.panel import lock as turn_module
 from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.lock import TURN, turn
 from gangru_dist.panel.store import read_manifest
-from gangru_dist.panel.turn import TURN, turn
-from gangru_dist.storage import Storage
 from tests.made_bars import make_bars, write
 
 CFG = RunConfig(panel=PanelConfig(features=("close", "daily_return"), buckets=2))
@@ -52,8 +52,8 @@ class TestTurn:
         assert panel.list_files() == []
 
     def test_a_killed_one_is_not_waited_for(self, panel: Storage) -> None:
-        words = "import os, sys; from gangru_dist.panel.turn import turn; "
-        words += "from gangru_dist.storage import Storage; "
+        words = "import os, sys; from gangru_dist.panel.lock import turn; "
+        words += "from gangru_dist.base.storage import Storage; "
         words += "held = turn(Storage(sys.argv[1])); held.__enter__(); os.kill(os.getpid(), 9)"
         killed = subprocess.run([sys.executable, "-c", words, panel.uri])
         assert killed.returncode == -9

@@ -13,20 +13,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.config import RunConfig, WindowConfig, model_identity
-from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.manifest import Manifest, bucket_of, read_manifest
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.base.records import write_record
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import model_identity
+from gangru_dist.config.settings import RunConfig, WindowConfig
+from gangru_dist.maths.calendar import make_windows
+from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.panel.writer import add_hashes, write_bucket
 from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
-from gangru_dist.runs.records import write_record
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder
-from gangru_dist.runs.score_summary import DayCoverage
-from gangru_dist.scoring.commit import commit, write_file
+from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring.plan import current_pieces
-from gangru_dist.scoring.table import FILE_SCHEMA
-from gangru_dist.splits import make_windows
-from gangru_dist.storage import Storage
+from gangru_dist.scoring.table import FILE_SCHEMA, commit, write_file
 from tests.evaluation.worlds import config, random_block, random_table
 
 RUN = "r"

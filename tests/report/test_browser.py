@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist import log
+from gangru_dist.base import log
+from gangru_dist.base.storage import Storage
 from gangru_dist.report.document import write_report
-from gangru_dist.report.progress_page import ProgressPage
-from gangru_dist.report.runs_page import write_index
+from gangru_dist.report.progress import ProgressPage
+from gangru_dist.report.runs import write_index
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
-from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_models, write_world
 from tests.report.test_progress_page import GAN, PLACES, begin, predictor
 from tests.report.test_runs_page import ICS, MONTHS, add

@@ -17,17 +17,18 @@ import pyarrow as pa
 import pytest
 
 import gangru_dist
-from gangru_dist import settings
-from gangru_dist.config import RunConfig, to_dict
-from gangru_dist.errors import ConfigError, EvaluationError, FactorError, PanelError
+from gangru_dist.base.errors import ConfigError, EvaluationError, FactorError, PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import sources
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.panel.names import write_names
+from gangru_dist.panel.writer import write_names
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.report.text import percent, plain, signed_percent
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import covered_days
-from gangru_dist.storage import Storage
 from tests.evaluation.worlds import evaluate, random_table
 from tests.report.store import (
     COMMIT,
@@ -156,7 +157,7 @@ class TestReference:
         world = write_world(tmp_path, runs=(RUN, "fifths"))
         table = random_table(world.block, seed=3, quantiles=5)
         write_factor(world.root, "fifths", table)
-        cfg = settings.with_values(world.cfg, {"factor.quantiles": 5}, "test")
+        cfg = sources.with_values(world.cfg, {"factor.quantiles": 5}, "test")
         world.root.child("runs", "fifths").write_json("config.json", {"config": to_dict(cfg)})
         write_report(Run(world.root, RUN, world.cfg), "fifths")
         found = world.root.child("runs", RUN, "report").read_json("metrics.json")
@@ -237,7 +238,7 @@ class TestProperties:
         closes = 3000 * np.cumprod(1 + np.random.default_rng(0).normal(0, 0.01, 450))
         days = pd.DataFrame({"date": world.block.dates.astype(str), "close": closes})
         days.to_csv(tmp_path / "CSI 300.csv", index=False)
-        cfg = settings.with_values(
+        cfg = sources.with_values(
             world.cfg, {"evaluation.index": str(tmp_path / "CSI 300.csv")}, "test"
         )
         write_report(Run(world.root, RUN, cfg), overwrite=True)
@@ -369,9 +370,9 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         write_models(world.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
-            cfg = settings.with_values(world.cfg, {"variant": variant}, "test")
+            cfg = sources.with_values(world.cfg, {"variant": variant}, "test")
             Run(world.root, run, cfg).claim(overwrite=True)
-        cfg = settings.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
+        cfg = sources.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
         write_report(Run(world.root, RUN, cfg), "other", overwrite=True)
         page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
         assert f"{RUN} <small>gan_gru</small>" in page
@@ -388,7 +389,7 @@ class TestProperties:
         table = world.table.copy()
         table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0
         write_days(world.root, RUN, table, days)
-        cfg = settings.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
+        cfg = sources.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
         write_report(Run(world.root, RUN, cfg), overwrite=True)
         page = _page(world)
         assert "Neutralized by: industry + market cap." in page
@@ -413,13 +414,13 @@ class TestProperties:
         world = write_world(tmp_path, runs=(RUN, "other"))
         days = world.table["date"].nunique()
         assert not _warnings(world, world.cfg)
-        changed = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        changed = sources.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         said = f"{days} days of the factor table, 2019-01-01 to 2020-03-20, are not of today"
         (warning,) = _warnings(world, changed)
         assert warning.startswith(said)
         assert f"factor_outdated run={RUN} days={days} first=2019-01-01" in caplog.text
         write_models(world.root, RUN, cfg=changed)
-        retrained = settings.with_values(world.cfg, {"gru.hidden": 16}, "test")
+        retrained = sources.with_values(world.cfg, {"gru.hidden": 16}, "test")
         assert _warnings(world, retrained) == [warning]  # no model of theirs is there
 
     def test_one_window_trained_anew_is_said(self, tmp_path, monkeypatch):
@@ -434,7 +435,7 @@ class TestProperties:
     def test_a_compared_run_is_held_against_its_own_settings(self, tmp_path, monkeypatch):
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = settings.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        cfg = sources.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         other = world.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
         (warning,) = _warnings(world, world.cfg, "other")
@@ -446,7 +447,7 @@ class TestProperties:
         """Its `config.json` has those of whatever job came last."""
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = settings.with_values(world.cfg, {"windows.first": first}, "test")
+        cfg = sources.with_values(world.cfg, {"windows.first": first}, "test")
         other = world.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
         assert not _warnings(world, world.cfg, "other")
@@ -467,7 +468,7 @@ class TestProperties:
         monkeypatch.setattr(document, "_figures", lambda *_: {})
         world = write_world(tmp_path)
         write_models(world.root, RUN, seeds=(0, 7))
-        cfg = settings.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
+        cfg = sources.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
         assert not _warnings(world, cfg)
         report = world.root.child("runs", RUN, "report")
         tables = {
@@ -488,7 +489,7 @@ class TestProperties:
         folder = world.root.child("runs", RUN)
         version = {"package_version": "9.9", "commit": "d1" * 20}
         monkeypatch.setattr("gangru_dist.runs.run.code_version", lambda: version)
-        cfg = settings.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
+        cfg = sources.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
         pages = []
         for seeds in ((0,), (0, RESUMED)):
             write_models(world.root, RUN, seeds=seeds, cfg=cfg)
@@ -530,7 +531,7 @@ class TestValidation:
 
     def test_another_configuration_is_refused(self, world):
         """Whoever calls: the promise is the run's, not the command line's."""
-        cfg = settings.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
+        cfg = sources.with_values(world.cfg, {"evaluation.cost_bps": 3.0}, "test")
         with pytest.raises(ConfigError, match=r"another configuration: evaluation.cost_bps: 15"):
             write_report(Run(world.root, RUN, cfg))
 
@@ -549,6 +550,6 @@ class TestValidation:
         assert world.root.child("runs", "short", "report").list_files() == []
 
     def test_no_row_of_a_configured_window(self, world):
-        cfg = settings.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
+        cfg = sources.with_values(world.cfg, {"windows.refit_months": [9]}, "test")
         with pytest.raises(FactorError, match=r"windows 2018-12-31.*has 2019-09-30\. Run"):
             write_report(Run(world.root, RUN, cfg), overwrite=True)

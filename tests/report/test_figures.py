@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gangru_dist.report import figures, gan_figures, training
+from gangru_dist.report import figures, training
 from gangru_dist.runs.model import ModelRecord
 from tests.report.store import samples_of
 
@@ -92,4 +92,4 @@ class TestValidation:
         table = training.feature_table([model])
         assert table["spread"].isna().all()
         assert training.spread_warnings(table) == []
-        assert "<svg" in gan_figures.distributions(samples)
+        assert "<svg" in training.distributions(samples)

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
-from gangru_dist import settings
-from gangru_dist.config import model_settings
+from gangru_dist.config import sources
+from gangru_dist.config.identity import model_settings
 from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
-from gangru_dist.report.language import ENGLISH, Language, language
-from gangru_dist.report.published import SOURCE
+from gangru_dist.report.text import ENGLISH, SOURCE, Language, language
 from gangru_dist.report.tuning import write_page
 from gangru_dist.runs.run import Run
 from tests.report.store import RUN, samples_of, write_models, write_world
@@ -149,7 +148,7 @@ class TestPages:
         quality = panel.read_json("quality.json")
         quality |= {"quarantined": {"high below low": {"rows": 2, "example": {}}}, "notes": {}}
         panel.write_json("quality.json", quality)
-        cfg = settings.with_values(
+        cfg = sources.with_values(
             world.cfg, {"report.language": "zh", "factor.winsorize_mad": 4.0}, "test"
         )  # scored with another: a warning
         run = Run(world.root, RUN, cfg)
@@ -169,7 +168,7 @@ class TestPages:
         folder = world.root.child("runs", RUN, "report")
         kept = []
         for name in ("en", "zh"):
-            cfg = settings.with_values(world.cfg, {"report.language": name}, "test")
+            cfg = sources.with_values(world.cfg, {"report.language": name}, "test")
             write_report(Run(world.root, RUN, cfg))
             kept.append(
                 {f: folder.read_bytes(f) for f in folder.list_files() if f != "report.html"}
@@ -196,7 +195,7 @@ class TestPages:
 
 class TestSetting:
     def test_language_is_a_setting_that_decides_no_model(self):
-        default, chosen = settings.load("demo"), settings.load("demo", None, ["report.language=zh"])
+        default, chosen = sources.load("demo"), sources.load("demo", None, ["report.language=zh"])
         assert (default.report.language, chosen.report.language) == ("en", "zh")
         assert model_settings(default) == model_settings(chosen)
 

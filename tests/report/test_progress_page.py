@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist import log, settings
-from gangru_dist.errors import GangruError
-from gangru_dist.report.progress_page import ProgressPage
+from gangru_dist.base import log
+from gangru_dist.base.errors import GangruError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import sources
+from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.text import NARROW
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
-from gangru_dist.runs.train_summary import WindowResult
-from gangru_dist.storage import Storage
+from gangru_dist.runs.summaries import WindowResult
 
 PLACES = ("2019-12-31/seed-0", "2020-06-30/seed-0")
 BEFORE = {
@@ -48,7 +49,7 @@ def predictor(epoch: int, valid_ic: float) -> PredictorEpoch:
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run(Storage(str(tmp_path)), "r", settings.load("demo"))
+    return Run(Storage(str(tmp_path)), "r", sources.load("demo"))
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -148,7 +149,7 @@ class TestReference:
 
     def test_a_search_shows_its_trials_and_the_time_left(self, run, monkeypatch):
         now = [1000.0]
-        monkeypatch.setattr("gangru_dist.report.progress_page.time.time", lambda: now[0])
+        monkeypatch.setattr("gangru_dist.report.progress.time.time", lambda: now[0])
         cfg = dataclasses.replace(run.cfg, tune=dataclasses.replace(run.cfg.tune, trials=5))
         page = ProgressPage(dataclasses.replace(run, cfg=cfg))
         over = TrialRecord(
@@ -206,7 +207,7 @@ class TestProperties:
     def test_a_store_that_hangs_holds_nothing_up(self, run, monkeypatch):
         free = threading.Event()
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: free.wait(60))
-        monkeypatch.setattr("gangru_dist.report.progress_page._LAST", 0.2)
+        monkeypatch.setattr("gangru_dist.report.progress._LAST", 0.2)
         started = time.monotonic()
         with ProgressPage(run, every=0.01).shown() as page:
             for epoch in range(1, 100):
@@ -235,7 +236,7 @@ class TestProperties:
         assert caplog.text.count("progress_page_failed") == 1
 
     def test_any_storage_and_either_language(self, tmp_path: Path):
-        cfg = settings.load("demo", None, ["report.language=zh"])
+        cfg = sources.load("demo", None, ["report.language=zh"])
         run = Run(Storage(f"local://{tmp_path}"), "r", cfg)
         with suppress(GangruError), ProgressPage(run).shown() as page:
             begin(page)

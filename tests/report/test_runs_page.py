@@ -11,15 +11,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gangru_dist import commands, presets
-from gangru_dist.cli import Job, Outcome, run_job
-from gangru_dist.config import to_dict
-from gangru_dist.errors import ConfigError, TrainingError
-from gangru_dist.report.language import language
-from gangru_dist.report.runs_list import Listed, find_files, read_runs
-from gangru_dist.report.runs_page import MOST, render, write_comparison, write_index
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
+from gangru_dist import commands
+from gangru_dist.base.errors import ConfigError, TrainingError
+from gangru_dist.base.storage import Storage
+from gangru_dist.commands.cli import Job, Outcome, run_job
+from gangru_dist.config import presets
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.sources import load
+from gangru_dist.report.runs import (
+    MOST,
+    Listed,
+    find_files,
+    read_runs,
+    render,
+    write_comparison,
+    write_index,
+)
+from gangru_dist.report.text import language
 
 CFG = to_dict(presets.ALL["demo"]())
 MONTHS = ("2020-01", "2020-02", "2020-03")
@@ -220,7 +228,7 @@ class TestJobs:
         def nowhere(root: Storage) -> str:
             raise RuntimeError("no place")
 
-        monkeypatch.setattr("gangru_dist.report.runs_page.write_index", nowhere)
+        monkeypatch.setattr("gangru_dist.report.runs.write_index", nowhere)
         add(root, "r")
         assert self.call(root, lambda job: Outcome(outputs=())) == 0
         lines = [line for line in capfd.readouterr().err.splitlines() if "runs_page" in line]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist.config import RunConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.report.document import write_report
 from gangru_dist.report.tuning import section, trial_table, write_page
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import read_search
-from gangru_dist.storage import Storage
 from tests.report.store import RUN, write_world
 
 SPACE = {

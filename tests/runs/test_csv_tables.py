@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gangru_dist.runs.csv_tables import write_table
-from gangru_dist.storage import Storage
+from gangru_dist.base.records import write_table
+from gangru_dist.base.storage import Storage
 
 
 def written(folder: Path, table: pd.DataFrame) -> str:

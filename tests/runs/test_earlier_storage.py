@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 
 from gangru_dist import read_factor
-from gangru_dist.cluster_map import here
-from gangru_dist.config import RunConfig
+from gangru_dist.api import SYNTHETIC, panel_from
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.pipeline import SYNTHETIC, panel_from
 from gangru_dist.report import document
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.score import score_days
-from gangru_dist.storage import Storage
 from gangru_dist.training.launch import train_windows
 
 ARCHIVE = Path(__file__).with_name("storage-cf4f81d.tar.xz")
@@ -75,8 +75,8 @@ def test_scored_again_and_reported_it_gives_the_same(
 def test_the_panel_is_built_again_once_and_keeps_its_models(run: Run) -> None:
     old = read_manifest(run.root)
     new = panel_from(run.root, run.cfg, bars=SYNTHETIC)
-    assert "rows_code" not in old.source
-    assert "rows_code" in new.source
+    assert "rows_version" not in old.source
+    assert "rows_version" in new.source
     assert new.fingerprint == old.fingerprint
     assert [file.rows_digest for file in new.files] == [file.rows_digest for file in old.files]
     nothing_to_train(run)

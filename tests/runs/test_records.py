@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from gangru_dist.config import GanConfig, GruConfig, RunConfig
-from gangru_dist.errors import StorageError, WindowError
-from gangru_dist.models.network import FactorNetwork
+from gangru_dist.base.errors import StorageError, WindowError
+from gangru_dist.base.records import find_record, plain, write_record
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import GanConfig, GruConfig, RunConfig
+from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.runs.model import GanEpoch, ModelRecord, PredictorEpoch
-from gangru_dist.runs.records import find_record, plain, write_record
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import Choices, Numbers, SearchRecord, TrialRecord, read_search
-from gangru_dist.runs.train_summary import SUMMARY, TrainSummary, WindowResult
-from gangru_dist.storage import Storage
-from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.model_files import read_model, write_model
+from gangru_dist.runs.summaries import TRAIN_SUMMARY, TrainSummary, WindowResult
+from gangru_dist.training.checkpoint import TrainingState, read_model, write_model
 from tests.training.store import TINY
 
 FIGURES = {"mean": -2e-09, "std": 0.99, "cs_std": 0.98, "histogram": [1, 0, 2]}
@@ -157,8 +156,8 @@ class TestOfToday:
         assert folder.read_bytes("new.json") == folder.read_bytes("old.json")
 
     def test_a_training_summary(self, folder: Storage) -> None:
-        folder.write_json(SUMMARY, SUMMARY_JSON)
-        summary = find_record(TrainSummary, folder, SUMMARY)
+        folder.write_json(TRAIN_SUMMARY, SUMMARY_JSON)
+        summary = find_record(TrainSummary, folder, TRAIN_SUMMARY)
         assert summary is not None
         (only,) = summary.windows
         expected = SUMMARY_JSON["windows"][0]  # type: ignore[index]

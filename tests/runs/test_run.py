@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist import presets
-from gangru_dist.config import to_dict
-from gangru_dist.errors import ConfigError, StorageError
+from gangru_dist.base.errors import ConfigError, StorageError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import presets
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.sources import load
 from gangru_dist.runs.run import Run
-from gangru_dist.settings import load
-from gangru_dist.storage import Storage
 
 
 @pytest.fixture

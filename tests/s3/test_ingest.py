@@ -9,10 +9,10 @@ from s3.server import BUCKET, S3Server
 
 from benchmarks import ingest
 from benchmarks.training_speed import Size
-from gangru_dist import runtime
-from gangru_dist.config import ResourcesConfig, RunConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
 from gangru_dist.training.launch import reads_through_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
@@ -31,7 +31,7 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         for _ in range(2):
             cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        with runtime.session(RunConfig()):
+        with session.session(RunConfig()):
             yield
     finally:
         cluster.shutdown()
@@ -40,9 +40,9 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.mark.usefixtures("three_raylets")
 def test_both_roads_give_the_same_bytes_and_auto_takes_ray_data() -> None:
     root = Storage(f"s3://{BUCKET}/ingest")
-    assert runtime.nodes() == 3
+    assert session.nodes() == 3
     auto = dataclasses.replace(RunConfig(), resources=ResourcesConfig(ingest="auto"))
-    assert reads_through_ray(Run(root, "auto", auto), runtime.nodes())
+    assert reads_through_ray(Run(root, "auto", auto), session.nodes())
     size = Size(stored_assets=400, stored_days=480, buckets=16)
     found = ingest.measure(root, size, workers=2, count=5)
     digests = {done.digests for rounds in found.values() for done in rounds}

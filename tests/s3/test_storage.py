@@ -10,9 +10,9 @@ import pytest
 from s3.faults import FaultProxy, faulty
 from s3.server import BUCKET, S3Server
 
-from gangru_dist.errors import StorageError
-from gangru_dist.filesystems import RetryingS3FileSystem
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import StorageError
+from gangru_dist.base.filesystems import RetryingS3FileSystem
+from gangru_dist.base.storage import Storage
 
 pytestmark = pytest.mark.slow
 ROOT = f"s3://{BUCKET}"

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.config import SampleConfig
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config.settings import SampleConfig
 from gangru_dist.samples.channels import Standardizer
 
 NAMES = ("open", "close", "volume", "turnover_rate")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gangru_dist.config import LABEL_TRANSFORMS, Exposure, LabelConfig
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config.settings import LABEL_TRANSFORMS, Exposure, LabelConfig
 from gangru_dist.samples.labels import Exposures, forward_return, training_label
 
 

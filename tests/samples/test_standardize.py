@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.config import SampleConfig
+from gangru_dist.config.settings import SampleConfig
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import (
     Statistics,

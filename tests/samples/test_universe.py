@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gangru_dist.config import UniverseConfig
+from gangru_dist.config.settings import UniverseConfig
 from gangru_dist.samples.universe import traded_days, universe_mask
 from tests.training.worlds import block
 

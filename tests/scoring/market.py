@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import (
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.identity import model_identity
+from gangru_dist.config.settings import (
     FactorConfig,
     GruConfig,
     LabelConfig,
@@ -18,18 +20,14 @@ from gangru_dist.config import (
     TrainingConfig,
     UniverseConfig,
     WindowConfig,
-    model_identity,
 )
-from gangru_dist.panel.manifest import Manifest, bucket_of
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.maths.calendar import make_windows
+from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
 from gangru_dist.panel.writer import add_hashes, write_bucket
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.score_summary import ScoreSummary
+from gangru_dist.runs.summaries import ScoreSummary
 from gangru_dist.scoring.score import score_days
-from gangru_dist.splits import make_windows
-from gangru_dist.storage import Storage
-from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.model_files import write_model
+from gangru_dist.training.checkpoint import TrainingState, write_model
 
 FEATURES = ("close", "volume", "daily_return")
 DAYS = pd.bdate_range("2018-11-01", "2019-05-10")

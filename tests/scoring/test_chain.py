@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangru_dist.cluster_map import here
-from gangru_dist.config import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.scoring.table import covered_days, read_factor
-from gangru_dist.storage import Storage
 from tests.made_bars import DAYS, make_bars, write
 from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, run_of, score_here, write_models

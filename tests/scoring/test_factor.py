@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from gangru_dist.config import FactorConfig, GruConfig, SampleConfig
-from gangru_dist.models.network import FactorNetwork
+from gangru_dist.config.settings import FactorConfig, GruConfig, SampleConfig
+from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.scoring import predictor
-from gangru_dist.scoring.factor import to_factor
+from gangru_dist.scoring.predictor import to_factor
 
 DAYS, ASSETS = 5, 80
 

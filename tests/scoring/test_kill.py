@@ -20,20 +20,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gangru_dist.config import RunConfig, to_dict
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, read_factor
-from gangru_dist.storage import Storage
 from tests.scoring.market import CFG, RUN, make_world, run_of, score_here
 
 _HELPER = """
 import datetime as dt, json, os, signal, sys
 from deltalake import DeltaTable
-from gangru_dist.config import from_dict
-from gangru_dist.cluster_map import here, on_cluster
+from gangru_dist.config.identity import from_dict
+from gangru_dist.cluster.map import here, on_cluster
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.score import score_days
-from gangru_dist.storage import Storage
+from gangru_dist.base.storage import Storage
 
 def die_at(moment):
     # SIGKILL at the n-th moment: before or after a file, the table's creation, the commit.

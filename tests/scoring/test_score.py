@@ -9,20 +9,20 @@ import pandas as pd
 import pytest
 import torch
 
-from gangru_dist import cluster_map
-from gangru_dist.config import FactorConfig, TrainingConfig
-from gangru_dist.errors import ConfigError, FactorError, PanelError, WindowError
+from gangru_dist.base.errors import ConfigError, FactorError, PanelError, WindowError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import map
+from gangru_dist.config.settings import FactorConfig, TrainingConfig
+from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import ts_standardize
 from gangru_dist.scoring import predictor, score
-from gangru_dist.scoring.factor import to_factor
+from gangru_dist.scoring.predictor import to_factor
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import covered_days, open_table, read_factor
-from gangru_dist.splits import make_windows
-from gangru_dist.storage import Storage
-from gangru_dist.training.model_files import read_model
+from gangru_dist.training.checkpoint import read_model
 from tests.scoring.market import (
     CFG,
     DAYS,
@@ -175,10 +175,8 @@ class TestReference:
     def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
         resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
         cfg, sizes = dataclasses.replace(CFG, resources=resources), []
-        real = cluster_map.pool_size
-        monkeypatch.setattr(
-            cluster_map, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1]
-        )
+        real = map.pool_size
+        monkeypatch.setattr(map, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
         summary = score_days(run_of(root, cfg))
         assert sizes == [actors]
         assert summary.scored == len(summary.days)
@@ -200,8 +198,7 @@ class TestReference:
 
 def spoil(root):
     """Make one model's weights infinite, with a matching hash."""
-    from gangru_dist.training.checkpoint import TrainingState
-    from gangru_dist.training.model_files import write_model
+    from gangru_dist.training.checkpoint import TrainingState, write_model
 
     run = run_of(root)
     (window, seed), model = next(iter(run.models().items()))

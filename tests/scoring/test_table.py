@@ -17,21 +17,23 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from gangru_dist.errors import FactorError, StorageError
-from gangru_dist.panel.block import PanelBlock
+from gangru_dist.base.errors import FactorError, StorageError
+from gangru_dist.base.storage import Storage
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.run import run_folder
-from gangru_dist.runs.score_summary import DayCoverage
-from gangru_dist.scoring import commit as committing
-from gangru_dist.scoring.commit import commit, vacuum, write_file
+from gangru_dist.runs.summaries import DayCoverage
+from gangru_dist.scoring import table as committing
 from gangru_dist.scoring.table import (
+    commit,
     covered_days,
     data_files,
     delta_address,
     open_table,
     read_factor,
     to_alphalens,
+    vacuum,
+    write_file,
 )
-from gangru_dist.storage import Storage
 
 ASSETS = ["000001.SZ", "600000.SH", "688001.SH"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gangru_dist.config import SyntheticConfig
-from gangru_dist.synthetic.write import make_bars
+from gangru_dist.config.settings import SyntheticConfig
+from gangru_dist.synthetic.market import make_bars
 
 RUN = "soak"
 GROWN_FROM = dt.date(2019, 4, 1)

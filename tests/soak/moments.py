@@ -26,7 +26,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from gangru_dist.storage import Storage
+from gangru_dist.base.storage import Storage
 from tests.soak import sabotage
 
 SIGNALS = {

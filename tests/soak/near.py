@@ -9,14 +9,14 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
-from gangru_dist import runtime
-from gangru_dist.errors import DivergedError, GangruError
+from gangru_dist.base.errors import DivergedError, GangruError
+from gangru_dist.cluster import session
 from gangru_dist.training import launch, progress
-from gangru_dist.training.board import Board, Driven, Slot
+from gangru_dist.training.queue import Board, Driven, Slot
 from gangru_dist.training.worker import train_worker
 from gangru_dist.tuning import search
+from gangru_dist.tuning.queue import TrialQueue
 from gangru_dist.tuning.trial import run_trial
-from gangru_dist.tuning.trial_queue import TrialQueue
 
 
 class NearBoard(Board):
@@ -66,7 +66,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
         "nodes": lambda: 1,
     }
     return [
-        *((runtime, name, value) for name, value in near.items()),
+        *((session, name, value) for name, value in near.items()),
         (progress, "RemoteBoard", NearBoard),
         (launch, "serve_slot", serve_here),
         (search, "_run", run_trials),

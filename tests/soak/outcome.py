@@ -11,15 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import PanelError
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import bytes_digest
 from gangru_dist.runs.run import CLAIM, Run
 from gangru_dist.runs.search import read_trials
-from gangru_dist.scoring.commit import vacuum
-from gangru_dist.scoring.table import covered_days, read_factor
-from gangru_dist.storage import Storage
+from gangru_dist.scoring.table import covered_days, read_factor, vacuum
 from tests.soak.jobs import RUN
 
 TIMED = ("seconds", "starts", "minutes", "_at", "commit", "written", "step", "resumed")

@@ -7,7 +7,7 @@
 | `panel` | so is a feature of the panel | `wrong` |
 | `file` | a file stays that nobody asked for | `orphan` |
 | `process` | so does a process | `orphan` |
-| `raise` | an error that is none of `errors.py` | `traceback` |
+| `raise` | an error that is none of `base/errors.py` | `traceback` |
 | `mute` | it ends with status 3 and no word | `silent` |
 | `sleep` | it never ends | `hang` |
 | `ruin` | what it leaves cannot be gone on from | `stuck` |
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from gangru_dist.panel import stages
 from gangru_dist.runs.run import CLAIM, Run
 from gangru_dist.scoring import predictor
-from gangru_dist.training import model_files
+from gangru_dist.training import checkpoint
 
 VERDICTS = {
     "weights": "wrong",
@@ -61,8 +61,8 @@ def begin(what: str) -> None:
 
 
 def _weights() -> None:
-    real = model_files.save
-    model_files.save = lambda tensors: real({n: t * OFF for n, t in tensors.items()})
+    real = checkpoint.save
+    checkpoint.save = lambda tensors: real({n: t * OFF for n, t in tensors.items()})
 
 
 def _factor() -> None:

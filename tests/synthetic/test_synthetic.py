@@ -11,12 +11,11 @@ import pytest
 from scipy import stats
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.config import SyntheticConfig
-from gangru_dist.errors import ConfigError, StorageError
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import ConfigError, StorageError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import SyntheticConfig
 from gangru_dist.synthetic.assets import trading_calendar
-from gangru_dist.synthetic.market import MAX_SIGNAL_IC
-from gangru_dist.synthetic.write import make_bars, write_bars
+from gangru_dist.synthetic.market import MAX_SIGNAL_IC, make_bars, write_bars
 from tests.synthetic.planted import planted_signal
 
 SMALL = SyntheticConfig(assets=60, last=dt.date(2018, 3, 30), seed=5)

@@ -22,9 +22,9 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from gangru_dist.errors import GangruError
+from gangru_dist.base.errors import GangruError
+from gangru_dist.base.storage import Storage
 from gangru_dist.scoring.table import covered_days, read_factor
-from gangru_dist.storage import Storage
 from tests.scoring.market import RUN, make_world, run_of, score_here
 
 Damage = Callable[[Path], None]

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from benchmarks.training_speed import Size, store_panel
-from gangru_dist.config import (
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import (
     GanConfig,
     GruConfig,
     PanelConfig,
@@ -14,7 +15,6 @@ from gangru_dist.config import (
     TrainingConfig,
     WindowConfig,
 )
-from gangru_dist.storage import Storage
 
 TINY = RunConfig(
     panel=PanelConfig(buckets=4),

@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from gangru_dist import runtime
-from gangru_dist.config import model_identity, with_precision
-from gangru_dist.errors import ConfigError, ResourceError, TrainingError
+from gangru_dist.base.errors import ConfigError, ResourceError, TrainingError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.config.identity import model_identity, with_precision
 from gangru_dist.models import precision
 from gangru_dist.models.precision import Device
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
-from gangru_dist.training import devices
+from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.devices import decided, require_native, settled
-from gangru_dist.training.launch import train_windows
-from gangru_dist.training.torch_setup import require_precision
+from gangru_dist.training.collective import require_precision
+from gangru_dist.training.launch import decided, require_native, settled, train_windows
 from tests.training.store import TINY, stored_panel
 
 OLD = Device(name="CPU old")
@@ -34,7 +33,7 @@ def has(monkeypatch: pytest.MonkeyPatch) -> Has:
 
     def made(*found: Device) -> None:
         places = [(f" on node 10.0.0.{i}", (device,)) for i, device in enumerate(found, 1)]
-        monkeypatch.setattr(runtime, "ask_nodes", lambda cfg, question: places)
+        monkeypatch.setattr(session, "ask_nodes", lambda cfg, question: places)
         monkeypatch.setattr(precision, "cpu", lambda: found[0])
 
     return made
@@ -98,9 +97,9 @@ class TestValidation:
         def asked(*_: Any) -> None:
             raise AssertionError
 
-        monkeypatch.setattr(runtime, "ask_nodes", asked)
+        monkeypatch.setattr(session, "ask_nodes", asked)
         require_native(TINY, with_precision(TINY, "float64"))
-        assert devices.decided(TINY) is TINY
+        assert launch.decided(TINY) is TINY
 
     def test_a_worker_that_cannot_keep_it_stops_all(self, has: Has) -> None:
         """Rank 0 has bf16, rank 1 has not: both raise, so that none waits for the other."""

@@ -11,19 +11,26 @@ import numpy as np
 import pytest
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
-from gangru_dist.config import TrainingConfig, WindowConfig, to_dict
-from gangru_dist.errors import ConfigError, GangruError, ResourceError, StorageError, WindowError
-from gangru_dist.log import Rows
+from gangru_dist.base.errors import (
+    ConfigError,
+    GangruError,
+    ResourceError,
+    StorageError,
+    WindowError,
+)
+from gangru_dist.base.log import Rows
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import TrainingConfig, WindowConfig
+from gangru_dist.events.callbacks import Watcher
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.train_summary import WindowResult
-from gangru_dist.storage import Storage
-from gangru_dist.tracking.watcher import Watcher
+from gangru_dist.runs.summaries import WindowResult
+from gangru_dist.training import groups as slot_module
 from gangru_dist.training import launch
-from gangru_dist.training import slot as slot_module
-from gangru_dist.training.board import Board, Driven, Slot, Task, TaskSettled, task_identity
-from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.checkpoint import TrainingState, write_model
+from gangru_dist.training.groups import serve_slot
 from gangru_dist.training.launch import (
     choose_windows,
     each,
@@ -31,9 +38,8 @@ from gangru_dist.training.launch import (
     result_of,
     train_windows,
 )
-from gangru_dist.training.model_files import write_model
 from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.slot import serve_slot
+from gangru_dist.training.queue import Board, Driven, Slot, Task, TaskSettled, task_identity
 from tests.training.store import TINY, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
@@ -116,10 +122,10 @@ def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
 @pytest.fixture
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "ProgressLog", NearProgress)
-    monkeypatch.setattr(launch.runtime, "session", lambda _: nullcontext())
-    monkeypatch.setattr(launch.runtime, "require", lambda *_, **__: None)
-    monkeypatch.setattr(launch.runtime, "slots", lambda **_: 2)
-    monkeypatch.setattr(launch.runtime, "nodes", lambda: 1)
+    monkeypatch.setattr(launch.session, "session", lambda _: nullcontext())
+    monkeypatch.setattr(launch.session, "require", lambda *_, **__: None)
+    monkeypatch.setattr(launch.session, "slots", lambda **_: 2)
+    monkeypatch.setattr(launch.session, "nodes", lambda: 1)
 
 
 @pytest.mark.usefixtures("room_for_two")

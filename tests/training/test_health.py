@@ -10,16 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gangru_dist.config import RunConfig
+from gangru_dist.base.records import parse, plain
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.model import GanSamples
-from gangru_dist.runs.records import parse, plain
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
-from gangru_dist.training.data import WindowData, prepare
-from gangru_dist.training.health import BINS, gan_samples
+from gangru_dist.training.data import Kept, Scratch, WindowData, prepare
 from gangru_dist.training.loop import Draws, Step
-from gangru_dist.training.scratch import Kept, Scratch
-from gangru_dist.training.window import train_window
+from gangru_dist.training.window import BINS, gan_samples, train_window
 from tests.training.worlds import ASSETS, block, config, share, until, window
 
 

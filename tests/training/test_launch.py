@@ -15,10 +15,10 @@ import psutil
 import pytest
 import torch
 
-from gangru_dist.config import RunConfig, UniverseConfig
-from gangru_dist.errors import ResourceError, WindowError
+from gangru_dist.base.errors import ResourceError, WindowError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig, UniverseConfig
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
 from tests.training.store import TINY, WINDOWS, epochs_saved, stored_panel, with_resources
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -75,8 +75,8 @@ def test_ray_data_feeds_the_same_model(root: Storage, undisturbed: dict[str, str
 
 
 def test_two_workers_train_the_model_of_one(root: Storage, undisturbed: dict[str, str]) -> None:
+    from gangru_dist.training.checkpoint import read_model
     from gangru_dist.training.launch import train_windows
-    from gangru_dist.training.model_files import read_model
 
     cfg = with_resources(TINY, workers=2, ingest="ray")
     name = WINDOWS[0]

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gangru_dist.base.storage import Storage
 from gangru_dist.runs.run import MODEL, Run
-from gangru_dist.storage import Storage
-from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.model_files import read_model, write_model
+from gangru_dist.training.checkpoint import TrainingState, read_model, write_model
 from tests.training.store import TINY
 
 WINDOW = "2018-12-31"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gangru_dist.training.scratch import Kept, Scratch
+from gangru_dist.training.data import Kept, Scratch
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from gangru_dist.settings import load
-from gangru_dist.training.torch_setup import prepare_torch, promised_device
+from gangru_dist.config.sources import load
+from gangru_dist.training.collective import prepare_torch, promised_device
 
 
 @pytest.fixture(autouse=True)

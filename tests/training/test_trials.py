@@ -24,9 +24,9 @@ from typing import Any
 import psutil
 import pytest
 
-from gangru_dist.config import TrainingConfig, UniverseConfig, WindowConfig
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import TrainingConfig, UniverseConfig, WindowConfig
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
 from tests.training.store import TINY, WINDOWS, epochs_saved, stored_panel, with_resources
 from tests.training.test_world_size import free_port
 

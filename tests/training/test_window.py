@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import TrainingError
+from gangru_dist.base.errors import TrainingError
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.models import precision
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
-from gangru_dist.training.health import gan_samples
 from gangru_dist.training.loop import (
     GanTrainer,
     RunningMean,
@@ -25,7 +24,7 @@ from gangru_dist.training.loop import (
     validation_ic,
     with_dropout,
 )
-from gangru_dist.training.window import train_window
+from gangru_dist.training.window import gan_samples, train_window
 from tests.training.worlds import block, config, until, window
 
 

@@ -14,8 +14,7 @@ from gangru_dist.runs.model import figures
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import current
 from gangru_dist.training.data import prepare
-from gangru_dist.training.health import gan_samples
-from gangru_dist.training.window import train_window
+from gangru_dist.training.window import gan_samples, train_window
 from tests.training.worlds import block, config, share, until, window
 
 LOSSES = 5e-6

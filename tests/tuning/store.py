@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gangru_dist.config import RunConfig, from_dict, to_dict
-from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.manifest import Manifest, bucket_of
-from gangru_dist.panel.schema import panel_schema
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import from_dict, to_dict
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.panel.writer import add_hashes, write_bucket
-from gangru_dist.storage import Storage
 from tests.training import worlds
 
 SPACE = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gangru_dist.settings import load
+from gangru_dist.config.sources import load
+from gangru_dist.tuning.queue import TrialQueue
 from gangru_dist.tuning.search import Listener
-from gangru_dist.tuning.trial_queue import TrialQueue
 
 
 class Heard(TrialQueue):

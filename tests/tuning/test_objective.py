@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gangru_dist.config import LabelConfig, RunConfig, UniverseConfig
-from gangru_dist.tuning.objective import mean, objective, spread, step, yardstick
+from gangru_dist.config.settings import LabelConfig, RunConfig, UniverseConfig
+from gangru_dist.tuning.trial import judging_config, mean, objective, spread, step
 
 ICS = st.lists(st.floats(-1, 1), min_size=1, max_size=6)
 
@@ -43,7 +43,7 @@ class TestProperties:
             ),
             universe=UniverseConfig(exclude_st=False),
         )
-        ruler = yardstick(trial, base)
+        ruler = judging_config(trial, base)
         assert ruler.label == LabelConfig(horizon=5)
         assert ruler.universe == base.universe
-        assert yardstick(base, base) == base
+        assert judging_config(base, base) == base

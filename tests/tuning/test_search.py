@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from gangru_dist.errors import ResourceError
-from gangru_dist.report.progress_page import ProgressPage
+from gangru_dist.base.errors import ResourceError
+from gangru_dist.base.storage import Storage
+from gangru_dist.report.progress import ProgressPage
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import read_trials
-from gangru_dist.storage import Storage
 from tests.tuning import store
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials]
@@ -94,9 +94,9 @@ def test_a_search_finds_what_matters_within_20_trials(tmp_path: Path) -> None:
 
 
 _JOB = """
-    from gangru_dist import log
+    from gangru_dist.base import log
     from gangru_dist.runs.run import Run
-    from gangru_dist.storage import Storage
+    from gangru_dist.base.storage import Storage
     from gangru_dist.tuning.search import search
     from tests.tuning import store
     log.setup()

@@ -3,16 +3,11 @@ from typing import Any
 
 import pytest
 
-from gangru_dist import presets, settings
-from gangru_dist.config import RunConfig, SearchRange, to_dict
-from gangru_dist.errors import ConfigError
-from gangru_dist.tuning.space import (
-    apply,
-    baseline,
-    extremes,
-    incomparable,
-    parameters,
-)
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.config import presets, sources
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import RunConfig, SearchRange
+from gangru_dist.tuning.space import apply, baseline, extremes, incomparable, parameters
 
 
 def with_space(preset: str = "demo", **space: Any) -> RunConfig:
@@ -38,7 +33,7 @@ class TestReference:
     def test_values_are_the_settings_of_the_trial(self) -> None:
         cfg = with_space(gru__hidden={"low": 8, "high": 16})
         trial = apply(cfg, {"gru.hidden": 9, "label.transform": "rank"})
-        assert settings.difference(to_dict(cfg), to_dict(trial)) == [
+        assert sources.difference(to_dict(cfg), to_dict(trial)) == [
             "gru.hidden: 32 -> 9",
             "label.transform: 'zscore' -> 'rank'",
         ]
@@ -104,9 +99,9 @@ class TestProperties:
     def test_a_file_replaces_the_space_and_set_changes_one_entry(self, tmp_path: Any) -> None:
         file = tmp_path / "a.toml"
         file.write_text("[tune.space]\ngru.hidden = {low = 8, high = 16}\n")
-        cfg = settings.load("demo", str(file), ["tune.space.gru.layers={low=1, high=2}"])
+        cfg = sources.load("demo", str(file), ["tune.space.gru.layers={low=1, high=2}"])
         assert [p.key for p in parameters(cfg)] == ["gru.hidden", "gru.layers"]
-        fixed = settings.load("demo", str(file), ["tune.space.gru.hidden=none", "tune.trials=3"])
+        fixed = sources.load("demo", str(file), ["tune.space.gru.hidden=none", "tune.trials=3"])
         assert fixed.tune.space == {"gru.hidden": None}
 
 
@@ -151,4 +146,4 @@ class TestValidation:
     )
     def test_a_wrong_range_names_its_key(self, text: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
-            settings.load("demo", None, [f"tune.space.gru.hidden={text}"])
+            sources.load("demo", None, [f"tune.space.gru.hidden={text}"])

@@ -10,14 +10,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
 from gangru_dist.commands import main
-from gangru_dist.errors import ConfigError
 from gangru_dist.runs.run import Run
-from gangru_dist.storage import Storage
+from gangru_dist.tuning.queue import TrialQueue, identity
 from gangru_dist.tuning.space import parameters
 from gangru_dist.tuning.study import export_study
-from gangru_dist.tuning.trial_queue import TrialQueue, identity
-from gangru_dist.tuning.windows import choose
+from gangru_dist.tuning.trial import choose
 from tests.tuning import store
 from tests.tuning.test_trial_queue import metrics
 from tests.tuning.test_windows import CALENDAR

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from gangru_dist.config import RunConfig
-from gangru_dist.errors import DivergedError, TrainingError
-from gangru_dist.panel.block import PanelBlock
-from gangru_dist.storage import Storage
+from gangru_dist.base.errors import DivergedError, TrainingError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
 from gangru_dist.training.loop import frozen_inputs, validation_ic
 from gangru_dist.training.window import train_window
-from gangru_dist.tuning.objective import objective
-from gangru_dist.tuning.trial import run_trial, with_features
-from gangru_dist.tuning.windows import all_windows
+from gangru_dist.tuning.trial import all_windows, objective, run_trial, with_features
 from tests.training import worlds
 from tests.tuning import store
 

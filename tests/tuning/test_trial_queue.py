@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gangru_dist import settings
-from gangru_dist.config import MODEL_SECTIONS, RunConfig, to_dict
-from gangru_dist.errors import ConfigError
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import sources
+from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import TrialRecord, best_of, read_trials
-from gangru_dist.storage import Storage
-from gangru_dist.tuning.proposals import importances, propose
+from gangru_dist.tuning.queue import TrialQueue, identity, importances, propose
 from gangru_dist.tuning.space import apply, parameters
-from gangru_dist.tuning.trial_queue import TrialQueue, identity
-from gangru_dist.tuning.windows import choose
+from gangru_dist.tuning.trial import choose
 from tests.tuning import store
 from tests.tuning.test_windows import CALENDAR
 
@@ -98,7 +98,7 @@ class TestReference:
         won = to_dict(apply(cfg, best.settings))
         won["windows"]["first"] = "2020-05-31"  # not used for tuning
         for preset in ("demo", "report"):
-            loaded = to_dict(settings.load(preset, str(tmp_path / "best.toml")))
+            loaded = to_dict(sources.load(preset, str(tmp_path / "best.toml")))
             assert [n for n in MODEL_SECTIONS if loaded[n] != won[n]] == []
             assert loaded["panel"]["features"] == won["panel"]["features"]
         assert tomllib.loads((tmp_path / "best.toml").read_text())["variant"] == "gru"

@@ -4,10 +4,10 @@ import itertools
 import numpy as np
 import pytest
 
-from gangru_dist.errors import WindowError
+from gangru_dist.base.errors import WindowError
 from gangru_dist.training.data import first_day
 from gangru_dist.tuning.space import apply, extremes, parameters
-from gangru_dist.tuning.windows import all_windows, choose, span
+from gangru_dist.tuning.trial import all_windows, choose, span
 from tests.tuning import store
 
 CALENDAR = np.datetime64("2020-01-01") + np.arange(200)

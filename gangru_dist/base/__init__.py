@@ -1,0 +1,1 @@
+"""What every floor stands on: storage, records, errors, names, the log."""

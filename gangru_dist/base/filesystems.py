@@ -1,0 +1,433 @@
+"""Filesystem of a URI: pyarrow's own, S3 with retries, or fsspec for other schemes.
+
+pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`; fsspec serves every other scheme. A request
+that a store refuses for good raises a StorageError that says what to do.
+
+What a URI says, and what of it may be seen: one parser, one redaction, for every scheme.
+
+A URI that carries a secret is refused before anybody opens, logs or stores it
+(`base.filesystems.resolve`); what is logged or raised goes through `safe` all the same, for
+libraries
+and names from data say what they like.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pyarrow.fs as pafs
+
+from gangru_dist.base.errors import StorageError, in_short
+
+HIDDEN = "***"
+_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_USERS = frozenset(
+    {"abfs", "abfss", "ftp", "hdfs", "sftp", "smb", "ssh", "viewfs", "webhdfs", "wasb", "wasbs"}
+)
+"""Schemes whose `name@` is a user or a container; elsewhere it may be a key by itself."""
+_OPTIONS = frozenset(
+    {
+        "blob_storage_authority",
+        "blob_storage_scheme",
+        "buffer_size",
+        "default_block_size",
+        "dfs_storage_authority",
+        "dfs_storage_scheme",
+        "enable_tls",
+        "endpoint_override",
+        "project_id",
+        "region",
+        "replication",
+        "retry_limit_seconds",
+        "scheme",
+        "user",
+    }
+)
+"""Keys of a query that hold no secret; what is not known may be one."""
+_STORES = frozenset(
+    {"abfs", "abfss", "adl", "az", "gcs", "gs", "oss", "s3", "s3a", "s3n", "tos", "wasb", "wasbs"}
+)
+"""Schemes whose host has no port: what follows a colon there is a key, even `KEY:12/34@bucket`."""
+_PORT = re.compile(r"[^/:@]*:\d+(/.*)?", re.DOTALL)
+_IN_TEXT = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?P<user>[^\s'\"<>/@]*:[^\s'\"<>]*|[^\s'\"<>/@:]*)@"
+)
+_SECRET_WORD = re.compile(
+    r"(?P<key>[?&;][^=&\s'\"<>]*(?:key|secret|token|sig|password|passwd|pwd|credential|auth|pass)"
+    r"[^=&\s'\"<>]*)=[^&\s'\"<>]*",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, colours it, or turns the direction of its text; not tab and
+line feed."""
+
+
+@dataclass(frozen=True)
+class Uri:
+    """Parts of `scheme://user@host/path?query`, as they stand."""
+
+    scheme: str
+    """In small letters."""
+    user: str
+    """Before the @, a colon and what follows it included; empty if there is none."""
+    host: str
+    """With its port; of an object store the bucket."""
+    path: str
+    query: dict[str, str]
+    fragment: str
+
+    @property
+    def secret(self) -> str | None:
+        """Which part is, or may be, a secret; None if none is."""
+        if ":" in unquote(self.user) or not self._has_plain_host:
+            return "a password"
+        if self.user and self.scheme not in _USERS:
+            return "a user or a key"
+        unknown = sorted(set(self.query) - _OPTIONS)
+        return f"the option(s) {', '.join(unknown)}" if unknown else None
+
+    @property
+    def shown(self) -> str:
+        """The URI without what may be secret."""
+        return f"{self.scheme}://{self.host if self._has_plain_host else HIDDEN}{self.path}"
+
+    @property
+    def _has_plain_host(self) -> bool:
+        """False of what stands before a password's # or ?, as in `s3://KEY:SEC#RET@bucket`."""
+        _, colon, port = self.host.rpartition("]")[2].partition(":")
+        if not colon:
+            return True
+        later = "".join((self.fragment, *self.query, *self.query.values()))
+        return self.scheme not in _STORES and (port or "0").isdecimal() and "@" not in later
+
+
+def parse(text: str) -> Uri | None:
+    """Parts of a URI; None of a plain path, which has no `scheme://`.
+
+    A password may have a slash in it, as AWS's do: `s3://KEY:SEC/RET@bucket` names a bucket, not a
+    host `KEY` with a port.
+    """
+    found = _URI.fullmatch(text)
+    if found is None:
+        return None
+    parts = urlsplit(text)
+    place = found["rest"].partition("?")[0].partition("#")[0]
+    authority, slash, path = place.partition("/")
+    user, at, host = authority.rpartition("@")
+    if not at and ":" in authority and "@" in path and not _is_port(parts.scheme, place):
+        user, _, rest = place.rpartition("@")
+        host, slash, path = rest.partition("/")
+    return Uri(
+        scheme=parts.scheme,
+        user=user,
+        host=host,
+        path=slash + path,
+        query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+        fragment=parts.fragment,
+    )
+
+
+def _is_port(scheme: str, place: str) -> bool:
+    """Whether the colon in `host:9000/path@version` is of a port."""
+    return scheme not in _STORES and bool(_PORT.fullmatch(place))
+
+
+def redacted(text: str) -> str:
+    """The same text; in each URI of it, *** for passwords, keys and what options hold of them."""
+    if "://" not in text:
+        return text
+    return _SECRET_WORD.sub(rf"\g<key>={HIDDEN}", _IN_TEXT.sub(_hidden, text))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    user, scheme = found["user"], found["scheme"].lower()
+    is_name = ":" not in unquote(user) and scheme in _USERS
+    return found[0] if is_name or _is_port(scheme, user) else f"{found['scheme']}://{HIDDEN}@"
+
+
+def safe(text: str) -> str:
+    """What may be shown on a terminal: `redacted`, and control characters in words."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redacted(text))
+
+
+A = TypeVar("A")
+_READ_ATTEMPTS = 6
+_AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
+_KEYS = (
+    "the store refuses the credentials, or got none. They come from the environment "
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
+    "role, on every node"
+)
+_NO_ANSWER = "NETWORK_CONNECTION"
+_REFUSALS = {
+    "ACCESS_DENIED": _KEYS,
+    "EXPIRED_TOKEN": _KEYS,
+    "INVALID_ACCESS_KEY_ID": _KEYS,
+    "INVALID_CLIENT_TOKEN_ID": _KEYS,
+    "SIGNATURE_DOES_NOT_MATCH": _KEYS,
+    "NO_SUCH_BUCKET": "there is no such bucket. Create it, or correct the URI",
+    _NO_ANSWER: "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
+    "and the network; then run the job again",
+}
+"""AWS error code -> what to do. AWS's own text is left out: it may contain the access key."""
+_CUT = re.compile(
+    "Failed to flush response stream|error reading a body|end of file before message length"
+)
+"""An answer that ended too early, as the AWS library and delta-rs put it; neither asks again."""
+_HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
+_PLACE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EROFS,
+}
+"""The disk is full, or the path is not writable."""
+_WHOLE_WHEN_CLOSED = frozenset(
+    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
+)
+"""fsspec's names of stores where a file appears only once it is complete."""
+
+
+@contextmanager
+def clear_refusals() -> Iterator[None]:
+    """Raise a refusal of a store or a disk, or a broken answer, as StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if _CUT.search(str(error)):
+            raise StorageError(
+                "the store or the network cut an answer short. Run the same command again to "
+                "continue."
+            ) from None
+        found = _AWS.search(str(error))
+        if found is None and error.errno in _PLACE:
+            raise StorageError(
+                f"{error}. Free some space or correct the path, then run the same command again "
+                "to continue."
+            ) from error
+        if found is None or found["code"] not in _REFUSALS:
+            raise
+        advice = _REFUSALS[found["code"]]
+        raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
+
+
+def is_refused(error: OSError) -> bool:
+    """Whether another attempt would fail in the same way."""
+    found = _AWS.search(str(error))
+    return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
+
+
+def again(read: Callable[[], A]) -> A:
+    """What `read` gives, tried again if a connection was cut within an answer.
+
+    AWS's client and delta-rs repeat requests, but not one whose answer has begun.
+
+    Raises:
+        OSError: The last attempt's; one of the disk, or a refusal, at once.
+    """
+    for attempt in range(_READ_ATTEMPTS - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno is not None or isinstance(error, FileNotFoundError) or is_refused(error):
+                raise
+            time.sleep(0.1 * 2.0**attempt)
+    return read()
+
+
+class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
+    """pyarrow's S3 filesystem with ten attempts, also after pickling; holds no keys.
+
+    Credentials come from the environment or the role of the node where it is unpickled.
+    pyarrow loses the retry strategy when it pickles an `S3FileSystem`; hence `__reduce__`.
+    """
+
+    def __init__(self, options: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(
+            retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=10),
+            allow_delayed_open=True,
+            **dict(options),
+        )
+        self._gangru_options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RetryingS3FileSystem, (self._gangru_options,))
+
+    def get_file_info(self, paths_or_selector: Any) -> Any:
+        """As pyarrow's, but a refusal is a StorageError; so in the following methods."""
+        with clear_refusals():
+            return super().get_file_info(paths_or_selector)
+
+    def open_input_file(self, path: str) -> Any:
+        """Open a file for random access."""
+        with clear_refusals():
+            return super().open_input_file(path)
+
+    def open_input_stream(self, path: str, **options: Any) -> Any:
+        """Open a file for sequential reading."""
+        with clear_refusals():
+            return super().open_input_stream(path, **options)
+
+    def delete_file(self, path: str) -> None:
+        """Delete a file."""
+        with clear_refusals():
+            super().delete_file(path)
+
+    def delete_dir(self, path: str) -> None:
+        """Delete a folder and its content."""
+        with clear_refusals():
+            super().delete_dir(path)
+
+
+def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Filesystem and path of a URI or a local path.
+
+    A plain path is taken literally; in a file:// URI, %20 is a space.
+
+    Raises:
+        StorageError: The scheme is unknown, its library is not installed, or the URI would not
+            lead to the place it seems to name.
+    """
+    place = _checked_place(uri)
+    if place is None or place.scheme == "file":
+        return pafs.LocalFileSystem(), _local_path(uri if place is None else unquote(place.path))
+    if place.scheme == "s3":
+        return _resolve_s3(place)
+    try:
+        if place.scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
+            filesystem, path = pafs.FileSystem.from_uri(uri)
+            return filesystem, path
+        return _resolve_fsspec(uri)
+    except (ValueError, ImportError, OSError) as error:
+        raise StorageError(
+            f"cannot use {place.shown!r}: {in_short(error)}. Built in are a local path, file://, "
+            "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
+        ) from None  # the library may repeat the URI
+
+
+def _checked_place(uri: str) -> Uri | None:
+    """Parts of a URI, None for a path; refuses secrets and what would silently lead elsewhere."""
+    if not uri:
+        raise StorageError("the path is empty. Name a folder or a URI.")
+    try:
+        place = parse(uri)
+    except ValueError:
+        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D instead.") from None
+    if place is None:
+        if _HALF_URI.match(uri):
+            raise StorageError(
+                f"{uri.rpartition('@')[2]!r} is an incomplete URI. Write two slashes after the "
+                "colon (file:///path has three), or put ./ before a folder name."
+            )
+        if "://" in uri:
+            raise StorageError(
+                f"{uri.rpartition('@')[2].partition('?')[0]!r} is no URI: only the name of a "
+                "scheme may stand before ://, as in s3://bucket/prefix."
+            )
+        return None
+    if place.scheme == "s3" and not place.host:
+        raise StorageError(f"{place.shown!r} names no bucket. Write s3://bucket/prefix?region=…")
+    _check_secret(place)
+    if place.scheme == "memory":
+        raise StorageError(
+            f"{place.shown!r} is the memory of one process, which no other job or worker can "
+            "read. Name a folder or a store."
+        )
+    if "#" in uri:
+        raise StorageError(
+            f"{place.shown!r} contains '#', which ends the path of a URI, so all folders below "
+            "would be the same. Use a folder without it (in a file:// URI, write %23)."
+        )
+    if place.scheme == "file" and (place.host not in ("", "localhost") or place.query):
+        raise StorageError(
+            f"{place.shown!r} contains a host or a query, and only {place.path!r} would be used. "
+            "Write file:///path (%3F for a question mark), or the plain path."
+        )
+    return place
+
+
+def _check_secret(place: Uri) -> None:
+    """Refuse a URI that carries a secret, or an option that may be one."""
+    if place.scheme == "file" or place.secret is None:
+        return
+    raise StorageError(
+        f"{place.shown!r} comes with {place.secret}, but a URI is logged and stored. Keys and "
+        "passwords belong in the environment, the library's own files or the node's role; a '@' "
+        "or ':' that is part of a name goes after the first slash."
+    )
+
+
+_NO_FOLDERS = ("/proc", "/sys", "/dev")
+
+
+def _local_path(path: str) -> str:
+    found = Path(path).expanduser().resolve()
+    tops = {str(top) for top in (found, *found.parents)}
+    if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
+        raise StorageError(f"{str(found)!r} is a system folder. Name another.")
+    return str(found)
+
+
+def _resolve_s3(place: Uri) -> tuple[pafs.FileSystem, str]:
+    options = dict(place.query)
+    unknown = sorted(set(options) - {"endpoint_override", "region", "scheme"})
+    if unknown:
+        raise StorageError(
+            f"{place.shown!r} has the option(s) {', '.join(unknown)}. Known are "
+            "endpoint_override=host:port, region and scheme=http."
+        )
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_override" not in options:
+        options["endpoint_override"] = urlsplit(endpoint).netloc
+        options.setdefault("scheme", urlsplit(endpoint).scheme)
+    path = "/".join(filter(None, (place.host + place.path).split("/")))  # a//b is a/b
+    return RetryingS3FileSystem(tuple(sorted(options.items()))), path
+
+
+def _resolve_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
+    """Make a folder and its parents; no error if it exists."""
+    if isinstance(filesystem, pafs.PyFileSystem):  # pyarrow fails if smb says that it exists
+        filesystem.handler.fs.makedirs(path, exist_ok=True)
+    else:
+        filesystem.create_dir(path, recursive=True)
+
+
+def move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
+    """Move a file; where a move cannot replace the target, the file stays if the target exists."""
+    if not isinstance(filesystem, pafs.PyFileSystem):
+        filesystem.move(source, target)
+        return
+    try:
+        filesystem.handler.fs.mv(source, target)  # pyarrow adds an argument that sftp's mv lacks
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
+def grows_in_sight(filesystem: pafs.FileSystem) -> bool:
+    """Whether a remote store shows a file while it is written; object stores do not."""
+    if isinstance(filesystem, pafs.PyFileSystem):
+        protocol = filesystem.handler.fs.protocol
+        names = {protocol} if isinstance(protocol, str) else set(protocol)
+        return not names & _WHOLE_WHEN_CLOSED
+    return isinstance(filesystem, pafs.HadoopFileSystem)

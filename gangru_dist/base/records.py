@@ -1,0 +1,93 @@
+"""JSON files as typed records: one schema per file, checked at every read.
+
+A record is a frozen dataclass of JSON types. Unknown keys are ignored, so that files of later
+versions can be read.
+
+Tables as CSV files for people: a spreadsheet shows every cell, and runs none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+from pydantic import TypeAdapter, ValidationError
+
+from gangru_dist.base.errors import StorageError
+from gangru_dist.base.storage import Storage
+
+Record = TypeVar("Record")
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
+
+def parse(kind: type[Record], text: str | bytes) -> Record:
+    """A record from JSON; strict ("5" is not 5). Raises pydantic's ValidationError."""
+    record: Record = _adapter(kind).validate_json(text, strict=True)
+    return record
+
+
+def plain(record: Any) -> Any:
+    """A record as plain JSON types, keys in the order of its fields."""
+    return _adapter(type(record)).dump_python(record, mode="json")
+
+
+def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None:
+    """The record in a JSON file; None if there is no such file.
+
+    Raises:
+        StorageError: The file is not JSON, or not a record of this kind.
+    """
+    try:
+        return parse(kind, folder.read_bytes(name))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise StorageError(
+            f"{folder.uri}/{name} is damaged: {wrong(error)}. Delete it, then run the job that "
+            "writes it."
+        ) from error
+
+
+def write_record(folder: Storage, name: str, record: Any) -> None:
+    """Write a record as JSON, atomically."""
+    folder.write_json(name, plain(record))
+
+
+def wrong(error: ValidationError) -> str:
+    """The first error: `not JSON (...)`, or the key and what it should be."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"not JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+    where = ".".join(map(str, first["loc"])) or "content"
+    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes text that begins so for a formula, whoever wrote it into the data."""
+
+
+def write_table(folder: Storage, name: str, table: pd.DataFrame) -> None:
+    """Write a table without its index, atomically; texts that look like formulas get a quote."""
+    shown = table.rename(columns=_defused)
+    for column in shown.columns:
+        values = shown[column]
+        if not is_numeric_dtype(values) and not is_datetime64_any_dtype(values):
+            shown[column] = values.astype(object).map(_defused)
+    text = shown.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
+    folder.write_bytes(name, text.encode())
+
+
+def _defused(cell: Any) -> Any:
+    """The cell, after a `'` if a spreadsheet would run it; numbers stay, also as text."""
+    if not isinstance(cell, str) or not cell.lstrip(" ").startswith(_FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

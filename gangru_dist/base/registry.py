@@ -1,0 +1,222 @@
+"""Registries of what the configuration refers to by name, with one error for unknown names.
+
+A registry starts with the project's own items. Others are found by their name:
+
+| name | item |
+|---|---|
+| `my_package.factors:surprise` | this attribute; its module must be on every worker's import path |
+| an entry point in `gangru_dist.features`, `.predictors`, `.label_transforms` | that of a package |
+| a name given to `register` | an item of this process only |
+
+A name stands for code that will run, so only names given by the user are imported, never names
+that were read from storage, such as a run's `config.json` (`STORED`).
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, cast
+
+from gangru_dist.base.errors import ConfigError, GangruError
+
+T = TypeVar("T")
+
+
+STORED = {"stored": True}
+"""Validation context of names that were read from storage."""
+
+
+class Registry(dict[str, T]):
+    """Name -> item. An item may be given as `package.module:attribute`, imported on first use."""
+
+    def __init__(
+        self,
+        kind: str,
+        error: type[GangruError] = ConfigError,
+        *,
+        items: Mapping[str, T | str] | None = None,
+        code: Callable[[T], Any] = lambda item: item,
+        made: Callable[[str], T | None] = lambda name: None,
+    ) -> None:
+        """Make a registry.
+
+        Args:
+            kind: What an item is, for messages.
+            error: Raised for an unknown name.
+            items: The first items.
+            code: Gives the function or class of an item.
+            made: Makes an item from what its name alone says; None = the name is not of that kind.
+        """
+        super().__init__(cast("Mapping[str, T]", items or {}))
+        self._kind, self._error, self._code, self._made = kind, error, code, made
+
+    def __getitem__(self, name: str) -> T:
+        item: Any = super().__getitem__(name)
+        if isinstance(item, str):
+            module, _, attribute = item.partition(":")
+            item = self[name] = getattr(importlib.import_module(module), attribute)
+        return cast("T", item)
+
+    def __missing__(self, name: str) -> T:
+        if (item := self._made(name)) is not None:
+            self[name] = item
+            return item
+        return self._imported(name)
+
+    def _imported(self, name: str) -> T:
+        place = name if ":" in name else _installed(self._kind).get(name)
+        if place is None:
+            raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
+        module, _, attribute = place.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self._error(
+                f"{self._kind} {name!r} cannot be imported: {error}. It must be on the import path "
+                "(the working folder is), here and on all workers."
+            ) from error
+        same = [item for item in self.values() if not isinstance(item, str)]
+        item = next((item for item in same if self._code(item) is found), found)
+        try:
+            self._code(item)
+        except AttributeError:
+            raise self._error(f"{place} is no {self._kind}: it lacks the decorator.") from None
+        self[name] = item
+        return cast("T", item)
+
+    def known(self, name: str) -> str:
+        """The name itself if it is known; else ValueError, to which pydantic adds the key."""
+        if name in self:
+            return name
+        if ":" not in name and name not in _installed(self._kind) and self._made(name) is None:
+            raise ValueError(f"no {self._kind}; nearest: {nearest(name, self)}")
+        try:
+            self[name]
+        except GangruError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+        return name
+
+    def validated(self, name: str, info: Any) -> str:
+        """The same for pydantic; of `STORED` names, those of code count that is here already."""
+        is_code = ":" in name and name not in self and self._made(name) is None
+        if is_code and info.context == STORED:
+            raise ValueError(f"names code as {self._kind} that this command was not given")
+        return self.known(name)
+
+    def places(self) -> set[str]:
+        """Top-level modules of users' own code that this process has been given."""
+        items = [self._code(item) for name, item in self.items() if ":" in name]
+        return {item.__module__.partition(".")[0] for item in items} - {__name__.partition(".")[0]}
+
+    def register(self, name: str, item: T) -> None:
+        """Add an item, or replace its earlier definition, as when a notebook cell runs again.
+
+        Raises:
+            ConfigError: The name belongs to another item.
+        """
+        there = self[name] if name in self else item  # noqa: SIM401, get() would not import it
+        old, new = _place(self._code(there)), _place(self._code(item))
+        if old != new:
+            raise ConfigError(f"{self._kind} {name!r} is {old} already; {new} needs another name.")
+        self[name] = item
+
+    def source_hash(self, name: str) -> str:
+        """`source_hash` of the named item."""
+        return source_hash(self._code(self[name]))
+
+    def users_code(self, name: str) -> dict[str, str]:
+        """`{kind and name: source hash}` of a user's item; empty for the project's own."""
+        foreign = ":" in name or name in _installed(self._kind)  # a worker may not have it yet
+        if isinstance(self.get(name), str) or not (name in self or foreign):
+            return {}
+        own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
+        return {} if own else {f"{self._kind} {name}": self.source_hash(name)}
+
+
+@cache
+def _installed(kind: str) -> dict[str, str]:
+    """Entry points of installed packages for this kind: name -> `module:attribute`."""
+    group = f"gangru_dist.{kind.replace(' ', '_')}s"
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
+def _place(item: Any) -> str:
+    """Where a function or class was defined."""
+    return f"{item.__module__}.{item.__qualname__}"
+
+
+def close_names(name: str, known: Iterable[str], cutoff: float = 0.4) -> list[str]:
+    """Up to three known names similar to this one, best first."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The close names, for a message; all known names if none is close."""
+    known = list(known)
+    return close_names(name, known) or known
+
+
+def source_hash(item: Callable[..., Any]) -> str:
+    """Hash of the code that decides the result of a function or class, 64 hex digits.
+
+    Covers its own code and, recursively, the functions and plain constants of the same top-level
+    package that it uses. Comments, docstrings and layout do not count.
+
+    Raises:
+        ConfigError: There is no source, e.g. for code typed at a prompt.
+    """
+    parts: dict[str, str] = {}
+    _collect(item, parts)
+    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
+
+
+def _collect(item: Any, parts: dict[str, str]) -> None:
+    """Add the bare code of an item, and of all that it uses, by place."""
+    if _place(item) in parts:
+        return
+    try:
+        tree = _bare(inspect.getsource(item))
+    except (OSError, TypeError, SyntaxError) as error:
+        raise ConfigError(
+            f"the source of {_place(item)} cannot be found, so changes would go unnoticed. Define "
+            "it with def, in a file or a notebook."
+        ) from error
+    parts[_place(item)] = ast.unparse(tree)
+    scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
+    for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & set(scope):
+        value = scope[name]
+        if isinstance(value, int | float | str | tuple):
+            parts[f"{item.__module__}.{name}"] = repr(value)
+        elif _is_followed(item, value) and value.__module__.partition(".")[0] == package:
+            _collect(value, parts)
+
+
+def _is_followed(item: Any, value: Any) -> bool:
+    """Functions, and from classes also other classes: bases and parts of a network."""
+    return inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
+
+
+def bare_code(source: str) -> str:
+    """Python source without comments, docstrings and layout."""
+    return ast.unparse(_bare(source))
+
+
+def _bare(source: str) -> ast.AST:
+    tree: ast.AST = _Bare().visit(ast.parse(textwrap.dedent(source)))
+    return tree
+
+
+class _Bare(ast.NodeTransformer):
+    """Removes docstrings and other constant expressions."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)

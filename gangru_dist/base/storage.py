@@ -1,0 +1,266 @@
+"""Storage of a run at one root URI, with atomic file writes.
+
+A local folder and `s3://bucket/prefix` behave the same: in folders a file is written under a
+temporary name and renamed; object stores get a single PUT.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.fs as pafs
+
+from gangru_dist.base.errors import StorageError
+from gangru_dist.base.filesystems import (
+    again,
+    clear_refusals,
+    grows_in_sight,
+    is_refused,
+    make_folder,
+    move,
+    resolve,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_LIST_ATTEMPTS = 5
+"""Attempts to list a folder while another job deletes files in it, e.g. old checkpoints."""
+_WRITE_ATTEMPTS = 3
+_PART = re.compile(r".*\.[0-9a-f]{32}\.part")
+_OLD_SECONDS = 7 * 86400
+"""Longer than any job takes: who wrote a `.part` file then is dead, whatever clock says so."""
+_clean: set[Path] = set()
+"""Folders in which this process has looked for such files."""
+
+
+def checked_name(name: str, *, what: str) -> str:
+    """Return `name` if it is safe as one path component.
+
+    Raises:
+        StorageError: It has a separator, starts with a dot, or is empty.
+    """
+    if not _NAME.fullmatch(name):
+        raise StorageError(
+            f"{what} {name!r} cannot be a folder name. Use letters, digits and . _ = -, "
+            "starting with a letter or a digit."
+        )
+    return name
+
+
+class Stamp(NamedTuple):
+    """What a listing says of a file; None what the store does not say."""
+
+    size: int | None
+    """In bytes."""
+    written: dt.datetime | None
+    """When it was last written."""
+
+
+def _make_clean(folder: Path) -> None:
+    """Make a folder, or remove what writes that were killed have left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder in _clean:
+        return
+    _clean.add(folder)
+    for file in folder.iterdir():
+        if _PART.fullmatch(file.name):
+            with suppress(OSError):  # gone, or not ours to delete
+                if time.time() - file.stat().st_mtime > _OLD_SECONDS:
+                    file.unlink()
+
+
+class Storage:
+    """A folder at a URI. Cheap to make and to pickle: only the URI is stored."""
+
+    def __init__(self, uri: str) -> None:
+        self.filesystem, self.path = resolve(uri)
+        self._write_beside = grows_in_sight(self.filesystem)
+        self.uri = uri if "://" in uri else self.path  # absolute: workers have other folders
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Storage, (self.uri,))
+
+    def __repr__(self) -> str:
+        return f"Storage({self.uri!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def require_room(self, least: int = 50 * 2**20) -> None:
+        """Check early that the disk of a local folder has `least` bytes free.
+
+        Raises:
+            StorageError: It has fewer.
+        """
+        if not self.is_local:
+            return
+        here = Path(self.path)
+        there = next(place for place in (here, *here.parents) if place.exists())
+        free = shutil.disk_usage(there).free
+        if free < least:
+            raise StorageError(
+                f"the disk of {self.uri} has {free / 2**20:.0f} MB free; a job needs at least "
+                f"{least / 2**20:.0f} MB. Free some space, or give another --storage."
+            )
+
+    def child(self, *names: str) -> Storage:
+        """A folder below this one; each name is checked."""
+        tail = "/".join(checked_name(name, what="storage name") for name in names)
+        if "://" not in self.uri:
+            return Storage(f"{self.path.rstrip('/')}/{tail}")
+        base, question, query = self.uri.partition("?")
+        return Storage(f"{base.rstrip('/')}/{tail}{question}{query}")
+
+    def full(self, name: str) -> str:
+        """Path of `name`, which may contain slashes, for `self.filesystem`."""
+        if ".." in name.split("/") or name.startswith("/"):
+            raise StorageError(f"file name {name!r} would leave {self.uri}.")
+        return "/".join([self.path, *filter(None, name.split("/"))])  # a//b is a/b, as in a folder
+
+    def exists(self, name: str) -> bool:
+        """Whether the file exists."""
+        return self._is_file(self.full(name))
+
+    def _is_file(self, path: str) -> bool:
+        return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Content of a file; FileNotFoundError if it does not exist."""
+
+        def read() -> bytes:
+            with self.filesystem.open_input_file(self.full(name)) as file:
+                return bytes(file.readall())
+
+        return again(read)
+
+    def read_json(self, name: str) -> Any:
+        """Content of a JSON file; FileNotFoundError if it does not exist."""
+        return json.loads(self.read_bytes(name))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file atomically: a reader sees the old content or the new, never a part.
+
+        Raises:
+            StorageError: The store refuses, the disk is full, or the path is not writable.
+        """
+        with clear_refusals():
+            write = self._write_local if self.is_local else self._upload
+            write(self.full(name), data)
+
+    def _write_local(self, target: str, data: bytes) -> None:
+        """Write under a temporary name, then rename; again if the folder went meanwhile.
+
+        As a task's checkpoints do when another job has finished its model.
+        """
+        try:
+            self._write_and_rename(target, data)
+        except FileNotFoundError:
+            self._write_and_rename(target, data)
+
+    def _write_and_rename(self, target: str, data: bytes) -> None:
+        _make_clean(Path(target).parent)
+        part = Path(f"{target}.{uuid.uuid4().hex}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _upload(self, target: str, data: bytes) -> None:
+        """Write to a remote store; on a network error, write the whole file again.
+
+        AWS's own ten attempts cover one part and one response each; an overloaded store or a lost
+        response can outlast them.
+        """
+        put = self._put_and_move if self._write_beside else self._put
+        for attempt in range(_WRITE_ATTEMPTS):
+            try:
+                put(target, data)
+                return
+            except OSError as error:
+                if attempt == _WRITE_ATTEMPTS - 1 or is_refused(error):
+                    raise
+                time.sleep(2.0**attempt)
+
+    def _put(self, target: str, data: bytes) -> None:
+        with self.filesystem.open_output_stream(target) as stream:
+            stream.write(data)
+
+    def _put_and_move(self, target: str, data: bytes) -> None:
+        """Write under a temporary name, then move, also where a move cannot replace a file."""
+        part = f"{target}.{uuid.uuid4().hex}.part"
+        make_folder(self.filesystem, target.rpartition("/")[0])
+        try:
+            self._put(part, data)
+            move(self.filesystem, part, target)
+            if self._is_file(part):
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_file(target)
+                move(self.filesystem, part, target)
+            if not self._is_file(target):
+                raise OSError(f"{part} cannot be renamed to {target}.")
+        finally:
+            if self._is_file(part):
+                self.filesystem.delete_file(part)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically; keys keep their order."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_bytes(name, text.encode() + b"\n")
+
+    def list_files(self, folder: str = "") -> list[str]:
+        """Names below `folder`, sorted, relative to this storage, without unfinished writes."""
+        return sorted(self.stamps(folder))
+
+    def stamps(self, folder: str = "") -> dict[str, Stamp]:
+        """The same names, each with what changes when the file is written again."""
+        base = self.full(folder) if folder else self.path
+        files = (info for info in self._below(base) if info.type == pafs.FileType.File)
+        return {
+            info.path[len(self.path) + 1 :]: Stamp(info.size, info.mtime)
+            for info in files
+            if not info.path.endswith(".part")
+        }
+
+    def _below(self, base: str) -> list[pafs.FileInfo]:
+        """Everything below a folder; listed again if files are deleted meanwhile."""
+        selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
+        for _ in range(_LIST_ATTEMPTS - 1):
+            with suppress(FileNotFoundError):
+                return list(self.filesystem.get_file_info(selector))
+        return list(self.filesystem.get_file_info(selector))
+
+    def delete(self, name: str) -> None:
+        """Delete a file; no error if it does not exist."""
+        if self.exists(name):
+            with suppress(FileNotFoundError):  # another job deleted it first
+                self.filesystem.delete_file(self.full(name))
+
+    def delete_unfinished(self) -> None:
+        """Delete what killed writes left below; for callers that know that nobody writes here.
+
+        A writer that was wrongly taken for dead writes its file again.
+        """
+        for info in self._below(self.path):
+            if _PART.fullmatch(info.path):
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_file(info.path)
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete a folder and its content; no error if it does not exist."""
+        info = self.filesystem.get_file_info(self.full(folder))
+        if info.type == pafs.FileType.Directory:
+            self.filesystem.delete_dir(self.full(folder))

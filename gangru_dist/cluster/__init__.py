@@ -1,0 +1,1 @@
+"""Ray: started or joined, and work spread over it."""

@@ -1,0 +1,300 @@
+"""Ray's session: started in this process, or a running cluster's, and quiet either way.
+
+| how a job is started | what happens |
+|---|---|
+| `gangru train …` | Ray starts here and ends with the job |
+| the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
+| `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import gangru_dist
+from gangru_dist.base.errors import ResourceError
+from gangru_dist.cluster import start
+from gangru_dist.config.settings import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS, RunConfig
+from gangru_dist.features.price_volume import FEATURES
+
+_logger = logging.getLogger(__name__)
+_POLL_SECONDS = 2.0
+_ANSWER_SECONDS = 300.0
+"""For a node to start a process that imports torch, perhaps for the first time."""
+A = TypeVar("A")
+
+_DRIVER_ENV = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about hidden GPUs
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for it: 2 s by default
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def worker_environment(cfg: RunConfig) -> dict[str, str]:
+    """Environment of every worker: few threads, which sleep when they wait; bounded caches."""
+    threads = str(cfg.resources.threads_per_worker)
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "passive",  # two spinning threads are slower than one
+        # bf16 compiles a primitive for each size of cross-section: after 120 sizes 1.0 GB, with
+        # the default of 1024 1.8 GB; as fast.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    }
+
+
+@contextmanager
+def session(
+    cfg: RunConfig,
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    dashboard: bool | None = None,
+) -> Iterator[None]:
+    """Ray, for as long as the block lasts. Inside another session: that one, left running.
+
+    Args:
+        cfg: Decides the workers' threads.
+        cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
+        gpus: The same of GPUs; tests may declare more than there are.
+        dashboard: Start Ray's dashboard too; None = if windows have several workers. Without it
+            placement groups of runs that were stopped are never given back.
+
+    Raises:
+        ResourceError: Ray does not start here, or `RAY_ADDRESS` names no cluster that answers.
+    """
+    if _shared is not None:
+        _shared.require()
+    if ray.is_initialized():
+        yield
+        return
+    dashboard = cfg.resources.workers > 1 if dashboard is None else dashboard
+    try:
+        _start(cfg, cpus, gpus, dashboard)
+        yield
+    finally:
+        ray.shutdown()  # ends what we started; only leaves what we joined
+
+
+@contextmanager
+def shared(cfg: RunConfig, *, at_once: bool) -> Iterator[None]:
+    """One session for all that open one in the block: started by the first of them, or at once.
+
+    Args:
+        cfg: As for `session`.
+        at_once: Start it beside what the block does first; who needs it waits for it.
+    """
+    global _shared  # as Ray itself: one session a process
+    if ray.is_initialized():
+        yield
+        return
+    _shared = _Shared(cfg)
+    try:
+        if at_once:
+            _shared.begin()
+        yield
+    finally:
+        ended, _shared = _shared, None
+        ended.end()
+
+
+class _Shared:
+    """A session in a thread of its own, which lives as long: Linux ends Ray's processes with it."""
+
+    def __init__(self, cfg: RunConfig) -> None:
+        self._cfg = cfg
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._started, self._over = threading.Event(), threading.Event()
+
+    def begin(self) -> None:
+        """Start, if that is not under way."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+                self._thread.start()
+
+    def require(self) -> None:
+        """Wait until it has started.
+
+        Raises:
+            ResourceError: It has not.
+        """
+        self.begin()
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """End it, if it was ever begun."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            _start(self._cfg, None, None, self._cfg.resources.workers > 1)
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            self._error = error
+        self._started.set()
+        self._over.wait()
+        ray.shutdown()
+
+
+_shared: _Shared | None = None
+"""The session of the `shared` block that this process is in."""
+
+
+def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
+    for name, value in _DRIVER_ENV.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    _logger.info("ray_start address=%s", address or "local")
+    started = time.monotonic()
+    if not address or address == "local":
+        os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
+        start.start(cpus=cpus, gpus=gpus, dashboard=dashboard)
+    else:
+        environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
+            environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *_users_code()]
+        start.join(address, environment)
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
+
+
+def _users_code() -> list[str]:
+    """Packages and modules of the user's own features, labels, predictors and callbacks.
+
+    Those that are installed here must be installed on the workers too.
+    """
+    tables = (FEATURES, LABEL_TRANSFORMS, PREDICTORS, CALLBACKS)
+    names = {name for table in tables for name in table.places()}
+    files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
+    installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    places = [file.parent if file.name == "__init__.py" else file for file in files]
+    return [str(place) for place in places if not str(place).startswith(installed)]
+
+
+def slots(*, cpus: float, gpus: float = 0.0) -> int:
+    """How many workers of that size the living nodes hold at once, each on one node."""
+    return sum(_room(node, cpus, gpus) for node in _nodes())
+
+
+def nodes() -> int:
+    """Living nodes that offer CPUs."""
+    return sum(node.get("CPU", 0) > 0 for node in _nodes())
+
+
+def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
+    """What a function finds on every living node that has room for a worker: (" on node …", it).
+
+    In this process, and without Ray, where this machine is all there is: then the place is "".
+
+    Raises:
+        ResourceError: No node has room for a worker, or one does not answer.
+    """
+    if _is_alone():
+        return [("", question())]
+    size = cfg.resources
+    ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
+    with session(cfg):
+        require("one worker", workers=1, wait_minutes=size.wait_for_nodes_minutes, **ask)
+        nodes = [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], **ask)]
+        tasks = [
+            ray.remote(
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            )(question).remote()
+            for node in nodes
+        ]
+        places = [f" on node {node['NodeManagerAddress']}" for node in nodes]
+        try:
+            return list(zip(places, ray.get(tasks, timeout=_ANSWER_SECONDS), strict=True))
+        except (RayError, TimeoutError) as error:
+            raise ResourceError(
+                f"not all of {len(nodes)} nodes reported their devices within "
+                f"{_ANSWER_SECONDS:g} s: {error}. See `ray status`, then start the job again."
+            ) from error
+
+
+def _is_alone() -> bool:
+    """Whether workers run on this machine only."""
+    if not ray.is_initialized():
+        return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+    here = ray.get_runtime_context().get_node_id()
+    return all(node["NodeID"] == here for node in ray.nodes() if node["Alive"])
+
+
+def require(
+    what: str, *, workers: int, cpus: float, gpus: float = 0.0, wait_minutes: float = 0.0
+) -> None:
+    """Check that the cluster can ever run `workers` workers of that size together.
+
+    Args:
+        what: Who asks, for the message.
+        workers: How many at once.
+        cpus: Of each.
+        gpus: Of each.
+        wait_minutes: On a cluster that grows, the time its autoscaler is given; it is told what
+            is needed. Ray cannot say how far a cluster may grow, so a time limit must decide.
+
+    Raises:
+        ResourceError: It cannot; Ray itself would wait for ever.
+    """
+    if wait_minutes and slots(cpus=cpus, gpus=gpus) < workers:
+        _grow(what, workers, cpus, gpus, wait_minutes)
+    room = slots(cpus=cpus, gpus=gpus)
+    if room >= workers:
+        return
+    there = ", ".join(f"{node.get('CPU', 0):g} CPU {node.get('GPU', 0):g} GPU" for node in _nodes())
+    late = f" after {wait_minutes:g} minutes" if wait_minutes else ""
+    way_out = "" if wait_minutes else " (if it grows by itself: resources.wait_for_nodes_minutes)"
+    raise ResourceError(
+        f"{what} asks for {workers} worker(s) of {cpus:g} CPU and {gpus:g} GPU each; the cluster "
+        f"has room for {room}{late} (nodes: {there or 'none'}). Lower resources.workers, "
+        f"resources.cpus_per_worker or resources.gpus_per_worker, or add nodes{way_out}."
+    )
+
+
+def _grow(what: str, workers: int, cpus: float, gpus: float, wait_minutes: float) -> None:
+    """Ask the autoscaler for room and wait until it is there, at most `wait_minutes`."""
+    _logger.info("wait_for_nodes for=%s workers=%d at_most_min=%g", what, workers, wait_minutes)
+    bundle = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
+    deadline = time.monotonic() + 60 * wait_minutes
+    request_resources(bundles=[bundle] * workers)
+    try:
+        while slots(cpus=cpus, gpus=gpus) < workers and time.monotonic() < deadline:
+            time.sleep(min(_POLL_SECONDS, 60 * wait_minutes))
+    finally:
+        request_resources(bundles=[])  # the runs ask for themselves from here on
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Total resources of each living node."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _room(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """Workers one node holds, whole; the 1e-9 forgives 3 x 0.1 > 0.3."""
+    asked = {"CPU": cpus, "GPU": gpus}
+    return min(int(node.get(name, 0.0) / need + 1e-9) for name, need in asked.items() if need > 0)

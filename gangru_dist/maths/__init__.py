@@ -1,0 +1,1 @@
+"""Figures, cross-sections and the trading calendar as functions of arrays."""

@@ -1,0 +1,185 @@
+"""Rolling windows over the trading calendar: refit days, training and validation days.
+
+No label of a window ends after its refit day R, and no training label reaches past the first
+validation day. With every 5th day, a label of 21 days and R the last index:
+
+    index        R-399 ........................ R-21 ........ R | R+1 ........ next R
+    train/valid  t   t   t   t   t   t | v   v   v              |
+    label ends   .....................................   <= R   |
+    scored                                                      | every day
+
+Trading days: sorted datetime64[D] arrays, and counting on them.
+"""
+
+from __future__ import annotations
+
+import calendar as months
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+
+from gangru_dist.base.errors import WindowError
+from gangru_dist.config.settings import LabelConfig, WindowConfig
+
+
+def distinct_days(dates: np.ndarray) -> np.ndarray:
+    """(days,) datetime64[D], the distinct dates of (n,) datetime64[D], ascending."""
+    return np.unique(dates.astype("datetime64[D]"))
+
+
+def listing_position(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
+    """Index of each listing day in the calendar, to count the trading days since.
+
+    Args:
+        calendar: (days,) datetime64[D], ascending.
+        list_date: (N,) datetime64[D]; NaT = unknown.
+
+    Returns:
+        (N,) int32. A day between two trading days counts as the later one. A day before the
+        calendar gives minus the number of weekdays (Monday to Friday) up to its first day. A day
+        after the calendar, or an unknown one, gives the calendar's length.
+    """
+    known = ~np.isnat(list_date)
+    result = np.full(len(list_date), len(calendar), dtype=np.int32)
+    result[known] = np.searchsorted(calendar, list_date[known])
+    early = known & (list_date < calendar[0])
+    result[early] = -np.busday_count(list_date[early], calendar[0])
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One refit. Days are indices into the trading calendar."""
+
+    name: str
+    """Refit day, ISO."""
+    refit: int
+    """Refit day: the last day whose close may be used."""
+    train_days: tuple[int, ...]
+    """Ascending."""
+    valid_days: tuple[int, ...]
+    """Ascending, all after the training days."""
+    older_days: tuple[int, ...] = ()
+    """Ascending, all before the training days: what the GAN alone sees in addition."""
+    score_first: int
+    """First day scored by this window's model; one past the calendar if there is none."""
+    score_last: int
+    """Last day scored; `score_first` - 1 if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedWindow:
+    """A refit day that cannot be trained, and why."""
+
+    name: str
+    reason: str
+
+
+def refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
+    """Indices of the last trading day of each refit month [R].
+
+    `calendar` is (D,) datetime64[D], ascending. The last month counts once it is known to be
+    over: the calendar has a later day, or no weekday of the month is left.
+    """
+    first, last = calendar[0].astype(dt.date), calendar[-1].astype(dt.date)
+    found = []
+    for year in range(first.year, last.year + 1):
+        for month in sorted(set(cfg.refit_months)):
+            end = np.datetime64(dt.date(year, month, months.monthrange(year, month)[1]))
+            index = int(np.searchsorted(calendar, end, side="right")) - 1
+            is_over = index + 1 < len(calendar) or np.busday_count(last, end + 1) <= 1
+            if index >= 0 and is_over and calendar[index] > end - 31:
+                found.append(index)
+    return found
+
+
+def _days(
+    refit: int, cfg: WindowConfig, label: LabelConfig, lookback: int
+) -> tuple[list[int], list[int]]:
+    """Training and validation days."""
+    newest = refit - label.reach
+    oldest = max(refit - cfg.history_days + 1, lookback - 1)
+    sampled = list(range(newest, oldest - 1, -cfg.sample_every))[::-1]
+    count = max(1, round(len(sampled) * cfg.validation_fraction))
+    train, valid = sampled[:-count], sampled[-count:]
+    if cfg.embargo and valid:
+        train = [day for day in train if day + label.reach <= valid[0]]
+    return train, valid
+
+
+def _older_days(refit: int, first: int, every: int, history: int, lookback: int) -> list[int]:
+    """Days before the first training day, as far apart, within `history` days."""
+    oldest = max(refit - history + 1, lookback - 1)
+    return list(range(first - every, oldest - 1, -every))[::-1]
+
+
+def _least(cfg: WindowConfig) -> str:
+    """The setting that says how much history there must be."""
+    name = "history_days" if cfg.min_history_days is None else "min_history_days"
+    return f"{name}={cfg.least_history}"
+
+
+def make_windows(
+    calendar: np.ndarray,
+    cfg: WindowConfig,
+    label: LabelConfig,
+    *,
+    lookback: int,
+    gan_history: int = 0,
+) -> tuple[list[Window], list[SkippedWindow]]:
+    """All windows between `cfg.first` and `cfg.last`, and those without enough history.
+
+    A window needs `history_days`, or `min_history_days`, plus the first sample's lookback up to its
+    refit day. `gan_history`: trading days up to the refit day that the GAN learns from, as far as
+    the calendar has them.
+    """
+    windows, skipped = [], []
+    refits = refit_days(calendar, cfg)
+    need = cfg.least_history + lookback - 1
+    for position, refit in enumerate(refits):
+        date = calendar[refit].astype(dt.date)
+        if (cfg.first and date < cfg.first) or (cfg.last and date > cfg.last):
+            continue
+        train, valid = _days(refit, cfg, label, lookback)
+        if refit + 1 < need or not train:
+            reason = (
+                f"{refit + 1} trading days of history up to {date}, {need} needed "
+                f"(windows.{_least(cfg)} + samples.lookback={lookback} - 1)"
+                if refit + 1 < need
+                else f"no training day is left before the first validation day "
+                f"(windows.history_days={cfg.history_days}, embargo of {label.reach} days)"
+            )
+            skipped.append(SkippedWindow(name=str(date), reason=reason))
+            continue
+        after = refits[position + 1] if position + 1 < len(refits) else len(calendar) - 1
+        windows.append(
+            Window(
+                name=str(date),
+                refit=refit,
+                train_days=tuple(train),
+                valid_days=tuple(valid),
+                older_days=tuple(
+                    _older_days(refit, train[0], cfg.sample_every, gan_history, lookback)
+                ),
+                score_first=refit + 1,
+                score_last=after,
+            )
+        )
+    return windows, skipped
+
+
+def select_windows(windows: list[Window], names: list[str]) -> list[Window]:
+    """The named windows, in calendar order.
+
+    Raises:
+        WindowError: A name is not a refit day; the message lists the refit days.
+    """
+    known = {window.name: window for window in windows}
+    for name in names:
+        if name not in known:
+            raise WindowError(
+                f"{name!r} is not a refit day of this panel and configuration; there are "
+                f"{', '.join(known) or 'none'}."
+            )
+    return [window for window in windows if window.name in set(names)]

@@ -1,0 +1,319 @@
+"""All runs of a storage in one page, `runs/index.html`; any of them side by side in another.
+
+Nothing is kept beside the runs' own records: each job makes the whole page again and writes it
+in one piece, so jobs that end at the same time lose nothing.
+
+All runs of a storage, each from its own records: what the page of all runs is made of.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gangru_dist.base.errors import ConfigError, GangruError
+from gangru_dist.base.records import find_record
+from gangru_dist.base.storage import Stamp, Storage
+from gangru_dist.config import presets, sources
+from gangru_dist.config.identity import to_dict
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.evaluation.comparison import side_by_side
+from gangru_dist.report import text
+from gangru_dist.report.tables import METRICS
+from gangru_dist.report.text import Language, language
+from gangru_dist.runs.run import CLAIM, FACTOR, MODEL_FILE, Claim, run_folder
+from gangru_dist.runs.summaries import TRAIN_SUMMARY, TrainSummary
+
+RESULTS = f"report/{METRICS}"
+PAGES = ("report/report.html", "progress.html")
+"""Pages of a run that a list of runs links to."""
+_READ = {CLAIM, TRAIN_SUMMARY, RESULTS, *PAGES}
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Files:
+    """What a listing of a storage tells of one run; equal as long as the run says the same."""
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    """Of the files that are read, below the run's folder."""
+    models: int = 0
+    """Finished windows, counted once a seed."""
+    is_scored: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One run of the list."""
+
+    name: str
+    files: Files
+    claim: Claim
+    cfg: RunConfig | None
+    """Its settings; None if they are another version's."""
+    preset: str
+    """The preset nearest to `cfg`; empty without one."""
+    changed: tuple[str, ...]
+    """`key: preset's value -> own` of every setting that differs from `preset`."""
+    trained: TrainSummary | None
+    """The last training job's results."""
+    metrics: Mapping[str, Any]
+    """metrics.json; empty before the first report."""
+
+    @property
+    def when(self) -> dt.datetime | None:
+        """When its last job began, UTC: its claim is written then. None if the store is silent."""
+        return self.files.stamps[CLAIM].written
+
+    @property
+    def language(self) -> str:
+        """Of its report."""
+        return self.cfg.report.language if self.cfg else "en"
+
+    @property
+    def failed(self) -> int:
+        """Windows and seeds that failed in the last training job."""
+        return self.trained.failed if self.trained else 0
+
+    @property
+    def hours(self) -> float | None:
+        """What the models took that the last training job trained."""
+        if self.trained is None:
+            return None
+        return sum(one.seconds for one in self.trained.windows) / 3600
+
+    @property
+    def state(self) -> str:
+        """`failed`, or the last step there is: `reported`, `scored`, `trained` or `started`."""
+        if self.failed:
+            return "failed"
+        if self.metrics:
+            return "reported"
+        if self.files.is_scored:
+            return "scored"
+        return "trained" if self.files.models else "started"
+
+    def figure(self, path: str) -> float | None:
+        """A figure of metrics.json by its dotted path; None if it is not there."""
+        value: Any = self.metrics
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value if isinstance(value, int | float) else None
+
+    @property
+    def monthly(self) -> list[dict[str, Any]]:
+        """Each month's IC and returns; empty before the first report."""
+        rows: list[dict[str, Any]] = self.metrics.get("monthly", [])
+        return [row for row in rows if {"month", "ic", "excess_return"} <= row.keys()]
+
+
+def find_files(root: Storage) -> dict[str, Files]:
+    """Run -> its files, of every run of a storage: one listing."""
+    found: dict[str, Files] = {}
+    for path, stamp in root.stamps("runs").items():
+        run, slash, name = path.removeprefix("runs/").partition("/")
+        if not slash:
+            continue
+        files = found.setdefault(run, Files())
+        if name in _READ:
+            files.stamps[name] = stamp
+        files.models += bool(MODEL_FILE.fullmatch(name))
+        files.is_scored |= name.startswith(f"{FACTOR}/")
+    return {run: files for run, files in sorted(found.items()) if CLAIM in files.stamps}
+
+
+def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
+    """The runs that can be read, the last used first; the log names the others."""
+    runs = []
+    for name, files in found.items():
+        try:
+            runs.append(_listed(run_folder(root, name), name, files))
+        except (GangruError, FileNotFoundError, ValueError) as error:
+            _logger.warning("run_unreadable run=%s reason=%s", name, error)
+    old = dt.datetime.min.replace(tzinfo=dt.UTC)
+    return sorted(runs, key=lambda run: run.when or old, reverse=True)
+
+
+def _listed(folder: Storage, name: str, files: Files) -> Listed:
+    claim = find_record(Claim, folder, CLAIM)
+    if claim is None:
+        raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
+    metrics = folder.read_json(RESULTS) if RESULTS in files.stamps else {}
+    cfg = claim.settings()
+    preset, changed = _nearest_preset(cfg) if cfg else ("", ())
+    return Listed(
+        name=name,
+        files=files,
+        claim=claim,
+        cfg=cfg,
+        preset=preset,
+        changed=changed,
+        trained=find_record(TrainSummary, folder, TRAIN_SUMMARY)
+        if TRAIN_SUMMARY in files.stamps
+        else None,
+        metrics=metrics if isinstance(metrics, dict) else {},
+    )
+
+
+def _nearest_preset(cfg: RunConfig) -> tuple[str, tuple[str, ...]]:
+    """The preset that these settings differ least from, and how."""
+    own = to_dict(cfg)
+    found = {name: sources.difference(to_dict(make()), own) for name, make in presets.ALL.items()}
+    name = min(found, key=lambda one: len(found[one]))
+    return name, tuple(found[name])
+
+
+INDEX, COMPARED = "index.html", "compare"
+MOST = 20
+"""Runs with a report that the index holds side by side: the last used ones."""
+_TRIES = 5
+_WIDTH, _HEIGHT = 1000, 240
+
+
+def write_index(root: Storage) -> str:
+    """Write `runs/index.html`, in the last used run's language, and return its path or URI.
+
+    Jobs that end at once each write it. Who writes looks again afterwards, and starts over if a run
+    has changed: each job's results are there before its page, so the last page has them all.
+    """
+    folder, found = root.child("runs"), find_files(root)
+    for _ in range(_TRIES):
+        runs = read_runs(root, found)
+        judged = [run for run in runs if run.monthly]
+        words = language(runs[0].language if runs else "en")
+        folder.write_bytes(INDEX, render(runs, judged[:MOST], words).encode())
+        before, found = found, find_files(root)
+        if found == before:
+            break
+    return _place(folder, INDEX)
+
+
+def write_comparison(root: Storage, names: Sequence[str]) -> str:
+    """Write `runs/compare.html` and the figures in it, `compare.json`; return the page's place.
+
+    Raises:
+        ConfigError: Fewer than two runs are named, or one is not there or has no report.
+    """
+    names = list(dict.fromkeys(names))
+    if len(names) < 2:
+        raise ConfigError(f"--compare {' '.join(names)}: name two runs or more.")
+    runs = {run.name: run for run in read_runs(root, find_files(root))}
+    ready = [name for name, run in runs.items() if run.monthly]
+    for name in names:
+        if name not in ready:
+            what = "has no report yet: run `gangru report`" if name in runs else "is not there"
+            raise ConfigError(
+                f"--compare: run {name!r} {what}. Runs of {root.uri} with a report: "
+                f"{', '.join(sorted(ready)) or 'none'}."
+            )
+    chosen, folder = [runs[name] for name in names], root.child("runs")
+    folder.write_json(f"{COMPARED}.json", _side_by_side(chosen))
+    page = render(chosen, chosen, language(chosen[0].language), tried=len(runs))
+    folder.write_bytes(f"{COMPARED}.html", page.encode())
+    return _place(folder, f"{COMPARED}.html")
+
+
+def _place(folder: Storage, name: str) -> str:
+    return folder.full(name) if folder.is_local else folder.child(name).uri
+
+
+def _side_by_side(runs: list[Listed]) -> dict[str, Any]:
+    return side_by_side({run.name: run.monthly for run in runs})
+
+
+def render(
+    runs: list[Listed], judged: list[Listed], words: Language, *, tried: int | None = None
+) -> str:
+    """The page as HTML: a table of `runs`, and `judged` side by side.
+
+    Args:
+        runs: All in the table.
+        judged: Those of them with a report that are compared.
+        words: The page's language.
+        tried: Runs of the storage; None = `runs` are all.
+    """
+    figures = _side_by_side(judged)
+    return text.template("runs.html", words).render(
+        runs=runs,
+        judged=judged,
+        tried=len(runs) if tried is None else tried,
+        key_rows=_key_rows(judged, words),
+        left_out=sum(bool(run.monthly) for run in runs) - len(judged),
+        same_months=len({tuple(row["month"] for row in run.monthly) for run in judged}) < 2,
+        months=figures["months"],
+        pairs=figures["pairs"],
+        curves=_curves(figures["months"], [run.name for run in judged]),
+        differing=_differing(judged if len(judged) > 1 else runs),
+    )
+
+
+def _key_rows(runs: list[Listed], words: Language) -> list[tuple[str, list[str]]]:
+    """Label and cell of each run, of the report's key table."""
+    rows = [(words.gettext("months"), [text.plain(run.figure("ic.months"), 0) for run in runs])]
+    for one in text.KEY_FIGURES:
+        rows.append((words.gettext(one.label), [one.show(run.figure(one.path)) for run in runs]))
+        if one.path.startswith("excess."):
+            cells = [one.show(run.figure(one.path_with_costs)) for run in runs]
+            label = words.gettext(", ").join(map(words.gettext, (one.label, "with costs")))
+            rows.append((label, cells))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Curves:
+    low: float
+    high: float
+    level: float
+    """Height of the value 1 in the box."""
+    lines: dict[str, str]
+    """Run -> points of its cumulative excess, in a box of `_WIDTH` by `_HEIGHT`."""
+    last: dict[str, float]
+    step: float
+    """Width of a month."""
+
+
+def _curves(months: list[dict[str, Any]], names: list[str]) -> _Curves:
+    """Lines from 1 at the start of a run's first month; a month that it lacks is skipped."""
+    values = {
+        name: [
+            (place, month["runs"][name]["excess"])
+            for place, month in enumerate(months, 1)
+            if name in month["runs"]
+        ]
+        for name in names
+    }
+    lines = {name: [(line[0][0] - 1, 1.0), *line] for name, line in values.items()}
+    heights = [1.0, *(value for line in lines.values() for _, value in line)]
+    low, high = min(heights), max(heights)
+    room, step = max(high - low, 1e-9), _WIDTH / max(len(months), 1)
+
+    def point(place: int, value: float) -> str:
+        return f"{place * step:.1f},{_HEIGHT * (high - value) / room:.1f}"
+
+    return _Curves(
+        low=low,
+        high=high,
+        level=_HEIGHT * (high - 1) / room,
+        lines={name: " ".join(point(*at) for at in line) for name, line in lines.items()},
+        last={name: line[-1][1] for name, line in lines.items()},
+        step=step,
+    )
+
+
+def _differing(runs: list[Listed]) -> list[tuple[str, list[str]]]:
+    """Setting -> its value in each run, of those that are not the same in all."""
+    flat = [_flat(run.claim.config) for run in runs]
+    keys = sorted({key for one in flat for key in one})
+    rows = [(key, [str(one.get(key, text.DASH)) for one in flat]) for key in keys]
+    return [row for row in rows if len(set(row[1])) > 1]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, dict)
+        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,263 @@
+"""Callbacks: told everything once, whatever is interrupted, and never a reason to fail."""
+
+import dataclasses
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import from_dict, model_settings, to_dict
+from gangru_dist.config.settings import CALLBACKS, RunConfig
+from gangru_dist.config.sources import load
+from gangru_dist.events import callbacks
+from gangru_dist.events.callbacks import Callback, Series, Teller, names, numbers, told
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
+from gangru_dist.runs.run import Run
+from gangru_dist.runs.search import TrialRecord
+from gangru_dist.runs.summaries import WindowResult
+from gangru_dist.training import launch
+from gangru_dist.training.checkpoint import TrainingState, write_model
+from gangru_dist.training.launch import train_windows
+from gangru_dist.training.queue import Driven, Slot
+from tests.training.store import TINY, stored_panel
+from tests.training.test_gate import NearProgress
+
+CODE = "my_plugin"
+TASK = "2019-06-28/seed-0"
+METRICS = {"period": {"months": 3}, "ic": {"mean": 0.1, "stars": "*", "t": float("nan")}}
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What `my_plugin:Heard` was told."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    before = dict(CALLBACKS)
+    CALLBACKS.known(f"{CODE}:Heard")
+    yield sys.modules[CODE].heard
+    CALLBACKS.clear()
+    CALLBACKS.update(before)
+    sys.modules.pop(CODE, None)
+
+
+def with_callbacks(*items: str) -> RunConfig:
+    return dataclasses.replace(TINY, callbacks=tuple(f"{CODE}:{item}" for item in items))
+
+
+def run_at(folder: Path, *items: str) -> Run:
+    return Run(Storage(str(folder)), "r", with_callbacks(*items))
+
+
+def epoch(number: int) -> TimedEpoch:
+    return TimedEpoch(PredictorEpoch(epoch=number, train_loss=-0.1, valid_ic=0.01), 1.0, 10.0)
+
+
+class Trainer:
+    """Stands in for the workers: tells `tells` epochs, then stores a model of three."""
+
+    def __init__(self, tells: tuple[int, ...], fails: str = "") -> None:
+        self.tells, self.fails = tells, fails
+
+    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
+        manifest = read_manifest(slot.run.root)
+        while (task := board.take(slot.number)) is not None:
+            for number in self.tells:
+                board.tell(task, epoch(number))
+            if not self.fails:
+                state = TrainingState(slot.run.cfg, 0)
+                state.progress.history = [epoch(number).result for number in (1, 2, 3)]
+                identity = launch.task_identity(slot.run.cfg, manifest, task)
+                write_model(slot.run, task.window.name, task.seed, state, identity=identity)
+            board.settle(slot.number, self.fails or None)
+
+
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without Ray."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(launch, "ProgressLog", NearProgress)
+    monkeypatch.setattr(launch.session, "session", lambda _: nullcontext())
+    monkeypatch.setattr(launch, "concurrency", lambda _: 1)
+    monkeypatch.setattr(launch.session, "nodes", lambda: 1)
+
+
+class TestTraining:
+    @pytest.mark.usefixtures("near")
+    def test_a_resumed_job_tells_what_is_new_and_what_is_missing(
+        self, tmp_path: Path, heard: list[Any]
+    ) -> None:
+        run = Run(stored_panel(tmp_path), "r", with_callbacks("Heard"))
+        only = {"only": ["2019-06-28"]}
+        train_windows(run, runner=Trainer((1,), fails="its node was lost"), **only)
+        steps = ("predictor/train_loss", "predictor/valid_ic")
+        pace = ("predictor/seconds", "predictor/samples_per_s")
+        assert heard == [(TASK, 1, *steps, *pace), (TASK, "failed"), ("closed",)]
+        heard.clear()  # the next job trains epoch 1 again; nobody heard of 2, which was lost
+        train_windows(run, runner=Trainer((1, 3)), **only)
+        assert [event[:2] for event in heard] == [
+            (TASK, 3),
+            (TASK, 2),
+            (TASK, "trained"),
+            ("closed",),
+        ]
+        assert heard[1] == (TASK, 2, *steps)  # from the model's history, which has no times
+        heard.clear()
+        train_windows(run, runner=Trainer(()), **only)
+        assert heard == [("closed",)]
+
+    @pytest.mark.usefixtures("near")
+    def test_a_callback_that_is_added_later_learns_of_finished_models(
+        self, tmp_path: Path, heard: list[Any]
+    ) -> None:
+        run = Run(stored_panel(tmp_path), "r", TINY)
+        train_windows(run, runner=Trainer((1, 2, 3)))
+        train_windows(dataclasses.replace(run, cfg=with_callbacks("Heard")), runner=Trainer(()))
+        assert [e[:2] for e in heard if e[0] == TASK] == [
+            (TASK, 1),
+            (TASK, 2),
+            (TASK, 3),
+            (TASK, "finished before"),
+        ]
+        assert not run.folder.list_files("tensorboard")
+
+    def test_another_model_of_the_name_starts_anew(self, tmp_path: Path, heard: list[Any]) -> None:
+        for identity in ("a", "a", "b"):
+            with told(run_at(tmp_path, "Heard")) as callbacks:
+                callbacks.epoch(TASK, identity, epoch(1))
+        assert [event[:2] for event in heard if event[0] == TASK] == [(TASK, 1)] * 2
+
+    def test_both_stages_have_their_epochs(self, tmp_path: Path, heard: list[Any]) -> None:
+        gan = GanEpoch(
+            epoch=1,
+            discriminator_loss=1.0,
+            generator_loss=1.0,
+            discriminator_accuracy=0.5,
+            distance=0.1,
+        )
+        with told(run_at(tmp_path, "Heard")) as callbacks:
+            callbacks.epoch(TASK, "a", TimedEpoch(gan, 1.0, 1.0))
+            callbacks.epoch(TASK, "a", epoch(1))
+        assert [event[2].split("/")[0] for event in heard[:2]] == ["gan", "predictor"]
+
+
+class TestSearchAndReport:
+    def test_a_trial_grows_and_ends_once(self, tmp_path: Path, heard: list[Any]) -> None:
+        trial = TrialRecord(number=3, settings={"gru.hidden": 4}, reports=((1, 0.1),))
+        grown = dataclasses.replace(trial, reports=((1, 0.1), (2, 0.2)), mean_ic=0.2)
+        ended = dataclasses.replace(grown, status="pruned")
+        for _ in range(2):  # the second session finds it ended
+            with told(run_at(tmp_path, "Heard")) as callbacks:
+                for record in (trial, grown, ended):
+                    callbacks.trial("search", record)
+        name = "tune/trial-0003"
+        assert heard == [
+            (name, 1, "mean_ic"),
+            (name, 2, "mean_ic"),
+            (name, "pruned"),
+            ("closed",),
+            ("closed",),
+        ]
+
+    def test_a_report_is_told_when_it_says_something_new(
+        self, tmp_path: Path, heard: list[Any]
+    ) -> None:
+        newer = {"period": {"months": 4}, "ic": {"mean": 0.2}}
+        for metrics in (METRICS, METRICS, newer):
+            with told(run_at(tmp_path, "Heard")) as callbacks:
+                callbacks.report(metrics, "report.html")
+        assert [event for event in heard if event != ("closed",)] == [
+            ("report", 3, "period/months", "ic/mean"),
+            ("report", "written"),
+            ("report", 4, "period/months", "ic/mean"),
+            ("report", "written"),
+        ]
+
+    def test_numbers_of_a_table(self) -> None:
+        assert numbers({"a": {"b": 1, "c": [1]}, "d": True, "e": float("inf"), "f": None}) == {
+            "a/b": 1.0
+        }
+
+
+class TestErrors:
+    def test_a_broken_callback_costs_a_line_and_the_others_hear_all(
+        self, tmp_path: Path, heard: list[Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with told(run_at(tmp_path, "Broken", "Unmade", "Heard")) as callbacks:
+            for number in (1, 2):
+                callbacks.epoch(TASK, "a", epoch(number))
+            callbacks.window(
+                WindowResult(window="2019-06-28", seed=0, status="failed", reason="no"), "a"
+            )
+        assert [event[:2] for event in heard] == [
+            (TASK, 1),
+            (TASK, 2),
+            (TASK, "failed"),
+            ("closed",),
+        ]
+        assert [record.getMessage() for record in caplog.records] == [
+            "callback_failed callback=my_plugin:Unmade error=RuntimeError: no key; it is left out",
+            "callback_failed callback=my_plugin:Broken error=RuntimeError: "
+            "no room at http://***@host/x",
+            "callback_failed callback=my_plugin:Broken times=3 last_error=1",
+        ]
+        assert all(record.exc_info is None for record in caplog.records)
+
+    def test_what_failed_is_told_by_the_next_job(self, tmp_path: Path, heard: list[Any]) -> None:
+        run = run_at(tmp_path, "Broken")
+        with told(run) as callbacks:
+            callbacks.epoch(TASK, "a", epoch(1))
+        sys.modules[CODE].Broken.on_figures = sys.modules[CODE].Heard.on_figures
+        with told(run) as callbacks:
+            callbacks.epoch(TASK, "a", epoch(1))
+        assert heard[0][:2] == (TASK, 1)
+
+    def test_a_callback_that_hangs_is_left_behind(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(callbacks, "_PATIENCE_SECONDS", 0.1)
+        over = threading.Event()
+        slow = Teller("slow", Callback(run_at(tmp_path)), Storage(str(tmp_path)))
+        series = Series("report", "report", "a")
+        for key in ("1", "2"):
+            slow.tell(series, key, lambda _: over.wait(30) and None)
+        with caplog.at_level(logging.WARNING):
+            slow.close()
+        over.set()
+        assert "callback_too_slow callback=slow events_left=2" in caplog.text  # with the end's mark
+
+
+class TestNames:
+    def test_one_that_cannot_be_found_is_refused_at_once(self) -> None:
+        with pytest.raises(ConfigError, match="no_such"):
+            load("default", None, ['callbacks=["no_such:Class"]'])
+        with pytest.raises(ConfigError, match="'mlflow'"):
+            load("default", None, ['callbacks=["mlflaw"]'])
+
+    def test_it_decides_nothing(self, heard: list[Any]) -> None:
+        assert model_settings(with_callbacks("Heard")) == model_settings(TINY)
+
+    def test_stored_code_is_not_imported_and_not_missed(self, heard: list[Any]) -> None:
+        cfg = dataclasses.replace(TINY, callbacks=("tensorboard", f"{CODE}:Heard"))
+        assert from_dict(to_dict(cfg), stored=True).callbacks == cfg.callbacks
+        stored = to_dict(cfg)
+        CALLBACKS.pop(f"{CODE}:Heard")
+        sys.modules.pop(CODE)
+        assert from_dict(stored, stored=True).callbacks == ("tensorboard",)
+        assert CODE not in sys.modules
+
+    def test_the_older_setting_of_tensorboard_still_counts(self) -> None:
+        training = dataclasses.replace(TINY.training, tensorboard=True)
+        older = dataclasses.replace(TINY, training=training)
+        assert names(older) == ("tensorboard",)
+        assert names(dataclasses.replace(older, callbacks=("tensorboard",))) == ("tensorboard",)
+        assert names(TINY) == ()
