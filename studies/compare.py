@@ -12,7 +12,6 @@ for five labels overlap. Months are those of the report.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.base.storage import Storage
 from gangru_dist.maths import metrics
-from studies.protocol import PROTOCOLS, Judged, Part, Study, judge
+from studies.protocol import Judged, Study, judge, make_parser, open_study
 
 LAGS = 4
 """Of every fifth day's IC with a label of 20 days."""
@@ -67,7 +65,7 @@ class Result:
         }
 
 
-def results(study: Study, names: Sequence[str]) -> list[Result]:
+def load_results(study: Study, names: Sequence[str]) -> list[Result]:
     """The finished ones of some trials; `a+b` is the mean of two, `a*2` of two refits' models."""
     lines = study.lines()
     found = []
@@ -104,24 +102,24 @@ def _complete(study: Study, lines: list[dict[str, Any]], trial: str) -> list[int
     return sorted(set.intersection(*by_refit))
 
 
-def table(found: list[Result]) -> pd.DataFrame:
+def make_table(found: list[Result]) -> pd.DataFrame:
     """All trials, best first, with what is left of the best ICIR after so many trials."""
     return pd.DataFrame([result.figures() for result in found]).sort_values("ic", ascending=False)
 
 
-def paired(a: Result, b: Result) -> pd.DataFrame:
+def compare_pairs(a: Result, b: Result) -> pd.DataFrame:
     """Both and their difference: IC every fifth day, by month, by seed.
 
     Raises:
         ConfigError: They have no scored day in common.
     """
-    days = _both(pd.Series(a.whole.daily, a.whole.dates), pd.Series(b.whole.daily, b.whole.dates))
+    days = _align(pd.Series(a.whole.daily, a.whole.dates), pd.Series(b.whole.daily, b.whole.dates))
     if days.empty:
         raise ConfigError(
             f"{a.name} and {b.name} have no scored day in common: one is of another protocol. Run "
             "both with the same --protocol."
         )
-    months = _both(a.whole.monthly, b.whole.monthly)
+    months = _align(a.whole.monthly, b.whole.monthly)
     per_model = [
         pd.DataFrame(result.lines).groupby(["window", "seed"])["ic"].mean() for result in (a, b)
     ]
@@ -129,7 +127,7 @@ def paired(a: Result, b: Result) -> pd.DataFrame:
     for name, pairs, lags in (
         ("every fifth day", days, LAGS),
         ("month", months, 0),
-        ("model", _both(*per_model), 0),
+        ("model", _align(*per_model), 0),
     ):
         gap = (pairs["a"] - pairs["b"]).to_numpy()
         error = (
@@ -141,7 +139,7 @@ def paired(a: Result, b: Result) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["paired by", "count", a.name, b.name, "gap", "error"])
 
 
-def decompositions(study: Study, found: Result) -> pd.DataFrame:
+def decompose(study: Study, found: Result) -> pd.DataFrame:
     """Its excess taken apart, a column a refit: (group, part) x refits."""
     starts = np.array(study.protocol.refits, dtype="datetime64[D]")
     owner = np.searchsorted(starts, study.block.dates[found.days], "left") - 1
@@ -154,35 +152,27 @@ def decompositions(study: Study, found: Result) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:
+def _align(a: pd.Series, b: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"a": a, "b": b}).dropna()
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("trials", nargs="*", help="names; two of them are compared")
-    parser.add_argument("--storage", required=True, help="where the panel is")
-    parser.add_argument("--out", required=True, help="where the results are")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="development")
-    parser.add_argument("--of", type=int, default=4, help="as it was trained")
+    parser = make_parser(__doc__, trials="names; two of them are compared")
     args = parser.parse_args(argv)
-    protocol = PROTOCOLS[args.protocol]
-    study = Study(Storage(args.storage), Storage(args.out), protocol, Part(of=args.of))
+    study = open_study(args)
     tried = list(dict.fromkeys(line["trial"] for line in study.lines()))
-    found = results(study, args.trials or tried)
-    print(table(found).to_string(index=False, float_format="%.4f"))
+    found = load_results(study, args.trials or tried)
+    print(make_table(found).to_string(index=False, float_format="%.4f"))
     if len(args.trials) == 2 and len(found) == 2:
         a, b = found
-        print(_both(a.whole.monthly, b.whole.monthly).to_string(float_format="%.4f"))
+        print(_align(a.whole.monthly, b.whole.monthly).to_string(float_format="%.4f"))
         try:
-            print(paired(a, b).to_string(index=False, float_format="%.4f"))
+            print(compare_pairs(a, b).to_string(index=False, float_format="%.4f"))
         except ConfigError as error:
             parser.error(str(error))
     elif len(found) == 1:
-        print(decompositions(study, found[0]).to_string(float_format="%.4f"))
+        print(decompose(study, found[0]).to_string(float_format="%.4f"))
     elif not args.trials:
         _print_deflated(found)
     return 0

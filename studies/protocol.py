@@ -8,6 +8,7 @@ from them, for one model as for the mean of several.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import datetime as dt
 import io
@@ -126,7 +127,7 @@ class Unit:
     seed: int
 
 
-def configured(changes: Iterable[str]) -> RunConfig:
+def trial_config(changes: Iterable[str]) -> RunConfig:
     """A trial's configuration."""
     return sources.load(PRESET, overrides=[*BASE, *changes])
 
@@ -169,7 +170,7 @@ class Study:
     def run(self, trials: Mapping[str, tuple[str, ...]], seeds: Iterable[int]) -> Iterable[str]:
         """Train and score what is not done yet; yields a line of JSON a model."""
         common = self.protocol.settings
-        cfgs = {name: configured((*changes, *common)) for name, changes in trials.items()}
+        cfgs = {name: trial_config((*changes, *common)) for name, changes in trials.items()}
         units = [
             Unit(trial=trial, window=window, seed=seed)
             for trial in trials  # neighbors share samples, so that each is cut once
@@ -330,6 +331,25 @@ class Study:
         return table.to_numpy(), np.searchsorted(self.block.dates, table.index.to_numpy())
 
 
+def make_parser(doc: str | None, *, trials: str) -> argparse.ArgumentParser:
+    """The command line of both scripts; `trials` says what the names are for."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trials", nargs="*", help=trials)
+    parser.add_argument("--storage", required=True, help="where the panel is")
+    parser.add_argument("--out", required=True, help="where the results are")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="development")
+    parser.add_argument("--of", type=int, default=4, help="train on one in so many assets; 1 = all")
+    return parser
+
+
+def open_study(args: argparse.Namespace) -> Study:
+    """The study of a command line."""
+    protocol, part = PROTOCOLS[args.protocol], Part(of=args.of)
+    return Study(Storage(args.storage), Storage(args.out), protocol, part)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """Figures of one factor."""
@@ -364,7 +384,7 @@ def judge(study: Study, scores: np.ndarray, days: np.ndarray, assets: Any = None
 
     `assets`: which of them count, as a mask; None = all. The factor is made of those alone.
     """
-    cfg, block = configured(()), study.block
+    cfg, block = trial_config(()), study.block
     if assets is not None:
         scores = np.where(assets, scores, np.nan)
     factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)

@@ -16,7 +16,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.synthetic.market import make_bars
 from studies import compare, run
-from studies.protocol import Part, Protocol, Study, Unit, configured, judge
+from studies.protocol import PROTOCOLS, Part, Protocol, Study, Unit, judge, trial_config
 from studies.trials import TRIALS
 from tests.chain import build_panel
 
@@ -99,8 +99,8 @@ class TestRun:
         assert 0 < own.sum() < len(own) == 60
         scores = world.study.scores(Unit(trial="small", window="2018-06-29", seed=0))
         assert np.isfinite(scores.to_numpy()[:, ~own]).any()
-        window = world.study.window(configured(SMALL), "2018-06-29")
-        data = world.study._data(configured(SMALL), window)
+        window = world.study.window(trial_config(SMALL), "2018-06-29")
+        data = world.study._data(trial_config(SMALL), window)
         assert 0 < data.panel.shape[1] <= own.sum()  # some are never in the universe
 
     def test_bars_after_the_last_day_change_nothing(self, world: World, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ class TestRun:
 
     def test_every_trial_is_a_configuration(self) -> None:
         for changes in TRIALS.values():
-            configured(changes)
+            trial_config(changes)
 
 
 class TestJudge:
@@ -167,7 +167,7 @@ class TestCompare:
     def test_table_and_pairs(
         self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(compare.PROTOCOLS, PROTOCOL.name, PROTOCOL)
+        monkeypatch.setitem(PROTOCOLS, PROTOCOL.name, PROTOCOL)
         asked = ["--storage", world.root.uri, "--out", str(world.out), "--of", "2"]
         assert compare.main(asked) == 0
         assert "2 settings tried; best monthly ICIR" in capsys.readouterr().out
@@ -178,24 +178,24 @@ class TestCompare:
         assert "2018-12-31" in capsys.readouterr().out
 
     def test_excess_is_taken_apart_by_refit(self, world: World) -> None:
-        (found,) = compare.results(world.study, ["small"])
-        table = compare.decompositions(world.study, found)
+        (found,) = compare.load_results(world.study, ["small"])
+        table = compare.decompose(world.study, found)
         late = world.study.block.dates[found.days] > np.datetime64("2018-12-31")
         alone = judge(world.study, found.scores[late], found.days[late]).evaluation.decomposition
         assert table["2018-12-31"].to_numpy() == pytest.approx(alone["value"], nan_ok=True)
 
     def test_gap_and_its_error(self, world: World) -> None:
-        a, b = compare.results(world.study, ["small", "rank"])
+        a, b = compare.load_results(world.study, ["small", "rank"])
         gap = a.whole.monthly - b.whole.monthly
-        row = compare.paired(a, b).set_index("paired by").loc["month"]
+        row = compare.compare_pairs(a, b).set_index("paired by").loc["month"]
         assert row["gap"] == pytest.approx(gap.mean())
         assert row["error"] == pytest.approx(gap.std(ddof=1) / np.sqrt(len(gap)))
 
     def test_trials_of_other_days_are_not_compared(self, world: World) -> None:
-        a, b = compare.results(world.study, ["small", "rank"])
+        a, b = compare.load_results(world.study, ["small", "rank"])
         moved = dataclasses.replace(b.whole, dates=b.whole.dates + 10_000)
         with pytest.raises(ConfigError, match="small and rank have no scored day in common"):
-            compare.paired(a, dataclasses.replace(b, whole=moved))
+            compare.compare_pairs(a, dataclasses.replace(b, whole=moved))
 
 
 def test_unknown_trial_is_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
