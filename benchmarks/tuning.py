@@ -33,12 +33,11 @@ from gangru_dist.config.settings import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.panel.store import read_block
 from gangru_dist.runs.search import TrialRecord
-from gangru_dist.tuning.queue import propose
-from gangru_dist.tuning.search import pruner
+from gangru_dist.tuning.search import make_scheduler
 from gangru_dist.tuning.space import apply, baseline, extremes, parameters
-from gangru_dist.tuning.trial import choose, run_trial, span
+from gangru_dist.tuning.study import propose
+from gangru_dist.tuning.trial import choose_windows, read_window, run_trial
 
 
 def configuration(trials: int, epochs: int) -> RunConfig:
@@ -70,11 +69,8 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
     space = parameters(cfg)
     variants = extremes(cfg, space)
     manifest = read_manifest(root)
-    windows = choose(manifest.calendar, cfg, variants, None)
-    blocks = {}
-    for name in windows.names:
-        start, end = span(manifest.calendar, name, variants)
-        blocks[name] = read_block(root, manifest, start=start, end=end)
+    windows = choose_windows(manifest.calendar, cfg, variants, None)
+    blocks = {name: read_window(root, manifest, name, variants) for name in windows.names}
     records: list[TrialRecord] = []
     curves: list[list[dict[str, Any]]] = []
     for number in range(cfg.tune.trials):
@@ -87,7 +83,7 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
             base=cfg,
             windows=windows.names,
             calendar=manifest.calendar,
-            block_of=blocks.__getitem__,
+            read_block=blocks.__getitem__,
             steps_per_window=cfg.training.epochs,
             report=told.append,
         )
@@ -98,7 +94,7 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
 
 def with_pruning(curves: list[list[dict[str, Any]]], cfg: RunConfig) -> tuple[int, float]:
     """Epochs trained and best objective, had ASHA watched; trials one after another."""
-    scheduler = pruner(cfg.tune, curves[0][-1]["step"])
+    scheduler = make_scheduler(cfg.tune, curves[0][-1]["step"])
     epochs, best = 0, float("-inf")
     for number, told in enumerate(curves):
         trial = SimpleNamespace(trial_id=str(number), config={"number": number})

@@ -215,10 +215,10 @@ def report(job: Job) -> Facts:
 def tune(job: Job) -> Facts:
     """Trials that are asked for, at the sizes of the configuration itself."""
     from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.tuning.trial import all_windows, choose
+    from gangru_dist.tuning.trial import all_windows, choose_windows
 
     manifest, cfg = read_manifest(job.run.root), job.run.cfg
-    names = choose(manifest.calendar, cfg, [cfg], job.args.windows).names
+    names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows).names
     windows = [all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
     facts = _need(cfg, manifest, windows, trials * len(windows))

@@ -3,11 +3,10 @@ r"""Search for better settings on a few early windows; writes the best ones to a
     gangru tune --storage s3://bucket/gangru --run search --trials 40 --hours 8
     gangru train --storage s3://bucket/gangru --run tuned \
         --config s3://bucket/gangru/runs/search/tune/best.toml
-    gangru tune --storage s3://bucket/gangru --run search --export search.db
 
 Needs the panel. Safe to run again: finished trials are kept, interrupted ones start again. Trials
 run in parallel as resources.* allow. `tune.space` says what is searched (docs/tuning.md).
---export searches no further: it writes what is stored as an Optuna study, for optuna-dashboard.
+optuna-dashboard opens the search's study.log.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from gangru_dist.commands import plan
 from gangru_dist.commands.cli import Job, Outcome, run_job
@@ -27,17 +27,18 @@ def flags(parser: argparse.ArgumentParser) -> None:
     add("--hours", type=float, metavar="H", help="stop after this time (tune.hours)")
     text = "refit days of every trial, e.g. 2018-12-28,2019-06-28 (default: tune.windows)"
     add("--windows", type=lambda days: days.split(","), metavar="DAYS", help=text)
-    text = "only write the stored search as an Optuna study to this SQLite file"
-    add("--export", metavar="FILE.db", help=text)
+    add("--export", type=_refuse_export, help=argparse.SUPPRESS)
+
+
+def _refuse_export(file: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(
+        "was removed. Every search writes its Optuna study to runs/<run>/tune/study.log as it "
+        "goes; open that file with optuna-dashboard."
+    )
 
 
 def body(job: Job) -> Outcome:
-    """Search, then write the page about it; or export what was searched before."""
-    if job.args.export:
-        from gangru_dist.tuning.study import export_study
-
-        export_study(job.run, job.args.export, overwrite=job.args.overwrite)
-        return Outcome(outputs=(job.args.export,))
+    """Search, then write the page about it."""
     from gangru_dist.config.sources import with_values
     from gangru_dist.report.progress import ProgressPage
     from gangru_dist.report.tuning import write_page  # torch, Ray: not needed for --help
@@ -49,8 +50,8 @@ def body(job: Job) -> Outcome:
     with ProgressPage(run).shown() as progress:
         done = search(run, only=job.args.windows, overwrite=job.args.overwrite, watcher=progress)
     page = write_page(run)
-    best = (f"{done.folder.uri}/best.toml",) if done.best else ()
-    return Outcome(outputs=(*best, f"{done.folder.uri}/trials.csv", page))
+    names = ["trials.csv"] if done.record.best_trial is None else ["best.toml", "trials.csv"]
+    return Outcome(outputs=(*(f"{run.tune.uri}/{name}" for name in names), page))
 
 
 def run(argv: Sequence[str] | None = None) -> int:

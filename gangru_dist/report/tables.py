@@ -15,9 +15,10 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import Comparison
 from gangru_dist.evaluation.picks import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.report import training, tuning
+from gangru_dist.report import training
 from gangru_dist.report.sources import Sources
 from gangru_dist.report.text import with_published
+from gangru_dist.runs.search import trial_table
 
 METRICS = "metrics.json"
 
@@ -62,7 +63,7 @@ def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
         "picks_by_industry": picks_by_industry(found, sources.cfg),
         "coverage": sources.coverage,
         "quality": _quality_table(sources.quality),
-        **({"tuning": tuning.trial_table(sources.search)} if sources.search else {}),
+        **({"tuning": trial_table(sources.search)} if sources.search else {}),
         "training": training.model_table(sources.models),
         "training_epochs": training.history_table(sources.models),
         "gan_features": training.feature_table(sources.models),

@@ -1,11 +1,14 @@
-"""Records of a hyperparameter search: `search.json`, and one file per trial."""
+"""Records of a hyperparameter search: `search.json`, one file per trial, and their table."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from gangru_dist.base.records import find_record, write_record
@@ -129,3 +132,40 @@ def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the highest objective; ties go to the earlier trial."""
     complete = [trial for trial in trials if trial.objective is not None]
     return max(complete, key=lambda trial: (trial.objective or 0.0, -trial.number), default=None)
+
+
+def trial_table(search: Search) -> pd.DataFrame:
+    """One row per trial, with the IC of each window and each searched setting.
+
+    `reached` is the objective of a complete trial, else the mean at which it was stopped; `best`
+    is the highest objective so far. Lists are JSON text, what is unknown is NaN.
+    """
+    windows = [f"valid_ic {name}" for name in search.record.windows]
+    rows = [
+        {
+            "trial": trial.number,
+            "status": trial.status,
+            "objective": trial.objective,
+            "mean_valid_ic": trial.mean_ic,
+            "std_valid_ic": np.std(trial.window_ics) if trial.window_ics else None,
+            "reached": trial.reached,
+            "windows_done": trial.windows_done,
+            "epochs": trial.epochs,
+            "gan_epochs": trial.gan_epochs,
+            "seconds": round(trial.seconds, 1),
+            "starts": trial.starts,
+            **dict(zip(windows, trial.window_ics, strict=False)),
+            **{
+                key: json.dumps(value) if isinstance(value, list) else value
+                for key, value in trial.settings.items()
+            },
+            "reason": trial.reason,
+        }
+        for trial in search.trials
+    ]
+    figures = ["objective", "mean_valid_ic", "std_valid_ic", "reached"]
+    counts = ["windows_done", "epochs", "gan_epochs", "seconds", "starts"]
+    columns = ["trial", "status", *figures, *counts, *windows, *search.record.space, "reason"]
+    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(figures, float))
+    table.insert(6, "best", table["objective"].cummax().ffill())
+    return table

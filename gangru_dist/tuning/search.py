@@ -1,7 +1,7 @@
 """The search: Ray Tune runs trials in parallel, ASHA stops those that are behind [Ray].
 
-Tune schedules, places and stops trials. The trial queue proposes, stores and resumes them, so
-Tune's own experiment state is kept in a temporary folder only.
+Tune schedules, places and stops trials. The queue proposes, stores and resumes them, so Tune's own
+experiment state is kept in a temporary folder only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,19 +22,18 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from gangru_dist.base.errors import DivergedError, GangruError, TrainingError
-from gangru_dist.base.storage import Storage
+from gangru_dist.base.records import find_record
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig, TuneConfig
 from gangru_dist.events.callbacks import Watcher, digest, told
-from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import TrialRecord, best_of
+from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
 from gangru_dist.training.collective import prepare_torch, promised_device
 from gangru_dist.training.launch import decided, require_native
-from gangru_dist.tuning.queue import TrialQueue, identity, searched_in
-from gangru_dist.tuning.space import apply, extremes, incomparable, parameters
-from gangru_dist.tuning.trial import choose, run_trial, span
+from gangru_dist.tuning.queue import TrialQueue, identity
+from gangru_dist.tuning.space import apply, extremes, parameters
+from gangru_dist.tuning.trial import all_features, choose_windows, read_window, run_trial
 
 _logger = logging.getLogger(__name__)
 
@@ -44,31 +42,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records have everything
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job; the next one resumes the search
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a diverged trial reports no IC
-    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSummary:
-    """State of a search after a session."""
-
-    folder: Storage
-    records: tuple[TrialRecord, ...]
-    best: TrialRecord | None
-    kept: int
-    """Trials that had ended before this session."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Shared:
-    """Data for all trials; put into Ray's object store once."""
-
-    cfg: RunConfig
-    windows: tuple[str, ...]
-    calendar: np.ndarray
-    blocks: dict[str, Any]
-    """Window -> reference of its PanelBlock; one read-only copy per node."""
-    steps_per_window: int
 
 
 def search(
@@ -77,7 +51,7 @@ def search(
     only: Sequence[str] | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
-) -> SearchSummary:
+) -> Search:
     """Search until `tune.trials` trials have ended or `tune.hours` have passed.
 
     Args:
@@ -87,56 +61,58 @@ def search(
         overwrite: Start over.
         watcher: Is told how far it is.
 
+    Returns:
+        The search after this session.
+
     Raises:
         ConfigError: The space is invalid, the name has another search, or a callback lacks its
             package or a setting.
         PanelError: There is no panel, or it lacks a feature.
         WindowError: A named window does not exist, or none has enough history.
         ResourceError: The cluster is too small for one trial, or lacks `training.precision`.
+        StorageError: A record of the search is damaged.
         TrainingError: All trials have ended and none is complete.
     """
-    begun_in = None if overwrite else searched_in(run.tune)
-    cfg = decided(run.cfg, begun_in)
+    stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
+    precision = stored.identity["model"]["training"]["precision"] if stored else None
+    cfg = decided(run.cfg, precision)
     space = parameters(cfg)
     variants = extremes(cfg, space)
     manifest = read_manifest(run.root)
-    features = tuple(dict.fromkeys(name for one in variants for name in one.features))
-    manifest.require_features(features)
-    windows = choose(manifest.calendar, cfg, variants, only)
+    manifest.require_features(all_features(variants))
+    windows = choose_windows(manifest.calendar, cfg, variants, only)
     last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
-    if begun_in is None:
+    if stored is None:
         require_native(*variants)
     with told(run, watcher) as callbacks:
-        tell = partial(callbacks.trial, digest(facts))
-        queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite, tell=tell)
-        _announce(queue)
+        emit = partial(callbacks.trial, digest(facts))
+        queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite, emit=emit)
+        _log_start(queue)
         if queue.remaining:
             require_native(*variants)
             with session.session(cfg, dashboard=True):
-                shared = _Shared(
-                    cfg=cfg,
-                    windows=windows.names,
-                    calendar=manifest.calendar,
-                    blocks=_put_blocks(run.root, manifest, windows.names, variants, features),
-                    steps_per_window=max(one.training.epochs for one in variants),
-                )
-                _run(queue, shared)
-    best = best_of(queue.records)
-    if best is None and not queue.remaining:
-        reasons = sorted({record.reason for record in queue.records if record.reason})
+                blocks = {
+                    name: ray.put(read_window(run.root, manifest, name, variants))
+                    for name in windows.names
+                }
+                steps = max(one.training.epochs for one in variants)
+                run_trials(queue, manifest.calendar, blocks, steps_per_window=steps)
+    found = queue.search()
+    if found.record.best_trial is None and not queue.remaining:
+        reasons = sorted({trial.reason for trial in found.trials if trial.reason})
         raise TrainingError(f"no trial is complete; see {run.tune.uri}/trials.csv: {reasons}")
-    return SearchSummary(folder=run.tune, records=queue.records, best=best, kept=queue.kept)
+    return found
 
 
-def _announce(queue: TrialQueue) -> None:
+def _log_start(queue: TrialQueue) -> None:
     windows = queue.windows
     _logger.info(
         "search_start trials=%d kept=%d windows=%s reported_from=%s searched=%s",
         queue.cfg.tune.trials,
-        queue.kept,
+        queue.ended_before,
         ",".join(windows.names),
-        windows.reported_first,
+        windows.reported_first or "none",
         ",".join(parameter.key for parameter in queue.space),
     )
     if windows.overlap:
@@ -146,56 +122,98 @@ def _announce(queue: TrialQueue) -> None:
             ",".join(windows.overlap),
             queue.cfg.windows.first,
         )
-    for key in incomparable(queue.space):
+    for key in queue.search().record.incomparable:
         _logger.warning("not_comparable key=%s: changes what the validation IC measures", key)
 
 
-def _put_blocks(
-    root: Storage,
-    manifest: Manifest,
-    names: Sequence[str],
-    variants: Sequence[RunConfig],
-    features: tuple[str, ...],
-) -> dict[str, Any]:
-    """Read each window's panel once, and share it with all trials."""
-    blocks = {}
-    trading = any(one.label.neutralize for one in variants)  # by industry and market cap
-    for name in names:
-        start, end = span(manifest.calendar, name, variants)
-        block = read_block(root, manifest, start=start, end=end, features=features, trading=trading)
-        blocks[name] = ray.put(block)
-    return blocks
+def run_trials(
+    queue: TrialQueue, calendar: np.ndarray, blocks: dict[str, Any], *, steps_per_window: int
+) -> None:
+    """Run a queue's trials until none remains or the time is up.
+
+    Args:
+        queue: Hands out the trials and records their results.
+        calendar: (D,) datetime64[D] of the panel.
+        blocks: Window -> reference of its `read_window`; one read-only copy per node.
+        steps_per_window: Most predictor epochs of any trial.
+
+    Raises:
+        ResourceError: The cluster is too small for one trial.
+    """
+    cfg = queue.cfg
+    size = cfg.resources
+    asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
+    session.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
+    room = session.slots(**asked)
+    at_once = max(1, min(room, size.max_concurrent or room, queue.remaining))
+    _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
+    trainable: Callable[..., Any] = tune.with_resources(
+        tune.with_parameters(
+            _train,
+            base=cfg,
+            windows=queue.windows.names,
+            calendar=calendar,
+            blocks=blocks,
+            steps_per_window=steps_per_window,
+        ),
+        {"CPU": size.cpus_per_worker, "GPU": size.gpus_per_worker},
+    )
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # hides tracebacks of failed trials and Tune's summary; the queue logs both in one line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    scheduler = make_scheduler(cfg.tune, steps_per_window * len(queue.windows.names))
+    _replay(scheduler, queue.records)
+    with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                num_samples=queue.remaining,
+                search_alg=_Proposer(queue),
+                scheduler=scheduler,
+                max_concurrent_trials=at_once,
+                time_budget_s=cfg.tune.hours * 3600 if cfg.tune.hours else None,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="search", storage_path=scratch, verbose=0, callbacks=[Listener(queue)]
+            ),
+        ).fit()
 
 
-def _trial(config: dict[str, Any], *, shared: _Shared) -> None:
+def _train(
+    config: dict[str, Any],
+    *,
+    base: RunConfig,
+    windows: Sequence[str],
+    calendar: np.ndarray,
+    blocks: dict[str, Any],
+    steps_per_window: int,
+) -> None:
     """Run one trial in a Tune worker."""
     logging.getLogger().setLevel(logging.WARNING)
-    device = promised_device(shared.cfg)
-
-    def block_of(name: str) -> PanelBlock:
-        block: PanelBlock = ray.get(shared.blocks[name])
-        return block
-
+    device = promised_device(base)
     try:
-        cfg = apply(shared.cfg, json.loads(config["values"]))
+        cfg = apply(base, json.loads(config["values"]))
         prepare_torch(cfg)
         run_trial(
             cfg,
-            base=shared.cfg,
-            windows=shared.windows,
-            calendar=shared.calendar,
-            block_of=block_of,
-            steps_per_window=shared.steps_per_window,
+            base=base,
+            windows=windows,
+            calendar=calendar,
+            read_block=lambda name: ray.get(blocks[name]),
+            steps_per_window=steps_per_window,
             report=lambda result: tune.report({**result, "device": device.type}),
             device=device,
         )
     except GangruError as error:
-        outcome = "diverged" if isinstance(error, DivergedError) else "failed"
-        tune.report({"outcome": outcome, "reason": str(error)})
+        status = "diverged" if isinstance(error, DivergedError) else "failed"
+        tune.report({"status": status, "reason": str(error)})
 
 
 class _Proposer(Searcher):  # type: ignore[misc]  # untyped
-    """Passes the queue's trials to Tune."""
+    """Passes the queue's trials to Tune; `Listener` passes their results back, with reasons."""
 
     def __init__(self, queue: TrialQueue) -> None:
         super().__init__(metric="mean_ic", mode="max")
@@ -203,22 +221,14 @@ class _Proposer(Searcher):  # type: ignore[misc]  # untyped
 
     def suggest(self, trial_id: str) -> Any:
         """Settings of the next trial."""
-        record = self.queue.next_trial()
+        record = self.queue.start_next()
         if record is None:
             _logger.info("space_exhausted trials=%d", len(self.queue.records))
             return Searcher.FINISHED
         return {"number": record.number, "values": json.dumps(record.settings)}
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Do nothing: `Listener` gets the event too, with its reason."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the queue is in storage."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: the queue is read from storage."""
+    def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing; see the class."""
 
 
 class Listener(tune.Callback):  # type: ignore[misc]  # untyped
@@ -248,10 +258,10 @@ class Listener(tune.Callback):  # type: ignore[misc]  # untyped
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """End a trial that raised or whose process died."""
         lines = str(trial.get_error() or "process died").strip().splitlines()
-        self.queue.end(trial.config["number"], lost=True, reason=lines[-1])
+        self.queue.end(trial.config["number"], error=lines[-1])
 
 
-class _Pruner(ASHAScheduler):  # type: ignore[misc]  # untyped
+class _Asha(ASHAScheduler):  # type: ignore[misc]  # untyped
     """ASHA that lets trial 0 finish, as the unchanged configuration is the baseline."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -261,11 +271,11 @@ class _Pruner(ASHAScheduler):  # type: ignore[misc]  # untyped
         return TrialScheduler.CONTINUE if is_first else decision
 
 
-def pruner(cfg: TuneConfig, steps: int) -> TrialScheduler:
+def make_scheduler(cfg: TuneConfig, steps: int) -> TrialScheduler:
     """ASHA on the running mean of validation IC; a complete trial has `steps` steps."""
     if not cfg.prune:
         return FIFOScheduler()
-    return _Pruner(
+    return _Asha(
         time_attr="step",
         metric="mean_ic",
         mode="max",
@@ -276,48 +286,12 @@ def pruner(cfg: TuneConfig, steps: int) -> TrialScheduler:
     )
 
 
-def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> TrialScheduler:
-    """Replay the reports of earlier sessions' trials to a new scheduler."""
+def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
+    """Report the trials of earlier sessions, so that ASHA compares new ones with them."""
     for record in records:
         if record.is_over and record.reports:
-            past = SimpleNamespace(
-                trial_id=f"past-{record.number}", config={"number": record.number}
-            )
+            config = {"number": record.number}
+            past = SimpleNamespace(trial_id=f"past-{record.number}", config=config)
             scheduler.on_trial_add(None, past)
             for step, mean_ic in record.reports:
                 scheduler.on_trial_result(None, past, {"step": step, "mean_ic": mean_ic})
-    return scheduler
-
-
-def _run(queue: TrialQueue, shared: _Shared) -> None:
-    size, tune_cfg = shared.cfg.resources, shared.cfg.tune
-    asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    session.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
-    room = session.slots(**asked)
-    at_once = max(1, min(room, size.max_concurrent or room, queue.remaining))
-    _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
-    trainable: Callable[..., Any] = tune.with_resources(
-        tune.with_parameters(_trial, shared=shared),
-        {"CPU": size.cpus_per_worker, "GPU": size.gpus_per_worker},
-    )
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # hides tracebacks of failed trials and Tune's summary; the queue logs both in one line
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    steps = shared.steps_per_window * len(shared.windows)
-    with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                num_samples=queue.remaining,
-                search_alg=_Proposer(queue),
-                scheduler=_replay(pruner(tune_cfg, steps), queue.records),
-                max_concurrent_trials=at_once,
-                time_budget_s=tune_cfg.hours * 3600 if tune_cfg.hours else None,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name="search", storage_path=scratch, verbose=0, callbacks=[Listener(queue)]
-            ),
-        ).fit()

@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
@@ -34,68 +33,50 @@ Values = dict[str, Any]
 """Dotted key -> value, plain JSON types: one trial's settings."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Parameter:
     """One setting and the values it may take."""
 
     key: str
-    kind: Literal["float", "int", "choice"]
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-    """As JSON text, since a choice may be a list."""
+    distribution: FloatDistribution | IntDistribution | CategoricalDistribution
+    """Choices are JSON text, since a choice may be a list."""
 
     @property
     def bounds(self) -> list[Any]:
         """Both ends of the range, or all choices: if these are valid, all values are."""
-        if self.kind == "choice":
-            return [json.loads(text) for text in self.choices]
-        return [self.value(self.low), self.value(self.high)]
+        values = self.distribution
+        if isinstance(values, CategoricalDistribution):
+            return [self.value(choice) for choice in values.choices]
+        return [self.value(values.low), self.value(values.high)]
 
     def value(self, raw: Any) -> Any:
         """A proposal as the setting's value.
 
         Floats are rounded to three significant digits, unless the range has steps.
         """
-        if self.kind == "choice":
+        values = self.distribution
+        if isinstance(values, CategoricalDistribution):
             return json.loads(raw)
-        if self.kind == "int":
+        if isinstance(values, IntDistribution):
             return int(raw)
-        if self.step:
+        if values.step:
             return float(f"{raw:.12g}")
-        return min(max(float(f"{raw:.3g}"), self.low), self.high)
+        return min(max(float(f"{raw:.3g}"), values.low), values.high)
 
     def raw(self, value: Any) -> Any:
         """Inverse of `value`, up to its rounding."""
-        return json.dumps(value) if self.kind == "choice" else value
-
-    def holds(self, value: Any) -> bool:
-        """Whether the range contains a value."""
-        if self.kind == "choice":
-            return json.dumps(value) in self.choices
-        if not isinstance(value, int | float) or not self.low <= value <= self.high:
-            return False
-        steps = (value - self.low) / self.step if self.step else 0.0
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
-
-    def distribution(self) -> BaseDistribution:
-        """The range as an Optuna distribution."""
-        if self.kind == "choice":
-            return CategoricalDistribution(self.choices)
-        if self.kind == "int":
-            step = int(self.step or 1)
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+        is_choice = isinstance(self.distribution, CategoricalDistribution)
+        return json.dumps(value) if is_choice else value
 
     @property
     def span(self) -> Numbers | Choices:
         """The range as recorded in search.json."""
-        if self.kind == "choice":
+        values = self.distribution
+        if isinstance(values, CategoricalDistribution):
             return Choices(choices=tuple(self.bounds))
-        low, high = self.value(self.low), self.value(self.high)
-        return Numbers(kind=self.kind, low=low, high=high, log=self.log, step=self.step)
+        low, high = self.bounds
+        kind: Literal["int", "float"] = "int" if isinstance(values, IntDistribution) else "float"
+        return Numbers(kind=kind, low=low, high=high, log=values.log, step=values.step)
 
 
 def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
@@ -130,8 +111,7 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
             f"{origin}: auto stands for one of the other choices; list those instead."
         )
     if span.choices:
-        texts = tuple(json.dumps(choice) for choice in span.choices)
-        return Parameter(key=key, kind="choice", choices=texts)
+        return Parameter(key, CategoricalDistribution(list(map(json.dumps, span.choices))))
     if hint not in (int, float):
         raise ConfigError(
             f"{origin}: {key} is not a number, or may be none; give {{choices = [...]}}."
@@ -141,10 +121,13 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
     numbers = [n for n in (span.low, span.high, span.step) if n is not None]
     if hint is int and not all(n.is_integer() for n in numbers):
         raise ConfigError(f"{origin}: {key} is a whole number, but its range {numbers} is not.")
-    steps = math.floor((span.high - span.low) / span.step + 1e-9) if span.step else 0
-    high = span.low + steps * span.step if span.step else span.high
-    kind: Literal["int", "float"] = "int" if hint is int else "float"
-    return Parameter(key=key, kind=kind, low=span.low, high=high, log=span.log, step=span.step)
+    high = span.high
+    if span.step:  # the last step within the range
+        high = span.low + math.floor((high - span.low) / span.step + 1e-9) * span.step
+    if hint is int:
+        low, high, step = int(span.low), int(high), int(span.step or 1)
+        return Parameter(key, IntDistribution(low, high, log=span.log, step=step))
+    return Parameter(key, FloatDistribution(span.low, high, log=span.log, step=span.step))
 
 
 def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
@@ -166,27 +149,19 @@ def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
     return {parameter.key: sources.value_at(plain, parameter.key) for parameter in space}
 
 
-def extremes(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
+def extremes(cfg: RunConfig, space: Sequence[Parameter]) -> list[RunConfig]:
     """The most demanding trials: the configuration, each bound in turn, and the corners.
 
     Corners combine the bounds of all settings that change a window's days: a longer history and a
     longer lookback may each leave enough days, but not both together.
     """
-    space = tuple(space)
-    bounds = [{parameter.key: value} for parameter in space for value in parameter.bounds]
-    return [cfg, *(apply(cfg, values) for values in bounds), *_corners(cfg, space)]
-
-
-def _corners(cfg: RunConfig, space: Iterable[Parameter]) -> list[RunConfig]:
+    found = [cfg, *(apply(cfg, {p.key: value}) for p in space for value in p.bounds)]
     keys = (*_OTHER_DAYS, "samples.lookback", "gan.history_days", "variant")
     moving = [p for p in space if p.key.startswith(keys)]
-    if len(moving) < 2:
-        return []
-    found = []
-    for values in itertools.product(*(parameter.bounds for parameter in moving)):
-        together = {p.key: value for p, value in zip(moving, values, strict=True)}
-        with suppress(ConfigError):  # such a combination is never proposed
-            found.append(apply(cfg, together))
+    if len(moving) > 1:
+        for values in itertools.product(*(p.bounds for p in moving)):
+            with suppress(ConfigError):  # such a combination is never proposed
+                found.append(apply(cfg, dict(zip((p.key for p in moving), values, strict=True))))
     return found
 
 

@@ -1,123 +1,145 @@
-"""A stored search as an Optuna study in a file, for optuna-dashboard and `optuna.load_study`."""
+"""Optuna's part of a search: proposals, importances, and a file that optuna-dashboard opens.
+
+A study is made of the trials' records whenever one is needed, which takes milliseconds. So there
+is one truth in storage, and an interrupted search goes on as an uninterrupted one. Why not Ray's
+`OptunaSearch`: docs/decisions/0015-search.md.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-import json
+import logging
+import math
+import tempfile
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import Choices, Numbers, Search, TrialRecord, read_search
-from gangru_dist.tuning.space import Parameter
+from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import RunConfig, TuneConfig
+from gangru_dist.runs.search import TrialRecord
+from gangru_dist.tuning.space import Parameter, Values, apply
 
-_STATES = {
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "diverged": TrialState.FAIL,
-    "failed": TrialState.FAIL,
-}
+STUDY = "study.log"
+_logger = logging.getLogger(__name__)
+_ATTEMPTS = 100
+"""Proposals per trial until one is valid and new; random ones from half of them on."""
+_LEAST_TRIALS = 5
+"""Fewer trials give no meaningful importances."""
 
 
-def export_study(run: Run, file: str | Path, *, overwrite: bool = False) -> None:
-    """Write the search stored under a run's name; the study in the file has that name too.
+def propose(
+    cfg: RunConfig, space: Sequence[Parameter], records: Sequence[TrialRecord]
+) -> Values | None:
+    """Settings for the next trial; None if no untried valid combination was found.
 
-    Values are objectives, intermediate values the running mean of validation IC by epoch. Times
-    are only right as durations: the records have no dates.
-
-    Args:
-        run: Whose search.
-        file: SQLite file; appears whole.
-        overwrite: Replace the file if it is there.
-
-    Raises:
-        ConfigError: There is no search, or the file is there.
-        StorageError: The search's records are damaged.
+    A function of its arguments: the same records give the same proposal. No combination is
+    proposed twice.
     """
-    search, target = read_search(run.tune), Path(file)
-    if search is None:
-        raise ConfigError(
-            f"there is no search at {run.tune.uri}. Correct --run and --storage, or start one with "
-            "`gangru tune`."
-        )
-    if target.exists() and not overwrite:
-        raise ConfigError(f"{target} is there already. Name another file, or add --overwrite.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    part.unlink(missing_ok=True)
-    try:
-        _write(search, run.name, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write(search: Search, name: str, file: Path) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}")
-    try:
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-        study.set_user_attr("windows", list(search.record.windows))
-        study.set_user_attr("spread_penalty", search.record.spread_penalty)
-        ranges = {key: _distribution(key, span) for key, span in search.record.space.items()}
-        study.add_trials([_trial(search, trial, ranges) for trial in search.trials])
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _distribution(key: str, span: Numbers | Choices) -> BaseDistribution:
-    if isinstance(span, Choices):
-        return CategoricalDistribution([_plain(choice) for choice in span.choices])
-    return Parameter(
-        key=key, kind=span.kind, low=span.low, high=span.high, log=span.log, step=span.step
-    ).distribution()
-
-
-def _plain(choice: Any) -> Any:
-    """A choice as Optuna takes it: lists as JSON text."""
-    return choice if choice is None or isinstance(choice, str | int | float) else json.dumps(choice)
-
-
-def _trial(search: Search, record: TrialRecord, ranges: dict[str, BaseDistribution]) -> FrozenTrial:
-    """A trial; settings out of their range, which only the first may have, as attributes."""
-    values = {key: _plain(value) for key, value in record.settings.items()}
-    inside = [key for key in ranges if key in values and _holds(ranges[key], values[key])]
-    outside = {key: value for key, value in values.items() if key not in inside}
-    trial = create_trial(
-        state=_STATES[record.status],
-        value=record.objective,
-        params={key: values[key] for key in inside},
-        distributions={key: ranges[key] for key in inside},
-        intermediate_values={int(step): mean for step, mean in record.reports},
-        user_attrs={
-            "status": record.status,
-            "mean_valid_ic": record.mean_ic,
-            "epochs": record.epochs,
-            "gan_epochs": record.gan_epochs,
-            "reason": record.reason,
-            **{
-                f"valid_ic {window}": ic
-                for window, ic in zip(search.record.windows, record.window_ics, strict=False)
-            },
-            **outside,
-        },
-    )
-    if trial.datetime_complete:
-        trial.datetime_start = trial.datetime_complete - dt.timedelta(seconds=record.seconds)
-    return trial
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    with warnings.catch_warnings(action="ignore"):  # of what is no choice
+    distributions: dict[str, BaseDistribution] = {p.key: p.distribution for p in space}
+    for attempt in range(_ATTEMPTS):
+        sampler = _make_sampler(cfg.tune, len(records), attempt)
+        raw = make_study(space, records, sampler=sampler).ask(distributions).params
+        values = {p.key: p.value(raw[p.key]) for p in space}
+        if any(record.settings == values for record in records):
+            continue
         try:
-            return bool(distribution._contains(distribution.to_internal_repr(value)))
-        except ValueError:
-            return False
+            apply(cfg, values)
+        except ConfigError as error:
+            _logger.debug("proposal_refused reason=%s", error)
+            continue
+        return values
+    return None
+
+
+def _make_sampler(tune: TuneConfig, trials: int, attempt: int) -> BaseSampler:
+    seed = int(np.random.SeedSequence([tune.seed, trials, attempt]).generate_state(1)[0])
+    if tune.sampler == "random" or attempt >= _ATTEMPTS // 2:
+        return RandomSampler(seed=seed)
+    with warnings.catch_warnings():  # multivariate is experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(
+            seed=seed,
+            multivariate=True,
+            constant_liar=True,  # keeps concurrent trials apart
+            n_startup_trials=tune.startup_trials,
+        )
+
+
+def rate_importance(space: Sequence[Parameter], records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Importance of each parameter (PED-ANOVA), as shares, largest first.
+
+    Complete trials count with their objective, pruned ones with the mean they had reached;
+    without them most of the search would be missing. Empty for fewer than five trials.
+    """
+    study = make_study(
+        space,
+        [
+            replace(record, status="complete", objective=record.reached)
+            for record in records
+            if record.status in ("complete", "pruned") and record.reached is not None
+        ],
+    )
+    if len(study.trials) < _LEAST_TRIALS or len({trial.value for trial in study.trials}) < 2:
+        return {}
+    found = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+    )
+    return {key: float(share) for key, share in found.items() if math.isfinite(share)}
+
+
+def write_study(
+    folder: Storage, space: Sequence[Parameter], records: Sequence[TrialRecord]
+) -> None:
+    """Write the trials as Optuna's journal file, for optuna-dashboard and `optuna.load_study`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, STUDY)
+        make_study(space, records, storage=JournalStorage(JournalFileBackend(str(file))))
+        folder.write_bytes(STUDY, file.read_bytes())
+
+
+def make_study(
+    space: Sequence[Parameter],
+    records: Sequence[TrialRecord],
+    *,
+    sampler: BaseSampler | None = None,
+    storage: JournalStorage | None = None,
+) -> optuna.Study:
+    """An Optuna study of the trials; those outside the space (the first may be) are left out."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else a line per study
+    study = optuna.create_study(
+        study_name="search", direction="maximize", sampler=sampler, storage=storage
+    )
+    made = (_make_trial(space, record) for record in records)
+    study.add_trials(trial for trial in made if trial is not None)
+    return study
+
+
+def _make_trial(space: Sequence[Parameter], record: TrialRecord) -> FrozenTrial | None:
+    """A record as an Optuna trial; None if it is outside the space.
+
+    Diverged and failed trials become pruned trials without a value, which rank last, so that
+    their neighborhood is avoided. Optuna would ignore failed trials and propose similar ones.
+    """
+    ended = TrialState.COMPLETE if record.status == "complete" else TrialState.PRUNED
+    is_bad = record.status in ("diverged", "failed")
+    try:
+        return create_trial(
+            state=ended if record.is_over else TrialState.RUNNING,
+            value=record.objective,
+            params={p.key: p.raw(record.settings[p.key]) for p in space},
+            distributions={p.key: p.distribution for p in space},
+            intermediate_values={} if is_bad else dict(record.reports),
+            user_attrs={"trial": record.number, "status": record.status, "reason": record.reason},
+        )
+    except ValueError:
+        return None

@@ -1,8 +1,7 @@
-"""One trial: trains its windows one after another in one process, without Ray.
+"""One trial of a search: which refit days it trains, what it reports, and how it is validated.
 
-The objective of a search; it uses validation days only, never test days.
-
-Refit days used for tuning, and the first refit day to report.
+A trial trains its windows one after another in one process, with the training core and without
+Ray. Only validation days count, never test days.
 """
 
 from __future__ import annotations
@@ -13,16 +12,19 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 
 from gangru_dist.base.errors import TrainingError, WindowError
+from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, make_windows
 from gangru_dist.models.precision import arithmetic
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
@@ -30,43 +32,8 @@ from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.loop import Inputs, frozen_inputs, validation_ic
 from gangru_dist.training.window import train_window
 
-
-def mean(ics: Sequence[float]) -> float:
-    """Mean validation IC of the windows started so far; pruning compares it."""
-    return math.fsum(ics) / len(ics)
-
-
-def spread(ics: Sequence[float]) -> float:
-    """Population standard deviation over the windows; 0 for one window."""
-    center = mean(ics)
-    return math.sqrt(math.fsum((ic - center) ** 2 for ic in ics) / len(ics))
-
-
-def objective(ics: Sequence[float], penalty: float) -> float:
-    """Mean - penalty x spread of the windows' validation IC."""
-    return mean(ics) - penalty * spread(ics)
-
-
-def judging_config(trial: RunConfig, base: RunConfig) -> RunConfig:
-    """A trial's configuration with the label scale and universe of the base, for its validation.
-
-    ICs against ranks and against returns are not comparable, nor are ICs of different universes.
-    All trials are therefore validated on the same labels and universe.
-    """
-    label = dataclasses.replace(
-        base.label, horizon=trial.label.horizon, entry_lag=trial.label.entry_lag
-    )
-    return dataclasses.replace(trial, label=label, universe=base.universe)
-
-
-def step(window: int, epoch: int, *, done: bool, epochs: int) -> int:
-    """Progress of a trial, comparable between trials: each window counts `epochs` steps.
-
-    A window that stops early skips to its last step:
-
-        epochs=10   window 0, epoch 3 -> 3   window 0 done at 7 -> 10   window 1, epoch 1 -> 11
-    """
-    return window * epochs + (epochs if done else epoch)
+Report = Callable[[dict[str, Any]], None]
+"""Called after every predictor epoch; does not return if the trial is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +42,8 @@ class TuningWindows:
 
     names: tuple[str, ...]
     """Refit days, ascending."""
-    reported_first: dt.date
-    """Windows from this refit day on are not used for tuning, except those in `overlap`."""
+    reported_first: str | None
+    """The first refit day not used for tuning; None if `windows.last` is before it."""
     overlap: tuple[str, ...]
     """Tuning windows that are also reported, by `windows.first`."""
 
@@ -84,17 +51,12 @@ class TuningWindows:
 def all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
     """All windows with enough history, by name, ignoring `windows.first` and `windows.last`."""
     everywhere = dataclasses.replace(cfg.windows, first=None, last=None)
-    made, _ = make_windows(
-        calendar,
-        everywhere,
-        cfg.label,
-        lookback=cfg.samples.lookback,
-        gan_history=cfg.gan_history,
-    )
+    lookback, history = cfg.samples.lookback, cfg.gan_history
+    made, _ = make_windows(calendar, everywhere, cfg.label, lookback=lookback, gan_history=history)
     return {window.name: window for window in made}
 
 
-def choose(
+def choose_windows(
     calendar: np.ndarray, cfg: RunConfig, variants: Sequence[RunConfig], only: Sequence[str] | None
 ) -> TuningWindows:
     """Tuning windows: the named ones, else the last before `windows.first`, else the first.
@@ -110,10 +72,15 @@ def choose(
     """
     per_variant = [all_windows(calendar, variant) for variant in variants]
     common = [name for name in per_variant[0] if all(name in made for made in per_variant)]
-    first = cfg.windows.first
-    wanted = list(only) if only is not None else [str(day) for day in cfg.tune.windows]
+    first, last = cfg.windows.first, cfg.windows.last
+    wanted = set(only if only is not None else map(str, cfg.tune.windows))
+    if unknown := sorted(wanted - set(common)):
+        raise WindowError(
+            f"{unknown[0]!r} is not a refit day with enough history for every trial; there are "
+            f"{', '.join(common) or 'none'}."
+        )
     if wanted:
-        names = _named(wanted, common)
+        names = [name for name in common if name in wanted]
     elif first:
         names = [name for name in common if name < str(first)][-cfg.tune.max_windows :]
     else:
@@ -125,27 +92,19 @@ def choose(
             f"{', '.join(common) or 'none'}. Name some with --windows, or search a shorter "
             "samples.lookback."
         )
-    after = [name for name in per_variant[0] if name > names[-1]]
-    next_day = dt.date.fromisoformat(names[-1]) + dt.timedelta(days=1)
-    following = dt.date.fromisoformat(after[0]) if after else next_day
+    next_day = str(dt.date.fromisoformat(names[-1]) + dt.timedelta(days=1))
+    following = next((name for name in per_variant[0] if name > names[-1]), next_day)
+    reported_first = str(first or following)
     return TuningWindows(
         names=tuple(names),
-        reported_first=first or following,
+        reported_first=reported_first if last is None or reported_first <= str(last) else None,
         overlap=tuple(name for name in names if first and name >= str(first)),
     )
 
 
-def _named(wanted: Sequence[str], common: Sequence[str]) -> list[str]:
-    for name in wanted:
-        if name not in common:
-            raise WindowError(
-                f"{name!r} is not a refit day with enough history for every trial; there are "
-                f"{', '.join(common) or 'none'}."
-            )
-    return [name for name in common if name in set(wanted)]
-
-
-def span(calendar: np.ndarray, name: str, variants: Sequence[RunConfig]) -> tuple[dt.date, dt.date]:
+def panel_span(
+    calendar: np.ndarray, name: str, variants: Sequence[RunConfig]
+) -> tuple[dt.date, dt.date]:
     """First and last panel day that any trial reads for a window.
 
     Values between the variants' may reach a step further back than these: sampled days are counted
@@ -158,8 +117,43 @@ def span(calendar: np.ndarray, name: str, variants: Sequence[RunConfig]) -> tupl
     return days[0].astype(dt.date), days[1].astype(dt.date)
 
 
-Report = Callable[[dict[str, Any]], None]
-"""Called after every predictor epoch; does not return if the trial is stopped."""
+def all_features(variants: Sequence[RunConfig]) -> tuple[str, ...]:
+    """Every feature that any trial reads."""
+    return tuple(dict.fromkeys(name for variant in variants for name in variant.features))
+
+
+def read_window(
+    root: Storage, manifest: Manifest, name: str, variants: Sequence[RunConfig]
+) -> PanelBlock:
+    """The panel of a window, with all that any trial reads of it."""
+    start, end = panel_span(manifest.calendar, name, variants)
+    neutralizes = any(variant.label.neutralize for variant in variants)  # by industry, market cap
+    return read_block(
+        root,
+        manifest,
+        start=start,
+        end=end,
+        features=all_features(variants),
+        trading=neutralizes,
+    )
+
+
+def objective(ics: Sequence[float], penalty: float) -> float:
+    """Mean - penalty x population standard deviation of the windows' validation IC."""
+    mean = fmean(ics)
+    return mean - penalty * math.sqrt(fmean((ic - mean) ** 2 for ic in ics))
+
+
+def validation_config(trial: RunConfig, base: RunConfig) -> RunConfig:
+    """A trial's configuration with the label scale and universe of the base, for its validation.
+
+    ICs against ranks and against returns are not comparable, nor are ICs of different universes.
+    All trials are therefore validated on the same labels and universe.
+    """
+    label = dataclasses.replace(
+        base.label, horizon=trial.label.horizon, entry_lag=trial.label.entry_lag
+    )
+    return dataclasses.replace(trial, label=label, universe=base.universe)
 
 
 def run_trial(
@@ -168,7 +162,7 @@ def run_trial(
     base: RunConfig,
     windows: Sequence[str],
     calendar: np.ndarray,
-    block_of: Callable[[str], PanelBlock],
+    read_block: Callable[[str], PanelBlock],
     steps_per_window: int,
     report: Report,
     device: torch.device | str = "cpu",
@@ -180,9 +174,11 @@ def run_trial(
         base: The search's configuration; its label scale and universe are used for validation.
         windows: Refit days, in order.
         calendar: (D,) datetime64[D] of the panel.
-        block_of: Gives the panel of a window, up to its refit day.
-        steps_per_window: Most predictor epochs of any trial; see `objective.step`.
-        report: Receives step, mean_ic, objective, window_ics, epochs, gan_epochs.
+        read_block: Gives the panel of a window, up to its refit day.
+        steps_per_window: Most predictor epochs of any trial.
+        report: Receives step, mean_ic, window_ics, windows_done, epochs, gan_epochs and, with the
+            last epoch, objective. Each window counts `steps_per_window` steps, so that the steps
+            of trials compare; one that stops early skips to its last step.
         device: Where to train.
 
     Raises:
@@ -191,17 +187,17 @@ def run_trial(
     """
     made = all_windows(calendar, cfg)
     seed = cfg.training.seeds[0]
-    reports = _TrialReport(cfg, base, steps_per_window, report)
+    reporter = _Reporter(cfg, base, len(windows), steps_per_window, report)
     for name in windows:
-        block = with_features(block_of(name), cfg.features)
-        data, judged = _data(block, made[name], calendar, cfg, base, device)
-        reports.start_window(judged)
+        block = select_features(read_block(name), cfg.features)
+        data, validation = _load_data(block, made[name], calendar, cfg, base, device)
+        reporter.start_window(validation)
         state = TrainingState(cfg, seed, device)
-        train_window(data, state, cfg, seed=seed, report=reports.after_epoch)
-    return reports.ics
+        train_window(data, state, cfg, seed=seed, report=reporter.report_epoch)
+    return reporter.ics
 
 
-def with_features(block: PanelBlock, features: tuple[str, ...]) -> PanelBlock:
+def select_features(block: PanelBlock, features: tuple[str, ...]) -> PanelBlock:
     """The block with these features in this order; the same object if nothing changes."""
     if block.feature_names == features:
         return block
@@ -211,7 +207,7 @@ def with_features(block: PanelBlock, features: tuple[str, ...]) -> PanelBlock:
     )
 
 
-def _data(
+def _load_data(
     block: PanelBlock,
     window: Window,
     calendar: np.ndarray,
@@ -220,71 +216,77 @@ def _data(
     device: torch.device | str,
 ) -> tuple[WindowData, WindowData | None]:
     """Training data of the trial, and its validation data if that is not the same."""
-    yardstick = judging_config(cfg, base)
+    validated = validation_config(cfg, base)
     with warnings.catch_warnings():
         # blocks are shared between trials, hence read-only; nothing writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         data = prepare(block, window, calendar, cfg, Alone(), device)
-        if yardstick == cfg:
+        if validated == cfg:
             return data, None
         without_training = dataclasses.replace(window, train_days=(), older_days=())
-        judged = prepare(block, without_training, calendar, yardstick, Alone(), device)
-    if not judged.valid:
+        validation = prepare(block, without_training, calendar, validated, Alone(), device)
+    if not validation.valid:
         raise TrainingError(
             f"no validation day of {window.name} has enough assets in the search's own universe; "
-            f"left out: {', '.join(judged.dropped)}. See universe.min_assets="
+            f"left out: {', '.join(validation.dropped)}. See universe.min_assets="
             f"{base.universe.min_assets}."
         )
-    return data, judged
+    return data, validation
 
 
-class _TrialReport:
+class _Reporter:
     """Turns the epochs of the training core into a trial's reports."""
 
-    def __init__(self, cfg: RunConfig, base: RunConfig, steps: int, report: Report) -> None:
-        self.cfg, self.base, self.steps, self.report = cfg, base, steps, report
-        self.judged: WindowData | None = None
+    def __init__(
+        self, cfg: RunConfig, base: RunConfig, windows: int, steps: int, report: Report
+    ) -> None:
+        self.cfg, self.base, self.report = cfg, base, report
+        self.windows, self.steps = windows, steps
+        self.validation: WindowData | None = None
         """Validation data, if it differs from the trial's own."""
         self.inputs: Inputs | None = None
         """The predictor's input on the validation days, once the generator is frozen."""
         self.ics: list[float] = []
         """For each window started, the IC of its best epoch."""
         self.epochs = self.gan_epochs = 0
-        self._own: list[float] = []
+        self.epoch_ics: list[float] = []
+        """Of the window's epochs so far."""
 
-    def start_window(self, judged: WindowData | None) -> None:
+    def start_window(self, validation: WindowData | None) -> None:
         """Begin a new window."""
-        self.judged, self._own, self.inputs = judged, [], None
+        self.validation, self.epoch_ics, self.inputs = validation, [], None
 
-    def after_epoch(self, epoch: TimedEpoch, state: TrainingState) -> None:
+    def report_epoch(self, epoch: TimedEpoch, state: TrainingState) -> None:
         """The `report` of `train_window`."""
         if isinstance(epoch.result, GanEpoch):
             self.gan_epochs += 1
             return
         self.epochs += 1
-        self._own.append(self._judge(epoch.result, state))
-        if len(self._own) == 1:
-            self.ics.append(0.0)
+        self.epoch_ics.append(self._validate(epoch.result, state))
         progress = state.progress
-        self.ics[-1] = self._own[progress.best_epoch - 1]
-        done = progress.stage == "done"
+        if len(self.epoch_ics) == 1:
+            self.ics.append(0.0)
+        self.ics[-1] = self.epoch_ics[progress.best_epoch - 1]
+        is_done = progress.stage == "done"
+        done = len(self.ics) - (not is_done)
+        penalty = self.base.tune.spread_penalty
         self.report(
             {
-                "step": step(len(self.ics) - 1, progress.epoch, done=done, epochs=self.steps),
-                "mean_ic": mean(self.ics),
-                "objective": objective(self.ics, self.base.tune.spread_penalty),
-                "window_ics": list(self.ics),
-                "windows_done": len(self.ics) - (not done),
+                "step": self.steps * done + (0 if is_done else progress.epoch),
+                "mean_ic": fmean(self.ics),
+                "window_ics": tuple(self.ics),
+                "windows_done": done,
                 "epochs": self.epochs,
                 "gan_epochs": self.gan_epochs,
+                "objective": objective(self.ics, penalty) if done == self.windows else None,
             }
         )
 
-    def _judge(self, result: PredictorEpoch, state: TrainingState) -> float:
-        if self.judged is None:
+    def _validate(self, result: PredictorEpoch, state: TrainingState) -> float:
+        if self.validation is None:
             return result.valid_ic
         bf16 = arithmetic(self.cfg).bf16
-        judged, predictor = self.judged, state.judged
-        self.inputs = self.inputs or frozen_inputs(state.network, judged, bf16=bf16)
-        days = validation_ic(predictor, judged, self.inputs, judged.valid, Alone(), bf16=bf16)
+        data = self.validation
+        self.inputs = self.inputs or frozen_inputs(state.network, data, bf16=bf16)
+        days = validation_ic(state.judged, data, self.inputs, data.valid, Alone(), bf16=bf16)
         return sum(days) / len(days)

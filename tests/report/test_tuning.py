@@ -8,9 +8,9 @@ import pytest
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.report.document import write_report
-from gangru_dist.report.tuning import section, trial_table, write_page
+from gangru_dist.report.tuning import section, write_page
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import read_search
+from gangru_dist.runs.search import read_search, trial_table
 from tests.report.store import RUN, write_world
 
 SPACE = {
@@ -90,7 +90,7 @@ class TestReference:
         assert "2018-12-28, 2019-06-28" in found["windows_sentence"]
         assert "begin 2019-12-31" in found["windows_sentence"]
         assert any("label.horizon" in note for note in found["notes"])
-        assert [row["number"] for row in found["rows"]] == [3, 0]
+        assert [row["trial"] for row in found["rows"]] == [3, 0]
         assert not any("flatters" in note for note in found["notes"])
 
     def test_windows_that_were_looked_at_are_not_called_unseen(self, run: Storage) -> None:

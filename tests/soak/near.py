@@ -6,8 +6,11 @@ Everything else is the job's own: command line, board, worker, checkpoints, queu
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from gangru_dist.base.errors import DivergedError, GangruError
 from gangru_dist.cluster import session
@@ -16,6 +19,7 @@ from gangru_dist.training.queue import Board, Driven, Slot
 from gangru_dist.training.worker import train_worker
 from gangru_dist.tuning import search
 from gangru_dist.tuning.queue import TrialQueue
+from gangru_dist.tuning.space import apply
 from gangru_dist.tuning.trial import run_trial
 
 
@@ -32,28 +36,26 @@ def serve_here(slot: Slot, board: Driven, *, spread: bool) -> None:
         train_worker({"slot": slot})
 
 
-def run_trials(queue: TrialQueue, shared: Any) -> None:
+def run_trials(
+    queue: TrialQueue, calendar: np.ndarray, blocks: dict[str, Any], *, steps_per_window: int
+) -> None:
     """Ray Tune's part of a search: one trial after another, none pruned."""
-    while queue.remaining and (record := queue.next_trial()) is not None:
-        number = record.number
-
-        def report(result: dict[str, Any], number: int = number) -> None:
-            queue.report(number, result)
-
+    while queue.remaining and (record := queue.start_next()) is not None:
+        report = partial(queue.report, record.number)
         try:
             run_trial(
-                search.apply(shared.cfg, record.settings),
-                base=shared.cfg,
-                windows=shared.windows,
-                calendar=shared.calendar,
-                block_of=shared.blocks.__getitem__,
-                steps_per_window=shared.steps_per_window,
+                apply(queue.cfg, record.settings),
+                base=queue.cfg,
+                windows=queue.windows.names,
+                calendar=calendar,
+                read_block=blocks.__getitem__,
+                steps_per_window=steps_per_window,
                 report=report,
             )
         except GangruError as error:
-            outcome = "diverged" if isinstance(error, DivergedError) else "failed"
-            report({"outcome": outcome, "reason": str(error)})
-        queue.end(number)
+            status = "diverged" if isinstance(error, DivergedError) else "failed"
+            report({"status": status, "reason": str(error)})
+        queue.end(record.number)
 
 
 def replacements() -> list[tuple[Any, str, Any]]:
@@ -69,7 +71,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
         *((session, name, value) for name, value in near.items()),
         (progress, "RemoteBoard", NearBoard),
         (launch, "serve_slot", serve_here),
-        (search, "_run", run_trials),
+        (search, "run_trials", run_trials),
         (search, "ray", SimpleNamespace(put=lambda block: block)),
     ]
 

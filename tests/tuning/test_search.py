@@ -16,7 +16,7 @@ from gangru_dist.base.errors import ResourceError
 from gangru_dist.base.storage import Storage
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import read_trials
+from gangru_dist.runs.search import best_of, read_trials
 from tests.tuning import store
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials]
@@ -45,15 +45,16 @@ class TestProperties:
         said = run.folder.read_bytes("progress.html").decode()
         assert "5 of 5 trials have ended." in said
         assert "<b>Done</b>" in said
-        status = [record.status for record in done.records]
+        status = [record.status for record in done.trials]
         assert status[0] == "complete"  # the configuration itself is never stopped
         assert "diverged" in status
         assert "running" not in status
-        assert done.best is not None
-        assert done.best.objective == max(r.objective or -1 for r in done.records)
+        best = best_of(done.trials)
+        assert best is not None
+        assert best.objective == max(r.objective or -1 for r in done.trials)
         more = search(Run(root, "a", store.config(tune={**tune, "trials": 6})))
-        assert (more.kept, len(more.records)) == (5, 6)
-        assert more.records[:5] == done.records
+        assert len(more.trials) == 6
+        assert more.trials[:5] == done.trials
 
     def test_a_request_that_can_never_be_met_is_told(self, root: Storage) -> None:
         from gangru_dist.tuning.search import search
@@ -82,14 +83,14 @@ def test_a_search_finds_what_matters_within_20_trials(tmp_path: Path) -> None:
     for sampler, prune in (("tpe", True), ("random", False)):
         tune = {"space": space, "trials": 20, "sampler": sampler, "prune": prune}
         found[sampler] = search(Run(root, sampler, store.config(**sections, tune=tune)))
-    best = found["tpe"].best
+    best = best_of(found["tpe"].trials)
     assert best is not None
     assert best.objective is not None
     assert best.settings["samples.lookback"] == 8
     assert 1e-3 <= best.settings["training.learning_rate"] <= 0.3
-    chance = [r.objective for r in found["random"].records if r.objective is not None]
+    chance = [r.objective for r in found["random"].trials if r.objective is not None]
     assert best.objective > statistics.median(chance) + 0.05
-    epochs = {name: sum(r.epochs for r in one.records) for name, one in found.items()}
+    epochs = {name: sum(r.epochs for r in one.trials) for name, one in found.items()}
     assert epochs["tpe"] < 0.6 * epochs["random"]
 
 

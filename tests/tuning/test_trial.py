@@ -2,21 +2,27 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.base.storage import Storage
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import LabelConfig, RunConfig, UniverseConfig
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
 from gangru_dist.training.loop import frozen_inputs, validation_ic
 from gangru_dist.training.window import train_window
-from gangru_dist.tuning.trial import all_windows, objective, run_trial, with_features
+from gangru_dist.tuning.trial import (
+    all_windows,
+    objective,
+    read_window,
+    run_trial,
+    select_features,
+    validation_config,
+)
 from tests.training import worlds
 from tests.tuning import store
 
@@ -38,7 +44,7 @@ def trial(
         base=base or cfg,
         windows=NAMES,
         calendar=MARKET.dates,
-        block_of=until_refit,
+        read_block=until_refit,
         steps_per_window=10,
         report=told.append,
     )
@@ -77,9 +83,9 @@ class TestReference:
         assert ics != [state.progress.best_ic for state, _ in expected]
 
     def test_features_are_picked_by_name(self) -> None:
-        picked = with_features(MARKET, ("volume", "open"))
+        picked = select_features(MARKET, ("volume", "open"))
         assert (picked.features[..., 1] == MARKET.features[..., 0])[MARKET.traded].all()
-        assert with_features(MARKET, MARKET.feature_names) is MARKET
+        assert select_features(MARKET, MARKET.feature_names) is MARKET
 
 
 class TestProperties:
@@ -91,9 +97,8 @@ class TestProperties:
 
     def test_it_knows_nothing_after_the_refit_day(self) -> None:
         """The block ends with the refit day, so a trial that looked further would fail."""
-        longer = dataclasses.replace(store.config(), samples=store.config().samples)
         assert until_refit(NAMES[0]).dates[-1] == MARKET.dates[90]
-        assert trial(longer)[0] == trial(store.config())[0]
+        assert len(trial(store.config())[0]) == 2
 
 
 class TestValidation:
@@ -108,25 +113,40 @@ class TestValidation:
             trial(store.config(), base)
 
 
-def test_a_search_reads_what_labels_are_neutralized_by(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the default preset asks; the blocks had neither industry nor market cap."""
-    from gangru_dist.tuning import search
-
+def test_a_search_reads_what_labels_are_neutralized_by(tmp_path: Path) -> None:
+    """As the default preset asks: industry and market cap."""
     root = Storage(str(tmp_path))
     manifest = store.write_panel(root, store.market())
-    monkeypatch.setattr(search, "ray", SimpleNamespace(put=lambda block: block))
     cfg = store.config(label={"neutralize": ["industry", "size"]})
     name = next(iter(all_windows(manifest.calendar, cfg)))
-    (block,) = search._put_blocks(root, manifest, [name], [cfg], manifest.features).values()
     ics = run_trial(
         cfg,
         base=cfg,
         windows=(name,),
         calendar=manifest.calendar,
-        block_of=lambda _: block,
+        read_block=lambda name: read_window(root, manifest, name, [cfg]),
         steps_per_window=cfg.training.epochs,
         report=lambda _: None,
     )
     assert len(ics) == 1
+
+
+def test_the_objective_is_less_by_the_spread() -> None:
+    assert objective([0.02, 0.06], 0.5) == pytest.approx(0.04 - 0.5 * 0.02)
+    assert objective([0.06, 0.02], 0.5) == objective([0.02, 0.06], 0.5)
+    assert objective([0.02], 3.0) == 0.02
+
+
+def test_trials_are_validated_on_one_scale() -> None:
+    base = RunConfig()
+    trial = dataclasses.replace(
+        base,
+        label=LabelConfig(
+            transform="rank", winsorize_mad=3, neutralize=("size",), also=(2,), horizon=5
+        ),
+        universe=UniverseConfig(exclude_st=False),
+    )
+    validated = validation_config(trial, base)
+    assert validated.label == LabelConfig(horizon=5)
+    assert validated.universe == base.universe
+    assert validation_config(base, base) == base

@@ -7,7 +7,7 @@ import pytest
 from gangru_dist.base.errors import WindowError
 from gangru_dist.training.data import first_day
 from gangru_dist.tuning.space import apply, extremes, parameters
-from gangru_dist.tuning.trial import all_windows, choose, span
+from gangru_dist.tuning.trial import all_windows, choose_windows, panel_span
 from tests.tuning import store
 
 CALENDAR = np.datetime64("2020-01-01") + np.arange(200)
@@ -18,26 +18,26 @@ class TestReference:
     def test_the_first_windows_by_default_and_reports_begin_after_them(self) -> None:
         cfg = store.config()
         assert list(all_windows(CALENDAR, cfg)) == ALL
-        found = choose(CALENDAR, cfg, [cfg], None)
+        found = choose_windows(CALENDAR, cfg, [cfg], None)
         assert found.names == tuple(ALL[:2])
-        assert (found.reported_first, found.overlap) == (dt.date(2020, 5, 31), ())
+        assert (found.reported_first, found.overlap) == ("2020-05-31", ())
 
     def test_the_last_ones_before_the_reported_windows(self) -> None:
         cfg = store.config(windows={"first": "2020-05-31"}, tune={"max_windows": 1})
-        found = choose(CALENDAR, cfg, [cfg], None)
+        found = choose_windows(CALENDAR, cfg, [cfg], None)
         assert (found.names, found.overlap) == ((ALL[1],), ())
 
     def test_what_is_named_counts_and_an_overlap_is_told(self) -> None:
         cfg = store.config(windows={"first": "2020-04-30"}, tune={"windows": ["2020-05-31"]})
-        assert choose(CALENDAR, cfg, [cfg], None).overlap == ("2020-05-31",)
-        found = choose(CALENDAR, cfg, [cfg], [ALL[0]])
+        assert choose_windows(CALENDAR, cfg, [cfg], None).overlap == ("2020-05-31",)
+        found = choose_windows(CALENDAR, cfg, [cfg], [ALL[0]])
         assert (found.names, found.overlap) == ((ALL[0],), ())
 
     def test_the_span_covers_the_longest_lookback_and_ends_with_the_refit_day(self) -> None:
         cfg, longer = store.config(), store.config(samples={"lookback": 20})
-        start, end = span(CALENDAR, ALL[1], [cfg])
+        start, end = panel_span(CALENDAR, ALL[1], [cfg])
         assert end == dt.date(2020, 4, 30)
-        assert span(CALENDAR, ALL[1], [cfg, longer]) == (start - dt.timedelta(days=12), end)
+        assert panel_span(CALENDAR, ALL[1], [cfg, longer]) == (start - dt.timedelta(days=12), end)
 
     @pytest.mark.parametrize("history", [{}, {"choices": [60, 999]}], ids=["fixed", "searched"])
     @pytest.mark.parametrize("late", [0, 1, 2])
@@ -50,7 +50,7 @@ class TestReference:
         space |= {"gan.history_days": history} if history else {}
         cfg = store.config(variant="gru", gan={"history_days": 999}, tune={"space": space})
         days = CALENDAR[late:]  # so that the first sampled day lies differently
-        start, _ = span(days, ALL[1], extremes(cfg, parameters(cfg)))
+        start, _ = panel_span(days, ALL[1], extremes(cfg, parameters(cfg)))
         for lookback, variant in itertools.product(range(8, 13), ("gru", "gan_gru")):
             trial = apply(cfg, {"samples.lookback": lookback, "variant": variant})
             first = first_day(all_windows(days, trial)[ALL[1]], lookback)
@@ -61,7 +61,7 @@ class TestProperties:
     def test_a_window_needs_history_for_every_trial(self) -> None:
         cfg = store.config()
         longer = store.config(samples={"lookback": 40})
-        assert choose(CALENDAR, cfg, [cfg, longer], None).names == tuple(ALL[1:])
+        assert choose_windows(CALENDAR, cfg, [cfg, longer], None).names == tuple(ALL[1:])
 
     def test_a_window_needs_history_for_both_ends_at_once(self) -> None:
         space = {
@@ -69,7 +69,7 @@ class TestProperties:
             "windows.history_days": {"low": 60, "high": 80},
         }
         cfg = store.config(tune={"space": space})
-        found = choose(CALENDAR, cfg, extremes(cfg, parameters(cfg)), None).names
+        found = choose_windows(CALENDAR, cfg, extremes(cfg, parameters(cfg)), None).names
         widest = apply(cfg, {"samples.lookback": 30, "windows.history_days": 80})
         assert found
         assert set(found) <= set(all_windows(CALENDAR, widest))
@@ -79,9 +79,9 @@ class TestValidation:
     def test_an_unknown_day_names_those_that_are(self) -> None:
         cfg = store.config()
         with pytest.raises(WindowError, match=r"'2020-06-30' is not a refit day.*2020-03-31"):
-            choose(CALENDAR, cfg, [cfg], ["2020-06-30"])
+            choose_windows(CALENDAR, cfg, [cfg], ["2020-06-30"])
 
     def test_none_before_the_reported_windows(self) -> None:
         cfg = store.config(windows={"first": "2020-01-01"})
         with pytest.raises(WindowError, match=r"before windows.first=2020-01-01; there are 2020"):
-            choose(CALENDAR, cfg, [cfg], None)
+            choose_windows(CALENDAR, cfg, [cfg], None)

@@ -1,33 +1,41 @@
 """A search without Ray: proposals, bookkeeping, kills, outputs."""
 
 import json
+import logging
 import math
 import pickle
 import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.storage import Storage
+from gangru_dist.commands import main
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import TrialRecord, best_of, read_trials
-from gangru_dist.tuning.queue import TrialQueue, identity, importances, propose
+from gangru_dist.tuning.queue import TrialQueue, identity
+from gangru_dist.tuning.search import Listener
 from gangru_dist.tuning.space import apply, parameters
-from gangru_dist.tuning.trial import choose
+from gangru_dist.tuning.study import propose, rate_importance
+from gangru_dist.tuning.trial import choose_windows
 from tests.tuning import store
 from tests.tuning.test_windows import CALENDAR
 
 
 def open_queue(folder: Path, cfg: RunConfig, **more: Any) -> TrialQueue:
     space = parameters(cfg)
-    windows = choose(CALENDAR, cfg, [cfg], None)
+    windows = choose_windows(CALENDAR, cfg, [cfg], None)
     facts = identity(cfg, windows, "fingerprint")
     return TrialQueue(Storage(str(folder)), cfg, space, windows, facts, **more)
 
@@ -39,9 +47,10 @@ def quality(values: Mapping[str, Any]) -> float:
 
 
 def metrics(ic: float, *, windows_done: int = 2, epochs: int = 8) -> dict[str, Any]:
-    ics = [ic] * max(1, windows_done)
+    ics = (ic,) * max(1, windows_done)
     counts = {"windows_done": windows_done, "epochs": epochs, "gan_epochs": 0}
-    return {"step": epochs, "mean_ic": ic, "objective": ic, "window_ics": ics, **counts}
+    whole = {"objective": ic if windows_done == 2 else None, "window_ics": ics}
+    return {"step": epochs, "mean_ic": ic, **whole, **counts}
 
 
 def finish(queue: TrialQueue, record: TrialRecord) -> None:
@@ -50,7 +59,7 @@ def finish(queue: TrialQueue, record: TrialRecord) -> None:
 
 
 def run_to_the_end(queue: TrialQueue) -> None:
-    while queue.remaining and (record := queue.next_trial()):
+    while queue.remaining and (record := queue.start_next()):
         finish(queue, record)
 
 
@@ -70,7 +79,7 @@ class TestReference:
     def test_importance_knows_what_mattered(self, tmp_path: Path) -> None:
         queue = open_queue(tmp_path, store.config(tune={"trials": 24}))
         run_to_the_end(queue)
-        shares = importances(queue.space, queue.records)
+        shares = rate_importance(queue.space, queue.records)
         assert next(iter(shares)) == "training.learning_rate"
         assert sum(shares.values()) == pytest.approx(1)
 
@@ -116,8 +125,8 @@ class TestProperties:
         self, tmp_path: Path
     ) -> None:
         heard: list[TrialRecord] = []
-        queue = open_queue(tmp_path, store.config(), tell=heard.append)
-        record = queue.next_trial()
+        queue = open_queue(tmp_path, store.config(), emit=heard.append)
+        record = queue.start_next()
         assert record is not None
         finish(queue, record)
         assert [(one.status, len(one.reports)) for one in heard] == [
@@ -126,9 +135,9 @@ class TestProperties:
             ("complete", 1),
         ]
         lock = threading.Lock()
-        pickle.dumps(open_queue(tmp_path / "b", store.config(), tell=lambda _: lock))  # by Tune
+        pickle.dumps(open_queue(tmp_path / "b", store.config(), emit=lambda _: lock))  # by Tune
         again: list[TrialRecord] = []
-        open_queue(tmp_path, store.config(), tell=again.append)
+        open_queue(tmp_path, store.config(), emit=again.append)
         assert again == heard[-1:]
 
     def test_the_configuration_goes_first_then_nothing_twice(self, tmp_path: Path) -> None:
@@ -144,13 +153,13 @@ class TestProperties:
         run_to_the_end(undisturbed)
         killed = open_queue(tmp_path / "b", cfg)
         for _ in range(4):
-            record = killed.next_trial()
+            record = killed.start_next()
             assert record is not None
             finish(killed, record)
-        killed.next_trial()  # began, and was cut off
+        killed.start_next()  # began, and was cut off
         files = {p.name: p.read_bytes() for p in (tmp_path / "b/trials").iterdir()}
         again = open_queue(tmp_path / "b", cfg)
-        assert (again.kept, again.remaining) == (4, 5)
+        assert (again.ended_before, again.remaining) == (4, 5)
         run_to_the_end(again)
         for name in sorted(files)[:4]:
             assert (tmp_path / "b/trials" / name).read_bytes() == files[name]
@@ -160,20 +169,20 @@ class TestProperties:
     def test_more_trials_continue_a_finished_search(self, tmp_path: Path) -> None:
         run_to_the_end(open_queue(tmp_path, store.config()))
         more = open_queue(tmp_path, store.config(tune={"trials": 6}))
-        assert (more.kept, more.remaining) == (4, 2)
+        assert (more.ended_before, more.remaining) == (4, 2)
 
     def test_every_end_is_kept(self, tmp_path: Path) -> None:
         queue = open_queue(tmp_path, store.config(tune={"trials": 5}))
         for index in range(5):
-            record = queue.next_trial()
+            record = queue.start_next()
             assert record is not None
             if index in (1, 3):
                 queue.report(record.number, metrics(0.1, windows_done=index // 3, epochs=3))
             if index == 2:
-                queue.report(record.number, {"outcome": "diverged", "reason": "loss is nan"})
+                queue.report(record.number, {"status": "diverged", "reason": "loss is nan"})
             if index == 0:
                 queue.report(record.number, metrics(0.2))
-            queue.end(record.number, lost=index == 4, reason="process died")
+            queue.end(record.number, error="process died" if index == 4 else None)
         found = [(r.status, r.objective, r.reason) for r in read_trials(queue.folder)]
         assert found == [
             ("complete", 0.2, ""),
@@ -217,8 +226,64 @@ class TestProperties:
     def test_overwrite_begins_anew(self, tmp_path: Path) -> None:
         run_to_the_end(open_queue(tmp_path, store.config()))
         anew = open_queue(tmp_path, store.config(tune={"seed": 7}), overwrite=True)
-        assert (anew.kept, anew.remaining) == (0, 4)
+        assert (anew.ended_before, anew.remaining) == (0, 4)
         assert not (tmp_path / "best.toml").exists()
+
+
+class TestOptunaReadsTheSearch:
+    @pytest.fixture
+    def study(self, tmp_path: Path) -> optuna.Study:
+        """Of four trials, one of each end; the first is outside of the space."""
+        space = {**store.SPACE, "gru.head": {"choices": [[4], [6, 3]]}}
+        queue = open_queue(tmp_path, store.config(tune={"space": space, "trials": 4}))
+        for reports in (
+            [metrics(0.05)],
+            [metrics(0.05, windows_done=1, epochs=3), metrics(0.2)],
+            [metrics(0.05, windows_done=1, epochs=3)],
+            [{"status": "diverged", "reason": "loss is nan"}],
+        ):
+            record = queue.start_next()
+            assert record is not None
+            for report in reports:
+                queue.report(record.number, report)
+            queue.end(record.number)
+        backend = JournalFileBackend(str(tmp_path / "study.log"))
+        return optuna.load_study(study_name="search", storage=JournalStorage(backend))
+
+    def test_values_and_states(self, study: optuna.Study) -> None:
+        assert [(t.user_attrs["trial"], t.state.name) for t in study.trials] == [
+            (1, "COMPLETE"),
+            (2, "PRUNED"),
+            (3, "PRUNED"),
+        ]
+        assert study.best_value == 0.2
+        assert study.trials[0].intermediate_values == {3: 0.05, 8: 0.2}
+        assert study.trials[2].user_attrs["reason"] == "loss is nan"
+        assert study.trials[2].value is None
+
+    def test_settings(self, study: optuna.Study) -> None:
+        params = study.trials[0].params
+        assert list(params) == [*store.SPACE, "gru.head"]
+        assert params["gru.head"] in ("[4]", "[6, 3]")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "warnings"), [(0, "cpu", 0), (0.25, "cuda", 0), (0.25, "cpu", 1)]
+)
+def test_trials_on_the_cpu_in_place_of_a_promised_gpu_are_named_once(
+    tmp_path: Path, gpus: float, device: str, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = open_queue(tmp_path, store.config(resources={"gpus_per_worker": gpus}))
+    record = queue.start_next()
+    assert record is not None
+    listener = Listener(queue)
+    trial = SimpleNamespace(config={"number": 0})
+    with caplog.at_level(logging.WARNING):
+        for epoch in range(1, 4):
+            report = {**metrics(0.1, windows_done=0, epochs=epoch), "device": device}
+            listener.on_trial_result(epoch, [], trial, report)
+    assert len(queue.records[0].reports) == 3
+    assert [one.message.startswith("no_gpu") for one in caplog.records] == [True] * warnings
 
 
 class TestValidation:
@@ -226,3 +291,10 @@ class TestValidation:
         open_queue(tmp_path, store.config())
         with pytest.raises(ConfigError, match=r"model.gru.layers: 2 -> 1.*--overwrite"):
             open_queue(tmp_path, store.config(gru={"layers": 1}))
+
+    def test_the_removed_export_names_what_replaces_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            main(["tune", "--storage", str(tmp_path), "--run", "search", "--export", "a.db"])
+        assert "tune/study.log" in capsys.readouterr().err
