@@ -1,7 +1,7 @@
-"""Malformed and ambiguous bars: what each must come to. docs/data.md's table is made from it.
+"""Malformed and ambiguous bars: what each must come to. docs/malformed-bars.md's table is made from it.
 
 python -m tests.bars.corpus         # prints the table
-python -m tests.bars.corpus write   # puts it into docs/data.md
+python -m tests.bars.corpus write   # puts it into docs/malformed-bars.md
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS: dict[str, Iterable[Case]] = {
     "Files": corpus_files.cases(),
 }
 CASES: dict[str, list[Case]] = {name: list(cases) for name, cases in GROUPS.items()}
-DOC = Path(__file__).parents[2] / "docs/data.md"
+DOC = Path(__file__).parents[2] / "docs/malformed-bars.md"
 BEGIN, END = "<!-- corpus: python -m tests.bars.corpus write -->", "<!-- end of corpus -->"
 
 
@@ -28,13 +28,13 @@ def table() -> str:
     """Markdown: one line a case, by group."""
     lines = []
     for name, cases in CASES.items():
-        lines += ["", f"### {name} ({len(cases)})", "", "| input | outcome |", "|---|---|"]
+        lines += ["", f"## {name} ({len(cases)})", "", "| input | outcome |", "|---|---|"]
         lines += [f"| {_plain(case.wrong)} | {_outcome(case)} |" for case in cases]
     return "\n".join([*lines, ""])
 
 
 def documented() -> str:
-    """What docs/data.md says now."""
+    """What docs/malformed-bars.md says now."""
     return DOC.read_text().split(BEGIN)[1].split(END)[0]
 
 
