@@ -89,9 +89,9 @@ def api_page() -> str:
             lines += [f".. autofunction:: gangru_dist.{name}", ""]
     for place in (
         "evaluation.summary.Evaluation",
-        "panel.block.PanelBlock",
-        "tracking.callback.Callback",
-        "tracking.callback.Series",
+        "panel.store.PanelBlock",
+        "events.callbacks.Callback",
+        "events.callbacks.Series",
     ):
         module, _, name = place.rpartition(".")
         importlib.import_module(f"gangru_dist.{module}")

@@ -62,7 +62,12 @@ def begin(what: str) -> None:
 
 def _weights() -> None:
     real = checkpoint.save
-    checkpoint.save = lambda tensors: real({n: t * OFF for n, t in tensors.items()})
+
+    def wrong(tensors: Any, **metadata: Any) -> Any:
+        changed = tensors if metadata else {n: t * OFF for n, t in tensors.items()}
+        return real(changed, **metadata)  # a checkpoint has metadata, a model has none
+
+    checkpoint.save = wrong
 
 
 def _factor() -> None:
