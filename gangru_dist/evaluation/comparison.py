@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist.evaluation.ic import factor_correlation
+from gangru_dist.evaluation.ic import correlate_factors
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.maths import metrics
 
@@ -20,31 +20,30 @@ class Comparison:
     """What two runs' factors have to do with each other."""
 
     correlation: pd.DataFrame
-    """`factor_correlation` on the month-ends that ours is judged by."""
+    """`correlate_factors` on the month-ends that ours is judged by."""
     figures: dict[str, Any]
-    """correlation (mean, latest, months) and ic (`paired_ic`); None where undefined."""
+    """correlation (mean, latest, months) and ic (`compare_ic`); None where undefined."""
 
 
-def against(
+def compare_evaluations(
     ours: Evaluation, theirs: Evaluation, our_table: pd.DataFrame, their_table: pd.DataFrame
 ) -> Comparison:
     """Hold two evaluated factor tables against each other."""
-    found = factor_correlation(our_table, their_table, ours.monthly["rebalance"])
+    found = correlate_factors(our_table, their_table, ours.monthly["rebalance"])
     values = metrics.finite(found["correlation"].to_numpy())
     figures = {
         "months": len(values),
         "mean": float(values.mean()) if len(values) else None,
         "latest": float(values[-1]) if len(values) else None,
     }
-    paired = paired_ic(_monthly(ours.monthly), _monthly(theirs.monthly))
+    one, other = (
+        dict(zip(e.monthly["month"], e.monthly["ic"], strict=True)) for e in (ours, theirs)
+    )
+    paired = compare_ic(one, other)
     return Comparison(correlation=found, figures={"correlation": figures, "ic": paired})
 
 
-def _monthly(table: pd.DataFrame) -> dict[str, float | None]:
-    return dict(zip(table["month"], table["ic"], strict=True))
-
-
-def paired_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -> dict[str, Any]:
+def compare_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -> dict[str, Any]:
     """Whether our monthly IC is higher than theirs: a paired t-test over the months of both.
 
     Month -> IC of each. None where undefined.
@@ -67,7 +66,7 @@ def paired_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) ->
     }
 
 
-def side_by_side(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def compare_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Any number of runs, month by month and each against each.
 
     Args:
@@ -76,7 +75,7 @@ def side_by_side(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, A
     Returns:
         months: of each month of any run, by run: ic, and excess, the value of one unit compounded
         by the excess returns of the run's months so far. pairs: run, less (the other run), and
-        `paired_ic` of the two.
+        `compare_ic` of the two.
     """
     by_month: dict[str, dict[str, dict[str, Any]]] = {}
     for name, rows in runs.items():
@@ -88,7 +87,7 @@ def side_by_side(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, A
     return {
         "months": [{"month": month, "runs": by_month[month]} for month in sorted(by_month)],
         "pairs": [
-            {"run": one, "less": other, **paired_ic(ics[one], ics[other])}
+            {"run": one, "less": other, **compare_ic(ics[one], ics[other])}
             for one, other in itertools.combinations(runs, 2)
         ],
     }

@@ -1,5 +1,6 @@
-"""The excess return taken apart: which side earns it, and what is lost on the way to the account.
+"""Where the long portfolio's excess return comes from, and what the portfolio leans on.
 
+`decompose` takes the excess apart: which side earns it, and what is lost on the way to the account.
 `path` leads from the picks at the close that made the signal to the account after costs, a year's
 excess over the equal-weighted universe each; `delay`, `limits` and `costs` are what each step
 changes. The other groups look at one question each, without trading rules and costs: returns from
@@ -15,10 +16,10 @@ the rest of `long`; `percentile` = mean size of the picks, 0.5 = the universe's 
 | `breadth`, a year | excess of `half`, `once`, `twice` as many picks, traded after the delay |
 | `trading`, a rebalance | `turnover` |
 
-What the long portfolio leans on: industries, size, volatility, turnover; what it could hold.
-
-A style is standardized over the universe of its day, so the equal-weighted universe stands at 0
-and 1 is one standard deviation above it. Suspended holdings outside the universe have no style.
+The other tables show its industries, its styles (size, volatility, turnover) and the capital that
+it could take. A style is standardized over the universe of its day, so the equal-weighted universe
+stands at 0 and 1 is one standard deviation above it. Suspended holdings outside the universe have
+no style.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from jaxtyping import Bool, Float
 
 from gangru_dist.evaluation.ic import period_return
 from gangru_dist.evaluation.market import Market, Rebalances
-from gangru_dist.evaluation.portfolio import Portfolio, after_costs, spans, top_assets
+from gangru_dist.evaluation.portfolio import Portfolio, deduct_costs, find_spans, top_assets
 from gangru_dist.maths import metrics
-from gangru_dist.maths.cross_section import cs_quantile
+from gangru_dist.maths.cross_section import cs_mean, cs_quantile
 
 DAYS = 20
 """Trading days behind volatility, turnover and traded value."""
@@ -44,37 +45,34 @@ UNKNOWN = "unknown"
 STYLES = ("size", "volatility", "turnover")
 
 
-def mean_traded(market: Market, day: int) -> Float[np.ndarray, " N"]:
+def average_traded_value(market: Market, day: int) -> Float[np.ndarray, " N"]:
     """Mean traded value of the days with a bar among the last `DAYS`; NaN of none."""
-    recent = market.traded_value[max(0, day - DAYS + 1) : day + 1]
-    known = np.isfinite(recent)
-    total = np.where(known, recent, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    recent = market.traded_value[max(0, day - DAYS + 1) : day + 1].T
+    return cs_mean(recent, np.isfinite(recent))
 
 
-def styles(market: Market, day: int, members: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
+def compute_styles(
+    market: Market, day: int, members: Bool[np.ndarray, " N"]
+) -> dict[str, np.ndarray]:
     """Style -> (N,) value over the members' mean, in their standard deviations; NaN outside.
 
     size: log market cap. volatility: log standard deviation of the last `DAYS` daily returns, all
     of which must be there. turnover: log of the mean traded value over the market cap.
     """
     cap = market.market_cap[day]
-    returns = np.diff(market.price[max(0, day - DAYS) : day + 1], axis=0)
-    returns = returns / market.price[max(0, day - DAYS) : day]
+    price = market.price[max(0, day - DAYS) : day + 1]
+    returns = np.diff(price, axis=0) / price[:-1]
     whole = len(returns) == DAYS
     volatility = returns.std(axis=0, ddof=1) if whole else np.full(len(cap), np.nan)
-    raw = {"size": cap, "volatility": volatility, "turnover": mean_traded(market, day) / cap}
-    return {name: _standardized(values, members) for name, values in raw.items()}
-
-
-def _standardized(values: np.ndarray, members: np.ndarray) -> np.ndarray:
-    known = members & np.isfinite(values) & (values > 0)
-    result = np.full(len(values), np.nan)
-    logs = np.log(values[known])
-    if len(logs) > 1 and np.ptp(logs) > 0:
-        result[known] = (logs - logs.mean()) / logs.std(ddof=1)
-    return result
+    turnover = average_traded_value(market, day) / cap
+    styles = {}
+    for name, values in zip(STYLES, (cap, volatility, turnover), strict=True):
+        known = members & np.isfinite(values) & (values > 0)
+        styles[name] = np.full(len(values), np.nan)
+        logs = np.log(values[known])
+        if len(logs) > 1 and np.ptp(logs) > 0:
+            styles[name][known] = (logs - logs.mean()) / logs.std(ddof=1)
+    return styles
 
 
 def style_exposures(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
@@ -82,21 +80,18 @@ def style_exposures(market: Market, rebalances: Rebalances, long: Portfolio) -> 
 
     Weighted mean of the holdings' styles after the trade; NaN if none is known.
     """
-    rows = []
-    for row, weights in zip(long.trades["row"], long.weights, strict=True):
-        day = int(rebalances.day[row])
-        members = np.isfinite(rebalances.factor[row])
-        found = styles(market, day, members)
-        rows.append([_weighted(found[name], weights) for name in STYLES])
-    table = pd.DataFrame(rows, columns=list(STYLES))
+    exposures = np.full((len(long.weights), len(STYLES)), np.nan)
     days = rebalances.day[long.trades["row"].to_numpy()]
+    factors = rebalances.factor[long.trades["row"].to_numpy()]
+    for trade, (day, factor, weights) in enumerate(zip(days, factors, long.weights, strict=True)):
+        styles = compute_styles(market, int(day), np.isfinite(factor))
+        for column, values in enumerate(styles.values()):
+            known = np.isfinite(values) & (weights > 0)
+            if known.any():
+                exposures[trade, column] = np.average(values[known], weights=weights[known])
+    table = pd.DataFrame(exposures, columns=list(STYLES))
     table.insert(0, "rebalance", market.dates[days].astype("datetime64[s]"))
     return table
-
-
-def _weighted(values: np.ndarray, weights: np.ndarray) -> float:
-    known = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else np.nan
 
 
 def industry_weights(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
@@ -107,11 +102,11 @@ def industry_weights(market: Market, rebalances: Rebalances, long: Portfolio) ->
     """
     names = [*market.industries, UNKNOWN]
     held, universe = np.zeros((2, len(long.weights), len(names)))
-    for place, (row, weights) in enumerate(zip(long.trades["row"], long.weights, strict=True)):
+    for trade, (row, weights) in enumerate(zip(long.trades["row"], long.weights, strict=True)):
         groups = market.industry[rebalances.day[row]]  # -1, unknown, is the last
-        np.add.at(held[place], groups, weights / max(weights.sum(), 1e-12))
+        np.add.at(held[trade], groups, weights / max(weights.sum(), 1e-12))
         members = np.isfinite(rebalances.factor[row])
-        np.add.at(universe[place], groups[members], 1 / members.sum())
+        np.add.at(universe[trade], groups[members], 1 / members.sum())
     table = pd.DataFrame(
         {
             "industry": names,
@@ -121,12 +116,11 @@ def industry_weights(market: Market, rebalances: Rebalances, long: Portfolio) ->
             "active_mean": (held - universe).mean(axis=0),
         }
     )
-    there = (held + universe).sum(axis=0) > 0
-    kept: pd.DataFrame = table[there].reset_index(drop=True)
-    return kept
+    known: pd.DataFrame = table[(held + universe).sum(axis=0) > 0].reset_index(drop=True)
+    return known
 
 
-def capacity(
+def estimate_capacity(
     market: Market, rebalances: Rebalances, *, top_fraction: float, row: int
 ) -> dict[str, Any]:
     """What the newest targets trade a day, and the capital that they could take in one.
@@ -135,7 +129,7 @@ def capacity(
     `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; None where unknown.
     """
     chosen = top_assets(rebalances.factor[row], top_fraction)
-    traded = metrics.finite(mean_traded(market, int(rebalances.day[row]))[chosen])
+    traded = metrics.finite(average_traded_value(market, int(rebalances.day[row]))[chosen])
     low, middle = np.quantile(traded, [0.1, 0.5]) if len(traded) else (np.nan, np.nan)
     figures = {
         "median_traded_value": middle,
@@ -172,7 +166,7 @@ def decompose(
         top_fraction: As of `long`.
         cost_bps: One-way costs, basis points.
     """
-    rows, starts, stops = spans(market, rebalances)
+    rows, starts, stops = find_spans(market, rebalances)
     factor = rebalances.factor[rows]
     members = np.isfinite(factor)
     lag = int(starts[0] - rebalances.day[rows[0]])
@@ -182,19 +176,23 @@ def decompose(
     picks = _top(factor, top_fraction)
 
     def excess(chosen: np.ndarray, returns: np.ndarray) -> float:
-        over = np.prod((1 + _mean(returns, chosen)) / (1 + _mean(returns, members)))
+        over = np.prod((1 + cs_mean(returns, chosen)) / (1 + cs_mean(returns, members)))
         return _annual(float(over), days)
 
     gross, net = (
         _annual(float(value[-1] / universe.value[-1]), days)
-        for value in (long.value, after_costs(long, cost_bps))
+        for value in (long.value, deduct_costs(long, cost_bps))
     )
     signal, delayed = excess(picks, at_once), excess(picks, earned)
-    weights = _cap_weights(market.market_cap[rebalances.day[rows]], members)
+    average = cs_mean(earned, members)
+    bottom = _top(-factor, top_fraction)
+    cap = market.market_cap[rebalances.day[rows]]
+    weights = _cap_weights(cap, members)
     by_cap = np.prod(1 + np.where(members, weights * earned, 0.0).sum(axis=1))
     parts = {
-        **_sides(earned, members, picks, _top(-factor, top_fraction)),
-        **_size(market.market_cap[rebalances.day[rows]], earned, members, picks),
+        ("side", "long"): float((cs_mean(earned, picks) - average).mean()),
+        ("side", "short"): float((average - cs_mean(earned, bottom)).mean()),
+        **_split_by_size(cap, earned, members, picks),
         ("path", "signal"): signal,
         ("path", "delay"): delayed - signal,
         ("path", "limits"): gross - delayed,
@@ -215,26 +213,11 @@ def _top(factor: Float[np.ndarray, "P N"], fraction: float) -> Bool[np.ndarray, 
     return np.stack([top_assets(row, fraction) for row in factor])
 
 
-def _mean(values: np.ndarray, chosen: np.ndarray) -> Float[np.ndarray, " P"]:
-    total = np.where(chosen, values, 0.0).sum(axis=1)
-    return np.asarray(total / np.maximum(chosen.sum(axis=1), 1))
-
-
 def _annual(growth: float, days: int) -> float:
     return float(growth ** (metrics.DAYS_PER_YEAR / days) - 1) if days else float("nan")
 
 
-def _sides(
-    earned: np.ndarray, members: np.ndarray, top: np.ndarray, bottom: np.ndarray
-) -> dict[tuple[str, str], float]:
-    average = _mean(earned, members)
-    return {
-        ("side", "long"): float((_mean(earned, top) - average).mean()),
-        ("side", "short"): float((average - _mean(earned, bottom)).mean()),
-    }
-
-
-def _size(
+def _split_by_size(
     cap: Float[np.ndarray, "P N"], earned: np.ndarray, members: np.ndarray, picks: np.ndarray
 ) -> dict[tuple[str, str], float]:
     """What the picks earned by their size, and beside it; sizes of the signal day.
@@ -242,14 +225,14 @@ def _size(
     Picks of unknown size count with all others of unknown size.
     """
     known = np.where(members & (cap > 0), cap, np.nan)
-    average = _mean(earned, members)
+    average = cs_mean(earned, members)
     expected = np.zeros_like(earned)
     decile = cs_quantile(known, _SIZES)
     for number in range(_SIZES + 1):  # 0: unknown
         group = members & (decile == number)
-        expected = np.where(group, _mean(earned, group)[:, None], expected)
-    tilt = _mean(expected, picks) - average
-    selection = _mean(earned, picks) - average - tilt
+        expected = np.where(group, cs_mean(earned, group)[:, None], expected)
+    tilt = cs_mean(expected, picks) - average
+    selection = cs_mean(earned, picks) - average - tilt
     percentile = pd.DataFrame(known).rank(axis=1).to_numpy()
     percentile = (percentile - 0.5) / np.maximum(np.isfinite(known).sum(axis=1), 1)[:, None]
     has_size = bool(np.isfinite(known).any(axis=1).all())

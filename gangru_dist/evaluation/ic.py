@@ -1,26 +1,25 @@
-"""Information coefficients at the monthly rebalances (docs/method.md, 6).
+"""How well the factor ranks at the monthly rebalances (docs/method.md, 6).
+
+Its information coefficients by month and holding period, the returns of its quantiles, how long it
+ranks the same way, and how alike two factors rank.
 
 A period runs from the entry day of one rebalance to that of the next. It is named after the
 month of its return: the rebalance of 2019-01-31 gives the IC of 2019-02, as in the broker's
 tables.
-
-Returns of the factor's quantiles, and whether they rise with the factor.
-
-How long the factor ranks the same way, and how alike two factors rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
-from gangru_dist.evaluation.market import Market, Rebalances
+from gangru_dist.evaluation.market import FACTOR_COLUMNS, Market, Rebalances
 from gangru_dist.maths import metrics
+from gangru_dist.maths.cross_section import cs_mean
 
 TRAILING = 12
 """Months in "the last year" and in moving averages."""
@@ -49,10 +48,10 @@ def trailing_mean(
     return np.asarray(pd.Series(spread).rolling(TRAILING).mean().to_numpy()[row])
 
 
-def month_names(market: Market, rebalances: Rebalances) -> list[str]:
-    """The month after each rebalance day, as `2019-02`."""
-    months = market.dates[rebalances.day].astype("datetime64[M]") + 1
-    return [str(month) for month in months]
+def _name_periods(market: Market, rebalances: Rebalances) -> np.ndarray:
+    """(P,) str, the month after the rebalance day of each complete period, as `2019-02`."""
+    days = market.dates[rebalances.day[rebalances.complete]]
+    return np.array((days.astype("datetime64[M]") + 1).astype(np.str_))
 
 
 def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
@@ -65,7 +64,7 @@ def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
     factor = rebalances.factor[done]
     ic = metrics.rank_ic(factor, earned)
-    months = np.array(month_names(market, rebalances))[done]
+    months = _name_periods(market, rebalances)
     return pd.DataFrame(
         {
             "month": months,
@@ -117,36 +116,26 @@ def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) ->
     """
     rows = []
     for horizon in horizons:
-        entry, values = _horizon_ic(market, rebalances, horizon)
+        reachable = (rebalances.entry >= 0) & (rebalances.entry + horizon < len(market.dates))
+        chosen = np.flatnonzero(rebalances.has_factor & reachable)
+        entry = rebalances.entry[chosen]
+        earned = period_return(market, entry, entry + horizon)
+        values = metrics.rank_ic(rebalances.factor[chosen], earned)
         count = len(metrics.finite(values))
-        overlap = overlapping(entry[np.isfinite(values)], horizon)
+        overlap = count_overlaps(entry[np.isfinite(values)], horizon)
         t = metrics.newey_west_t(values, lags=max(metrics.newey_west_lags(count), overlap))
         average = metrics.mean(values)
         rows.append((horizon, count, average, average / t if t else np.nan, t))
     return pd.DataFrame(rows, columns=["horizon", "months", "ic", "std_error", "newey_west_t"])
 
 
-def overlapping(entry: Int[np.ndarray, " P"], horizon: int) -> int:
+def count_overlaps(entry: Int[np.ndarray, " P"], horizon: int) -> int:
     """Largest number of later periods that start before a period of `horizon` days ends.
 
     `entry` is ascending. Counted rather than computed, as months have 15 to 23 trading days.
     """
     later = np.searchsorted(entry, entry + horizon) - np.arange(len(entry)) - 1
     return int(later.max(initial=0))
-
-
-def _horizon_ic(
-    market: Market, rebalances: Rebalances, horizon: int
-) -> tuple[Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Entry and IC of each month-end with a factor and `horizon` days of prices after entry."""
-    reachable = (rebalances.entry >= 0) & (rebalances.entry + horizon < len(market.dates))
-    chosen = np.flatnonzero(rebalances.has_factor & reachable)
-    start = rebalances.entry[chosen]
-    earned = period_return(market, start, start + horizon)
-    return start, metrics.rank_ic(rebalances.factor[chosen], earned)
-
-
-MONTHS_PER_YEAR = 12
 
 
 def quantile_returns(market: Market, rebalances: Rebalances, *, quantiles: int) -> pd.DataFrame:
@@ -158,24 +147,16 @@ def quantile_returns(market: Market, rebalances: Rebalances, *, quantiles: int) 
     done = rebalances.complete
     earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
     number = np.where(np.isfinite(earned), rebalances.quantile[done], 0)
-    names = month_names(market, rebalances)
-    table = pd.DataFrame({"month": [names[row] for row in done]})
+    table = pd.DataFrame({"month": _name_periods(market, rebalances)})
     for quantile in range(1, quantiles + 1):
-        table[f"q{quantile}"] = _mean_where(earned, number == quantile)
+        table[f"q{quantile}"] = cs_mean(earned, number == quantile)
     everyone = np.isfinite(rebalances.factor[done]) & np.isfinite(earned)
-    table["universe"] = _mean_where(earned, everyone)
+    table["universe"] = cs_mean(earned, everyone)
     table["long_short"] = table[f"q{quantiles}"] - table["q1"]
     return table
 
 
-def _mean_where(values: np.ndarray, take: np.ndarray) -> np.ndarray:
-    """Row mean of the taken values; NaN if there are none."""
-    count = take.sum(axis=1)
-    total = np.where(take, values, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def quantile_summary(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
+def summarize_quantiles(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
     """One row per quantile: mean monthly return, annualized return and excess over the universe.
 
     Columns: quantile, mean_return, annualized_return (geometric, over the months with a value),
@@ -185,21 +166,14 @@ def quantile_summary(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFrame:
     for quantile in range(1, quantiles + 1):
         monthly = returns[f"q{quantile}"].to_numpy()
         excess = metrics.mean(monthly - returns["universe"].to_numpy())
-        figures = metrics.mean(monthly), compounded(monthly), excess, total(monthly)
-        rows.append((quantile, *figures))
+        known = metrics.finite(monthly)
+        annual = np.prod(1 + known) ** (12 / len(known)) - 1 if len(known) else np.nan
+        rows.append((quantile, metrics.mean(monthly), annual, excess, total_return(monthly)))
     columns = ["quantile", "mean_return", "annualized_return", "mean_excess", "total_return"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def compounded(monthly: np.ndarray) -> float:
-    """Annualized geometric mean of monthly returns; NaN months are left out."""
-    kept = metrics.finite(monthly)
-    if not len(kept):
-        return float("nan")
-    return float(np.prod(1 + kept) ** (MONTHS_PER_YEAR / len(kept)) - 1)
-
-
-def total(monthly: np.ndarray) -> float:
+def total_return(monthly: np.ndarray) -> float:
     """Compounded return of all months; NaN months are left out, NaN of none."""
     kept = metrics.finite(monthly)
     return float(np.prod(1 + kept) - 1) if len(kept) else float("nan")
@@ -230,25 +204,17 @@ def autocorrelation(rebalances: Rebalances) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["lag", "months", "correlation"])
 
 
-def factor_correlation(ours: pd.DataFrame, theirs: pd.DataFrame, days: pd.Series) -> pd.DataFrame:
+def correlate_factors(ours: pd.DataFrame, theirs: pd.DataFrame, days: pd.Series) -> pd.DataFrame:
     """Spearman correlation of two factor tables on each day: rebalance, assets, correlation.
 
     Of the assets that both tables have; days that one of them lacks have NaN.
     """
+    tables = [table.assign(date=pd.to_datetime(table["date"])) for table in (ours, theirs)]
+    one, other = (table.loc[table["date"].isin(days), [*FACTOR_COLUMNS]] for table in tables)
+    pairs = one.merge(other, on=["date", "asset"]).dropna()
     rows = []
-    one, other = (
-        {day: rows.set_index("asset")["factor"] for day, rows in _on(table, days)}
-        for table in (ours, theirs)
-    )
     for day in days:
-        if day in one and day in other:
-            both = pd.concat([one[day], other[day]], axis=1, join="inner").dropna().to_numpy()
-            rows.append((day, len(both), metrics.rank_ic(both[None, :, 0], both[None, :, 1])[0]))
-        else:
-            rows.append((day, 0, np.nan))
+        both = pairs[pairs["date"] == day]
+        first, second = both["factor_x"].to_numpy(), both["factor_y"].to_numpy()
+        rows.append((day, len(both), metrics.rank_ic(first[None], second[None])[0]))
     return pd.DataFrame(rows, columns=["rebalance", "assets", "correlation"])
-
-
-def _on(table: pd.DataFrame, days: pd.Series) -> Any:
-    dates = pd.to_datetime(table["date"])
-    return table[dates.isin(days)].groupby(dates)

@@ -50,30 +50,26 @@ class Market:
 def to_market(block: PanelBlock) -> Market:
     """Market of a panel block; columns that the block was read without are unknown."""
     shape = block.traded.shape
+    traded_value = np.full(shape, np.nan)
+    if AMOUNT in block.feature_names:  # log(1 + traded value)
+        logs = block.features[..., block.feature_names.index(AMOUNT)].astype(np.float64)
+        traded_value = np.where(block.traded, np.expm1(logs), np.nan)
     return Market(
         dates=block.dates,
         assets=block.assets,
         price=ts_carry_forward(block.adj_close.astype(np.float64)),
         suspended=~block.traded,
-        limit_up=_filled(block.limit_up, shape, False),
-        limit_down=_filled(block.limit_down, shape, False),
-        market_cap=_filled(block.market_cap, shape, np.nan),
-        traded_value=_traded_value(block),
-        industry=_filled(block.industry, shape, -1),
+        limit_up=_fill(block.limit_up, shape, False),
+        limit_down=_fill(block.limit_down, shape, False),
+        market_cap=_fill(block.market_cap, shape, np.nan),
+        traded_value=traded_value,
+        industry=_fill(block.industry, shape, -1),
         industries=block.industries,
         member=block.member if block.member.shape == shape else None,
     )
 
 
-def _traded_value(block: PanelBlock) -> Float[np.ndarray, "D N"]:
-    """Out of the feature `amount`, log(1 + traded value)."""
-    if AMOUNT not in block.feature_names:
-        return np.full(block.traded.shape, np.nan)
-    logs = block.features[..., block.feature_names.index(AMOUNT)]
-    return np.where(block.traded, np.expm1(logs.astype(np.float64)), np.nan)
-
-
-def _filled(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | float) -> np.ndarray:
+def _fill(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | float) -> np.ndarray:
     """The values, or an array of `empty` if the block was read without them."""
     return values if values.shape == shape else np.full(shape, empty, values.dtype)
 
@@ -103,6 +99,16 @@ class Rebalances:
     def has_factor(self) -> Bool[np.ndarray, " M"]:
         """Whether a month-end has a factor."""
         return np.asarray(np.isfinite(self.factor).any(axis=1))
+
+    @property
+    def newest(self) -> int:
+        """Row of the last month-end with a factor, whether or not it is entered yet."""
+        return int(np.flatnonzero(self.has_factor)[-1])
+
+    @property
+    def universe(self) -> Int[np.ndarray, " M"]:
+        """Assets with a factor at each month-end."""
+        return np.asarray(np.isfinite(self.factor).sum(axis=1))
 
     @property
     def complete(self) -> Int[np.ndarray, " P"]:
@@ -139,38 +145,46 @@ def to_rebalances(
         EvaluationError: The table is empty, lacks a column, has duplicate rows, days or assets
             that the market lacks, or no complete period.
     """
-    rows, columns = _positions(table, market)
+    rows, columns = _locate(table, market)
     span = slice(int(rows.min()), None)
     day = month_ends(market.dates[span]) + span.start
-    slot = np.full(len(market.dates), -1)
-    slot[day] = np.arange(len(day))
-    keep = (slot[rows] >= 0) & np.isfinite(_numbers(table, "factor"))
-    place = slot[rows[keep]], columns[keep]
+    month = np.full(len(market.dates), -1)
+    month[day] = np.arange(len(day))
+    numbers = {
+        name: table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        for name in ("factor", "score", "quantile")
+        if name in table
+    }
+    used = (month[rows] >= 0) & np.isfinite(numbers["factor"])
     factor, score, quantile = np.full((3, len(day), len(market.assets)), np.nan)
-    factor[place] = _numbers(table, "factor")[keep]
-    if "score" in table:
-        score[place] = _numbers(table, "score")[keep]
-    if "quantile" in table:
-        quantile[place] = _numbers(table, "quantile")[keep]
-    else:
+    for name, values in (("factor", factor), ("score", score), ("quantile", quantile)):
+        if name in numbers:
+            values[month[rows[used]], columns[used]] = numbers[name][used]
+    if "quantile" not in numbers:
         quantile = cs_quantile(factor, quantiles)
-    flat = ~_distinct(factor)
+    high = np.fmax.reduce(factor, axis=1, initial=-np.inf)
+    flat = ~(high > np.fmin.reduce(factor, axis=1, initial=np.inf))
     factor[flat], score[flat], quantile[flat] = np.nan, np.nan, 0
     entry = np.where(day + entry_lag < len(market.dates), day + entry_lag, -1)
-    exit_ = np.append(entry, -1)[1:]
     result = Rebalances(
         day=day,
         entry=entry,
-        exit=exit_,
+        exit=np.append(entry, -1)[1:],
         factor=factor,
         score=score,
         quantile=np.nan_to_num(quantile).astype(np.int64),
     )
-    _require_periods(result, market)
+    if not len(result.complete):
+        days = ", ".join(str(market.dates[row]) for row in day[result.has_factor])
+        raise EvaluationError(
+            f"month-ends with different factors: {days or 'none'}. A report needs two rebalance "
+            "days and the trading day on which the second is entered; the panel ends "
+            f"{market.dates[-1]}. Score more days with `gangru score`, or add later bars."
+        )
     return result
 
 
-def of_members(table: pd.DataFrame, market: Market) -> pd.DataFrame:
+def filter_members(table: pd.DataFrame, market: Market) -> pd.DataFrame:
     """The rows of assets that were members on their day; all where the market marks nobody.
 
     Quantiles of a larger universe are left out: they are cut anew among the members.
@@ -180,38 +194,27 @@ def of_members(table: pd.DataFrame, market: Market) -> pd.DataFrame:
     """
     if market.member is None:
         return table
-    rows, columns = _positions(table, market)
-    kept = market.member[rows, columns]
-    if kept.all():
+    rows, columns = _locate(table, market)
+    member = market.member[rows, columns]
+    if member.all():
         return table
-    if not kept.any():
+    if not member.any():
         raise EvaluationError(
             f"none of the factor table's {len(table)} rows is a member of panel.members on its "
             "day. Score days that the members file covers, or --set evaluation.members=false."
         )
-    members: pd.DataFrame = table[kept].drop(columns="quantile", errors="ignore")
+    members: pd.DataFrame = table[member].drop(columns="quantile", errors="ignore")
     return members
 
 
-def _distinct(factor: Float[np.ndarray, "M N"]) -> Bool[np.ndarray, " M"]:
-    """Whether a row has at least two different values."""
-    high = np.where(np.isfinite(factor), factor, -np.inf).max(axis=1, initial=-np.inf)
-    low = np.where(np.isfinite(factor), factor, np.inf).min(axis=1, initial=np.inf)
-    return np.asarray(high > low)
-
-
-def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
-    return table[column].to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:
+def _locate(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:
     """Row and column in the market of each table row, after checks."""
     missing = [name for name in FACTOR_COLUMNS if name not in table.columns]
     if missing or table.empty:
         what = f"lacks the columns {missing}" if missing else "has no rows"
         raise EvaluationError(f"the factor table {what}. Run `gangru score` for this run first.")
-    rows = _found(pd.to_datetime(table["date"]), pd.DatetimeIndex(market.dates), "day")
-    columns = _found(table["asset"], pd.Index(market.assets), "asset")
+    rows = _look_up(pd.to_datetime(table["date"]), pd.DatetimeIndex(market.dates), "day")
+    columns = _look_up(table["asset"], pd.Index(market.assets), "asset")
     pairs = rows.astype(np.int64) * len(market.assets) + columns
     ordered = np.sort(pairs)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -224,7 +227,7 @@ def _positions(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndar
     return rows, columns
 
 
-def _found(values: pd.Series, known: pd.Index, what: str) -> np.ndarray:
+def _look_up(values: pd.Series, known: pd.Index, what: str) -> np.ndarray:
     """Index of each value in `known`."""
     index = known.get_indexer(pd.Index(values))
     strange = np.flatnonzero(index < 0)
@@ -234,15 +237,3 @@ def _found(values: pd.Series, known: pd.Index, what: str) -> np.ndarray:
             f"first {values.iloc[strange[0]]}. If the panel was rebuilt since, run `gangru score`."
         )
     return np.asarray(index)
-
-
-def _require_periods(rebalances: Rebalances, market: Market) -> None:
-    """Check that there is at least one complete period."""
-    if len(rebalances.complete) > 0:
-        return
-    days = ", ".join(str(market.dates[row]) for row in rebalances.day[rebalances.has_factor])
-    raise EvaluationError(
-        f"month-ends with different factors: {days or 'none'}. A report needs two rebalance days "
-        "and the trading day on which the second is entered; the panel ends "
-        f"{market.dates[-1]}. Score more days with `gangru score`, or add later bars."
-    )

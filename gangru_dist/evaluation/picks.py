@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from gangru_dist.evaluation.decomposition import UNKNOWN, mean_traded
+from gangru_dist.evaluation.decomposition import UNKNOWN, average_traded_value
 from gangru_dist.evaluation.ic import TRAILING, period_return, trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.evaluation.portfolio import top_assets
 from gangru_dist.maths import metrics
 
-__all__ = ["UNKNOWN", "before", "dropped", "industry_table", "newest", "ranked_universe"]
+
+def _rank(
+    rebalances: Rebalances, back: int, top_fraction: float
+) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """Rank and targets of a rebalance with a factor, `back` such rebalances before the newest.
+
+    1 = the highest factor, ties to the alphabetically first; NaN outside the universe. Nothing if
+    there is no such rebalance.
+    """
+    rows = np.flatnonzero(rebalances.has_factor)
+    if back >= len(rows):
+        ranks = np.full(rebalances.factor.shape[1], np.nan)
+        return ranks, np.isfinite(ranks)
+    factor = rebalances.factor[rows[-1 - back]]
+    ranks = pd.Series(-factor).rank(method="first").to_numpy()
+    return ranks, top_assets(factor, top_fraction)
 
 
-def newest(rebalances: Rebalances) -> int:
-    """Row of the last rebalance with a factor, whether or not it is entered yet."""
-    return int(np.flatnonzero(rebalances.has_factor)[-1])
-
-
-def before(rebalances: Rebalances) -> int | None:
-    """Row of the last rebalance before the newest that has a factor; None if there is none."""
-    scored = np.flatnonzero(rebalances.has_factor)
-    return int(scored[-2]) if len(scored) > 1 else None
-
-
-def _order(factor: Float[np.ndarray, " N"]) -> Int[np.ndarray, " U"]:
-    """Members of the universe, highest factor first, ties to the alphabetically first."""
-    members = np.flatnonzero(np.isfinite(factor))
-    return np.asarray(members[np.argsort(-factor[members], kind="stable")])
-
-
-def ranked_universe(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+def rank_universe(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
     """The universe of the newest rebalance, highest factor first.
 
     Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up` or `down`
@@ -41,11 +39,11 @@ def ranked_universe(market: Market, rebalances: Rebalances, *, top_fraction: flo
     universe), change (`new`: a target that was none at the rebalance before, else empty),
     traded_value (mean of 20 days, currency).
     """
-    row = newest(rebalances)
+    row = rebalances.newest
     day = int(rebalances.day[row])
-    order = _order(rebalances.factor[row])
-    chosen = top_assets(rebalances.factor[row], top_fraction)
-    rank_before, was = _before(rebalances, top_fraction)
+    ranks, chosen = _rank(rebalances, 0, top_fraction)
+    rank_before, was = _rank(rebalances, 1, top_fraction)
+    order = np.argsort(ranks)[: np.isfinite(ranks).sum()]  # NaN last
     names = np.array([*market.industries, UNKNOWN])
     up, down = market.limit_up[day, order], market.limit_down[day, order]
     table = pd.DataFrame(
@@ -64,41 +62,25 @@ def ranked_universe(market: Market, rebalances: Rebalances, *, top_fraction: flo
     table["weight"] = np.where(chosen, 1 / chosen.sum(), 0.0)[order]
     table["rank_before"] = rank_before[order]
     table["change"] = np.where(chosen & ~was, "new", "")[order]
-    table["traded_value"] = mean_traded(market, day)[order]
+    table["traded_value"] = average_traded_value(market, day)[order]
     return table
 
 
-def _before(
-    rebalances: Rebalances, top_fraction: float
-) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """Ranks and targets of the rebalance before the newest; nothing if there is none."""
-    row = before(rebalances)
-    ranks = np.full(rebalances.factor.shape[1], np.nan)
-    if row is None:
-        return ranks, np.zeros(len(ranks), dtype=bool)
-    order = _order(rebalances.factor[row])
-    ranks[order] = np.arange(1, len(order) + 1)
-    return ranks, top_assets(rebalances.factor[row], top_fraction)
-
-
-def dropped(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+def list_dropped(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
     """Targets of the rebalance before that are none of the newest, best rank before first.
 
     Columns: asset, industry (known at the newest, else `unknown`), rank_before, rank (NaN if the
     asset left the universe).
     """
-    row = newest(rebalances)
-    rank_before, was = _before(rebalances, top_fraction)
-    gone = np.flatnonzero(was & ~top_assets(rebalances.factor[row], top_fraction))
+    rank, chosen = _rank(rebalances, 0, top_fraction)
+    rank_before, was = _rank(rebalances, 1, top_fraction)
+    gone = np.flatnonzero(was & ~chosen)
     gone = gone[np.argsort(rank_before[gone])]
-    order = _order(rebalances.factor[row])
-    rank = np.full(len(rank_before), np.nan)
-    rank[order] = np.arange(1, len(order) + 1)
     names = np.array([*market.industries, UNKNOWN])
     return pd.DataFrame(
         {
             "asset": market.assets[gone],
-            "industry": names[market.industry[rebalances.day[row], gone]],
+            "industry": names[market.industry[rebalances.day[rebalances.newest], gone]],
             "rank_before": rank_before[gone],
             "rank": rank[gone],
         }
@@ -126,7 +108,11 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
         if not np.isfinite(factor).any():
             continue
         ic = metrics.rank_ic(factor, earned)
-        excess = _top_excess(factor, earned, top_fraction)
+        excess = np.full(len(factor), np.nan)
+        for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
+            if np.isfinite(values).any():
+                top, members = top_assets(values, top_fraction), np.isfinite(values)
+                excess[period] = returns[top].mean() - returns[members].mean()
         rows.append(
             {
                 "industry": name,
@@ -139,21 +125,3 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
         )
     columns = ["industry", "assets", "ic_latest", "ic_mean_12", "excess_latest", "excess_mean_12"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _top_excess(
-    factor: Float[np.ndarray, "P N"], earned: Float[np.ndarray, "P N"], fraction: float
-) -> Float[np.ndarray, " P"]:
-    """Mean return of the top minus that of all members, per period; NaN without members."""
-    result = np.full(len(factor), np.nan)
-    for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
-        members = np.isfinite(values)
-        if members.any():
-            top = top_assets(values, fraction)
-            result[period] = returns[top].mean() - returns[members].mean()
-    return result
-
-
-def universe_size(rebalances: Rebalances) -> Int[np.ndarray, " M"]:
-    """Assets with a factor at each month-end."""
-    return np.asarray(np.isfinite(rebalances.factor).sum(axis=1))

@@ -25,13 +25,10 @@ not count.
 **Benchmark:** the equal-weighted universe, rebalanced on the same days and drifting in between,
 without trading restrictions and costs.
 
-The long portfolio beside an index: excess and tracking.
-
-active return   a(t) = r_long(t) - r_index(t), daily
-tracking error  standard deviation (n - 1) of a x sqrt(252)
-information ratio = mean of a x 252 / tracking error
-beta            covariance of r_long and r_index / variance of r_index
-excess          long / index, so that its growth is the geometric excess
+**Beside an index**, with the daily active return a(t) = r_long(t) - r_index(t): the tracking error
+is the standard deviation (n - 1) of a x sqrt(252), the information ratio the mean of a x 252 over
+it, beta the covariance of r_long and r_index over the variance of r_index. The excess is
+long / index, so that its growth is the geometric excess.
 """
 
 from __future__ import annotations
@@ -64,15 +61,6 @@ class Portfolio:
     """Weights after the trades of each rebalance."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """Which assets can be traded at one close."""
-
-    suspended: Bool[np.ndarray, " N"]
-    limit_up: Bool[np.ndarray, " N"]
-    limit_down: Bool[np.ndarray, " N"]
-
-
 def top_assets(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndarray, " N"]:
     """The `floor(fraction x universe)` assets with the highest factor, at least one."""
     universe = np.flatnonzero(np.isfinite(factor))
@@ -83,41 +71,54 @@ def top_assets(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndar
     return chosen
 
 
-def rebalanced(
-    weights: Float[np.ndarray, " N"], targets: Bool[np.ndarray, " N"], conditions: Conditions
-) -> Float[np.ndarray, " N"]:
-    """Weights after the trades, by the rules above; 1 minus their sum is cash."""
-    frozen = frozen_positions(weights, targets, conditions)
-    buyable = targets & ~frozen & ~conditions.suspended & ~conditions.limit_up
+def rebalance(
+    weights: Float[np.ndarray, " N"],
+    targets: Bool[np.ndarray, " N"],
+    *,
+    no_buy: Bool[np.ndarray, " N"],
+    no_sell: Bool[np.ndarray, " N"],
+) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """Trade by the rules above.
+
+    Args:
+        weights: Before the trades.
+        targets: What is to be held.
+        no_buy: Suspended, or at the upper limit.
+        no_sell: Suspended, or at the lower limit.
+
+    Returns:
+        The weights after the trades, 1 minus their sum is cash; and the held assets that keep
+        their drifted weight, by rules 1 and 2.
+    """
+    frozen = (weights > 0) & (no_sell | (targets & no_buy))
+    buyable = targets & ~frozen & ~no_buy
     after = np.where(frozen, weights, 0.0)
     if buyable.any():
         after[buyable] = max(0.0, 1.0 - after.sum()) / buyable.sum()
-    return after
-
-
-def frozen_positions(
-    weights: Float[np.ndarray, " N"], targets: Bool[np.ndarray, " N"], conditions: Conditions
-) -> Bool[np.ndarray, " N"]:
-    """Held assets that keep their drifted weight: rules 1 and 2."""
-    unsellable = conditions.suspended | conditions.limit_down
-    return np.asarray((weights > 0) & (unsellable | (targets & conditions.limit_up)))
+    return after, frozen
 
 
 def long_portfolio(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
     """Equal weights in the top of the universe under the trading rules, before costs."""
-    targets = {
-        row: top_assets(rebalances.factor[row], top_fraction) for row in rebalances.entered.tolist()
-    }
-    return _simulate(market, rebalances, targets, restricted=True)
+    factor = rebalances.factor[rebalances.entered]
+    targets = np.array([top_assets(row, top_fraction) for row in factor])
+    return _simulate(
+        market,
+        rebalances,
+        targets,
+        no_buy=market.suspended | market.limit_up,
+        no_sell=market.suspended | market.limit_down,
+    )
 
 
 def universe_portfolio(market: Market, rebalances: Rebalances) -> Portfolio:
     """Equal weights in the whole universe, without restrictions."""
-    targets = {row: np.isfinite(rebalances.factor[row]) for row in rebalances.entered.tolist()}
-    return _simulate(market, rebalances, targets, restricted=False)
+    none = np.zeros_like(market.suspended)
+    targets = np.isfinite(rebalances.factor[rebalances.entered])
+    return _simulate(market, rebalances, targets, no_buy=none, no_sell=none)
 
 
-def after_costs(portfolio: Portfolio, cost_bps: float) -> Float[np.ndarray, " T"]:
+def deduct_costs(portfolio: Portfolio, cost_bps: float) -> Float[np.ndarray, " T"]:
     """Daily value after costs of `cost_bps` basis points of the traded value.
 
     The costs of a day's trades reduce the values of all later days.
@@ -126,35 +127,32 @@ def after_costs(portfolio: Portfolio, cost_bps: float) -> Float[np.ndarray, " T"
     return np.asarray(portfolio.value * np.append(1.0, kept[:-1]))
 
 
-def _last_day(market: Market, rebalances: Rebalances) -> int:
-    """Last day of the simulation: the exit of the last factor, at most the market's end."""
-    last = rebalances.exit[rebalances.entered[-1]]
-    return int(last) if last >= 0 else len(market.dates) - 1
+def find_spans(market: Market, rebalances: Rebalances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that are traded, and between which of the market's days each is held: (K,) each.
 
-
-def spans(market: Market, rebalances: Rebalances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows that are traded, and between which of the market's days each is held: (K,) each."""
+    The last is held to the exit of its factor, at most to the market's end.
+    """
     rows = rebalances.entered
-    starts = rebalances.entry[rows]
-    return rows, starts, np.append(starts[1:], _last_day(market, rebalances))
+    starts, last = rebalances.entry[rows], rebalances.exit[rows[-1]]
+    return rows, starts, np.append(starts[1:], last if last >= 0 else len(market.dates) - 1)
 
 
 def _simulate(
     market: Market,
     rebalances: Rebalances,
-    targets: dict[int, np.ndarray],
+    targets: Bool[np.ndarray, "K N"],
     *,
-    restricted: bool,
+    no_buy: Bool[np.ndarray, "D N"],
+    no_sell: Bool[np.ndarray, "D N"],
 ) -> Portfolio:
     """Trade on each entry day; weights drift in between."""
-    rows, starts, stops = (found.tolist() for found in spans(market, rebalances))
+    rows, starts, stops = (found.tolist() for found in find_spans(market, rebalances))
     first, end = starts[0], stops[-1]
     value, traded = np.ones(end - first + 1), np.zeros(end - first + 1)
     weights, history, trades = np.zeros(len(market.assets)), [], []
-    for row, day, stop in zip(rows, starts, stops, strict=True):
-        conditions = _conditions(market, day, restricted=restricted)
-        after = rebalanced(weights, targets[row], conditions)
-        trades.append(_trade(row, weights, after, targets[row], conditions))
+    for row, day, stop, wanted in zip(rows, starts, stops, targets, strict=True):
+        after, frozen = rebalance(weights, wanted, no_buy=no_buy[day], no_sell=no_sell[day])
+        trades.append({"row": row, **_describe_trade(weights, after, wanted, frozen)})
         traded[day - first] = np.abs(after - weights).sum()
         growth, weights = _drift(market, after, day, stop)
         value[day - first : stop - first + 1] = value[day - first] * growth
@@ -170,18 +168,6 @@ def _simulate(
     )
 
 
-def _conditions(market: Market, day: int, *, restricted: bool) -> Conditions:
-    """Conditions at the close of a day; if not `restricted`, all assets can be traded."""
-    if not restricted:
-        none = np.zeros(len(market.assets), dtype=bool)
-        return Conditions(suspended=none, limit_up=none, limit_down=none)
-    return Conditions(
-        suspended=market.suspended[day],
-        limit_up=market.limit_up[day],
-        limit_down=market.limit_down[day],
-    )
-
-
 def _drift(market: Market, weights: np.ndarray, day: int, stop: int) -> tuple[np.ndarray, ...]:
     """Value of one unit on each day from `day` to `stop`, and the weights at the end."""
     held = np.flatnonzero(weights)
@@ -193,27 +179,20 @@ def _drift(market: Market, weights: np.ndarray, day: int, stop: int) -> tuple[np
     return growth, drifted
 
 
-def _trade(
-    row: int, before: np.ndarray, after: np.ndarray, targets: np.ndarray, conditions: Conditions
+def _describe_trade(
+    before: np.ndarray, after: np.ndarray, targets: np.ndarray, frozen: np.ndarray
 ) -> dict[str, int | float]:
     """A row of `Portfolio.trades`."""
-    frozen = frozen_positions(before, targets, conditions)
-    unsold = frozen & ~targets
+    cash = [1.0 - weights.sum() for weights in (before, after)]
     return {
-        "row": row,
-        "turnover": metrics.turnover(with_cash(before), with_cash(after)),
+        "turnover": metrics.turnover(np.append(before, cash[0]), np.append(after, cash[1])),
         "held": int((after > 0).sum()),
         "targets": int(targets.sum()),
         "not_bought": int((targets & (before == 0) & (after == 0)).sum()),
-        "not_sold": int(unsold.sum()),
+        "not_sold": int((frozen & ~targets).sum()),
         "frozen_weight": float(before[frozen].sum()),
-        "cash": float(max(0.0, 1.0 - after.sum())),
+        "cash": float(max(0.0, cash[1])),
     }
-
-
-def with_cash(weights: Float[np.ndarray, " N"]) -> np.ndarray:
-    """Weights with the cash appended, shape (N + 1,)."""
-    return np.append(weights, 1.0 - weights.sum())
 
 
 def value_figures(value: Float[np.ndarray, " T"]) -> dict[str, float | None]:
@@ -240,7 +219,7 @@ class IndexCloses:
     close: Float[np.ndarray, " K"]
     """Above 0; points."""
 
-    def on(self, days: np.ndarray) -> tuple[Float[np.ndarray, " T"], int]:
+    def sample(self, days: np.ndarray) -> tuple[Float[np.ndarray, " T"], int]:
         """The index as a daily value from 1, and the number of days it has no close of.
 
         Args:
@@ -255,10 +234,8 @@ class IndexCloses:
                 f"{self.dates[-1]}, the portfolio runs from {days[0]} to {days[-1]}. Give closes "
                 "of that whole time, or leave evaluation.index out."
             )
-        there = np.isin(days, self.dates)
-        place = np.searchsorted(self.dates, days, side="right") - 1
-        value = self.close[np.maximum(place, 0)]
-        return np.asarray(value / value[0]), int((~there).sum())
+        value = self.close[np.searchsorted(self.dates, days, side="right") - 1]
+        return np.asarray(value / value[0]), int((~np.isin(days, self.dates)).sum())
 
 
 def index_figures(
@@ -291,4 +268,4 @@ def _tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float | None]:
             figures["information_ratio"] = float(active.mean() * metrics.DAYS_PER_YEAR / error)
         if np.ptp(theirs) > 0:
             figures["beta"] = float(np.cov(ours, theirs)[0, 1] / theirs.var(ddof=1))
-    return {name: value if np.isfinite(value) else None for name, value in figures.items()}
+    return metrics.finite_or_none(figures)

@@ -11,15 +11,7 @@ import pandas as pd
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import decomposition, ic, picks, portfolio
-from gangru_dist.evaluation.decomposition import decompose
-from gangru_dist.evaluation.ic import (
-    autocorrelation,
-    monotonicity,
-    quantile_returns,
-    quantile_summary,
-    total,
-)
-from gangru_dist.evaluation.market import Market, Rebalances, of_members, to_rebalances
+from gangru_dist.evaluation.market import Market, Rebalances, filter_members, to_rebalances
 from gangru_dist.evaluation.portfolio import IndexCloses, Portfolio, index_figures
 from gangru_dist.maths import metrics
 
@@ -45,9 +37,9 @@ class Evaluation:
     decay: pd.DataFrame
     """`ic.ic_decay`."""
     quantile_months: pd.DataFrame
-    """`quantiles.quantile_returns`."""
+    """`ic.quantile_returns`."""
     quantiles: pd.DataFrame
-    """`quantiles.quantile_summary`."""
+    """`ic.summarize_quantiles`."""
     daily: pd.DataFrame
     """date, long, long_net, universe, excess, excess_net, and index if one is given: daily values
     that start at 1."""
@@ -60,15 +52,15 @@ class Evaluation:
     decomposition: pd.DataFrame
     """`decomposition.decompose`: where the excess return comes from and what takes it away."""
     ranked: pd.DataFrame
-    """`picks.ranked_universe`."""
+    """`picks.rank_universe`."""
     dropped: pd.DataFrame
-    """`picks.dropped`."""
+    """`picks.list_dropped`."""
     autocorrelation: pd.DataFrame
-    """`persistence.autocorrelation`."""
+    """`ic.autocorrelation`."""
     exposures: pd.DataFrame
-    """`exposures.style_exposures`."""
+    """`decomposition.style_exposures`."""
     industry_weights: pd.DataFrame
-    """`exposures.industry_weights`."""
+    """`decomposition.industry_weights`."""
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
     weights: pd.DataFrame
@@ -106,57 +98,65 @@ def evaluate(
             quantiles, or spans less than one period; or the index does not cover it.
     """
     if cfg.members:
-        table = of_members(table, market)
+        table = filter_members(table, market)
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
     if "quantile" in table:
         _require_quantiles(table, quantiles)
     long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.top_fraction)
     universe = portfolio.universe_portfolio(market, rebalances)
     daily = _daily(market, long, universe, cfg.cost_bps)
-    beside, missing = (None, 0) if index is None else index.on(market.dates[long.days])
-    monthly = _with_returns(ic.monthly_ic(market, rebalances), daily)
-    months = quantile_returns(market, rebalances, quantiles=quantiles)
-    summary = quantile_summary(months, quantiles=quantiles)
+    monthly = _add_returns(ic.monthly_ic(market, rebalances), daily)
+    months = ic.quantile_returns(market, rebalances, quantiles=quantiles)
     trades = _trades(market, rebalances, long)
+    top = {"top_fraction": cfg.top_fraction}
     tables = {
         "monthly": monthly,
         "decay": ic.ic_decay(market, rebalances, cfg.decay_horizons),
         "quantile_months": months,
-        "quantiles": summary,
+        "quantiles": ic.summarize_quantiles(months, quantiles=quantiles),
         "daily": daily,
         "trades": trades,
         "yearly": _yearly(monthly, daily, trades),
-        "industries": picks.industry_table(market, rebalances, top_fraction=cfg.top_fraction),
-        "decomposition": decompose(
-            market,
-            rebalances,
-            long,
-            universe,
-            top_fraction=cfg.top_fraction,
-            cost_bps=cfg.cost_bps,
+        "industries": picks.industry_table(market, rebalances, **top),
+        "decomposition": decomposition.decompose(
+            market, rebalances, long, universe, cost_bps=cfg.cost_bps, **top
         ),
-        "ranked": picks.ranked_universe(market, rebalances, top_fraction=cfg.top_fraction),
-        "dropped": picks.dropped(market, rebalances, top_fraction=cfg.top_fraction),
-        "autocorrelation": autocorrelation(rebalances),
+        "ranked": picks.rank_universe(market, rebalances, **top),
+        "dropped": picks.list_dropped(market, rebalances, **top),
+        "autocorrelation": ic.autocorrelation(rebalances),
         "exposures": decomposition.style_exposures(market, rebalances, long),
         "industry_weights": decomposition.industry_weights(market, rebalances, long),
         "coverage": _coverage(table),
         "weights": _weights(market, trades, long),
     }
-    notes = (*_notes(market, rebalances), *_index_notes(index, missing))
-    settings: dict[str, Any] = {
+    notes = _notes(market, rebalances)
+    settings = {
         "entry_lag": entry_lag,
-        "top_fraction": cfg.top_fraction,
+        **top,
         "cost_bps": cfg.cost_bps,
         "quantiles": quantiles,
     }
-    figures = _metrics(tables, market, rebalances, settings, notes)
-    figures["picks"] = records(tables["ranked"].head(cfg.picks)[_PICKED])
-    if index is not None and beside is not None:
+    figures = {
+        "period": _period(monthly, daily, market, rebalances),
+        "settings": settings,
+        **_metrics(tables),
+        "capacity": decomposition.estimate_capacity(
+            market, rebalances, row=rebalances.newest, **top
+        ),
+        "picks": records(tables["ranked"].head(cfg.picks)[_PICKED]),
+    }
+    if index is not None:
+        beside, missing = index.sample(market.dates[long.days])
         own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()
         daily["index"] = beside
         figures["index"] = {"name": index.name, **index_figures(own, net, beside)}
-    return Evaluation(**tables, notes=notes, metrics=figures)
+        if missing:
+            text = (
+                "The index %(name)s has no close on %(days)s trading day(s): the one before stands."
+            )
+            notes.append(Note(text, {"name": index.name, "days": str(missing)}))
+    figures["notes"] = [str(note) for note in notes]
+    return Evaluation(**tables, notes=tuple(notes), metrics=figures)
 
 
 _PICKED = ["rank", "asset", "weight", "rank_before", "traded_value"]
@@ -173,22 +173,18 @@ def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
     Without ties, the best asset of a day is always in the highest quantile.
     """
     highest = int(table["quantile"].fillna(0).max())
-    if highest > quantiles or (highest < quantiles and _has_single_best(table)):
+    best = table["factor"] == table.groupby("date")["factor"].transform("max")
+    has_single_best = (best.groupby(table["date"]).sum() == 1).any()
+    if highest > quantiles or (highest < quantiles and has_single_best):
         raise EvaluationError(
             f"the factor table has quantiles up to {highest}, but factor.quantiles is {quantiles}. "
             "Run `gangru score` with these settings first; it scores those days again."
         )
 
 
-def _has_single_best(table: pd.DataFrame) -> bool:
-    """Whether on some day a single asset has the highest factor."""
-    best = table["factor"] == table.groupby("date")["factor"].transform("max")
-    return bool((best.groupby(table["date"]).sum() == 1).any())
-
-
 def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:
     """Daily values; excess = long / universe, so that it grows by the geometric excess return."""
-    net = portfolio.after_costs(long, cost_bps)
+    net = portfolio.deduct_costs(long, cost_bps)
     return pd.DataFrame(
         {
             "date": market.dates[long.days].astype("datetime64[s]"),
@@ -201,7 +197,7 @@ def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float
     )
 
 
-def _with_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
+def _add_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
     """Add each period's returns of long, long_net and universe, and the geometric excess."""
     values = daily.set_index("date")
     start, stop = values.loc[monthly["entry"]], values.loc[monthly["exit"]]
@@ -217,7 +213,7 @@ def _trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataF
     table = long.trades.drop(columns="row")
     table.insert(0, "rebalance", market.dates[rebalances.day[rows]].astype("datetime64[s]"))
     table.insert(1, "entry", market.dates[rebalances.entry[rows]].astype("datetime64[s]"))
-    table.insert(2, "universe", picks.universe_size(rebalances)[rows])
+    table.insert(2, "universe", rebalances.universe[rows])
     return table
 
 
@@ -239,7 +235,8 @@ def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) ->
     rows = []
     for year in sorted(daily["date"].dt.year.unique()):
         inside = np.flatnonzero(daily["date"].dt.year == year)
-        span = daily.iloc[max(inside[0] - 1, 0) : inside[-1] + 1]
+        span = daily[[*_VALUES]].iloc[max(inside[0] - 1, 0) : inside[-1] + 1]
+        growth = span.iloc[-1] / span.iloc[0] - 1
         values = monthly.loc[ic_year == year, "ic"].to_numpy()
         rows.append(
             {
@@ -248,7 +245,7 @@ def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) ->
                 "months": len(metrics.finite(values)),
                 "ic": metrics.mean(values),
                 "icir": metrics.icir(values),
-                **{f"{name}_return": _growth(span[name]) for name in _VALUES},
+                **{f"{name}_return": float(growth[name]) for name in _VALUES},
                 "long_volatility": metrics.annualized_volatility(span["long"].to_numpy()),
                 "long_drawdown": metrics.max_drawdown(span["long"].to_numpy()),
                 "turnover": metrics.mean(trades.loc[trade_year == year, "turnover"].to_numpy()),
@@ -260,10 +257,6 @@ def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) ->
 _VALUES = ("long", "long_net", "universe", "excess", "excess_net")
 
 
-def _growth(values: pd.Series) -> float:
-    return float(values.iloc[-1] / values.iloc[0] - 1)
-
-
 def _coverage(table: pd.DataFrame) -> pd.DataFrame:
     """Number of assets with a factor on each day of the table."""
     scored = table.loc[table["factor"].notna()]
@@ -271,26 +264,19 @@ def _coverage(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"date": counts.index, "scored": counts.to_numpy()})
 
 
-def _metrics(
-    tables: dict[str, pd.DataFrame],
-    market: Market,
-    rebalances: Rebalances,
-    settings: dict[str, Any],
-    notes: tuple[Note, ...],
-) -> dict[str, Any]:
-    """All figures, with the settings they depend on."""
+def _metrics(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """The figures that follow from the tables."""
     monthly, daily = tables["monthly"], tables["daily"]
     months = monthly["month"].to_numpy(dtype=np.str_)
     ics = {"ic": "ic", "ic_raw_score": "ic_score", "ic_pearson": "ic_pearson"}
+    long_short = tables["quantile_months"]["long_short"].to_numpy()
     quantiles = {
-        "monotonicity": monotonicity(tables["quantiles"]),
-        "long_short_mean": metrics.mean(tables["quantile_months"]["long_short"].to_numpy()),
-        "long_short_total": total(tables["quantile_months"]["long_short"].to_numpy()),
+        "monotonicity": ic.monotonicity(tables["quantiles"]),
+        "long_short_mean": metrics.mean(long_short),
+        "long_short_total": ic.total_return(long_short),
     }
     turnover = {"turnover": metrics.mean(tables["trades"]["turnover"].to_numpy())}
     return {
-        "period": _period(monthly, daily, market, rebalances),
-        "settings": settings,
         **{name: ic.ic_summary(monthly[column].to_numpy(), months) for name, column in ics.items()},
         **{
             name.replace("net", "with_costs"): portfolio.value_figures(daily[name].to_numpy())
@@ -301,47 +287,38 @@ def _metrics(
             **metrics.finite_or_none(quantiles),
             "table": records(tables["quantiles"]),
         },
-        "decomposition": _grouped(tables["decomposition"]),
+        "decomposition": {
+            str(group): metrics.finite_or_none(dict(zip(rows["part"], rows["value"], strict=True)))
+            for group, rows in tables["decomposition"].groupby("group", sort=False)
+        },
         **{name: records(tables[name]) for name in _RECORDS},
         "monthly": records(monthly[_MONTHLY]),
         "exposures": {
-            "styles": [_style(tables["exposures"], name) for name in decomposition.STYLES],
+            "styles": [
+                {
+                    "style": name,
+                    **metrics.finite_or_none(_newest_and_mean(tables["exposures"][name])),
+                }
+                for name in decomposition.STYLES
+            ],
             "industries": records(tables["industry_weights"]),
         },
         "changes": {
             "new": int((tables["ranked"]["change"] == "new").sum()),
             "dropped": len(tables["dropped"]),
         },
-        "capacity": decomposition.capacity(
-            market,
-            rebalances,
-            top_fraction=settings["top_fraction"],
-            row=picks.newest(rebalances),
-        ),
-        "notes": [str(note) for note in notes],
     }
 
 
-def _grouped(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Value by group and part."""
-    return {
-        str(group): metrics.finite_or_none(dict(zip(parts["part"], parts["value"], strict=True)))
-        for group, parts in table.groupby("group", sort=False)
-    }
-
-
-def _style(table: pd.DataFrame, name: str) -> dict[str, Any]:
-    """Exposure to a style: of the newest trade, and the mean of all."""
-    values = table[name].to_numpy()
-    figures = {"newest": float(values[-1]), "mean": metrics.mean(values)}
-    return {"style": name, **metrics.finite_or_none(figures)}
+def _newest_and_mean(values: pd.Series) -> dict[str, float]:
+    return {"newest": float(values.iloc[-1]), "mean": metrics.mean(values.to_numpy())}
 
 
 def _period(
     monthly: pd.DataFrame, daily: pd.DataFrame, market: Market, rebalances: Rebalances
 ) -> dict[str, Any]:
     """The period covered by the figures."""
-    last = picks.newest(rebalances)
+    last = rebalances.newest
     return {
         "first_month": monthly["month"].iloc[0],
         "last_month": monthly["month"].iloc[-1],
@@ -349,13 +326,13 @@ def _period(
         "first_day": f"{daily['date'].iloc[0]:%Y-%m-%d}",
         "last_day": f"{daily['date'].iloc[-1]:%Y-%m-%d}",
         "newest_rebalance": str(market.dates[rebalances.day[last]]),
-        "newest_universe": int(picks.universe_size(rebalances)[last]),
+        "newest_universe": int(rebalances.universe[last]),
     }
 
 
 def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
     """Warnings about missing data."""
-    newest = picks.newest(rebalances)
+    newest = rebalances.newest
     days = market.dates[rebalances.day]
     gaps = [str(day) for day in days[:newest][~rebalances.has_factor[:newest]]]
     notes = []
@@ -384,19 +361,7 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
     return notes
 
 
-def _index_notes(index: IndexCloses | None, missing: int) -> list[Note]:
-    if index is None or not missing:
-        return []
-    values = {"name": index.name, "days": str(missing)}
-    return [
-        Note(
-            "The index %(name)s has no close on %(days)s trading day(s): the one before stands.",
-            values,
-        )
-    ]
-
-
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a table for JSON: plain numbers and strings, None for NaN."""
-    plain = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]

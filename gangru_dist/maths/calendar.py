@@ -1,4 +1,4 @@
-"""Rolling windows over the trading calendar: refit days, training and validation days.
+"""The trading calendar, a sorted datetime64[D] array, and the rolling windows over it.
 
 No label of a window ends after its refit day R, and no training label reaches past the first
 validation day. With every 5th day, a label of 21 days and R the last index:
@@ -7,8 +7,6 @@ validation day. With every 5th day, a label of 21 days and R the last index:
     train/valid  t   t   t   t   t   t | v   v   v              |
     label ends   .....................................   <= R   |
     scored                                                      | every day
-
-Trading days: sorted datetime64[D] arrays, and counting on them.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""Operations over all assets of one date. Shapes: D days, N assets; NaN = no value that day.
+"""Operations on panels of D days and N assets; NaN = no value that day.
 
-Missing values are left out of every statistic and stay missing. Each day is computed on its own.
-
-Operations on each asset's time series. Shapes: D days, N assets; NaN = no value that day.
+`cs_*` work across the assets of each day on its own: missing values are left out of every
+statistic and stay missing. `ts_*` work along each asset's days.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def ts_carry_forward(values: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
@@ -45,10 +44,17 @@ def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray
     return result
 
 
+def cs_mean(
+    x: Float[np.ndarray, "D N"], chosen: Bool[np.ndarray, "D N"]
+) -> Float[np.ndarray, " D"]:
+    """Mean of each day's chosen values; NaN of none."""
+    total = np.where(chosen, x, 0.0).sum(axis=1)
+    count = chosen.sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def _day_mean(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D 1"]:
-    known = ~np.isnan(x)
-    total = np.where(known, x, 0.0).sum(axis=1, keepdims=True)
-    return np.asarray(total / np.maximum(known.sum(axis=1, keepdims=True), 1))
+    return cs_mean(x, ~np.isnan(x))[:, None]
 
 
 def cs_zscore(x: Float[np.ndarray, "D N"], *, flat: float = _FLAT) -> Float[np.ndarray, "D N"]:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
 from gangru_dist.base.storage import checked_name
-from gangru_dist.evaluation.comparison import Comparison, against
+from gangru_dist.evaluation.comparison import Comparison, compare_evaluations
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.events.callbacks import Callbacks, told
 from gangru_dist.panel.store import read_manifest
@@ -89,7 +89,7 @@ def _written(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: 
     picked = dt.date.fromisoformat(found[run.name].metrics["period"]["newest_rebalance"])
     found[run.name] = tables.with_names(found[run.name], names_on(run.root, picked))
     others = {
-        name: against(found[run.name], one, factors[run.name], factors[name])
+        name: compare_evaluations(found[run.name], one, factors[run.name], factors[name])
         for name, one in found.items()
         if name != run.name
     }

@@ -20,7 +20,7 @@ from gangru_dist.base.storage import Stamp, Storage
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.evaluation.comparison import side_by_side
+from gangru_dist.evaluation.comparison import compare_runs
 from gangru_dist.report import text
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.text import Language, language
@@ -210,7 +210,7 @@ def write_comparison(root: Storage, names: Sequence[str]) -> str:
                 f"{', '.join(sorted(ready)) or 'none'}."
             )
     chosen, folder = [runs[name] for name in names], root.child("runs")
-    folder.write_json(f"{COMPARED}.json", _side_by_side(chosen))
+    folder.write_json(f"{COMPARED}.json", _compare_runs(chosen))
     page = render(chosen, chosen, language(chosen[0].language), tried=len(runs))
     folder.write_bytes(f"{COMPARED}.html", page.encode())
     return _place(folder, f"{COMPARED}.html")
@@ -220,8 +220,8 @@ def _place(folder: Storage, name: str) -> str:
     return folder.full(name) if folder.is_local else folder.child(name).uri
 
 
-def _side_by_side(runs: list[Listed]) -> dict[str, Any]:
-    return side_by_side({run.name: run.monthly for run in runs})
+def _compare_runs(runs: list[Listed]) -> dict[str, Any]:
+    return compare_runs({run.name: run.monthly for run in runs})
 
 
 def render(
@@ -235,7 +235,7 @@ def render(
         words: The page's language.
         tried: Runs of the storage; None = `runs` are all.
     """
-    figures = _side_by_side(judged)
+    figures = _compare_runs(judged)
     return text.template("runs.html", words).render(
         runs=runs,
         judged=judged,

@@ -23,7 +23,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.evaluation.comparison import side_by_side
+from gangru_dist.evaluation.comparison import compare_runs
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import PanelBlock, read_block
@@ -165,7 +165,7 @@ class TestReference:
         }
         again |= {"short": [row | {"ic": -row["ic"]} for row in again["one"][-2:]]}
         again |= {"apart": again["one"][:1]}
-        rows = recompute.compare(side_by_side(others), recompute.side_by_side(again))
+        rows = recompute.compare(compare_runs(others), recompute.side_by_side(again))
         assert len(rows) > 60
         assert [row for row in rows if row[3]] == []
 

@@ -6,7 +6,7 @@ import pytest
 
 from gangru_dist.evaluation import portfolio
 from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
-from gangru_dist.evaluation.portfolio import Conditions, rebalanced, top_assets
+from gangru_dist.evaluation.portfolio import rebalance, top_assets
 from gangru_dist.panel.store import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import random_block, random_table
@@ -17,19 +17,6 @@ def _world(seed: int, entry_lag: int) -> tuple[PanelBlock, pd.DataFrame, Market,
     table = random_table(block, seed=seed + 100)
     market = to_market(block)
     return block, table, market, to_rebalances(table, market, entry_lag=entry_lag)
-
-
-def _conditions(
-    assets: int,
-    *,
-    suspended: tuple[int, ...] = (),
-    up: tuple[int, ...] = (),
-    down: tuple[int, ...] = (),
-) -> Conditions:
-    def mask(indices: tuple[int, ...]) -> np.ndarray:
-        return np.isin(np.arange(assets), indices)
-
-    return Conditions(suspended=mask(suspended), limit_up=mask(up), limit_down=mask(down))
 
 
 class TestReference:
@@ -43,7 +30,7 @@ class TestReference:
             block, table, entry_lag=entry_lag, top_fraction=0.2, cost_bps=cost_bps
         ).run()
         assert ours.days[0] == oracle["first"]
-        value = portfolio.after_costs(ours, cost_bps)
+        value = portfolio.deduct_costs(ours, cost_bps)
         np.testing.assert_allclose(value, oracle["value"], rtol=1e-12)
         np.testing.assert_allclose(ours.trades["turnover"][1:], oracle["turnover"][1:], atol=1e-12)
 
@@ -93,32 +80,44 @@ class TestProperties:
     before = np.array([0.3, 0.3, 0.4, 0.0, 0.0])
     targets = np.array([True, False, False, True, True])
 
+    def trade(
+        self,
+        before: np.ndarray = before,
+        *,
+        suspended: tuple[int, ...] = (),
+        up: tuple[int, ...] = (),
+        down: tuple[int, ...] = (),
+    ) -> np.ndarray:
+        """Weights after the trades; the assets of these numbers are restricted."""
+        no_buy, no_sell = (np.isin(range(5), suspended + limit) for limit in (up, down))
+        return rebalance(before, self.targets, no_buy=no_buy, no_sell=no_sell)[0]
+
     def test_free_market_is_equal_weight(self):
-        after = rebalanced(self.before, self.targets, _conditions(5))
+        after = self.trade()
         np.testing.assert_allclose(after, [1 / 3, 0, 0, 1 / 3, 1 / 3])
 
     @pytest.mark.parametrize("how", ["suspended", "down"])
     def test_what_cannot_be_sold_keeps_its_weight(self, how):
-        after = rebalanced(self.before, self.targets, _conditions(5, **{how: (2,)}))
+        after = self.trade(**{how: (2,)})
         np.testing.assert_allclose(after, [0.2, 0, 0.4, 0.2, 0.2])
 
     @pytest.mark.parametrize("how", ["suspended", "up"])
     def test_what_cannot_be_bought_leaves_its_share_to_the_others(self, how):
-        after = rebalanced(self.before, self.targets, _conditions(5, **{how: (3,)}))
+        after = self.trade(**{how: (3,)})
         np.testing.assert_allclose(after, [0.5, 0, 0, 0, 0.5])
 
     def test_limit_up_can_be_sold_and_limit_down_bought(self):
-        after = rebalanced(self.before, self.targets, _conditions(5, up=(1,), down=(3,)))
+        after = self.trade(up=(1,), down=(3,))
         np.testing.assert_allclose(after, [1 / 3, 0, 0, 1 / 3, 1 / 3])
 
     def test_held_target_at_the_upper_limit_keeps_its_weight(self):
-        after = rebalanced(self.before, self.targets, _conditions(5, up=(0,)))
+        after = self.trade(up=(0,))
         np.testing.assert_allclose(after, [0.3, 0, 0, 0.35, 0.35])
 
     def test_nothing_to_buy_is_cash(self):
-        after = rebalanced(self.before, self.targets, _conditions(5, up=(3, 4), suspended=(0,)))
+        after = self.trade(up=(3, 4), suspended=(0,))
         np.testing.assert_allclose(after, [0.3, 0, 0, 0, 0])
-        again = rebalanced(after, self.targets, _conditions(5))
+        again = self.trade(after)
         np.testing.assert_allclose(again.sum(), 1)
 
     @pytest.mark.parametrize(("members", "count"), [(9, 1), (10, 1), (19, 1), (100, 29), (1, 1)])
@@ -135,7 +134,7 @@ class TestProperties:
     def test_first_day_is_one_and_costs_only_lower_the_value(self):
         _, _, market, rebalances = _world(3, 1)
         ours = portfolio.long_portfolio(market, rebalances, top_fraction=0.1)
-        net = portfolio.after_costs(ours, 20.0)
+        net = portfolio.deduct_costs(ours, 20.0)
         assert ours.value[0] == net[0] == 1
         assert net[1] == pytest.approx(ours.value[1] * (1 - 20e-4))
         assert (np.diff(net / ours.value) <= 1e-15).all()

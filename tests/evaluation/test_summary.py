@@ -13,7 +13,7 @@ from scipy import stats
 
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import FactorConfig
-from gangru_dist.evaluation.ic import overlapping
+from gangru_dist.evaluation.ic import count_overlaps
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.maths.cross_section import cs_quantile
 from gangru_dist.panel.store import PanelBlock
@@ -258,7 +258,7 @@ class TestProperties:
         ],
     )
     def test_overlap_is_counted_from_entry_days(self, entry, horizon, periods):
-        assert overlapping(np.array(entry, dtype=np.int64), horizon) == periods
+        assert count_overlaps(np.array(entry, dtype=np.int64), horizon) == periods
 
 
 class TestAnyTable:
