@@ -8,13 +8,12 @@
 | `RAY_ADDRESS` misspelt, nobody there, something else there | one message, within 20 s |
 
 Ray itself waits two minutes for a dead address and then ends the process; what it started before
-it failed it leaves running.
+it failed it leaves running. To ask an address first, to name Ray's folder and to keep Ray on the
+loopback interface takes four parts that are private to Ray: this is the only file that imports
+them, and pyproject.toml holds Ray at the version that was tried.
 
-SIGTERM, as clusters and containers stop a job: it ends like one that was interrupted.
-
-Ray's C++ library installs a handler of its own for SIGTERM that prints a stack of addresses and
-aborts the process (status 134); nothing is cleaned up then. So what was in place before is put
-back after Ray has started.
+SIGTERM ends a job as Ctrl-C does. Ray's C++ library installs a handler of its own, which aborts the
+process without a clean-up (status 134); so the handler from before is put back after Ray's start.
 """
 
 from __future__ import annotations
@@ -43,6 +42,14 @@ from ray._private.services import canonicalize_bootstrap_address
 from gangru_dist.base import log
 from gangru_dist.base.errors import ResourceError
 
+_logger = logging.getLogger(__name__)
+
+ROOM_BYTES = 100 * 2**20
+"""What Ray's session, sockets and logs need on disk; a demo leaves 3 MB."""
+SHARED_BYTES = 2**30
+"""Below that Ray is said to be slow; Docker gives 64 MB."""
+_ANSWER_SECONDS = 20.0
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _ROOM = 1024
 """Bytes for C's `struct sigaction`; Linux needs 152, macOS 16."""
 
@@ -85,8 +92,8 @@ def as_interrupt() -> Iterator[Interruption]:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Whatever the block installs for SIGTERM is taken back at its end; any thread may use it."""
+def keep_sigterm_handler() -> Iterator[None]:
+    """Take back at the block's end what it installed for SIGTERM; any thread may use it."""
     handler = signal.getsignal(signal.SIGTERM)
     library, action = ctypes.CDLL(None), ctypes.create_string_buffer(_ROOM)
     library.sigaction(int(signal.SIGTERM), None, action)
@@ -96,16 +103,6 @@ def kept() -> Iterator[None]:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Python's own record too
         library.sigaction(int(signal.SIGTERM), action, None)
-
-
-_logger = logging.getLogger(__name__)
-
-ROOM_BYTES = 100 * 2**20
-"""What Ray's session, sockets and logs need on disk; a demo leaves 3 MB."""
-SHARED_BYTES = 2**30
-"""Below that Ray is said to be slow; Docker gives 64 MB."""
-_ANSWER_SECONDS = 20.0
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
@@ -128,7 +125,7 @@ def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
             with (
                 log.alone(),
                 log.waiting("ray"),
-                kept(),
+                keep_sigterm_handler(),
                 _batch_scheduling(),
                 _on_loopback(),
             ):
@@ -162,7 +159,7 @@ def join(address: str, environment: dict[str, Any]) -> None:
         ResourceError: Nothing answers there, or it is not Ray, or it refuses us.
     """
     try:
-        with log.alone(), log.waiting(f"ray_at_{address}"), kept():
+        with log.alone(), log.waiting(f"ray_at_{address}"), keep_sigterm_handler():
             _check_answer(address)
             ray.init(address=address, runtime_env=environment, **_QUIET)
     except Exception as error:  # as above

@@ -94,11 +94,11 @@ def _alone(slot: Slot) -> None:
 
 def _fit(slot: Slot) -> Exception | None:
     """Run Ray Train; return its failure, so that a Ray task need not raise it."""
-    from ray.train.v2.api.exceptions import RayTrainError
+    from ray.train import TrainingFailedError  # with torch five seconds
 
     try:
         _trainer(slot).fit()
-    except RayTrainError as error:
+    except TrainingFailedError as error:
         return ResourceError(reason_of(_first_cause(error)))
     return None
 

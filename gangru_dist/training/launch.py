@@ -269,7 +269,7 @@ def _train_all(
                 )
                 runner(slot, progress.board, spread=spread)
 
-            list(each(range(slots), serve, slots))
+            list(map_in_threads(range(slots), serve, slots))
         known = {(result.window, result.seed) for result in progress.results}
         lost = [task for task in tasks if (task.window.name, task.seed) not in known]
         return [*progress.results, *(ended(TaskSettled(task, None)) for task in lost)]
@@ -306,7 +306,7 @@ def _failed(task: Task, reason: str) -> WindowResult:
     return WindowResult(window=task.window.name, seed=task.seed, status="failed", reason=reason)
 
 
-def each(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B]:
+def map_in_threads(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B]:
     """Results of `work`, as they come, never more than `at_once` under way.
 
     By daemon threads: an interrupted driver ends at once, where a pool of `concurrent.futures`

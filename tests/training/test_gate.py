@@ -33,7 +33,7 @@ from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.groups import serve_slot
 from gangru_dist.training.launch import (
     choose_windows,
-    each,
+    map_in_threads,
     reads_through_ray,
     result_of,
     train_windows,
@@ -398,13 +398,13 @@ class TestPanelChanges:
         assert len(identities) == 2
 
 
-class TestEach:
+class TestMapInThreads:
     def test_every_item_once(self) -> None:
-        assert sorted(each(range(50), lambda x: x * x, 7)) == [x * x for x in range(50)]
+        assert sorted(map_in_threads(range(50), lambda x: x * x, 7)) == [x * x for x in range(50)]
 
     def test_an_error_of_ours_reaches_the_caller(self) -> None:
         with pytest.raises(ZeroDivisionError):
-            list(each([1, 0], lambda x: 1 / x, 2))
+            list(map_in_threads([1, 0], lambda x: 1 / x, 2))
 
     def test_an_interrupted_caller_waits_for_nobody_and_nothing_new_begins(self) -> None:
         release, begun = threading.Event(), []
@@ -416,7 +416,7 @@ class TestEach:
             return x
 
         begin = time.monotonic()
-        results = each([0, 1, 2, 3, 4], work, 2)
+        results = map_in_threads([0, 1, 2, 3, 4], work, 2)
         assert next(results) == 0
         while len(begun) < 3:  # both threads are at work again
             time.sleep(0.01)
