@@ -37,7 +37,7 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import MODEL, Run
 from gangru_dist.training.launch import choose_windows, train_windows
-from gangru_dist.training.queue import Driven, Slot, Task, task_identity
+from gangru_dist.training.queue import Task, TaskQueue, WorkerGroup, task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -57,34 +57,34 @@ class Load:
 
 
 class StandIn:
-    """Replaces `serve_slot`: reserves GPUs, reports epochs, releases the GPUs."""
+    """Replaces `run_workers`: reserves GPUs, reports epochs, releases the GPUs."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.running, self.most = seconds, 0, 0
         self._lock = threading.Lock()
 
-    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
-        """Pretend to train every task of the slot."""
-        size, manifest = slot.run.cfg.resources, read_manifest(slot.run.root)
+    def __call__(self, workers: WorkerGroup) -> None:
+        """Pretend to train every task of the group."""
+        size, manifest = workers.run.cfg.resources, read_manifest(workers.run.root)
         group = placement_group([{"GPU": size.gpus_per_worker}] * size.workers)
         assert group.wait(600)
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        while (task := board.take(slot.number)) is not None:
-            self._train(board, task)
-            _write_model(slot.run, manifest, task)
-            board.settle(slot.number)
+        while (task := workers.tasks.take(workers.number)) is not None:
+            self._train(workers.tasks, task)
+            _write_model(workers.run, manifest, task)
+            workers.tasks.finish(workers.number)
         with self._lock:
             self.running -= 1
         remove_placement_group(group)
 
-    def _train(self, board: Driven, task: Task) -> None:
+    def _train(self, tasks: TaskQueue, task: Task) -> None:
         for epoch in range(1, EPOCHS + 1):
             time.sleep(self.seconds / EPOCHS)
             result = PredictorEpoch(epoch=epoch, train_loss=-0.1, valid_ic=0.1)
             seconds = self.seconds / EPOCHS
-            board.tell(task, TimedEpoch(result, seconds=seconds, samples_per_s=1e6))
+            tasks.report_epoch(task, TimedEpoch(result, seconds=seconds, samples_per_s=1e6))
 
 
 def _write_model(run: Run, manifest: Manifest, task: Task) -> None:

@@ -46,7 +46,7 @@ from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import model_table
 from gangru_dist.runs.run import Run
 from gangru_dist.synthetic.market import write_bars
-from gangru_dist.training.launch import require_native, settled, train_windows
+from gangru_dist.training.launch import require_native, resolve_run, train_windows
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     check_bars(bars, run.cfg)
     if bars != SYNTHETIC:
         check_apart(bars, run.root)
-    run = settled(run, anew=overwrite)
+    run = resolve_run(run, anew=overwrite)
     if overwrite or run.claimed() is None:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)

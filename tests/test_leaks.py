@@ -24,6 +24,7 @@ from gangru_dist.panel.build import build_panel
 from gangru_dist.scoring.table import vacuum
 from gangru_dist.training import progress
 from gangru_dist.training.launch import train_windows
+from gangru_dist.training.queue import TaskQueue
 from tests.made_bars import write
 from tests.scoring.market import CFG, DAYS, make_rows, make_world, run_of, score_here, write_panel
 from tests.soak import near
@@ -86,18 +87,18 @@ def test_windows_of_a_driver(tmp_path: Path, times: int, monkeypatch: pytest.Mon
     """And of its worker, which is in this process; each has a checkpoint an epoch."""
     held: list[Held] = []
 
-    class Counted(near.NearBoard):
-        settled = 0
+    class Counted(TaskQueue):
+        finished = 0
 
-        def settle(self, slot: int, reason: str | None = None) -> None:
-            super().settle(slot, reason)
-            self.settled += 1
-            if self.settled in (times // 4, times):
+        def finish(self, group: int, reason: str | None = None) -> None:
+            super().finish(group, reason)
+            self.finished += 1
+            if self.finished in (times // 4, times):
                 held.append(Held.now())
 
     for owner, name, value in near.replacements():
         monkeypatch.setattr(owner, name, value)
-    monkeypatch.setattr(progress, "RemoteBoard", Counted)
+    monkeypatch.setattr(progress, "RemoteTaskQueue", Counted)
     root = Storage(str(tmp_path))
     write_panel(root, make_rows())
     training = TrainingConfig(epochs=2, seeds=tuple(range(times)))

@@ -3,12 +3,9 @@
 pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`; fsspec serves every other scheme. A request
 that a store refuses for good raises a StorageError that says what to do.
 
-What a URI says, and what of it may be seen: one parser, one redaction, for every scheme.
-
-A URI that carries a secret is refused before anybody opens, logs or stores it
-(`base.filesystems.resolve`); what is logged or raised goes through `safe` all the same, for
-libraries
-and names from data say what they like.
+`resolve` refuses a URI that carries a secret before anybody opens, logs or stores it. What is
+logged or raised goes through `safe` all the same, for libraries and names from data say what they
+like.
 """
 
 from __future__ import annotations

@@ -174,11 +174,11 @@ def panel(job: Job) -> Facts:
 def train(job: Job) -> Facts:
     """Models to be trained and to be skipped, what they read, need and take."""
     from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.training.launch import planned
+    from gangru_dist.training.launch import plan_training
 
     manifest = read_manifest(job.run.root)
     only = getattr(job.args, "windows", None)
-    run, results, todo = planned(job.run, manifest, only, anew=job.args.overwrite)
+    run, results, todo = plan_training(job.run, manifest, only, anew=job.args.overwrite)
     windows = list(dict.fromkeys(task.window for task in todo))
     return {
         "models_to_train": [task.name for task in todo],

@@ -1,14 +1,10 @@
-"""The discriminator: a CNN that reads a sample as a picture, days x features [R].
-
-Random numbers that belong to an asset, not to a worker.
+"""The GAN: an LSTM turns a sample and noise into features, a CNN judges them as pictures [R].
 
 Noise and dropout are functions of (seed, stage, epoch, day, asset): however the assets are
-shared out, each sees the same numbers, so N workers train the model of one. The
-generator is counter-based: splitmix64 of a key, one counter a number.
+shared out, each sees the same numbers, so N workers train the model of one. The random numbers are
+counter-based: splitmix64 of a key, one counter a number.
 
 Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
-
-The generator: an LSTM that turns a sample and noise into features [R].
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ def devices_here(gpus_per_worker: float) -> tuple[Device, ...]:
     return (cpu(),)
 
 
-def resolve(devices: Iterable[Device]) -> str:
-    """What `auto` stands for: the best that all of the devices have."""
+def choose_precision(devices: Iterable[Device]) -> str:
+    """Choose what `auto` stands for: the best that all of the devices have."""
     devices = tuple(devices)
     return next(
         precision
@@ -138,7 +138,7 @@ def resolve(devices: Iterable[Device]) -> str:
     )
 
 
-def lacking(precision: str, devices: Iterable[Device]) -> str | None:
+def describe_lack(precision: str, devices: Iterable[Device]) -> str | None:
     """Which of the devices lack a precision, and what it needs; None if all have it."""
     if precision in PLAIN_PRECISIONS:
         return None

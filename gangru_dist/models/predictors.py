@@ -1,16 +1,13 @@
-"""Predictors beside the GRU: `predictor=lstm`, `predictor=transformer`.
+"""The predictors, and the network that scores: the frozen generator, if any, and a predictor.
 
-What a predictor must be: a module of samples to scores whose result for a sample depends on that
-sample alone (no batch statistics, no dropout of its own), without a parameter that -IC gives no
-gradient. `gangru check-plugin` asks.
-
-The predictor: two GRU layers, then an MLP to one number [R].
+`predictor=gru` is GRU layers and an MLP to one number [R]; `lstm` and `transformer` are others.
+A predictor is a module of samples to scores whose result for a sample depends on that sample
+alone (no batch statistics, no dropout of its own), without a parameter that -IC gives no gradient.
+`gangru check-plugin` asks.
 
 The MLP's activation is SiLU [D]: the bias of a ReLU that is on for a whole cross-section has no
 true gradient under -IC, and Adam turns its rounding noise into steps, so that models of
 different numbers of workers would drift apart (docs/decisions/0007-silu.md).
-
-What scores: the frozen generator (or nothing) and the predictor behind it.
 """
 
 from __future__ import annotations

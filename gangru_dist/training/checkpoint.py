@@ -1,9 +1,8 @@
-"""State of a training between two epochs, and its exact copy as bytes.
+"""State of a training between two epochs, its exact copy as bytes, and finished models in storage.
 
 Random numbers are functions of (seed, epoch, day, asset), so there is no generator to save.
-Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage.
-
-A finished model in storage: `model.safetensors` and, last, `model.json`.
+Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage. A finished model
+is `model.safetensors` and, written last, `model.json`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Communication among the workers of one window: sums and gathered arrays.
+"""A worker's surroundings: the other workers of its window, and torch's settings and device.
 
 `Alone` is one process; `Group` is torch.distributed's default process group. The training
 core knows only this interface, and runs the same in a test, a Tune trial and a Train worker.
-
-Torch settings of every process that trains or scores.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from gangru_dist.base.errors import TrainingError
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.models.precision import arithmetic, device_of, lacking
+from gangru_dist.models.precision import arithmetic, describe_lack, device_of
 
 
 @runtime_checkable
@@ -78,7 +76,7 @@ def current() -> Collective:
 
 
 def prepare_torch(cfg: RunConfig) -> None:
-    """Threads, and what float32 matrix products on a GPU may be rounded to (`tf32`)."""
+    """Set threads, and what float32 matrix products on a GPU may be rounded to (`tf32`)."""
     torch.set_num_threads(cfg.resources.threads_per_worker)
     torch.set_float32_matmul_precision(arithmetic(cfg).products)
 
@@ -98,9 +96,9 @@ def require_precision(cfg: RunConfig, device: torch.device, group: Collective) -
     Raises:
         TrainingError: One lacks it; another attempt would fail too.
     """
-    reason = lacking(cfg.training.precision, [device_of(device)])
-    told = f"{reason} on node {socket.gethostname()}" if reason else None
-    found = [one for one in group.gather(told) if one]
+    reason = describe_lack(cfg.training.precision, [device_of(device)])
+    mine = f"{reason} on node {socket.gethostname()}" if reason else None
+    found = [one for one in group.gather(mine) if one]
     if found:
         raise TrainingError(
             f"{found[0]}. The run keeps the precision it began with: keep its workers off that "

@@ -3,8 +3,6 @@
 What concerns the whole cross-section (statistics, labels) is computed once, over all workers, and
 so are the standardized samples: they go to a scratch file, and into memory a day at a time.
 
-Tensors that every epoch needs again, made once and kept in a scratch file.
-
 A file rather than memory: the operating system keeps it in its page cache as long as there is
 room, and a worker's own memory stays that of its panel. What is read back is what was
 written, bit for bit.

@@ -1,11 +1,11 @@
-"""One slot's workers: started, started again, until no task is left for them [Ray].
+"""A group's workers: started, started again, until no task is left for them [Ray].
 
-| `resources.workers` | what serves the slot |
+| `resources.workers` | what the group is |
 |---|---|
 | 1 | a plain Ray task: nothing to form a group of, so no controller and no placement group |
 | more | a Ray Train run, which forms the group and replaces workers that die |
 
-Whatever dies, a worker, Train's controller or the node under it, we start again, and the board
+Whatever dies, a worker, Train's controller or the node under it, we start again, and the queue
 hands out the same task, which continues from its own checkpoint.
 """
 
@@ -21,7 +21,7 @@ from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashed
 from gangru_dist.base.errors import ResourceError, StorageError, reason_of
 from gangru_dist.config.settings import ResourcesConfig
 from gangru_dist.runs.run import CHECKPOINTS
-from gangru_dist.training.queue import Driven, Slot
+from gangru_dist.training.queue import WorkerGroup
 
 _logger = logging.getLogger(__name__)
 
@@ -32,20 +32,14 @@ _PAUSE_SECONDS = 3.0
 """Before workers are started again: the cluster has noticed what died, and what held its CPUs."""
 
 
-def serve_slot(slot: Slot, board: Driven, *, spread: bool = False) -> None:
-    """Run workers for a slot until the board has no task for it; every task is settled.
-
-    Args:
-        slot: Which one, and what it trains.
-        board: The driver's side of the slot's tasks.
-        spread: Let Ray place the slot on whichever node it likes, so that the controllers of many
-            Train runs (0.7 GB each) do not pile up where the driver sits.
-    """
+def run_workers(group: WorkerGroup) -> None:
+    """Run a group's workers until the queue has no task for them; every task is finished."""
+    tasks, number = group.tasks, group.number
     in_vain = 0  # times in a row that workers ended before they took a task
-    while not board.is_done(slot.number):
-        taken = board.taken(slot.number)
+    while not tasks.is_done(number):
+        takes = tasks.count_takes(number)
         try:
-            error = _work(slot, spread=spread)
+            error = _run_once(group)
         except (RayError, OSError, StorageError) as raised:
             error = raised
         if error is None:
@@ -53,22 +47,22 @@ def serve_slot(slot: Slot, board: Driven, *, spread: bool = False) -> None:
         time.sleep(_PAUSE_SECONDS)  # an interrupted driver is gone by then
         if not ray.is_initialized():
             raise error
-        _logger.warning("workers_ended slot=%s reason=%r", slot.name, reason_of(error))
-        if board.taken(slot.number) > taken:
+        _logger.warning("workers_ended group=%d reason=%r", number, reason_of(error))
+        if tasks.count_takes(number) > takes:
             in_vain = 0
-            board.trouble(slot.number, reason_of(error))  # counted when the task is taken again
-        elif isinstance(error, _GONE) and in_vain < slot.run.cfg.resources.max_failures:
+            tasks.record_failure(number, reason_of(error))  # counted when the task is taken again
+        elif isinstance(error, _GONE) and in_vain < group.run.cfg.resources.max_failures:
             in_vain += 1
         else:
             in_vain = 0
-            board.give_up(slot.number, reason_of(error))
-    _remove_traces(slot)
+            tasks.give_up(number, reason_of(error))
+    _remove_traces(group)
 
 
-def _work(slot: Slot, *, spread: bool) -> Exception | None:
-    """Workers for the slot's tasks, once; why they could not go on, None if they are through."""
-    size = slot.run.cfg.resources
-    where = {"max_retries": 0, "scheduling_strategy": "SPREAD" if spread else "DEFAULT"}
+def _run_once(group: WorkerGroup) -> Exception | None:
+    """Run the workers once; return why they could not go on, None if they are through."""
+    size = group.run.cfg.resources
+    where = {"max_retries": 0, "scheduling_strategy": "SPREAD" if group.spread else "DEFAULT"}
     if size.workers == 1:
         work = ray.remote(
             num_cpus=size.cpus_per_worker,
@@ -76,28 +70,28 @@ def _work(slot: Slot, *, spread: bool) -> Exception | None:
             # 0: the process stays, with its imports, for whoever needs one like it
             max_calls=1 if size.windows_per_run or size.gpus_per_worker else 0,
             **where,
-        )(_alone)
-    elif spread:
+        )(_run_worker)
+    elif group.spread:
         work = ray.remote(num_cpus=0, **where)(_fit)
     else:
-        return _fit(slot)
-    error: Exception | None = ray.get(work.remote(slot))
+        return _fit(group)
+    error: Exception | None = ray.get(work.remote(group))
     return error
 
 
-def _alone(slot: Slot) -> None:
+def _run_worker(group: WorkerGroup) -> None:
     """Train in this process."""
     from gangru_dist.training.worker import train_worker  # torch: not for the driver
 
-    train_worker({"slot": slot})
+    train_worker({"workers": group})
 
 
-def _fit(slot: Slot) -> Exception | None:
+def _fit(group: WorkerGroup) -> Exception | None:
     """Run Ray Train; return its failure, so that a Ray task need not raise it."""
     from ray.train import TrainingFailedError  # with torch five seconds
 
     try:
-        _trainer(slot).fit()
+        _trainer(group).fit()
     except TrainingFailedError as error:
         return ResourceError(reason_of(_first_cause(error)))
     return None
@@ -109,19 +103,19 @@ def _first_cause(error: Exception) -> Exception:
     return next(iter(failures.values()), error)
 
 
-def _trainer(slot: Slot) -> Any:
+def _trainer(group: WorkerGroup) -> Any:
     import ray.train as rt  # with torch five seconds
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from gangru_dist.training.worker import train_worker
 
-    run, size = slot.run, slot.run.cfg.resources
+    run, size = group.run, group.run.cfg.resources
     per_worker = {"CPU": size.cpus_per_worker}
     if size.gpus_per_worker:
         per_worker["GPU"] = size.gpus_per_worker
     return TorchTrainer(
         train_worker,
-        train_loop_config={"slot": slot},
+        train_loop_config={"workers": group},
         torch_config=TorchConfig(backend=_backend(size)),
         scaling_config=rt.ScalingConfig(
             num_workers=(size.min_workers, size.workers) if size.min_workers else size.workers,
@@ -129,7 +123,7 @@ def _trainer(slot: Slot) -> Any:
             resources_per_worker=per_worker,
         ),
         run_config=rt.RunConfig(
-            name=slot.name,
+            name=group.name,
             storage_path=run.folder.full(CHECKPOINTS),
             storage_filesystem=run.folder.filesystem,
             failure_config=rt.FailureConfig(max_failures=size.max_failures),
@@ -143,9 +137,9 @@ def _backend(size: ResourcesConfig) -> str:
     return "nccl" if size.gpus_per_worker >= 1 else "gloo"
 
 
-def _remove_traces(slot: Slot) -> None:
+def _remove_traces(group: WorkerGroup) -> None:
     """What Ray Train wrote of its own; left over, it only uses disk."""
     try:
-        slot.run.folder.delete_folder(f"{CHECKPOINTS}/{slot.name}")
+        group.run.folder.delete_folder(f"{CHECKPOINTS}/{group.name}")
     except (OSError, StorageError) as error:
-        _logger.warning("traces_left run=%s %s", slot.name, reason_of(error))
+        _logger.warning("traces_left run=%s %s", group.name, reason_of(error))

@@ -1,13 +1,11 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
-A slot's workers take one task after the other, so that starting them is paid once a slot. Driver
-threads run the slots behind our own gate, because Ray would wait forever for a request that the
-cluster cannot meet. One window's failure does not stop the others. [Ray]
+A group of workers takes one task after the other, so that starting it is paid once. Driver threads
+run the groups behind our own gate, because Ray would wait forever for a request that the cluster
+cannot meet. One window's failure does not stop the others. [Ray]
 
-The precision of a run: what `auto` stands for, and whether its workers' devices have it.
-
-Checked before anything is written, so that a mistake claims no name; `require_precision` of
-`torch_setup` checks again where a worker starts, on the device that it really has.
+Precision and devices are checked before anything is written, so that a mistake claims no name;
+`collective.require_precision` checks again where a worker starts, on the device that it really has.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, TypeVar
 
 from gangru_dist.base.errors import ResourceError, StorageError, WindowError
 from gangru_dist.base.lineage import code_version
@@ -31,9 +29,9 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.summaries import TrainSummary, WindowResult, in_order, write_train_summary
-from gangru_dist.training.groups import serve_slot
+from gangru_dist.training.groups import run_workers
 from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.queue import Driven, Slot, Task, TaskSettled, task_identity
+from gangru_dist.training.queue import Task, TaskFinished, WorkerGroup, task_identity
 
 if TYPE_CHECKING:
     from gangru_dist.models.precision import Device
@@ -41,8 +39,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-def settled(run: Run, *, anew: bool = False) -> Run:
-    """The run with `training.precision=auto` replaced by what it stands for.
+def resolve_run(run: Run, *, anew: bool = False) -> Run:
+    """Replace `training.precision=auto` by what it stands for in this run.
 
     That is what the run was claimed with; at its first start, or `anew`, the best that all
     devices have which its workers can get.
@@ -52,11 +50,11 @@ def settled(run: Run, *, anew: bool = False) -> Run:
         StorageError: The run's `config.json` is damaged.
     """
     kept = run if anew else run.as_claimed()
-    return replace(kept, cfg=decided(kept.cfg))
+    return replace(kept, cfg=resolve_precision(kept.cfg))
 
 
-def decided(cfg: RunConfig, before: str | None = None) -> RunConfig:
-    """The same with `auto` replaced by what it stood for before, else by what the devices have.
+def resolve_precision(cfg: RunConfig, before: str | None = None) -> RunConfig:
+    """Replace `auto` by what it stood for before, else by the best that all devices have.
 
     Raises:
         ResourceError: The cluster cannot hold a worker.
@@ -65,10 +63,10 @@ def decided(cfg: RunConfig, before: str | None = None) -> RunConfig:
         return cfg
     if before is not None:
         return with_precision(cfg, before)
-    from gangru_dist.models.precision import resolve  # torch: only where devices are asked
+    from gangru_dist.models.precision import choose_precision  # torch: only where devices are asked
 
     devices = _devices(cfg)
-    found = resolve(devices)
+    found = choose_precision(devices)
     names = ", ".join(dict.fromkeys(device.name for device in devices))
     _logger.info("precision auto=%s devices=[%s]", found, names)
     return with_precision(cfg, found)
@@ -82,9 +80,9 @@ def require_native(*variants: RunConfig) -> None:
     """
     wanted = dict.fromkeys(cfg.training.precision for cfg in variants)
     for precision in (name for name in wanted if name not in PLAIN_PRECISIONS):
-        from gangru_dist.models.precision import lacking
+        from gangru_dist.models.precision import describe_lack
 
-        reason = lacking(precision, _devices(variants[0]))
+        reason = describe_lack(precision, _devices(variants[0]))
         if reason:
             raise ResourceError(
                 f"{reason}. Give --set training.precision=float32 or auto; a run that began "
@@ -108,13 +106,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-@runtime_checkable
-class SlotRunner(Protocol):
-    """Trains the board's tasks in one slot: `serve_slot`, or a stand-in for tests."""
-
-    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
-        """See `serve_slot`."""
-        ...
+Runner = Callable[[WorkerGroup], None]
+"""Trains the queue's tasks in one group: `run_workers`, or a stand-in for tests."""
 
 
 def choose_windows(
@@ -152,7 +145,7 @@ def train_windows(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
-    runner: SlotRunner | None = None,
+    runner: Runner | None = None,
     watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
@@ -161,7 +154,7 @@ def train_windows(
         run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What serves a slot once the gate lets it through; None = workers on Ray.
+        runner: What runs a group once the gate lets it through; None = workers on Ray.
         watcher: Is told how far it is.
 
     Returns:
@@ -175,7 +168,7 @@ def train_windows(
         ResourceError: The cluster can never run one window, or not in `training.precision`.
     """
     manifest = read_manifest(run.root)
-    run, results, todo = planned(run, manifest, only, anew=overwrite)
+    run, results, todo = plan_training(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
     with told(run, watcher) as callbacks:
@@ -185,7 +178,7 @@ def train_windows(
             callbacks.window(result)
         callbacks.planned([task.name for task in todo])
         if todo:
-            results += _train_all(run, manifest, todo, runner or serve_slot, callbacks)
+            results += _train_all(run, manifest, todo, runner or run_workers, callbacks)
     _remove_checkpoints(run)
     summary = in_order(results)
     write_train_summary(run, summary)
@@ -200,17 +193,17 @@ def _remove_checkpoints(run: Run) -> None:
         run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
 
 
-def planned(
+def plan_training(
     run: Run, manifest: Manifest, only: Sequence[str] | None = None, *, anew: bool = False
 ) -> tuple[Run, list[WindowResult], list[Task]]:
-    """The run with its precision settled, what needs no training, and what is to be trained.
+    """Find the run with its precision resolved, what needs no training, and what is to be trained.
 
     Raises:
         GangruError: As `train_windows`.
     """
     manifest.require_features(run.cfg.features)
     windows, skipped = choose_windows(manifest, run.cfg, only)
-    run = settled(run, anew=anew)
+    run = resolve_run(run, anew=anew)
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
     todo = []
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
@@ -234,14 +227,14 @@ def _train_all(
     run: Run,
     manifest: Manifest,
     tasks: list[Task],
-    runner: SlotRunner,
+    runner: Runner,
     callbacks: Callbacks,
 ) -> list[WindowResult]:
     identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
 
-    def ended(settled: TaskSettled) -> WindowResult:
-        result = result_of(run, manifest, settled)
-        callbacks.window(result, identities[settled.task])
+    def find_result(finished: TaskFinished) -> WindowResult:
+        result = result_of(run, manifest, finished)
+        callbacks.window(result, identities[finished.task])
         return result
 
     def tell(task: Task, epoch: TimedEpoch, *, share: float, seconds_left: float) -> None:
@@ -249,30 +242,32 @@ def _train_all(
         callbacks.epoch(name, identity, epoch, share=share, seconds_left=seconds_left)
 
     with session.session(run.cfg):
-        slots = min(len(tasks), concurrency(run.cfg))
+        groups = min(len(tasks), concurrency(run.cfg))
         nodes = session.nodes()
-        spread = slots > 1 and nodes > 1
+        spread = groups > 1 and nodes > 1
         through_ray = reads_through_ray(run, nodes)
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
         ingest = "ray" if through_ray else "direct"
-        _logger.info(text, len(tasks), slots, run.cfg.resources.workers, ingest, spread)
+        _logger.info(text, len(tasks), groups, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, ended, tell) as progress:
+        with ProgressLog(run, tasks, find_result, tell) as progress:
 
-            def serve(number: int) -> None:
-                slot = Slot(
-                    run=run,
-                    number=number,
-                    tasks=progress.board,
-                    made_by=made_by,
-                    through_ray=through_ray,
+            def run_group(number: int) -> None:
+                runner(
+                    WorkerGroup(
+                        run=run,
+                        number=number,
+                        tasks=progress.queue,
+                        made_by=made_by,
+                        through_ray=through_ray,
+                        spread=spread,
+                    )
                 )
-                runner(slot, progress.board, spread=spread)
 
-            list(map_in_threads(range(slots), serve, slots))
+            list(map_in_threads(range(groups), run_group, groups))
         known = {(result.window, result.seed) for result in progress.results}
         lost = [task for task in tasks if (task.window.name, task.seed) not in known]
-        return [*progress.results, *(ended(TaskSettled(task, None)) for task in lost)]
+        return [*progress.results, *(find_result(TaskFinished(task, None)) for task in lost)]
 
 
 def reads_through_ray(run: Run, nodes: int) -> bool:
@@ -286,9 +281,9 @@ def reads_through_ray(run: Run, nodes: int) -> bool:
     return ingest == "ray"
 
 
-def result_of(run: Run, manifest: Manifest, settled: TaskSettled) -> WindowResult:
-    """Result of a settled task: its model, or why there is none."""
-    task, reason = settled.task, settled.reason
+def result_of(run: Run, manifest: Manifest, finished: TaskFinished) -> WindowResult:
+    """Result of a finished task: its model, or why there is none."""
+    task, reason = finished.task, finished.reason
     try:
         model = run.model(task.window.name, task.seed)
     except (OSError, StorageError) as error:
@@ -319,7 +314,7 @@ def map_in_threads(items: Sequence[A], work: Callable[[A], B], at_once: int) -> 
 
     stopped = threading.Event()
 
-    def serve() -> None:
+    def work_on() -> None:
         while not stopped.is_set():
             try:
                 item = todo.get_nowait()
@@ -331,7 +326,7 @@ def map_in_threads(items: Sequence[A], work: Callable[[A], B], at_once: int) -> 
                 done.put(error)
 
     for _ in range(at_once):
-        threading.Thread(target=serve, daemon=True).start()
+        threading.Thread(target=work_on, daemon=True).start()
     try:
         for _ in items:
             result = done.get()

@@ -1,4 +1,4 @@
-"""Progress of all windows, reported by the workers and shown by the driver [Ray]."""
+"""Progress of all windows, reported by the workers and shown by the driver."""
 
 from __future__ import annotations
 
@@ -6,92 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
-import ray
-from ray.exceptions import RayActorError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from gangru_dist.base.errors import ResourceError
 from gangru_dist.base.log import Rows, waiting
 from gangru_dist.events import prometheus
 from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
-from gangru_dist.training.queue import Board, EpochDone, Event, Task, TaskSettled
+from gangru_dist.training.queue import EpochDone, RemoteTaskQueue, Task, TaskFinished
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
-
-
-class RemoteBoard:
-    """A `Board` as an actor that asks for no CPU, on the driver's node; the handle travels.
-
-    Where the actor is gone (the driver's node died), workers find no task any more, and end.
-    """
-
-    def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
-        here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
-        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=strategy)(Board)
-        self.actor = actor.remote(tasks, max_failures)
-
-    def take(self, slot: int) -> Task | None:
-        """See `Tasks`."""
-        try:
-            task: Task | None = ray.get(self.actor.take.remote(slot))
-        except RayActorError:
-            return None
-        return task
-
-    def tell(self, task: Task, epoch: TimedEpoch) -> None:
-        """See `Tasks`."""
-        self.actor.tell.remote(task, epoch)
-
-    def settle(self, slot: int, reason: str | None = None) -> None:
-        """See `Tasks`."""
-        with suppress(RayActorError):
-            ray.get(self.actor.settle.remote(slot, reason))
-
-    def trouble(self, slot: int, reason: str) -> None:
-        """See `Tasks`."""
-        with suppress(RayActorError):
-            ray.get(self.actor.trouble.remote(slot, reason))
-
-    def give_up(self, slot: int, reason: str) -> None:
-        """See `Driven`."""
-        self._ask(self.actor.give_up.remote(slot, reason))
-
-    def is_done(self, slot: int) -> bool:
-        """See `Driven`."""
-        return bool(self._ask(self.actor.is_done.remote(slot)))
-
-    def taken(self, slot: int) -> int:
-        """See `Driven`."""
-        return int(self._ask(self.actor.taken.remote(slot)))
-
-    def events(self) -> list[Event]:
-        """See `Driven`; nothing where the cluster is going down: the driver's error says more."""
-        try:
-            events: list[Event] = ray.get(self.actor.events.remote(), timeout=10)
-        except RayError:
-            return []
-        return events
-
-    def close(self) -> None:
-        """End the actor."""
-        ray.kill(self.actor)
-
-    def _ask(self, answer: Any) -> Any:
-        try:
-            return ray.get(answer)
-        except RayActorError as error:
-            raise ResourceError(
-                "the process that hands out the windows died; was this node short of memory? "
-                "Run the same command again to continue."
-            ) from error
 
 
 @runtime_checkable
@@ -106,19 +33,19 @@ class Tell(Protocol):
 class ProgressLog:
     """All windows in one display on a terminal, else a line an epoch; with the whole job's ETA.
 
-    Starts the board and turns its events into log lines, gauges and results.
+    Starts the queue and turns its events into log lines, gauges and results.
     """
 
     def __init__(
         self,
         run: Run,
         tasks: Sequence[Task],
-        result: Callable[[TaskSettled], WindowResult],
+        result: Callable[[TaskFinished], WindowResult],
         tell: Tell,
     ) -> None:
-        """`result` says what became of a task, once it is settled; `tell` is told each epoch."""
+        """`result` says what became of a task, once it is over; `tell` is told each epoch."""
         self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
-        self.board = RemoteBoard(tasks, run.cfg.resources.max_failures)
+        self.queue = RemoteTaskQueue(tasks, run.cfg.resources.max_failures)
         self.started: float | None = None
         self.done: dict[str, float] = {}
         self.results: list[WindowResult] = []
@@ -145,14 +72,14 @@ class ProgressLog:
         if not isinstance(error, KeyboardInterrupt):
             self._drain()
         self.rows.stop()
-        self.board.close()
+        self.queue.close()
 
     def _follow(self) -> None:
         while not self._stop.wait(_POLL_SECONDS):
             self._drain()
 
     def _drain(self) -> None:
-        for event in self.board.events():
+        for event in self.queue.drain_events():
             if isinstance(event, EpochDone):
                 self._count(event.task, event.epoch)
                 left, share = self.seconds_left, self.done[event.task.name]
@@ -161,7 +88,7 @@ class ProgressLog:
             else:
                 self._finish(event)
 
-    def _finish(self, event: TaskSettled) -> None:
+    def _finish(self, event: TaskFinished) -> None:
         """A task is over, however it ended."""
         result, name = self._result(event), event.task.name
         self.results.append(result)

@@ -1,9 +1,8 @@
-"""The board: hands out the windows and seeds of a job, one at a time, to slots that are free.
+"""The queue of a job's tasks: it hands out windows and seeds, one at a time, to groups of workers.
 
-A slot is a long-lived group of workers: it takes a task, trains it, settles it, takes the next.
-When its workers are lost they come back and are given the same task again, as often as
-`resources.max_failures` allows; then only that task fails, and the slot goes on. Plain
-Python: `progress` runs it as an actor beside the driver.
+A group takes a task, trains it, finishes it, takes the next. When its workers are lost they come
+back and are given the same task again, as often as `resources.max_failures` allows; then only that
+task fails, and the group goes on. The queue is an actor beside the driver [Ray].
 """
 
 from __future__ import annotations
@@ -11,10 +10,15 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any
 
-from gangru_dist.base.errors import WindowError
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gangru_dist.base.errors import ResourceError, WindowError
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window
@@ -45,7 +49,7 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
-class TaskSettled:
+class TaskFinished:
     """A task is over."""
 
     task: Task
@@ -53,68 +57,7 @@ class TaskSettled:
     """Why there is no model; None if there should be one."""
 
 
-Event = EpochDone | TaskSettled
-
-
-@runtime_checkable
-class Tasks(Protocol):
-    """The board as workers see it, in this process or another."""
-
-    def take(self, slot: int) -> Task | None:
-        """The next task; the same again if the slot has not settled it; None if none is left."""
-        ...
-
-    def tell(self, task: Task, epoch: TimedEpoch) -> None:
-        """An epoch is done."""
-        ...
-
-    def settle(self, slot: int, reason: str | None = None) -> None:
-        """The slot's task is over: trained, or failed in a way that another attempt would too."""
-        ...
-
-    def trouble(self, slot: int, reason: str) -> None:
-        """Remember why the slot's workers are about to end; they may come back."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """Resources for one group of workers; sent to each of them."""
-
-    run: Run
-    number: int
-    tasks: Tasks
-    """Where it takes its tasks from."""
-    made_by: Mapping[str, str | None] = field(default_factory=dict)
-    """The driver's `code_version`, for `model.json`."""
-    through_ray: bool = False
-    """Whether Ray Data reads the panel; else the workers do."""
-
-    @property
-    def name(self) -> str:
-        """Of its Ray Train run."""
-        return f"slot-{self.number}"
-
-
-@runtime_checkable
-class Driven(Tasks, Protocol):
-    """The board as the driver sees it."""
-
-    def give_up(self, slot: int, reason: str) -> None:
-        """The slot's workers cannot be started: fail its task, or the next one."""
-        ...
-
-    def is_done(self, slot: int) -> bool:
-        """Whether nothing is left that the slot could train."""
-        ...
-
-    def taken(self, slot: int) -> int:
-        """How often the slot's workers took a task, repeats included."""
-        ...
-
-    def events(self) -> list[Event]:
-        """What happened since the last call."""
-        ...
+Event = EpochDone | TaskFinished
 
 
 def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
@@ -133,67 +76,150 @@ def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
     return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
 
 
-class Board:
+class TaskQueue:
     """Waiting and running tasks, and the events since the driver last asked."""
 
     def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
         self._waiting = list(tasks)
         self._max_failures = max_failures
-        self._under_way: dict[int, Task] = {}
+        self._running: dict[int, Task] = {}
         self._last: dict[int, Window] = {}
-        self._taken: Counter[int] = Counter()
+        self._takes: Counter[int] = Counter()
         self._losses: Counter[Task] = Counter()
         self._reasons: dict[Task, str] = {}
         self._events: list[Event] = []
 
-    def take(self, slot: int) -> Task | None:
-        """See `Tasks`; a window that the slot has in memory comes first."""
-        self._taken[slot] += 1
-        if slot in self._under_way:
-            self._lost(slot)
-        if slot not in self._under_way and self._waiting:
-            known = [task for task in self._waiting if task.window == self._last.get(slot)]
-            task = (known or self._waiting)[0]
+    def take(self, group: int) -> Task | None:
+        """Give a group its next task; None if none is left.
+
+        It is the same again if the group has not finished it; else one of the window that the group
+        has in memory comes first.
+        """
+        self._takes[group] += 1
+        if group in self._running:
+            task = self._running[group]
+            self._losses[task] += 1
+            if self._losses[task] > self._max_failures:
+                self.finish(group, self._reasons.get(task, "its workers died"))
+        if group not in self._running and self._waiting:
+            same = [task for task in self._waiting if task.window == self._last.get(group)]
+            task = (same or self._waiting)[0]
             self._waiting.remove(task)
-            self._under_way[slot] = task
-        return self._under_way.get(slot)
+            self._running[group] = task
+        return self._running.get(group)
 
-    def _lost(self, slot: int) -> None:
-        task = self._under_way[slot]
-        self._losses[task] += 1
-        if self._losses[task] > self._max_failures:
-            self.settle(slot, self._reasons.get(task, "its workers died"))
-
-    def tell(self, task: Task, epoch: TimedEpoch) -> None:
-        """See `Tasks`."""
+    def report_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+        """Record that an epoch is done."""
         self._events.append(EpochDone(task, epoch))
 
-    def settle(self, slot: int, reason: str | None = None) -> None:
-        """See `Tasks`."""
-        task = self._under_way.pop(slot)
-        self._last[slot] = task.window
-        self._events.append(TaskSettled(task, reason))
+    def finish(self, group: int, reason: str | None = None) -> None:
+        """End the group's task: trained, or failed in a way that another attempt would too."""
+        task = self._running.pop(group)
+        self._last[group] = task.window
+        self._events.append(TaskFinished(task, reason))
 
-    def trouble(self, slot: int, reason: str) -> None:
-        """See `Tasks`."""
-        if slot in self._under_way:
-            self._reasons[self._under_way[slot]] = reason
+    def record_failure(self, group: int, reason: str) -> None:
+        """Remember why the group's workers are about to end; they may come back."""
+        if group in self._running:
+            self._reasons[self._running[group]] = reason
 
-    def give_up(self, slot: int, reason: str) -> None:
-        """See `Driven`."""
-        if slot in self._under_way or self.take(slot) is not None:
-            task = self._under_way[slot]
-            self.settle(slot, self._reasons.get(task, reason))
+    def give_up(self, group: int, reason: str) -> None:
+        """Fail the group's task, or the next one: its workers cannot be started."""
+        if group in self._running or self.take(group) is not None:
+            self.finish(group, self._reasons.get(self._running[group], reason))
 
-    def is_done(self, slot: int) -> bool:
-        """See `Driven`."""
-        return not self._waiting and slot not in self._under_way
+    def is_done(self, group: int) -> bool:
+        """Whether nothing is left that the group could train."""
+        return not self._waiting and group not in self._running
 
-    def taken(self, slot: int) -> int:
-        """See `Driven`."""
-        return self._taken[slot]
+    def count_takes(self, group: int) -> int:
+        """How often the group took a task, repeats included."""
+        return self._takes[group]
 
-    def events(self) -> list[Event]:
-        """See `Driven`."""
+    def drain_events(self) -> list[Event]:
+        """What happened since the last call."""
         events, self._events = self._events, []
         return events
+
+    def close(self) -> None:
+        """End the queue's actor, if it has one."""
+
+
+class RemoteTaskQueue(TaskQueue):
+    """A `TaskQueue` as an actor that asks for no CPU, on the driver's node; the handle travels.
+
+    Where the actor is gone (the driver's node died), workers find no task any more, and end.
+    """
+
+    def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
+        here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
+        strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=strategy)(TaskQueue)
+        self.actor = actor.remote(tasks, max_failures)
+
+    def take(self, group: int) -> Task | None:
+        task: Task | None = None
+        with suppress(RayActorError):
+            task = ray.get(self.actor.take.remote(group))
+        return task
+
+    def report_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+        self.actor.report_epoch.remote(task, epoch)
+
+    def finish(self, group: int, reason: str | None = None) -> None:
+        with suppress(RayActorError):
+            ray.get(self.actor.finish.remote(group, reason))
+
+    def record_failure(self, group: int, reason: str) -> None:
+        with suppress(RayActorError):
+            ray.get(self.actor.record_failure.remote(group, reason))
+
+    def give_up(self, group: int, reason: str) -> None:
+        self._ask(self.actor.give_up.remote(group, reason))
+
+    def is_done(self, group: int) -> bool:
+        return bool(self._ask(self.actor.is_done.remote(group)))
+
+    def count_takes(self, group: int) -> int:
+        return int(self._ask(self.actor.count_takes.remote(group)))
+
+    def drain_events(self) -> list[Event]:
+        """As above; nothing where the cluster is going down: the driver's error says more."""
+        events: list[Event] = []
+        with suppress(RayError):
+            events = ray.get(self.actor.drain_events.remote(), timeout=10)
+        return events
+
+    def close(self) -> None:
+        ray.kill(self.actor)
+
+    def _ask(self, answer: Any) -> Any:
+        """The answer to the driver, who cannot go on without the queue."""
+        try:
+            return ray.get(answer)
+        except RayActorError as error:
+            raise ResourceError(
+                "the process that hands out the windows died; was this node short of memory? "
+                "Run the same command again to continue."
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerGroup:
+    """One group of workers and what it trains; sent to each of them."""
+
+    run: Run
+    number: int
+    tasks: TaskQueue
+    """Where it takes its tasks from."""
+    made_by: Mapping[str, str | None] = field(default_factory=dict)
+    """The driver's `code_version`, for `model.json`."""
+    through_ray: bool = False
+    """Whether Ray Data reads the panel; else the workers do."""
+    spread: bool = False
+    """Whether Ray may place the group's controller (0.7 GB) on another node than the driver's."""
+
+    @property
+    def name(self) -> str:
+        """Of its Ray Train run, and of that run's folder in storage."""
+        return f"slot-{self.number}"

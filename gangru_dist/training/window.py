@@ -1,13 +1,8 @@
 """One window's training from first to last epoch: GAN stage, then predictor stage.
 
 The core that Ray Train's worker, a Tune trial and a plain test call alike: it reports
-through an argument and does not use Ray.
-
-Generated and real samples compared, feature by feature: is the GAN healthy?
-
-Counts and sums over one day's whole cross-section, so that any number of workers finds the same.
-Nothing here touches weights or the training's random numbers: the generator has been
-frozen since its last epoch, and noise is a function of (seed, epoch, day, asset).
+through an argument and does not use Ray. `gan_samples` compares generated with real samples,
+feature by feature, over one day's whole cross-section: any number of workers finds the same.
 """
 
 from __future__ import annotations

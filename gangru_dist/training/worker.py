@@ -4,12 +4,11 @@ A group of workers stays for as long as there are tasks: it takes one, trains it
 A task is continued from its own checkpoint, whoever began it, so a restart by Ray, a job submitted
 again and an undisturbed run all end with the same weights.
 
-A rank's share of a window's panel, straight into its dense tensor, in one of two ways [Ray].
-
-`direct`: the rank reads its bucket files. `ray`: Ray Data reads them for it, wherever the
-cluster has room: a rank's own buckets, for Train's way of cutting rows evenly would cut within a
-stock, and drop the remainder. Both hand the same tables to the same `scatter`, so the block is
-the same. Reading tasks ask for no CPU: Train's workers may hold every one, and nothing can starve.
+A rank's share of the panel goes straight into its dense tensor. `direct`: the rank reads its bucket
+files. `ray`: Ray Data reads them for it, wherever the cluster has room: a rank's own buckets, for
+Train's way of cutting rows evenly would cut within a stock, and drop the remainder. Both hand the
+same tables to the same `scatter`, so the block is the same. Reading tasks ask for no CPU: Train's
+workers may hold every one, and nothing can starve.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from gangru_dist.training import collective
 from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.collective import Collective, prepare_torch, promised_device
 from gangru_dist.training.data import WindowData, first_day, prepare
-from gangru_dist.training.queue import Slot, Task, task_identity
+from gangru_dist.training.queue import Task, WorkerGroup, task_identity
 from gangru_dist.training.window import gan_samples, train_window
 
 _BLOCKS = 16
@@ -121,17 +120,17 @@ _logger = logging.getLogger(__name__)
 STATE = "state.safetensors"
 
 
-def train_worker(config: dict[str, Slot]) -> None:
+def train_worker(config: dict[str, WorkerGroup]) -> None:
     """Train tasks until none is left, or as many as `resources.windows_per_run`.
 
     A `TrainingError` is the same on every worker and in every attempt: the task has failed, and
     the next one follows. Any other error ends the workers, and new ones are started.
     """
-    slot = config["slot"]
-    prepare_torch(slot.run.cfg)
+    workers = config["workers"]
+    prepare_torch(workers.run.cfg)
     logging.getLogger().setLevel(logging.WARNING)
-    trainer = _Trainer(slot, collective.current())
-    most = slot.run.cfg.resources.windows_per_run
+    trainer = _Trainer(workers, collective.current())
+    most = workers.run.cfg.resources.windows_per_run
     count = 0
     while (most is None or count < most) and (task := trainer.next()) is not None:
         trainer.train(task)
@@ -152,44 +151,44 @@ def share_of(run: Run, manifest: Manifest, window: Window) -> Share:
 
 
 class _Trainer:
-    """One worker of a slot; keeps the data of the newest window for its next seed."""
+    """One worker of a group; keeps the data of the newest window for its next seed."""
 
-    def __init__(self, slot: Slot, group: Collective) -> None:
-        self.slot, self.group = slot, group
+    def __init__(self, workers: WorkerGroup, group: Collective) -> None:
+        self.workers, self.group = workers, group
         self._data: tuple[Window, str, WindowData] | None = None
 
     def next(self) -> Task | None:
-        """The slot's next task, the same on every worker."""
-        own = self.slot.tasks.take(self.slot.number) if self.group.rank == 0 else None
+        """Take the next task, the same on every worker."""
+        own = self.workers.tasks.take(self.workers.number) if self.group.rank == 0 else None
         task: Task | None = self.group.gather(own)[0]
         return task
 
     def train(self, task: Task) -> None:
-        """Train one task to its model, or settle why there is none."""
+        """Train one task to its model, or record why there is none."""
         reason = None
         try:
-            manifest = read_manifest(self.slot.run.root)
-            identity = task_identity(self.slot.run.cfg, manifest, task)
-            model = self.slot.run.model(task.window.name, task.seed)
+            manifest = read_manifest(self.workers.run.root)
+            identity = task_identity(self.workers.run.cfg, manifest, task)
+            model = self.workers.run.model(task.window.name, task.seed)
             if model is None or model.identity != identity:
                 self._train(task, manifest, identity)
         except TrainingError as error:
             reason = str(error)
         except Exception as error:
-            self.slot.tasks.trouble(self.slot.number, reason_of(error))
+            self.workers.tasks.record_failure(self.workers.number, reason_of(error))
             raise
         self.group.gather(None)  # all wait until the model is stored
         if self.group.rank == 0:
-            self.slot.tasks.settle(self.slot.number, reason)
+            self.workers.tasks.finish(self.workers.number, reason)
 
     def _train(self, task: Task, manifest: Manifest, identity: str) -> None:
         started = time.time()
-        run, cfg = self.slot.run, self.slot.run.cfg
+        run, cfg = self.workers.run, self.workers.run.cfg
         data = self._window_data(task, manifest, identity)
         checkpoint = _Checkpoint(run, identity)
         state = checkpoint.restored(task.seed)
         resumed = len(state.progress.history)
-        reporter = _Reporter(self.slot, task, checkpoint, self.group.rank)
+        reporter = _Reporter(self.workers, task, checkpoint, self.group.rank)
         train_window(
             data, state, cfg, seed=task.seed, collective=self.group, report=reporter.report
         )
@@ -205,7 +204,7 @@ class _Trainer:
             task.seed,
             state,
             identity=identity,
-            **self.slot.made_by,
+            **self.workers.made_by,
             variant=cfg.variant,
             features=cfg.features,
             workers=self.group.size,
@@ -224,7 +223,7 @@ class _Trainer:
 
     def _window_data(self, task: Task, manifest: Manifest, identity: str) -> WindowData:
         """This rank's share of the window; read once for all seeds that follow each other."""
-        run, window = self.slot.run, task.window
+        run, window = self.workers.run, task.window
         panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
         if self._data is not None and self._data[:2] == (window, panel):
             return self._data[2]
@@ -233,7 +232,7 @@ class _Trainer:
             share_of(run, manifest, window),
             self.group.rank,
             self.group.size,
-            through_ray=self.slot.through_ray,
+            through_ray=self.workers.through_ray,
         )
         data = prepare(block, window, manifest.calendar, run.cfg, self.group, _device(run.cfg))
         self._data = (window, panel, data)
@@ -286,8 +285,10 @@ class _Checkpoint:
 class _Reporter:
     """Reports each epoch to the driver and writes a checkpoint when due; rank 0 only."""
 
-    def __init__(self, slot: Slot, task: Task, checkpoint: _Checkpoint, rank: int) -> None:
-        self.slot, self.task, self.checkpoint, self.rank = slot, task, checkpoint, rank
+    def __init__(
+        self, workers: WorkerGroup, task: Task, checkpoint: _Checkpoint, rank: int
+    ) -> None:
+        self.workers, self.task, self.checkpoint, self.rank = workers, task, checkpoint, rank
         self.first_step: float | None = None
         """Unix time, of this attempt; None if nothing was left to train."""
         self.last_step: float | None = None
@@ -299,7 +300,7 @@ class _Reporter:
         if self.rank != 0:
             return
         count = len(state.progress.history)
-        is_due = count % self.slot.run.cfg.training.checkpoint_every == 0
+        is_due = count % self.workers.run.cfg.training.checkpoint_every == 0
         if is_due and state.progress.stage != "done":  # else the model itself follows
             self.checkpoint.save(state)
-        self.slot.tasks.tell(self.task, epoch)
+        self.workers.tasks.report_epoch(self.task, epoch)

@@ -30,7 +30,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
 from gangru_dist.training.collective import prepare_torch, promised_device
-from gangru_dist.training.launch import decided, require_native
+from gangru_dist.training.launch import require_native, resolve_precision
 from gangru_dist.tuning.queue import TrialQueue, identity
 from gangru_dist.tuning.space import apply, extremes, parameters
 from gangru_dist.tuning.trial import all_features, choose_windows, read_window, run_trial
@@ -75,7 +75,7 @@ def search(
     """
     stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
     precision = stored.identity["model"]["training"]["precision"] if stored else None
-    cfg = decided(run.cfg, precision)
+    cfg = resolve_precision(run.cfg, precision)
     space = parameters(cfg)
     variants = extremes(cfg, space)
     manifest = read_manifest(run.root)

@@ -1,4 +1,4 @@
-"""Malformed and ambiguous bars: what each must come to. docs/malformed-bars.md's table is made from it.
+"""Malformed and ambiguous bars: what each must come to; docs/malformed-bars.md is its table.
 
 python -m tests.bars.corpus         # prints the table
 python -m tests.bars.corpus write   # puts it into docs/malformed-bars.md

@@ -25,7 +25,7 @@ from gangru_dist.runs.summaries import WindowResult
 from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.launch import train_windows
-from gangru_dist.training.queue import Driven, Slot
+from gangru_dist.training.queue import WorkerGroup
 from tests.training.store import TINY, stored_panel
 from tests.training.test_gate import NearProgress
 
@@ -64,17 +64,17 @@ class Trainer:
     def __init__(self, tells: tuple[int, ...], fails: str = "") -> None:
         self.tells, self.fails = tells, fails
 
-    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
-        manifest = read_manifest(slot.run.root)
-        while (task := board.take(slot.number)) is not None:
+    def __call__(self, group: WorkerGroup) -> None:
+        manifest = read_manifest(group.run.root)
+        while (task := group.tasks.take(group.number)) is not None:
             for number in self.tells:
-                board.tell(task, epoch(number))
+                group.tasks.report_epoch(task, epoch(number))
             if not self.fails:
-                state = TrainingState(slot.run.cfg, 0)
+                state = TrainingState(group.run.cfg, 0)
                 state.progress.history = [epoch(number).result for number in (1, 2, 3)]
-                identity = launch.task_identity(slot.run.cfg, manifest, task)
-                write_model(slot.run, task.window.name, task.seed, state, identity=identity)
-            board.settle(slot.number, self.fails or None)
+                identity = launch.task_identity(group.run.cfg, manifest, task)
+                write_model(group.run, task.window.name, task.seed, state, identity=identity)
+            group.tasks.finish(group.number, self.fails or None)
 
 
 @pytest.fixture

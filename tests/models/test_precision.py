@@ -11,7 +11,7 @@ from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.identity import TYPES
 from gangru_dist.config.sources import load
 from gangru_dist.models import precision
-from gangru_dist.models.precision import Device, arithmetic, lacking, resolve
+from gangru_dist.models.precision import Device, arithmetic, choose_precision, describe_lack
 from tests.cpu_kinds import LIMITS
 
 OLD = Device(name="CPU old")
@@ -99,8 +99,8 @@ class TestProperties:
         [([NEW], "bf16"), ([NEW, GPU], "bf16"), ([NEW, OLD], "float32"), ([OLD], "float32")],
     )
     def test_auto_is_what_all_devices_have(self, devices: list[Device], best: str) -> None:
-        assert resolve(devices) == best
-        assert lacking(best, devices) is None
+        assert choose_precision(devices) == best
+        assert describe_lack(best, devices) is None
 
     def test_every_setting_but_auto_is_an_arithmetic(self) -> None:
         dtypes = {}
@@ -113,12 +113,12 @@ class TestProperties:
 
 class TestValidation:
     def test_who_lacks_it_and_what_it_needs(self) -> None:
-        told = lacking("bf16", [NEW, OLD, OLD])
+        told = describe_lack("bf16", [NEW, OLD, OLD])
         assert told == (
             "training.precision=bf16 needs a CPU with avx512_bf16 or amx_bf16, or a GPU from "
             "sm_80; without it: CPU old"
         )
-        assert "without it: CPU new, CPU old" in (lacking("tf32", [NEW, OLD, GPU]) or "")
+        assert "without it: CPU new, CPU old" in (describe_lack("tf32", [NEW, OLD, GPU]) or "")
 
     def test_auto_computes_nothing(self) -> None:
         with pytest.raises(ConfigError, match="auto is decided when a run starts"):

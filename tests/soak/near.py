@@ -1,6 +1,6 @@
 """Ray's part of a job, done in this process: trials by the hundred cannot wait for its start.
 
-Everything else is the job's own: command line, board, worker, checkpoints, queue of trials.
+Everything else is the job's own: command line, queue, worker, checkpoints, queue of trials.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from gangru_dist.base.errors import DivergedError, GangruError
 from gangru_dist.cluster import session
 from gangru_dist.training import launch, progress
-from gangru_dist.training.queue import Board, Driven, Slot
+from gangru_dist.training.queue import TaskQueue, WorkerGroup
 from gangru_dist.training.worker import train_worker
 from gangru_dist.tuning import search
 from gangru_dist.tuning.queue import TrialQueue
@@ -23,17 +23,10 @@ from gangru_dist.tuning.space import apply
 from gangru_dist.tuning.trial import run_trial
 
 
-class NearBoard(Board):
-    """`RemoteBoard` in this process."""
-
-    def close(self) -> None:
-        """There is no actor to end."""
-
-
-def serve_here(slot: Slot, board: Driven, *, spread: bool) -> None:
-    """`serve_slot` without workers of its own, which nobody starts again."""
-    while not board.is_done(slot.number):
-        train_worker({"slot": slot})
+def run_workers_here(group: WorkerGroup) -> None:
+    """`run_workers` without processes of their own, which nobody starts again."""
+    while not group.tasks.is_done(group.number):
+        train_worker({"workers": group})
 
 
 def run_trials(
@@ -69,8 +62,8 @@ def replacements() -> list[tuple[Any, str, Any]]:
     }
     return [
         *((session, name, value) for name, value in near.items()),
-        (progress, "RemoteBoard", NearBoard),
-        (launch, "serve_slot", serve_here),
+        (progress, "RemoteTaskQueue", TaskQueue),
+        (launch, "run_workers", run_workers_here),
         (search, "run_trials", run_trials),
         (search, "ray", SimpleNamespace(put=lambda block: block)),
     ]

@@ -18,7 +18,12 @@ from gangru_dist.runs.run import Run
 from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import require_precision
-from gangru_dist.training.launch import decided, require_native, settled, train_windows
+from gangru_dist.training.launch import (
+    require_native,
+    resolve_precision,
+    resolve_run,
+    train_windows,
+)
 from tests.training.store import TINY, stored_panel
 
 OLD = Device(name="CPU old")
@@ -46,32 +51,32 @@ def run_in(folder: Path, asked: str, name: str = "r") -> Run:
 class TestAuto:
     def test_the_run_keeps_what_its_first_start_found(self, tmp_path: Path, has: Has) -> None:
         has(NEW, NEW)
-        run = settled(run_in(tmp_path, "auto"))
+        run = resolve_run(run_in(tmp_path, "auto"))
         assert run.cfg == with_precision(TINY, "bf16")
         run.claim()
         has(OLD)
-        assert settled(run_in(tmp_path, "auto")).cfg.training.precision == "bf16"
+        assert resolve_run(run_in(tmp_path, "auto")).cfg.training.precision == "bf16"
         assert run_in(tmp_path, "auto").as_claimed().cfg == run.cfg
-        settled(run_in(tmp_path, "auto")).claim()
-        assert settled(run_in(tmp_path, "auto"), anew=True).cfg.training.precision == "float32"
+        resolve_run(run_in(tmp_path, "auto")).claim()
+        assert resolve_run(run_in(tmp_path, "auto"), anew=True).cfg.training.precision == "float32"
 
     def test_one_old_node_makes_it_float32(self, tmp_path: Path, has: Has) -> None:
         has(NEW, OLD)
-        run = settled(run_in(tmp_path, "auto"))
+        run = resolve_run(run_in(tmp_path, "auto"))
         assert run.cfg == TINY
 
     @pytest.mark.parametrize("asked", ["float32", "bf16", "float64"])
     def test_what_is_given_stays(self, tmp_path: Path, asked: str, has: Has) -> None:
         has(OLD)
         run_in(tmp_path, "float32").claim()
-        assert settled(run_in(tmp_path, asked)).cfg.training.precision == asked
+        assert resolve_run(run_in(tmp_path, asked)).cfg.training.precision == asked
 
     def test_a_model_is_of_what_it_stands_for(self, has: Has) -> None:
         has(NEW)
         cfg = with_precision(TINY, "auto")
-        found = model_identity(decided(cfg), "2018-12-31", 0, "x")
+        found = model_identity(resolve_precision(cfg), "2018-12-31", 0, "x")
         assert found == model_identity(with_precision(TINY, "bf16"), "2018-12-31", 0, "x")
-        assert decided(cfg, "float64").training.precision == "float64"
+        assert resolve_precision(cfg, "float64").training.precision == "float64"
         with pytest.raises(ConfigError, match="auto is replaced when a run starts"):
             model_identity(cfg, "2018-12-31", 0, "x")
 
@@ -99,7 +104,7 @@ class TestValidation:
 
         monkeypatch.setattr(session, "ask_nodes", asked)
         require_native(TINY, with_precision(TINY, "float64"))
-        assert launch.decided(TINY) is TINY
+        assert launch.resolve_precision(TINY) is TINY
 
     def test_a_worker_that_cannot_keep_it_stops_all(self, has: Has) -> None:
         """Rank 0 has bf16, rank 1 has not: both raise, so that none waits for the other."""

@@ -27,10 +27,9 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
-from gangru_dist.training import groups as slot_module
-from gangru_dist.training import launch
+from gangru_dist.training import groups, launch
 from gangru_dist.training.checkpoint import TrainingState, write_model
-from gangru_dist.training.groups import serve_slot
+from gangru_dist.training.groups import run_workers
 from gangru_dist.training.launch import (
     choose_windows,
     map_in_threads,
@@ -39,7 +38,7 @@ from gangru_dist.training.launch import (
     train_windows,
 )
 from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.queue import Board, Driven, Slot, Task, TaskSettled, task_identity
+from gangru_dist.training.queue import Task, TaskFinished, TaskQueue, WorkerGroup, task_identity
 from tests.training.store import TINY, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
@@ -55,11 +54,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 
 class NearProgress(ProgressLog):
-    """`ProgressLog` without Ray: the board is in this process, and is read at the end."""
+    """`ProgressLog` without Ray: the queue is in this process, and is read at the end."""
 
     def __init__(self, run: Run, tasks: list[Task], result: Any, tell: Any) -> None:
         self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
-        self.board = Board(tasks, run.cfg.resources.max_failures)
+        self.queue = TaskQueue(tasks, run.cfg.resources.max_failures)
         self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
         self.started, self._silence = None, ExitStack()
 
@@ -97,18 +96,18 @@ class Runner:
         self.served: list[int] = []
         self._lock = threading.Lock()
 
-    def __call__(self, slot: Slot, board: Driven, *, spread: bool) -> None:
-        manifest = read_manifest(slot.run.root)
+    def __call__(self, group: WorkerGroup) -> None:
+        manifest = read_manifest(group.run.root)
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        while (task := board.take(slot.number)) is not None:
+        while (task := group.tasks.take(group.number)) is not None:
             time.sleep(0.02)
             bad = task.window.name == self.bad
             if not bad:
-                write_untrained(slot.run, manifest, task)
-            board.settle(slot.number, "bad" if bad else None)
-            self.served.append(slot.number)
+                write_untrained(group.run, manifest, task)
+            group.tasks.finish(group.number, "bad" if bad else None)
+            self.served.append(group.number)
         with self._lock:
             self.now -= 1
 
@@ -186,8 +185,8 @@ def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
 def test_a_task_whose_end_was_never_heard_of_has_a_result(
     root: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The board's answer came too late: what storage has of the task decides."""
-    monkeypatch.setattr(Board, "events", lambda _: [])
+    """The queue's answer came too late: what storage has of the task decides."""
+    monkeypatch.setattr(TaskQueue, "drain_events", lambda _: [])
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:2]
     told = Told()
     run = Run(root, "unheard", TWELVE)
@@ -200,10 +199,11 @@ def test_a_task_whose_end_was_never_heard_of_has_a_result(
 
 @pytest.mark.usefixtures("room_for_two")
 def test_a_watcher_is_told_of_epochs(root: Storage) -> None:
-    def runner(slot: Slot, board: Driven, *, spread: bool) -> None:
-        task = board.take(slot.number)
+    def runner(group: WorkerGroup) -> None:
+        task = group.tasks.take(group.number)
         assert task is not None
-        board.tell(task, TimedEpoch(PredictorEpoch(epoch=1, train_loss=0.0, valid_ic=0.1), 1.0, 1))
+        result = PredictorEpoch(epoch=1, train_loss=0.0, valid_ic=0.1)
+        group.tasks.report_epoch(task, TimedEpoch(result, 1.0, 1))
         raise ResourceError("no room\nleft")
 
     told, run = Told(), Run(root, "broken", TWELVE)
@@ -215,7 +215,7 @@ def test_a_watcher_is_told_of_epochs(root: Storage) -> None:
     assert share == (TWELVE.gan.epochs + 1) / (TWELVE.gan.epochs + TWELVE.training.epochs)
 
 
-class TestBoard:
+class TestTaskQueue:
     """Who gets which task, and when a task counts as failed."""
 
     @pytest.fixture
@@ -223,75 +223,75 @@ class TestBoard:
         windows = choose_windows(read_manifest(root), TWELVE, None)[0][:2]
         return [Task(window=window, seed=seed) for window in windows for seed in (0, 1)]
 
-    def test_a_slot_keeps_to_the_window_it_has_in_memory(self, tasks: list[Task]) -> None:
-        board = Board(tasks, 0)
-        first, other = board.take(0), board.take(1)
+    def test_a_group_keeps_to_the_window_it_has_in_memory(self, tasks: list[Task]) -> None:
+        queue = TaskQueue(tasks, 0)
+        first, other = queue.take(0), queue.take(1)
         assert (first, other) == (tasks[0], tasks[1])
-        board.settle(1)
-        assert board.take(1) == tasks[2]
-        board.settle(0)
-        assert board.take(0) == tasks[3]
-        assert not board.is_done(0)
-        board.settle(0)
-        assert board.is_done(0)
-        assert not board.is_done(1)
+        queue.finish(1)
+        assert queue.take(1) == tasks[2]
+        queue.finish(0)
+        assert queue.take(0) == tasks[3]
+        assert not queue.is_done(0)
+        queue.finish(0)
+        assert queue.is_done(0)
+        assert not queue.is_done(1)
 
     def test_lost_workers_get_their_task_again_and_then_the_next(self, tasks: list[Task]) -> None:
-        board = Board(tasks[:2], max_failures=2)
-        assert [board.take(0) for _ in range(3)] == [tasks[0]] * 3
-        board.trouble(0, "the disk is full")
-        assert board.take(0) == tasks[1]
-        assert board.events() == [TaskSettled(tasks[0], "the disk is full")]
-        board.settle(0)
-        assert board.take(0) is None
+        queue = TaskQueue(tasks[:2], max_failures=2)
+        assert [queue.take(0) for _ in range(3)] == [tasks[0]] * 3
+        queue.record_failure(0, "the disk is full")
+        assert queue.take(0) == tasks[1]
+        assert queue.drain_events() == [TaskFinished(tasks[0], "the disk is full")]
+        queue.finish(0)
+        assert queue.take(0) is None
 
     def test_failures_are_counted_by_task(self, tasks: list[Task]) -> None:
-        board = Board(tasks[:2], max_failures=1)
+        queue = TaskQueue(tasks[:2], max_failures=1)
         for task in tasks[:2]:
-            assert [board.take(0), board.take(0)] == [task, task]
-            board.settle(0)
-        assert [event.reason for event in board.events()] == [None, None]  # type: ignore[union-attr]
+            assert [queue.take(0), queue.take(0)] == [task, task]
+            queue.finish(0)
+        assert [event.reason for event in queue.drain_events()] == [None, None]  # type: ignore[union-attr]
 
-    def test_a_slot_that_cannot_be_had_fails_one_task(self, tasks: list[Task]) -> None:
-        board = Board(tasks[:2], max_failures=1)
-        board.give_up(0, "no room")
-        board.take(0)
-        board.trouble(0, "worse")
-        board.give_up(0, "no room")
-        board.give_up(0, "no room")  # nothing is left to fail
-        reasons = [event.reason for event in board.events()]  # type: ignore[union-attr]
+    def test_a_group_that_cannot_be_had_fails_one_task(self, tasks: list[Task]) -> None:
+        queue = TaskQueue(tasks[:2], max_failures=1)
+        queue.give_up(0, "no room")
+        queue.take(0)
+        queue.record_failure(0, "worse")
+        queue.give_up(0, "no room")
+        queue.give_up(0, "no room")  # nothing is left to fail
+        reasons = [event.reason for event in queue.drain_events()]  # type: ignore[union-attr]
         assert reasons == ["no room", "worse"]
 
 
-class TestSlotFails:
-    """Whatever happens to one slot's workers, every task ends up settled."""
+class TestWorkersFail:
+    """Whatever happens to one group's workers, every task is finished."""
 
     @pytest.fixture
     def served(self, root: Storage, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr(slot_module, "_PAUSE_SECONDS", 0.0)
-        monkeypatch.setattr(slot_module.ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(groups, "_PAUSE_SECONDS", 0.0)
+        monkeypatch.setattr(groups.ray, "is_initialized", lambda: True)
         manifest = read_manifest(root)
         windows = choose_windows(manifest, TWELVE, None)[0][:2]
-        board = Board([Task(window=window, seed=0) for window in windows], 1)
+        queue = TaskQueue([Task(window=window, seed=0) for window in windows], 1)
         run = Run(root, "slots", with_resources(TWELVE, max_failures=1))
-        slot = Slot(run=run, number=0, tasks=board)
+        group = WorkerGroup(run=run, number=0, tasks=queue)
         self.goes = 0
 
         def serve(work: Any) -> list[str | None]:
             def go(*_: object, **__: object) -> Exception | None:
                 self.goes += 1
-                error: Exception | None = work(board)
+                error: Exception | None = work(queue)
                 return error
 
-            monkeypatch.setattr(slot_module, "_work", go)
-            serve_slot(slot, board)
-            return [event.reason for event in board.events()]  # type: ignore[union-attr]
+            monkeypatch.setattr(groups, "_run_once", go)
+            run_workers(group)
+            return [event.reason for event in queue.drain_events()]  # type: ignore[union-attr]
 
         return serve
 
     @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
     def test_a_store_that_does_not_answer(self, served: Any, error: Exception) -> None:
-        def work(_: Board) -> None:
+        def work(_: TaskQueue) -> None:
             raise error
 
         assert served(work) == ["no answer", "no answer"]
@@ -300,30 +300,30 @@ class TestSlotFails:
     def test_workers_that_died_are_replaced(self, served: Any) -> None:
         died = iter([True, False])
 
-        def work(board: Board) -> None:
-            task = board.take(0)
+        def work(queue: TaskQueue) -> None:
+            task = queue.take(0)
             if next(died, False):
                 raise WorkerCrashedError
             while task is not None:
-                board.settle(0)
-                task = board.take(0)
+                queue.finish(0)
+                task = queue.take(0)
 
         assert served(work) == [None, None]
 
     def test_losses_of_one_task_do_not_count_for_the_next(self, served: Any) -> None:
         """Each of two tasks may lose its workers once."""
 
-        def work(board: Board) -> None:
-            board.take(0)
+        def work(queue: TaskQueue) -> None:
+            queue.take(0)
             if self.goes % 2:
                 raise WorkerCrashedError
-            board.settle(0)
+            queue.finish(0)
 
         assert served(work) == [None, None]
         assert self.goes == 4
 
     def test_workers_that_die_before_they_take_a_task(self, served: Any) -> None:
-        def work(_: Board) -> None:
+        def work(_: TaskQueue) -> None:
             raise WorkerCrashedError
 
         assert served(work) == [str(WorkerCrashedError())[:500].strip()] * 2
@@ -332,24 +332,24 @@ class TestSlotFails:
     def test_workers_that_cannot_go_on_are_tried_again_and_their_reason_is_kept(
         self, served: Any
     ) -> None:
-        def work(board: Board) -> Exception | None:
-            return ResourceError("out of memory") if board.take(0) else None
+        def work(queue: TaskQueue) -> Exception | None:
+            return ResourceError("out of memory") if queue.take(0) else None
 
         assert served(work) == ["out of memory"] * 2
 
     def test_an_error_of_a_worker_names_its_last_line(self, served: Any) -> None:
         """As Ray raises it: with the worker's traceback in front."""
 
-        def work(board: Board) -> None:
-            if board.take(0):
+        def work(queue: TaskQueue) -> None:
+            if queue.take(0):
                 cause = OSError("No space left on device")
-                raise RayTaskError("_alone", "Traceback ...\nOSError: No space left", cause)
+                raise RayTaskError("_run_worker", "Traceback ...\nOSError: No space left", cause)
 
         assert served(work) == ["OSError: No space left"] * 2
 
 
 class TestResult:
-    """What became of a settled task."""
+    """What became of a finished task."""
 
     def test_an_unreadable_model_fails_alone(self, root: Storage) -> None:
         manifest, run = read_manifest(root), Run(root, "refused", TWELVE)
@@ -358,7 +358,7 @@ class TestResult:
         for task in tasks[:2]:
             write_untrained(run, manifest, task)
         run.folder.write_bytes(f"{run.model_folder(window.name, 1)}/model.json", b"{")
-        results = [result_of(run, manifest, TaskSettled(task, None)) for task in tasks]
+        results = [result_of(run, manifest, TaskFinished(task, None)) for task in tasks]
         assert [result.status for result in results] == ["trained", "failed", "failed"]
         assert "model.json is damaged" in results[1].reason
         assert results[2].reason == "ended without a model and without an error"

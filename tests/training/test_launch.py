@@ -145,7 +145,7 @@ def test_killed_worker_resumes_to_the_same_bits(root: Storage, undisturbed: dict
 def train_workers() -> list[psutil.Process]:
     """Processes below this one's cluster that train."""
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if "ray::_alone" in " ".join(_cmdline(p))]
+    return [p for p in found if "ray::_run_worker" in " ".join(_cmdline(p))]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:

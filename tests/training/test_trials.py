@@ -79,7 +79,7 @@ class Nodes:
 
     def train_workers(self) -> list[psutil.Process]:
         """Processes that train: a plain task where a window has one worker, else Ray Train's."""
-        return self.running("ray::_alone") + self.running("RayTrainWorker")
+        return self.running("ray::_run_worker") + self.running("RayTrainWorker")
 
     def kill_under(self, process: psutil.Process) -> None:
         """Kill the node that a worker runs on, without a word, and add another."""
