@@ -46,7 +46,7 @@ from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
-from gangru_dist.scoring.plan import Piece, make_plan
+from gangru_dist.scoring.plan import ScoringTask, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble
 from gangru_dist.training.checkpoint import TrainingState, write_model
 
@@ -102,20 +102,24 @@ def build(root: Storage, size: Size, assets: int) -> tuple[RunConfig, Manifest]:
     return cfg, manifest
 
 
-def pieces_of(root: Storage, cfg: RunConfig, manifest: Manifest, months: int) -> tuple[Piece, ...]:
-    """The first months that can be scored, a piece each."""
+def list_tasks(
+    root: Storage, cfg: RunConfig, manifest: Manifest, months: int
+) -> tuple[ScoringTask, ...]:
+    """The first months that can be scored, a task each."""
     plan = make_plan(manifest, cfg, Run(root, _RUN, cfg).models(), {})
-    return tuple(piece for piece in plan.pieces if piece.month >= "2019-01")[:months]
+    return tuple(task for task in plan.tasks if task.month >= "2019-01")[:months]
 
 
-def cross_sections(root: Storage, cfg: RunConfig, manifest: Manifest, piece: Piece) -> list[Tensor]:
-    """The piece's samples, a tensor (M, T, F) a day."""
-    first, last = (dt.date.fromisoformat(day) for day in (piece.block_start, piece.block_end))
+def cross_sections(
+    root: Storage, cfg: RunConfig, manifest: Manifest, task: ScoringTask
+) -> list[Tensor]:
+    """The task's samples, a tensor (M, T, F) a day."""
+    first, last = (dt.date.fromisoformat(day) for day in (task.block_start, task.block_end))
     block = read_block(root, manifest, start=first, end=last, features=cfg.panel.features)
     members = universe_mask(block, cfg.universe, cfg.samples.lookback)
     panel = torch.from_numpy(block.features)
     standardizer = Standardizer(cfg.samples, cfg.features)
-    rows = [block.row(np.datetime64(day)) for day in piece.days]
+    rows = [block.row(np.datetime64(day)) for day in task.days]
     return [
         standardizer.whole_day(panel, row, torch.from_numpy(np.flatnonzero(members[row])))
         for row in rows
@@ -130,14 +134,14 @@ def bare_scores(network: BareNetwork, samples: Tensor) -> list[Tensor]:
 
 def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
     """Samples a CPU second of ours and of the bare forward pass, and the ratio."""
-    piece = _alone(pieces_of(root, cfg, manifest, 1)[0], manifest, cfg)
-    samples = cross_sections(root, cfg, manifest, piece)
+    task = _alone(list_tasks(root, cfg, manifest, 1)[0], manifest, cfg)
+    samples = cross_sections(root, cfg, manifest, task)
     run = Run(root, _RUN, cfg)
-    network = load_ensemble(run, piece.window, (0,), torch.device("cpu")).networks[0]
+    network = load_ensemble(run, task.window, (0,), torch.device("cpu")).networks[0]
     stock = BareNetwork(len(cfg.panel.features), cfg.gru).eval()
     stock.load_state_dict(network.predictor.state_dict())
     ours, bare = alternate(
-        lambda: Scorer(run)(piece),
+        lambda: Scorer(run)(task),
         lambda: [bare_scores(stock, day) for day in samples],
         size.rounds,
     )
@@ -151,37 +155,39 @@ def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) 
     )
 
 
-def _alone(piece: Piece, manifest: Manifest, cfg: RunConfig) -> Piece:
-    """The piece with the block that it needs alone."""
-    first = int(np.searchsorted(manifest.calendar, np.datetime64(piece.days[0])))
+def _alone(task: ScoringTask, manifest: Manifest, cfg: RunConfig) -> ScoringTask:
+    """The task with the block that it needs alone."""
+    first = int(np.searchsorted(manifest.calendar, np.datetime64(task.days[0])))
     start = manifest.calendar[max(first - cfg.samples.lookback + 1, 0)]
-    return dataclasses.replace(piece, block_start=str(start), block_end=piece.days[-1])
+    return dataclasses.replace(task, block_start=str(start), block_end=task.days[-1])
 
 
-def seconds_with(root: Storage, cfg: RunConfig, pieces: tuple[Piece, ...], actors: int) -> float:
-    """Wall seconds until all files of the pieces are there."""
+def seconds_with(
+    root: Storage, cfg: RunConfig, tasks: tuple[ScoringTask, ...], actors: int
+) -> float:
+    """Wall seconds until all files of the tasks are there."""
     resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
     started = time.perf_counter()
     run = Run(root, _RUN, dataclasses.replace(cfg, resources=resources))
-    done = on_cluster(run.cfg, partial(Scorer, run), pieces, actors=actors)
+    done = on_cluster(run.cfg, partial(Scorer, run), tasks, actors=actors)
     files = [value(result) for _, result in done]
-    assert len(files) == len(pieces)
+    assert len(files) == len(tasks)
     return time.perf_counter() - started
 
 
 def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
     """Wall seconds of two actors and of one, and the ratio of speeds."""
-    pieces = pieces_of(root, cfg, manifest, size.months)
+    tasks = list_tasks(root, cfg, manifest, size.months)
     with session(cfg, cpus=2):
-        seconds_with(root, cfg, pieces[:1], 1)  # Ray's own first time
-        pairs = [[seconds_with(root, cfg, pieces, n) for n in (2, 1)] for _ in range(size.rounds)]
+        seconds_with(root, cfg, tasks[:1], 1)  # Ray's own first time
+        pairs = [[seconds_with(root, cfg, tasks, n) for n in (2, 1)] for _ in range(size.rounds)]
     two, one = (list(side) for side in zip(*pairs, strict=True))
-    days = sum(len(piece.days) for piece in pieces)
+    days = sum(len(task.days) for task in tasks)
     return (
         f"actors     two {statistics.median(two):.1f} s  one {statistics.median(one):.1f} s  "
         f"ratio {compare(two, one)}, asked >= {TARGET_TWO} on two free cores\n"
         f"           {size.rounds} rounds of {days} days of {size.market} assets in "
-        f"{len(pieces)} pieces; load {os.getloadavg()[0]:.1f} at the end"
+        f"{len(tasks)} tasks; load {os.getloadavg()[0]:.1f} at the end"
     )
 
 

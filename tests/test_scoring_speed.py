@@ -16,8 +16,8 @@ def test_scoring_does_the_same_work_on_both_sides(tmp_path: Path) -> None:
     )
     root = Storage(str(tmp_path))
     cfg, manifest = scoring_speed.build(root, size, size.assets)
-    (piece,) = scoring_speed.pieces_of(root, cfg, manifest, 1)
-    samples = scoring_speed.cross_sections(root, cfg, manifest, piece)
-    assert Scorer(Run(root, "bench", cfg))(piece).rows == sum(map(len, samples)) > 0
+    (task,) = scoring_speed.list_tasks(root, cfg, manifest, 1)
+    samples = scoring_speed.cross_sections(root, cfg, manifest, task)
+    assert Scorer(Run(root, "bench", cfg))(task).rows == sum(map(len, samples)) > 0
     line = scoring_speed.forward_line(root, cfg, manifest, size)
     assert re.search(r"ratio \d+\.\d\d \(", line)

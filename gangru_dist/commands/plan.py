@@ -192,10 +192,10 @@ def train(job: Job) -> Facts:
 
 def score(job: Job) -> Facts:
     """Days to be scored, and what cannot be."""
-    from gangru_dist.scoring.score import planned
+    from gangru_dist.scoring.score import plan_scoring
 
     args = job.args
-    *_, plan = planned(job.run, start=args.start, end=args.end, daily=args.daily)
+    *_, plan = plan_scoring(job.run, start=args.start, end=args.end, daily=args.daily)
     return {
         "days_to_score": plan.days,
         "days_up_to_date": plan.up_to_date,

@@ -24,7 +24,7 @@ from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.run import Claim, Run, run_names
 from gangru_dist.runs.search import Search, read_search
 from gangru_dist.runs.summaries import DayCoverage
-from gangru_dist.scoring.plan import outdated_days
+from gangru_dist.scoring.plan import find_outdated
 from gangru_dist.scoring.table import covered_days
 from gangru_dist.synthetic.assets import is_made_up
 
@@ -130,7 +130,7 @@ def _run_sources(run: Run, manifest: Manifest) -> RunSources:
             if window in windows and seed in cfg.training.seeds
         ],
         days=tuple(covered.values()),
-        outdated=tuple(outdated_days(manifest, cfg, models, covered)),
+        outdated=tuple(find_outdated(manifest, cfg, models, covered)),
     )
 
 

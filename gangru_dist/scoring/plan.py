@@ -1,4 +1,4 @@
-"""Which days to score: those without up-to-date scores, in pieces of one window and month.
+"""Which days to score: those without up-to-date scores, in tasks of one window and month.
 
 Planned from the panel's manifest, the models' `model.json` and the footers of the table's files;
 neither bars nor weights are read.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,7 @@ Models = Mapping[tuple[str, int], ModelRecord]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class ScoringTask:
     """Days of one month, scored by one window's models in one call of an actor."""
 
     window: str
@@ -38,32 +39,18 @@ class Piece:
     """"2019-07"."""
     days: tuple[str, ...]
     """ISO, ascending."""
-    basis: str = ""
-    """See `DayCoverage`, also for the next two; all of it is empty until `based`."""
-    month_end: str = ""
-    month_rows: str = ""
-    block_start: str = ""
-    """First day of the panel block, including the lookback; the same for a window's pieces."""
-    block_end: str = ""
+    block_start: str
+    """First day of the panel block, including the lookback; the same for a window's tasks, so that
+    an actor reads it once."""
+    block_end: str
     """Last day of the panel block."""
-
-    def coverage(self, date: str) -> DayCoverage:
-        """Coverage of one of the days, without its counts."""
-        return DayCoverage(
-            date=date,
-            window=self.window,
-            model=self.model,
-            basis=self.basis,
-            month_end=self.month_end,
-            month_rows=self.month_rows,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """Work of a scoring job."""
 
-    pieces: tuple[Piece, ...]
+    tasks: tuple[ScoringTask, ...]
     """By window and month."""
     unscored: tuple[Unscored, ...]
     up_to_date: int
@@ -74,7 +61,7 @@ class Plan:
     @property
     def days(self) -> int:
         """Days to be scored."""
-        return sum(len(piece.days) for piece in self.pieces)
+        return sum(len(task.days) for task in self.tasks)
 
 
 def ensemble_model(models: Iterable[ModelRecord]) -> str:
@@ -116,67 +103,56 @@ def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def based(piece: Piece, cfg: RunConfig, manifest: Manifest) -> Piece:
-    """The same, with what of this panel decides its rows; see `DayCoverage`."""
-    end = (np.datetime64(piece.month, "M") + 1).astype("datetime64[D]")
-    last = manifest.calendar[np.searchsorted(manifest.calendar, end) - 1]
-    return replace(
-        piece,
-        basis=_basis(cfg, manifest, piece.month),
-        month_end=str(last),
-        month_rows=manifest.months.get(piece.month, "")[:12],
+def expect_coverage(
+    window: str, model: str, month: str, cfg: RunConfig, manifest: Manifest
+) -> DayCoverage:
+    """Coverage that the month's days get if they are scored now, without date and counts."""
+    end = (np.datetime64(month, "M") + 1).astype("datetime64[D]")
+    return DayCoverage(
+        date="",
+        window=window,
+        model=model,
+        basis=_basis(cfg, manifest, month),
+        month_end=str(manifest.calendar[np.searchsorted(manifest.calendar, end) - 1]),
+        month_rows=manifest.months.get(month, "")[:12],
     )
 
 
-def _is_current(done: DayCoverage | None, piece: Piece) -> bool:
+def _is_current(done: DayCoverage | None, expected: DayCoverage) -> bool:
     """Whether scoring a day again would give the rows that the table has.
 
     Rows may have been added to the day's month since, but not changed: `gangru panel` refuses that
     or marks the month, and marks are part of the basis. If the panel's month still ends on the
     same day, its rows must be the same.
     """
-    if done is None or (done.model, done.basis) != (piece.model, piece.basis):
+    if done is None or (done.model, done.basis) != (expected.model, expected.basis):
         return False
-    return done.month_end != piece.month_end or done.month_rows == piece.month_rows
+    return done.month_end != expected.month_end or done.month_rows == expected.month_rows
 
 
-def _month_pieces(
+def _expect_days(
     window: Window, days: np.ndarray, models: Models, cfg: RunConfig, manifest: Manifest
-) -> Iterable[Piece]:
-    months = days.astype("datetime64[M]")
-    for month in np.unique(months):
-        piece = Piece(
-            window=window.name,
-            model=ensemble_model(models[window.name, seed] for seed in cfg.training.seeds),
-            month=str(month),
-            days=tuple(str(day) for day in days[months == month]),
-        )
-        yield based(piece, cfg, manifest)
+) -> dict[dt.date, DayCoverage]:
+    """Coverage that a window's days get if they are scored now."""
+    model = ensemble_model(models[window.name, seed] for seed in cfg.training.seeds)
+    months = np.unique(days.astype("datetime64[M]")).astype(str)
+    expected = {
+        month: expect_coverage(window.name, model, month, cfg, manifest) for month in months
+    }
+    return {day: replace(expected[f"{day:%Y-%m}"], date=str(day)) for day in days.astype(dt.date)}
 
 
-def _with_block(pieces: list[Piece], cfg: RunConfig, manifest: Manifest) -> list[Piece]:
-    """Give all pieces of a window the same panel block, so that an actor reads it once."""
-    if not pieces:
-        return []
-    first = np.datetime64(pieces[0].days[0])
-    index = int(np.searchsorted(manifest.calendar, first)) - cfg.samples.lookback + 1
-    start = str(manifest.calendar[max(index, 0)])
-    end = pieces[-1].days[-1]
-    return [replace(piece, block_start=start, block_end=end) for piece in pieces]
-
-
-def current_pieces(manifest: Manifest, cfg: RunConfig, models: Models) -> Iterator[Piece]:
-    """All days that the current models, settings and panel would score; without blocks."""
-    windows, _ = make_windows(
-        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
-    )
-    for window in windows:
+def expect_table(manifest: Manifest, cfg: RunConfig, models: Models) -> dict[dt.date, DayCoverage]:
+    """Coverage of all days that the current models, settings and panel would score."""
+    expected: dict[dt.date, DayCoverage] = {}
+    for window in _make_windows(manifest, cfg):
         if _why_not(window, models, cfg, manifest) is None:
             days = manifest.calendar[window.score_first : window.score_last + 1]
-            yield from _month_pieces(window, days, models, cfg, manifest)
+            expected |= _expect_days(window, days, models, cfg, manifest)
+    return expected
 
 
-def outdated_days(
+def find_outdated(
     manifest: Manifest,
     cfg: RunConfig,
     models: Models,
@@ -186,10 +162,16 @@ def outdated_days(
 
     A scoring job scores them again if their window has a model.
     """
-    current: set[str] = set()
-    for piece in current_pieces(manifest, cfg, models):
-        current |= set(piece.days) - set(_stale_part(piece, covered).days)
-    return sorted(day for day in covered if str(day) not in current)
+    expected = expect_table(manifest, cfg, models)
+    return sorted(
+        day
+        for day, done in covered.items()
+        if day not in expected or not _is_current(done, expected[day])
+    )
+
+
+def _make_windows(manifest: Manifest, cfg: RunConfig) -> list[Window]:
+    return make_windows(manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback)[0]
 
 
 def _span(manifest: Manifest, start: dt.date | None, end: dt.date | None) -> tuple[str, str]:
@@ -214,7 +196,7 @@ def make_plan(
     end: dt.date | None = None,
     again: bool = False,
 ) -> Plan:
-    """Pieces to score between `start` and `end`.
+    """Plan what to score between `start` and `end`.
 
     Args:
         manifest: The panel's.
@@ -230,10 +212,8 @@ def make_plan(
         WindowError: No window covers these days, or none of these has usable models.
     """
     low, high = _span(manifest, start, end)
-    windows, _ = make_windows(
-        manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
-    )
-    pieces: list[Piece] = []
+    windows = _make_windows(manifest, cfg)
+    tasks: list[ScoringTask] = []
     unscored: list[Unscored] = []
     wanted = 0
     for window in windows:
@@ -244,27 +224,44 @@ def make_plan(
         wanted += len(days)
         reason = _why_not(window, models, cfg, manifest)
         if reason:
-            unscored.append(_unscored(window, days, reason))
+            first, last = str(days[0]), str(days[-1])
+            unscored.append(
+                Unscored(window=window.name, first=first, last=last, days=len(days), reason=reason)
+            )
             continue
-        found = _month_pieces(window, days, models, cfg, manifest)
-        fresh = [piece if again else _stale_part(piece, covered) for piece in found]
-        pieces += _with_block([piece for piece in fresh if piece.days], cfg, manifest)
+        expected = _expect_days(window, days, models, cfg, manifest)
+        stale = [
+            one for day, one in expected.items() if again or not _is_current(covered.get(day), one)
+        ]
+        tasks += _make_tasks(stale, cfg, manifest)
     _check(windows, wanted, unscored, (low, high))
-    stopped = sum(part.days for part in unscored)
-    done = wanted - stopped - sum(len(piece.days) for piece in pieces)
-    gone = sorted({str(day) for day in covered} - set(manifest.calendar.astype(str)))
-    return Plan(pieces=tuple(pieces), unscored=tuple(unscored), up_to_date=done, gone=tuple(gone))
-
-
-def _stale_part(piece: Piece, covered: Mapping[dt.date, DayCoverage]) -> Piece:
-    stale = (d for d in piece.days if not _is_current(covered.get(dt.date.fromisoformat(d)), piece))
-    return replace(piece, days=tuple(stale))
-
-
-def _unscored(window: Window, days: np.ndarray, reason: str) -> Unscored:
-    return Unscored(
-        window=window.name, first=str(days[0]), last=str(days[-1]), days=len(days), reason=reason
+    return Plan(
+        tasks=tuple(tasks),
+        unscored=tuple(unscored),
+        up_to_date=wanted
+        - sum(part.days for part in unscored)
+        - sum(len(task.days) for task in tasks),
+        gone=tuple(sorted({str(day) for day in covered} - set(manifest.calendar.astype(str)))),
     )
+
+
+def _make_tasks(days: list[DayCoverage], cfg: RunConfig, manifest: Manifest) -> list[ScoringTask]:
+    """Tasks of a window's days, ascending, a month each."""
+    if not days:
+        return []
+    first = int(np.searchsorted(manifest.calendar, np.datetime64(days[0].date)))
+    start = manifest.calendar[max(first - cfg.samples.lookback + 1, 0)]
+    return [
+        ScoringTask(
+            window=days[0].window,
+            model=days[0].model,
+            month=month,
+            days=tuple(day.date for day in group),
+            block_start=str(start),
+            block_end=days[-1].date,
+        )
+        for month, group in itertools.groupby(days, key=lambda day: day.date[:7])
+    ]
 
 
 def _check(

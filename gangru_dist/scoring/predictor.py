@@ -1,9 +1,8 @@
-"""Applies a window's models to cross-sections of the panel, without Ray.
+"""From a window's models and the panel to scores, the factor and its quantile, without Ray.
 
 Shapes: D days, N assets of a block, M members of one day's universe, T lookback, F features.
-Always in float32, or float64 if the weights are; so a score does not depend on the machine kind.
-
-From a day's raw predictions to the factor and its quantile (docs/method.md, 5); pure.
+Scores are always in float32, or float64 if the weights are; so they do not depend on the machine
+kind. `to_factor` (docs/method.md, 5) is pure; `Scorer` does a task and writes its file.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import universe_mask
-from gangru_dist.scoring.plan import Piece, based, ensemble_model
+from gangru_dist.scoring.plan import ScoringTask, ensemble_model, expect_coverage
 from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.training.checkpoint import read_model
 from gangru_dist.training.collective import promised_device
@@ -72,26 +70,6 @@ class Factor:
         return "+".join(name for name, done in parts if done)
 
 
-def _known_enough(missing: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    return np.asarray((scored > 0) & (scored - missing >= MIN_KNOWN * scored))
-
-
-def _log_size(market_cap: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Log market cap (log currency); NaN where unknown or not positive."""
-    if market_cap is None or market_cap.shape != shape:
-        return np.full(shape, np.nan)
-    return np.asarray(np.log(np.where(market_cap > 0, market_cap, np.nan)))
-
-
-def _neutralize(
-    score: np.ndarray, industry: np.ndarray, size: np.ndarray, by_industry: np.ndarray
-) -> np.ndarray:
-    """Residuals. Days not in `by_industry` have one group; days with NaN sizes, no regressor."""
-    groups = np.where(by_industry[:, None], industry, -1)
-    residual = cs_neutralize(score, groups=groups, exposure=size)
-    return np.where(np.abs(residual) < _NOISE, 0.0, residual)
-
-
 def to_factor(
     score: Float[np.ndarray, "D N"],
     industry: Int[np.ndarray, "D M"] | None,
@@ -113,18 +91,27 @@ def to_factor(
     """
     member = ~np.isnan(score)
     scored = member.sum(axis=1)
-    codes = industry if industry is not None and industry.shape == score.shape else None
-    codes = np.full(score.shape, -1, dtype=np.int16) if codes is None else codes
-    size = _log_size(market_cap, score.shape)
-    missing_industry = (member & (codes < 0)).sum(axis=1)
+    if industry is None or industry.shape != score.shape:
+        industry = np.full(score.shape, -1, dtype=np.int16)
+    if market_cap is None or market_cap.shape != score.shape:
+        market_cap = np.full(score.shape, np.nan)
+    size = np.log(np.where(market_cap > 0, market_cap, np.nan))
+    missing_industry = (member & (industry < 0)).sum(axis=1)
     missing_cap = (member & np.isnan(size)).sum(axis=1)
     enough = scored >= cfg.min_assets
-    by_industry = enough & _known_enough(missing_industry, scored) & ("industry" in cfg.neutralize)
-    by_size = enough & _known_enough(missing_cap, scored) & ("size" in cfg.neutralize)
+    by_industry, by_size = (
+        enough & (scored > 0) & (scored - missing >= MIN_KNOWN * scored) & (name in cfg.neutralize)
+        for name, missing in (("industry", missing_industry), ("size", missing_cap))
+    )
     clipped = cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad)
     z = cs_zscore(clipped, flat=FLAT_SCORE)
     z = np.where(enough[:, None], z, np.nan)
-    factor = cs_zscore(_neutralize(z, codes, np.where(by_size[:, None], size, np.nan), by_industry))
+    residual = cs_neutralize(
+        z,
+        groups=np.where(by_industry[:, None], industry, -1),  # else one group
+        exposure=np.where(by_size[:, None], size, np.nan),  # else no regressor
+    )
+    factor = cs_zscore(np.where(np.abs(residual) < _NOISE, 0.0, residual))
     return Factor(
         factor=factor,
         quantile=cs_quantile(factor, cfg.quantiles),
@@ -219,7 +206,7 @@ def score_block(
 
 
 class Scorer:
-    """Scores pieces and writes their files; keeps models and block of the last window."""
+    """Does scoring tasks and writes their files; keeps models and block of the last window."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._cfg = run, run.cfg
@@ -228,39 +215,53 @@ class Scorer:
         self._ensemble: Ensemble | None = None
         self._block: tuple[tuple[str, str], PanelBlock] | None = None
 
-    def __call__(self, piece: Piece) -> DataFile:
-        """Score one piece and write its file, which is not visible before the driver's commit.
+    def __call__(self, task: ScoringTask) -> DataFile:
+        """Score a task's days and write their file, which no reader sees before the commit.
 
         Raises:
             FactorError: The models have changed since planning, or a prediction is not finite.
             PanelError: The panel was rebuilt meanwhile.
         """
-        piece = based(piece, self._cfg, self._manifest)  # on what is read, not what was planned
-        ensemble = self._models(piece)
-        block = self._panel(piece)
+        ensemble = self._load_models(task)
+        block = self._read_panel(task)
         cfg = self._cfg
-        days = [block.row(np.datetime64(day)) for day in piece.days]
+        days = [block.row(np.datetime64(day)) for day in task.days]
         rule = replace(cfg.universe, members=cfg.factor.members)
         members = universe_mask(block, rule, cfg.samples.lookback)
         scores = score_block(ensemble, block, days, members, cfg.samples)
         factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
-        table = _table(piece, block, scores, factor)
-        covered = _coverage(piece, block, days, factor)
-        return write_file(self._run.factor, piece.month, table, covered)
+        # the panel as it is read here, not as it was planned with
+        expected = expect_coverage(task.window, task.model, task.month, cfg, self._manifest)
+        ranked = (~np.isnan(factor.factor)).sum(axis=1)
+        covered = [
+            replace(
+                expected,
+                date=date,
+                traded=int(block.traded[day].sum()),
+                universe=int(factor.scored[row]),
+                ranked=int(ranked[row]),
+                missing_industry=int(factor.missing_industry[row]),
+                missing_market_cap=int(factor.missing_market_cap[row]),
+                neutralized=factor.neutralized(row),
+            )
+            for row, (date, day) in enumerate(zip(task.days, days, strict=True))
+        ]
+        table = _make_table(task, block, scores, factor)
+        return write_file(self._run.factor, task.month, table, covered)
 
-    def _models(self, piece: Piece) -> Ensemble:
-        if self._ensemble is None or self._ensemble.window != piece.window:
+    def _load_models(self, task: ScoringTask) -> Ensemble:
+        if self._ensemble is None or self._ensemble.window != task.window:
             seeds = self._cfg.training.seeds
-            self._ensemble = load_ensemble(self._run, piece.window, seeds, self._device)
-        if self._ensemble.model != piece.model:
+            self._ensemble = load_ensemble(self._run, task.window, seeds, self._device)
+        if self._ensemble.model != task.model:
             raise FactorError(
-                f"window {piece.window} was trained again while it was scored (model {piece.model} "
+                f"window {task.window} was trained again while it was scored (model {task.model} "
                 f"became {self._ensemble.model}). Run the job again."
             )
         return self._ensemble
 
-    def _panel(self, piece: Piece) -> PanelBlock:
-        span = (piece.block_start, piece.block_end)
+    def _read_panel(self, task: ScoringTask) -> PanelBlock:
+        span = (task.block_start, task.block_end)
         if self._block is None or self._block[0] != span:
             self._block = None  # frees the old block before reading the new one
             first, last = (dt.date.fromisoformat(day) for day in span)
@@ -272,35 +273,19 @@ class Scorer:
         return self._block[1]
 
 
-def _table(piece: Piece, block: PanelBlock, scores: np.ndarray, factor: Factor) -> pa.Table:
-    """Rows of the piece's members, sorted by (date, asset)."""
+def _make_table(
+    task: ScoringTask, block: PanelBlock, scores: np.ndarray, factor: Factor
+) -> pa.Table:
+    """Rows of the task's members, sorted by (date, asset)."""
     day, asset = np.nonzero(~np.isnan(scores))
-    dates = np.array(piece.days, dtype="datetime64[D]")[day]
+    dates = np.array(task.days, dtype="datetime64[D]")[day]
     columns = {
         "date": pa.array(dates, pa.date32()),
         "asset": pa.array(block.assets[asset], pa.string()),
         "score": pa.array(scores[day, asset].astype(np.float32)),
         "factor": pa.array(factor.factor[day, asset], from_pandas=True),  # NaN -> null
         "quantile": pa.array(factor.quantile[day, asset], pa.int16()),
-        "window": pa.array([piece.window] * len(day), pa.string()),
-        "model": pa.array([piece.model] * len(day), pa.string()),
+        "window": pa.array([task.window] * len(day), pa.string()),
+        "model": pa.array([task.model] * len(day), pa.string()),
     }
     return pa.table(columns, schema=FILE_SCHEMA)
-
-
-def _coverage(
-    piece: Piece, block: PanelBlock, days: list[int], factor: Factor
-) -> list[DayCoverage]:
-    ranked = (~np.isnan(factor.factor)).sum(axis=1)
-    return [
-        replace(
-            piece.coverage(date),
-            traded=int(block.traded[day].sum()),
-            universe=int(factor.scored[row]),
-            ranked=int(ranked[row]),
-            missing_industry=int(factor.missing_industry[row]),
-            missing_market_cap=int(factor.missing_market_cap[row]),
-            neutralized=factor.neutralized(row),
-        )
-        for row, (date, day) in enumerate(zip(piece.days, days, strict=True))
-    ]

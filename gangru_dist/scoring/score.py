@@ -1,6 +1,6 @@
-"""Score days: a pool of actors scores pieces, and the driver commits their files at once.
+"""Score days: a pool of actors does scoring tasks, and the driver commits their files at once.
 
-    plan -> Ray Data: one row per piece -> actors (models and block kept) -> files -> one commit
+    plan -> Ray Data: one row per task -> actors (models and block kept) -> files -> one commit
 
 A job killed at any point leaves the table unchanged; run it again to score the same days.
 """
@@ -52,7 +52,7 @@ def score_days(
         end: Last day, inclusive.
         daily: Score the panel's newest day only, in this process, without Ray, in seconds.
         overwrite: Take the run's name even if it has another configuration.
-        runner: Scores the pieces; None = in this process if that is faster than the start of
+        runner: Does the tasks; None = in this process if that is faster than the start of
             actors, else on Ray.
 
     Returns:
@@ -68,15 +68,15 @@ def score_days(
         ResourceError: The cluster is too small for one actor.
     """
     started = time.monotonic()
-    run, manifest, plan = planned(run, start=start, end=end, daily=daily)
+    run, manifest, plan = plan_scoring(run, start=start, end=end, daily=daily)
     run.claim(overwrite=overwrite)
     _logger.info(
         "score_start days=%d pieces=%d up_to_date_days=%d",
         plan.days,
-        len(plan.pieces),
+        len(plan.tasks),
         plan.up_to_date,
     )
-    small = daily or len(plan.pieces) <= 1 or _is_small(run, plan.days * manifest.assets)
+    small = daily or len(plan.tasks) <= 1 or _is_small(run, plan.days * manifest.assets)
     files = _score_all(run, plan, runner or (here if small else on_cluster))
     if plan.gone:
         text = "days_dropped days=%d first=%s last=%s: the panel no longer has them"
@@ -95,7 +95,7 @@ def score_days(
     return summary
 
 
-def planned(
+def plan_scoring(
     run: Run, *, start: dt.date | None = None, end: dt.date | None = None, daily: bool = False
 ) -> tuple[Run, Manifest, Plan]:
     """The run as it was claimed, its panel, and what is to be scored.
@@ -134,11 +134,11 @@ def _is_small(run: Run, samples: int) -> bool:
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
-    """Files of all pieces, by month."""
+    """Files of all tasks, by month."""
     files: list[DataFile] = []
-    most = run.cfg.resources.scoring_actors or len(plan.pieces)
+    most = run.cfg.resources.scoring_actors or len(plan.tasks)
     with log.progress("score", total=plan.days, unit="days") as progress:
-        for _, result in runner(run.cfg, partial(_scorer, run), plan.pieces, actors=most):
+        for _, result in runner(run.cfg, partial(_scorer, run), plan.tasks, actors=most):
             file = value(result)
             files.append(file)
             prometheus.count(prometheus.SCORED_ROWS, file.rows)

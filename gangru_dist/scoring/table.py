@@ -2,10 +2,10 @@
 
 Rows are sorted by (date, asset). The footer of each file lists the days it covers, including
 days without rows, with their models and counts. Coverage thus changes in the same commit as the
-rows and cannot disagree with them. This module writes the table; any Delta reader can read it.
+rows and cannot disagree with them. Any Delta reader can read the table.
 
-Writing the factor table: scorers write files, and the driver commits them all at once.
-
+Scorers write files, and the driver commits them all at once, by `create_write_transaction`:
+delta-rs's own replace writes files without our footer (docs/decisions/0016-factor-table.md).
 A commit is a compare-and-swap on the table's version. If another job commits first, the files are
 merged with its version and committed again, so that no day is lost or duplicated. Each commit has
 its own application transaction, by which a commit whose response was lost is recognized and not

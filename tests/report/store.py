@@ -24,7 +24,7 @@ from gangru_dist.panel.writer import add_hashes, write_bucket
 from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder
 from gangru_dist.runs.summaries import DayCoverage
-from gangru_dist.scoring.plan import current_pieces
+from gangru_dist.scoring.plan import expect_table
 from gangru_dist.scoring.table import FILE_SCHEMA, commit, write_file
 from tests.evaluation.worlds import config, random_block, random_table
 
@@ -114,23 +114,23 @@ def write_factor(
 ) -> pd.DataFrame:
     """Commit and return the rows of days that the run's finished models score."""
     manifest, models = read_manifest(root), Run(root, run, cfg).models()
-    pieces = {day: piece for piece in current_pieces(manifest, cfg, models) for day in piece.days}
+    expected = {str(day): one for day, one in expect_table(manifest, cfg, models).items()}
     table = table.sort_values(["date", "asset"], ignore_index=True)
     dates = table["date"].dt.strftime("%Y-%m-%d")
-    table = table[dates.isin(pieces.keys())].reset_index(drop=True)
-    pieces = {day: pieces[day] for day in table["date"].dt.strftime("%Y-%m-%d").unique()}
-    table["window"] = [pieces[f"{day:%Y-%m-%d}"].window for day in table["date"]]
-    table["model"] = [pieces[f"{day:%Y-%m-%d}"].model for day in table["date"]]
+    table = table[dates.isin(expected.keys())].reset_index(drop=True)
+    expected = {day: expected[day] for day in table["date"].dt.strftime("%Y-%m-%d").unique()}
+    table["window"] = [expected[f"{day:%Y-%m-%d}"].window for day in table["date"]]
+    table["model"] = [expected[f"{day:%Y-%m-%d}"].model for day in table["date"]]
     sizes = table.groupby(table["date"].dt.strftime("%Y-%m-%d")).size()
     days = {
         day: dataclasses.replace(
-            piece.coverage(day),
+            one,
             traded=int(sizes[day]) + 3,
             universe=int(sizes[day]),
             ranked=int(sizes[day]),
             neutralized="industry+size",
         )
-        for day, piece in pieces.items()
+        for day, one in expected.items()
     }
     write_days(root, run, table, list(days.values()))
     return table
