@@ -56,7 +56,7 @@ PROSE = [
 ]
 FILES = re.compile(r"[\w./-]+\.(py|md)|(tests|benchmarks|jobs|cluster|docs)/[\w./-]+")
 NAMES = re.compile(r"[a-z_]\w*(\.\w+)+")
-DATA = (".json", ".html", ".csv", ".toml", ".parquet", ".safetensors")
+DATA = (".json", ".log", ".html", ".csv", ".toml", ".parquet", ".safetensors")
 
 
 def citations(text: str) -> set[str]:
