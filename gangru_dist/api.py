@@ -41,9 +41,9 @@ from gangru_dist.panel.intake import check_headers, check_names
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.report.progress import ProgressPage
-from gangru_dist.report.sources import index_closes, read_market
+from gangru_dist.report.sources import read_index, read_market
 from gangru_dist.report.tables import METRICS
-from gangru_dist.report.training import model_table
+from gangru_dist.report.training import tabulate_models
 from gangru_dist.runs.run import Run
 from gangru_dist.synthetic.market import write_bars
 from gangru_dist.training.launch import require_native, resolve_run, train_windows
@@ -201,13 +201,13 @@ def evaluate(
         run.cfg.evaluation,
         entry_lag=run.cfg.label.entry_lag,
         quantiles=run.cfg.factor.quantiles,
-        index=index_closes(run.cfg.evaluation.index),
+        index=read_index(run.cfg.evaluation.index),
     )
 
 
 def read_models(run: Run) -> pd.DataFrame:
-    """One row per finished model of a run; columns as in `report.training.model_table`."""
-    return model_table(list(run.models().values()))
+    """One row per finished model of a run; columns as in `report.training.tabulate_models`."""
+    return tabulate_models(list(run.models().values()))
 
 
 def read_metrics(run: Run) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def _version() -> str:
 
 def _commit() -> str | None:
     """Commit of the source tree, with `-dirty` if there are changes; None without git."""
-    source = Path(__file__).parents[1]
+    source = Path(__file__).parents[2]
     if not (source / "pyproject.toml").exists():  # installed: a repository above is not ours
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -8,14 +8,12 @@ clear: a dark page turns the picture's colours over. Areas without ink hold the 
 
 from __future__ import annotations
 
+import functools
 import io
 import re
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -66,13 +64,9 @@ PERCENT = FuncFormatter(lambda value, _: f"{value:.0%}".replace("-", "\N{MINUS S
 TENTHS = FuncFormatter(lambda value, _: f"{value:.1%}".replace("-", "\N{MINUS SIGN}"))
 MOST_TIPS = 120
 """Areas a picture: what a pointer can tell apart."""
-
-
-@contextmanager
-def _style(name: str, size: float) -> Iterator[None]:
-    settings: Any = {**_STYLE, "svg.hashsalt": name, "font.size": size}
-    with mpl.rc_context(settings):
-        yield
+Values = Mapping[str, tuple[Any, Callable[[Any], str]]]
+"""Name -> its (n,) values and how one is formatted; a name may be empty."""
+P = ParamSpec("P")
 
 
 class _Renderer(RendererSVG):
@@ -92,58 +86,72 @@ class _Canvas(FigureCanvasSVG):
         return _Renderer(*self.figure.bbox.size, io.StringIO())
 
 
-def drawn(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """SVG element of a figure; `name` keeps its ids apart from other figures' in the page."""
-    with _style(name, 9.5 if size[0] == WIDE[0] else 8.5):
-        figure = Figure(figsize=size, dpi=_Canvas.fixed_dpi)
-        _Canvas(figure)
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        renderer = _Renderer(*figure.bbox.size, buffer, metadata=nothing)
-        figure.draw(renderer)
-        renderer.finalize()
+class _Picture(Figure):
+    """A figure with the clear areas that lie over it."""
+
+    def __init__(self, size: tuple[float, float]) -> None:
+        super().__init__(figsize=size, dpi=_Canvas.fixed_dpi)
+        _Canvas(self)
+        self.tips: list[tuple[Axes, np.ndarray, list[str], bool]] = []
+        """Axes, positions, texts, and whether positions lie one above the other."""
+
+
+def picture(
+    name: str, size: tuple[float, float]
+) -> Callable[[Callable[Concatenate[Figure, P], None]], Callable[P, str]]:
+    """Let a function that draws on a figure return the figure's SVG element.
+
+    Args:
+        name: Keeps the figure's ids apart from those of others in the page.
+        size: Width and height in inches; what is drawn may set another height.
+    """
+
+    def decorate(draw: Callable[Concatenate[Figure, P], None]) -> Callable[P, str]:
+        @functools.wraps(draw)
+        def draw_svg(*args: P.args, **kwargs: P.kwargs) -> str:
+            font_size = 9.5 if size[0] == WIDE[0] else 8.5
+            style: Any = {**_STYLE, "svg.hashsalt": name, "font.size": font_size}
+            with mpl.rc_context(style):
+                figure = _Picture(size)
+                draw(figure, *args, **kwargs)
+                return _to_svg(figure, name)
+
+        return draw_svg
+
+    return decorate
+
+
+def _to_svg(figure: _Picture, name: str) -> str:
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    renderer = _Renderer(*figure.bbox.size, buffer, metadata=nothing)
+    figure.draw(renderer)
+    renderer.finalize()
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") : svg.rindex("</svg>")] + _areas(figure) + "</svg>"
+    svg = svg[svg.index("<svg") : svg.rindex("</svg>")] + _draw_tips(figure) + "</svg>"
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = svg.replace("'DejaVu Sans'", _FAMILIES)
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
 
 
-@dataclass(frozen=True)
-class _Tips:
-    axes: Axes
-    places: np.ndarray
-    texts: Sequence[str]
-    vertical: bool
-
-
-_TIPS: weakref.WeakKeyDictionary[Any, list[_Tips]] = weakref.WeakKeyDictionary()
-"""Of the figures that are being drawn."""
-
-
-Shown = Mapping[str, tuple[Any, Callable[[Any], str]]]
-"""Name -> its (n,) values and how one is printed; a name may be empty."""
-
-
-def tips(
+def add_tips(
     axes: Axes,
-    places: Sequence[Any] | np.ndarray | pd.Series,
-    series: Shown,
+    positions: Sequence[Any] | np.ndarray | pd.Series,
+    series: Values,
     heads: Sequence[str],
     *,
     vertical: bool = False,
 ) -> None:
-    """Say the values under the pointer, thinned to `MOST_TIPS` places.
+    """Say the values under the pointer, at `MOST_TIPS` positions at most.
 
     Args:
-        axes: Where.
-        places: (n,) ascending, on the x axis (`vertical`: on the y axis), or dates.
+        axes: Part of a `picture`.
+        positions: (n,) ascending, on the x axis (`vertical`: on the y axis), or dates.
         series: What is said at each.
         heads: (n,) first line of each text.
-        vertical: Whether places lie one above the other.
+        vertical: Whether positions lie one above the other.
     """
-    numbers = np.asarray(axes.convert_xunits(places) if not vertical else places, dtype=float)
+    numbers = np.asarray(positions if vertical else axes.convert_xunits(positions), dtype=float)
     step = -(-len(numbers) // MOST_TIPS)
     chosen = range(len(numbers) - 1, -1, -step)[::-1] if len(numbers) else range(0)
     columns = {name: (np.asarray(values), show) for name, (values, show) in series.items()}
@@ -153,37 +161,36 @@ def tips(
         )
         for n in chosen
     ]
-    found = _Tips(axes, numbers[list(chosen)], texts, vertical)
-    _TIPS.setdefault(axes.figure, []).append(found)
+    cast(_Picture, axes.figure).tips.append((axes, numbers[list(chosen)], texts, vertical))
 
 
-def _areas(figure: Figure) -> str:
-    """A clear rectangle with its text around every place."""
+def _draw_tips(figure: _Picture) -> str:
+    """A clear rectangle with its text around every position."""
     height, parts = figure.bbox.height, []
-    for one in _TIPS.pop(figure, []):
-        box = one.axes.bbox
-        low, high = (box.y0, box.y1) if one.vertical else (box.x0, box.x1)
-        points = np.column_stack([one.places, one.places])
-        middle = one.axes.transData.transform(points)[:, int(one.vertical)]
+    for axes, positions, texts, vertical in figure.tips:
+        box = axes.bbox
+        low, high = (box.y0, box.y1) if vertical else (box.x0, box.x1)
+        points = np.column_stack([positions, positions])
+        middle = axes.transData.transform(points)[:, int(vertical)]
         between = (middle[1:] + middle[:-1]) / 2
         edges = np.clip([low, *between, high], low, high)
-        for start, stop, text in zip(edges[:-1], edges[1:], one.texts, strict=True):
+        for start, stop, text in zip(edges[:-1], edges[1:], texts, strict=True):
             x, y, w, h = box.x0, height - stop, box.width, stop - start
-            if not one.vertical:
+            if not vertical:
                 x, y, w, h = start, height - box.y1, stop - start, box.height
-            place = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
-            parts.append(f'<rect class="tip" {place}><title>{escape(text)}</title></rect>')
+            area = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
+            parts.append(f'<rect class="tip" {area}><title>{escape(text)}</title></rect>')
     return "".join(parts)
 
 
-def legend_above(axes: Axes, columns: int = 4) -> None:
-    """The legend over the picture, where no line runs through it."""
+def add_legend(axes: Axes, columns: int = 4) -> None:
+    """Put the legend over the picture, where no line runs through it."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2)
 
 
-def month_ticks(axes: Axes, months: pd.Series) -> None:
-    """At most nine month names below bars at 0, 1, 2 and so on."""
+def set_month_ticks(axes: Axes, months: pd.Series) -> None:
+    """Write at most nine month names below bars at 0, 1, 2 and so on."""
     step = max(1, -(-len(months) // 9))
-    places = np.arange(0, len(months), step)
-    axes.set_xticks(places, [months.iloc[place] for place in places])
+    ticks = np.arange(0, len(months), step)
+    axes.set_xticks(ticks, [months.iloc[tick] for tick in ticks])
     axes.tick_params(axis="x", length=2)

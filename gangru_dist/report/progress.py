@@ -21,7 +21,7 @@ from gangru_dist.base.errors import reason_of
 from gangru_dist.base.storage import Storage
 from gangru_dist.events.callbacks import Watcher
 from gangru_dist.report import text
-from gangru_dist.report.text import Language, language
+from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.model import EpochResult, GanEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
@@ -194,16 +194,16 @@ class ProgressPage(Watcher):
 
     def render(self) -> str:
         """The page as it would be now."""
-        words = language(self._run.cfg.report.language)
-        with self._lock:
+        with self._lock, text.use_language(self._run.cfg.report.language):
             windows = [self._rows[name] for name in sorted(self._rows)]
             trials = [self._trials.rows[number] for number in sorted(self._trials.rows)]
             left = None if self._ends is None else max(0.0, self._ends - time.time()) / 60
-            return text.template("progress.html", words).render(
+            return text.render_page(
+                "progress.html",
                 run=self._run.name if self._is_of_run else None,
                 state=self._state,
                 reason=self._reason,
-                stages=[_shown_stage(name, one, words) for name, one in self._stages.items()],
+                stages=[_shown_stage(name, one) for name, one in self._stages.items()],
                 windows=_shown(windows),
                 trials=_shown(trials),
                 counts=_counts(windows),
@@ -249,9 +249,8 @@ def _share(rows: Sequence[_Row]) -> float:
     return sum(over) / len(over) if over else float(bool(rows))
 
 
-def _shown_stage(name: str, stage: _Stage, words: Language) -> dict[str, Any]:
+def _shown_stage(name: str, stage: _Stage) -> dict[str, Any]:
     """A stage's row of the page."""
-    _ = words.gettext
     names = {
         "panel_read": _("reading bars, parts"),
         "panel_tables": _("reading side tables, parts"),
@@ -268,18 +267,18 @@ def _shown_stage(name: str, stage: _Stage, words: Language) -> dict[str, Any]:
 
 def _shown(rows: Sequence[_Row]) -> list[dict[str, Any]]:
     """Rows of the page: curves between the lowest and the highest value of all rows."""
-    values = [value for row in rows for _, value in row.curve]
+    values = [value for row in rows for _epoch, value in row.curve]
     low, high = min([0.0, *values]), max([0.0, *values])
     return [_shown_row(row, low, high) for row in rows]
 
 
 def _shown_row(row: _Row, low: float, high: float) -> dict[str, Any]:
-    room, last = max(high - low, 1e-9), max((epoch for epoch, _ in row.curve), default=1)
+    room, last = max(high - low, 1e-9), max((epoch for epoch, _ic in row.curve), default=1)
     places = [
         (_WIDTH * epoch / last, _HEIGHT * (high - value) / room) for epoch, value in row.curve
     ]
-    name, _, seed = row.name.partition("/seed-")
-    reached = max((value for _, value in row.curve), default=None)
+    name, _slash, seed = row.name.partition("/seed-")
+    reached = max((value for _epoch, value in row.curve), default=None)
     return {
         "name": name,
         "seed": seed,

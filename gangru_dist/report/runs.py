@@ -1,9 +1,7 @@
 """All runs of a storage in one page, `runs/index.html`; any of them side by side in another.
 
-Nothing is kept beside the runs' own records: each job makes the whole page again and writes it
-in one piece, so jobs that end at the same time lose nothing.
-
-All runs of a storage, each from its own records: what the page of all runs is made of.
+Each run is read from its own records, and nothing is kept beside them: each job makes the whole
+page again and writes it in one piece, so jobs that end at the same time lose nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.records import find_record
 from gangru_dist.base.storage import Stamp, Storage
@@ -23,13 +23,18 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import compare_runs
 from gangru_dist.report import text
 from gangru_dist.report.tables import METRICS
-from gangru_dist.report.text import Language, language
+from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import CLAIM, FACTOR, MODEL_FILE, Claim, run_folder
 from gangru_dist.runs.summaries import TRAIN_SUMMARY, TrainSummary
 
 RESULTS = f"report/{METRICS}"
 PAGES = ("report/report.html", "progress.html")
 """Pages of a run that a list of runs links to."""
+INDEX, COMPARISON = "index.html", "compare"
+MOST = 20
+"""Runs with a report that the index holds side by side: the last used ones."""
+_TRIES = 5
+_WIDTH, _HEIGHT = 1000, 240
 _READ = {CLAIM, TRAIN_SUMMARY, RESULTS, *PAGES}
 _logger = logging.getLogger(__name__)
 
@@ -98,9 +103,7 @@ class Listed:
 
     def figure(self, path: str) -> float | None:
         """A figure of metrics.json by its dotted path; None if it is not there."""
-        value: Any = self.metrics
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
+        value = text.find_figure(self.metrics, path)
         return value if isinstance(value, int | float) else None
 
     @property
@@ -130,14 +133,14 @@ def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
     runs = []
     for name, files in found.items():
         try:
-            runs.append(_listed(run_folder(root, name), name, files))
+            runs.append(_read_run(run_folder(root, name), name, files))
         except (GangruError, FileNotFoundError, ValueError) as error:
             _logger.warning("run_unreadable run=%s reason=%s", name, error)
     old = dt.datetime.min.replace(tzinfo=dt.UTC)
     return sorted(runs, key=lambda run: run.when or old, reverse=True)
 
 
-def _listed(folder: Storage, name: str, files: Files) -> Listed:
+def _read_run(folder: Storage, name: str, files: Files) -> Listed:
     claim = find_record(Claim, folder, CLAIM)
     if claim is None:
         raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
@@ -166,29 +169,21 @@ def _nearest_preset(cfg: RunConfig) -> tuple[str, tuple[str, ...]]:
     return name, tuple(found[name])
 
 
-INDEX, COMPARED = "index.html", "compare"
-MOST = 20
-"""Runs with a report that the index holds side by side: the last used ones."""
-_TRIES = 5
-_WIDTH, _HEIGHT = 1000, 240
-
-
 def write_index(root: Storage) -> str:
     """Write `runs/index.html`, in the last used run's language, and return its path or URI.
 
     Jobs that end at once each write it. Who writes looks again afterwards, and starts over if a run
     has changed: each job's results are there before its page, so the last page has them all.
     """
-    folder, found = root.child("runs"), find_files(root)
-    for _ in range(_TRIES):
+    found = find_files(root)
+    for _attempt in range(_TRIES):
         runs = read_runs(root, found)
         judged = [run for run in runs if run.monthly]
-        words = language(runs[0].language if runs else "en")
-        folder.write_bytes(INDEX, render(runs, judged[:MOST], words).encode())
+        page = text.write_page(root.child("runs"), INDEX, render(runs, judged[:MOST]))
         before, found = found, find_files(root)
         if found == before:
             break
-    return _place(folder, INDEX)
+    return page
 
 
 def write_comparison(root: Storage, names: Sequence[str]) -> str:
@@ -210,110 +205,86 @@ def write_comparison(root: Storage, names: Sequence[str]) -> str:
                 f"{', '.join(sorted(ready)) or 'none'}."
             )
     chosen, folder = [runs[name] for name in names], root.child("runs")
-    folder.write_json(f"{COMPARED}.json", _compare_runs(chosen))
-    page = render(chosen, chosen, language(chosen[0].language), tried=len(runs))
-    folder.write_bytes(f"{COMPARED}.html", page.encode())
-    return _place(folder, f"{COMPARED}.html")
-
-
-def _place(folder: Storage, name: str) -> str:
-    return folder.full(name) if folder.is_local else folder.child(name).uri
+    folder.write_json(f"{COMPARISON}.json", _compare_runs(chosen))
+    page = render(chosen, chosen, tried=len(runs))
+    return text.write_page(folder, f"{COMPARISON}.html", page)
 
 
 def _compare_runs(runs: list[Listed]) -> dict[str, Any]:
     return compare_runs({run.name: run.monthly for run in runs})
 
 
-def render(
-    runs: list[Listed], judged: list[Listed], words: Language, *, tried: int | None = None
-) -> str:
-    """The page as HTML: a table of `runs`, and `judged` side by side.
+def render(runs: list[Listed], judged: list[Listed], *, tried: int | None = None) -> str:
+    """Render the page in the first run's language: a table of `runs`, `judged` side by side.
 
     Args:
         runs: All in the table.
         judged: Those of them with a report that are compared.
-        words: The page's language.
         tried: Runs of the storage; None = `runs` are all.
     """
     figures = _compare_runs(judged)
-    return text.template("runs.html", words).render(
-        runs=runs,
-        judged=judged,
-        tried=len(runs) if tried is None else tried,
-        key_rows=_key_rows(judged, words),
-        left_out=sum(bool(run.monthly) for run in runs) - len(judged),
-        same_months=len({tuple(row["month"] for row in run.monthly) for run in judged}) < 2,
-        months=figures["months"],
-        pairs=figures["pairs"],
-        curves=_curves(figures["months"], [run.name for run in judged]),
-        differing=_differing(judged if len(judged) > 1 else runs),
-    )
+    with text.use_language(runs[0].language if runs else "en"):
+        return text.render_page(
+            "runs.html",
+            runs=runs,
+            judged=judged,
+            tried=len(runs) if tried is None else tried,
+            key_rows=_list_key_rows(judged),
+            left_out=sum(bool(run.monthly) for run in runs) - len(judged),
+            same_months=len({tuple(row["month"] for row in run.monthly) for run in judged}) < 2,
+            months=figures["months"],
+            pairs=figures["pairs"],
+            curves=_draw_curves(figures["months"], [run.name for run in judged]),
+            differing=_list_differing(judged if len(judged) > 1 else runs),
+        )
 
 
-def _key_rows(runs: list[Listed], words: Language) -> list[tuple[str, list[str]]]:
+def _list_key_rows(runs: list[Listed]) -> list[tuple[str, list[str]]]:
     """Label and cell of each run, of the report's key table."""
-    rows = [(words.gettext("months"), [text.plain(run.figure("ic.months"), 0) for run in runs])]
+    rows = [(_("months"), [text.format_number(run.figure("ic.months"), 0) for run in runs])]
     for one in text.KEY_FIGURES:
-        rows.append((words.gettext(one.label), [one.show(run.figure(one.path)) for run in runs]))
+        rows.append((_(one.label), [one.format(run.figure(one.path)) for run in runs]))
         if one.path.startswith("excess."):
-            cells = [one.show(run.figure(one.path_with_costs)) for run in runs]
-            label = words.gettext(", ").join(map(words.gettext, (one.label, "with costs")))
-            rows.append((label, cells))
+            cells = [one.format(run.figure(one.path_with_costs)) for run in runs]
+            rows.append((text.join([_(one.label), _("with costs")]), cells))
     return rows
 
 
-@dataclass(frozen=True)
-class _Curves:
-    low: float
-    high: float
-    level: float
-    """Height of the value 1 in the box."""
-    lines: dict[str, str]
-    """Run -> points of its cumulative excess, in a box of `_WIDTH` by `_HEIGHT`."""
-    last: dict[str, float]
-    step: float
-    """Width of a month."""
+def _draw_curves(months: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Draw lines from 1 at the start of a run's first month; a month that it lacks is skipped.
 
-
-def _curves(months: list[dict[str, Any]], names: list[str]) -> _Curves:
-    """Lines from 1 at the start of a run's first month; a month that it lacks is skipped."""
-    values = {
-        name: [
-            (place, month["runs"][name]["excess"])
-            for place, month in enumerate(months, 1)
+    Returns:
+        `lines`: run -> points of its cumulative excess, in a box of `_WIDTH` by `_HEIGHT`;
+        `level`: height of the value 1 in the box; `step`: width of a month; `low`, `high`: lowest
+        and highest value; `last`: run -> its last value.
+    """
+    lines = {}
+    for name in names:
+        line = [
+            (number, month["runs"][name]["excess"])
+            for number, month in enumerate(months, 1)
             if name in month["runs"]
         ]
-        for name in names
-    }
-    lines = {name: [(line[0][0] - 1, 1.0), *line] for name, line in values.items()}
-    heights = [1.0, *(value for line in lines.values() for _, value in line)]
+        lines[name] = [(line[0][0] - 1, 1.0), *line]
+    heights = [1.0, *(value for line in lines.values() for _month, value in line)]
     low, high = min(heights), max(heights)
     room, step = max(high - low, 1e-9), _WIDTH / max(len(months), 1)
+    return {
+        "lines": {
+            name: " ".join(f"{x * step:.1f},{_HEIGHT * (high - y) / room:.1f}" for x, y in line)
+            for name, line in lines.items()
+        },
+        "level": _HEIGHT * (high - 1) / room,
+        "step": step,
+        "low": low,
+        "high": high,
+        "last": {name: line[-1][1] for name, line in lines.items()},
+    }
 
-    def point(place: int, value: float) -> str:
-        return f"{place * step:.1f},{_HEIGHT * (high - value) / room:.1f}"
 
-    return _Curves(
-        low=low,
-        high=high,
-        level=_HEIGHT * (high - 1) / room,
-        lines={name: " ".join(point(*at) for at in line) for name, line in lines.items()},
-        last={name: line[-1][1] for name, line in lines.items()},
-        step=step,
-    )
-
-
-def _differing(runs: list[Listed]) -> list[tuple[str, list[str]]]:
+def _list_differing(runs: list[Listed]) -> list[tuple[str, list[str]]]:
     """Setting -> its value in each run, of those that are not the same in all."""
-    flat = [_flat(run.claim.config) for run in runs]
-    keys = sorted({key for one in flat for key in one})
+    flat = [pd.json_normalize([run.claim.config]).to_dict("records")[0] for run in runs]
+    keys = sorted({str(key) for one in flat for key in one})
     rows = [(key, [str(one.get(key, text.DASH)) for one in flat]) for key in keys]
     return [row for row in rows if len(set(row[1])) > 1]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = isinstance(value, dict)
-        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found

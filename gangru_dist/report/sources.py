@@ -170,8 +170,8 @@ def read_market(root: Storage, manifest: Manifest, factors: Iterable[pd.DataFram
     return to_market(block)
 
 
-def index_closes(uri: str | None) -> IndexCloses | None:
-    """Closes of `evaluation.portfolio`, the second benchmark; None if none is given.
+def read_index(uri: str | None) -> IndexCloses | None:
+    """Closes of `evaluation.index`, the second benchmark; None if none is given.
 
     Raises:
         BarsError: They cannot be read.

@@ -17,7 +17,7 @@ from gangru_dist.evaluation.decomposition import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training
 from gangru_dist.report.sources import Sources
-from gangru_dist.report.text import with_published
+from gangru_dist.report.text import PUBLISHED, PUBLISHED_SOURCE
 from gangru_dist.runs.search import trial_table
 
 METRICS = "metrics.json"
@@ -29,49 +29,62 @@ def write_tables(
     comparisons: dict[str, Comparison],
     sources: Sources,
 ) -> None:
-    """metrics.json and one CSV a table; what is drawn of a compared run under its name."""
-    ours, *others = found.items()
-    content: dict[str, Any] = {"run": sources.run, **with_published(ours[1].metrics)}
-    content["compared"] = {name: with_published(other.metrics) for name, other in others}
-    content["comparisons"] = {name: one.figures for name, one in comparisons.items()}
-    tables = tables_of(ours[1], sources)
+    """Write metrics.json and one CSV a table; what is drawn of a compared run under its name."""
+    ours = found[sources.run]
+    others = {name: one for name, one in found.items() if name != sources.run}
+    tables = list_tables(ours, sources)
     tables |= {f"correlation.{name}": one.correlation for name, one in comparisons.items()}
-    for name, other in others:
+    for name, other in others.items():
         tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
     for name, table in tables.items():
         write_table(folder, f"{name}.csv", table)
+    content = {
+        "run": sources.run,
+        **add_published(ours.metrics),
+        "compared": {name: add_published(other.metrics) for name, other in others.items()},
+        "comparisons": {name: one.figures for name, one in comparisons.items()},
+    }
     folder.write_json(METRICS, content)
 
 
-def tables_of(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
-    """CSV name -> table: everything that the page shows."""
-    return {
-        "monthly": found.monthly,
-        "decay": found.decay,
-        "quantiles": found.quantiles,
-        "quantile_months": found.quantile_months,
-        "daily": found.daily,
-        "trades": found.trades,
-        "yearly": found.yearly,
-        "industries": found.industries,
-        "decomposition": found.decomposition,
-        "industry_weights": found.industry_weights,
-        "exposures": found.exposures,
-        "autocorrelation": found.autocorrelation,
-        "dropped": found.dropped,
-        "picks": picks(found, sources.cfg),
-        "picks_by_industry": picks_by_industry(found, sources.cfg),
+def add_published(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Add the broker's figures: what metrics.json holds of an evaluation."""
+    return {**metrics, "published": {"source": PUBLISHED_SOURCE, **PUBLISHED}}
+
+
+def list_tables(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
+    """List everything that the page shows: CSV name -> table."""
+    own = (
+        "monthly",
+        "decay",
+        "quantiles",
+        "quantile_months",
+        "daily",
+        "trades",
+        "yearly",
+        "industries",
+        "decomposition",
+        "industry_weights",
+        "exposures",
+        "autocorrelation",
+        "dropped",
+    )
+    tables = {name: getattr(found, name) for name in own}
+    if sources.search:
+        tables["tuning"] = trial_table(sources.search)
+    return tables | {
+        "picks": pick(found, sources.cfg),
+        "picks_by_industry": pick_by_industry(found, sources.cfg),
         "coverage": sources.coverage,
-        "quality": _quality_table(sources.quality),
-        **({"tuning": trial_table(sources.search)} if sources.search else {}),
-        "training": training.model_table(sources.models),
-        "training_epochs": training.history_table(sources.models),
-        "gan_features": training.feature_table(sources.models),
-        "gan_histograms": training.histogram_table(sources.models),
+        "quality": _tabulate_quality(sources.quality),
+        "training": training.tabulate_models(sources.models),
+        "training_epochs": training.tabulate_epochs(sources.models),
+        "gan_features": training.tabulate_features(sources.models),
+        "gan_histograms": training.tabulate_histograms(sources.models),
     }
 
 
-def _quality_table(quality: dict[str, Any]) -> pd.DataFrame:
+def _tabulate_quality(quality: dict[str, Any]) -> pd.DataFrame:
     """kind, reason, count, example of everything that `quality.json` found in the bars."""
     rows = [
         (kind, reason, finding.get("rows", finding.get("count")), describe(finding["example"]))
@@ -81,30 +94,27 @@ def _quality_table(quality: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "reason", "count", "example"])
 
 
-def with_names(found: Evaluation, names: Mapping[str, str]) -> Evaluation:
-    """Picks and dropped assets with a column `name` beside `asset`; without, if none is known."""
+def add_names(found: Evaluation, names: Mapping[str, str]) -> Evaluation:
+    """Add a column `name` beside `asset` to picks and dropped assets; none if none is known."""
+
+    def add(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.copy()
+        named = table["asset"].map(names).fillna("")
+        table.insert(list(table.columns).index("asset") + 1, "name", named)
+        return table
+
     if not names:
         return found
-    return replace(
-        found, ranked=_with_names(found.ranked, names), dropped=_with_names(found.dropped, names)
-    )
+    return replace(found, ranked=add(found.ranked), dropped=add(found.dropped))
 
 
-def _with_names(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    table = table.copy()
-    table.insert(
-        list(table.columns).index("asset") + 1, "name", table["asset"].map(names).fillna("")
-    )
-    return table
-
-
-def picks(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
-    """The best of all, best first."""
+def pick(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
+    """Pick the best of all, best first."""
     return found.ranked.head(cfg.evaluation.picks)
 
 
-def picks_by_industry(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
-    """The best of each known industry, industries in alphabetical order."""
+def pick_by_industry(found: Evaluation, cfg: RunConfig) -> pd.DataFrame:
+    """Pick the best of each known industry, industries in alphabetical order."""
     ranked = found.ranked
     chosen = ranked["industry_rank"] <= cfg.evaluation.picks_per_industry
     known = ranked["industry"] != UNKNOWN

@@ -1,20 +1,36 @@
-"""What the finished models say about their training.
-
-What the GAN makes beside what is real; see `figures` for how pictures look.
-"""
+"""What the finished models say about their training: tables, sentences and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from gangru_dist.report.drawing import GREY, INK, PALE, WIDE, Shown, drawn, tips
-from gangru_dist.report.text import ENGLISH, Language, percent, plain
+from gangru_dist.report.drawing import (
+    GREY,
+    HALF,
+    INK,
+    PALE,
+    PERCENT,
+    WIDE,
+    Values,
+    add_legend,
+    add_tips,
+    picture,
+)
+from gangru_dist.report.text import (
+    format_number,
+    format_percent,
+    format_signed,
+    format_span,
+)
+from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.model import FeatureFigures, GanSamples, ModelRecord
 
 SEPARATED = 0.95
@@ -27,16 +43,16 @@ _NAMED = 5
 """Features that a warning names at most."""
 
 
-def model_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
+def tabulate_models(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row a model; unknown = NaN.
 
     Columns: window, seed, model, variant, train_days, valid_days, epochs, best_epoch,
     best_valid_ic, discriminator_accuracy, distance, lowest_spread, seconds, resumed_epochs.
     `discriminator_accuracy` and `distance` (mean |G - x|) are those of the last GAN epoch;
-    `lowest_spread` is the smallest of `feature_table`'s; `seconds` are those of the last attempt,
-    without the `resumed_epochs` before it.
+    `lowest_spread` is the smallest of `tabulate_features`; `seconds` are those of the last
+    attempt, without the `resumed_epochs` before it.
     """
-    lowest = feature_table(models).groupby(["window", "seed"])["spread"].min()
+    lowest = tabulate_features(models).groupby(["window", "seed"])["spread"].min()
     rows = []
     for model in models:
         gan = model.gan_epochs
@@ -61,7 +77,7 @@ def model_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def history_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
+def tabulate_epochs(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row an epoch of every model: window, seed, stage, epoch and whatever was measured."""
     rows = [
         {"window": model.window, "seed": model.seed, **asdict(epoch)}
@@ -71,54 +87,80 @@ def history_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gan_sentence(table: pd.DataFrame, language: Language = ENGLISH) -> str:
-    """How the GANs of `model_table` ended, in words; empty without any."""
+def describe_gan(table: pd.DataFrame) -> str:
+    """Say how the GANs of `tabulate_models` ended; empty without any."""
     if table.empty or table["discriminator_accuracy"].isna().all():
         return ""
-    accuracy = table["discriminator_accuracy"]
-    said = language.gettext(
+    sentence = _(
         "GAN: after its last epoch the discriminator tells %(share)s of real and "
         "generated samples apart; 50 %% is chance, the aim."
-    ) % {"share": _range(accuracy, lambda x: percent(x, 0), language)}
+    ) % {"share": _format_range(table["discriminator_accuracy"], lambda x: format_percent(x, 0))}
     spread = table["lowest_spread"].dropna()
     if spread.empty:
-        return said
-    more = language.gettext(
+        return sentence
+    more = _(
         "Across assets, the feature that varies least in generated samples has %(share)s "
         "of its real spread; 1 is the aim, 0 one sample for all."
-    ) % {"share": _range(spread, plain, language)}
-    return f"{said}{language.gettext(' ')}{more}"
+    ) % {"share": _format_range(spread, format_number)}
+    return f"{sentence}{_(' ')}{more}"
 
 
-def _range(values: pd.Series, show: Callable[[float], str], language: Language) -> str:
+def _format_range(values: pd.Series, show: Callable[[float], str]) -> str:
     """From the lowest to the highest value, or the one that all are."""
     low, high = show(values.min()), show(values.max())
-    if low == high:
-        return low
-    return language.gettext("%(first)s to %(last)s") % {"first": low, "last": high}
+    return low if low == high else format_span(low, high)
 
 
-def gan_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]:
-    """One sentence if discriminators won: the generator's output does not look real to them."""
+def warn_of_gan(models: Sequence[ModelRecord]) -> list[str]:
+    """Say if discriminators won, and if generators make much the same of every asset."""
+    return [
+        *_warn_of_accuracy(tabulate_models(models)),
+        *_warn_of_spread(tabulate_features(models)),
+    ]
+
+
+def _warn_of_accuracy(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return []
     trained = table[table["discriminator_accuracy"].notna()]
     lost = trained[trained["discriminator_accuracy"] >= SEPARATED]
     if lost.empty:
         return []
-    message = language.gettext(
+    message = _(
         "GAN: in %(lost)s of %(trained)s models the discriminator still tells at least %(share)s "
         "of real and generated samples apart after the last epoch, so the generator may have "
         "collapsed (refit days %(windows)s)."
     )
-    windows = ", ".join(sorted(lost["window"].unique()))
-    share = f"{SEPARATED:.0%}"
-    return [
-        message % {"lost": len(lost), "trained": len(trained), "share": share, "windows": windows}
-    ]
+    values = {
+        "lost": len(lost),
+        "trained": len(trained),
+        "share": f"{SEPARATED:.0%}",
+        "windows": ", ".join(sorted(lost["window"].unique())),
+    }
+    return [message % values]
 
 
-def feature_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
+def _warn_of_spread(table: pd.DataFrame) -> list[str]:
+    lost = table[table["spread"] < COLLAPSED]
+    if lost.empty:
+        return []
+    message = _(
+        "GAN: in %(lost)s of %(measured)s models generated samples vary across assets by less than "
+        "%(share)s of what real ones do, a mode collapse (features %(features)s; refit days "
+        "%(windows)s)."
+    )
+    counts = lost["feature"].value_counts()
+    values = {
+        "lost": len(lost.groupby(["window", "seed"])),
+        "measured": len(table.groupby(["window", "seed"])),
+        "share": f"{COLLAPSED:.0%}",
+        "features": ", ".join(counts.index[:_NAMED]) + (" …" if len(counts) > _NAMED else ""),
+        "windows": ", ".join(sorted(lost["window"].unique())),
+    }
+    return [message % values]
+
+
+def tabulate_features(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row a model and feature, of models that measured it: x beside G(x, z) on one day.
 
     Columns: window, seed, day, assets, feature, real_mean, real_std, generated_mean,
@@ -128,13 +170,13 @@ def feature_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     columns = ["window", "seed", "day", "assets", "feature", "real_mean", "real_std"]
     columns += ["generated_mean", "generated_std", "spread"]
     rows = [
-        (*key, name, real.mean, real.std, made.mean, made.std, spread(real, made))
+        (*key, name, real.mean, real.std, made.mean, made.std, compute_spread(real, made))
         for key, name, real, made, _ in _measured(models)
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
-def histogram_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
+def tabulate_histograms(models: Sequence[ModelRecord]) -> pd.DataFrame:
     """One row a model, feature and bin: shares of real and generated values.
 
     Columns: window, seed, day, assets, feature, center, real, generated.
@@ -143,7 +185,7 @@ def histogram_table(models: Sequence[ModelRecord]) -> pd.DataFrame:
     rows = [
         (*key, name, *values)
         for key, name, real, made, centers in _measured(models)
-        for values in zip(centers, shares(real), shares(made), strict=True)
+        for values in zip(centers, compute_shares(real), compute_shares(made), strict=True)
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -162,52 +204,80 @@ def _measured(
                 yield key, name, real, samples.generated[name], samples.bin_centers
 
 
-def spread(real: FeatureFigures, made: FeatureFigures) -> float:
+def compute_spread(real: FeatureFigures, made: FeatureFigures) -> float:
     """Generated over real standard deviation across assets; NaN of a flat feature."""
     return made.cs_std / real.cs_std if real.cs_std > 0 else float("nan")
 
 
-def shares(figures: FeatureFigures) -> np.ndarray:
+def compute_shares(figures: FeatureFigures) -> np.ndarray:
     """(bins,) share of the values in each bin."""
     counts = np.array(figures.histogram, dtype=np.float64)
     return np.asarray(counts / max(counts.sum(), 1.0))
 
 
-def newest_measured(models: Sequence[ModelRecord]) -> ModelRecord | None:
+def find_newest_measured(models: Sequence[ModelRecord]) -> ModelRecord | None:
     """The first seed's model of the newest window that measured its generator."""
     found = [model for model in models if model.gan_samples]
     return max(found, key=lambda model: (model.window, -model.seed), default=None)
 
 
-def spread_warnings(table: pd.DataFrame, language: Language = ENGLISH) -> list[str]:
-    """One sentence if generators make much the same of every asset; of `feature_table`."""
-    lost = table[table["spread"] < COLLAPSED]
-    if lost.empty:
-        return []
-    message = language.gettext(
-        "GAN: in %(lost)s of %(measured)s models generated samples vary across assets by less than "
-        "%(share)s of what real ones do, a mode collapse (features %(features)s; refit days "
-        "%(windows)s)."
-    )
-    counts = lost["feature"].value_counts()
-    named = ", ".join(counts.index[:_NAMED]) + (" …" if len(counts) > _NAMED else "")
-    return [
-        message
-        % {
-            "lost": len(lost.groupby(["window", "seed"])),
-            "measured": len(table.groupby(["window", "seed"])),
-            "share": f"{COLLAPSED:.0%}",
-            "features": named,
-            "windows": ", ".join(sorted(lost["window"].unique())),
-        }
-    ]
+@picture("validation", HALF)
+def draw_validation(figure: Figure, history: pd.DataFrame) -> None:
+    """Draw the validation IC by epoch of every window; several seeds thin, their mean thick."""
+    axes = figure.subplots()
+    predictor = history[history["stage"] != "gan"]
+    _draw_windows(axes, predictor, "valid_ic")
+    axes.axhline(0, color=INK, lw=0.8)
+    axes.set_xlabel(_("epoch"))
+    axes.set_ylabel(_("validation IC"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if predictor["window"].nunique() <= _LEGEND_HOLDS:
+        add_legend(axes, 3)
+
+
+@picture("gan", HALF)
+def draw_gan_accuracy(figure: Figure, history: pd.DataFrame) -> None:
+    """Draw the discriminator accuracy by GAN epoch; at one half it cannot tell real from made."""
+    axes = figure.subplots()
+    _draw_windows(axes, history[history["stage"] == "gan"], "discriminator_accuracy")
+    axes.axhline(0.5, color=INK, lw=0.8, ls="--")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(_("GAN epoch"))
+    axes.set_ylabel(_("discriminator accuracy"))
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+_LEGEND_HOLDS = 9
+
+
+def _draw_windows(axes: Axes, history: pd.DataFrame, column: str) -> None:
+    """Draw a line a window, dark for early ones: of its seed, or the mean while all go on."""
+    windows = sorted(history["window"].unique())
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(windows), 2)))
+    means: dict[str, pd.Series] = {}
+    for number, window in enumerate(windows):
+        seeds = history[history["window"] == window].pivot_table(
+            index="epoch", columns="seed", values=column
+        )
+        if len(seeds.columns) > 1:
+            axes.plot(seeds.index, seeds, color=shades[number], lw=0.5, alpha=0.45)
+        mean = seeds.dropna().mean(axis=1)
+        means[window] = mean
+        dashes = ("-", "--", "-.", ":")[number % 4]
+        axes.plot(mean.index, mean, color=shades[number], ls=dashes, label=window)
+    epochs = sorted({epoch for mean in means.values() for epoch in mean.index})
+    values = {name: (mean.reindex(epochs), format_signed) for name, mean in means.items()}
+    head = _("epoch %(number)s")
+    add_tips(axes, epochs, values, [head % {"number": epoch} for epoch in epochs])
 
 
 _COLUMNS = 6
 
 
-def distributions(samples: GanSamples, language: Language = ENGLISH) -> str:
-    """One small picture a feature: histograms of real (filled) and generated values (line).
+@picture("distributions", WIDE)
+def draw_distributions(figure: Figure, samples: GanSamples) -> None:
+    """Draw a small picture a feature: histograms of real (filled) and generated values (line).
 
     Beside a feature's name stands its spread: that of generated over that of real values across
     assets.
@@ -215,37 +285,33 @@ def distributions(samples: GanSamples, language: Language = ENGLISH) -> str:
     names = list(samples.real)
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
-
-    def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
-        for axes, name in zip(grid.flat, names, strict=False):
-            _feature(axes, name, samples, language)
-        for axes in grid.flat[len(names) :]:
-            axes.set_visible(False)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-
-    return drawn("distributions", (WIDE[0], 0.5 + 1.15 * rows), draw)
+    figure.set_size_inches(WIDE[0], 0.5 + 1.15 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for axes, name in zip(grid.flat, names, strict=False):
+        _draw_feature(axes, name, samples)
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
 
 
-def _feature(axes: Axes, name: str, samples: GanSamples, language: Language) -> None:
-    """Shares of the values by bin; heights of different features do not compare."""
-    _ = language.gettext
+def _draw_feature(axes: Axes, name: str, samples: GanSamples) -> None:
+    """Draw shares of the values by bin; heights of different features do not compare."""
     centers = np.array(samples.bin_centers)
     half = (centers[1] - centers[0]) / 2
     edges = np.append(centers - half, centers[-1] + half)
     real, made = samples.real[name], samples.generated[name]
-    axes.stairs(shares(real), edges, fill=True, color=PALE, label=_("real"))
-    axes.stairs(shares(real), edges, color=GREY, lw=0.6)
-    axes.stairs(shares(made), edges, color=INK, lw=1.2, label=_("generated"))
-    axes.set_title(f"{name} · {spread(real, made):.2f}", fontsize=8.5, pad=3)
+    axes.stairs(compute_shares(real), edges, fill=True, color=PALE, label=_("real"))
+    axes.stairs(compute_shares(real), edges, color=GREY, lw=0.6)
+    axes.stairs(compute_shares(made), edges, color=INK, lw=1.2, label=_("generated"))
+    axes.set_title(f"{name} · {compute_spread(real, made):.2f}", fontsize=8.5, pad=3)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", length=2, labelsize=7.5)
     axes.grid(visible=False)
-    moments: Shown = {
+    moments: Values = {
         _("real"): ([f"{real.mean:.2f} ± {real.std:.2f}"], str),
         _("generated"): ([f"{made.mean:.2f} ± {made.std:.2f}"], str),
-        _("spread"): ([spread(real, made)], plain),
+        _("spread"): ([compute_spread(real, made)], format_number),
     }
-    tips(axes, [0.0], moments, [name])
+    add_tips(axes, [0.0], moments, [name])

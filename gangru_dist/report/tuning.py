@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,8 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gangru_dist.report import text
-from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, Shown, drawn, tips
-from gangru_dist.report.text import ENGLISH, Language, language, translatable
+from gangru_dist.report.drawing import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    WIDE,
+    Values,
+    add_legend,
+    add_tips,
+    picture,
+)
+from gangru_dist.report.text import format_four, format_percent, format_signed, mark
+from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, read_search, trial_table
 
@@ -23,74 +35,71 @@ _ROWS = 10
 _COLUMNS = 4
 """Of small pictures."""
 
-_ = translatable
 _PICTURES = (
     (
         "search",
-        _("Trials in the order they began"),
-        _(
+        mark("Trials in the order they began"),
+        mark(
             "Objective of complete trials, the running mean at which others were stopped, and the "
             "best objective so far."
         ),
     ),
     (
         "slices",
-        _("One parameter at a time"),
-        _("Each trial's objective, or the mean it had reached, over each searched setting."),
+        mark("One parameter at a time"),
+        mark("Each trial's objective, or the mean it had reached, over each searched setting."),
     ),
     (
         "importance",
-        _("Importance"),
-        _(
+        mark("Importance"),
+        mark(
             "Share of each setting in what sets the best trials apart (Optuna's PED-ANOVA; stopped "
             "trials count with the mean they had reached). Few trials make it a hint, no more."
         ),
     ),
 )
-_STATES = (_("complete"), _("pruned"), _("diverged"), _("failed"), _("running"))
+_STATES = (mark("complete"), mark("pruned"), mark("diverged"), mark("failed"), mark("running"))
 _MARKS: dict[str, dict[str, Any]] = {
-    "complete": {"color": BLUE, "marker": "o", "label": _("complete")},
-    "pruned": {"color": ORANGE, "marker": "v", "label": _("stopped early")},
-    "running": {"color": GREY, "marker": "s", "label": _("not finished")},
+    "complete": {"color": BLUE, "marker": "o", "label": mark("complete")},
+    "pruned": {"color": ORANGE, "marker": "v", "label": mark("stopped early")},
+    "running": {"color": GREY, "marker": "s", "label": mark("not finished")},
 }
 
 
 def write_page(run: Run) -> str:
     """Draw the search alone, before there is any factor to report; path or URI of the page."""
-    words = language(run.cfg.report.language)
     found = read_search(run.tune)
     if found is None:
         raise FileNotFoundError(f"{run.tune.uri}/{SEARCH}")
-    page = text.template("search.html", words).render(run=run.name, tuning=section(found, words))
-    run.tune.write_bytes(PAGE, page.encode())
-    return f"{run.tune.uri}/{PAGE}" if "?" not in run.tune.uri else run.tune.child(PAGE).uri
+    with text.use_language(run.cfg.report.language):
+        page = text.render_page("search.html", run=run.name, tuning=describe_search(found))
+    return text.write_page(run.tune, PAGE, page)
 
 
-def section(
-    search: Search, words: Language = ENGLISH, reported: Collection[str] = ()
-) -> dict[str, Any]:
-    """All that the template of the section asks for; `reported`: refit days on the same page."""
-    table = trial_table(search)
-    figures = _draw(search, table, words)
+def describe_search(search: Search, reported: Collection[str] = ()) -> dict[str, Any]:
+    """Prepare what the section's template asks for; `reported`: refit days on the same page."""
+    table, record = trial_table(search), search.record
+    figures: dict[str, str] = {}
+    if table["reached"].notna().any():
+        figures |= {"search": draw_progress(table), "slices": draw_slices(table, record.space)}
+    if record.importances:
+        figures["importance"] = draw_importance(record.importances)
     return {
-        "sentence": _sentence(search, table, words),
-        "windows_sentence": _windows_sentence(search, words),
-        "notes": _notes(search, table, words, reported),
+        "sentence": _describe_trials(search, table),
+        "windows_sentence": _describe_windows(search),
+        "notes": _list_notes(search, table, reported),
         "pictures": [
-            (name, words.gettext(title), words.gettext(caption))
-            for name, title, caption in _PICTURES
-            if name in figures
+            (name, _(title), _(caption)) for name, title, caption in _PICTURES if name in figures
         ],
         "figures": {name: Markup(svg) for name, svg in figures.items()},
-        "searched": list(search.record.space),
-        "rows": _best_rows(table, list(search.record.space)),
+        "searched": list(record.space),
+        "rows": _list_best(table, list(record.space)),
     }
 
 
-def _sentence(search: Search, table: pd.DataFrame, words: Language) -> str:
-    _ = words.gettext
+def _describe_trials(search: Search, table: pd.DataFrame) -> str:
     counts = table["status"].value_counts()
-    states = _(", ").join(f"{counts[state]} {_(state)}" for state in _STATES if state in counts)
+    states = text.join(f"{counts[state]} {_(state)}" for state in _STATES if state in counts)
     start = _("%(trials)s trials (%(told)s), %(epochs)s predictor epochs.") % {
         "trials": len(table),
         "told": states,
@@ -100,19 +109,18 @@ def _sentence(search: Search, table: pd.DataFrame, words: Language) -> str:
     if best is None:
         return start + _(" ") + _("None is complete yet.")
     objectives = table.set_index("trial")["objective"]
-    said = {"trial": best, "objective": text.signed(objectives[best], 4)}
+    values = {"trial": best, "objective": format_signed(objectives[best], 4)}
     if pd.isna(objectives.get(0)):
-        return start + _(" ") + _("Trial %(trial)s is best: objective %(objective)s.") % said
-    said["configured"] = text.signed(objectives[0], 4)
+        return start + _(" ") + _("Trial %(trial)s is best: objective %(objective)s.") % values
+    values["configured"] = format_signed(objectives[0], 4)
     compared = _(
         "Trial %(trial)s is best: objective %(objective)s, against %(configured)s of the "
         "configuration it started from."
     )
-    return start + _(" ") + compared % said
+    return start + _(" ") + compared % values
 
 
-def _windows_sentence(search: Search, words: Language) -> str:
-    _ = words.gettext
+def _describe_windows(search: Search) -> str:
     record = search.record
     sentence = _(
         "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
@@ -124,10 +132,7 @@ def _windows_sentence(search: Search, words: Language) -> str:
     return sentence + _(" ") + first % {"first": record.reported_first}
 
 
-def _notes(
-    search: Search, table: pd.DataFrame, words: Language, reported: Collection[str]
-) -> list[str]:
-    _ = words.gettext
+def _list_notes(search: Search, table: pd.DataFrame, reported: Collection[str]) -> list[str]:
     record = search.record
     notes = []
     if record.reported_first is None:
@@ -156,50 +161,32 @@ def _notes(
     return notes
 
 
-def _best_rows(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
+def _list_best(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
     complete = table.dropna(subset="objective").sort_values("objective", ascending=False)
     chosen = pd.concat([complete.head(_ROWS), table[table["trial"] == 0]])
     return [
-        {**{str(k): v for k, v in row.items()}, "cells": [_format(row[key]) for key in keys]}
+        {**{str(k): v for k, v in row.items()}, "cells": [_format_cell(row[key]) for key in keys]}
         for row in chosen.drop_duplicates("trial").to_dict("records")
     ]
 
 
-def _format(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _draw(search: Search, table: pd.DataFrame, words: Language) -> dict[str, str]:
-    """SVG by name, of what there is to draw: search, slices, importance."""
-    figures: dict[str, str] = {}
-    record = search.record
-    if table["reached"].notna().any():
-        figures["search"] = drawn("search", WIDE, lambda figure: _draw_all(figure, table, words))
-        size = (WIDE[0], 2.3 * -(-len(record.space) // _COLUMNS))
-        figures["slices"] = drawn(
-            "slices", size, lambda figure: _draw_slices(figure, search, table, words)
-        )
-    if record.importances:
-        size = (WIDE[0], 0.9 + 0.28 * len(record.importances))
-        figures["importance"] = drawn(
-            "importance", size, lambda figure: _draw_importance(figure, record.importances, words)
-        )
-    return figures
-
-
-def _scatter(axes: Axes, x: pd.Series, table: pd.DataFrame, words: Language) -> None:
+def _draw_trials(axes: Axes, x: pd.Series, table: pd.DataFrame) -> None:
     for status, style in _MARKS.items():
         chosen = table["status"] == status
         if chosen.any():
-            look = {**style, "label": words.gettext(style["label"])}
+            look = {**style, "label": _(style["label"])}
             axes.plot(x[chosen], table["reached"][chosen], ls="", ms=4.5, alpha=0.85, **look)
 
 
-def _draw_all(figure: Figure, table: pd.DataFrame, words: Language) -> None:
-    """Every trial, and the best so far; those without any figure as crosses at the bottom."""
-    _ = words.gettext
+@picture("search", WIDE)
+def draw_progress(figure: Figure, table: pd.DataFrame) -> None:
+    """Draw every trial and the best so far; those without any figure as crosses at the bottom."""
     axes, number, best = figure.subplots(), table["trial"], table["best"]
-    _scatter(axes, number, table, words)
+    _draw_trials(axes, number, table)
     axes.step(number, best, where="post", color=INK, lw=1.2, label=_("best so far"))
     lost = table[table["status"].isin(["diverged", "failed"])]
     if len(lost):
@@ -208,36 +195,40 @@ def _draw_all(figure: Figure, table: pd.DataFrame, words: Language) -> None:
     axes.set_xlabel(_("trial"))
     axes.set_ylabel(_("objective, or mean reached"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0.2)
-    values = {_("reached"): (table["reached"], text.four), _("best so far"): (best, text.four)}
-    tips(axes, number, values, [f"{_('trial')} {n}" for n in number])
+    add_legend(axes, 5)
+    values = {_("reached"): (table["reached"], format_four), _("best so far"): (best, format_four)}
+    add_tips(axes, number, values, [f"{_('trial')} {n}" for n in number])
 
 
-def _draw_slices(figure: Figure, search: Search, table: pd.DataFrame, words: Language) -> None:
-    """One small picture a parameter."""
-    space = search.record.space
+@picture("slices", WIDE)
+def draw_slices(
+    figure: Figure, table: pd.DataFrame, space: Mapping[str, Numbers | Choices]
+) -> None:
+    """Draw a small picture a parameter."""
     columns = min(_COLUMNS, len(space))
-    grid = figure.subplots(-(-len(space) // columns), columns, sharey=True, squeeze=False)
+    rows = -(-len(space) // columns)
+    figure.set_size_inches(WIDE[0], 2.3 * rows)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in grid.flat[len(space) :]:
         axes.set_visible(False)
     for axes, (key, span) in zip(grid.flat, space.items(), strict=False):
-        _draw_slice(axes, table[key], span, table, words)
+        _draw_slice(axes, table[key], span, table)
         axes.set_xlabel(key)
     for axes in grid[:, 0]:
-        axes.set_ylabel(words.gettext("objective"))
+        axes.set_ylabel(_("objective"))
 
 
 def _draw_slice(
-    axes: Axes, values: pd.Series, span: Numbers | Choices, table: pd.DataFrame, words: Language
+    axes: Axes, values: pd.Series, span: Numbers | Choices, table: pd.DataFrame
 ) -> None:
-    """Every trial over one setting, with the best and the count at each value as tips."""
+    """Draw every trial over one setting, with the best and the count at each value as tips."""
     choices: list[str] = []
     if isinstance(span, Choices):
         choices = [json.dumps(c) if isinstance(c, list) else str(c) for c in span.choices]
         values = values.astype(str).map({choice: at for at, choice in enumerate(choices)})
     elif span.log:
         axes.set_xscale("log")
-    _scatter(axes, values, table, words)
+    _draw_trials(axes, values, table)
     if choices:
         axes.set_xticks(range(len(choices)), choices)
         axes.set_xlim(-0.5, len(choices) - 0.5)
@@ -249,20 +240,19 @@ def _draw_slice(
         whole = isinstance(span, Numbers) and span.kind == "int"
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
     at = table["reached"].groupby(values).agg(["max", "size"])
-    shown: Shown = {
-        words.gettext("best"): (at["max"], text.four),
-        words.gettext("trials"): (at["size"], str),
-    }
+    tips: Values = {_("best"): (at["max"], format_four), _("trials"): (at["size"], str)}
     names = [choices[int(x)] if choices else f"{x:g}" for x in at.index]
-    tips(axes, at.index.to_numpy(), shown, names)
+    add_tips(axes, at.index.to_numpy(), tips, names)
 
 
-def _draw_importance(figure: Figure, shares: dict[str, float], words: Language) -> None:
-    """Bars, the largest on top."""
+@picture("importance", WIDE)
+def draw_importance(figure: Figure, shares: dict[str, float]) -> None:
+    """Draw bars, the largest on top."""
+    figure.set_size_inches(WIDE[0], 0.9 + 0.28 * len(shares))
     axes = figure.subplots()
     keys, values = list(shares)[::-1], list(shares.values())[::-1]
     axes.barh(keys, values, color=BLUE, height=0.6)
     axes.grid(visible=False)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(words.gettext("share"))
-    tips(axes, range(len(keys)), {"": (values, text.percent)}, keys, vertical=True)
+    axes.set_xlabel(_("share"))
+    add_tips(axes, range(len(keys)), {"": (values, format_percent)}, keys, vertical=True)

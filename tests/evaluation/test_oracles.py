@@ -28,7 +28,7 @@ from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.report import document
-from gangru_dist.report.text import with_published
+from gangru_dist.report.tables import add_published
 from gangru_dist.runs.run import Run
 from gangru_dist.synthetic.market import make_bars
 from tests.chain import build_panel
@@ -50,7 +50,7 @@ class World:
     table: pd.DataFrame
 
     def metrics(self, **given: Any) -> dict[str, Any]:
-        return with_published(self.evaluation(**given).metrics)
+        return add_published(self.evaluation(**given).metrics)
 
     def evaluation(self, **given: Any) -> Evaluation:
         cfg = self.with_values(**given)
@@ -223,7 +223,7 @@ class TestProperties:
 
 class TestCommand:
     def test_a_stored_run(self, world, monkeypatch, capsys):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         root = Storage(str(world.folder / "storage"))
         document.write_report(Run(root, RUN, world.cfg))
         asked = ["--storage", str(world.folder / "storage"), "--run", RUN]
@@ -240,7 +240,7 @@ class TestCommand:
         assert "<-- differs" in capsys.readouterr().out
 
     def test_rows_of_windows_that_are_no_longer_configured_are_left_out(self, world, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         root = Storage(str(world.folder / "storage"))
         cfg = world.with_values(windows__first="2018-12-01")
         document.write_report(Run(root, RUN, cfg))

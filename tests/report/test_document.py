@@ -26,7 +26,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import write_names
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
-from gangru_dist.report.text import percent, plain, signed_percent
+from gangru_dist.report.text import format_number, format_percent, format_signed_percent
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import covered_days
 from tests.evaluation.worlds import evaluate, random_table
@@ -223,7 +223,7 @@ class TestProperties:
         rows = re.search(r'<table id="path">.*?</table>', page, re.DOTALL)[0]
         shown = re.findall(r"<td>(?:<b>)?([^<]*)(?:</b>)?</td></tr>", rows)
         steps = [parts["path"][name] for name in ("signal", "delay", "limits", "costs", "net")]
-        assert shown == [signed_percent(value) for value in steps]
+        assert shown == [format_signed_percent(value) for value in steps]
         assert sum(steps[:4]) == pytest.approx(steps[4])
         for group, part, digits in [
             ("side", "long", 2),
@@ -231,7 +231,9 @@ class TestProperties:
             ("benchmark", "cap", 1),
             ("breadth", "twice", 1),
         ]:
-            assert signed_percent(parts[group][part], digits) in page.partition('id="path"')[2]
+            assert (
+                format_signed_percent(parts[group][part], digits) in page.partition('id="path"')[2]
+            )
 
     def test_an_index_has_its_rows_its_name_and_its_line(self, tmp_path):
         world = write_world(tmp_path / "s")
@@ -245,10 +247,10 @@ class TestProperties:
         page = _page(world)
         figures = world.root.child("runs", RUN, "report").read_json("metrics.json")["index"]
         row = re.search(r"Annualized excess over the index.*?</tr>", page, re.DOTALL)[0]
-        assert percent(figures["excess"]["annualized_return"], 2) in row
-        assert percent(figures["excess_with_costs"]["annualized_return"], 2) in row
+        assert format_percent(figures["excess"]["annualized_return"], 2) in row
+        assert format_percent(figures["excess_with_costs"]["annualized_return"], 2) in row
         row = re.search(r">Beta <.*?</tr>", page, re.DOTALL)[0]
-        assert plain(figures["beta"]) in row
+        assert format_number(figures["beta"]) in row
         assert "Index: CSI 300." in page
         found = gangru_dist.evaluate(Run(world.root, RUN, cfg), world.table)
         assert json.loads(json.dumps(found.metrics["index"])) == figures
@@ -270,7 +272,7 @@ class TestProperties:
         assert nav <= links & set(tags.ids)
 
     def test_a_made_up_market_has_a_banner(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         write_report(Run(world.root, RUN, world.cfg))
         assert "Made-up market" not in _page(world)
@@ -291,7 +293,9 @@ class TestProperties:
         assert not re.search(r"\bnan\b|\binf\b|Undefined", text)
 
     def test_names_from_data_are_escaped_and_a_lost_generator_is_said(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})  # seconds saved, pages elsewhere
+        monkeypatch.setattr(
+            document, "draw_figures", lambda *_: {}
+        )  # seconds saved, pages elsewhere
         world = write_world(tmp_path)
         write_models(world.root, RUN, accuracy=0.99)
         folder = world.root.child("panel")
@@ -305,7 +309,7 @@ class TestProperties:
         assert "may have collapsed" in page
 
     def test_names_of_stocks_are_those_of_the_day_and_escaped(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         run = Run(world.root, RUN, world.cfg)
         write_report(run)
@@ -331,7 +335,7 @@ class TestProperties:
 
     def test_bars_and_buckets_are_those_of_the_panel(self, tmp_path, monkeypatch):
         """A monthly score or report job need not be told of the vendor's format again."""
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         _with_source(world.root, bars={"format": "tushare", "price_limits": "ashare"})
         write_report(Run(world.root, RUN, world.cfg))
@@ -366,7 +370,7 @@ class TestProperties:
         assert training["lowest_spread"].dropna().tolist() == pytest.approx([0.9, 0.04])
 
     def test_variants_and_several_seeds_are_told_apart(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
         write_models(world.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
@@ -382,7 +386,7 @@ class TestProperties:
             assert page.count(f"<code>{model_hash('2018-12-31', seed)[:12]}</code>") == 1
 
     def test_a_day_without_a_factor_is_not_neutralized_by_nothing(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         days = list(covered_days(Run(world.root, RUN, world.cfg).factor).values())
         days[5] = dataclasses.replace(days[5], ranked=0, neutralized="")
@@ -400,7 +404,7 @@ class TestProperties:
         assert "<td>tune.space.gan.noise_channels</td><td>low 0.0, high 16.0, step 4.0</td>" in text
 
     def test_runs_without_models_and_quality_still_report(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         world.root.child("panel").delete("quality.json")
         world.root.child("runs", RUN).delete_folder("windows")
@@ -410,7 +414,7 @@ class TestProperties:
         assert "no quality.json" in page
 
     def test_scores_of_other_settings_are_said(self, tmp_path, monkeypatch, caplog):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
         days = world.table["date"].nunique()
         assert not _warnings(world, world.cfg)
@@ -424,7 +428,7 @@ class TestProperties:
         assert _warnings(world, retrained) == [warning]  # no model of theirs is there
 
     def test_one_window_trained_anew_is_said(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         name = "windows/2019-06-28/seed-0/model.json"
         folder = world.root.child("runs", RUN)
@@ -433,7 +437,7 @@ class TestProperties:
         assert "days of the factor table, 2019-07-01 to 2019-12-31, are not" in warning
 
     def test_a_compared_run_is_held_against_its_own_settings(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
         cfg = sources.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
         other = world.root.child("runs", "other")
@@ -445,7 +449,7 @@ class TestProperties:
     @pytest.mark.parametrize("first", ["2019-06-01", "2029-01-01"])
     def test_a_compared_run_is_judged_over_the_pages_windows(self, tmp_path, monkeypatch, first):
         """Its `config.json` has those of whatever job came last."""
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
         cfg = sources.with_values(world.cfg, {"windows.first": first}, "test")
         other = world.root.child("runs", "other")
@@ -454,7 +458,7 @@ class TestProperties:
 
     def test_runs_judged_over_other_months_are_said(self, tmp_path, monkeypatch):
         """First and last month are the same; the compared run has a gap between."""
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path, runs=(RUN, "other"))
         table = random_table(world.block, seed=11)
         table.loc[table["date"] == "2019-05-31", "factor"] = 0.5
@@ -465,7 +469,7 @@ class TestProperties:
         assert not _warnings(world, world.cfg)
 
     def test_only_configured_windows_and_seeds_are_reported(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         write_models(world.root, RUN, seeds=(0, 7))
         cfg = sources.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
@@ -484,7 +488,7 @@ class TestProperties:
         self, tmp_path, monkeypatch
     ):
         """The report's own job may be of another commit, and a last attempt is not the whole."""
-        monkeypatch.setattr(document, "_figures", lambda *_: {})
+        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         folder = world.root.child("runs", RUN)
         version = {"package_version": "9.9", "commit": "d1" * 20}

@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gangru_dist.report import figures, training
 from gangru_dist.runs.model import ModelRecord
@@ -34,29 +33,29 @@ def _industries(*names: str) -> pd.DataFrame:
 class TestProperties:
     def test_same_table_same_picture(self):
         table = _industries("bank", "coal")
-        assert figures.industries(table) == figures.industries(table)
+        assert figures.draw_industries(table) == figures.draw_industries(table)
 
     def test_awkward_names_stay_text(self):
-        svg = figures.industries(_industries("<b>&", "$x_1$", "食品饮料"))
+        svg = figures.draw_industries(_industries("<b>&", "$x_1$", "食品饮料"))
         texts = {element.text for element in ET.fromstring(svg).iter() if element.text}
         assert {"<b>&", "$x_1$", "食品饮料"} <= texts
 
     def test_gaps_do_not_break_a_picture(self):
         table = pd.DataFrame({"quantile": [1, 2], "mean_excess": [np.nan, 0.01]})
-        assert "<svg" in figures.quantile_bars(table)
+        assert "<svg" in figures.draw_quantile_bars(table)
         decay = pd.DataFrame({"horizon": [1, 60], "ic": [0.1, np.nan], "std_error": [np.nan] * 2})
-        assert "<svg" in figures.decay(decay)
+        assert "<svg" in figures.draw_decay(decay)
 
     def test_industries_without_twelve_months(self):
         table = _industries("bank", "coal").assign(ic_mean_12=np.nan, excess_mean_12=np.nan)
-        assert "<svg" in figures.industries(table)
+        assert "<svg" in figures.draw_industries(table)
 
     def test_more_windows_than_a_legend_holds(self):
         rows = [
             (f"20{year}-06-30", 0, "predictor", n, 0.1) for year in range(10, 24) for n in (1, 2)
         ]
         history = pd.DataFrame(rows, columns=["window", "seed", "stage", "epoch", "valid_ic"])
-        drawn = figures.validation_curves(history)
+        drawn = training.draw_validation(history)
         assert "2010-06-30" not in re.sub(r"<title.*?</title>", "", drawn, flags=re.DOTALL)
 
     def test_several_seeds_add_their_mean_as_far_as_all_go(self):
@@ -66,30 +65,26 @@ class TestProperties:
             for epoch in range(1, epochs + 1)
         ]
         history = pd.DataFrame(rows, columns=["window", "seed", "stage", "epoch", "valid_ic"])
-        figure = Figure()
-        axes = figure.subplots()
-        figures._window_lines(axes, history, "valid_ic")
-        *seeds, mean = axes.get_lines()
-        assert [int(np.isfinite(line.get_ydata()).sum()) for line in seeds] == [5, 3]
-        assert mean.get_ydata().tolist() == [0.05, 0.05, 0.05]
+        drawn = training.draw_validation(history)
+        assert drawn.count("stroke-opacity: 0.45") == 2  # thin lines, one a seed
+        tips = re.findall(r"<title>epoch (\d)\n2019-06-28 ([^<]+)<", drawn)
+        assert tips == [("1", "+0.050"), ("2", "+0.050"), ("3", "+0.050")]
 
 
 class TestValidation:
     def test_no_models(self):
-        assert training.model_table([]).empty
-        assert training.gan_warnings(training.model_table([])) == []
-        assert training.history_table([]).empty
-        assert training.feature_table([]).empty
-        assert training.histogram_table([]).empty
-        assert training.newest_measured([]) is None
-        assert training.spread_warnings(training.feature_table([])) == []
+        assert training.tabulate_models([]).empty
+        assert training.warn_of_gan([]) == []
+        assert training.tabulate_epochs([]).empty
+        assert training.tabulate_features([]).empty
+        assert training.tabulate_histograms([]).empty
+        assert training.find_newest_measured([]) is None
 
     def test_a_flat_feature_has_no_spread_and_warns_of_nothing(self):
         samples = samples_of(("open",), spread=0.01)
         flat = dataclasses.replace(samples.real["open"], cs_std=0.0)
         samples = dataclasses.replace(samples, real={"open": flat})
         model = dataclasses.replace(MODEL, gan_samples=samples)
-        table = training.feature_table([model])
-        assert table["spread"].isna().all()
-        assert training.spread_warnings(table) == []
-        assert "<svg" in training.distributions(samples)
+        assert training.tabulate_features([model])["spread"].isna().all()
+        assert training.warn_of_gan([model]) == []
+        assert "<svg" in training.draw_distributions(samples)

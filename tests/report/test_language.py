@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from gangru_dist.config import sources
 from gangru_dist.config.identity import model_settings
 from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
-from gangru_dist.report.text import ENGLISH, SOURCE, Language, language
+from gangru_dist.report.text import gettext, ngettext, use_language
 from gangru_dist.report.tuning import write_page
 from gangru_dist.runs.run import Run
 from tests.report.store import RUN, samples_of, write_models, write_world
@@ -23,7 +25,7 @@ from tests.report.test_figures import _industries
 from tests.report.test_tuning import write_search
 
 PACKAGE = Path(figures.__file__).parents[1]
-ASKS = {"_", "gettext", "ngettext", "Note"}
+ASKS = {"_", "gettext", "ngettext", "mark", "Note"}
 """What a text is handed to as a literal."""
 QUALITY = {
     "price missing, infinite or not above 0",
@@ -74,7 +76,7 @@ def asked() -> list[tuple[str, ...]]:
     found = [texts for file in code for texts in in_python(file)]
     pages = (PACKAGE / "report" / "templates").glob("*.html")
     found += [texts for file in pages for texts in in_template(file)]
-    return [*found, (SOURCE,), *((reason,) for reason in QUALITY)]
+    return [*found, *((reason,) for reason in QUALITY)]
 
 
 def held(text: str) -> list[str]:
@@ -83,8 +85,10 @@ def held(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def chinese() -> Language:
-    return language("zh")
+def chinese() -> dict[str, str]:
+    """English text -> translation."""
+    file = PACKAGE / "report" / "languages" / "zh.toml"
+    return tomllib.loads(file.read_text())["texts"]
 
 
 class _Texts(HTMLParser):
@@ -117,17 +121,15 @@ def shown(page: str) -> list[str]:
 
 class TestCatalogue:
     def test_every_text_is_translated(self, chinese):
-        missing = sorted({texts[0] for texts in asked()} - set(chinese.texts))
+        missing = sorted({texts[0] for texts in asked()} - set(chinese))
         assert not missing, "add to report/languages/zh.toml"
 
     def test_no_line_is_left_over(self, chinese):
-        unused = sorted(set(chinese.texts) - {texts[0] for texts in asked()})
+        unused = sorted(set(chinese) - {texts[0] for texts in asked()})
         assert not unused, "no longer used: remove from report/languages/zh.toml"
 
     def test_the_same_values_stand_in_both(self, chinese):
-        wrong = [
-            texts[0] for texts in asked() if held(texts[-1]) != held(chinese.gettext(texts[0]))
-        ]
+        wrong = [texts[0] for texts in asked() if held(texts[-1]) != held(chinese[texts[0]])]
         assert not wrong
 
     def test_reasons_are_those_of_the_panel(self):
@@ -163,7 +165,7 @@ class TestPages:
             assert {word for word in words if not LATIN.fullmatch(word)} == set()
 
     def test_metrics_and_tables_stay_english(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("gangru_dist.report.document._figures", lambda *_: {})
+        monkeypatch.setattr("gangru_dist.report.document.draw_figures", lambda *_: {})
         world = write_world(tmp_path)
         folder = world.root.child("runs", RUN, "report")
         kept = []
@@ -178,7 +180,7 @@ class TestPages:
     def test_long_chinese_names_get_their_room(self):
         """A name starts where the longest one's width, one em a letter, still fits the picture."""
         short, long = "银行", "电力设备及新能源制造业"
-        svg = figures.industries(_industries(short, long))
+        svg = figures.draw_industries(_industries(short, long))
         place = re.search(rf'x="([\d.]+)" y="[\d.]+"[^>]*>{long}<', svg)
         size = re.search(rf"font-size: ([\d.]+)px[^>]*>{long}<", svg)
         assert place
@@ -186,7 +188,7 @@ class TestPages:
         assert float(place[1]) >= len(long) * float(size[1])
 
     def test_pictures_name_fonts_that_have_chinese(self):
-        svg = figures.industries(_industries("食品饮料"))
+        svg = figures.draw_industries(_industries("食品饮料"))
         for family in ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei"):
             assert f"'{family}'" in svg
         css = (PACKAGE / "report" / "templates" / "style.css").read_text()
@@ -200,6 +202,13 @@ class TestSetting:
         assert model_settings(default) == model_settings(chosen)
 
     def test_one_form_serves_every_number(self):
-        words = Language("xx", {"%(num)s day": "%(num)s x"})
-        assert words.ngettext("%(num)s day", "%(num)s days", 3) == "%(num)s x"
-        assert ENGLISH.ngettext("%(num)s day", "%(num)s days", 3) == "%(num)s days"
+        for number, text in ((1, "%(num)s month"), (3, "%(num)s months")):
+            assert ngettext("%(num)s month", "%(num)s months", number) == text
+            with use_language("zh"):
+                assert ngettext("%(num)s month", "%(num)s months", number) == "%(num)s 个月"
+
+    def test_a_thread_has_its_own_language(self):
+        with use_language("zh"), ThreadPoolExecutor(1) as pool:
+            assert gettext("Turnover") == "换手率"
+            assert pool.submit(gettext, "Turnover").result() == "Turnover"
+        assert gettext("Turnover") == "Turnover"

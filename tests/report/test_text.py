@@ -18,36 +18,36 @@ class TestReference:
     @pytest.mark.parametrize(
         ("shown", "expected"),
         [
-            (text.plain(-0.056), "−0.06"),  # noqa: RUF001
-            (text.plain(None), "–"),  # noqa: RUF001
-            (text.plain(float("nan")), "–"),  # noqa: RUF001
-            (text.signed(0.05), "+0.050"),
-            (text.percent(0.1234), "12.3\u202f%"),
-            (text.signed_percent(-0.5, 0), "−50\u202f%"),  # noqa: RUF001
-            (text.share(0.1), "10\u202f%"),
-            (text.share(0.025), "2.5\u202f%"),
-            (text.share(0.005), "0.5\u202f%"),
-            (text.share(0.07), "7\u202f%"),
-            (text.count(1234567), "1\u202f234\u202f567"),
+            (text.format_number(-0.056), "−0.06"),  # noqa: RUF001
+            (text.format_number(None), "–"),  # noqa: RUF001
+            (text.format_number(float("nan")), "–"),  # noqa: RUF001
+            (text.format_signed(0.05), "+0.050"),
+            (text.format_percent(0.1234), "12.3\u202f%"),
+            (text.format_signed_percent(-0.5, 0), "−50\u202f%"),  # noqa: RUF001
+            (text.format_short_percent(0.1), "10\u202f%"),
+            (text.format_short_percent(0.025), "2.5\u202f%"),
+            (text.format_short_percent(0.005), "0.5\u202f%"),
+            (text.format_short_percent(0.07), "7\u202f%"),
+            (text.format_count(1234567), "1\u202f234\u202f567"),
         ],
     )
     def test_numbers(self, shown, expected):
         assert shown == expected
 
     def test_key_table_has_two_cells_a_run(self, found):
-        rows = text.key_rows([found.metrics, found.metrics])
+        rows = text.list_key_rows([found.metrics, found.metrics])
         assert all(len(row["cells"]) == 4 for row in rows)
         assert rows[0]["published"] == "0.1096 ***"
         by_label = {row["label"]: row for row in rows}
         excess = found.metrics["excess_with_costs"]["annualized_return"]
-        assert by_label["Annualized excess"]["cells"][1] == text.percent(excess, 2)
+        assert by_label["Annualized excess"]["cells"][1] == text.format_percent(excess, 2)
 
 
 class TestProperties:
     def test_sentence_names_month_and_direction(self, found):
         latest = found.monthly.iloc[-1].to_dict()
         for excess, word in ((0.02, "beat"), (-0.02, "lagged")):
-            sentence = text.summary_sentence(found.metrics, latest | {"excess_return": excess}, 50)
+            sentence = text.summarize(found.metrics, latest | {"excess_return": excess}, 50)
             assert word in sentence
             assert latest["month"] in sentence
             assert "2.0\u202f%" in sentence
@@ -55,13 +55,13 @@ class TestProperties:
     def test_months_are_those_with_an_ic(self, found):
         metrics = copy.deepcopy(found.metrics)
         metrics["ic"]["months"] = 5
-        sentence = text.summary_sentence(metrics, found.monthly.iloc[-1].to_dict(), 50)
+        sentence = text.summarize(metrics, found.monthly.iloc[-1].to_dict(), 50)
         assert "over 5 months" in sentence
 
     def test_significance_is_said_in_words(self, found):
         metrics = copy.deepcopy(found.metrics)
         latest = found.monthly.iloc[-1].to_dict()
         metrics["ic"]["stars"] = "**"
-        assert "significant at 5\u202f%" in text.summary_sentence(metrics, latest, 50)
+        assert "significant at 5\u202f%" in text.summarize(metrics, latest, 50)
         metrics["ic"]["stars"] = ""
-        assert "not significantly" in text.summary_sentence(metrics, latest, 50)
+        assert "not significantly" in text.summarize(metrics, latest, 50)

@@ -8,7 +8,7 @@ import pytest
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.report.document import write_report
-from gangru_dist.report.tuning import section, write_page
+from gangru_dist.report.tuning import describe_search, write_page
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import read_search, trial_table
 from tests.report.store import RUN, write_world
@@ -81,7 +81,7 @@ class TestReference:
     def test_the_words_say_what_was_looked_at(self, run: Storage) -> None:
         search = read_search(run.child("tune"))
         assert search is not None
-        found = section(search)
+        found = describe_search(search)
         assert (
             "6 trials (2 complete, 1 pruned, 1 diverged, 1 failed, 1 running)"
             in (found["sentence"])
@@ -97,7 +97,7 @@ class TestReference:
         run.write_json(SEARCH, run.read_json(SEARCH) | {"reported_first": None})
         search = read_search(run.child("tune"))
         assert search is not None
-        found = section(search, reported=("2019-06-28", "2019-12-31"))
+        found = describe_search(search, reported=("2019-06-28", "2019-12-31"))
         assert "begin" not in found["windows_sentence"]
         assert "of windows that were looked at" in found["notes"][0]
         assert "reported as well: 2019-06-28." in found["notes"][1]

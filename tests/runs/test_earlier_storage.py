@@ -61,7 +61,7 @@ def test_scored_again_and_reported_it_gives_the_same(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To rounding: samples are standardized from contiguous memory since, and CPUs differ."""
-    monkeypatch.setattr(document, "_figures", lambda *_: {})
+    monkeypatch.setattr(document, "draw_figures", lambda *_: {})
     before = extracted(tmp_path / "before")
     first = read_manifest(run.root).calendar[0].item()
     assert score_days(run, start=first, runner=here).scored == 65
