@@ -151,10 +151,11 @@ def evaluate(
         daily["index"] = beside
         figures["index"] = {"name": index.name, **index_figures(own, net, beside)}
         if missing:
-            text = (
-                "The index %(name)s has no close on %(days)s trading day(s): the one before stands."
+            note = Note(
+                "The index %(name)s has no close on %(days)s trading day(s): the one before stands.",
+                {"name": index.name, "days": str(missing)},
             )
-            notes.append(Note(text, {"name": index.name, "days": str(missing)}))
+            notes.append(note)
     figures["notes"] = [str(note) for note in notes]
     return Evaluation(**tables, notes=tuple(notes), metrics=figures)
 
