@@ -37,7 +37,7 @@ from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import FACTOR_COLUMNS, to_market
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel import build
-from gangru_dist.panel.intake import check_headers, check_names
+from gangru_dist.panel.intake import Bars, check_headings, check_names, open_bars
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.report.progress import ProgressPage
@@ -79,7 +79,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         GangruError: The bars cannot be trusted, no window has enough history, there are too few
             rebalance days, or another error of a stage. A failed window does not stop the others.
     """
-    check_bars(bars, run.cfg)
+    opened = check_bars(bars, run.cfg)
     if bars != SYNTHETIC:
         check_apart(bars, run.root)
     run = resolve_run(run, anew=overwrite)
@@ -90,7 +90,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         # Ray starts beside the panel; where models are already there, perhaps nobody needs it
         with session.shared(run.cfg, at_once=not run.models()):
             with _stage("panel"):
-                panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
+                panel_from(run.root, run.cfg, bars=opened, overwrite=overwrite)
             with _stage("train"):
                 training = train_windows(run, watcher=page)
             from gangru_dist.scoring.score import score_days  # torch: not before the workers run
@@ -104,19 +104,27 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
 
 
-def check_bars(bars: str, cfg: RunConfig) -> None:
+def check_bars(bars: str, cfg: RunConfig) -> str | Bars:
     """Check feature names and the bars' files and headings before the slow start of Ray.
 
+    Returns:
+        The bars, opened; `synthetic` as it is.
+
     Raises:
-        GangruError: As `check_headers`.
+        GangruError: As `open_bars` and `check_headings`.
     """
-    check_names(cfg.panel)
-    if bars != SYNTHETIC:
-        check_headers(bars, cfg)
+    if bars == SYNTHETIC:
+        check_names(cfg.panel)
+        return bars
+    opened = open_bars(bars, cfg)
+    check_headings(opened, cfg.panel.features)
+    return opened
 
 
-def panel_from(root: Storage, cfg: RunConfig, *, bars: str, overwrite: bool = False) -> Manifest:
-    """Build the panel from a bars URI or from the synthetic market, written to `<root>/bars`."""
+def panel_from(
+    root: Storage, cfg: RunConfig, *, bars: str | Bars, overwrite: bool = False
+) -> Manifest:
+    """Build the panel from bars or from the synthetic market, written to `<root>/bars`."""
     if bars == SYNTHETIC:
         made = root.child("bars")
         write_bars(made, cfg.synthetic)
@@ -143,8 +151,7 @@ def build_panel(run: Run, bars: str, *, overwrite: bool = False) -> Manifest:
     Raises:
         GangruError: Bars that cannot be trusted, or an unknown feature.
     """
-    check_bars(bars, run.cfg)
-    return panel_from(run.root, run.cfg, bars=bars, overwrite=overwrite)
+    return panel_from(run.root, run.cfg, bars=check_bars(bars, run.cfg), overwrite=overwrite)
 
 
 def read_panel(

@@ -88,7 +88,7 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
         files=tuple(file.name for file in files),
     )
     written = [
-        build_bucket(number, staged.names, task, panel=panel, buckets=count).written
+        build_bucket(number, staged.names, task, panel=panel, buckets=count)
         for number in range(count)
     ]
     months = add_hashes(bucket.months for bucket in written)

@@ -249,13 +249,10 @@ class Storage:
             with suppress(FileNotFoundError):  # another job deleted it first
                 self.filesystem.delete_file(self.full(name))
 
-    def delete_unfinished(self) -> None:
-        """Delete what killed writes left below; for callers that know that nobody writes here.
-
-        A writer that was wrongly taken for dead writes its file again.
-        """
+    def delete_unfinished(self, before: dt.datetime) -> None:
+        """Delete unfinished writes that were begun before a time: whoever wrote them is dead."""
         for info in self._below(self.path):
-            if _PART.fullmatch(info.path):
+            if _PART.fullmatch(info.path) and info.mtime is not None and info.mtime < before:
                 with suppress(FileNotFoundError):
                     self.filesystem.delete_file(info.path)
 

@@ -17,7 +17,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gangru_dist.base.errors import BarsError
 from gangru_dist.commands import plan
 from gangru_dist.commands.cli import Job, Outcome, run_job
 
@@ -51,11 +50,11 @@ def check(job: Job) -> Outcome:
     """
     from gangru_dist.panel.build import check_panel
 
-    verdict = check_panel(job.args.bars, job.run.cfg)
+    lines, problem = check_panel(job.args.bars, job.run.cfg)
     out = sys.stderr if job.args.json else sys.stdout
-    out.writelines(f"{line}\n" for line in verdict.lines)
-    if verdict.problems:
-        raise BarsError("; ".join(verdict.problems))
+    out.writelines(f"{line}\n" for line in lines)
+    if problem is not None:
+        raise problem
     return Outcome(outputs=(job.args.bars,))
 
 

@@ -154,15 +154,16 @@ Facts = dict[str, Any]
 
 def panel(job: Job) -> Facts:
     """Bars to be read; the panel that is there."""
-    from gangru_dist.api import SYNTHETIC, check_bars
-    from gangru_dist.bars.files import list_files
+    from gangru_dist.api import check_bars
     from gangru_dist.panel.manifest import read_manifest
 
-    check_bars(job.args.bars, job.run.cfg)
+    bars = check_bars(job.args.bars, job.run.cfg)
     facts: Facts = {"features": list(job.run.cfg.panel.features)}
-    if job.args.bars != SYNTHETIC:
-        files = list_files(job.args.bars)
-        facts |= {"bars_files": len(files), "bars_bytes": sum(file.size for file in files)}
+    if not isinstance(bars, str):
+        facts |= {
+            "bars_files": len(bars.files),
+            "bars_bytes": sum(file.size for file in bars.files),
+        }
     try:
         there = read_manifest(job.run.root)
     except PanelError:

@@ -152,7 +152,8 @@ def evaluate(
         figures["index"] = {"name": index.name, **index_figures(own, net, beside)}
         if missing:
             note = Note(
-                "The index %(name)s has no close on %(days)s trading day(s): the one before stands.",
+                "The index %(name)s has no close on %(days)s trading day(s): "
+                "the one before stands.",
                 {"name": index.name, "days": str(missing)},
             )
             notes.append(note)

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gangru_dist.bars.days import DayRule, MarketDays, check_shifted, market_days
+from gangru_dist.bars.days import check_shifted
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.identities import check_suspects, mending
 from gangru_dist.bars.quality import Quality, check_share, describe
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
 from gangru_dist.panel import moves as rules
-from gangru_dist.panel.intake import Intake
 from gangru_dist.panel.moves import Moves
+from gangru_dist.panel.stages import Staged
 
 _logger = logging.getLogger(__name__)
 
@@ -30,22 +30,16 @@ _TOGETHER, _FEWEST_TOGETHER = 0.25, 10
 """Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
 
 
-def check_staged(intake: Intake, form: BarsFormat, cfg: BarsConfig) -> None:
+def check_staged(staged: Staged, form: BarsFormat, cfg: BarsConfig) -> None:
     """Refuse what the rows of stage 1 show to be wrong as a whole.
 
     Raises:
         BarsError: A file is in another unit, dates are shifted, or too many rows are bad.
     """
-    quality = intake.quality
-    check_suspects(quality, sorted(intake.columns), form)
-    check_shifted(quality, np.concatenate([unit.dates for unit in intake.units]))
+    quality = staged.quality
+    check_suspects(quality, sorted(staged.columns), form)
+    check_shifted(quality, staged.dates)
     check_share(quality, allowed=cfg.max_quarantined, hint=mending(quality, form))
-
-
-def days_of(intake: Intake, rule: DayRule) -> MarketDays:
-    """Trading days of all bars."""
-    units = intake.units
-    return market_days([unit.dates for unit in units], [unit.traded for unit in units], rule)
 
 
 def check_built(
@@ -73,12 +67,6 @@ def check_built(
                 name,
                 describe(found.example),
             )
-
-
-def newest_set_aside(intake: Intake, calendar: np.ndarray) -> str | None:
-    """The newest day of the bars if all its rows were set aside, weekends apart; else None."""
-    newest = np.fmax.reduce(np.array([unit.newest for unit in intake.units], dtype="datetime64[D]"))
-    return str(newest) if len(calendar) and newest > calendar[-1] else None
 
 
 def add_moves(parts: Iterable[Moves]) -> Moves:

@@ -25,9 +25,8 @@ from gangru_dist.panel.store import read_rows
 from gangru_dist.panel.writer import add_hashes, row_group_hashes
 
 _logger = logging.getLogger(__name__)
-_KEYS = ["asset", "date"]
 _CODE = ("rows_version", "users_code")
-"""In a manifest's source. Older panels have a hash of the sources, `rows_code`, or nothing."""
+"""What a manifest's source says of the code. A panel of an earlier version has neither."""
 _UNKNOWN = (
     " An earlier version of this program built the panel, by code that is not known: if the bars "
     "are as they were, it is the program that computes these rows differently."
@@ -61,7 +60,8 @@ def compare(root: Storage, old: Manifest, new: Manifest) -> Rewritten:
     newest = str(last.astype("datetime64[M]"))
     known = {month: value for month, value in new.months.items() if month <= newest}
     if known.get(newest) != old.months.get(newest) and newest in known:
-        grown = add_hashes([_hashes_to(root, new, newest, last)])
+        groups = row_group_hashes(_rows(root, new, newest, last))
+        grown = add_hashes({month: value} for (_, month), value in groups.items())
         known.pop(newest)
         known |= {month: f"{value:064x}" for month, value in grown.items()}
     months = {*known, *old.months}
@@ -72,7 +72,7 @@ def compare(root: Storage, old: Manifest, new: Manifest) -> Rewritten:
     )
 
 
-def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -> Manifest:
+def continue_history(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -> Manifest:
     """`new` as the successor of `old`, with the marks of what it rewrites.
 
     Raises:
@@ -80,7 +80,7 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
             not `overwrite`. The message has an example and the way out.
     """
     rewritten = compare(root, old, new)
-    if not _is_numbered(old):
+    if not _is_code_known(old):
         _logger.info(
             "panel_code_unknown: an earlier version built the panel; its rows are compared"
         )
@@ -99,15 +99,14 @@ def continued(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -
 def _made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether the same settings and code make rows of both sources' bars.
 
-    Code without a number counts as the same: so the panels of earlier versions are guarded too.
+    Code that is not known counts as the same: so the panels of earlier versions are guarded too.
     """
-    same_code = all(old.get(key) in (None, new.get(key)) for key in _CODE)
-    return _settings(old) == _settings(new) and same_code
+    known = [name for name in _CODE if name in old]
+    return _settings(old) == _settings(new) and all(old[name] == new[name] for name in known)
 
 
-def _is_numbered(manifest: Manifest) -> bool:
-    """Whether the manifest says which version of the rows it has."""
-    return _CODE[0] in manifest.source
+def _is_code_known(manifest: Manifest) -> bool:
+    return all(name in manifest.source for name in _CODE)
 
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]
 
 
 def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> PanelError:
-    by_whom = "" if _is_numbered(old) else _UNKNOWN
+    by_whom = "" if _is_code_known(old) else _UNKNOWN
     return PanelError(
         f"these bars rewrite history: {_what(root, old, new, rewritten)}{by_whom} The panel that "
         f"is there ends on {old.calendar[-1]} and stays as it was; models and scores depend on it. "
@@ -155,16 +154,13 @@ def _what(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> 
     count, example = _differences(
         _rows(root, old, month, old.calendar[-1]), _rows(root, new, month, old.calendar[-1])
     )
+    months = ", ".join(rewritten.months)
+    if len(rewritten.months) > 12:
+        months = f"{', '.join(rewritten.months[:6])} ... {rewritten.months[-1]}"
     return (
-        f"rows of {len(rewritten.months)} month(s) differ, {_listed(rewritten.months)}; in {month} "
+        f"rows of {len(rewritten.months)} month(s) differ, {months}; in {month} "
         f"{count} row(s), e.g. {example}."
     )
-
-
-def _listed(months: tuple[str, ...]) -> str:
-    if len(months) <= 12:
-        return ", ".join(months)
-    return f"{', '.join(months[:6])} ... {months[-1]}"
 
 
 def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) -> pa.Table:
@@ -176,43 +172,28 @@ def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) ->
     return read_rows(root, manifest, start=days[0], end=days[1], columns=names)
 
 
-def _hashes_to(
-    root: Storage, manifest: Manifest, month: str, last: np.datetime64
-) -> dict[str, int]:
-    """Hash of a month's rows up to a day, as the writer would have it."""
-    groups = row_group_hashes(_rows(root, manifest, month, last))
-    return add_hashes({name: value} for (_, name), value in groups.items())
-
-
 def _differences(old: pa.Table, new: pa.Table) -> tuple[int, str]:
     """Number of differing rows, and the first of them in words."""
     names = [name for name in old.column_names if name in new.column_names]
-    frames = (_frame(old, names), _frame(new, names))
-    merged = frames[0].merge(frames[1], how="outer", on=_KEYS, suffixes=("|old", "|new"))
-    merged = merged.sort_values(["date", "asset"], ignore_index=True)
-    there = np.asarray(merged[["here|old", "here|new"]].notna())
-    both = np.asarray(there.all(axis=1), dtype=np.bool_).reshape(-1)
-    values = [name for name in names if name not in _KEYS]
-    differs = np.stack([_differs(merged, name) & both for name in values], axis=1)
-    wrong = differs.any(axis=1) | ~both
+    before, after = (_frame(rows.select(names)) for rows in (old, new))
+    rows = before.index.union(after.index)
+    gone, added = ~rows.isin(after.index), ~rows.isin(before.index)
+    before, after = before.reindex(rows), after.reindex(rows)
+    differs = np.asarray((before != after) & ~(before.isna() & after.isna()))
+    wrong = differs.any(axis=1) | gone | added
     row = int(np.argmax(wrong))
-    where = f"{merged['date'][row]:%Y-%m-%d} {merged['asset'][row]}"
-    if not both[row]:
-        words = "is not in the bars any more" if there[row, 0] else "was not in the panel"
+    where = " ".join(str(key).removesuffix(" 00:00:00") for key in rows[row])
+    if gone[row] or added[row]:
+        words = "is not in the bars any more" if gone[row] else "was not in the panel"
         return int(wrong.sum()), f"{where} {words}"
-    name = values[int(np.argmax(differs[row]))]
-    before, after = (merged[f"{name}|{side}"][row] for side in ("old", "new"))
-    return int(wrong.sum()), f"{where} {name}: {before} in the panel, {after} in the bars"
+    column = int(np.argmax(differs[row]))
+    was, now = (str(frame.iloc[row, column]) for frame in (before, after))
+    return int(
+        wrong.sum()
+    ), f"{where} {before.columns[column]}: {was} in the panel, {now} in the bars"
 
 
-def _frame(rows: pa.Table, names: list[str]) -> pd.DataFrame:
-    frame: pd.DataFrame = rows.select(names).to_pandas()
-    frame = frame.astype({name: object for name in ("asset", "industry")})
-    frame["date"] = pd.to_datetime(frame["date"])
-    return frame.assign(here=1.0)
-
-
-def _differs(merged: pd.DataFrame, name: str) -> np.ndarray:
-    """(rows,) bool; missing equals missing."""
-    one, two = merged[f"{name}|old"], merged[f"{name}|new"]
-    return np.asarray((one != two) & ~(one.isna() & two.isna()))
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    """Rows by (date, asset), in that order."""
+    frame: pd.DataFrame = rows.to_pandas().astype({"asset": object, "industry": object})
+    return frame.assign(date=pd.to_datetime(frame["date"])).set_index(["date", "asset"])

@@ -1,8 +1,7 @@
-"""What a panel store holds: `panel/manifest.json`, written last, read first.
+"""What a panel store holds: `panel/manifest.json`, written last and read first.
 
-Columns of the panel rows that are stored.
-
-The stock column is `asset`; prices are currency per share, `market_cap` currency.
+It lists the parquet files and says what they were made from. The stock column of their rows is
+`asset`; prices are currency per share, `market_cap` is currency.
 """
 
 from __future__ import annotations
@@ -13,67 +12,62 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import AfterValidator, PlainValidator, ValidationError
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.records import parse, wrong
 from gangru_dist.base.storage import Storage
 
+MANIFEST = "manifest.json"
+"""Its name below `<storage>/panel`."""
+VERSION = 1
+"""Layout of the store; a reader refuses any other."""
+ROWS_VERSION = 1
+"""Version of the code that makes rows of bars. Raise it with every change after which the same bars
+give other rows; `tests/panel/test_rows_version.py` fails where that was forgotten."""
+
+_ROWS_CODE = {
+    "fd1f26a2a1cefa25312bdbd0c9ef5c6537ac3738be973d0314097c3951c8c807": 1,
+    "e5552de4ec8a94eafb60b43ff688298b3ed395dc9c80e23356ad3d1c7c13ad64": 1,
+}
+"""`source["rows_code"]` -> version. Up to commit afc845f a hash of the sources stood in place of
+the number: these are that commit's, of all eighteen features, and of all but turnover_rate."""
+
 BASE_COLUMNS = ("date", "asset", "is_st", "list_date", "adj_close")
 """Panel columns that every block needs."""
-
 TRADING_COLUMNS = ("market_cap", "industry", "limit_up", "limit_down")
 """Panel columns that judging a portfolio needs besides."""
-
 MEMBER = "member"
 """Panel column of a panel that was built with `panel.members`, and of no other."""
 
-_PANEL_TYPES: dict[str, pa.DataType] = {
-    "date": pa.date32(),
-    "asset": pa.string(),
-    "is_st": pa.bool_(),
-    "list_date": pa.date32(),
-    "adj_close": pa.float64(),
-    "market_cap": pa.float64(),
-    "industry": pa.string(),
-    "limit_up": pa.bool_(),
-    "limit_down": pa.bool_(),
-}
+_FILE = re.compile(r"bucket=\d+/\d{4}-(?P<rows>[0-9a-f]{12})(-(?P<bytes>[0-9a-f]{32}))?\.parquet")
+"""Name of a panel's file. Versions up to 0d2b8c2 wrote it without the hash of its bytes."""
 
 
 def panel_schema(features: Sequence[str], *, members: bool = False) -> pa.Schema:
     """Schema of the stored rows: date, asset, the float32 features, then the rest."""
-    rest = [name for name in _PANEL_TYPES if name not in ("date", "asset")]
     return pa.schema(
         [
             ("date", pa.date32()),
             ("asset", pa.string()),
             *((name, pa.float32()) for name in features),
-            *((name, _PANEL_TYPES[name]) for name in rest),
+            ("is_st", pa.bool_()),
+            ("list_date", pa.date32()),
+            ("adj_close", pa.float64()),
+            ("market_cap", pa.float64()),
+            ("industry", pa.string()),
+            ("limit_up", pa.bool_()),
+            ("limit_down", pa.bool_()),
             *([(MEMBER, pa.bool_())] if members else []),
         ]
     )
 
 
-VERSION = 1
-"""Layout of the store; a reader refuses any other."""
-
-_FILE = re.compile(r"bucket=\d+/\d{4}-(?P<rows>[0-9a-f]{12})(-(?P<bytes>[0-9a-f]{32}))?\.parquet")
-"""Name of a panel's file. Versions up to 0d2b8c2 wrote it without the hash of its bytes."""
-
-ROWS_VERSION = 1
-"""Version of the code that makes rows of bars. Raise it when the same bars and settings give other
-rows: the next build may then rewrite history without `--overwrite`."""
-MANIFEST = "manifest.json"
-"""Its name below `<storage>/panel`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PanelFile:
+class PanelFile(NamedTuple):
     """One parquet file: the rows of one bucket and year, sorted by (asset, date)."""
 
     name: str
@@ -88,21 +82,33 @@ class PanelFile:
     @property
     def digest(self) -> str | None:
         """Start of the SHA-256 of its bytes; None if its name tells the rows' hash alone."""
-        return self._named["bytes"] if self._named else None
+        named = _FILE.fullmatch(self.name)
+        return named["bytes"] if named else None
 
     @property
     def rows_digest(self) -> str:
         """Start of the hash of its rows and columns."""
-        return self._named["rows"] if self._named else ""
+        named = _FILE.fullmatch(self.name)
+        return named["rows"] if named else ""
 
     def is_named_so(self, buckets: int) -> bool:
         """Whether its name says the same bucket and year."""
-        folder = f"bucket={self.bucket:0{max(2, len(str(buckets - 1)))}d}"
-        return bool(self._named) and self.name.startswith(f"{folder}/{self.year:04d}-")
+        start = f"bucket={self.bucket:0{max(2, len(str(buckets - 1)))}d}/{self.year:04d}-"
+        return bool(_FILE.fullmatch(self.name)) and self.name.startswith(start)
 
-    @property
-    def _named(self) -> re.Match[str] | None:
-        return _FILE.fullmatch(self.name)
+
+def _parse_days(days: Any) -> np.ndarray:
+    return np.array(days, dtype="datetime64[D]")
+
+
+def _with_version(source: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's source with the version of the rows in place of the hash of their code.
+
+    A hash that is not known leaves neither: such a panel is compared with what replaces it.
+    """
+    version = _ROWS_CODE.get(str(source.get("rows_code")))
+    rest = {name: value for name, value in source.items() if name != "rows_code"}
+    return rest if version is None else {**rest, "rows_version": version, "users_code": {}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -113,7 +119,7 @@ class Manifest:
     """Names of the feature columns, in the model's order."""
     buckets: int
     """Number of hash buckets."""
-    calendar: np.ndarray
+    calendar: Annotated[np.ndarray, PlainValidator(_parse_days)]
     """(days,) datetime64[D], ascending: every date in the bars, suspended rows included."""
     files: tuple[PanelFile, ...]
     """Sorted by (bucket, year)."""
@@ -123,7 +129,7 @@ class Manifest:
     """Assets that ever traded."""
     months: dict[str, str]
     """Month ("2018-12") -> hash of its rows, whatever their order or bucket."""
-    source: dict[str, Any]
+    source: Annotated[dict[str, Any], AfterValidator(_with_version)]
     """Bars' URI and what they looked like; settings they were read with."""
     has_industry: bool = True
     """Whether any row names its industry."""
@@ -134,7 +140,6 @@ class Manifest:
     rewritten: dict[str, str] = field(default_factory=dict)
     """Month -> mark that changes whenever a build changed rows or days of it that an earlier one
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
-
     set_aside: str | None = None
     """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
 
@@ -208,87 +213,9 @@ class Manifest:
             "rewritten": self.rewritten,
             "set_aside": self.set_aside,
             "calendar": [str(day) for day in self.calendar],
-            "files": [[f.name, f.bucket, f.year, f.rows] for f in self.files],
+            "files": [list(file) for file in self.files],
         }
         return {**values, "checksum": _checksum(values)}
-
-
-@dataclass(frozen=True)
-class _Version:
-    version: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """Content of `manifest.json`; keys that others have are passed over."""
-
-    fingerprint: str
-    rows: int
-    assets: int
-    buckets: int
-    features: tuple[str, ...]
-    has_industry: bool
-    has_market_cap: bool
-    has_members: bool = False
-    source: dict[str, Any]
-    months: dict[str, str]
-    rewritten: dict[str, str] = field(default_factory=dict)
-    set_aside: str | None = None
-    calendar: tuple[dt.date, ...]
-    files: tuple[tuple[str, int, int, int], ...]
-    checksum: str | None = None
-    """None: of a version that wrote none."""
-
-    def manifest(self) -> Manifest:
-        """What it says; ValueError if its parts contradict each other."""
-        found = Manifest(
-            features=self.features,
-            buckets=self.buckets,
-            calendar=np.array(self.calendar, dtype="datetime64[D]"),
-            files=tuple(
-                PanelFile(name=name, bucket=bucket, year=year, rows=rows)
-                for name, bucket, year, rows in self.files
-            ),
-            rows=self.rows,
-            assets=self.assets,
-            months=self.months,
-            source=self.source,
-            has_industry=self.has_industry,
-            has_market_cap=self.has_market_cap,
-            has_members=self.has_members,
-            rewritten=self.rewritten,
-            set_aside=self.set_aside,
-        )
-        days, names = found.calendar, {(file.bucket, file.year) for file in found.files}
-        if not len(days) or (days[1:] <= days[:-1]).any():
-            raise ValueError("the calendar's days do not follow each other")
-        if len(names) < len(found.files) or not all(
-            f.is_named_so(self.buckets) for f in found.files
-        ):
-            raise ValueError("the files are not one per bucket and year, named accordingly")
-        if sum(file.rows for file in found.files) != self.rows:
-            raise ValueError(f"the files' rows do not add up to {self.rows}")
-        if found.fingerprint != self.fingerprint:
-            raise ValueError("months, calendar or features are not those of its fingerprint")
-        return found
-
-
-def _checksum(values: dict[str, Any]) -> str:
-    """SHA-256 of all that a manifest says, its own checksum apart."""
-    said = {name: value for name, value in values.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _parsed(text: bytes) -> Manifest:
-    """ValueError says what is wrong."""
-    version = parse(_Version, text).version
-    if version != VERSION:
-        raise ValueError(f"it has layout version {version}, this program reads {VERSION}")
-    stored = parse(_Stored, text)
-    manifest = stored.manifest()
-    if stored.checksum not in (None, _checksum(json.loads(text))):
-        raise ValueError("its checksum does not match: it was changed after it was written")
-    return manifest
 
 
 def read_manifest(root: Storage) -> Manifest:
@@ -299,7 +226,12 @@ def read_manifest(root: Storage) -> Manifest:
     """
     panel = root.child("panel")
     try:
-        return _parsed(panel.read_bytes(MANIFEST))
+        text = panel.read_bytes(MANIFEST)
+        version = parse(_Version, text).version
+        if version != VERSION:
+            raise ValueError(f"it has layout version {version}, this program reads {VERSION}")
+        manifest = parse(Manifest, text)
+        _check_manifest(manifest, json.loads(text))
     except FileNotFoundError:
         raise PanelError(
             f"no finished panel at {panel.uri}. Build it first: "
@@ -311,6 +243,33 @@ def read_manifest(root: Storage) -> Manifest:
             f"{panel.uri}/{MANIFEST} cannot be used: {what}. Build the panel again with "
             "`gangru panel --overwrite`."
         ) from error
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Version:
+    version: int
+
+
+def _check_manifest(found: Manifest, values: dict[str, Any]) -> None:
+    """Refuse a manifest whose parts contradict each other; `values` is all that it says."""
+    days, places = found.calendar, {(file.bucket, file.year) for file in found.files}
+    if not len(days) or (days[1:] <= days[:-1]).any():
+        raise ValueError("the calendar's days do not follow each other")
+    if len(places) < len(found.files) or not all(f.is_named_so(found.buckets) for f in found.files):
+        raise ValueError("the files are not one per bucket and year, named accordingly")
+    if sum(file.rows for file in found.files) != found.rows:
+        raise ValueError(f"the files' rows do not add up to {found.rows}")
+    if found.fingerprint != values.get("fingerprint"):
+        raise ValueError("months, calendar or features are not those of its fingerprint")
+    if values.get("checksum") not in (None, _checksum(values)):  # early versions wrote none
+        raise ValueError("its checksum does not match: it was changed after it was written")
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """SHA-256 of all that a manifest says, its own checksum apart."""
+    rest = {name: value for name, value in values.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:

@@ -1,131 +1,117 @@
-"""What the two stages of a panel build do with one unit and one bucket: plain functions.
+"""The two stages of a panel build, each mapped over a cluster or done in this process.
 
-`build` maps them over a cluster. They return what the driver must know, never rows.
+    stage_bars    units of files   -> checked rows, staged by bucket
+    stage_tables  units of tables  -> rows under the bars' own codes, staged by bucket
+    build_bucket  one bucket       -> its panel files
 
-Checked bars on their way into buckets: one Arrow IPC file a batch, one record batch a bucket.
-
-A task that needs one bucket reads that record batch of every file and nothing else of it. Names
-follow from the unit, so a task that ran twice has written the same file twice.
+Rows go through the storage; tasks return what the driver must know. A batch of rows is staged as
+one Arrow IPC file with one record batch a bucket, so that a task which needs one bucket reads
+nothing else of it. Names follow from the unit: a task that ran twice has written the same file
+twice.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
+from gangru_dist.bars.codes import Spellings
 from gangru_dist.bars.columns import dictionary_of
 from gangru_dist.bars.days import DayRule, sum_by_day
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.identities import suspects
-from gangru_dist.bars.joining import joined, without_contradictions
+from gangru_dist.bars.joining import joined, table_rows, without_contradictions
 from gangru_dist.bars.quality import Quality, merge
-from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
+from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, group_units, read_part
 from gangru_dist.bars.rows import check_rows
+from gangru_dist.base import log
+from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import again
 from gangru_dist.base.storage import Storage
-from gangru_dist.panel.bucket import BucketTask, panel_rows, traded_rows
+from gangru_dist.cluster.map import Runner, value
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, traded_rows
+from gangru_dist.panel.intake import Bars
 from gangru_dist.panel.manifest import bucket_of
-from gangru_dist.panel.moves import Moves
-from gangru_dist.panel.writer import BucketWritten, name_changes, write_bucket
+from gangru_dist.panel.writer import WrittenBucket, name_changes, write_bucket
 
-_PREFIX = "staging-"
-
-
-def new_staging() -> str:
-    """Name of a fresh folder below `<storage>/panel`."""
-    return f"{_PREFIX}{uuid.uuid4().hex[:12]}"
-
-
-def find_staging(panel: Storage) -> list[str]:
-    """Names of all staging folders, also those of builds that were killed."""
-    selector = pafs.FileSelector(panel.path, allow_not_found=True)
-    found = panel.filesystem.get_file_info(selector)
-    folders = (info.path for info in found if info.type == pafs.FileType.Directory)
-    names = (path.rstrip("/").rsplit("/", 1)[-1] for path in folders)
-    return [name for name in names if name.startswith(_PREFIX)]
-
-
-def remove_staging(panel: Storage) -> None:
-    """Remove every staging folder and unfinished write; for whoever has the turn (`lock.py`)."""
-    for name in find_staging(panel):
-        panel.delete_folder(name)
-    panel.delete_unfinished()
-
-
-def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:
-    """Write checked rows (`validate.CHECKED`) as one file with a record batch for every bucket."""
-    rows = rows.combine_chunks().unify_dictionaries()
-    code = dictionary_of(rows["code"])
-    own = bucket_of(code.dictionary.to_pylist(), buckets)
-    bucket = own[code.indices.to_numpy()] if len(rows) else np.empty(0, dtype=np.int64)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    batch = rows.take(pa.array(order)).combine_chunks().to_batches()
-    whole = batch[0] if batch else pa.RecordBatch.from_pylist([], schema=rows.schema)
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
-        for number in range(buckets):
-            writer.write_batch(whole.slice(ends[number], ends[number + 1] - ends[number]))
-    panel.write_bytes(name, sink.getvalue().to_pybytes())
-
-
-def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
-    """Rows of one bucket out of all staged files, in the files' order."""
-    tables = [again(partial(_read_batch, panel, name, bucket)) for name in names]
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-
-
-def _read_batch(panel: Storage, name: str, bucket: int) -> pa.Table:
-    with panel.filesystem.open_input_file(panel.full(name)) as source:
-        return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)])
-
-
-_ANY_DAY = DayRule()
-
+_logger = logging.getLogger(__name__)
 
 _MAY_BE_EMPTY = ("turnover_rate", "market_cap", "industry")
+_ANY_DAY = DayRule()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """What stage 1 tells of one unit."""
+    """What stage 1 tells of some rows of the bars; sums with `merge_staged`."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     """Staged files, in order."""
-    columns: dict[str, frozenset[str]]
+    columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """File -> which of our columns it has, with a value in any traded row."""
     dates: np.ndarray
-    """(days,) datetime64[D], distinct dates of its usable rows."""
+    """(days,) datetime64[D], distinct dates of the usable rows."""
     traded: np.ndarray
     """(days,) rows traded on each of them."""
     newest: np.datetime64
     """Latest day of any row that is no weekend's or unlisted one, usable or not; NaT = none."""
-    codes: dict[str, str]
-    """Every code of its rows -> a file that has it."""
+    codes: Mapping[str, str]
+    """Every code -> a file that has it."""
     quality: Quality
     """Counts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bucketed:
-    """What stage 2 tells of one bucket."""
+def merge_staged(staged: Sequence[Staged]) -> Staged:
+    """The sum; row groups of one file may be in several parts."""
+    columns: dict[str, frozenset[str]] = {}
+    codes: dict[str, str] = {}
+    for part in staged:
+        for file, names in part.columns.items():
+            columns[file] = columns.get(file, frozenset()) | names
+        for code, file in part.codes.items():
+            codes.setdefault(code, file)
+    dates, traded = sum_by_day([part.dates for part in staged], [part.traded for part in staged])
+    newest = np.array([part.newest for part in staged], "datetime64[D]")
+    return Staged(
+        names=tuple(name for part in staged for name in part.names),
+        columns=columns,
+        dates=dates,
+        traded=traded,
+        newest=np.fmax.reduce(newest, initial=np.datetime64("NaT")),
+        codes=codes,
+        quality=merge(part.quality for part in staged),
+    )
 
-    written: BucketWritten
-    """Files and hashes."""
-    names: pa.Table
-    """Assets' names, as of `name_changes`."""
-    quality: Quality = field(default_factory=Quality)
-    """Rows set aside here, and what days say of each other."""
-    moves: Moves = field(default_factory=Moves)
-    """How prices and factors move."""
+
+def stage_bars(
+    bars: Bars, folder: str, *, panel: Storage, cfg: RunConfig, runner: Runner
+) -> Staged:
+    """Read, check and stage the daily bars.
+
+    Args:
+        bars: What is read.
+        folder: Where the rows are staged, below `panel`.
+        panel: The folder `<storage>/panel`.
+        cfg: Its sections `panel` and `resources` count.
+        runner: Where units are worked on.
+
+    Raises:
+        BarsError: A file or a row cannot be understood.
+    """
+    units = group_units([part for part in bars.parts if part.table is None])
+    _logger.info("panel_read files=%d units=%d uri=%s", len(bars.files), len(units), bars.uri)
+    work = partial(
+        stage_unit, bars.uri, form=bars.form, panel=panel, buckets=cfg.panel.buckets, days=bars.rule
+    )
+    items = [(unit, f"{folder}/unit-{i:05d}") for i, unit in enumerate(units)]
+    return merge_staged(map_items("panel_read", work, items, cfg=cfg, runner=runner))
 
 
 def stage_unit(
@@ -154,12 +140,7 @@ def stage_unit(
     """
     names: list[str] = []
     waiting: list[pa.Table] = []
-    columns: dict[str, frozenset[str]] = {}
-    counts: list[Quality] = []
-    seen: list[np.ndarray] = []
-    traded: list[np.ndarray] = []
-    newest: list[np.datetime64] = []
-    codes: dict[str, str] = {}
+    parts: list[Staged] = []
 
     def flush() -> None:
         names.append(f"{prefix}-{len(names):04d}.arrow")
@@ -167,39 +148,131 @@ def stage_unit(
         waiting.clear()
 
     for part in unit:
-        row, whole = part.first_row, []
+        batches, row = [], part.first_row
         for table in read_part(bars_uri, part, form):
-            for code in pc.unique(table["code"]).drop_null().to_pylist():
-                codes.setdefault(code, part.file.name)
             checked, quality = check_rows(
                 table, form, file=part.file.name, number=part.number, first_row=row, days=days
             )
-            has = columns.get(part.file.name, frozenset()) | _having(part, checked)
-            columns[part.file.name] = has
+            batches.append(_summarize(table, checked, part, days, quality))
             row += len(table)
-            whole.append(quality)
-            newest.append(_newest(table["date"], days))
             if len(checked):
                 waiting.append(checked)
-                dates, stocks = _traded_by_day(checked)
-                seen.append(dates)
-                traded.append(stocks)
             if sum(map(len, waiting)) >= BATCH_ROWS:
                 flush()
-        quality = merge(whole)
-        counts.append(replace(quality, suspects=suspects(quality, part.file.name)))
+        whole = merge_staged(batches)
+        found = suspects(whole.quality, part.file.name)
+        parts.append(replace(whole, quality=replace(whole.quality, suspects=found)))
     if waiting:
         flush()
-    dates, stocks = sum_by_day(seen, traded)
+    return replace(merge_staged(parts), names=tuple(names))
+
+
+def _summarize(
+    table: pa.Table, checked: pa.Table, part: BarsPart, days: DayRule, quality: Quality
+) -> Staged:
+    """What a batch tells: all its rows, and those that passed the checks."""
+    day = checked["date"].cast(pa.int32()).to_numpy().astype(np.int64)
+    is_traded = pc.invert(checked["suspended"])
+    first = int(day.min(initial=2**31))
+    traded = np.bincount(day - first, weights=is_traded.to_numpy())
+    there = np.flatnonzero(np.bincount(day - first))
+    columns = part.has
+    if not part.given and traded.any():  # what no traded row has a value of is not there
+        rows = checked.select(_MAY_BE_EMPTY).filter(is_traded)
+        empty = (pc.all(pc.is_null(rows[name], nan_is_null=True)).as_py() for name in _MAY_BE_EMPTY)
+        columns -= {name for name, is_empty in zip(_MAY_BE_EMPTY, empty, strict=True) if is_empty}
+    dates = pc.unique(table["date"].drop_null()).to_numpy(zero_copy_only=False)
+    dates = dates.astype("datetime64[D]")
+    for wrong in days.reasons(dates).values():  # one at most
+        dates = dates[~wrong]
     return Staged(
-        names=tuple(names),
-        columns=columns,
-        dates=dates,
-        traded=stocks,
-        newest=np.fmax.reduce(np.array(newest, "datetime64[D]"), initial=np.datetime64("NaT")),
-        codes=codes,
-        quality=merge(counts),
+        columns={part.file.name: columns},
+        dates=(there + first).astype("datetime64[D]"),
+        traded=traded[there],
+        newest=dates.max() if len(dates) else np.datetime64("NaT"),
+        codes=dict.fromkeys(pc.unique(table["code"]).drop_null().to_pylist(), part.file.name),
+        quality=quality,
     )
+
+
+def stage_tables(
+    bars: Bars,
+    codes: Mapping[str, str],
+    folder: str,
+    *,
+    panel: Storage,
+    cfg: RunConfig,
+    runner: Runner,
+) -> Tables:
+    """Read and stage the tables that lie beside the bars; nothing where there are none.
+
+    Args:
+        bars: What is read.
+        codes: Of the daily bars, for their spelling.
+        folder: Where the rows are staged, below `panel`.
+        panel: The folder `<storage>/panel`.
+        cfg: Its sections `panel` and `resources` count.
+        runner: Where units are worked on.
+
+    Raises:
+        BarsError: A file cannot be understood, or a table has no stock of the bars.
+    """
+    tables: dict[str, list[BarsPart]] = {}
+    for part in bars.parts:
+        if part.table is not None:
+            tables.setdefault(part.table, []).append(part)
+    units = [(name, unit) for name in sorted(tables) for unit in group_units(tables[name])]
+    if not units:
+        return ()
+    work = partial(
+        stage_table, bars.uri, form=bars.form, panel=panel, buckets=cfg.panel.buckets, codes=codes
+    )
+    items = [(unit, f"{folder}/table-{i:05d}") for i, (_, unit) in enumerate(units)]
+    staged = map_items("panel_tables", work, items, cfg=cfg, runner=runner)
+    files: dict[str, tuple[str, ...]] = {}
+    examples: dict[str, str] = {}
+    for (name, _), (names, example) in zip(units, staged, strict=True):
+        files[name] = (*files.get(name, ()), *names)
+        examples[name] = examples.get(name) or example
+    for name in files:
+        if not files[name]:
+            raise BarsError(
+                f"the side table {name} has no stock of the bars: it has "
+                f"{examples[name] or 'no row'}, the bars {min(codes, default='none')}. "
+                "Export it for the same stocks."
+            )
+    return tuple((bars.form.tables[name], files[name]) for name in files)
+
+
+def stage_table(
+    bars_uri: str,
+    unit: Sequence[BarsPart],
+    prefix: str,
+    *,
+    form: BarsFormat,
+    panel: Storage,
+    buckets: int,
+    codes: Mapping[str, str],
+) -> tuple[list[str], str]:
+    """Read and stage some files of one side table, as `stage_unit` does of the bars.
+
+    Returns:
+        The staged files, none without a row of the bars' stocks; and a code as the table spells
+        it, empty if it has no rows.
+
+    Raises:
+        BarsError: A file cannot be understood.
+    """
+    names: list[str] = []
+    spellings, example = Spellings(codes), ""
+    for part in unit:
+        for table in read_part(bars_uri, part, form):
+            example = example or next(iter(table["code"].drop_null()[:1].to_pylist()), "")
+            rows = table_rows(table, spellings, part.number)
+            if len(rows):
+                names.append(f"{prefix}-{len(names):04d}.arrow")
+                write_staged(panel, names[-1], rows, buckets)
+    return names, example
 
 
 def build_bucket(
@@ -209,61 +282,82 @@ def build_bucket(
     *,
     panel: Storage,
     buckets: int,
-    kept: Collection[str] = (),
-) -> Bucketed:
-    """Turn one bucket's staged rows into its panel files; those of `kept` are not written again.
+    kept: Collection[str] | None = (),
+) -> WrittenBucket:
+    """Turn one bucket's staged rows into its panel files.
+
+    Args:
+        bucket: Its number.
+        names: Staged files of the daily bars.
+        task: What all buckets have in common.
+        panel: The folder `<storage>/panel`.
+        buckets: How many there are.
+        kept: Panel files that are not written again; None = only check, write none at all.
 
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
-    bars, beside = bucket_rows(panel, names, bucket, task)
-    rows, quality, moves = traded_rows(bars, task)
-    written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
-    changes, quality = name_changes(rows.bars), merge([beside, quality])
-    return Bucketed(written=written, names=changes, quality=quality, moves=moves)
-
-
-def bucket_rows(
-    panel: Storage, names: Sequence[str], bucket: int, task: BucketTask
-) -> tuple[pa.Table, Quality]:
-    """One bucket's staged rows with the side tables' columns; and what is wrong with these."""
-    rows = read_staged(panel, names, bucket)
-    found = []
+    bars, found = read_staged(panel, names, bucket), []
     for table, staged in task.tables:
-        rows, quality = joined(rows, read_staged(panel, staged, bucket), table, task.files)
+        bars, quality = joined(bars, read_staged(panel, staged, bucket), table, task.files)
         found.append(quality)
     if task.tables:  # columns that stage 1 did not see
-        rows, spoilt = without_contradictions(rows, task.form, task.files)
+        bars, spoilt = without_contradictions(bars, task.form, task.files)
         found.append(Quality(quarantined=spoilt))
-    return rows, merge(found)
+    rows, quality, moves = traded_rows(bars, task)
+    written = WrittenBucket(assets=moves.assets)
+    if kept is not None:
+        written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
+    return replace(
+        written, names=name_changes(rows.bars), quality=merge([*found, quality]), moves=moves
+    )
 
 
-def _having(part: BarsPart, checked: pa.Table) -> frozenset[str]:
-    """Columns of a batch; one that no traded row has a value of is not there."""
-    traded = checked.filter(pc.invert(checked["suspended"]))
-    if part.given or not len(traded):
-        return part.has
-    empty = {name for name in _MAY_BE_EMPTY if _is_empty(traded[name])}
-    return part.has - empty
+def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:
+    """Write checked rows (`rows.CHECKED`) as one file with a record batch for every bucket."""
+    rows = rows.combine_chunks().unify_dictionaries()
+    code = dictionary_of(rows["code"])
+    own = bucket_of(code.dictionary.to_pylist(), buckets)
+    bucket = own[code.indices.to_numpy()] if len(rows) else np.empty(0, dtype=np.int64)
+    order = np.argsort(bucket, kind="stable")
+    ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
+    batch = rows.take(pa.array(order)).combine_chunks().to_batches()
+    whole = batch[0] if batch else pa.RecordBatch.from_pylist([], schema=rows.schema)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
+        for number in range(buckets):
+            writer.write_batch(whole.slice(ends[number], ends[number + 1] - ends[number]))
+    panel.write_bytes(name, sink.getvalue().to_pybytes())
 
 
-def _is_empty(column: pa.ChunkedArray) -> bool:
-    return bool(pc.all(pc.is_null(column, nan_is_null=True)).as_py())
+def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
+    """Rows of one bucket out of all staged files, in the files' order."""
+
+    def read(name: str) -> pa.Table:
+        with panel.filesystem.open_input_file(panel.full(name)) as source:
+            return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)])
+
+    tables = [again(partial(read, name)) for name in names]
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
-def _traded_by_day(checked: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """(days,) distinct dates, and (days,) rows that traded on each."""
-    day = checked["date"].cast(pa.int32()).to_numpy().astype(np.int64)
-    first = int(day.min())
-    rows = np.bincount(day - first)
-    traded = np.bincount(day - first, weights=pc.invert(checked["suspended"]).to_numpy())
-    there = np.flatnonzero(rows)
-    return (there + first).astype("datetime64[D]"), traded[there]
+def map_items(
+    name: str,
+    work: Callable[..., Any],
+    items: Sequence[tuple[Any, ...]],
+    *,
+    cfg: RunConfig,
+    runner: Runner,
+) -> list[Any]:
+    """Results of `work(*item)` for all items, in their order.
 
-
-def _newest(column: pa.ChunkedArray, rule: DayRule) -> np.datetime64:
-    """Latest date that may be a trading day, whatever its rows are worth."""
-    days = pc.unique(pc.drop_null(column)).to_numpy(zero_copy_only=False).astype("datetime64[D]")
-    for wrong in rule.reasons(days).values():  # one at most
-        days = days[~wrong]
-    return days.max() if len(days) else np.datetime64("NaT")
+    Raises:
+        GangruError: Of the first item that has one, once all are through.
+    """
+    results: dict[int, Any] = {}
+    with log.progress(name, total=len(items)) as progress:
+        for number, result in runner(cfg, lambda: lambda item: work(*item), items):
+            results[number] = result
+            progress.advance()
+    return [value(results[number]) for number in range(len(items))]

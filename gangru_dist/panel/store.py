@@ -1,10 +1,8 @@
 """Read the panel store: rows of some days and buckets, or a dense block of them.
 
 Files are those that the manifest lists, `panel/bucket=07/2018-<rows>-<bytes>.parquet`, and what is
-read of them is what was written: the name has the bytes' hash. A block is scattered file by file
-into preallocated arrays, so reading holds one copy of the panel.
-
-The dense panel of some days and assets: what every stage after the store works on.
+read of them is what was written: the name has the bytes' hash. A block, on which every later stage
+works, is scattered file by file into preallocated arrays: reading holds one copy of the panel.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -30,11 +29,14 @@ from gangru_dist.panel.manifest import (
     TRADING_COLUMNS,
     Manifest,
     PanelFile,
-    bucket_of,
     panel_schema,
-    read_manifest,
 )
 from gangru_dist.panel.writer import bytes_digest, row_group_hashes, rows_digest
+
+MOST_INDUSTRIES = 2**15 - 1
+"""Codes of industries are int16."""
+_AS_DICTIONARIES = ["asset", "industry"]
+_no_flags = partial(np.empty, (0, 0), dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +62,17 @@ class PanelBlock:
     """int32, trading days since listing: 0 on the listing day, negative before."""
     adj_close: Float[np.ndarray, "D N"]
     """float64, close x adj_factor, currency per share; NaN on days without a bar."""
-    market_cap: Float[np.ndarray, "_ M"] = field(default_factory=lambda: np.empty((0, 0)))
+    market_cap: Float[np.ndarray, "_ M"] = field(default_factory=partial(np.empty, (0, 0)))
     """float64, currency; NaN where unknown."""
-    industry: Int[np.ndarray, "_ M"] = field(
-        default_factory=lambda: np.empty((0, 0), dtype=np.int16)
-    )
+    industry: Int[np.ndarray, "_ M"] = field(default_factory=partial(np.empty, (0, 0), np.int16))
     """int16 index into `industries`; -1 where unknown."""
     industries: tuple[str, ...] = ()
     """Names, ascending."""
-    limit_up: Bool[np.ndarray, "_ M"] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    limit_up: Bool[np.ndarray, "_ M"] = field(default_factory=_no_flags)
     """Closed at the upper price limit: cannot be bought at the close."""
-    limit_down: Bool[np.ndarray, "_ M"] = field(
-        default_factory=lambda: np.empty((0, 0), dtype=bool)
-    )
+    limit_down: Bool[np.ndarray, "_ M"] = field(default_factory=_no_flags)
     """Closed at the lower price limit: cannot be sold at the close."""
-
-    member: Bool[np.ndarray, "_ L"] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    member: Bool[np.ndarray, "_ L"] = field(default_factory=_no_flags)
     """Member of `panel.members` that day; False on days without a bar."""
 
     def row(self, date: np.datetime64) -> int:
@@ -84,28 +81,6 @@ class PanelBlock:
         if index == len(self.dates) or self.dates[index] != date:
             raise KeyError(f"{date} is no trading day between {self.dates[0]} and {self.dates[-1]}")
         return index
-
-
-_NAMES = ["asset", "industry"]
-"""Columns that are read as dictionaries."""
-MOST_INDUSTRIES = 2**15 - 1
-"""Codes of industries are int16."""
-
-__all__ = [
-    "BASE_COLUMNS",
-    "TRADING_COLUMNS",
-    "Manifest",
-    "PanelFile",
-    "asset_names",
-    "block_columns",
-    "bucket_of",
-    "files_of",
-    "read_block",
-    "read_files",
-    "read_manifest",
-    "read_rows",
-    "scatter",
-]
 
 
 def read_rows(
@@ -230,52 +205,46 @@ def scatter(
         PanelError: A row's date or asset is not among `dates` and `assets`.
     """
     shape = (len(dates), len(assets))
-    wide = shape if trading else (len(dates), 0)
     values = np.full((*shape, len(features)), np.nan, dtype=np.float32)
-    traded, is_st = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    adj_close = np.full(shape, np.nan)
-    market_cap, industry = np.full(wide, np.nan), np.full(wide, -1, dtype=np.int16)
-    limit_up, limit_down = np.zeros(wide, dtype=bool), np.zeros(wide, dtype=bool)
-    member = np.zeros(shape if members else (len(dates), 0), dtype=bool)
+    traded = np.zeros(shape, dtype=bool)
+    fills = {"is_st": False, "adj_close": np.nan, "market_cap": np.nan, "limit_up": False,
+             "limit_down": False, MEMBER: False}  # fmt: skip
+    asked = {name for name in block_columns((), trading=trading, members=members) if name in fills}
+    absent = (len(dates), 0)
+    grids = {name: np.full(shape if name in asked else absent, fills[name]) for name in fills}
+    industry = np.full(shape if trading else absent, -1, dtype=np.int16)
     list_date = np.full(len(assets), np.datetime64("NaT"), dtype="datetime64[D]")
     codes: dict[str, int] = {}
     for table in tables:
-        day, asset = _place(table, dates, assets)
+        day, asset = _locate(table, dates, assets)
         traded[day, asset] = True
-        is_st[day, asset] = _column(table, "is_st")
-        adj_close[day, asset] = _column(table, "adj_close")
-        list_date[asset] = _column(table, "list_date")
+        for name in asked:
+            grids[name][day, asset] = table[name].to_numpy()
+        list_date[asset] = table["list_date"].to_numpy()
         if features:
-            values[day, asset] = np.stack([_column(table, name) for name in features], axis=1)
-        if members:
-            member[day, asset] = _column(table, MEMBER)
+            values[day, asset] = np.stack([table[name].to_numpy() for name in features], axis=1)
         if trading:
-            market_cap[day, asset] = _column(table, "market_cap")
-            industry[day, asset] = _codes(table["industry"], codes)
-            limit_up[day, asset] = _column(table, "limit_up")
-            limit_down[day, asset] = _column(table, "limit_down")
+            industry[day, asset] = _industry_codes(table["industry"], codes)
     first = int(np.searchsorted(calendar, dates[0])) if len(dates) else 0
     position = np.arange(first, first + len(dates), dtype=np.int32)[:, None]
-    industries = tuple(sorted(codes))
+    rank = {name: index for index, name in enumerate(sorted(codes))}
+    final = np.array([*(rank[name] for name in codes), -1], dtype=np.int16)  # -1 is the last
     return PanelBlock(
         dates=dates,
         assets=assets,
         feature_names=features,
         features=values,
         traded=traded,
-        is_st=is_st,
         listed_days=position - listing_position(calendar, list_date)[None, :],
-        adj_close=adj_close,
-        market_cap=market_cap,
-        industry=_renumber(industry, codes, industries),
-        industries=industries,
-        limit_up=limit_up,
-        limit_down=limit_down,
-        member=member,
+        industry=final[industry],
+        industries=tuple(rank),
+        **grids,
     )
 
 
-def _place(table: pa.Table, dates: np.ndarray, assets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _locate(
+    table: pa.Table, dates: np.ndarray, assets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of each table row in a block of these dates and assets."""
     day_value = table["date"].to_numpy().astype("datetime64[D]")
     day = np.searchsorted(dates, day_value)
@@ -297,12 +266,7 @@ def _place(table: pa.Table, dates: np.ndarray, assets: np.ndarray) -> tuple[np.n
     return day, known[code]
 
 
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    """Values of a column; null is NaN or NaT."""
-    return np.asarray(table[name].to_numpy())
-
-
-def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
+def _industry_codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
     """(n,) code of each industry's name, -1 for null; new names are added to `codes`."""
     coded = dictionary_of(column)
     own = [codes.setdefault(name, len(codes)) for name in coded.dictionary.to_pylist()]
@@ -314,16 +278,6 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
         )
     indices = pc.fill_null(coded.indices, len(own)).to_numpy()
     return np.asarray(np.array([*own, -1], dtype=np.int16)[indices])
-
-
-def _renumber(
-    industry: np.ndarray, codes: dict[str, int], industries: tuple[str, ...]
-) -> np.ndarray:
-    """Codes by order of appearance -> index into the sorted names; -1 stays."""
-    target: np.ndarray = np.full(len(codes) + 1, -1, dtype=np.int16)
-    for index, name in enumerate(industries):
-        target[codes[name]] = index
-    return np.asarray(target[industry])
 
 
 def files_of(
@@ -414,7 +368,7 @@ def _columns_of(data: bytes, file: PanelFile, columns: tuple[str, ...]) -> pa.Ta
     """ValueError if the bytes are not the file's."""
     if file.digest not in (None, bytes_digest(data)):
         raise ValueError("its bytes are not those that were written under this name")
-    parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_NAMES)
+    parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_AS_DICTIONARIES)
     if file.digest is None:
         rows = parquet.read()
         if rows_digest(rows.column_names, row_group_hashes(rows)) != file.rows_digest:
@@ -428,7 +382,9 @@ def _unchecked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -
     """The same without a look at anything else of the file."""
     try:
         with panel.filesystem.open_input_file(panel.full(file.name)) as source:
-            rows = pq.ParquetFile(source, read_dictionary=_NAMES).read(columns=list(columns))
+            rows = pq.ParquetFile(source, read_dictionary=_AS_DICTIONARIES).read(
+                columns=list(columns)
+            )
         if rows["date"].type == pa.date32():
             return rows
     except (pa.ArrowException, OSError, KeyError, ValueError):

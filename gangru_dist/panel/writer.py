@@ -6,10 +6,9 @@ alone, and the hash of its bytes, by which a reader knows what it reads.
 The hash of a month is the sum, modulo 2^256, of the SHA-256 of each asset's rows in it. A sum
 does not depend on order, so neither bucket nor file nor machine shows in it.
 
-Short names of stocks as the bars give them, in `panel/names.parquet`: one row a change of name.
-
-For readers only: names decide no row, so they stand beside the panel, and no hash has them. A
-panel whose bars have none, or that an earlier version built, has no names.
+Beside them stand the short names of stocks, in `names.parquet`, one row a change of name. They are
+for readers only: names decide no row, and no hash has them. A panel whose bars have none has no
+such file.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import datetime as dt
 import hashlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -26,32 +25,46 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gangru_dist.bars.columns import dictionary_of
+from gangru_dist.bars.quality import Quality
 from gangru_dist.base.errors import PanelError, in_short
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.manifest import PanelFile
+from gangru_dist.panel.moves import Moves
+
+NAMES = "names.parquet"
+"""Its name below `<storage>/panel`."""
+LONGEST_NAME = 40
+"""Characters of a name that are kept."""
 
 _MODULUS = 2**256
+_NAMES_SCHEMA = pa.schema([("asset", pa.string()), ("since", pa.date32()), ("name", pa.string())])
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BucketWritten:
+@dataclass(frozen=True, kw_only=True)
+class WrittenBucket:
     """What is known of one bucket once its files are written."""
 
-    files: tuple[PanelFile, ...]
+    files: tuple[PanelFile, ...] = ()
     """One a year, ascending."""
     assets: int
     """Distinct assets."""
-    months: dict[str, int]
+    months: Mapping[str, int] = field(default_factory=dict)
     """Month ("2018-12") -> sum of hashes."""
-    has_industry: bool
+    has_industry: bool = False
     """Whether any row names its industry."""
-    has_market_cap: bool
+    has_market_cap: bool = False
     """Whether any row has a market cap."""
+    names: pa.Table = field(default_factory=_NAMES_SCHEMA.empty_table)
+    """Assets' names, as of `name_changes`."""
+    quality: Quality = field(default_factory=Quality)
+    """Rows set aside in it, and what days say of each other."""
+    moves: Moves = field(default_factory=Moves)
+    """How prices and factors move."""
 
 
 def write_bucket(
     panel: Storage, bucket: int, buckets: int, rows: pa.Table, *, kept: Collection[str] = ()
-) -> BucketWritten:
+) -> WrittenBucket:
     """Write one bucket's rows, a file a year, each whole or not at all.
 
     Args:
@@ -75,7 +88,7 @@ def write_bucket(
             name = f"{start}{bytes_digest(data)}.parquet"
             panel.write_bytes(name, data)
         files.append(PanelFile(name=name, bucket=bucket, year=value, rows=len(part)))
-    return BucketWritten(
+    return WrittenBucket(
         files=tuple(files),
         assets=len(pc.unique(rows["asset"])),
         months=add_hashes({month: h} for (_, month), h in hashes.items()),
@@ -170,13 +183,6 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-FILE = "names.parquet"
-LONGEST = 40
-"""Characters of a name that are kept."""
-
-_SCHEMA = pa.schema([("asset", pa.string()), ("since", pa.date32()), ("name", pa.string())])
-
-
 def name_changes(bars: pa.Table) -> pa.Table:
     """asset, since, name: an asset's first name, and each one that is another than before.
 
@@ -194,7 +200,7 @@ def name_changes(bars: pa.Table) -> pa.Table:
     asset, text = (key.to_numpy() for key in keys)
     other = np.ones(len(bars), dtype=bool)
     other[1:] = (asset[1:] != asset[:-1]) | (text[1:] != text[:-1])
-    return bars.filter(pa.array(other)).cast(_SCHEMA)
+    return bars.filter(pa.array(other)).cast(_NAMES_SCHEMA)
 
 
 def clean(name: str) -> str:
@@ -204,7 +210,7 @@ def clean(name: str) -> str:
     """
     plain = "".join(" " if c.isspace() else c for c in name)
     plain = "".join(c for c in plain if unicodedata.category(c)[0] != "C")
-    return " ".join(plain.split())[:LONGEST]
+    return " ".join(plain.split())[:LONGEST_NAME]
 
 
 def write_names(panel: Storage, changes: Iterable[pa.Table]) -> None:
@@ -214,14 +220,14 @@ def write_names(panel: Storage, changes: Iterable[pa.Table]) -> None:
         panel: The folder `<storage>/panel`.
         changes: Of `name_changes`.
     """
-    table = pa.concat_tables([_SCHEMA.empty_table(), *changes])
+    table = pa.concat_tables([_NAMES_SCHEMA.empty_table(), *changes])
     table = table.sort_by([("asset", "ascending"), ("since", "ascending")])
     if not len(table):
-        panel.delete(FILE)
+        panel.delete(NAMES)
         return
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    panel.write_bytes(FILE, bytes(sink.getvalue().to_pybytes()))
+    panel.write_bytes(NAMES, bytes(sink.getvalue().to_pybytes()))
 
 
 def names_on(root: Storage, day: dt.date) -> dict[str, str]:
@@ -232,12 +238,12 @@ def names_on(root: Storage, day: dt.date) -> dict[str, str]:
     """
     panel = root.child("panel")
     try:
-        table = pq.read_table(pa.BufferReader(panel.read_bytes(FILE)), schema=_SCHEMA)
+        table = pq.read_table(pa.BufferReader(panel.read_bytes(NAMES)), schema=_NAMES_SCHEMA)
     except FileNotFoundError:
         return {}
     except pa.ArrowException as error:
         raise PanelError(
-            f"{panel.uri}/{FILE} is damaged ({in_short(error)}). Delete it to go on "
+            f"{panel.uri}/{NAMES} is damaged ({in_short(error)}). Delete it to go on "
             "without names, or build the panel again with `gangru panel --overwrite`."
         ) from error
     known = table.filter(pc.less_equal(table["since"], pa.scalar(day, pa.date32())))

@@ -21,7 +21,7 @@ from gangru_dist.base.storage import checked_name
 from gangru_dist.evaluation.comparison import Comparison, compare_evaluations
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.events.callbacks import Callbacks, told
-from gangru_dist.panel.store import read_manifest
+from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import names_on
 from gangru_dist.report import figures, tables, text, training, tuning
 from gangru_dist.report.sources import RunSources, Sources, read_index, read_market, read_sources

@@ -19,7 +19,8 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
 from gangru_dist.evaluation.portfolio import IndexCloses
 from gangru_dist.maths.calendar import make_windows
-from gangru_dist.panel.store import Manifest, read_block
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.store import read_block
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.run import Claim, Run, run_names
 from gangru_dist.runs.search import Search, read_search

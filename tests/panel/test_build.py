@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.store import read_block, read_manifest
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.store import read_block
 
 pytestmark = pytest.mark.usefixtures("where")
 
@@ -110,15 +112,22 @@ class TestProperties:
         on_disk = [n for n in root.child("panel").list_files() if n.endswith(".parquet")]
         assert on_disk == sorted({file.name for file in (*first.files, *grown.files)})
 
-    def test_what_a_killed_build_left_is_removed(self, bars: Path, root: Storage) -> None:
-        root.child("panel").write_bytes("staging-0123/unit.arrow", b"half")
-        root.child("panel").write_bytes("bucket=00/2018-0123.parquet", b"half")
-        part = Path(root.child("panel").full(f"bucket=00/2018-0123.parquet.{'a' * 32}.part"))
-        part.write_bytes(b"ha")
+    def test_what_a_killed_build_left_goes_a_day_later(self, bars: Path, root: Storage) -> None:
+        panel = root.child("panel")
+        for kind in ("dead", "running"):
+            panel.write_bytes(f"staging-{kind}/unit.arrow", b"half")
+            panel.write_bytes(f"bucket=00/2018-{kind}.parquet", b"half")
+            Path(panel.full(f"bucket=00/x-{kind}.{'a' * 32}.part")).write_bytes(b"ha")
+        for file in Path(panel.path).rglob("*dead*"):
+            for path in (file, *file.rglob("*")):
+                os.utime(path, (1e9, 1e9))
         manifest = build_panel(str(bars), root, CFG)
-        left = set(root.child("panel").list_files())
-        assert left == {file.name for file in manifest.files} | {"manifest.json", "quality.json"}
-        assert not part.exists()  # at once: with the turn to build, nobody else writes here
+        left = {str(file.relative_to(panel.path)) for file in Path(panel.path).rglob("*.*")}
+        assert left == {file.name for file in manifest.files} | {
+            "manifest.json", "quality.json", "staging-running/unit.arrow",
+            "bucket=00/2018-running.parquet", f"bucket=00/x-running.{'a' * 32}.part",
+        }  # fmt: skip
+        assert not Path(panel.full("staging-dead")).exists()
 
 
 class TestValidation:

@@ -53,12 +53,12 @@ def as_before(root: Storage) -> None:
     for file in manifest.files:
         folder, _, name = file.name.partition("/")
         year, rows, _ = name.split("-")
-        old.append(dataclasses.replace(file, name=f"{folder}/{year}-{rows}.parquet"))
+        old.append(file._replace(name=f"{folder}/{year}-{rows}.parquet"))
         panel.write_bytes(old[-1].name, panel.read_bytes(file.name))
         panel.delete(file.name)
     values: dict[str, Any] = dataclasses.replace(manifest, files=tuple(old)).to_json()
     del values["checksum"]
-    del values["source"]["rows_version"]
+    del values["source"]["rows_version"], values["source"]["users_code"]
     values["source"] |= {"rows_code": "of another version"}
     panel.write_json(MANIFEST, values)
 

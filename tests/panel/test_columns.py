@@ -16,7 +16,8 @@ from gangru_dist.commands.check_plugin import check
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features.price_volume import FEATURES, AdjustedBars, Feature, adjust
 from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.store import read_block, read_manifest
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.store import read_block
 from tests import vendors
 from tests.made_bars import make_bars, write
 

@@ -1,4 +1,4 @@
-"""What headings tell: said by `check_headers` without Ray, with a way out that can be pasted."""
+"""What headings tell: said by `check_headings` without Ray, with a way out that can be pasted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 
 from gangru_dist.base.errors import GangruError
 from gangru_dist.config.sources import load
-from gangru_dist.panel.intake import check_headers
+from gangru_dist.panel.intake import check_headings, open_bars
 from tests.made_bars import make_bars, write
 
 
 def check(folder: Path, *overrides: str) -> None:
-    check_headers(str(folder), load("default", None, overrides))
+    cfg = load("default", None, overrides)
+    check_headings(open_bars(str(folder), cfg), cfg.panel.features)
 
 
 def ways_out(message: str) -> list[str]:

@@ -17,7 +17,14 @@ from gangru_dist.cluster.map import here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.writer import FILE, LONGEST, clean, name_changes, names_on, write_names
+from gangru_dist.panel.writer import (
+    LONGEST_NAME,
+    NAMES,
+    clean,
+    name_changes,
+    names_on,
+    write_names,
+)
 from tests import vendors
 from tests.made_bars import make_bars, write
 
@@ -76,7 +83,7 @@ class TestReference:
             ("万  科Ａ", "万 科Ａ"),
             (" a\r\nb\tc\0 ", "a b c"),
             ("\u202egnp.exe\u200b", "gnp.exe"),
-            ("x" * 500, "x" * LONGEST),
+            ("x" * 500, "x" * LONGEST_NAME),
             ("<b>&", "<b>&"),  # whoever shows it escapes it
         ],
     )
@@ -130,7 +137,7 @@ class TestProperties:
         frame = named(make_bars())
         build(tmp_path / "s", frame)
         build(tmp_path / "s", frame.drop(columns="name"))
-        assert not Storage(str(tmp_path / "s")).exists(f"panel/{FILE}")
+        assert not Storage(str(tmp_path / "s")).exists(f"panel/{NAMES}")
 
     def test_names_of_a_side_table_hold_from_their_day_on(self, tmp_path: Path) -> None:
         vendor, market = vendors.VENDORS["tushare"], vendors.make_market()
@@ -147,7 +154,7 @@ class TestProperties:
 class TestValidation:
     def test_a_damaged_file_is_one_message(self, tmp_path: Path) -> None:
         root = Storage(str(tmp_path))
-        root.write_bytes(f"panel/{FILE}", b"PAR1 no more")
+        root.write_bytes(f"panel/{NAMES}", b"PAR1 no more")
         with pytest.raises(PanelError, match=r"names\.parquet is damaged .*Delete it"):
             names_on(root, dt.date(2020, 1, 2))
 

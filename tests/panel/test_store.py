@@ -294,7 +294,12 @@ class TestValidation:
 
     @pytest.mark.parametrize(
         ("text", "match"),
-        [(b"{", "not JSON"), (b'{"version": 0}', "version 0"), (b'{"version": 1}', "fingerprint")],
+        [
+            (b"{", "not JSON"),
+            (b'{"version": 0}', "version 0"),
+            (b"{}", "version: field required"),
+            (b'{"version": 1}', "features: field"),
+        ],
     )
     def test_damaged_manifest(self, root: Storage, text: bytes, match: str) -> None:
         root.child("panel").write_bytes("manifest.json", text)

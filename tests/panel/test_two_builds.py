@@ -1,0 +1,98 @@
+"""Two builds of one panel at once: one panel comes of it, and all its files are there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import Done, Make, Runner, here
+from gangru_dist.config.settings import PanelConfig, RunConfig
+from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.store import read_rows
+from tests.made_bars import DAYS, make_bars, write
+
+CFG = RunConfig(panel=PanelConfig(features=("close", "daily_return"), buckets=2))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "root"))
+
+
+def bars_of(folder: Path, frame: pd.DataFrame) -> str:
+    write(folder, frame)
+    return str(folder)
+
+
+def overtaken_by(bars: str, root: Storage, *, overwrite: bool = False) -> Runner:
+    """A runner during whose last stage another build begins and ends."""
+    stages: list[Sequence[Any]] = []
+
+    def run(cfg: RunConfig, make: Make, items: Sequence[Any], **_: Any) -> Done:
+        stages.append(items)
+        yield from here(cfg, make, items)
+        if len(stages) == 2:
+            build_panel(bars, root, CFG, overwrite=overwrite, runner=here)
+
+    return run
+
+
+def count_rows(root: Storage, manifest: Manifest) -> int:
+    days = {"start": DAYS[0].date(), "end": DAYS[-1].date()}
+    return len(read_rows(root, manifest, columns=("date", "asset", "close"), **days))
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_other_bars_meanwhile_stay(
+    root: Storage, tmp_path: Path, there: bool, overwrite: bool
+) -> None:
+    frame = make_bars()
+    early, late = (bars_of(tmp_path / day, frame[frame["date"] <= day])
+                   for day in ("2019-03-14", "2019-04-01"))  # fmt: skip
+    if there:
+        build_panel(early, root, CFG, runner=here)
+    ours = bars_of(tmp_path / "ours", frame)
+    with pytest.raises(PanelError, match=r"another build has replaced the panel .* same command"):
+        build_panel(ours, root, CFG, runner=overtaken_by(late, root), overwrite=overwrite)
+    manifest = read_manifest(root)
+    assert manifest.source["uri"] == late
+    assert count_rows(root, manifest) == manifest.rows
+    grown = build_panel(ours, root, CFG, runner=here)
+    assert count_rows(root, grown) == grown.rows > manifest.rows
+
+
+def test_the_same_bars_meanwhile_are_taken(root: Storage, tmp_path: Path) -> None:
+    bars = bars_of(tmp_path / "bars", make_bars())
+    built = build_panel(bars, root, CFG, runner=overtaken_by(bars, root))
+    assert built.to_json() == read_manifest(root).to_json()
+    assert count_rows(root, built) == built.rows
+
+
+def test_three_at_once(root: Storage, tmp_path: Path) -> None:
+    bars = bars_of(tmp_path / "bars", make_bars())
+    found: list[object] = []
+
+    def work() -> None:
+        try:
+            found.append(build_panel(bars, root, CFG, runner=here).fingerprint)
+        except Exception as error:  # noqa: BLE001  # to be seen
+            found.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    manifest = read_manifest(root)
+    assert found == [manifest.fingerprint] * 3
+    assert count_rows(root, manifest) == manifest.rows
+    assert not any(name.startswith("staging") for name in root.child("panel").list_files())
