@@ -12,17 +12,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
-from torch.utils.checkpoint import checkpoint
 
 from gangru_dist.config.settings import GanConfig
-from gangru_dist.models.recurrent import LSTM
+from gangru_dist.models.recurrent import LSTM, run_in_chunks
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -100,8 +98,8 @@ _SLOPE = 0.2
 _STRIDE = 2
 CHUNK = 128
 """Samples at a time on a CPU: their feature maps stay in its cache (1.5 to 1.9 x 4,000's speed)."""
-KEPT = 2048
-"""Samples whose feature maps are kept for the gradient, about 0.1 MB each; others are computed
+STORED = 2048
+"""Samples whose feature maps are stored for the gradient, about 0.1 MB each; others are computed
 again, so that memory does not grow with the number of assets."""
 
 
@@ -164,29 +162,21 @@ class Discriminator(nn.Module):
 
     def _in_chunks(
         self,
-        function: Callable[[Tensor, Tensor | None], Tensor],
+        function: Callable[..., Tensor],
         x: Float[Tensor, "B T F"],
         draws: Float[Tensor, "B C"] | None,
     ) -> Tensor:
-        """A function of each sample; what the gradient needs is kept for `KEPT` of them."""
+        """A function of each sample, on CPUs in chunks."""
+        inputs = (x,) if draws is None else (x, draws)
         if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return function(x, draws)
-        parts = x.split(CHUNK)
-        shares = [None] * len(parts) if draws is None else draws.split(CHUNK)
-        kept = KEPT // CHUNK if torch.is_grad_enabled() else len(parts)
-        done = [
-            function(part, share)
-            if number < kept
-            else checkpoint(function, part, share, use_reentrant=False, preserve_rng_state=False)
-            for number, (part, share) in enumerate(zip(parts, shares, strict=True))
-        ]
-        return torch.cat(cast("list[Tensor]", done))
+            return function(*inputs)
+        return run_in_chunks(function, *inputs, chunk=CHUNK, stored=STORED)
 
-    def _logit(self, x: Tensor, draws: Tensor | None) -> Float[Tensor, " B"]:
+    def _logit(self, x: Tensor, draws: Tensor | None = None) -> Float[Tensor, " B"]:
         logit: Tensor = self.logit(self._maps(x, draws))  # (B, 1)
         return logit.squeeze(-1)
 
-    def _maps(self, x: Tensor, draws: Tensor | None) -> Float[Tensor, "B K"]:
+    def _maps(self, x: Tensor, draws: Tensor | None = None) -> Float[Tensor, "B K"]:
         hidden = F.leaky_relu(self.first(x[:, None]), _SLOPE)  # (B, C1, T/2, F/2)
         count = hidden.shape[1]
         if draws is not None:

@@ -1,75 +1,178 @@
-"""GRU and LSTM that train faster than torch's on CPUs, on the same weights.
+"""A GRU that trains faster than torch's on CPUs, and torch's LSTM in chunks; torch's weights.
 
-The recurrence and its gradient are written out in one autograd function. Assets go through in
-chunks, all layers of a step together, so that a step's matrices stay in the cache. What the
-gradient needs is kept for as many chunks as a fixed piece of memory holds, and computed again
-for the others: memory does not grow with the number of assets. Whether a chunk is kept changes
+The GRU's recurrence and its gradient are written out in one autograd function. Assets go through
+in chunks, all layers of a step together, so that a step's matrices stay in the cache. What the
+gradient needs is stored for as many chunks as a fixed piece of memory holds, and computed again
+for the others: memory does not grow with the number of assets. Whether a chunk is stored changes
 no bit of the result. Measurements: docs/decisions/0014-recurrent-core.md.
+
+A layer reads a frame, rows [inputs; 1; state]: one matrix product takes in weights and biases,
+and each gate is a contiguous block of rows. tanh(x) is 2 sigmoid(2x) - 1, for torch's tanh takes
+4 to 6 times as long as its sigmoid. Equations and the order of gates are torch's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from math import prod
-from typing import Any, ClassVar, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from gangru_dist.models.cells import Cell, Frame, GruCell, Kept, LstmCell
+from torch.utils.checkpoint import checkpoint
 
 CHUNK = 256
 """Assets at a time, at most, so that a step's matrices stay in the cache."""
-KEPT_BYTES = 640 * 2**20
+STORED_BYTES = 640 * 2**20
 """Memory for what gradients need: 3,200 assets of a GRU of 2 x 128 and 40 days. The process keeps
 it, as fresh pages at every step cost time; only pages once used count."""
+_BLOCKS = 4
+"""Of hidden rows that a step stores: the new gate's product with the state, reset, update, new."""
 
 _free: list[Tensor] = []
 """That memory while no graph holds it."""
 
+_sigmoid_gradient = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_gradient = torch.ops.aten.tanh_backward.grad_input
+
+
+def run_in_chunks(
+    function: Callable[..., Tensor], *inputs: Tensor, chunk: int, stored: int
+) -> Tensor:
+    """A function of each sample, `chunk` samples at a time.
+
+    What the gradient needs is stored for the first `stored` samples, and computed again for others.
+    """
+    first = stored // chunk if torch.is_grad_enabled() else 1 + len(inputs[0])
+    results = [
+        function(*parts)
+        if number < first
+        else checkpoint(function, *parts, use_reentrant=False, preserve_rng_state=False)
+        for number, parts in enumerate(zip(*(x.split(chunk) for x in inputs), strict=True))
+    ]
+    return torch.cat(cast("list[Tensor]", results))
+
+
+class _Frame(NamedTuple):
+    """Views of what a layer reads, rows x assets."""
+
+    all: Tensor
+    """[inputs; 1; state]"""
+    inputs_1: Tensor
+    """[inputs; 1]"""
+    one_state: Tensor
+    """[1; state]"""
+    state: Tensor
+
+
+class _Gates(NamedTuple):
+    """Views of what a step stores for its gradient."""
+
+    sigmoids: Tensor
+    """Reset and update as rows, (2 H, M)."""
+    blocks: tuple[Tensor, ...]
+    """`_BLOCKS` x (H, M)."""
+
+
+class _Cell:
+    """A layer's weights, and in a backward pass the sums of their gradients.
+
+    F inputs, H hidden, M assets.
+    """
+
+    def __init__(self, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> None:
+        self.inputs, self.hidden = w_ih.shape[1], w_hh.shape[1]
+        self.weights = w_ih, w_hh
+        new, b_ih, b_hh = 2 * self.hidden, b_ih[:, None], b_hh[:, None]
+        both = torch.cat([w_ih, b_ih + b_hh, w_hh], dim=1)
+        self.reset_update = both[:new].contiguous()
+        self.new_of_input = 2.0 * torch.cat([w_ih[new:], b_ih[new:]], dim=1)
+        self.new_of_state = torch.cat([b_hh[new:], w_hh[new:]], dim=1)
+
+    def frames(self, rows: Float[Tensor, "N rows M"]) -> list[_Frame]:
+        """Views of the first rows of each frame."""
+        one, end = self.inputs, self.inputs + 1 + self.hidden
+        ranges = (0, end), (0, one + 1), (one, end), (one + 1, end)
+        return list(map(_Frame, *(rows[:, start:stop].unbind() for start, stop in ranges)))
+
+    def step(self, frame: _Frame, gates: _Gates, state: Tensor) -> None:
+        """Fill `gates` and the next `state`."""
+        of_state, reset, update, new = gates.blocks
+        torch.mm(self.reset_update, frame.all, out=gates.sigmoids).sigmoid_()
+        torch.mm(self.new_of_state, frame.one_state, out=of_state)
+        torch.mm(self.new_of_input, frame.inputs_1, out=new)
+        new.addcmul_(of_state, reset, value=2.0).sigmoid_()
+        torch.add(new.new_tensor(-1.0), new, alpha=2.0, out=new)  # tanh
+        torch.lerp(new, frame.state, update, out=state)
+
+    def start_backward(self) -> None:
+        """Prepare a backward pass."""
+        w_ih, w_hh = self.weights
+        self.to_input = w_ih.t().contiguous()
+        self.to_state = w_hh.roll(self.hidden, 0).t().contiguous()  # new, reset, update
+        self.input_sum = w_ih.new_zeros(self.inputs + 1, len(w_ih))
+        self.state_sum = w_hh.new_zeros(1 + self.hidden, len(w_hh))
+
+    def start_chunk(self, assets: int) -> None:
+        """Prepare the newest step of some assets."""
+        self.d_state, self._spare = self.to_state.new_zeros(2, self.hidden, assets)
+        d_gates = self.to_state.new_zeros(_BLOCKS, self.hidden, assets)
+        self._d_blocks, self._d_sigmoids = d_gates.unbind(), d_gates[1:3].flatten(0, 1)
+        self._d_input, self._d_product = d_gates[1:].flatten(0, 1), d_gates[:3].flatten(0, 1)
+
+    def step_back(self, frame: _Frame, gates: _Gates) -> Float[Tensor, "rows M"]:
+        """Take `d_state` one step back and sum the weights' gradients.
+
+        Returns:
+            The gradient of the product with the inputs, valid until the next call.
+        """
+        of_state, reset, update, new = gates.blocks
+        d_of_state, d_reset, d_update, d_new = self._d_blocks
+        torch.mul(self.d_state, update, out=self._spare)
+        torch.sub(self.d_state, self._spare, out=d_new)
+        _tanh_gradient(d_new, new, grad_input=d_new)
+        torch.mul(d_new, reset, out=d_of_state)
+        torch.mul(d_new, of_state, out=d_reset)
+        torch.sub(frame.state, new, out=d_update).mul_(self.d_state)
+        _sigmoid_gradient(self._d_sigmoids, gates.sigmoids, grad_input=self._d_sigmoids)
+        self.input_sum.addmm_(frame.inputs_1, self._d_input.t())
+        self.state_sum.addmm_(frame.one_state, self._d_product.t())
+        self._spare.addmm_(self.to_state, self._d_product)
+        self.d_state, self._spare = self._spare, self.d_state
+        return self._d_input
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the weights, in torch's order and shapes."""
+        state_sum = self.state_sum.roll(-self.hidden, 1)
+        w_ih, w_hh = self.input_sum[:-1].t(), state_sum[1:].t()
+        return w_ih.contiguous(), w_hh.contiguous(), self.input_sum[-1], state_sum[0]
+
 
 def _shapes(
-    cells: Sequence[Cell], shape: Sequence[int], *, whole: bool
+    cells: Sequence[_Cell], steps: int, assets: int, *, whole: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of a tape's frames and gates; `shape` is (assets, steps, ...)."""
-    layers, hidden, (assets, steps) = len(cells), cells[0].hidden, shape[:2]
+    """Of a tape's frames and gates."""
+    layers, hidden = len(cells), cells[0].hidden
     rows = sum(cell.inputs + 1 for cell in cells) + hidden
     frames, gates = (layers + steps, 1 + steps) if whole else (layers + 1, 1)
-    return (frames, rows, assets), (layers, gates, cells[0].kept, hidden, assets)
+    return (frames, rows, assets), (layers, gates, _BLOCKS, hidden, assets)
 
 
-def _size(cells: Sequence[Cell], shape: Sequence[int], *, whole: bool) -> int:
+def _size(cells: Sequence[_Cell], steps: int, assets: int, *, whole: bool) -> int:
     """How many numbers a tape holds."""
-    return sum(map(prod, _shapes(cells, shape, whole=whole)))
+    return sum(map(prod, _shapes(cells, steps, assets, whole=whole)))
 
 
-class _Layer:
+class _Layer(NamedTuple):
     """One layer's views of a tape, made once: a view costs a microsecond, a step has 40."""
 
-    def __init__(self, cell: Cell, number: int, frames: Tensor, gates: Tensor) -> None:
-        self.cell, self.number = cell, number
-        self.frames = Frame.views(cell, frames)
-        self.gates = cell.views(gates)
-
-    def frame(self, step: int) -> Frame:
-        """What the layer reads at a step; its state is what the step before left."""
-        return self.frames[(step + self.number) % len(self.frames)]
-
-    def kept(self, step: int) -> Kept:
-        """What a step leaves for its gradient; zero for step -1."""
-        return self.gates[(step + 1) % len(self.gates)]
-
-    def clear(self) -> None:
-        """Before the first step."""
-        for frame in self.frames:
-            frame.from_1[0] = 1.0
-        self.frame(0).state.zero_()
-        self.kept(-1).all.zero_()
+    cell: _Cell
+    frames: list[_Frame]
+    """What the layer reads at each step; its state is what the step before left."""
+    gates: list[_Gates]
 
 
 class _Tape:
@@ -80,113 +183,66 @@ class _Tape:
     """
 
     def __init__(
-        self, cells: Sequence[Cell], shape: Sequence[int], memory: Tensor, *, whole: bool
+        self, cells: Sequence[_Cell], x: Float[Tensor, "M T F"], memory: Tensor, *, whole: bool
     ) -> None:
-        self.cells, self.steps, frames, gates = cells, shape[1], *_shapes(cells, shape, whole=whole)
+        self.x, frames, gates = x, *_shapes(cells, x.shape[1], len(x), whole=whole)
         self.frames = memory[: prod(frames)].view(frames)
-        self.gates = memory[prod(frames) : prod(frames) + prod(gates)].view(gates)
-        self.layers, start = [], 0
-        for layer, cell in enumerate(cells):
-            self.layers.append(_Layer(cell, layer, self.frames[:, start:], self.gates[layer]))
+        stored = memory[prod(frames) : prod(frames) + prod(gates)].view(gates)
+        self.layers, start, steps = [], 0, range(x.shape[1])
+        for number, cell in enumerate(cells):
+            views, part = cell.frames(self.frames[:, start:]), stored[number]
+            blocks = zip(*(block.unbind() for block in part.unbind(1)), strict=True)
+            own = list(map(_Gates, part[:, 1:3].flatten(1, 2).unbind(), blocks))
+            self.layers.append(
+                _Layer(
+                    cell,
+                    [views[(step + number) % len(views)] for step in (*steps, len(steps))],
+                    [own[step % len(own)] for step in steps],
+                )
+            )
             start += cell.inputs + 1
 
-    def run(self, x: Float[Tensor, "M T F"], read: Callable[[int, Tensor], None]) -> None:
-        """All steps; `read` is given each step's number and [1; state of the last layer]."""
+    def run(self) -> Float[Tensor, "H M"]:
+        """Run all steps; return the last layer's newest state, a view."""
         for layer in self.layers:
-            layer.clear()
-        for step in range(self.steps):
-            self.frames[step % len(self.frames), : x.shape[2]] = x[:, step].t()
+            for frame in layer.frames:
+                frame.one_state[0] = 1.0
+            layer.frames[0].state.zero_()
+        for step in range(self.x.shape[1]):
+            self.frames[step % len(self.frames), : self.x.shape[2]] = self.x[:, step].t()
             for layer in self.layers:
-                before, kept = layer.kept(step - 1), layer.kept(step)
-                layer.cell.step(layer.frame(step), before, kept, layer.frame(step + 1).state)
-            read(step, self.layers[-1].frame(step + 1).from_1)
+                frames = layer.frames
+                layer.cell.step(frames[step], layer.gates[step], frames[step + 1].state)
+        return self.layers[-1].frames[-1].state
 
-    def back(self, seed: Callable[[int, Tensor, Tensor], None], d_x: Tensor | None) -> None:
-        """All steps' gradients; `seed` adds the result's to that of the last layer's state."""
-        for cell in self.cells:
-            cell.start_chunk(self.frames.shape[2])
-        for step in reversed(range(self.steps)):
-            seed(step, self.layers[-1].frame(step + 1).from_1, self.cells[-1].d_state)
+    def run_back(self, d_newest: Float[Tensor, "H M"], d_x: Tensor | None) -> None:
+        """Sum all steps' gradients in the cells, and fill `d_x`."""
+        for layer in self.layers:
+            layer.cell.start_chunk(len(self.x))
+        self.layers[-1].cell.d_state += d_newest
+        for step in reversed(range(self.x.shape[1])):
             for number, layer in reversed([*enumerate(self.layers)]):
-                before, kept = layer.kept(step - 1), layer.kept(step)
-                d_input = layer.cell.back(layer.frame(step), before, kept)
+                d_input = layer.cell.step_back(layer.frames[step], layer.gates[step])
                 if number:
-                    self.cells[number - 1].d_state.addmm_(layer.cell.to_input, d_input)
+                    self.layers[number - 1].cell.d_state.addmm_(layer.cell.to_input, d_input)
                 elif d_x is not None:
                     d_x[:, step] = torch.mm(layer.cell.to_input, d_input).t()
 
 
-class _Newest:
-    """The result is the last layer's state after the last step."""
-
-    def __init__(self, steps: int) -> None:
-        self.last = steps - 1
-
-    def empty(self, x: Tensor, hidden: int) -> Tensor:
-        """A place for the result."""
-        return x.new_empty(len(x), hidden)
-
-    def read(self, result: Tensor, step: int, top: Tensor) -> None:
-        """Put a step's part, of [1; state], in its place."""
-        if step == self.last:
-            result.copy_(top[1:].t())
-
-    def seed(self, d_result: Tensor, step: int, top: Tensor, d_state: Tensor) -> None:
-        """Add what comes back from a step's part to `d_state`."""
-        if step == self.last:
-            d_state += d_result.t()
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        """Of its own weights."""
-        return ()
+def _cells(weights: Sequence[Tensor]) -> list[_Cell]:
+    return [_Cell(*weights[start : start + 4]) for start in range(0, len(weights), 4)]
 
 
-class _EveryStep(_Newest):
-    """The result is a linear layer of the last layer's state, at each step."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.packed = torch.cat([bias[:, None], weight], dim=1)  # (O, 1 + H)
-        self.sum = torch.zeros_like(self.packed)
-
-    def empty(self, x: Tensor, hidden: int) -> Tensor:
-        return x.new_empty(*x.shape[:2], len(self.packed))
-
-    def read(self, result: Tensor, step: int, top: Tensor) -> None:
-        result[:, step] = torch.mm(self.packed, top).t()
-
-    def seed(self, d_result: Tensor, step: int, top: Tensor, d_state: Tensor) -> None:
-        part = d_result[:, step].t().contiguous()  # (O, M)
-        self.sum.addmm_(part, top.t())
-        d_state.addmm_(self.packed[:, 1:].t(), part)
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        return self.sum[:, 1:].contiguous(), self.sum[:, 0]
-
-
-@dataclass(frozen=True)
-class _Network:
-    """Which cells and which result flat weights are of."""
-
-    cell: type[Cell]
-    layers: int
-
-    def parts(self, steps: int, weights: Sequence[Tensor]) -> tuple[list[Cell], _Newest]:
-        """Cells and result; what follows the cells' weights is a linear layer's."""
-        end = 4 * self.layers
-        cells = [self.cell(*weights[start : start + 4]) for start in range(0, end, 4)]
-        return cells, _EveryStep(*weights[end:]) if weights[end:] else _Newest(steps)
-
-
-def _chunks(cells: Sequence[Cell], x: Tensor) -> tuple[tuple[Tensor, ...], int]:
-    """Shares of the assets, and how many numbers the tape of one holds."""
-    asset = _size(cells, (1, x.shape[1]), whole=True)
-    assets = max(1, min(CHUNK, KEPT_BYTES // (asset * x.itemsize)))
+def _chunks(cells: Sequence[_Cell], x: Tensor) -> tuple[tuple[Tensor, ...], int]:
+    """Parts of the assets, and how many numbers the tape of one part holds."""
+    asset = _size(cells, x.shape[1], 1, whole=True)
+    assets = max(1, min(CHUNK, STORED_BYTES // (asset * x.itemsize)))
     return x.split(assets), asset * min(assets, max(1, len(x)))
 
 
 def _memory(numbers: int, dtype: torch.dtype) -> Tensor:
-    """`KEPT_BYTES` or as much as one chunk needs, from before if no graph holds it."""
-    size = max(KEPT_BYTES, numbers * dtype.itemsize)
+    """`STORED_BYTES` or as much as one chunk needs, from before if no graph holds it."""
+    size = max(STORED_BYTES, numbers * dtype.itemsize)
     with suppress(IndexError):
         memory = _free.pop()
         if len(memory) == size:
@@ -195,102 +251,72 @@ def _memory(numbers: int, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def _forward(
-    network: _Network, x: Tensor, weights: Sequence[Tensor], kept: Tensor | None = None
-) -> Tensor:
-    """The result; the first chunks leave their tapes in `kept`, as many as it has room for."""
-    cells, output = network.parts(x.shape[1], weights)
-    result = output.empty(x, cells[-1].hidden)
+def _forward(x: Tensor, weights: Sequence[Tensor], stored: Tensor | None = None) -> Tensor:
+    """The newest states; the first chunks leave their tapes in `stored`, as far as it has room."""
+    cells = _cells(weights)
+    result = x.new_empty(len(x), cells[-1].hidden)
     chunks, size = _chunks(cells, x)
-    room = 0 if kept is None else len(kept) // size
-    scratch = x.new_empty(_size(cells, chunks[0].shape, whole=False))
+    room = 0 if stored is None else len(stored) // size
+    scratch = x.new_empty(_size(cells, x.shape[1], len(chunks[0]), whole=False))
     for number, (chunk, part) in enumerate(zip(chunks, result.split(len(chunks[0])), strict=True)):
-        whole = number < room
-        memory = kept[number * size :] if kept is not None and whole else scratch
-        tape = _Tape(cells, chunk.shape, memory, whole=whole)
-        tape.run(chunk, partial(output.read, part))
+        memory = scratch if stored is None or number >= room else stored[number * size :]
+        part.copy_(_Tape(cells, chunk, memory, whole=number < room).run().t())
     return result
-
-
-def _backward(
-    network: _Network,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    d_result: Tensor,
-    d_x: Tensor | None,
-    kept: Tensor | None,
-) -> list[Tensor]:
-    """Gradients of the weights; fills `d_x`. What is not in `kept` is computed again."""
-    cells, output = network.parts(x.shape[1], weights)
-    for cell in cells:
-        cell.start_gradients()
-    chunks, size = _chunks(cells, x)
-    memory = _memory(size, x.dtype) if kept is None else kept
-    room = 0 if kept is None else len(kept) // size
-    for number, chunk in enumerate(chunks):
-        known, share = number < room, slice(number * len(chunks[0]), None)
-        tape = _Tape(cells, chunk.shape, memory[number * size if known else 0 :], whole=True)
-        if not known:  # the first chunk's place is free by now
-            tape.run(chunk, lambda step, top: None)
-        part = d_result[share][: len(chunk)]
-        tape.back(partial(output.seed, part), None if d_x is None else d_x[share][: len(chunk)])
-    _free[:] = [memory.view(torch.uint8)]
-    return [*(g for cell in cells for g in cell.gradients()), *output.gradients()]
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, network: _Network, x: Tensor, *weights: Tensor) -> Tensor:
-        cells, _ = network.parts(x.shape[1], weights)
-        ctx.network, ctx.kept = network, _memory(_chunks(cells, x)[1], x.dtype)
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.stored = _memory(_chunks(_cells(weights), x)[1], x.dtype)
         ctx.save_for_backward(x, *weights)
-        return _forward(network, x, weights, ctx.kept)
+        return _forward(x, weights, ctx.stored)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_result: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
-        kept, ctx.kept = ctx.kept, None  # of a graph that is retained, all is computed again
-        return None, d_x, *_backward(ctx.network, x, weights, d_result, d_x, kept)
+        stored, ctx.stored = ctx.stored, None  # of a graph that is retained, all is computed again
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        cells = _cells(weights)
+        for cell in cells:
+            cell.start_backward()
+        chunks, size = _chunks(cells, x)
+        memory = _memory(size, x.dtype) if stored is None else stored
+        room = 0 if stored is None else len(stored) // size
+        for number, chunk in enumerate(chunks):
+            known, first = number < room, number * len(chunks[0])
+            tape = _Tape(cells, chunk, memory[number * size if known else 0 :], whole=True)
+            if not known:  # the first chunk's place is free by now
+                tape.run()
+            some = slice(first, first + len(chunk))
+            tape.run_back(d_result[some].t(), None if d_x is None else d_x[some])
+        _free[:] = [memory.view(torch.uint8)]
+        return d_x, *(gradient for cell in cells for gradient in cell.gradients())
 
 
-class _Recurrent(nn.RNNBase):
-    """What GRU and LSTM share.
+class GRU(nn.GRU):
+    """`nn.GRU(features, hidden, layers, batch_first=True)`, weight for weight.
 
     On GPUs, under autocast, and in any other dtype than float32 and float64, it is torch's own
     module that computes.
     """
 
-    cell: ClassVar[type[Cell]]
-    infers: ClassVar[bool]
-    """Whether ours is the faster one without gradients too."""
-
-    def newest(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B H"]:
-        """The last layer's state after the last step."""
-        return cast(Tensor, self._run(x, (), lambda states: states[:, -1]))
-
-    def every(self, x: Float[Tensor, "B T F"], layer: nn.Linear) -> Float[Tensor, "B T O"]:
-        """`layer` of the last layer's state, at each step; the states are not stored."""
-        return cast(Tensor, self._run(x, (layer.weight, layer.bias), layer))
+    def __init__(self, features: int, hidden: int, layers: int) -> None:
+        super().__init__(features, hidden, layers, batch_first=True)
 
     # dynamo traces no recurrence, but would go through ours step by step
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _run(self, x: Tensor, output: Sequence[Tensor], read: Callable[[Tensor], Tensor]) -> Tensor:
-        """`output` is for our own computation what `read` is for torch's."""
-        weights = [*(weight for layer in self.all_weights for weight in layer), *output]
+    def newest(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B H"]:
+        """The last layer's state after the last step."""
+        weights = [weight for layer in self.all_weights for weight in layer]
         tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
-        if self._is_known(x) and tracked:
-            return cast(
-                Tensor, _Recurrence.apply(_Network(self.cell, self.num_layers), x, *weights)
-            )
-        if self._is_known(x) and self.infers:
-            return _forward(_Network(self.cell, self.num_layers), x, weights)
+        if self._is_ours(x):
+            return cast(Tensor, _Recurrence.apply(x, *weights) if tracked else _forward(x, weights))
         parts = (x,) if tracked or x.device.type != "cpu" else x.split(CHUNK)
-        return torch.cat([read(self(part)[0]) for part in parts])
+        return torch.cat([self(part)[0][:, -1] for part in parts])
 
-    def _is_known(self, x: Tensor) -> bool:
-        """Whether ours can compute it."""
+    def _is_ours(self, x: Tensor) -> bool:
+        """Whether our own code can compute it."""
         return (
             x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.float64)
@@ -299,22 +325,31 @@ class _Recurrent(nn.RNNBase):
         )
 
 
-class GRU(_Recurrent, nn.GRU):
-    """`nn.GRU(features, hidden, layers, batch_first=True)`, weight for weight."""
+class LSTM(nn.LSTM):
+    """`nn.LSTM(features, hidden, layers, batch_first=True)`; on CPUs it computes in chunks."""
 
-    cell, infers = GruCell, True
-
-    def __init__(self, features: int, hidden: int, layers: int) -> None:
-        nn.GRU.__init__(self, features, hidden, layers, batch_first=True)
-
-
-class LSTM(_Recurrent, nn.LSTM):
-    """`nn.LSTM(features, hidden, layers, batch_first=True)`, weight for weight.
-
-    Without gradients torch's is faster: oneDNN has an LSTM, and torch calls it.
-    """
-
-    cell, infers = LstmCell, False
+    chunk = 128
+    """Assets at a time with gradients: for 2 x 128 as fast as a recurrence of our own."""
+    stored = 2048
+    """Assets whose intermediate tensors are stored for the gradient."""
 
     def __init__(self, features: int, hidden: int, layers: int) -> None:
-        nn.LSTM.__init__(self, features, hidden, layers, batch_first=True)
+        super().__init__(features, hidden, layers, batch_first=True)
+
+    def newest(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B H"]:
+        """The last layer's state after the last step."""
+        return cast(Tensor, self._run(x, lambda states: states[:, -1]))
+
+    def every(self, x: Float[Tensor, "B T F"], layer: nn.Linear) -> Float[Tensor, "B T O"]:
+        """`layer` of the last layer's state, at each step."""
+        return cast(Tensor, self._run(x, layer))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # dynamo traces no recurrence
+    def _run(self, x: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+        def compute(part: Tensor) -> Tensor:
+            return read(self(part)[0])
+
+        if x.device.type != "cpu":
+            return compute(x)
+        chunk = self.chunk if torch.is_grad_enabled() else CHUNK
+        return run_in_chunks(compute, x, chunk=chunk, stored=self.stored)

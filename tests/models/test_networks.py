@@ -10,7 +10,7 @@ from torch import nn
 
 from gangru_dist.config.settings import PREDICTORS, GanConfig, GruConfig
 from gangru_dist.models import gan
-from gangru_dist.models.gan import KEPT, Discriminator, Generator
+from gangru_dist.models.gan import STORED, Discriminator, Generator
 from gangru_dist.models.predictors import FactorNetwork, GruPredictor, from_architecture
 
 GAN = GanConfig(hidden=6, layers=1, noise_channels=2, channels=(3, 4))
@@ -141,7 +141,7 @@ class TestProperties:
         found = []
         for chunk, kept in ((11, 11), (3, 11), (3, 3), (3, 0)):
             monkeypatch.setattr(gan, "CHUNK", chunk)
-            monkeypatch.setattr(gan, "KEPT", kept)
+            monkeypatch.setattr(gan, "STORED", kept)
             x = torch.linspace(-1, 1, 330).double().reshape(11, 10, 3).requires_grad_()
             logit = net(x, draws)
             found.append(
@@ -150,7 +150,7 @@ class TestProperties:
         torch.testing.assert_close(found[1:], found[:1] * 3, rtol=1e-10, atol=1e-12)
 
     def test_memory_of_the_discriminator_does_not_grow_with_the_samples(self) -> None:
-        assert numbers_kept(2 * KEPT) < 1.4 * numbers_kept(KEPT)
+        assert numbers_kept(2 * STORED) < 1.4 * numbers_kept(STORED)
 
     def test_dropout_keeps_the_expectation(self) -> None:
         net = Discriminator(10, 3, GanConfig(channels=(3, 4), dropout=0.5))
