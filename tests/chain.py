@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.bars.formats import bars_format
-from gangru_dist.bars.reader import cut_parts, group_units
+from gangru_dist.bars.formats import resolve_format
+from gangru_dist.bars.reader import group_units, read_headings
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, make_windows
@@ -76,9 +76,9 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
     """Both stages of the panel build over one parquet file."""
     folder.mkdir(parents=True)
     pq.write_table(bars, folder / "bars.parquet")
-    form, panel, count = bars_format(cfg.bars), root.child("panel"), cfg.panel.buckets
+    form, panel, count = resolve_format(cfg.bars), root.child("panel"), cfg.panel.buckets
     files = list_files(str(folder))
-    (unit,) = group_units(cut_parts(str(folder), files, form))
+    (unit,) = group_units(read_headings(str(folder), files, form))
     staged = stage_unit(str(folder), unit, "staging-x/unit", form=form, panel=panel, buckets=count)
     task = BucketTask(
         features=cfg.panel.features,

@@ -1,99 +1,189 @@
-"""Turn a vendor's column of whatever type into ours, or name the value that cannot be converted.
+"""Find our columns among a vendor's headings, and turn their values into our types.
 
-CSV columns arrive as strings, and some vendors' parquet files hold numbers as strings too;
-both go through the same parser. Null stays null; what cannot be read is an error, never null.
-
-Columns of the bars that come in.
-
-Prices are currency per share as traded, `volume` is shares, `amount` currency, `turnover_rate`
-a fraction of the free float (0.01 = 1 %), `market_cap` currency. The stock column is `code`,
-spelled as the vendor does.
+CSV columns arrive as text, and some vendors' parquet files hold numbers as text too; both go
+through the same parser. Null stays null. What cannot be read is an error that names it, never null.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.base.errors import BarsError
+from gangru_dist.bars.formats import BAR_COLUMNS, FORMATS, REQUIRED, BarsFormat, Kind, SideTable
+from gangru_dist.base.errors import BarsError, flag
+from gangru_dist.base.registry import close_names
 
-Kind = Literal["date", "string", "code", "float", "bool"]
-"""`code` is text that no number can stand for: its leading zeros count."""
+CODED = pa.dictionary(pa.int32(), pa.string())
+"""Type of text columns while they are read: each text once."""
 
 TEXT_KINDS: tuple[Kind, ...] = ("string", "code")
 """Kinds that are read as text."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BarColumn:
-    """One column of the bars."""
-
-    kind: Kind
-    """What its values must be."""
-    required: bool = False
-    """Whether bars without it are refused."""
-
-
-BAR_COLUMNS: dict[str, BarColumn] = {
-    "date": BarColumn(kind="date", required=True),
-    "code": BarColumn(kind="code", required=True),
-    "open": BarColumn(kind="float", required=True),
-    "high": BarColumn(kind="float", required=True),
-    "low": BarColumn(kind="float", required=True),
-    "close": BarColumn(kind="float", required=True),
-    "volume": BarColumn(kind="float", required=True),
-    "amount": BarColumn(kind="float", required=True),
-    "adj_factor": BarColumn(kind="float"),
-    "turnover_rate": BarColumn(kind="float"),
-    "market_cap": BarColumn(kind="float"),
-    "total_shares": BarColumn(kind="float"),
-    "industry": BarColumn(kind="string"),
-    "is_st": BarColumn(kind="bool"),
-    "list_date": BarColumn(kind="date"),
-    "vwap": BarColumn(kind="float"),
-    "traded": BarColumn(kind="bool"),
-    "name": BarColumn(kind="string"),
-}
-"""The bars' columns by name; `traded` false marks a suspended day."""
-
-
-def kind_of(name: str) -> Kind:
-    """Kind of one of our columns; a further one, which a feature reads, is a number."""
-    return BAR_COLUMNS[name].kind if name in BAR_COLUMNS else "float"
-
-
-STANDS_FOR = {"total_shares": "market_cap", "vwap": "amount", "name": "is_st"}
-"""A column -> the one that it (x close, x volume, by its ST mark) stands in for if that is not
-there."""
-
-REQUIRED = tuple(name for name, column in BAR_COLUMNS.items() if column.required)
-"""Names of the columns that bars must have."""
-
-ARROW_TYPES: dict[Kind, pa.DataType] = {
+_TYPES = {
     "date": pa.date32(),
-    "string": pa.string(),
-    "code": pa.string(),
+    "string": CODED,
+    "code": CODED,
     "float": pa.float64(),
     "bool": pa.bool_(),
 }
-"""Type of a column of each kind, once read."""
-
-
-CODED = pa.dictionary(pa.int32(), pa.string())
-"""Type of text columns while they are read: each name once."""
-
-_TRUE = {"1", "true", "t", "yes", "y", "1.0"}
+_TRUE = ("1", "true", "t", "yes", "y", "1.0")
+_FALSE = ("0", "false", "f", "no", "n", "0.0")
 _THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
-_FALSE = {"0", "false", "f", "no", "n", "0.0"}
+_NO_DATE = ("", "0", "NaT", "nan", "None")
+
+
+def choose_columns(
+    file: str, names: Sequence[str], form: BarsFormat, *, given: Collection[str] = ()
+) -> dict[str, str]:
+    """Our column -> the file's, of a file of daily bars.
+
+    Args:
+        file: Its name.
+        names: Its headings.
+        form: The mapping.
+        given: Our columns that side tables bring.
+
+    Raises:
+        BarsError: A required column is missing, one that we need is there twice, or the factor
+            and the user's word on the prices contradict each other.
+    """
+    chosen = _find(file, names, form, (*BAR_COLUMNS, *form.further))
+    needed = [name for name in REQUIRED if not (name == "amount" and "vwap" in chosen)]
+    missing = [name for name in needed if name not in chosen]
+    if missing:
+        raise _missing(file, names, form, missing, chosen)
+    twice = sorted(set(given) & set(chosen))
+    if twice:
+        raise BarsError(
+            f"{file} has the column {chosen[twice[0]]} ({twice[0]}), and the table beside the bars "
+            f"in {_folder_of(twice[0], form)}/ has it too. Move that table away, or leave the "
+            "column out of the bars."
+        )
+    has_factor = "adj_factor" in {*chosen, *given}
+    if form.prices == "traded" and not has_factor:
+        raise _no_factor(file, form)
+    if form.prices == "adjusted" and has_factor:
+        raise BarsError(
+            f"bars.prices=adjusted says that prices need no factor, and {file} comes with one "
+            f"({chosen.get('adj_factor', _folder_of('adj_factor', form))}): prices would be "
+            "adjusted twice, or not at all. Leave out the setting, or the factor."
+        )
+    return chosen
+
+
+def choose_table_columns(
+    file: str, names: Sequence[str], form: BarsFormat, table: SideTable
+) -> dict[str, str]:
+    """Our column -> the file's, of a file of a side table.
+
+    Raises:
+        BarsError: A key is missing, or everything that the table is there for.
+    """
+    form = form.of_table(table)
+    chosen = _find(file, names, form, (*table.keys, *table.gives))
+    missing = [name for name in table.keys if name not in chosen]
+    if not set(table.gives) & set(chosen):
+        missing += table.gives
+    if missing:
+        raise BarsError(
+            f"{file} lacks the column(s) {_spell(missing, form)} of the side table "
+            f"{file.split('/')[0]!r}; it has {_enumerate(names)}. Export the table as docs/data.md "
+            "says, or give the folder another name if it holds bars."
+        )
+    return chosen
+
+
+def check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
+    """Refuse a mapping of the user's that no file answers to; `there`: columns of all files."""
+    lower = {name.lower(): name for name in there}
+    absent = []
+    for ours in form.renamed:
+        if form.find(ours, there) is None:
+            theirs = form.names(ours)[0]
+            nearest = ", ".join(lower[name] for name in close_names(theirs.lower(), lower, 0.6))
+            absent.append(f"bars.columns.{ours}={theirs} (nearest: {nearest or 'none'})")
+    if absent:
+        raise BarsError(
+            f"no file at {uri} has what the mapping names: {', '.join(absent)}; there are "
+            f"{_enumerate(there)}. Correct the name, or leave the mapping out."
+        )
+
+
+def _find(
+    file: str, names: Sequence[str], form: BarsFormat, columns: Collection[str]
+) -> dict[str, str]:
+    chosen = {ours: name for ours in columns if (name := form.find(ours, names)) is not None}
+    twice = sorted({name for name in chosen.values() if list(names).count(name) > 1})
+    if twice:
+        raise BarsError(f"{file} has column(s) {twice} twice. Remove or rename one of them.")
+    return chosen
+
+
+def _missing(
+    file: str,
+    names: Sequence[str],
+    form: BarsFormat,
+    missing: Sequence[str],
+    chosen: Mapping[str, str],
+) -> BarsError:
+    """What is missing, who exports it, and the setting that would find it."""
+    start = f"{file} lacks the column(s) {_spell(missing, form)}; it has {_enumerate(names)}."
+    for other in () if form.renamed else FORMATS.values():
+        if other.name != form.name and all(other.find(name, names) for name in REQUIRED):
+            way_out = flag("bars.format", other.name)
+            return BarsError(f"{start} They read like another format: {way_out}")
+    calls = sorted({form.calls[name] for name in missing if name in form.calls})
+    text = f" {', '.join(calls)} exports what is missing." if calls else ""
+    free = {name.lower(): name for name in names if name not in chosen.values()}
+    guesses = [
+        flag(f"bars.columns.{name}", free[near[0]])
+        for name in missing
+        if (near := close_names(name, free, 0.5))
+    ]
+    if guesses:
+        end = f"If they go by other names, say so: {' '.join(guesses)}"
+    elif list(missing) == ["code"]:
+        end = f"If the file's name is the stock, say so: {flag('bars.code_from_name', True)}"
+    else:
+        end = "If they go by other names, name those in bars.columns."
+    return BarsError(f"{start}{text} If it is no bars file, point --bars at the bars only. {end}")
+
+
+def _no_factor(file: str, form: BarsFormat) -> BarsError:
+    folders = [folder for folder, table in form.tables.items() if "adj_factor" in table.gives]
+    beside = f", or a table beside the bars in {' or '.join(f'{f}/' for f in folders)}"
+    call = f" ({form.calls['adj_factor']})" if "adj_factor" in form.calls else ""
+    return BarsError(
+        f"{file} has no adjustment factor{call}: without it every split and dividend would read "
+        f"as a loss. Add the column {'/'.join(form.names('adj_factor'))}"
+        f"{beside if folders else ''}; docs/data.md names the calls. If the prices are adjusted "
+        f"already, say so: {flag('bars.prices', 'adjusted')}"
+    )
+
+
+def _folder_of(column: str, form: BarsFormat) -> str:
+    return next((name for name, table in form.tables.items() if column in table.gives), column)
+
+
+def _spell(columns: Sequence[str], form: BarsFormat) -> str:
+    return ", ".join(
+        name if form.names(name) == (name,) else f"{name} (there: {'/'.join(form.names(name))})"
+        for name in columns
+    )
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    return ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Origin:
     """Where a column comes from, for messages."""
 
     file: str
@@ -112,162 +202,134 @@ class Place:
         """A BarsError that names file and column."""
         return BarsError(f"{self.file}: column {self.column!r} {problem}. {way_out}")
 
-    def bad_value(self, index: int, value: object, wanted: str) -> BarsError:
-        """A BarsError that also names the row and its value."""
-        return self.error(
-            f"has {value!r} in row {self.first_row + index}, which is no {wanted}",
-            f"Correct the file, or name the column to take for {self.ours} in bars.columns",
-        )
+    def check_values(self, column: pa.ChunkedArray, bad: np.ndarray, wanted: str) -> None:
+        """Refuse the first bad value ((n,) bool), with its row: BarsError."""
+        if bad.any():
+            index = int(np.argmax(bad))
+            value = column[index].as_py()
+            if isinstance(value, dt.datetime):
+                value = str(value)
+            raise self.error(
+                f"has {value!r} in row {self.first_row + index}, which is no {wanted}",
+                f"Correct the file, or name the column to take for {self.ours} in bars.columns",
+            )
 
 
-def convert(column: pa.ChunkedArray, kind: Kind, place: Place) -> pa.ChunkedArray | pa.Array:
+def convert(column: pa.ChunkedArray, kind: Kind, origin: Origin) -> pa.ChunkedArray | pa.Array:
     """The column as date32, dictionary<string>, float64 or bool.
 
     Raises:
         BarsError: Its type or a value cannot be one; names file, column, row and value.
     """
     if pa.types.is_null(column.type):
-        return pa.nulls(len(column), CODED if kind in TEXT_KINDS else ARROW_TYPES[kind])
-    if pa.types.is_dictionary(column.type) and kind not in TEXT_KINDS:
+        return pa.nulls(len(column), _TYPES[kind])
+    if kind in TEXT_KINDS:
+        return _to_text(column, origin, numbers=kind == "string")
+    if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return _CONVERTERS[kind](column, place)
+    return {"float": _to_floats, "bool": _to_bools, "date": _to_dates}[kind](column, origin)
 
 
-def dictionary_of(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """A column of texts in one piece, each text once."""
+def encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column of texts in one chunk, each text once."""
     coded = column.combine_chunks().dictionary_encode()
     return coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
 
 
-def marked_st(names: pa.ChunkedArray) -> pa.ChunkedArray:
+def is_st_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST."""
     return pc.match_substring_regex(names.cast(pa.string()), r"^[S*]*ST")
 
 
-def _string(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    if pa.types.is_integer(_plain(column)):
-        return _coded(column)
-    return _code(column, place)
-
-
-def _code(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    if not _is_text(_plain(column)):
-        raise place.error(
+def _to_text(column: pa.ChunkedArray, origin: Origin, *, numbers: bool) -> pa.ChunkedArray:
+    """Dictionary-coded text; an empty or blank one is missing, as it is in a CSV file."""
+    is_coded = pa.types.is_dictionary(column.type)
+    values = column.type.value_type if is_coded else column.type
+    if not (_is_text(values) or (numbers and pa.types.is_integer(values))):
+        raise origin.error(
             f"is of type {column.type}, text is needed", "Export it as text (leading zeros!)"
         )
-    return _coded(column)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.DataType:
-    """Type of the values, coded or not."""
-    return column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-
-
-def _coded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text or numbers as dictionary-coded text."""
-    if pa.types.is_dictionary(column.type):
-        return _without_blanks(column.cast(CODED))
-    return _without_blanks(column.cast(pa.string()).dictionary_encode())
-
-
-def _without_blanks(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionary-coded text; an empty or blank one is missing, as it is in a CSV file."""
+    coded = column.cast(CODED) if is_coded else column.cast(pa.string()).dictionary_encode()
     chunks = []
-    for chunk in column.chunks:
+    for chunk in coded.chunks:
         blank = pc.equal(pc.utf8_trim_whitespace(chunk.dictionary), "")
         known = pc.if_else(blank.take(chunk.indices), None, chunk.indices)
         chunks.append(pa.DictionaryArray.from_arrays(known, chunk.dictionary))
     return pa.chunked_array(chunks, CODED)
 
 
-def _float(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+def _to_floats(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
     kind = column.type
-    if _is_text(kind):
-        return _parse_floats(column.cast(pa.string()), place)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.float64(), safe=False)
-    raise place.error(
-        f"is of type {kind}, a number is needed",
-        f"Export numbers, or name the column to take for {place.ours} in bars.columns",
-    )
-
-
-def _parse_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    trimmed = pc.utf8_trim_whitespace(column)
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    if not _is_text(kind):
+        raise origin.error(
+            f"is of type {kind}, a number is needed",
+            f"Export numbers, or name the column to take for {origin.ours} in bars.columns",
+        )
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
     try:
-        return trimmed.cast(pa.float64())
-    except pa.ArrowInvalid:
-        if place.thousands:
-            grouped = pc.match_substring_regex(trimmed, _THOUSANDS)
-            plain = pc.replace_substring(trimmed, ",", "")
-            trimmed = pc.if_else(pc.fill_null(grouped, False), plain, trimmed)
-        parsed = pd.to_numeric(trimmed.to_pandas(), errors="coerce").to_numpy(dtype=float)
-        bad = np.isnan(parsed) & trimmed.is_valid().to_numpy()
-        bad &= ~pc.equal(pc.utf8_lower(trimmed), "nan").to_pandas().fillna(value=False).to_numpy()
-        if not bad.any():  # pandas reads what arrow does not, such as "+1.5"
-            return pa.chunked_array([pa.array(parsed)])
-        index = int(np.flatnonzero(bad)[0])
-        raise place.bad_value(index, column[index].as_py(), "number") from None
+        return text.cast(pa.float64())
+    except pa.ArrowInvalid:  # pandas reads what arrow does not, such as "+1.5"
+        if origin.thousands:
+            grouped = pc.fill_null(pc.match_substring_regex(text, _THOUSANDS), False)
+            text = pc.if_else(grouped, pc.replace_substring(text, ",", ""), text)
+        parsed = pd.to_numeric(text.to_pandas(), errors="coerce").to_numpy(dtype=float)
+        is_nan = pc.fill_null(pc.equal(pc.utf8_lower(text), "nan"), True).to_numpy()
+        origin.check_values(column, np.isnan(parsed) & ~is_nan, "number")
+        return pa.chunked_array([pa.array(parsed)])
 
 
-def _bool(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+def _to_bools(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
     if pa.types.is_boolean(column.type):
         return column
     text = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
-    true, false = (pc.is_in(text, pa.array(sorted(words))) for words in (_TRUE, _FALSE))
-    empty = pc.or_(pc.is_null(text), pc.equal(pc.fill_null(text, ""), ""))
-    bad = pc.invert(pc.or_(pc.or_(true, false), empty)).to_numpy()
-    if bad.any():
-        index = int(np.flatnonzero(bad)[0])
-        raise place.bad_value(index, column[index].as_py(), "yes or no (1/0, true/false)")
-    return pc.if_else(empty, pa.scalar(None, pa.bool_()), true)
+    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    true, known = (pc.is_in(text, pa.array(words)) for words in (_TRUE, (*_TRUE, *_FALSE, None)))
+    origin.check_values(column, ~known.to_numpy(), "yes or no (1/0, true/false)")
+    return pc.if_else(pc.is_null(text), pa.scalar(None, pa.bool_()), true)
 
 
-def _date(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+def _to_dates(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_date(kind):
         return column.cast(pa.date32())
     if pa.types.is_timestamp(kind):
-        return _from_timestamps(column, place)
-    if _is_text(kind) or pa.types.is_integer(kind):
-        return _parse_dates(column.cast(pa.string()), place)
-    raise place.error(
-        f"is of type {kind}, a date is needed", "Export dates as YYYY-MM-DD, YYYYMMDD or date32"
-    )
-
-
-def _from_timestamps(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    if column.type.tz is not None:
-        raise place.error(
-            f"has time zone {column.type.tz}, so its days are ambiguous",
-            "Convert it to the exchange's local date first",
+        return _from_timestamps(column, origin)
+    if not (_is_text(kind) or pa.types.is_integer(kind)):
+        raise origin.error(
+            f"is of type {kind}, a date is needed", "Export dates as YYYY-MM-DD, YYYYMMDD or date32"
         )
-    days = column.cast(pa.timestamp("ns")).cast(pa.date32(), safe=False)
-    same = pc.equal(days.cast(pa.timestamp("ns")), column.cast(pa.timestamp("ns")))
-    bad = ~pc.fill_null(same, fill_value=True).to_numpy()
-    if bad.any():
-        index = int(np.flatnonzero(bad)[0])
-        raise place.bad_value(index, str(column[index].as_py()), "day: these are intraday bars")
-    return days
-
-
-def _parse_dates(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Dates written as 2018-12-28, 20181228, 2018/12/28, or with a midnight behind."""
-    coded = dictionary_of(column)
+    coded = encode(column.cast(pa.string()))
     days = [_parse_date(text) for text in coded.dictionary.to_pylist()]
-    bad = [i for i, day in enumerate(days) if day == ""]
-    if bad:
-        index = int(np.flatnonzero(coded.indices.to_numpy(zero_copy_only=False) == bad[0])[0])
-        raise place.bad_value(index, column[index].as_py(), "day (YYYY-MM-DD or YYYYMMDD)")
+    bad = pa.array([day == "" for day in days], pa.bool_()).take(coded.indices)
+    wanted = "day (YYYY-MM-DD or YYYYMMDD)"
+    origin.check_values(column.cast(pa.string()), pc.fill_null(bad, False).to_numpy(False), wanted)
     values = pa.array(np.array(days, dtype="datetime64[D]"), pa.date32())  # None is NaT is null
     return pa.chunked_array([values.take(coded.indices)])
 
 
+def _from_timestamps(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
+    if column.type.tz is not None:
+        raise origin.error(
+            f"has time zone {column.type.tz}, so its days are ambiguous",
+            "Convert it to the exchange's local date first",
+        )
+    times = column.cast(pa.timestamp("ns"))
+    days = times.cast(pa.date32(), safe=False)
+    same = pc.fill_null(pc.equal(days.cast(pa.timestamp("ns")), times), True).to_numpy()
+    origin.check_values(column, ~same, "day: these are intraday bars")
+    return days
+
+
 def _parse_date(text: str) -> str | None:
-    """ISO day of a text; None for an empty one, "" for one that is no day."""
+    """ISO day of 2018-12-28, 20181228 or 2018/12/28, midnight behind it or not; None if empty.
+
+    A text that is no day gives "".
+    """
     plain = text.strip()
-    if plain in ("", "0", "NaT", "nan", "None"):
+    if plain in _NO_DATE:
         return None
     for tail in (" 00:00:00", "T00:00:00"):
         plain = plain.removesuffix(tail)
@@ -289,6 +351,3 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     )
-
-
-_CONVERTERS = {"string": _string, "code": _code, "float": _float, "bool": _bool, "date": _date}

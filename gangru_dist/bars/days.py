@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from gangru_dist.bars.columns import Place, convert
+from gangru_dist.bars.columns import Origin, convert
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.base.errors import BarsError
@@ -35,7 +35,8 @@ _APART = 3  # days from one trading day to the next, median; weekly bars have 7
 _FEWEST_DAYS = 5
 _SHIFTED = 0.05  # of all rows; a market has none at weekends, dates a day off a fifth
 _EARLIEST, _LATEST = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
-_EPOCH = np.datetime64("1970-01-01")  # a holiday everywhere, and what a lost date turns into
+EPOCH = np.datetime64("1970-01-01")
+"""A holiday everywhere, and what a lost date turns into."""
 
 WEEKEND = "date is a Saturday or Sunday"
 UNLISTED = "date is not in bars.calendar"
@@ -49,7 +50,7 @@ LACKING = "day of bars.calendar without a row"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DayRule:
-    """Which dates may be."""
+    """Which dates bars may have."""
 
     first: np.datetime64 = _EARLIEST
     """An earlier one is a mistake."""
@@ -62,10 +63,10 @@ class DayRule:
 
     def outside(self, days: np.ndarray) -> np.ndarray:
         """(n,) bool of (n,) datetime64[D]: dates outside the span; NaT is none."""
-        return np.asarray((days < self.first) | (days > self.last) | (days == _EPOCH))
+        return np.asarray((days < self.first) | (days > self.last) | (days == EPOCH))
 
     def reasons(self, days: np.ndarray) -> dict[str, np.ndarray]:
-        """Reason -> (n,) bool of (n,) datetime64[D]: possible days that are no trading days."""
+        """Reason -> (n,) bool of (n,) datetime64[D]: days in the span that are no trading days."""
         if self.calendar is not None:
             return {UNLISTED: ~np.isnat(days) & ~np.isin(days, self.calendar)}
         return {} if self.weekends else {WEEKEND: is_weekend(days)}
@@ -83,8 +84,8 @@ class MarketDays:
     """What is odd about them."""
 
 
-def day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None) -> DayRule:
-    """The configured rule; `bars.calendar` is read here.
+def read_day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None) -> DayRule:
+    """Make the configured rule; read `bars.calendar`.
 
     Args:
         cfg: First day, weekends, calendar.
@@ -99,16 +100,12 @@ def day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None)
         first=np.datetime64(cfg.first_day or FIRST_DAY[form.price_limits], "D"),
         last=np.datetime64(last, "D"),
         weekends=cfg.weekends,
-        calendar=None if cfg.calendar is None else read_calendar(cfg.calendar),
+        calendar=None if cfg.calendar is None else _read_calendar(cfg.calendar),
     )
 
 
-def read_calendar(uri: str) -> np.ndarray:
-    """(days,) datetime64[D] of a text file with one date a line.
-
-    Raises:
-        BarsError: It is not there, is no text, has a line that is no date, or none at all.
-    """
+def _read_calendar(uri: str) -> np.ndarray:
+    """(days,) datetime64[D] of a text file with one date a line."""
     filesystem, path = resolve(uri)
     if filesystem.get_file_info(path).type != pafs.FileType.File:
         raise BarsError(f"bars.calendar={uri} is no file. Give a text file with one date a line.")
@@ -118,15 +115,15 @@ def read_calendar(uri: str) -> np.ndarray:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise BarsError(f"bars.calendar={uri} is no UTF-8 text ({error}).") from error
-    place = Place(file=uri, column="one date a line", ours="date", first_row=1)
-    column = convert(pa.chunked_array([pa.array(lines, pa.string())]), "date", place)
-    days = np.unique(pc.drop_null(column).to_numpy().astype("datetime64[D]"))
+    origin = Origin(file=uri, column="one date a line", ours="date", first_row=1)
+    column = convert(pa.chunked_array([pa.array(lines, pa.string())]), "date", origin)
+    days = np.unique(to_days(pc.drop_null(column)))
     if not len(days):
         raise BarsError(f"bars.calendar={uri} has no date. Write one a line, YYYY-MM-DD.")
     return days
 
 
-def check_span(days: np.ndarray, rule: DayRule, place: Place) -> None:
+def check_span(days: np.ndarray, rule: DayRule, origin: Origin) -> None:
     """Refuse a date that bars cannot be of; `days`: (n,) datetime64[D], NaT = missing.
 
     Raises:
@@ -135,19 +132,19 @@ def check_span(days: np.ndarray, rule: DayRule, place: Place) -> None:
     outside = rule.outside(days)
     if outside.any():
         row = int(np.argmax(outside))
-        is_early = _EARLIEST <= days[row] < rule.first and days[row] != _EPOCH
+        is_early = _EARLIEST <= days[row] < rule.first and days[row] != EPOCH
         early = f", or --set bars.first_day={days[row]} if meant" if is_early else ""
-        raise place.error(
-            f"has {days[row]} in row {place.first_row + row} ({int(outside.sum())} such rows): no "
+        raise origin.error(
+            f"has {days[row]} in row {origin.first_row + row} ({int(outside.sum())} such rows): no "
             f"day from {rule.first} to {rule.last}, and 1970-01-01 stands for a lost date",
             f"Correct the row{early}",
         )
 
 
-def market_days(
+def find_market_days(
     dates: Sequence[np.ndarray], traded: Sequence[np.ndarray], rule: DayRule
 ) -> MarketDays:
-    """Which days of the bars are trading days.
+    """Find the trading days among the days of the bars.
 
     Args:
         dates: (days,) datetime64[D] of each part, distinct.
@@ -226,7 +223,7 @@ def check_shifted(quality: Quality, dates: np.ndarray) -> None:
     found = quality.quarantined.get(WEEKEND)
     if found is None or found.count <= _SHIFTED * quality.rows:
         return
-    there = set(_weekday(dates).tolist())
+    there = {day.weekday() for day in dates.astype("datetime64[D]").tolist()}
     names = {0: "Monday: the dates look a day late", 4: "Friday: the dates look a day early"}
     missing = [words for day, words in names.items() if day not in there]
     off = f", and none on a {missing[0]} (a time zone?)" if len(missing) == 1 else ""
@@ -238,19 +235,15 @@ def check_shifted(quality: Quality, dates: np.ndarray) -> None:
     )
 
 
-def is_no_listing(days: np.ndarray, price_limits: str) -> np.ndarray:
-    """(n,) bool of (n,) datetime64[D]: before the market, or what a lost date becomes."""
-    return np.asarray((days < np.datetime64(FIRST_DAY[price_limits])) | (days == _EPOCH))
+def to_days(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """(n,) datetime64[D] of date32, NaT = missing; any year, also after 9999."""
+    days = pc.fill_null(column.cast(pa.int32()).cast(pa.int64()), np.iinfo(np.int64).min)
+    return np.asarray(days.to_numpy(zero_copy_only=False)).astype("datetime64[D]")
 
 
 def is_weekend(days: np.ndarray) -> np.ndarray:
     """(n,) bool of (n,) datetime64[D]; False for NaT."""
-    return np.asarray((_weekday(days) >= 5) & ~np.isnat(days))
-
-
-def _weekday(days: np.ndarray) -> np.ndarray:
-    """(n,) 0 = Monday ... 6 = Sunday; 1970-01-01 was a Thursday."""
-    return np.asarray((days.astype("datetime64[D]").astype(np.int64) + 3) % 7)
+    return np.asarray(~np.is_busday(days) & ~np.isnat(days))
 
 
 def _market(count: np.ndarray) -> np.ndarray:

@@ -1,37 +1,69 @@
-"""Named column mappings of common exports, and the user's own on top.
+"""Our columns, and the named formats that say which of a vendor's columns they are.
 
-A mapping says, for each of our columns, which of the file's columns it is (the first that is
-there) and what its numbers are multiplied by. Columns that a format does not mention go by our
-own names. A unit that a heading states, as in 成交量(手), wins over the format's. docs/data.md
-lists what each vendor counts in which unit.
+Prices are currency per share as traded, `volume` is shares, `amount` currency, `turnover_rate` a
+fraction of the free float (0.01 = 1 %), `market_cap` currency. The stock column is `code`, spelled
+as the vendor does.
 
-Side tables: what a vendor exports beside its daily bars, and how their rows find a bar's.
-
-Tushare has three tables a day, BaoStock and AKShare list factors at ex-dates only, and what
-concerns a stock as a whole has one row a stock. Rows are joined a bucket of stocks at a time, on
-(stock, date); a bar takes nothing from a row of a later day.
+A format says, for each of our columns, which of the file's columns it is (the first that is there)
+and what its numbers are multiplied by. A column that it does not mention goes by our own name. A
+unit that a heading states, as in 成交量(手), wins over the format's. docs/data.md lists what each
+vendor counts in which unit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from gangru_dist.bars.columns import BAR_COLUMNS
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.registry import Registry, nearest
 from gangru_dist.config.settings import BarsConfig
 
+Kind = Literal["date", "string", "code", "float", "bool"]
+"""What a column's values must be. `code` is text that no number can stand for: its zeros count."""
+
 Join = Literal["day", "since", "stock"]
+
+PriceLimits = Literal["none", "ashare"]
+
+BAR_COLUMNS: dict[str, Kind] = {
+    "date": "date",
+    "code": "code",
+    **dict.fromkeys(("open", "high", "low", "close", "volume", "amount"), "float"),
+    **dict.fromkeys(("adj_factor", "turnover_rate", "market_cap", "total_shares"), "float"),
+    "industry": "string",
+    "is_st": "bool",
+    "list_date": "date",
+    "vwap": "float",
+    "traded": "bool",
+    "name": "string",
+}
+"""The bars' columns and their kinds; `traded` false marks a suspended day."""
+
+REQUIRED = ("date", "code", "open", "high", "low", "close", "volume", "amount")
+"""Columns that bars must have."""
+
+STANDS_FOR = {"total_shares": "market_cap", "vwap": "amount", "name": "is_st"}
+"""A column -> the one that it stands in for (x close, x volume, by its ST mark) where that is
+missing."""
+
+
+def kind_of(name: str) -> Kind:
+    """Kind of one of our columns; a further one, which a feature reads, is a number."""
+    return BAR_COLUMNS.get(name, "float")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SideTable:
-    """One table of a format."""
+    """What a vendor exports beside its daily bars: Tushare has three tables a day, for example.
+
+    Its rows are joined to the bars on (stock, date), a bucket of stocks at a time. A bar takes
+    nothing from a row of a later day.
+    """
 
     gives: tuple[str, ...]
     """Our columns that it may bring."""
@@ -47,9 +79,6 @@ class SideTable:
     def keys(self) -> tuple[str, ...]:
         """Columns that its files must have."""
         return ("code",) if self.join == "stock" else ("code", "date")
-
-
-PriceLimits = Literal["none", "ashare"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,7 +283,7 @@ FORMATS |= {
 """By the name used in `bars.format`; another one is added as to any dictionary."""
 
 
-def bars_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
+def resolve_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
     """The configured format with the user's own columns, scales and price limits on top.
 
     A column that the user renames keeps the format's scale unless `bars.scales` names it too.
@@ -267,9 +296,7 @@ def bars_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
         ConfigError: There is no such format, `bars.columns` or `bars.scales` names a column
             that we do not have, or a further column is one of ours.
     """
-    _check_further(further)
-    for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
-        _check_names(given, further, key=key)
+    _check_names(cfg, further)
     base = FORMATS[cfg.format]
     return replace(
         base,
@@ -293,8 +320,8 @@ def bars_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
     )
 
 
-def derived(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.ndarray]:
-    """The columns that others stand in for; adjusted prices and volume as they were traded.
+def derive(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.ndarray]:
+    """Add the columns that others stand in for; turn adjusted prices and volume into those traded.
 
     Args:
         values: Our column -> (n,) float64 in our units, NaN = missing; only columns that are there.
@@ -323,22 +350,21 @@ def _without_noise(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.round(values, 6))
 
 
-def _check_further(names: Sequence[str]) -> None:
-    for name in names:
+def _check_names(cfg: BarsConfig, further: Sequence[str]) -> None:
+    for name in further:
         if name in BAR_COLUMNS or name in ("suspended", "file", ""):
             raise ConfigError(
                 f"panel.features: column:{name} names a column that has a meaning here. Take a "
                 "feature that is there already (`gangru settings panel`), or give the column "
                 "another name in the bars."
             )
-
-
-def _check_names(given: Collection[str], further: Sequence[str], *, key: str) -> None:
-    numeric = [name for name, column in BAR_COLUMNS.items() if column.kind == "float"]
-    known = [*(numeric if key == "scales" else BAR_COLUMNS), *further]
-    for name in given:
-        if name not in known:
-            raise ConfigError(
-                f"bars.{key}.{name}: no such column of ours; nearest: {nearest(name, known)}. "
-                "Write our column = the file's: --set bars.columns.volume=vol"
-            )
+    numbers = [name for name, kind in BAR_COLUMNS.items() if kind == "float"]
+    known = {"columns": [*BAR_COLUMNS, *further], "scales": [*numbers, *further]}
+    for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
+        for name in given:
+            if name not in known[key]:
+                raise ConfigError(
+                    f"bars.{key}.{name}: no such column of ours; nearest: "
+                    f"{nearest(name, known[key])}. Write our column = the file's: "
+                    "--set bars.columns.volume=vol"
+                )

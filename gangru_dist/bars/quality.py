@@ -1,20 +1,31 @@
-"""Counts of what was wrong with the bars, with an example each: the content of quality.json."""
+"""Counts of what was wrong with the bars, with examples: the content of quality.json.
+
+`Findings.take` is the one way to set rows aside, `Findings.note` the one way to count odd rows
+that stay.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from gangru_dist.base.errors import BarsError, flag
 
 QUALITY = "quality.json"
 """Its name below `<storage>/panel`."""
 
+PRICES = ("open", "high", "low", "close")
+NUMBERS = (*PRICES, "volume", "amount", "adj_factor", "turnover_rate", "market_cap")
+"""Columns that are held against each other, and shown with a row that contradicts itself."""
+
 Example = dict[str, Any]
 
-_MORE = 4  # examples beside the first
+_EXAMPLES = 5  # of one kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +81,87 @@ class Quality:
             "rows_suspended": self.suspended,
             "rows_quarantined": self.set_aside,
             "quarantined_share": self.set_aside / self.rows if self.rows else 0.0,
-            "quarantined": _findings(self.quarantined, "rows"),
-            "notes": _findings(self.notes, "count"),
+            "quarantined": _to_json(self.quarantined, "rows"),
+            "notes": _to_json(self.notes, "count"),
         }
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """Collects what is found in the rows of some files."""
+
+    files: Sequence[str] | Mapping[int, str]
+    """Names of the files by number; the rows' column `file` holds the number."""
+    first_row: int | None = None
+    """Rows of the file before these, if the rows are one batch of one file."""
+    quarantined: dict[str, Finding] = field(default_factory=dict)
+    """Reason -> rows set aside."""
+    notes: dict[str, Finding] = field(default_factory=dict)
+    """Kind -> rows that stay."""
+
+    def take(
+        self,
+        rows: pa.Table,
+        reasons: Mapping[str, np.ndarray],
+        *,
+        show: Sequence[str] = NUMBERS,
+        previous: Sequence[str] = (),
+    ) -> np.ndarray:
+        """Set rows aside, each under its first reason.
+
+        Args:
+            rows: n rows with the columns file, date and code.
+            reasons: Reason -> (n,) bool.
+            show: Columns that an example shows.
+            previous: Columns of the row before that an example shows as well.
+
+        Returns:
+            (n,) bool, the rows that stay.
+        """
+        stays = np.ones(len(rows), dtype=bool)
+        for reason, mask in reasons.items():
+            self._add(self.quarantined, rows, reason, mask & stays, show, previous)
+            stays &= ~mask
+        return stays
+
+    def note(
+        self,
+        rows: pa.Table,
+        kinds: Mapping[str, np.ndarray],
+        *,
+        show: Sequence[str] = NUMBERS,
+        previous: Sequence[str] = (),
+    ) -> None:
+        """Count rows that stay; arguments as of `take`, `kinds`: kind -> (n,) bool."""
+        for kind, mask in kinds.items():
+            self._add(self.notes, rows, kind, mask, show, previous)
+
+    def _add(
+        self,
+        found: dict[str, Finding],
+        rows: pa.Table,
+        key: str,
+        mask: np.ndarray,
+        show: Sequence[str],
+        previous: Sequence[str],
+    ) -> None:
+        places = np.flatnonzero(mask)
+        if len(places):
+            examples = [self._example(rows, int(i), show, previous) for i in places[:_EXAMPLES]]
+            found[key] = Finding(count=len(places), example=examples[0], more=tuple(examples[1:]))
+
+    def _example(
+        self, rows: pa.Table, index: int, show: Sequence[str], previous: Sequence[str]
+    ) -> Example:
+        row = rows.slice(index, 1).to_pylist()[0]
+        example = {"file": self.files[row["file"]]}
+        if self.first_row is not None:
+            example["row"] = self.first_row + index
+        example |= {"date": str(row["date"] or "NaT"), "code": row["code"]}
+        if previous:
+            before = rows.slice(max(index - 1, 0), 1).to_pylist()[0]
+            example |= {f"previous_{name}": _to_value(before[name]) for name in previous}
+        return example | {name: _to_value(row[name]) for name in show}
 
 
 def merge(parts: Iterable[Quality]) -> Quality:
@@ -84,9 +173,10 @@ def merge(parts: Iterable[Quality]) -> Quality:
     for part in parts:
         rows += part.rows
         suspended += part.suspended
-        _add(quarantined, part.quarantined)
-        _add(notes, part.notes)
         suspects.extend(part.suspects)
+        for total, more in ((quarantined, part.quarantined), (notes, part.notes)):
+            for key, finding in more.items():
+                total[key] = _sum(total[key], finding) if key in total else finding
     return Quality(
         rows=rows,
         suspended=suspended,
@@ -127,35 +217,27 @@ def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
         )
 
 
-def plain(value: float | None) -> float | str:
-    """A number for JSON: what is not finite becomes its name."""
-    return float(value) if value is not None and math.isfinite(value) else str(value)
-
-
 def describe(example: Example) -> str:
     """An example row in a message."""
     return " ".join(f"{key}={value}" for key, value in example.items())
 
 
-def _add(total: dict[str, Finding], more: Mapping[str, Finding]) -> None:
-    for key, finding in more.items():
-        old = total.get(key)
-        total[key] = (
-            finding
-            if old is None
-            else Finding(
-                count=old.count + finding.count,
-                example=old.example,
-                more=(*old.more, finding.example, *finding.more)[:_MORE],
-            )
-        )
+def _to_value(value: object) -> Any:
+    """A value for JSON: what is no finite number becomes its text."""
+    is_number = isinstance(value, float) and math.isfinite(value)
+    return value if is_number else str(value)
+
+
+def _sum(one: Finding, two: Finding) -> Finding:
+    more = (*one.more, two.example, *two.more)[: _EXAMPLES - 1]
+    return Finding(count=one.count + two.count, example=one.example, more=more)
 
 
 def _sorted(findings: Mapping[str, Finding]) -> list[tuple[str, Finding]]:
     return sorted(findings.items(), key=lambda item: (-item[1].count, item[0]))
 
 
-def _findings(findings: Mapping[str, Finding], unit: str) -> dict[str, Any]:
+def _to_json(findings: Mapping[str, Finding], unit: str) -> dict[str, Any]:
     return {
         key: {unit: finding.count, "example": finding.example}
         | ({"more": list(finding.more)} if finding.more else {})

@@ -6,163 +6,70 @@ memory. Hive folders (`date=2018-12-28/`) give their column where the file has n
 the name of a file that holds one stock. What is read is what was listed: a file that changed in
 between is an error, never fewer rows.
 
-Read Qlib's own folder: calendars/day.txt, instruments/all.txt, features/<code>/<field>.day.bin.
-
-A field's file is little-endian float32: first the place of its first value in the calendar, then
-one value a trading day, NaN where the stock was suspended. `D.features` shows a stock only within
-its spans of instruments/all.txt, and so does this. Source: qlib's scripts/dump_bin.py.
+Of a CSV file, all columns are read as text; `columns.convert` makes numbers and dates of them. CR,
+LF and CRLF end a line. A file in another encoding than it was taken for is an error, never other
+characters.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from gangru_dist.bars.codes import code_in_name
-from gangru_dist.bars.columns import STANDS_FOR, TEXT_KINDS, Place, convert, kind_of
-from gangru_dist.bars.files import BarsFile, CsvShape, csv_shape, read_csv
-from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.headings import check_renamed, choose_columns, choose_table_columns
+from gangru_dist.bars import qlib
+from gangru_dist.bars.columns import (
+    TEXT_KINDS,
+    Origin,
+    check_renamed,
+    choose_columns,
+    choose_table_columns,
+    convert,
+)
+from gangru_dist.bars.files import BarsFile
+from gangru_dist.bars.formats import STANDS_FOR, BarsFormat, kind_of
+from gangru_dist.bars.side_tables import find_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import resolve
-
-
-def headings(file: BarsFile) -> list[str]:
-    """Columns of an instrument: date, instrument, and its fields as Qlib writes them."""
-    return ["date", "instrument", *(f"${name}" for name in file.fields)]
-
-
-def read_instrument(
-    filesystem: pafs.FileSystem, file: BarsFile, wanted: Sequence[str]
-) -> Iterator[pa.Table]:
-    """The days of one instrument as one table.
-
-    Raises:
-        BarsError: A file's place in the calendar is none, or the instrument is not listed, or not
-            with a first and a last day.
-    """
-    base = file.path.removesuffix(f"/{file.name}")
-    calendar = _calendar(_text(filesystem, f"{base}/calendars/day.txt"))
-    code, spans = _spans(_listed(_text(filesystem, f"{base}/instruments/all.txt")), file)
-    inside = np.zeros(len(calendar), dtype=bool)
-    for first, last in spans:
-        inside |= (calendar >= first) & (calendar <= last)
-    values = {
-        name: _field(filesystem, f"{file.path}/{name[1:]}.day.bin", file, len(calendar))
-        for name in wanted
-        if name.startswith("$")
-    }
-    there = inside & np.any([there for _, there in values.values()], axis=0)
-    columns = {"date": pa.array(calendar[there], pa.date32())}
-    columns["instrument"] = pa.repeat(pa.scalar(code), int(there.sum()))
-    columns |= {name: pa.array(numbers[there]) for name, (numbers, _) in values.items()}
-    yield pa.table({name: columns[name] for name in wanted})
-
-
-@lru_cache(maxsize=2)
-def _calendar(text: str) -> np.ndarray:
-    """(days,) datetime64[D] of calendars/day.txt."""
-    try:
-        days = np.array([_day(line) for line in text.split("\n") if line.strip()], "datetime64[D]")
-    except ValueError as error:
-        raise BarsError(f"calendars/day.txt has a line that is no day: {error}.") from error
-    if (np.diff(days.astype(np.int64)) <= 0).any():
-        raise BarsError("calendars/day.txt is not in order, or has a day twice. Dump it again.")
-    return days
-
-
-@lru_cache(maxsize=2)
-def _listed(text: str) -> dict[str, list[list[str]]]:
-    """Folder's name -> the lines of instruments/all.txt: code, first day, last day."""
-    result: dict[str, list[list[str]]] = {}
-    for line in text.splitlines():
-        if line.strip():
-            fields = line.split("\t")
-            result.setdefault(fields[0].lower(), []).append(fields)
-    return result
-
-
-def _spans(
-    listed: Mapping[str, list[list[str]]], file: BarsFile
-) -> tuple[str, list[tuple[np.datetime64, np.datetime64]]]:
-    """The instrument's code as instruments/all.txt spells it, and its first and last days."""
-    own = listed.get(file.name.rpartition("/")[2].lower(), [])
-    if not own or any(len(line) != 3 for line in own):
-        raise BarsError(
-            f"{file.name} is not in instruments/all.txt as code, first and last day. Dump it "
-            "again, or move the folder away."
-        )
-    return own[0][0], [_span(line) for line in own]
-
-
-def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
-    """First and last day of a line; numpy would take 2019 for a day, and nothing for NaT."""
-    written = [_day(text) for text in line[1:]]
-    try:
-        first, last = np.array(written, "datetime64[D]")
-    except ValueError:
-        first = last = np.datetime64("NaT")
-    if [str(first), str(last)] != written or not first <= last:
-        raise BarsError(
-            f"instruments/all.txt has the line {' '.join(line)!r}: it must give a code, its first "
-            "day as 2019-01-02, and its last day, which is no earlier. Dump it again."
-        )
-    return first, last
-
-
-def _field(
-    filesystem: pafs.FileSystem, path: str, file: BarsFile, days: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(days,) float64 values, NaN outside the file; and where the file has any."""
-    with filesystem.open_input_file(path) as source:
-        data = source.read()
-    name = f"{file.name}/{path.rpartition('/')[2]}"
-    raw = np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4").astype(np.float64)
-    start = raw[0] if len(raw) else np.nan
-    if len(data) % 4 or not (start >= 0 and start == np.floor(start)):
-        raise BarsError(
-            f"{name} is not one of Qlib's files: it does not begin with a place in the calendar. "
-            "Dump it again."
-        )
-    end = int(start) + len(raw) - 1
-    if end > days:
-        raise BarsError(
-            f"{name} has values of {len(raw) - 1} days from day {int(start)} of the calendar on, "
-            f"and calendars/day.txt ends after {days}. They come from different dumps."
-        )
-    values = np.full(days, np.nan)
-    values[int(start) : end] = raw[1:]
-    there = np.zeros(days, dtype=bool)
-    there[int(start) : end] = True
-    return values, there
-
-
-def _day(text: str) -> str:
-    """ISO day of 2018-12-28, 20181228 or either with a time behind."""
-    day = text.strip()[:10]
-    return f"{day[:4]}-{day[4:6]}-{day[6:8]}" if day[:8].isdigit() else day
-
-
-def _text(filesystem: pafs.FileSystem, path: str) -> str:
-    with filesystem.open_input_file(path) as source:
-        return bytes(source.read()).decode("utf-8-sig")
-
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
 
 _CSV_ROW_BYTES = 60  # a guess, for cutting units only
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
+_PACKED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
+_HEAD = 1 << 18
+_BLOCK = 32 << 20
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""First bytes -> encoding. The decoder takes the mark away itself, and Arrow that of UTF-8."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CsvShape:
+    """How a CSV file is written."""
+
+    names: list[str]
+    """Headings in order."""
+    delimiter: str
+    """Between fields."""
+    encoding: str
+    """As Python names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +104,7 @@ class BarsPart:
         return there.union(STANDS_FOR[name] for name in there & STANDS_FOR.keys())
 
 
-def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:
+def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:
     """All row groups of all parquet files, all other files; opens every footer and header.
 
     Side tables come first; `BarsPart.table` tells them from the bars.
@@ -211,25 +118,25 @@ def cut_parts(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[Bar
         rows = [number for number, file in enumerate(files) if file.has_rows]
         opened = list(pool.map(lambda i: _open(filesystem, i, files[i], form), rows))
     check_renamed(uri, list(dict.fromkeys(name for _, names in opened for name in names)), form)
-    sides = [_of_table(parts, names, form) for parts, names in opened if parts[0].table]
-    given = given_columns([part for parts in sides for part in parts])
-    bars = [_of_bars(parts, names, form, given) for parts, names in opened if not parts[0].table]
+    sides, bars = [], []
+    by_table: dict[str, frozenset[str]] = {}
+    for parts, names in opened:
+        if (table := parts[0].table) is not None:
+            columns = choose_table_columns(parts[0].file.name, names, form, form.tables[table])
+            sides += [replace(part, columns=columns) for part in parts]
+            own = frozenset(columns) - {"code", "date"}
+            by_table[table] = by_table.get(table, own) & own
+    given = frozenset().union(*by_table.values())  # what all files of a table have
+    for parts, names in opened:
+        if parts[0].table is None:
+            columns = choose_columns(parts[0].file.name, names, form, given=given)
+            bars += [replace(part, columns=columns, given=given) for part in parts]
     if not bars:
         raise BarsError(
             f"{uri} has the side tables {', '.join(sorted(form.tables))} at most, and no daily "
             "bars. Put them beside the tables, or into a folder of another name."
         )
-    return [part for parts in (*sides, *bars) for part in parts]
-
-
-def given_columns(parts: Sequence[BarsPart]) -> frozenset[str]:
-    """Our columns that all files of a side table have, of all side tables."""
-    by_table: dict[str, frozenset[str]] = {}
-    for part in parts:
-        if part.table:
-            own = frozenset(part.columns) - {"code", "date"}
-            by_table[part.table] = by_table.get(part.table, own) & own
-    return frozenset().union(*by_table.values())
+    return [*sides, *bars]
 
 
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
@@ -246,7 +153,7 @@ def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[li
 
 
 def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
-    """Batches of a part in our columns (`schema.BAR_COLUMNS` as far as they are there) and units.
+    """Batches of a part in our columns (`formats.BAR_COLUMNS` as far as they are there) and units.
 
     Every batch of a file has the same columns; at least one comes, if only without rows.
 
@@ -255,60 +162,157 @@ def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
             listed.
     """
     filesystem, _ = resolve(uri)
-    with _readable(part.file):
+    wanted = [name for name in part.columns.values() if name not in part.constants]
+    with _explain_errors(part.file):
+        if part.file.fields:
+            batches = qlib.read_instrument(filesystem, part.file, wanted)
+        elif part.shape is not None:
+            batches = read_csv(filesystem, part.file, part.shape, wanted)
+        else:
+            batches = _read_parquet(filesystem, part, wanted)
         first = part.first_row
-        for raw in _read(filesystem, part):
-            yield _ours(raw, part, form, first)
+        for raw in batches:
+            yield _convert_batch(raw, part, form, first)
             first += len(raw)
-        if part.file.is_parquet and first - part.first_row != part.rows:
-            raise _changed(part.file, f"{first - part.first_row} of {part.rows} rows were read")
         part.file.check_unchanged(filesystem)
 
 
-def _read(filesystem: pafs.FileSystem, part: BarsPart) -> Iterator[pa.Table]:
-    """Batches of the columns that are wanted, as the file has them."""
-    wanted = [name for name in part.columns.values() if name not in part.constants]
-    if part.file.fields:
-        return read_instrument(filesystem, part.file, wanted)
-    if part.shape is not None:
-        return read_csv(filesystem, part.file, part.shape, wanted)
-    return _read_parquet(filesystem, part, wanted)
+def read_csv_shape(filesystem: pafs.FileSystem, file: BarsFile, encoding: str) -> CsvShape:
+    """Look at the start of a CSV file.
+
+    Args:
+        filesystem: Where it is.
+        file: Compressed or not, by its name.
+        encoding: As Python names it, or `auto`.
+
+    Raises:
+        BarsError: The encoding is unknown, or the file is none of those that `auto` knows.
+        UnicodeDecodeError: The file is not in the encoding it was said to be in.
+    """
+    with filesystem.open_input_file(file.path) as source:
+        head = _unpack(source, file).read(_HEAD)
+    if encoding == "auto":
+        encoding = _detect_encoding(head, file)
+    try:
+        codec = codecs.lookup(encoding)
+    except LookupError as error:
+        raise BarsError(
+            f"bars.encoding={encoding} is no encoding that Python knows; common ones are utf-8, "
+            "gb18030 and utf-16. Leave it out to have it detected."
+        ) from error
+    text = codec.incrementaldecoder().decode(head).removeprefix("\ufeff")
+    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
+    delimiter = max(",\t;|", key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter), [])
+    return CsvShape(names=names, delimiter=delimiter, encoding=codec.name)
+
+
+def read_csv(
+    filesystem: pafs.FileSystem, file: BarsFile, shape: CsvShape, wanted: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Batches of some columns as text; at least one comes, if only without rows.
+
+    Raises:
+        BarsError: Fewer bytes came than the file was listed with.
+    """
+    schema = pa.schema([(name, pa.string()) for name in wanted])
+    options = {
+        "read_options": pa_csv.ReadOptions(block_size=_BLOCK, encoding=shape.encoding),
+        "parse_options": pa_csv.ParseOptions(delimiter=shape.delimiter),
+        "convert_options": pa_csv.ConvertOptions(
+            include_columns=schema.names,
+            column_types=schema,
+            null_values=_MISSING,
+            strings_can_be_null=True,
+        ),
+    }
+    seen = False
+    with filesystem.open_input_file(file.path) as source:
+        for batch in pa_csv.open_csv(_unpack(source, file), **options):
+            seen = True
+            yield pa.Table.from_batches([batch])
+        if not source.closed and source.tell() != file.size:  # unpacking closes it, and checks
+            raise BarsError(
+                f"{file.name}: {source.tell()} bytes were read, but it was listed with "
+                f"{file.size}. It changed while it was read, or is damaged: let its download end, "
+                "then run again."
+            )
+    if not seen:
+        yield schema.empty_table()
+
+
+def _unpack(source: pa.NativeFile, file: BarsFile) -> Any:
+    """The file's text, whatever its name says it is packed with."""
+    codec = _PACKED.get(file.name.lower().rpartition(".")[2])
+    return pa.CompressedInputStream(source, codec) if codec else source
+
+
+def _detect_encoding(head: bytes, file: BarsFile) -> str:
+    """Encoding of the start of a file: its mark, else the first that reads it without an error."""
+    for mark, name in _MARKS.items():
+        if head.startswith(mark):
+            return name
+    candidates = ["utf-8", "gb18030"]
+    if b"\0" in head[:200]:
+        candidates = ["utf-16-le" if head[1:2] == b"\0" else "utf-16-be"]
+    for name in candidates:
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(head)
+        except UnicodeDecodeError:
+            continue
+        if name != "gb18030" or _is_chinese(text):
+            return name
+    raise BarsError(
+        f"{file.name} is neither UTF-8 nor UTF-16 nor GB18030 (GBK). Say what it is, for example "
+        "--set bars.encoding=big5, or convert it."
+    )
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether characters are those of daily use: GB18030 makes rare ones of almost any bytes."""
+    other = [char for char in text if not char.isascii()]
+    usual = sum(bool(char.encode("gb2312", "ignore")) for char in other)
+    return usual >= 0.8 * len(other)
 
 
 def _read_parquet(
     filesystem: pafs.FileSystem, part: BarsPart, wanted: list[str]
 ) -> Iterator[pa.Table]:
     text = [name for ours, name in part.columns.items() if kind_of(ours) in TEXT_KINDS]
+    seen, rows = False, 0
     with filesystem.open_input_file(part.file.path) as source:
-        plain = pq.ParquetFile(source)
-        if not set(wanted) <= set(plain.schema_arrow.names):
+        footer = pq.read_metadata(source)
+        if not set(wanted) <= set(footer.schema.to_arrow_schema().names):
             raise _changed(part.file, "it has other columns now")
-        leaves = {plain.schema.column(i).path for i in range(len(plain.schema))}  # no lists
+        leaves = {footer.schema.column(i).path for i in range(len(footer.schema))}  # no lists
         coded = [name for name in text if name in wanted and name in leaves]
-        file = pq.ParquetFile(source, metadata=plain.metadata, read_dictionary=coded)
-        batches = file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted)
-        seen = False
-        for batch in batches:
+        file = pq.ParquetFile(source, metadata=footer, read_dictionary=coded)
+        for batch in file.iter_batches(
+            BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted
+        ):
             seen = True
+            rows += len(batch)
             yield pa.Table.from_batches([batch])
         if not seen:
             yield file.schema_arrow.empty_table().select(wanted)
+    if rows != part.rows:
+        raise _changed(part.file, f"{rows} of {part.rows} rows were read")
 
 
-def _ours(raw: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Table:
+def _convert_batch(raw: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Table:
     """Our columns, types and units."""
     columns: dict[str, Any] = {}
     commas = part.shape is not None and part.shape.delimiter == ","
     for ours, theirs in part.columns.items():
-        place = Place(
+        origin = Origin(
             file=part.file.name, column=theirs, ours=ours, first_row=first, thousands=commas
         )
         if theirs in part.constants:
-            column = pa.chunked_array([pa.repeat(pa.scalar(part.constants[theirs]), len(raw))])
-            column = column.cast(pa.string())
+            value = pa.scalar(part.constants[theirs], pa.string())
+            column = pa.chunked_array([pa.repeat(value, len(raw))])
         else:
             column = raw[theirs]
-        columns[ours] = convert(column, kind_of(ours), place)
+        columns[ours] = convert(column, kind_of(ours), origin)
         scale = form.scale(ours, theirs)
         if scale != 1:
             columns[ours] = pc.multiply(columns[ours], scale)
@@ -319,54 +323,46 @@ def _open(
     filesystem: pafs.FileSystem, number: int, file: BarsFile, form: BarsFormat
 ) -> tuple[list[BarsPart], list[str]]:
     """Parts of one file, and its columns; which of them are ours is not decided yet."""
-    whole = BarsPart(number=number, file=file, table=_table_of(file.name, form))
-    with _readable(file):
+    folder = file.name.split("/")[0].split(".")[0].lower()
+    whole = BarsPart(number=number, file=file, table=folder if folder in form.tables else None)
+    with _explain_errors(file):
         if file.fields:
-            names = headings(file)
+            names = qlib.list_columns(file)
             parts = [replace(whole, rows=file.size // (4 * len(file.fields)))]
         elif file.is_parquet:
-            names, parts = _open_parquet(filesystem, whole)
+            with filesystem.open_input_file(file.path) as source:
+                footer = pq.read_metadata(source)
+            names, parts = footer.schema.to_arrow_schema().names, []
+            first = 0
+            for group in range(footer.num_row_groups):
+                rows = footer.row_group(group).num_rows
+                parts.append(replace(whole, row_groups=(group,), first_row=first, rows=rows))
+                first += rows
         else:
-            shape = csv_shape(filesystem, file, form.encoding)
-            names, rows = shape.names, file.size // _CSV_ROW_BYTES
-            parts = [replace(whole, shape=shape, rows=rows)]
+            shape = read_csv_shape(filesystem, file, form.encoding)
+            names = shape.names
+            parts = [replace(whole, shape=shape, rows=file.size // _CSV_ROW_BYTES)]
     constants = _constants(file.name, names, form)
-    return [replace(part, constants=constants) for part in parts], [*names, *constants]
+    return [replace(part, constants=constants) for part in parts or [whole]], [*names, *constants]
 
 
-def _open_parquet(filesystem: pafs.FileSystem, whole: BarsPart) -> tuple[list[str], list[BarsPart]]:
-    with filesystem.open_input_file(whole.file.path) as source:
-        parquet = pq.ParquetFile(source)
-        names, footer = parquet.schema_arrow.names, parquet.metadata
-    sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-    parts = [
-        replace(whole, row_groups=(group,), first_row=sum(sizes[:group]), rows=rows)
-        for group, rows in enumerate(sizes)
-    ]
-    return names, parts or [whole]
-
-
-def _of_bars(
-    parts: list[BarsPart], names: list[str], form: BarsFormat, given: frozenset[str]
-) -> list[BarsPart]:
-    columns = choose_columns(parts[0].file.name, names, form, given=given)
-    return [replace(part, columns=columns, given=given) for part in parts]
-
-
-def _of_table(parts: list[BarsPart], names: list[str], form: BarsFormat) -> list[BarsPart]:
-    table = form.tables[str(parts[0].table)]
-    columns = choose_table_columns(parts[0].file.name, names, form, table)
-    return [replace(part, columns=columns) for part in parts]
-
-
-def _table_of(name: str, form: BarsFormat) -> str | None:
-    """The side table that a file belongs to, by its first folder or its own name."""
-    first = name.split("/")[0].split(".")[0].lower()
-    return first if first in form.tables else None
+def _constants(name: str, there: Sequence[str], form: BarsFormat) -> dict[str, str | None]:
+    """Columns that a file has by its place: `date=2018-12-28/part.parquet`, `600000.SH.csv`."""
+    pairs = [part.split("=", 1) for part in name.split("/")[:-1] if "=" in part]
+    found = {
+        key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+        for key, value in pairs
+        if key not in there
+    }
+    if form.code_in_name != "none" and form.find("code", [*there, *found]) is None:
+        code = find_code(name, any_name=form.code_in_name == "any")
+        if code is not None:
+            found[form.names("code")[0]] = code
+    return found
 
 
 @contextmanager
-def _readable(file: BarsFile) -> Iterator[None]:
+def _explain_errors(file: BarsFile) -> Iterator[None]:
     """Word what goes wrong when a file is opened or decoded."""
     try:
         yield
@@ -388,18 +384,3 @@ def _changed(file: BarsFile, how: str) -> BarsError:
         f"{file.name} changed while it was read: {how}. Let its download end, then run the same "
         "command again."
     )
-
-
-def _constants(name: str, there: Sequence[str], form: BarsFormat) -> dict[str, str | None]:
-    """Columns that a file has by its place: `date=2018-12-28/part.parquet`, `600000.SH.csv`."""
-    pairs = [part.split("=", 1) for part in name.split("/")[:-1] if "=" in part]
-    found = {
-        key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-        for key, value in pairs
-        if key not in there
-    }
-    if form.code_in_name != "none" and form.find("code", [*there, *found]) is None:
-        code = code_in_name(name, any_name=form.code_in_name == "any")
-        if code is not None:
-            found[form.names("code")[0]] = code
-    return found

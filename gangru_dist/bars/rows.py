@@ -1,8 +1,16 @@
-"""Which rows of the bars can be trusted. docs/data.md is the list in words.
+"""Check the rows of the bars. docs/data.md is the list in words.
 
 A row that cannot be used is set aside and counted under its first reason; a file that cannot be
 understood was refused before, by `reader` and `columns`. Duplicates show only once the rows of
 a stock are together: `panel.bucket` finds them.
+
+Columns of one row are held against each other, by what is true of a trading day in any market:
+
+    low <= amount / volume <= high          shares and currency, prices as traded
+    volume x close / market_cap <= turnover_rate <= 90 x that     the float is a part of all
+
+All 3.4 million rows of four years of the real market keep all of them. Where most rows of a file
+break the same one, a unit is wrong, not a row: `find_suspects` tells, and `panel.checks` refuses.
 """
 
 from __future__ import annotations
@@ -13,18 +21,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars import identities
-from gangru_dist.bars.columns import CODED, Place, dictionary_of, marked_st
-from gangru_dist.bars.days import DayRule, check_span, is_no_listing
-from gangru_dist.bars.formats import BarsFormat, derived
-from gangru_dist.bars.quality import Example, Finding, Quality, plain
+from gangru_dist.bars.columns import CODED, Origin, encode, is_st_name
+from gangru_dist.bars.days import EPOCH, FIRST_DAY, DayRule, check_span, to_days
+from gangru_dist.bars.formats import BarsFormat, derive
+from gangru_dist.bars.quality import NUMBERS, PRICES, Finding, Findings, Quality, Suspect
 
 CHECKED = pa.schema(
     [
         ("date", pa.date32()),
         ("code", CODED),
-        *((name, pa.float64()) for name in ("open", "high", "low", "close", "volume", "amount")),
-        *((name, pa.float64()) for name in ("adj_factor", "turnover_rate", "market_cap")),
+        *((name, pa.float64()) for name in NUMBERS),
         ("industry", CODED),
         ("name", CODED),
         ("is_st", pa.bool_()),
@@ -33,18 +39,59 @@ CHECKED = pa.schema(
         ("file", pa.int32()),
     ]
 )
-"""Columns of rows that passed: our units, no stand-ins, and the file's number for messages."""
+"""Columns of rows that passed: our units, no stand-ins, and the file's number for messages. The
+further columns that features read stand behind them."""
 
-
-def checked_schema(further: Sequence[str] = ()) -> pa.Schema:
-    """`CHECKED`, and further columns behind it."""
-    return pa.schema([*CHECKED, *((name, pa.float64()) for name in further)])
-
-
-UNLISTED = "list_date before any stock was listed, taken as unknown"
-PRICES = ("open", "high", "low", "close")
-_TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
+TOLERANCE = 0.05
+"""Of amount / volume beyond low and high: vendors round, and some count block trades in."""
+LEAST_FLOAT, MOST_FLOAT = 0.2, 90.0
+"""turnover_rate over volume / all shares: at least 1, but share counts lag behind issues (the real
+market's least is 0.29); its largest is 79."""
+MOST_TURNOVER = {"ashare": 2.0, "none": 100.0}
+"""By the price-limit rule. A share bought today is sold tomorrow at the earliest in China, so 1 is
+the most there, and vendors' floats lag; elsewhere small floats turn over many times a day."""
+SYSTEMATIC, MANY = 0.5, 0.1
+"""Share of a file's traded rows from which on a contradiction is no single row's; MANY where good
+rows in the wrong unit may pass."""
+MOST_CAP = 1e17
+"""Currency; a larger one is unknown."""
+_PRICE_TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
+_FEWEST = 5  # rows, for a suspect
+_FEWEST_LOCKED = 60  # rows: a stock's first month may be locked at its limits
+_ROUNDED = 1e-4  # turnover: per cent with two decimals
+_TURNED = 0.1  # a turnover_rate under it may be a large float's
+_LARGEST = {"open": 1e8, "high": 1e8, "low": 1e8, "close": 1e8, "volume": 1e13, "amount": 1e17}
+_SMALLEST_PRICE = 1e-6
 _ANY_DAY = DayRule()
+
+ZERO_AMOUNT = "amount is 0 although volume is not"
+EXCHANGED = "volume / amount lies within low to high: the two seem exchanged"
+ADJUSTED_TWICE = "amount / volume x adj_factor lies within low to high: prices seem adjusted"
+OUTSIDE = "amount / volume outside low to high"
+TURNOVER_LOW = "turnover_rate below volume x close / market_cap"
+TURNOVER_HIGH = "turnover_rate above 90 x volume x close / market_cap"
+TURNOVER_BOUND = "turnover_rate too large to be true"
+ABOVE_CAP = "amount above 10 x market_cap"
+NO_VOLUME = "volume is 0 although amount is not"
+NOT_TRADED = "marked as not traded although volume is not 0"
+TIMES_PRICE = {
+    f"amount / volume is {10.0**power:g} x the price": power for power in range(-8, 9) if power
+}
+"""Reason -> power of ten that is between amount / volume and the price."""
+ABOVE_ONE = "turnover_rate above 1"
+"""A note, no reason: legitimate where shares are sold on the day they were bought."""
+ONE_PRICE = "high equals low"
+"""A note where a stock is locked at its limit; a lost column where it is so in nearly all rows."""
+UNLISTED = "list_date before any stock was listed, taken as unknown"
+UNSORTED = "batch not sorted by date, nor by code and date"
+
+UNIT_REASONS = (
+    ZERO_AMOUNT, NO_VOLUME, NOT_TRADED, EXCHANGED, ADJUSTED_TWICE, TURNOVER_LOW, TURNOVER_HIGH,
+    TURNOVER_BOUND, ABOVE_CAP, OUTSIDE, *TIMES_PRICE,
+)  # fmt: skip
+"""Reasons that, where they hold for most rows of a file, come from a wrong unit or column."""
+_ODD = {ABOVE_ONE: (MANY, _FEWEST), ONE_PRICE: (0.9, _FEWEST_LOCKED)}
+"""Note -> share and number of a file's traded rows from which on it is a mistake."""
 
 
 def check_rows(
@@ -56,7 +103,7 @@ def check_rows(
     first_row: int,
     days: DayRule = _ANY_DAY,
 ) -> tuple[pa.Table, Quality]:
-    """Only rows that can be used, with the columns that others stand in for.
+    """Set aside the rows of a batch that cannot be used; derive columns that others stand in for.
 
     Args:
         table: One batch of a file, as `reader.read_part` gives it.
@@ -67,83 +114,124 @@ def check_rows(
         days: Which dates may be.
 
     Returns:
-        Rows in the columns of `checked_schema`, order kept, suspended ones flagged; and the counts.
+        Rows in the columns of `CHECKED` and further ones behind, in order, suspended ones flagged;
+        and the counts.
 
     Raises:
         BarsError: A date is none that bars can be of.
     """
-    date = _day_numbers(table["date"])
-    check_span(
-        date, days, Place(file=file, column=form.names("date")[0], ours="date", first_row=first_row)
-    )
+    date = to_days(table["date"])
+    theirs = form.names("date")[0]
+    check_span(date, days, Origin(file=file, column=theirs, ours="date", first_row=first_row))
     floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
-    values = derived({name: _float(table[name]) for name in floats}, form)
-    suspended = _suspended(values, table, form)
-    quarantined: dict[str, Finding] = {}
-    kept = np.ones(len(table), dtype=bool)
-
-    def example(index: int) -> Example:
-        shown = {name: plain(values[name][index]) for name in identities.JUDGED if name in values}
-        where = {"file": file, "row": first_row + index}
-        code = table["code"][index].as_py()
-        return {**where, "date": str(date[index]), "code": code, **shown}
-
-    reasons = _reasons(table, values, suspended)
-    as_traded = form.prices == "traded"
-    found_wrong = identities.contradictions(values, form, as_traded=as_traded)
-    reasons |= {reason: wrong & ~suspended for reason, wrong in found_wrong.items()}
-    reasons |= identities.lost_volume(values, form, suspended)
-    for reason, wrong in {**reasons, **days.reasons(date)}.items():
-        found = np.flatnonzero(wrong & kept)
-        if len(found):
-            quarantined[reason] = Finding(count=len(found), example=example(int(found[0])))
-            kept[found] = False
-    table, unlisted = _without_lost_list_dates(table, form)
-    odd = {**_missing(table, values, form.further), **identities.odd(values)}
-    notes = _notes(table, values, kept & ~suspended, file)
-    for name, rows in {**odd, UNLISTED: unlisted}.items():
-        found = np.flatnonzero(rows & kept & ~suspended)
-        if len(found):
-            notes[name] = Finding(count=len(found), example=example(int(found[0])))
-    quality = Quality(
-        rows=len(table),
-        suspended=int((suspended & kept).sum()),
-        quarantined=quarantined,
-        notes=notes,
-    )
-    checked = _assemble(table, values, suspended, number, form.further)
-    return (checked if kept.all() else checked.filter(pa.array(kept))), quality
-
-
-def _reasons(
-    table: pa.Table, values: Mapping[str, np.ndarray], suspended: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Reason -> (n,) bool. A suspended day's numbers mean nothing, so they are not judged."""
-    price = np.stack([values[name] for name in PRICES])
-    low, high = values["low"], values["high"]
-    with np.errstate(invalid="ignore"):
-        bad_price = ~(np.isfinite(price) & (price > 0)).all(axis=0)
-        outside = np.zeros(len(table), dtype=bool)
-        for name in ("open", "close"):
-            outside |= values[name] > high * (1 + _TOLERANCE)
-            outside |= values[name] < low * (1 - _TOLERANCE)
-        traded = {
-            "price missing, infinite or not above 0": bad_price,
-            "high below low": high < low,
-            "open or close outside low to high": outside,
-            "volume missing, infinite or negative": ~_at_least_zero(values["volume"]),
-            "amount missing, infinite or negative": ~_at_least_zero(values["amount"]),
-            "turnover_rate infinite or negative": _bad_turnover(values),
-            "adj_factor missing, infinite or not above 0": _bad_factor(values),
-        }
-    return {
-        "date missing": _null(table["date"]),
-        "code missing": _null(table["code"]),
-        **{reason: wrong & ~suspended for reason, wrong in traded.items()},
+    values = derive({name: _to_numbers(table[name]) for name in floats}, form)
+    rows, notes = _complete(table, values, form, number)
+    suspended = rows["suspended"].to_numpy()
+    reasons = {
+        "date missing": np.isnat(date),
+        "code missing": rows["code"].is_null().to_numpy(),
+        **_find_wrong(rows, form),
+        **days.reasons(date),
     }
+    findings = Findings(files={number: file}, first_row=first_row)
+    show = [name for name in NUMBERS if name in values]
+    stays = findings.take(rows, reasons, show=show)
+    traded = stays & ~suspended
+    findings.note(rows, {kind: mask & traded for kind, mask in notes.items()}, show=show)
+    for kind, is_so in (("file without rows", not len(rows)), (UNSORTED, not _is_sorted(rows))):
+        if is_so:
+            findings.notes[kind] = Finding(count=1, example={"file": file})
+    quality = Quality(
+        rows=len(rows),
+        suspended=int((suspended & stays).sum()),
+        quarantined=findings.quarantined,
+        notes=findings.notes,
+    )
+    return (rows if stays.all() else rows.filter(pa.array(stays))), quality
 
 
-def _suspended(values: Mapping[str, np.ndarray], table: pa.Table, form: BarsFormat) -> np.ndarray:
+def check_joined(
+    rows: pa.Table, form: BarsFormat, files: Sequence[str]
+) -> tuple[pa.Table, Quality]:
+    """Check rows again to which side tables brought columns that `check_rows` did not see.
+
+    Args:
+        rows: Rows that `check_rows` gave.
+        form: Of the bars.
+        files: Names of the files by number.
+    """
+    findings = Findings(files=files)
+    stays = findings.take(rows, _find_wrong(rows, form))
+    traded = stays & ~rows["suspended"].to_numpy()
+    missing = {name: np.isnan(_to_numbers(rows[name])) & traded for name in form.further}
+    findings.note(rows, {f"{name} missing or infinite": mask for name, mask in missing.items()})
+    quality = Quality(quarantined=findings.quarantined, notes=findings.notes)
+    return (rows if stays.all() else rows.filter(pa.array(stays))), quality
+
+
+def clean_caps(caps: np.ndarray) -> np.ndarray:
+    """(n,) market caps, NaN where one is none."""
+    with np.errstate(invalid="ignore"):
+        return np.where((caps > 0) & (caps < MOST_CAP), caps, np.nan)
+
+
+def find_suspects(quality: Quality, file: str) -> tuple[Suspect, ...]:
+    """What most rows of a file have wrong in one way; `quality` is of that file alone."""
+    rows = quality.rows - quality.suspended
+    found = [(name, quality.quarantined.get(name), SYSTEMATIC, _FEWEST) for name in UNIT_REASONS]
+    found += [(name, quality.notes.get(name), *least) for name, least in _ODD.items()]
+    return tuple(
+        Suspect(file=file, reason=name, finding=finding, rows=rows)
+        for name, finding, share, fewest in found
+        if finding is not None and finding.count >= max(fewest, share * rows)
+    )
+
+
+def _complete(
+    table: pa.Table, values: Mapping[str, np.ndarray], form: BarsFormat, number: int
+) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """All columns of checked rows; and note -> (n,) bool: odd, missing or repaired values."""
+    count, there = len(table), table.column_names
+    notes = {ONE_PRICE: values["high"] == values["low"]}
+    columns = {"date": table["date"], "code": table["code"]}
+    for name, kind in (("industry", CODED), ("name", CODED), ("list_date", pa.date32())):
+        columns[name] = table[name] if name in there else pa.nulls(count, kind)
+    if "industry" in there:
+        notes["industry missing"] = table["industry"].is_null().to_numpy()
+    if "list_date" in there:
+        # what a lost date turns into would count as listed for decades on its first day
+        listed, first = to_days(table["list_date"]), np.datetime64(FIRST_DAY[form.price_limits])
+        notes[UNLISTED] = (listed < first) | (listed == EPOCH)
+        lost = pa.array(notes[UNLISTED])
+        columns["list_date"] = pc.if_else(lost, pa.scalar(None, pa.date32()), table["list_date"])
+    is_st = pa.nulls(count, pa.bool_())
+    if "is_st" in there:
+        is_st = table["is_st"]
+        notes["is_st missing, taken as no"] = is_st.is_null().to_numpy()
+    elif "name" in there:
+        is_st = is_st_name(table["name"])
+    columns["is_st"] = pc.fill_null(is_st, False)
+    unknown = {name: np.full(count, np.nan) for name in (*NUMBERS, *form.further)}
+    numbers = {**unknown, "adj_factor": np.ones(count), **values}
+    if "turnover_rate" in values:
+        notes["turnover_rate missing"] = np.isnan(numbers["turnover_rate"])
+        notes[ABOVE_ONE] = numbers["turnover_rate"] > 1
+    if "market_cap" in values:
+        numbers["market_cap"] = clean_caps(numbers["market_cap"])
+        notes["market_cap unknown"] = np.isnan(numbers["market_cap"])
+    for name in values.keys() & set(form.further):
+        notes[f"{name} missing or infinite"] = ~np.isfinite(numbers[name])
+        numbers[name] = np.where(np.isfinite(numbers[name]), numbers[name], np.nan)
+    columns |= {name: pa.array(numbers[name]) for name in unknown}
+    columns["suspended"] = pa.array(_find_suspended(table, values, form))
+    columns["file"] = pa.array(np.full(count, number, dtype=np.int32))
+    schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.further)])
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema), notes
+
+
+def _find_suspended(
+    table: pa.Table, values: Mapping[str, np.ndarray], form: BarsFormat
+) -> np.ndarray:
     """(n,) bool: volume 0, or marked as not traded, or empty where the format means that by it."""
     result = values["volume"] == 0
     if "traded" in table.column_names:
@@ -153,124 +241,108 @@ def _suspended(values: Mapping[str, np.ndarray], table: pa.Table, form: BarsForm
     return np.asarray(result)
 
 
-def _at_least_zero(values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.isfinite(values) & (values >= 0))
+def _find_wrong(rows: pa.Table, form: BarsFormat) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool, in the order in which they count.
 
-
-def _bad_turnover(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    rate = values.get("turnover_rate", np.zeros(len(values["close"])))
-    return np.asarray(np.isinf(rate) | (rate < 0))
-
-
-def _bad_factor(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    factor = values.get("adj_factor", np.ones(len(values["close"])))
-    return ~np.asarray(np.isfinite(factor) & (factor > 0))
-
-
-def _notes(
-    table: pa.Table, values: dict[str, np.ndarray], traded: np.ndarray, file: str
-) -> dict[str, Finding]:
-    """Repairs that lose no row; `market_cap` in `values` is cleaned in passing."""
-    notes = {}
-    if not len(table):
-        notes["file without rows"] = Finding(count=1, example={"file": file})
-    if "market_cap" in values:
-        cap = values["market_cap"]
-        with np.errstate(invalid="ignore"):
-            unknown = ~((cap > 0) & (cap < identities.MOST_CAP))
-        values["market_cap"] = np.where(unknown, np.nan, cap)
-        if (unknown & traded).any():
-            count = int((unknown & traded).sum())
-            notes["market_cap unknown"] = Finding(count=count, example={"file": file})
-    if not _is_sorted(table):
-        notes["batch not sorted by date, nor by code and date"] = Finding(
-            count=1, example={"file": file}
-        )
-    return notes
-
-
-def _missing(
-    table: pa.Table, values: dict[str, np.ndarray], further: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Note -> (n,) bool: values that are missing and stay so, of columns that are there.
-
-    Infinite ones of further columns become missing in passing.
+    A suspended day's numbers mean nothing, so they are not judged: only whether it is one.
     """
-    there = {
-        name: _null(table[name]) for name in ("industry", "is_st") if name in table.column_names
+    values = {name: _to_numbers(rows[name]) for name in NUMBERS}
+    suspended = rows["suspended"].to_numpy()
+    volume, amount = values["volume"], values["amount"]
+    lot, unit = form.scales.get("volume", 1.0), form.scales.get("amount", 1.0)
+    with np.errstate(all="ignore"):
+        reasons = {**_find_bad_values(values), **_find_contradictions(values, form)}
+        reasons = {reason: mask & ~suspended for reason, mask in reasons.items()}
+        rounded = np.nan_to_num(values["high"], nan=0.0) * lot + unit
+        reasons[NO_VOLUME] = suspended & (volume == 0) & (amount > rounded)
+        reasons[NOT_TRADED] = suspended & (volume > 0)
+    return reasons
+
+
+def _find_bad_values(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool: numbers that cannot be, and prices in no order."""
+    low, high = values["low"] * (1 - _PRICE_TOLERANCE), values["high"] * (1 + _PRICE_TOLERANCE)
+    price = np.stack([values[name] for name in PRICES])
+    volume, amount, factor = (values[name] for name in ("volume", "amount", "adj_factor"))
+    rate = values["turnover_rate"]
+    return {
+        "price missing, infinite or not above 0": ~(np.isfinite(price) & (price > 0)).all(axis=0),
+        "high below low": values["high"] < values["low"],
+        "open or close outside low to high": (values["open"] > high)
+        | (values["open"] < low)
+        | (values["close"] > high)
+        | (values["close"] < low),
+        "volume missing, infinite or negative": ~(np.isfinite(volume) & (volume >= 0)),
+        "amount missing, infinite or negative": ~(np.isfinite(amount) & (amount >= 0)),
+        "turnover_rate infinite or negative": np.isinf(rate) | (rate < 0),
+        "adj_factor missing, infinite or not above 0": ~(np.isfinite(factor) & (factor > 0)),
     }
-    if "turnover_rate" in values:
-        there["turnover_rate"] = np.isnan(values["turnover_rate"])
-    for name in values.keys() & set(further):
-        there[name] = ~np.isfinite(values[name])
-        values[name] = np.where(there[name], np.nan, values[name])
-    ends = {"is_st": ", taken as no", **dict.fromkeys(further, " or infinite")}
-    return {f"{name} missing{ends.get(name, '')}": rows for name, rows in there.items()}
 
 
-def _without_lost_list_dates(table: pa.Table, form: BarsFormat) -> tuple[pa.Table, np.ndarray]:
-    """List dates without those that no stock can have, and (n,) bool where these were.
+def _find_contradictions(
+    values: Mapping[str, np.ndarray], form: BarsFormat
+) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool: columns that contradict each other.
 
-    1970-01-01 and the like are what a lost date turns into; such a stock would count as listed
-    for decades on its first day.
+    Prices that are adjusted already are off by a factor that nobody knows, so only sizes are
+    judged there.
     """
-    if "list_date" not in table.column_names:
-        return table, np.zeros(len(table), dtype=bool)
-    lost = is_no_listing(_day_numbers(table["list_date"]), form.price_limits)
-    if lost.any():
-        place = table.column_names.index("list_date")
-        known = pc.if_else(pa.array(lost), pa.scalar(None, pa.date32()), table["list_date"])
-        table = table.set_column(place, "list_date", known)
-    return table, lost
+    volume, amount, close = (values[name] for name in ("volume", "amount", "close"))
+    cap, rate = values["market_cap"], values["turnover_rate"]
+    absurd = [values[name] > most for name, most in _LARGEST.items()]
+    found = {
+        "number too large or too small to be true": np.any(
+            [*absurd, close < _SMALLEST_PRICE], axis=0
+        ),
+        # more was traded than rounding takes away
+        ZERO_AMOUNT: (amount == 0) & (values["low"] * volume > form.scales.get("amount", 1.0)),
+    }
+    if form.prices == "traded":
+        found |= _find_wrong_average(values, form)
+    found[TURNOVER_BOUND] = rate > MOST_TURNOVER[form.price_limits]
+    if form.prices == "traded":
+        least = volume * close / cap  # market_cap / close are all shares
+        high = (rate > MOST_FLOAT * least) & (rate > _TURNED)
+        found[ABOVE_CAP] = amount > 10 * cap
+        found[TURNOVER_LOW] = rate + _ROUNDED < LEAST_FLOAT * least
+        found[TURNOVER_HIGH] = high | (rate > 10 * MOST_FLOAT * least + _ROUNDED)
+    return found
 
 
-def _is_sorted(table: pa.Table) -> bool:
+def _find_wrong_average(
+    values: Mapping[str, np.ndarray], form: BarsFormat
+) -> dict[str, np.ndarray]:
+    """Rows whose amount / volume is none of the day's prices, by what would explain it."""
+    volume, amount, low, high = (values[name] for name in ("volume", "amount", "low", "high"))
+    lot, unit = form.scales.get("volume", 1.0), form.scales.get("amount", 1.0)
+    outside = amount + unit < low * (1 - TOLERANCE) * np.maximum(volume - lot, 0)
+    outside |= amount - unit > high * (1 + TOLERANCE) * (volume + lot)
+    if not outside.any():
+        return {}
+
+    def fits(price: np.ndarray) -> np.ndarray:
+        return outside & (price >= low * (1 - TOLERANCE)) & (price <= high * (1 + TOLERANCE))
+
+    average = amount / volume
+    power = np.rint(np.log10(average / np.sqrt(low * high)))
+    near = fits(average / 10.0**power)
+    return {
+        EXCHANGED: fits(1 / average),
+        ADJUSTED_TWICE: fits(average * values["adj_factor"]),
+        **{reason: near & (power == k) for reason, k in TIMES_PRICE.items()},
+        OUTSIDE: outside,
+    }
+
+
+def _is_sorted(rows: pa.Table) -> bool:
     """Dates ascend, or codes stand together and dates ascend within each."""
-    date = table["date"].cast(pa.int32()).to_numpy()
-    code = dictionary_of(table["code"])
+    date = rows["date"].cast(pa.int32()).to_numpy()
+    code = encode(rows["code"])
     later = np.diff(date) >= 0
     other = np.diff(code.indices.to_numpy(zero_copy_only=False)) != 0
-    runs = int(other.sum()) + 1
-    together = runs <= len(code.dictionary)
+    together = int(other.sum()) + 1 <= len(code.dictionary)
     return bool(later.all() or (together and (later | other).all()))
 
 
-def _assemble(
-    table: pa.Table,
-    values: Mapping[str, np.ndarray],
-    suspended: np.ndarray,
-    number: int,
-    further: Sequence[str],
-) -> pa.Table:
-    count = len(table)
-    named = ("date", "code", "industry", "name", "is_st", "list_date")
-    given = {name: table[name] for name in named if name in table.column_names}
-    for name in ("industry", "name"):
-        given.setdefault(name, pa.nulls(count, CODED))
-    given.setdefault("list_date", pa.nulls(count, pa.date32()))
-    if "is_st" not in given and "name" in table.column_names:
-        given["is_st"] = marked_st(table["name"])
-    given["is_st"] = pc.fill_null(given.get("is_st", pa.nulls(count, pa.bool_())), False)
-    absent = {"adj_factor": np.ones(count)}
-    schema = checked_schema(further)
-    for field in schema:
-        if pa.types.is_floating(field.type):
-            default = absent.get(field.name, np.full(count, np.nan))
-            given[field.name] = pa.array(values.get(field.name, default))
-    given["suspended"] = pa.array(suspended)
-    given["file"] = pa.array(np.full(count, number, dtype=np.int32))
-    return pa.table({name: given[name] for name in schema.names}, schema=schema)
-
-
-def _day_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) datetime64[D], NaT = missing; any year, also after 9999."""
-    days = pc.fill_null(column.cast(pa.int32()).cast(pa.int64()), np.iinfo(np.int64).min)
-    return np.asarray(days.to_numpy()).astype("datetime64[D]")
-
-
-def _float(column: pa.ChunkedArray) -> np.ndarray:
+def _to_numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
-def _null(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.is_null(column).to_numpy())

@@ -1,35 +1,65 @@
-"""From one bucket's checked bars to its panel rows: sort, set aside, features, limits.
+"""From one bucket's checked bars to its panel rows: sort, set aside, features, price limits.
 
 Works on flat columns sorted by (code, date); features on dense (K, N) arrays, row k being an
 asset's k-th traded day.
+
+Daily price limits of the A-share market say who closed at one and so could not be traded:
+
+| board | code | limit |
+|---|---|---|
+| main | other | 10 %, ST 5 % |
+| STAR | 688, 689 | 20 %; none on the first 5 days |
+| ChiNext | 300, 301, 302 | 10 %, ST 5 %; from 2020-08-24 20 %, none on the first 5 days |
+| Beijing | 43, 83, 87, 88, 92 | 30 %; none on the first day |
+
+On the main board none applies on the first day (it had 44 %), and from 2023-04-10 on the first
+5 days. Source: the exchanges' trading rules. Not modeled: the first day of a stock's delisting
+period, suspensions during the day, B shares' ticks of 0.001.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool, Float
 
-from gangru_dist.bars.columns import dictionary_of
-from gangru_dist.bars.dated import Members
-from gangru_dist.bars.days import THIN
+from gangru_dist.bars.columns import encode
+from gangru_dist.bars.days import THIN, to_days
 from gangru_dist.bars.formats import BarsFormat, SideTable
-from gangru_dist.bars.identities import JUDGED
-from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
-from gangru_dist.bars.quality import Example, Finding, Quality
-from gangru_dist.bars.rows import CHECKED
+from gangru_dist.bars.index import Members
+from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.base.errors import BarsError
 from gangru_dist.features.price_volume import adjust, compute
 from gangru_dist.maths.calendar import listing_position
-from gangru_dist.panel import moves
+from gangru_dist.panel import jumps
 from gangru_dist.panel.manifest import MEMBER, panel_schema
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
+CHINEXT_REFORM = np.datetime64("2020-08-24", "D")
+"""ChiNext: 20 % and registration from this day."""
+MAIN_REFORM = np.datetime64("2023-04-10", "D")
+"""Main board: registration, first listings from this day."""
+_BOARDS = {
+    **dict.fromkeys(("688", "689"), "star"),
+    **dict.fromkeys(("300", "301", "302"), "chinext"),
+    **dict.fromkeys(("43", "83", "87", "88", "92"), "beijing"),
+}
+_TICK = 0.01  # CNY
+_OLD_DAYS = 5
 
+LISTED, LIMIT = "@listed", "@limit"
+"""Columns of selected rows: listing day; largest move of the day, a fraction (infinite = none, NaN
+= not known). No vendor's column is called so."""
+
+DUPLICATE = "identical duplicate"
+UNSOLD = "price moves on a day without volume"
+RENAMED = "industry of a stock changes"
+LATE_LISTING = "list_date after the stock's first row"
+_SHOWN = ("close", "adj_factor")
 
 Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
 """Side tables, each with its staged files."""
@@ -57,221 +87,218 @@ class BucketTask:
     """(days,) datetime64[D], days with rows that are no trading days."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TradedRows:
-    """Rows of one bucket that can be trusted, sorted by (code, date), traded days only."""
+def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, jumps.JumpSums]:
+    """Rows of one bucket that can be trusted, sorted by (code, date), traded days only.
 
-    bars: pa.Table
-    """Columns of `validate.CHECKED`."""
-    listed: np.ndarray
-    """(n,) datetime64[D], each row's listing day."""
-    limit: np.ndarray
-    """(n,) largest move of the day, a fraction; infinite = none, NaN = not known."""
+    Args:
+        bars: Checked rows (`rows.CHECKED`) of whole assets, in any order.
+        task: What the whole build has in common.
+
+    Returns:
+        The rows, with `LISTED` and `LIMIT` behind; what was set aside or is odd; and what only the
+        whole market can judge.
+
+    Raises:
+        BarsError: Two rows of one date and code differ.
+    """
+    findings = Findings(files=task.files)
+    bars = _sort(bars)
+    closed = findings.take(bars, {THIN: np.isin(to_days(bars["date"]), task.closed)}, show=())
+    bars = _keep(bars, closed)
+    again = _find_duplicates(bars, task)
+    bars = _keep(bars, findings.take(bars, {DUPLICATE: again}, show=()))
+    bars = _add_listing(bars, findings)
+    traded = ~bars["suspended"].to_numpy()
+    unsold = {UNSOLD: _find_moves(bars) & ~traded}
+    findings.note(bars, unsold, show=("close",), previous=("close",))
+    bars = _keep(bars, traded)
+    bars = bars.append_column(LIMIT, pa.array(_limit_shares(bars, task)))
+    date = to_days(bars["date"])
+    found = jumps.find_jumps(
+        jumps.History(
+            columns={name: bars[name].to_numpy() for name in NUMBERS},
+            asset=_positions(bars)[0],
+            date=date,
+            position=np.searchsorted(task.calendar, date),
+            limit=bars[LIMIT].to_numpy(),
+        )
+    )
+    stays = findings.take(bars, found.reasons, show=("open", *_SHOWN), previous=("date", *_SHOWN))
+    for kind, mask in found.notes.items():
+        if kind == jumps.STALE_CAP and task.form.prices == "adjusted":
+            continue  # dividends move an adjusted price and no market cap
+        own = jumps.SHOWN.get(kind)
+        previous = ("date", *(own or _SHOWN))
+        findings.note(bars, {kind: mask}, show=own or ("open", *_SHOWN), previous=previous)
+    renamed = {RENAMED: _find_renamed(bars)}
+    findings.note(bars, renamed, show=("industry",), previous=("industry",))
+    quality = Quality(quarantined=findings.quarantined, notes=findings.notes)
+    return _keep(bars, stays), quality, found.sums
 
 
-def panel_rows(rows: TradedRows, task: BucketTask) -> pa.Table:
-    """Panel rows of one bucket: `panel_schema`, sorted by (asset, date), traded days only."""
-    bars, listed = rows.bars, rows.listed
-    columns = {name: bars[name].to_numpy() for name in (*JUDGED, *task.form.further)}
+def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
+    """Panel rows of `select_rows`' rows: `panel_schema`, sorted by (asset, date)."""
+    columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.further)}
     asset, step = _positions(bars)
     values = _features(columns, asset, step, task)
-    up, down = _limits(columns, asset, rows.limit)
+    up, down = _find_at_limits(columns, asset, bars[LIMIT].to_numpy())
+    cap = columns["market_cap"]
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),
         **{name: pa.array(values[:, i]) for i, name in enumerate(task.features)},
         "is_st": bars["is_st"],
-        "list_date": pa.array(listed),
+        "list_date": bars[LISTED],
         "adj_close": pa.array(columns["close"] * columns["adj_factor"]),
-        "market_cap": _null_if_nan(columns["market_cap"]),
+        "market_cap": pa.array(cap, mask=np.isnan(cap)),
         "industry": bars["industry"].cast(pa.string()),
         "limit_up": pa.array(up),
         "limit_down": pa.array(down),
     }
     if task.members is not None:
-        days = bars["date"].to_numpy().astype("datetime64[D]")
-        table[MEMBER] = pa.array(task.members.member(dictionary_of(bars["code"]), days))
+        table[MEMBER] = pa.array(
+            task.members.find_members(encode(bars["code"]), to_days(bars["date"]))
+        )
     schema = panel_schema(task.features, members=task.members is not None)
     return pa.table({name: table[name] for name in schema.names}, schema=schema)
 
 
-def traded_rows(bars: pa.Table, task: BucketTask) -> tuple[TradedRows, Quality, moves.Moves]:
-    """Rows of one bucket that can be trusted.
+def find_boards(codes: np.ndarray) -> np.ndarray:
+    """(n,) str: main, star, chinext or beijing, by the six digits in any vendor's spelling."""
+    digits = ["".join(c for c in str(code) if c.isdigit()).zfill(6)[:6] for code in codes]
+    starts = [[board for start, board in _BOARDS.items() if d.startswith(start)] for d in digits]
+    return np.array([found[0] if found else "main" for found in starts], dtype="U8")
+
+
+def limit_share(
+    board: np.ndarray, date: np.ndarray, listed_days: np.ndarray, is_st: np.ndarray
+) -> Float[np.ndarray, " n"]:
+    """Largest move of a day as a fraction of the reference price; infinite where there is none.
 
     Args:
-        bars: Checked rows (`validate.CHECKED`) of whole assets, in any order.
-        task: What the whole build has in common.
+        board: (n,) of `find_boards`.
+        date: (n,) datetime64[D].
+        listed_days: (n,) trading days since listing, 0 on the first day.
+        is_st: (n,) bool, special treatment that day.
+    """
+    free = (board == "star") | ((board == "chinext") & (date >= CHINEXT_REFORM))
+    share = np.where(is_st & (board != "beijing") & ~free, 0.05, 0.10)
+    share[free] = 0.20
+    share[board == "beijing"] = 0.30
+    registered = free | ((board == "main") & (date >= MAIN_REFORM))
+    unlimited = np.where(registered, _OLD_DAYS, 1)
+    early = (listed_days >= 0) & (listed_days < unlimited)
+    return np.where(early, np.inf, share)
+
+
+def at_limit(
+    close: Float[np.ndarray, " n"], reference: Float[np.ndarray, " n"], share: np.ndarray
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Whether each close stands at its upper, and at its lower, price limit.
+
+    Args:
+        close: Currency per share as traded.
+        reference: Previous close, adjusted for today's ex-right and dividend; NaN = none.
+        share: Of `limit_share`.
 
     Returns:
-        The rows; what was set aside or is odd; and what only the whole market can judge.
-
-    Raises:
-        BarsError: Two rows of one date and code differ.
+        Two arrays; False where there is no reference price.
     """
-    bars, closed = _without_closed(_sorted(bars), task)
-    bars, duplicates = _without_duplicates(bars, task.files)
-    listed, late = _list_dates(bars)
-    unsold = _moves_without_volume(bars, task.files)
-    traded = pc.invert(bars["suspended"])
-    listed, bars = listed[traded.to_numpy()], bars.filter(traded).combine_chunks()
-    asset, _ = _positions(bars)
-    limit = _limit_shares(bars, listed, task)
-    date = bars["date"].to_numpy().astype("datetime64[D]")
-    history = moves.History(
-        columns={name: bars[name].to_numpy() for name in JUDGED},
-        asset=asset,
-        date=date,
-        position=np.searchsorted(task.calendar, date),
-        limit=limit,
-    )
-    judged = moves.judge(history)
-
-    def findings(of: Mapping[str, np.ndarray]) -> dict[str, Finding]:
-        return {name: _finding(name, history, bars, rows, task.files) for name, rows in of.items()}
-
-    notes = {**findings(judged.notes), **_renamed(bars, asset), **unsold}
-    if task.form.prices == "adjusted":  # dividends move an adjusted price and no market cap
-        notes.pop(moves.STALE_CAP, None)
-    if late:
-        notes[moves.LATE_LISTING] = late
-    quality = Quality(quarantined={**closed, **duplicates, **findings(judged.reasons)}, notes=notes)
-    if not judged.keep.all():
-        bars = bars.filter(pa.array(judged.keep)).combine_chunks()
-        listed, limit = listed[judged.keep], limit[judged.keep]
-    return TradedRows(bars=bars, listed=listed, limit=limit), quality, judged.moves
+    base = _round(reference)
+    with np.errstate(invalid="ignore"):
+        upper, lower = _round(base * (1 + share)), _round(base * (1 - share))
+        return close >= upper - _TICK / 2, close <= lower + _TICK / 2
 
 
-def _finding(
-    kind: str, history: moves.History, bars: pa.Table, rows: np.ndarray, files: Sequence[str]
-) -> Finding:
-    def example(pair: list[int]) -> Example:
-        place = bars.slice(pair[1], 1).select(["code", "file"]).to_pylist()[0]
-        file = files[place["file"]]
-        return moves.example(kind, history, *pair, code=place["code"], file=file)
-
-    first, *more = map(example, rows[:5].tolist())
-    return Finding(count=len(rows), example=first, more=tuple(more))
+def _round(price: np.ndarray) -> np.ndarray:
+    """To the tick, halves up as the exchange does, whatever a float makes of 1.005."""
+    return np.asarray(np.floor(price / _TICK + 0.5 + 1e-6) * _TICK)
 
 
-def _without_closed(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, dict[str, Finding]]:
-    """Drop rows of days that are no trading days."""
-    gone = np.isin(bars["date"].to_numpy().astype("datetime64[D]"), task.closed)
-    if not gone.any():
-        return bars, {}
-    row = bars.slice(int(np.argmax(gone)), 1).to_pylist()[0]
-    example = {"file": task.files[row["file"]], "date": str(row["date"]), "code": row["code"]}
-    kept = bars.filter(pa.array(~gone)).combine_chunks()
-    return kept, {THIN: Finding(count=int(gone.sum()), example=example)}
+def _keep(bars: pa.Table, mask: np.ndarray) -> pa.Table:
+    return bars if mask.all() else bars.filter(pa.array(mask)).combine_chunks()
 
 
-def _moves_without_volume(bars: pa.Table, files: Sequence[str]) -> dict[str, Finding]:
-    """Suspended rows of which the price is another than the row's before: was nothing traded?"""
-    code, close, factor = _codes(bars["code"]), bars["close"].to_numpy(), bars["adj_factor"]
-    same = (code[1:] == code[:-1]) & _same_as_before(factor)
-    moved = (close[1:] != close[:-1]) & (close[1:] > 0) & (close[:-1] > 0)
-    rows = np.flatnonzero(same & moved & bars["suspended"].to_numpy()[1:]) + 1
-    if not len(rows):
-        return {}
-    row = bars.slice(int(rows[0]), 1).select(["file", "date", "code", "close"]).to_pylist()[0]
-    example = {**row, "file": files[row["file"]], "date": str(row["date"])}
-    example["previous_close"] = float(close[rows[0] - 1])
-    return {moves.UNSOLD: Finding(count=len(rows), example=example)}
-
-
-def _renamed(bars: pa.Table, asset: np.ndarray) -> dict[str, Finding]:
-    """Rows of which the industry is another than the row's before."""
-    name = _codes(bars["industry"])
-    other = (asset[1:] == asset[:-1]) & (name[1:] != name[:-1]) & (name[1:] >= 0) & (name[:-1] >= 0)
-    if not other.any():
-        return {}
-    pair = bars.slice(int(np.argmax(other)), 2).select(["code", "date", "industry"])
-    before, after = pair.to_pylist()
-    example = {
-        "date": str(after["date"]),
-        "code": after["code"],
-        "previous_industry": before["industry"],
-        "industry": after["industry"],
-    }
-    return {moves.RENAMED: Finding(count=int(other.sum()), example=example)}
-
-
-def _sorted(bars: pa.Table) -> pa.Table:
+def _sort(bars: pa.Table) -> pa.Table:
     """By code, then date, then file."""
-    code = dictionary_of(bars["code"])
+    code = encode(bars["code"])
     names = code.dictionary.to_pylist()
     rank = np.empty(len(names), dtype=np.int64)
     rank[np.argsort(np.array(names, dtype=object))] = np.arange(len(names))
-    order = np.lexsort((bars["file"].to_numpy(), _days(bars), rank[code.indices.to_numpy()]))
+    days = bars["date"].cast(pa.int32()).to_numpy()
+    order = np.lexsort((bars["file"].to_numpy(), days, rank[code.indices.to_numpy()]))
     return bars.take(pa.array(order)).combine_chunks()
 
 
-def _without_duplicates(
-    bars: pa.Table, files: Sequence[str]
-) -> tuple[pa.Table, dict[str, Finding]]:
-    """Drop rows that repeat the one before in every column; refuse those that contradict it."""
-    code, date = _codes(bars["code"]), _days(bars)
-    again = (code[1:] == code[:-1]) & (date[1:] == date[:-1])
-    if not again.any():
-        return bars, {}
-    further = [name for name in bars.column_names if name not in CHECKED.names]
-    for name in (*JUDGED, *further, "suspended", "is_st", "industry", "list_date"):
-        differs = again & ~_same_as_before(bars[name])
+def _find_duplicates(bars: pa.Table, task: BucketTask) -> np.ndarray:
+    """(n,) bool: rows that repeat the one before; refuses those that contradict it."""
+    same: np.ndarray = _is_as_before(bars["code"]) & _is_as_before(bars["date"])
+    others = [name for name in bars.column_names if name not in ("code", "date", "file", "name")]
+    for name in others if same.any() else ():
+        differs = same & ~_is_as_before(bars[name])
         if differs.any():
-            raise _contradiction(bars, name, int(np.flatnonzero(differs)[0]), files)
-    first = int(np.flatnonzero(again)[0]) + 1
-    row = bars.slice(first, 1).to_pylist()[0]
-    example = {"file": files[row["file"]], "date": str(row["date"]), "code": row["code"]}
-    finding = Finding(count=int(again.sum()), example=example)
-    keep = pa.array(np.concatenate([[True], ~again]))
-    return bars.filter(keep).combine_chunks(), {"identical duplicate": finding}
+            one, two = bars.slice(int(np.argmax(differs)) - 1, 2).to_pylist()
+            files = task.files[one["file"]], task.files[two["file"]]
+            raise BarsError(
+                f"two rows of {one['date']} {one['code']} contradict each other: "
+                f"{name}={one[name]} in {files[0]}, {name}={two[name]} in {files[1]}. Every (date, "
+                "code) must be unique; remove the wrong one."
+            )
+    return same
 
 
-def _contradiction(bars: pa.Table, name: str, index: int, files: Sequence[str]) -> BarsError:
-    one, two = bars.slice(index, 2).to_pylist()
-    return BarsError(
-        f"two rows of {one['date']} {one['code']} contradict each other: {name}={one[name]} in "
-        f"{files[one['file']]}, {name}={two[name]} in {files[two['file']]}. Every (date, code) "
-        "must be unique; remove the wrong one."
-    )
+def _find_moves(bars: pa.Table) -> np.ndarray:
+    """(n,) bool: the price is another than the row's before, and the factor the same."""
+    close = bars["close"].to_numpy()
+    moved = (close[1:] != close[:-1]) & (close[1:] > 0) & (close[:-1] > 0)
+    same: np.ndarray = _is_as_before(bars["code"]) & _is_as_before(bars["adj_factor"])
+    same[1:] &= moved
+    return same
 
 
-def _same_as_before(column: pa.ChunkedArray) -> np.ndarray:
-    """(n - 1,) bool: each value equals the one before; missing equals missing."""
+def _find_renamed(bars: pa.Table) -> np.ndarray:
+    """(n,) bool: the industry is another than the row's before."""
+    known = bars["industry"].is_valid().to_numpy()
+    other: np.ndarray = _is_as_before(bars["code"]) & ~_is_as_before(bars["industry"])
+    other[1:] &= known[1:] & known[:-1]
+    return other
+
+
+def _is_as_before(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool: each value equals the one before; missing equals missing. The first does not."""
     if pa.types.is_dictionary(column.type):
-        values = _codes(column)
+        values = pc.fill_null(encode(column).indices, -1).to_numpy()
     elif pa.types.is_date(column.type):
         values = pc.fill_null(column.cast(pa.int32()), -(2**31)).to_numpy()
     else:
         values = column.to_numpy()
-    same = values[1:] == values[:-1]
+    result = np.zeros(len(values), dtype=bool)
+    result[1:] = values[1:] == values[:-1]
     if values.dtype.kind == "f":
-        same |= np.isnan(values[1:]) & np.isnan(values[:-1])
-    return np.asarray(same)
+        result[1:] |= np.isnan(values[1:]) & np.isnan(values[:-1])
+    return result
 
 
-def _list_dates(bars: pa.Table) -> tuple[np.ndarray, Finding | None]:
-    """(n,) datetime64[D], one a asset: what its first row says, else the first row's date.
+def _add_listing(bars: pa.Table, findings: Findings) -> pa.Table:
+    """The bars and `LISTED`, one day an asset: what its first row says, else its date.
 
     Later rows are ignored, so that later bars cannot change an earlier day. A date after the
     first row is not believed, and counted.
     """
-    date = bars["date"].to_numpy().astype("datetime64[D]")
-    given = bars["list_date"].to_numpy().astype("datetime64[D]")
-    start = _starts(_codes(bars["code"]))
-    first = np.fmin(given[start], date[start])
-    late, found = start[given[start] > date[start]], None
-    if len(late):
-        row = bars.slice(int(late[0]), 1).select(["code", "date", "list_date"]).to_pylist()[0]
-        found = Finding(count=len(late), example={name: str(row[name]) for name in row})
-    return np.asarray(np.repeat(first, np.diff(np.append(start, len(bars))))), found
+    date, given = to_days(bars["date"]), to_days(bars["list_date"])
+    start = np.flatnonzero(~_is_as_before(bars["code"]))
+    late = np.zeros(len(bars), dtype=bool)
+    late[start] = given[start] > date[start]
+    findings.note(bars, {LATE_LISTING: late}, show=("list_date",))
+    first = np.repeat(np.fmin(given[start], date[start]), np.diff(np.append(start, len(bars))))
+    return bars.append_column(LISTED, pa.array(first, pa.date32()))
 
 
 def _positions(bars: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """(n,) number of each row's asset, and (n,) of the row within its asset."""
-    start = _starts(_codes(bars["code"]))
-    lengths = np.diff(np.append(start, len(bars)))
-    asset = np.repeat(np.arange(len(start)), lengths)
-    return asset, np.arange(len(bars)) - np.repeat(start, lengths)
+    is_first = ~_is_as_before(bars["code"])
+    asset = np.cumsum(is_first) - 1
+    return asset, np.arange(len(bars)) - np.flatnonzero(is_first)[asset]
 
 
 def _features(
@@ -293,18 +320,18 @@ def _features(
     return result
 
 
-def _limit_shares(bars: pa.Table, listed: np.ndarray, task: BucketTask) -> np.ndarray:
+def _limit_shares(bars: pa.Table, task: BucketTask) -> np.ndarray:
     """(n,) largest move of each day, a fraction; NaN where the market's rule is not known."""
     if task.form.price_limits == "none" or not len(bars):
         return np.full(len(bars), np.nan)
-    date = bars["date"].to_numpy().astype("datetime64[D]")
+    date, listed = to_days(bars["date"]), to_days(bars[LISTED])
     since = np.searchsorted(task.calendar, date) - listing_position(task.calendar, listed)
-    names = dictionary_of(bars["code"])
-    board = board_of(np.array(names.dictionary.to_pylist()))[names.indices.to_numpy()]
+    names = encode(bars["code"])
+    board = find_boards(np.array(names.dictionary.to_pylist()))[names.indices.to_numpy()]
     return limit_share(board, date, since, bars["is_st"].to_numpy())
 
 
-def _limits(
+def _find_at_limits(
     columns: dict[str, np.ndarray], asset: np.ndarray, limit: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool twice: closed at the upper limit, at the lower; False where it is not known."""
@@ -313,23 +340,3 @@ def _limits(
     adjusted = columns["close"] * columns["adj_factor"]
     reference[1:][same] = (adjusted[:-1] / columns["adj_factor"][1:])[same]
     return at_limit(columns["close"], reference, limit)
-
-
-def _starts(codes: np.ndarray) -> np.ndarray:
-    """Index of the first row of each run of equal codes."""
-    if not len(codes):
-        return np.empty(0, dtype=np.int64)
-    return np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) number of each row's text; -1 is null."""
-    return np.asarray(pc.fill_null(dictionary_of(column).indices, -1).to_numpy())
-
-
-def _days(bars: pa.Table) -> np.ndarray:
-    return np.asarray(bars["date"].cast(pa.int32()).to_numpy())
-
-
-def _null_if_nan(values: np.ndarray) -> pa.Array:
-    return pa.array(values, mask=np.isnan(values))

@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from gangru_dist.bars.codes import check_spellings
-from gangru_dist.bars.days import market_days
+from gangru_dist.bars.days import find_market_days
 from gangru_dist.bars.files import check_apart
 from gangru_dist.bars.quality import QUALITY, Finding, Quality, describe, merge
+from gangru_dist.bars.side_tables import check_spellings
 from gangru_dist.base.errors import GangruError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
@@ -205,7 +205,7 @@ def compute_panel(
             return Computed(
                 staged=staged, quality=staged.quality, calendar=calendar, problem=problem
             )
-        market = market_days([staged.dates], [staged.traded], bars.rule)
+        market = find_market_days([staged.dates], [staged.traded], bars.rule)
         check_spellings(staged.codes)
         there = check_columns(staged.columns, cfg.panel.features, bars.form)
         task = BucketTask(
@@ -231,13 +231,13 @@ def compute_panel(
     finally:
         panel.delete_folder(folder)
     quality = merge([staged.quality, market.quality, *(bucket.quality for bucket in buckets)])
-    moves = [bucket.moves for bucket in buckets]
+    sums = [bucket.sums for bucket in buckets]
     return Computed(
         staged=staged,
         quality=quality,
         calendar=market.calendar,
         buckets=buckets,
-        problem=_find_problem(check_built, moves, quality, bars.form, cfg.bars),
+        problem=_find_problem(check_built, sums, quality, bars.form, cfg.bars),
     )
 
 

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from gangru_dist.bars.dated import Members, read_members
-from gangru_dist.bars.days import DayRule, MarketDays, day_rule
+from gangru_dist.bars.days import DayRule, MarketDays, read_day_rule
 from gangru_dist.bars.files import BarsFile, list_files
-from gangru_dist.bars.formats import BarsFormat, bars_format
-from gangru_dist.bars.reader import BarsPart, cut_parts
+from gangru_dist.bars.formats import BarsFormat, resolve_format
+from gangru_dist.bars.index import Members, read_members
+from gangru_dist.bars.reader import BarsPart, read_headings
 from gangru_dist.base.errors import BarsError, flag
 from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.features.price_volume import FEATURES, check_inputs, further_columns, inputs_of
@@ -49,7 +49,7 @@ class Bars:
         Raises:
             BarsError: A file cannot be opened or lacks a required column.
         """
-        return cut_parts(self.uri, self.files, self.form)
+        return read_headings(self.uri, self.files, self.form)
 
 
 def open_bars(uri: str, cfg: RunConfig) -> Bars:
@@ -61,12 +61,12 @@ def open_bars(uri: str, cfg: RunConfig) -> Bars:
         ConfigError: The mapping names a column that we do not have.
     """
     check_names(cfg.panel)
-    form = bars_format(cfg.bars, further_columns(cfg.panel.features))
+    form = resolve_format(cfg.bars, further_columns(cfg.panel.features))
     return Bars(
         uri=uri,
         files=list_files(uri),
         form=form,
-        rule=day_rule(cfg.bars, form),
+        rule=read_day_rule(cfg.bars, form),
         members=None if cfg.panel.members is None else read_members(cfg.panel.members),
     )
 
@@ -113,7 +113,7 @@ def select_members(members: Members, codes: Collection[str], market: MarketDays)
             f"panel.members begins on {members.dates[0]}, after the bars' last day {last}: no day "
             "would have a member. Give lists from the first day on."
         )
-    known = members.spelled(codes)
+    known = members.respell(codes)
     _logger.info(
         "members_read lists=%d stocks=%d without_bars=%d first=%s last=%s",
         len(known.dates),

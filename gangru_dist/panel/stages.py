@@ -22,22 +22,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.codes import Spellings
-from gangru_dist.bars.columns import dictionary_of
+from gangru_dist.bars.columns import encode
 from gangru_dist.bars.days import DayRule, sum_by_day
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.identities import suspects
-from gangru_dist.bars.joining import joined, table_rows, without_contradictions
 from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, group_units, read_part
-from gangru_dist.bars.rows import check_rows
+from gangru_dist.bars.rows import check_joined, check_rows, find_suspects
+from gangru_dist.bars.side_tables import Spellings, join_table, respell_rows
 from gangru_dist.base import log
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import again
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import Runner, value
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, traded_rows
+from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
 from gangru_dist.panel.intake import Bars
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.panel.writer import WrittenBucket, name_changes, write_bucket
@@ -160,7 +158,7 @@ def stage_unit(
             if sum(map(len, waiting)) >= BATCH_ROWS:
                 flush()
         whole = merge_staged(batches)
-        found = suspects(whole.quality, part.file.name)
+        found = find_suspects(whole.quality, part.file.name)
         parts.append(replace(whole, quality=replace(whole.quality, suspects=found)))
     if waiting:
         flush()
@@ -268,7 +266,7 @@ def stage_table(
     for part in unit:
         for table in read_part(bars_uri, part, form):
             example = example or next(iter(table["code"].drop_null()[:1].to_pylist()), "")
-            rows = table_rows(table, spellings, part.number)
+            rows = respell_rows(table, spellings, part.number)
             if len(rows):
                 names.append(f"{prefix}-{len(names):04d}.arrow")
                 write_staged(panel, names[-1], rows, buckets)
@@ -297,26 +295,22 @@ def build_bucket(
     Raises:
         BarsError: Two rows of one date and code contradict each other.
     """
-    bars, found = read_staged(panel, names, bucket), []
+    bars, beside = read_staged(panel, names, bucket), Quality()
     for table, staged in task.tables:
-        bars, quality = joined(bars, read_staged(panel, staged, bucket), table, task.files)
-        found.append(quality)
+        bars = join_table(bars, read_staged(panel, staged, bucket), table, task.files)
     if task.tables:  # columns that stage 1 did not see
-        bars, spoilt = without_contradictions(bars, task.form, task.files)
-        found.append(Quality(quarantined=spoilt))
-    rows, quality, moves = traded_rows(bars, task)
-    written = WrittenBucket(assets=moves.assets)
+        bars, beside = check_joined(bars, task.form, task.files)
+    rows, quality, sums = select_rows(bars, task)
+    written = WrittenBucket(assets=sums.assets)
     if kept is not None:
         written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
-    return replace(
-        written, names=name_changes(rows.bars), quality=merge([*found, quality]), moves=moves
-    )
+    return replace(written, names=name_changes(rows), quality=merge([beside, quality]), sums=sums)
 
 
 def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:
     """Write checked rows (`rows.CHECKED`) as one file with a record batch for every bucket."""
     rows = rows.combine_chunks().unify_dictionaries()
-    code = dictionary_of(rows["code"])
+    code = encode(rows["code"])
     own = bucket_of(code.dictionary.to_pylist(), buckets)
     bucket = own[code.indices.to_numpy()] if len(rows) else np.empty(0, dtype=np.int64)
     order = np.argsort(bucket, kind="stable")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
-from gangru_dist.bars.columns import dictionary_of
+from gangru_dist.bars.columns import encode
 from gangru_dist.base.errors import PanelError, in_short
 from gangru_dist.base.registry import nearest
 from gangru_dist.base.storage import Storage
@@ -248,7 +248,7 @@ def _locate(
     """Row and column of each table row in a block of these dates and assets."""
     day_value = table["date"].to_numpy().astype("datetime64[D]")
     day = np.searchsorted(dates, day_value)
-    coded = dictionary_of(table["asset"])
+    coded = encode(table["asset"])
     code = coded.indices.to_numpy()
     names = np.array(coded.dictionary.to_pylist(), dtype=np.str_)
     known = np.searchsorted(assets, names)  # of a filtered table, names may have no row left
@@ -268,7 +268,7 @@ def _locate(
 
 def _industry_codes(column: pa.ChunkedArray, codes: dict[str, int]) -> np.ndarray:
     """(n,) code of each industry's name, -1 for null; new names are added to `codes`."""
-    coded = dictionary_of(column)
+    coded = encode(column)
     own = [codes.setdefault(name, len(codes)) for name in coded.dictionary.to_pylist()]
     if len(codes) > MOST_INDUSTRIES:
         raise PanelError(

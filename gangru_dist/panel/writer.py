@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gangru_dist.bars.columns import dictionary_of
+from gangru_dist.bars.columns import encode
 from gangru_dist.bars.quality import Quality
 from gangru_dist.base.errors import PanelError, in_short
 from gangru_dist.base.storage import Storage
+from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import PanelFile
-from gangru_dist.panel.moves import Moves
 
 NAMES = "names.parquet"
 """Its name below `<storage>/panel`."""
@@ -58,7 +58,7 @@ class WrittenBucket:
     """Assets' names, as of `name_changes`."""
     quality: Quality = field(default_factory=Quality)
     """Rows set aside in it, and what days say of each other."""
-    moves: Moves = field(default_factory=Moves)
+    sums: JumpSums = field(default_factory=JumpSums)
     """How prices and factors move."""
 
 
@@ -164,7 +164,7 @@ def _column_bytes(column: pa.ChunkedArray) -> np.ndarray:
 
 def _string_keys(column: pa.ChunkedArray) -> np.ndarray:
     """(n,) uint64, a hash of each string; null is 0."""
-    coded = dictionary_of(column)
+    coded = encode(column)
     digests = (
         hashlib.blake2b(text.encode(), digest_size=8).digest()
         for text in coded.dictionary.to_pylist()
@@ -191,12 +191,12 @@ def name_changes(bars: pa.Table) -> pa.Table:
             changes nothing.
     """
     bars = bars.select(["code", "date", "name"]).filter(pc.is_valid(bars["name"]))
-    coded = dictionary_of(bars["name"])
+    coded = encode(bars["name"])
     shown = pa.array([clean(name) for name in coded.dictionary.to_pylist()], pa.string())
     name = shown.take(coded.indices)
-    bars = pa.table({"asset": dictionary_of(bars["code"]), "since": bars["date"], "name": name})
+    bars = pa.table({"asset": encode(bars["code"]), "since": bars["date"], "name": name})
     bars = bars.filter(pc.not_equal(name, ""))
-    keys = [dictionary_of(bars[key].cast(pa.string())).indices for key in ("asset", "name")]
+    keys = [encode(bars[key].cast(pa.string())).indices for key in ("asset", "name")]
     asset, text = (key.to_numpy() for key in keys)
     other = np.ones(len(bars), dtype=bool)
     other[1:] = (asset[1:] != asset[:-1]) | (text[1:] != text[:-1])

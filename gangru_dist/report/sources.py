@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from gangru_dist.bars.dated import read_closes
+from gangru_dist.bars.index import read_closes
 from gangru_dist.bars.quality import QUALITY
 from gangru_dist.base.records import find_record
 from gangru_dist.base.storage import Storage

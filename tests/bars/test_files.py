@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from gangru_dist.bars.files import check_apart, list_files
-from gangru_dist.bars.formats import bars_format
-from gangru_dist.bars.reader import cut_parts, read_part
+from gangru_dist.bars.formats import resolve_format
+from gangru_dist.bars.reader import read_headings, read_part
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import BarsConfig
 from tests.vendors import make_market, write_qlib_folder
 
-GENERIC = bars_format(BarsConfig())
+GENERIC = resolve_format(BarsConfig())
 
 
 def save(frame: pd.DataFrame, path: Path, **options: int) -> None:
@@ -37,8 +37,8 @@ def read(
     folder: Path, between: Callable[[], object] = lambda: None, format_: str = "generic"
 ) -> int:
     """Rows that come; `between` is called after listing and footers, before rows."""
-    form = bars_format(BarsConfig(format=format_))  # type: ignore[arg-type]
-    parts = cut_parts(str(folder), list_files(str(folder)), form)
+    form = resolve_format(BarsConfig(format=format_))  # type: ignore[arg-type]
+    parts = read_headings(str(folder), list_files(str(folder)), form)
     between()
     return sum(len(table) for part in parts for table in read_part(str(folder), part, form))
 
@@ -103,7 +103,7 @@ class TestValidation:
         market = make_market()
         save(market, tmp_path / "a.parquet", row_group_size=100)
         files = list_files(str(tmp_path))
-        parts = cut_parts(str(tmp_path), files, GENERIC)
+        parts = read_headings(str(tmp_path), files, GENERIC)
         save(market.head(250), tmp_path / "a.parquet", row_group_size=50)
         with pytest.raises(BarsError, match=r"a.parquet changed .* 50 of 100 rows were read"):
             list(read_part(str(tmp_path), parts[0], GENERIC))

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.bars.formats import FORMATS, BarsFormat, bars_format
-from gangru_dist.bars.reader import cut_parts, read_part
+from gangru_dist.bars.formats import FORMATS, BarsFormat, resolve_format
+from gangru_dist.bars.reader import read_headings, read_part
 from gangru_dist.bars.rows import check_rows
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import BarsConfig
@@ -86,8 +86,8 @@ EXPORTS = {
 
 def read(folder: Path, columns: dict[str, object], config: BarsConfig) -> pd.DataFrame:
     pd.DataFrame(columns).to_csv(folder / "a.csv", index=False)
-    form = bars_format(config)
-    (part,) = cut_parts(str(folder), list_files(str(folder)), form)
+    form = resolve_format(config)
+    (part,) = read_headings(str(folder), list_files(str(folder)), form)
     (table,) = read_part(str(folder), part, form)
     return check_rows(table, form, file="a.csv", number=0, first_row=0)[0].to_pandas()
 
@@ -121,22 +121,22 @@ class TestReference:
     )
     def test_price_limits(self, format_: str, limits: str, expected: str) -> None:
         config = BarsConfig(format=format_, price_limits=limits)  # type: ignore[arg-type]
-        assert bars_format(config).price_limits == expected
+        assert resolve_format(config).price_limits == expected
 
 
 class TestValidation:
     def test_unknown_column_of_ours(self) -> None:
         with pytest.raises(ConfigError, match=r"bars.columns.volumes: no such .*\['volume'"):
-            bars_format(BarsConfig(columns={"volumes": "vol"}))
+            resolve_format(BarsConfig(columns={"volumes": "vol"}))
 
     def test_unknown_format(self) -> None:
         with pytest.raises(ConfigError, match=r"no bars format 'tushar'; nearest: \['tushare'"):
-            bars_format(BarsConfig(format="tushar"))
+            resolve_format(BarsConfig(format="tushar"))
 
     def test_a_users_format_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FORMATS, "mine", BarsFormat(columns={"close": ("last",)}))
-        assert bars_format(BarsConfig(format="mine")).names("close") == ("last",)
+        assert resolve_format(BarsConfig(format="mine")).names("close") == ("last",)
 
     def test_scale_of_a_text(self) -> None:
         with pytest.raises(ConfigError, match=r"bars.scales.industry: no such column"):
-            bars_format(BarsConfig(scales={"industry": 2.0}))
+            resolve_format(BarsConfig(scales={"industry": 2.0}))

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.bars.formats import bars_format
-from gangru_dist.bars.reader import cut_parts, group_units, read_part
+from gangru_dist.bars.formats import resolve_format
+from gangru_dist.bars.reader import group_units, read_headings, read_part
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
 
-GENERIC = bars_format(BarsConfig())
+GENERIC = resolve_format(BarsConfig())
 
 
 def make_frame(days: int = 5, codes: tuple[str, ...] = ("000001.SZ", "600000.SH")) -> pd.DataFrame:
@@ -44,8 +44,8 @@ def write_parquet(frame: pd.DataFrame, path: Path, **options: int) -> None:
 
 def read_all(folder: Path, config: BarsConfig | None = None) -> pa.Table:
     """Everything under a folder."""
-    form = bars_format(config or BarsConfig())
-    parts = cut_parts(str(folder), list_files(str(folder)), form)
+    form = resolve_format(config or BarsConfig())
+    parts = read_headings(str(folder), list_files(str(folder)), form)
     tables = [table for part in parts for table in read_part(str(folder), part, form)]
     return pa.concat_tables(tables).unify_dictionaries()
 
@@ -67,7 +67,7 @@ class TestReference:
     def test_parquet_by_row_groups(self, tmp_path: Path) -> None:
         frame = make_frame()
         write_parquet(frame, tmp_path / "a.parquet", row_group_size=3)
-        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)), GENERIC)
+        parts = read_headings(str(tmp_path), list_files(str(tmp_path)), GENERIC)
         assert [(part.row_groups, part.first_row) for part in parts] == [
             ((0,), 0), ((1,), 3), ((2,), 6), ((3,), 9),
         ]  # fmt: skip
@@ -177,7 +177,7 @@ class TestProperties:
     def test_units_hold_every_part_once(self, tmp_path: Path) -> None:
         for number in range(7):
             write_parquet(make_frame(), tmp_path / f"{number}.parquet")
-        parts = cut_parts(str(tmp_path), list_files(str(tmp_path)), GENERIC)
+        parts = read_headings(str(tmp_path), list_files(str(tmp_path)), GENERIC)
         units = group_units(parts, rows=25)
         assert [part for unit in units for part in unit] == parts
         assert [len(unit) for unit in units] == [2, 2, 2, 1]
@@ -185,9 +185,10 @@ class TestProperties:
     def test_a_parquet_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
         write_parquet(make_frame().head(0), tmp_path / "none.parquet")
         write_parquet(make_frame(), tmp_path / "some.parquet")
-        form, files = bars_format(BarsConfig()), list_files(str(tmp_path))
+        form, files = resolve_format(BarsConfig()), list_files(str(tmp_path))
         tables = [
-            list(read_part(str(tmp_path), p, form)) for p in cut_parts(str(tmp_path), files, form)
+            list(read_part(str(tmp_path), p, form))
+            for p in read_headings(str(tmp_path), files, form)
         ]
         assert [[len(table) for table in one] for one in tables] == [[0], [10]]
         assert tables[0][0].column_names == tables[1][0].column_names
@@ -204,9 +205,10 @@ class TestProperties:
         write_parquet(frame, tmp_path / "a.parquet")
         write_parquet(frame.assign(sw="bank"), tmp_path / "b.parquet")
         config = BarsConfig(columns={"industry": "sw"})
-        form, files = bars_format(config), list_files(str(tmp_path))
+        form, files = resolve_format(config), list_files(str(tmp_path))
         tables = [
-            list(read_part(str(tmp_path), p, form)) for p in cut_parts(str(tmp_path), files, form)
+            list(read_part(str(tmp_path), p, form))
+            for p in read_headings(str(tmp_path), files, form)
         ]
         assert ["industry" in one[0].column_names for one in tables] == [False, True]
 

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pytest
 
 from gangru_dist.bars.files import list_files
-from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.quality import Quality
-from gangru_dist.bars.reader import cut_parts, group_units
+from gangru_dist.bars.reader import group_units, read_headings
 from gangru_dist.bars.rows import CHECKED
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import BarsConfig
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
-from gangru_dist.panel.bucket import BucketTask, panel_rows, traded_rows
+from gangru_dist.panel.bucket import BucketTask, panel_rows, select_rows
+from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import bucket_of, panel_schema
-from gangru_dist.panel.moves import Moves
 from gangru_dist.panel.stages import (
     build_bucket,
     read_staged,
@@ -36,7 +36,7 @@ TASK = BucketTask(
     features=NAMES,
     calendar=np.array(DAYS, dtype="datetime64[D]"),
     has_turnover_rate=True,
-    form=bars_format(BarsConfig(price_limits="ashare")),
+    form=resolve_format(BarsConfig(price_limits="ashare")),
     files=("a.csv", "b.csv"),
 )
 
@@ -77,8 +77,8 @@ def table_rows(frame: pd.DataFrame, task: BucketTask = TASK) -> pd.DataFrame:
     return all_rows(to_table(frame), task)[0].to_pandas()
 
 
-def all_rows(bars: pa.Table, task: BucketTask = TASK) -> tuple[pa.Table, Quality, Moves]:
-    rows, quality, sums = traded_rows(bars, task)
+def all_rows(bars: pa.Table, task: BucketTask = TASK) -> tuple[pa.Table, Quality, JumpSums]:
+    rows, quality, sums = select_rows(bars, task)
     return panel_rows(rows, task), quality, sums
 
 
@@ -158,9 +158,9 @@ class TestProperties:
         assert quality.quarantined["identical duplicate"].count == 3
 
     def test_no_rows(self) -> None:
-        rows, quality, moves = all_rows(CHECKED.empty_table())
+        rows, quality, sums = all_rows(CHECKED.empty_table())
         assert rows.schema.equals(panel_schema(NAMES))
-        assert (len(rows), quality, moves) == (0, Quality(), Moves())
+        assert (len(rows), quality, sums) == (0, Quality(), JumpSums())
 
     def test_staging_keeps_every_row_in_its_bucket(self, tmp_path: Path) -> None:
         panel = Storage(str(tmp_path))
@@ -191,8 +191,8 @@ class TestProperties:
 
 def build(folder: Path, panel: Storage) -> dict[str, int]:
     """Both stages over a folder; the hashes of all buckets by month."""
-    form = bars_format(BarsConfig())
-    units = group_units(cut_parts(str(folder), list_files(str(folder)), form), rows=300)
+    form = resolve_format(BarsConfig())
+    units = group_units(read_headings(str(folder), list_files(str(folder)), form), rows=300)
     staged = [
         stage_unit(str(folder), unit, f"staging-x/{i}", form=form, panel=panel, buckets=3)
         for i, unit in enumerate(units)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig, SyntheticConfig
-from gangru_dist.panel import moves
-from gangru_dist.panel.checks import add_moves, check_moves
-from gangru_dist.panel.moves import FLAT, JUMP, LEAVES, SPIKE, STEP, History, Moves, judge
+from gangru_dist.panel import jumps
+from gangru_dist.panel.checks import check_jumps
+from gangru_dist.panel.jumps import (
+    FLAT,
+    JUMP,
+    LEAVES,
+    SPIKE,
+    STEP,
+    History,
+    JumpSums,
+    add_sums,
+    find_jumps,
+)
 from gangru_dist.synthetic.market import make_bars
 
 DAYS = 60
@@ -56,6 +67,11 @@ def spoil(h: History, row: int, names: tuple[str, ...], by: float, *, last: bool
 PRICES = ("open", "high", "low", "close", "amount")
 
 
+def rows_of(found: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    """Reason or note -> numbers of its rows, of those that have any."""
+    return {name: np.flatnonzero(mask).tolist() for name, mask in found.items() if mask.any()}
+
+
 def left_by_a_loop(h: History) -> set[int]:
     """Rows beyond the limit that do not come back, one after the other."""
     level = h.columns["close"] * h.columns["adj_factor"]
@@ -67,7 +83,7 @@ def left_by_a_loop(h: History) -> set[int]:
             bad_before = False
             continue
         reference = level[row - 1] / h.columns["adj_factor"][row]
-        most = h.limit[row] + moves.SLACK + 0.01 / reference
+        most = h.limit[row] + jumps.SLACK + 0.01 / reference
         move = max(abs(level[row] / level[row - 1] - 1), abs(opens[row] / level[row - 1] - 1))
         bad = move > most
         back = (
@@ -89,22 +105,24 @@ class TestReference:
         rng = np.random.default_rng(seed)
         for row in rng.choice(len(h.asset), 12, replace=False):
             spoil(h, int(row), PRICES, rng.choice([0.3, 0.8, 1.3, 5.0]))
-        reasons = judge(h).reasons  # on a day of a dividend it may be the factor's fault
-        found = np.concatenate([reasons[name] for name in (LEAVES, SPIKE) if name in reasons])[:, 1]
-        assert set(found.tolist()) == left_by_a_loop(h)
+        found = rows_of(
+            find_jumps(h).reasons
+        )  # on a day of a dividend it may be the factor's fault
+        found = [*found.get(LEAVES, []), *found.get(SPIKE, [])]
+        assert set(found) == left_by_a_loop(h)
         assert len(found) > 5
 
     def test_slope_of_a_right_factor_and_of_its_inverse(self) -> None:
         h = history(assets=200)
-        right = judge(h).moves
+        right = find_jumps(h).sums
         assert right.explained / right.squared == pytest.approx(1, abs=0.25)
         np.divide(1, h.columns["adj_factor"], out=h.columns["adj_factor"])
-        wrong = judge(h).moves
+        wrong = find_jumps(h.select(h.asset >= 0)).sums
         assert wrong.explained == pytest.approx(-right.explained)
         right, wrong = (replace(sums, steps_on_day=Counter()) for sums in (right, wrong))
-        check_moves(Quality(), right, allowed=0)
+        check_jumps(Quality(), right, allowed=0)
         with pytest.raises(BarsError, match="it is the inverse of what is needed"):
-            check_moves(Quality(), wrong, allowed=0)
+            check_jumps(Quality(), wrong, allowed=0)
 
     @pytest.mark.parametrize(("stocks", "is_refused"), [(9, False), (10, True), (200, True)])
     def test_factors_that_all_change_on_one_day(self, stocks: int, is_refused: bool) -> None:
@@ -113,23 +131,22 @@ class TestReference:
         later = (h.position >= 30) & (h.asset < stocks)
         h.columns["adj_factor"][later] *= 1.02
         few = h.select(h.asset < max(stocks, 36))
-        sums = judge(few).moves
+        sums = find_jumps(few).sums
         assert sums.steps_on_day == Counter({np.datetime64("2019-01-31").item(): stocks})
         if is_refused:
             with pytest.raises(BarsError, match=f"adj_factor of {stocks} of .* 2019-01-31"):
-                check_moves(Quality(), sums, allowed=0)
+                check_jumps(Quality(), sums, allowed=0)
         else:
-            check_moves(Quality(), sums, allowed=0)
+            check_jumps(Quality(), sums, allowed=0)
 
     def test_a_copy_of_the_day_before_and_a_cap_that_stands_still(self) -> None:
         h = history()
         for name in (*PRICES, "volume"):
             h.columns[name][20:23] = h.columns[name][19]
         h.columns["market_cap"][DAYS : 2 * DAYS] = 1e9
-        judged = judge(h)
-        assert set(judged.reasons) == {moves.REPEATED}
-        assert judged.reasons[moves.REPEATED][:, 1].tolist() == [20, 21, 22]
-        assert len(judged.notes[moves.STALE_CAP]) == DAYS - 1
+        found = find_jumps(h)
+        assert rows_of(found.reasons) == {jumps.REPEATED: [20, 21, 22]}
+        assert found.notes[jumps.STALE_CAP].sum() == DAYS - 1
 
     def test_the_synthetic_market_breaks_nothing(self) -> None:
         bars = make_bars(SyntheticConfig(assets=60, signal_ic=0)).to_pandas()
@@ -142,10 +159,9 @@ class TestReference:
             position=np.searchsorted(np.unique(date), date),
             limit=np.full(len(bars), 0.2),
         )
-        judged = judge(h)
-        assert judged.keep.all()
-        assert not judged.notes
-        check_moves(Quality(), judged.moves, allowed=0)
+        found = find_jumps(h)
+        assert rows_of(found.reasons) == rows_of(found.notes) == {}
+        check_jumps(Quality(), found.sums, allowed=0)
 
 
 class TestProperties:
@@ -158,51 +174,49 @@ class TestProperties:
         for name in (*PRICES, "volume"):
             h.columns[name][5 * DAYS + 20 : 5 * DAYS + 24] = h.columns[name][5 * DAYS + 19]
         early = h.position <= cut
-        np.testing.assert_array_equal(judge(h).keep[early], judge(h.select(early)).keep)
+        whole, some = find_jumps(h).reasons, find_jumps(h.select(early)).reasons
+        for reason in whole:
+            np.testing.assert_array_equal(whole[reason][early], some[reason])
 
     def test_a_spike_goes_and_leaves_no_trace(self) -> None:
         h = history()
         spoil(h, 30, PRICES, 3.0)
         spoil(h, DAYS + 30, ("adj_factor",), 10.0)
-        judged = judge(h)
-        assert {name: rows[:, 1].tolist() for name, rows in judged.reasons.items()} == {
-            LEAVES: [30], SPIKE: [DAYS + 30],
-        }  # fmt: skip
-        assert not judged.notes
+        found = find_jumps(h)
+        assert rows_of(found.reasons) == {LEAVES: [30], SPIKE: [DAYS + 30]}
+        assert rows_of(found.notes) == {}
 
     def test_what_stays_is_counted_once(self) -> None:
         h = history()
         spoil(h, 30, PRICES, 0.5, last=True)
         spoil(h, DAYS + 30, ("adj_factor",), 10.0, last=True)
-        notes = judge(h).notes
-        assert notes[JUMP].tolist() == [[29, 30]]
-        assert notes[STEP].tolist() == [[DAYS + 29, DAYS + 30]]
+        notes = rows_of(find_jumps(h).notes)
+        assert (notes[JUMP], notes[STEP]) == ([30], [DAYS + 30])
 
     def test_limits_are_not_asked_where_there_are_none(self) -> None:
         for limit, gap in ((np.inf, 1), (0.1, 200)):
             h = history(limit=limit)
             spoil(h, 30, PRICES, 1.6, last=True)
             h.position[30:DAYS] += gap
-            assert judge(h).keep.all()
+            assert rows_of(find_jumps(h).reasons) == {}
 
     def test_prices_that_stand_still(self) -> None:
         h = history()
         for name in ("open", "high", "low", "close"):
             h.columns[name][10:50] = 9.0
         h.columns["adj_factor"][:] = 1.0
-        judged = judge(h)
-        assert judged.reasons[FLAT][:, 1].tolist() == list(range(30, 50))
+        assert rows_of(find_jumps(h).reasons)[FLAT] == list(range(30, 50))
 
     def test_sums_do_not_depend_on_buckets(self) -> None:
         h = history()
-        parts = [judge(h.select(h.asset % 3 == k)).moves for k in range(3)]
-        whole, summed = judge(h).moves, add_moves(parts)
+        parts = [find_jumps(h.select(h.asset % 3 == k)).sums for k in range(3)]
+        whole, summed = find_jumps(h).sums, add_sums(parts)
         assert (summed.pairs, summed.steps, summed.assets) == (whole.pairs, whole.steps, 8)
         assert summed.squared == pytest.approx(whole.squared)
 
     def test_no_rows(self) -> None:
         h = history()
-        assert judge(h.select(h.asset < 0)).moves == Moves()
+        assert find_jumps(h.select(h.asset < 0)).sums == JumpSums()
 
 
 class TestValidation:
@@ -210,17 +224,17 @@ class TestValidation:
         found = Finding(count=3, example={"date": "2019-01-02", "code": "x"})
         match = r"3 of 1000 daily moves .* --set bars.max_jumps=0.003$"
         with pytest.raises(BarsError, match=match):
-            check_moves(Quality(notes={JUMP: found}), Moves(pairs=1000), allowed=1e-4)
-        check_moves(Quality(notes={JUMP: found}), Moves(pairs=1000), allowed=0.003)
-        assert bars_format(BarsConfig(max_jumps=0.003)).price_limits == "none"
+            check_jumps(Quality(notes={JUMP: found}), JumpSums(pairs=1000), allowed=1e-4)
+        check_jumps(Quality(notes={JUMP: found}), JumpSums(pairs=1000), allowed=0.003)
+        assert resolve_format(BarsConfig(max_jumps=0.003)).price_limits == "none"
 
     def test_a_restless_factor(self) -> None:
         h = history()
         h.columns["adj_factor"][: 3 * DAYS] *= np.tile([1.0, 1.03], 3 * DAYS // 2)
-        judged = judge(h)
-        assert judged.moves.restless == 3
-        rows = judged.notes[moves.RESTLESS][:, 1]
+        found = find_jumps(h)
+        assert found.sums.restless == 3
+        rows = rows_of(found.notes)[jumps.RESTLESS]
         assert h.asset[rows].tolist() == [0, 1, 2]
-        note = {moves.RESTLESS: Finding(count=3, example={})}
+        note = {jumps.RESTLESS: Finding(count=3, example={})}
         with pytest.raises(BarsError, match="3 of 8 stocks: adj_factor changes on more than"):
-            check_moves(Quality(notes=note), judged.moves, allowed=1)
+            check_jumps(Quality(notes=note), found.sums, allowed=1)

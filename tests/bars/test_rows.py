@@ -10,13 +10,20 @@ import pyarrow as pa
 import pytest
 
 from gangru_dist.bars.columns import CODED
-from gangru_dist.bars.formats import bars_format
+from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.quality import Finding, Quality, check_share, merge
-from gangru_dist.bars.rows import CHECKED, check_rows
+from gangru_dist.bars.rows import (
+    ADJUSTED_TWICE,
+    CHECKED,
+    EXCHANGED,
+    OUTSIDE,
+    TIMES_PRICE,
+    check_rows,
+)
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
 
-GENERIC = bars_format(BarsConfig())
+GENERIC = resolve_format(BarsConfig())
 
 
 def make_table(**changes: tuple[int, Any]) -> pa.Table:
@@ -48,7 +55,7 @@ class TestReference:
     def test_qlibs_empty_rows_are_suspended_days_and_nobody_elses(self) -> None:
         names = ("open", "high", "low", "close", "volume", "amount", "adj_factor")
         table = make_table(**dict.fromkeys(names, (2, np.nan)))
-        qlib = bars_format(BarsConfig(format="qlib"))
+        qlib = resolve_format(BarsConfig(format="qlib"))
         rows, quality = check_rows(table, qlib, file="a.csv", number=0, first_row=0)
         assert (quality.suspended, quality.set_aside) == (1, 0)
         assert rows["suspended"].to_pylist() == [False, False, True, False, False, False]
@@ -110,6 +117,69 @@ class TestReference:
         assert len(found) == 6
         assert quality.notes["market_cap unknown"].count == 1
         assert np.isnan(found["market_cap"][2].as_py())
+
+
+def make_market(**scales: float) -> dict[str, np.ndarray]:
+    """Numbers of 200 rows that agree with each other, multiplied by `scales`."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(2, 90, 200)
+    high = low * rng.uniform(1, 1.2, 200)
+    volume = np.round(rng.uniform(1e3, 1e7, 200))
+    values = {
+        "open": low,
+        "high": high,
+        "low": low,
+        "close": high,
+        "volume": volume,
+        "amount": volume * rng.uniform(low, high),
+        "adj_factor": rng.uniform(1.5, 8, 200),
+        "turnover_rate": volume / 1e9,
+        "market_cap": high * 2e9,
+    }
+    return {name: column * scales.get(name, 1.0) for name, column in values.items()}
+
+
+def count(values: dict[str, np.ndarray], **settings: Any) -> dict[str, int]:
+    """Reason -> rows of one day that are set aside."""
+    form = resolve_format(BarsConfig(**settings))
+    codes = pa.array([f"{number:06d}" for number in range(200)]).dictionary_encode()
+    named = {"date": pa.array([dt.date(2019, 1, 2)] * 200), "code": codes.cast(CODED)}
+    table = pa.table({**named, **values})
+    quality = check_rows(table, form, file="a.csv", number=0, first_row=0)[1]
+    return {name: found.count for name, found in quality.quarantined.items()}
+
+
+class TestContradictions:
+    """Columns of one row held against each other."""
+
+    def test_good_rows(self) -> None:
+        assert count(make_market()) == {}
+
+    @pytest.mark.parametrize("power", [-8, -4, -3, -2, 2, 3, 4])
+    def test_a_power_of_ten(self, power: int) -> None:
+        found = count(make_market(amount=10.0**power))
+        assert TIMES_PRICE[max(found, key=lambda reason: found[reason])] == power
+        assert sum(found.values()) == 200
+
+    def test_rounding_to_lots_and_thousands_is_no_contradiction(self) -> None:
+        values = make_market()
+        values["volume"] = np.round(np.linspace(100, 3000, 200) / 100) * 100
+        values["amount"] = np.round(np.linspace(100, 3000, 200) * values["low"] / 1e3) * 1e3
+        values["turnover_rate"] = values["volume"] / 1e9
+        assert OUTSIDE not in count(values, format="tushare")
+
+    def test_exchanged_and_adjusted_twice(self) -> None:
+        values = make_market()
+        values["volume"], values["amount"] = values["amount"], values["volume"]
+        assert count(values)[EXCHANGED] == 200
+        values = make_market()
+        for name in ("open", "high", "low", "close"):
+            values[name] = values[name] * values["adj_factor"]
+        assert count(values)[ADJUSTED_TWICE] == 200
+
+    def test_adjusted_prices_are_not_held_against_amounts(self) -> None:
+        values = make_market(open=0.01, high=0.01, low=0.01, close=0.01)
+        assert count(values, prices="adjusted") == {}
 
 
 class TestProperties:

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 import pytest
 
-from gangru_dist.bars.price_limits import at_limit, board_of, limit_share
+from gangru_dist.panel.bucket import at_limit, find_boards, limit_share
 
 
 class TestReference:
@@ -26,7 +26,7 @@ class TestReference:
         ],
     )
     def test_board(self, code: str, board: str) -> None:
-        assert board_of(np.array([code])).tolist() == [board]
+        assert find_boards(np.array([code])).tolist() == [board]
 
     @pytest.mark.parametrize(
         ("board", "day", "listed", "st", "share"),

@@ -1,4 +1,4 @@
-"""Two small files by date: an index's members, and its daily closes.
+"""Read what belongs to an index: its members, and its daily closes.
 
 A members file lists all members at each of its dates; a list holds from its date on, until the
 file's next date. So month-end lists, lists at changes and one list a day are read alike, and a
@@ -17,9 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from gangru_dist.bars.codes import Spellings
-from gangru_dist.bars.columns import BAR_COLUMNS, Place, convert
-from gangru_dist.bars.files import BarsFile, csv_shape, list_files, read_csv
+from gangru_dist.bars.columns import Origin, convert
+from gangru_dist.bars.days import to_days
+from gangru_dist.bars.files import BarsFile, list_files
+from gangru_dist.bars.formats import kind_of
+from gangru_dist.bars.reader import read_csv, read_csv_shape
+from gangru_dist.bars.side_tables import Spellings
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import resolve
 
@@ -48,13 +51,13 @@ class Members:
         parts = [self.dates.astype("datetime64[D]").tobytes(), "\n".join(self.codes).encode()]
         return hashlib.sha256(b"\0".join([*parts, self.listed.tobytes()])).hexdigest()
 
-    def spelled(self, codes: Collection[str]) -> Members:
-        """The same under the bars' spellings of codes; codes that the bars lack are left out.
+    def respell(self, codes: Collection[str]) -> Members:
+        """The same lists under the bars' spellings of codes; codes that the bars lack are left out.
 
         Raises:
             BarsError: The bars have none of them.
         """
-        spellings = Spellings(dict.fromkeys(codes, ""))
+        spellings = Spellings(codes)
         own = {name: i for i, code in enumerate(self.codes) if (name := spellings.find(code))}
         if not own:
             raise BarsError(
@@ -65,16 +68,15 @@ class Members:
         listed = self.listed[:, [own[name] for name in names]]
         return Members(dates=self.dates, codes=names, listed=listed)
 
-    def member(self, code: pa.DictionaryArray, date: np.ndarray) -> np.ndarray:
+    def find_members(self, code: pa.DictionaryArray, date: np.ndarray) -> np.ndarray:
         """(n,) bool of rows: listed in the newest list up to their day; before the first, nobody.
 
         Args:
-            code: (n,) codes as `spelled` knows them.
+            code: (n,) codes as `respell` gives them.
             date: (n,) datetime64[D].
         """
-        place = {name: i for i, name in enumerate(self.codes)}
-        column = np.array([place.get(name, -1) for name in code.dictionary.to_pylist()], dtype=int)
-        column = column[code.indices.to_numpy()] if len(column) else np.empty(0, dtype=int)
+        own = pc.index_in(code.dictionary, pa.array(self.codes, pa.string()))
+        column = pc.fill_null(own, -1).take(code.indices).to_numpy()
         row = np.searchsorted(self.dates, date, side="right") - 1
         known = (row >= 0) & (column >= 0)
         return np.asarray(known & self.listed[np.maximum(row, 0), np.maximum(column, 0)])
@@ -135,10 +137,10 @@ def _read_file(
         if file.is_parquet:
             with filesystem.open_input_file(file.path) as source:
                 raw = pq.read_table(source)
-            theirs = _chosen(raw.column_names, wanted, file, setting)
+            theirs = _choose(raw.column_names, wanted, file, setting)
         else:
-            shape = csv_shape(filesystem, file, "auto")
-            theirs = _chosen(shape.names, wanted, file, setting)
+            shape = read_csv_shape(filesystem, file, "auto")
+            theirs = _choose(shape.names, wanted, file, setting)
             raw = pa.concat_tables(read_csv(filesystem, file, shape, list(theirs.values())))
     except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
@@ -147,23 +149,19 @@ def _read_file(
         ) from error
     found = {}
     for ours in wanted:
-        place = Place(file=file.name, column=theirs[ours], ours=ours, first_row=0)
-        column = convert(raw[theirs[ours]], BAR_COLUMNS[ours].kind, place)
+        origin = Origin(file=file.name, column=theirs[ours], ours=ours, first_row=0)
+        column = convert(raw[theirs[ours]], kind_of(ours), origin)
         missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
         if missing.any():
-            raise place.error(f"is empty in row {int(np.argmax(missing))}", "Fill it in.")
-        found[ours] = _values(column, ours)
+            raise origin.error(f"is empty in row {int(np.argmax(missing))}", "Fill it in.")
+        if ours == "code":
+            found[ours] = np.array(column.cast(pa.string()).to_pylist(), dtype=np.str_)
+        else:
+            found[ours] = to_days(column) if ours == "date" else column.to_numpy()
     return found
 
 
-def _values(column: pa.ChunkedArray | pa.Array, ours: str) -> np.ndarray:
-    if ours == "code":
-        return np.array(column.cast(pa.string()).to_pylist(), dtype=np.str_)
-    values = column.to_numpy(zero_copy_only=False)
-    return np.asarray(values.astype("datetime64[D]") if ours == "date" else values)
-
-
-def _chosen(
+def _choose(
     there: list[str], wanted: tuple[str, ...], file: BarsFile, setting: str
 ) -> dict[str, str]:
     found = {ours: name for ours in wanted for name in reversed(NAMES[ours]) if name in there}

@@ -1,0 +1,235 @@
+"""Bring side tables' rows to the bars: by day, by the newest row up to the day, or by stock.
+
+A bar takes nothing from a row of a later day, so that rows to come change no day that is past.
+
+Codes stay as the bars spell them. 600000.SH, sh600000 and 600000.XSHG mean one stock: `Spellings`
+finds a stock of the bars that a table spells another way, `check_spellings` refuses bars in which
+one stock has two names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gangru_dist.bars.columns import CODED, encode, is_st_name
+from gangru_dist.bars.formats import SideTable
+from gangru_dist.bars.rows import CHECKED, clean_caps
+from gangru_dist.base.errors import BarsError
+
+_CLEAR_JUMP = 0.3
+"""A first factor's logarithm from which on the price must show the jump too: no day's own move
+hides that much."""
+
+_EXCHANGES = {
+    "sh": "sh", "ss": "sh", "sse": "sh", "xshg": "sh",
+    "sz": "sz", "szse": "sz", "xshe": "sz",
+    "bj": "bj", "bse": "bj", "xbse": "bj",
+}  # fmt: skip
+_ANY = "|".join(sorted(_EXCHANGES, key=len, reverse=True))
+_CODE = re.compile(rf"(?:({_ANY})[._-]?)?(\d{{1,6}})(?:\.0)?(?:[._-]?({_ANY}))?")
+_SUFFIX = re.compile(r"\.(parquet|pq|parq|csv(\.(gz|bz2|zst|lz4))?)$", re.IGNORECASE)
+_IN_NAME = re.compile(
+    rf"(?<![a-z0-9])(?:(?:{_ANY})[._-]?)?\d{{6}}(?:[._-](?:{_ANY}))?(?![a-z0-9])", re.IGNORECASE
+)
+
+
+def normalize_code(code: str) -> str:
+    """One spelling of all that mean the same stock: `600000sh`; bare digits name no exchange."""
+    plain = re.sub(r"[\s\x00]", "", code).casefold()
+    found = _CODE.fullmatch(plain)
+    if found is None:
+        return plain
+    exchange = _EXCHANGES.get(found[1] or found[3] or "", "")
+    return found[2].zfill(6) + exchange
+
+
+def find_code(file: str, *, any_name: bool) -> str | None:
+    """The stock's code in a file's name: `sh600000_daily.csv`, `000001.SZ.csv.gz`.
+
+    None if there is none; with `any_name`, a name without six digits is the code itself,
+    unless it is a date of eight.
+    """
+    name = PurePosixPath(file).name
+    found = _IN_NAME.search(name)
+    if found:
+        return found[0]
+    stem = _SUFFIX.sub("", name)
+    return stem if any_name and not re.fullmatch(r"\d{8}|\d{4}-\d\d-\d\d", stem) else None
+
+
+def check_spellings(codes: Mapping[str, str]) -> None:
+    """Refuse one stock under two codes.
+
+    Args:
+        codes: Every code of the bars -> a file that has it.
+
+    Raises:
+        BarsError: Names both spellings and a file of each.
+    """
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(normalize_code(code), code), code) for code in sorted(codes)]
+    bare = [(first.get(key[:6], code), code) for key, code in first.items() if key[:6].isdigit()]
+    for one, two in (*pairs, *bare):
+        if one != two:
+            raise BarsError(
+                f"one stock is spelt two ways: {one!r} in {codes[one]} and {two!r} in "
+                f"{codes[two]}. It would count as two stocks with half a history each; spell it "
+                "one way in all files."
+            )
+
+
+class Spellings:
+    """Finds the bars' spelling of a code that a side table spells its own way."""
+
+    def __init__(self, codes: Collection[str]) -> None:
+        keys = {normalize_code(code): code for code in codes}
+        bare: dict[str, list[str]] = {}
+        for key, code in keys.items():
+            bare.setdefault(key[:6], []).append(code)
+        self._by_key = {digits: found[0] for digits, found in bare.items() if len(found) == 1}
+        self._by_key |= keys
+
+    def find(self, code: str) -> str | None:
+        """The bars' code; None if they do not have the stock."""
+        key = normalize_code(code)
+        found = self._by_key.get(key)
+        if found is None and key[:6].isdigit():
+            bare = self._by_key.get(key[:6])
+            # bars without exchanges take any; bars with one take none of another exchange
+            found = bare if bare is not None and normalize_code(bare) == key[:6] else None
+        return found
+
+
+def respell_rows(rows: pa.Table, spellings: Spellings, number: int) -> pa.Table:
+    """Rows of a side table under the bars' own codes; those of other stocks are left out.
+
+    Args:
+        rows: A batch as `reader.read_part` gives it.
+        spellings: Of the bars' codes.
+        number: The file's number, for messages.
+    """
+    code = encode(rows["code"])
+    names = pa.array(map(spellings.find, code.dictionary.to_pylist()), pa.string())
+    own = names.take(code.indices).dictionary_encode().cast(CODED)
+    rows = rows.set_column(rows.column_names.index("code"), "code", own)
+    rows = rows.append_column("file", pa.array(np.full(len(rows), number, dtype=np.int32)))
+    return rows.filter(pc.is_valid(rows["code"]))
+
+
+def join_table(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> pa.Table:
+    """The bars of one bucket with a side table's columns.
+
+    Infinite values of further columns become missing. `rows.check_joined` judges the rest.
+
+    Args:
+        bars: Checked rows (`rows.CHECKED`) in any order.
+        side: Rows of `respell_rows` of the same bucket.
+        table: How they belong together.
+        files: Names of all files by number, for messages.
+
+    Raises:
+        BarsError: Two rows of the side table contradict each other, or its factors begin later
+            than the stock's history.
+    """
+    match = _match(bars, side, table, files)
+    found = match >= 0
+    rows = pa.array(match, mask=~found)
+    columns = {name: side[name].take(rows) for name in table.gives if name in side.column_names}
+    if "adj_factor" in columns and table.one_before:
+        columns["adj_factor"] = pc.if_else(pa.array(found), columns["adj_factor"], 1.0)
+        _check_complete(bars, side, match, files)
+    if "total_shares" in columns:
+        shares = columns.pop("total_shares")
+        columns.setdefault("market_cap", pc.multiply(shares, bars["close"]))
+    if "name" in columns:
+        columns["is_st"] = pc.fill_null(is_st_name(columns["name"]), False)
+    if "market_cap" in columns:
+        columns["market_cap"] = pa.array(clean_caps(_to_numbers(columns["market_cap"])))
+    for name, column in columns.items():
+        if name not in CHECKED.names:
+            values = _to_numbers(column)
+            column = pa.array(np.where(np.isfinite(values), values, np.nan))
+        field = bars.schema.field(name)
+        bars = bars.set_column(bars.schema.get_field_index(name), field, column.cast(field.type))
+    return bars
+
+
+def _match(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> np.ndarray:
+    """(n,) row of `side` that each bar takes; -1 = none."""
+    code, theirs = encode(bars["code"]), encode(side["code"])
+    own = pc.fill_null(pc.index_in(theirs.dictionary, code.dictionary), -1)
+    by_stock = table.join == "stock"
+    side_key = _keys(own.take(theirs.indices).to_numpy(), None if by_stock else side["date"])
+    order = np.argsort(side_key, kind="stable")
+    side_key = side_key[order]
+    again = np.flatnonzero((side_key[1:] == side_key[:-1]) & (side_key[1:] >= 0))
+    _check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
+    bar_code = code.indices.to_numpy()
+    key = _keys(bar_code, None if by_stock else bars["date"])
+    if not len(side_key):
+        return np.full(len(key), -1)
+    at = np.searchsorted(side_key, key, side="right") - 1
+    near = side_key[np.maximum(at, 0)]
+    same = (near >> 32) == bar_code if table.join == "since" else near == key
+    return np.where(same & (at >= 0), order[np.maximum(at, 0)], -1)
+
+
+def _keys(code: np.ndarray, date: pa.ChunkedArray | None) -> np.ndarray:
+    """(n,) int64 that sorts by code, then date; negative where there is no such stock or date."""
+    days = np.zeros(len(code)) if date is None else date.cast(pa.int32()).to_numpy()
+    known = (code >= 0) & np.isfinite(days)
+    day = np.where(known, days, 0).astype(np.int64) + 2**31
+    return np.where(known, (code.astype(np.int64) << 32) + day, -1)
+
+
+def _check_same(one: pa.Table, two: pa.Table, files: Sequence[str]) -> None:
+    """Refuse two rows of one key that differ; row i of `one` has the key of row i of `two`."""
+    for name in one.column_names:
+        if name in ("code", "date", "file"):
+            continue
+        pairs = zip(one[name].to_pylist(), two[name].to_pylist(), strict=True)
+        for index, (first, second) in enumerate(pairs):
+            if first != second and not (first != first and second != second):
+                row, other = one.slice(index, 1).to_pylist()[0], two["file"][index].as_py()
+                raise BarsError(
+                    f"two rows of {row.get('date', '')} {row['code']} contradict each other: "
+                    f"{name}={first} in {files[row['file']]}, {name}={second} in {files[other]}. "
+                    "Remove the wrong one."
+                )
+
+
+def _check_complete(
+    bars: pa.Table, side: pa.Table, match: np.ndarray, files: Sequence[str]
+) -> None:
+    """Refuse factors whose first row is no event but the middle of a history that was cut off.
+
+    Before its first row a factor is 1, so at that row the price must jump by that much. If it
+    does not, earlier rows are missing: without a start date the vendor's call begins in 2015.
+    """
+    code = encode(bars["code"]).indices.to_numpy()
+    order = np.lexsort((bars["date"].cast(pa.int32()).to_numpy(), code))
+    order = order[~bars["suspended"].to_numpy()[order]]
+    code, found = code[order], match[order] >= 0
+    for index in np.flatnonzero((code[1:] == code[:-1]) & found[1:] & ~found[:-1]):
+        before = bars["close"][int(order[index])].as_py()
+        row = bars.slice(int(order[index + 1]), 1).to_pylist()[0]
+        first = side.slice(int(match[order[index + 1]]), 1).to_pylist()[0]
+        factor, gap = first["adj_factor"], np.log(before / row["open"])
+        jump = np.log(factor) if factor and factor > 0 else 0.0
+        if abs(jump) > _CLEAR_JUMP and abs(gap - jump) > abs(gap):
+            raise BarsError(
+                f"{files[first['file']]}: the factors of {row['code']} begin on or before "
+                f"{row['date']} with {factor:g}, and the price does not jump by that much there "
+                f"(it went from {before:g} to {row['open']:g}): earlier rows are missing. "
+                'Export them from the first listing on (BaoStock: start_date="1990-01-01").'
+            )
+
+
+def _to_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.cast(pa.float64()).to_numpy())
