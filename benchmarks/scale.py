@@ -5,7 +5,7 @@
 Measured: samples per second of one thread (a predictor epoch of preset `default`), the time of a
 GAN epoch over it, and gloo's all-reduce between two processes of this machine, small and large.
 Counted: the bytes that training sums over the workers, and how unevenly hash buckets distribute
-the assets. The rest is arithmetic, printed as the tables of docs/training.md:
+the assets. The rest is arithmetic, printed as the tables of docs/LOG.md:
 
     step(W)  = busiest worker's samples / speed + all-reduce(bytes, W)
     ring     = 2 (W - 1) latency + 2 (W - 1) / W x bytes / bandwidth
