@@ -87,10 +87,10 @@ def api_page() -> str:
         item = getattr(gangru_dist, name)
         if callable(item):
             lines += [f".. autofunction:: gangru_dist.{name}", ""]
+    lines += [".. automodule:: gangru_dist.events.callbacks", ""]
     for place in (
         "evaluation.summary.Evaluation",
         "panel.store.PanelBlock",
-        "events.callbacks.Callback",
         "events.callbacks.Series",
     ):
         module, _, name = place.rpartition(".")

@@ -86,13 +86,13 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     if overwrite or run.claimed() is None:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
-    with ProgressPage(run).shown() as page:
+    with ProgressPage(run).show():
         # Ray starts beside the panel; where models are already there, perhaps nobody needs it
         with session.shared(run.cfg, at_once=not run.models()):
             with _stage("panel"):
                 panel_from(run.root, run.cfg, bars=opened, overwrite=overwrite)
             with _stage("train"):
-                training = train_windows(run, watcher=page)
+                training = train_windows(run)
             from gangru_dist.scoring.score import score_days  # torch: not before the workers run
 
             with _stage("score"):

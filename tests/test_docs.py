@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from gangru_dist.base.log import publish
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import cli
 from gangru_dist.config.settings import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
 from gangru_dist.config.sources import load
-from gangru_dist.events.callbacks import told
+from gangru_dist.events.callbacks import open_callbacks
+from gangru_dist.events.events import ReportWritten
 from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.runs.run import Run
 
@@ -119,8 +121,8 @@ def test_the_callback_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     known = dict(CALLBACKS)
     try:
         run = Run(Storage("s"), "mine", load("demo", None, ['callbacks=["diary:Diary"]']))
-        with told(run) as callbacks:
-            callbacks.report({"period": {"months": 3}}, "report.html")
+        with open_callbacks(run):
+            publish(ReportWritten({"period": {"months": 3}}, "report.html"))
     finally:
         CALLBACKS.clear()
         CALLBACKS.update(known)

@@ -36,7 +36,7 @@ from gangru_dist.base.filesystems import safe
 _console = Console(stderr=True)
 _logger = logging.getLogger(__name__)
 
-_hearers: list[Callable[[Progress], None]] = []
+_sinks: list[Callable[[object], None]] = []
 
 LINE_EVERY_SECONDS = 15.0
 """Time between two progress lines when there is no terminal."""
@@ -114,16 +114,22 @@ def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
 
 
 @contextmanager
-def heard(hear: Callable[[Progress], None]) -> Iterator[None]:
-    """Have every `Progress` of this process shown elsewhere too, until the block ends.
+def subscribe(sink: Callable[[object], None]) -> Iterator[None]:
+    """Send every event of this process to `sink`, until the block ends.
 
-    `hear` is called at each one's begin and step, from the thread that does the work.
+    `sink` is called from the thread that publishes; it returns at once and raises nothing.
     """
-    _hearers.append(hear)
+    _sinks.append(sink)
     try:
         yield
     finally:
-        _hearers.remove(hear)
+        _sinks.remove(sink)
+
+
+def publish(event: object) -> None:
+    """Send an event, such as a `Progress` at its begin and at each step, to every sink."""
+    for sink in tuple(_sinks):
+        sink(event)
 
 
 def progress(name: str, *, total: int, unit: str = "") -> Progress:
@@ -156,7 +162,7 @@ class Progress:
             self._bar.start()
         else:
             self._waiting.enter_context(waiting(self.name))
-        self._heard()
+        publish(self)
         return self
 
     def __exit__(
@@ -180,11 +186,7 @@ class Progress:
         elif self._clock() - self._reported >= LINE_EVERY_SECONDS and self.done < self.total:
             self._reported = self._clock()
             _logger.info("progress %s", self.line(note))
-        self._heard()
-
-    def _heard(self) -> None:
-        for hear in tuple(_hearers):
-            hear(self)
+        publish(self)
 
     @property
     def eta_minutes(self) -> float | None:

@@ -37,7 +37,7 @@ def body(job: Job) -> Outcome:
     from gangru_dist.report.progress import ProgressPage
 
     panel = job.run.root.child("panel")
-    with ProgressPage(job.run, folder=panel).shown():
+    with ProgressPage(job.run, folder=panel).show():
         build_panel(job.run, job.args.bars, overwrite=job.args.overwrite)
     return Outcome(outputs=(panel.uri, f"{panel.uri}/quality.json"))
 

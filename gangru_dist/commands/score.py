@@ -44,7 +44,7 @@ def body(job: Job) -> Outcome:
     from gangru_dist.scoring.table import vacuum  # torch and Delta: not needed for --help
 
     run, args = job.run, job.args
-    with ProgressPage(run).shown():
+    with ProgressPage(run).show():
         summary = score_days(
             run, start=args.start, end=args.end, daily=args.daily, overwrite=args.overwrite
         )

@@ -28,10 +28,8 @@ def body(job: Job) -> Outcome:
     from gangru_dist.report.progress import ProgressPage
     from gangru_dist.training.launch import train_windows  # torch and Ray: not needed for --help
 
-    with ProgressPage(job.run).shown() as page:
-        summary = train_windows(
-            job.run, only=job.args.windows, overwrite=job.args.overwrite, watcher=page
-        )
+    with ProgressPage(job.run).show():
+        summary = train_windows(job.run, only=job.args.windows, overwrite=job.args.overwrite)
     facts = {"failed": summary.failed, **plain(summary)}
     return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok, facts=facts)
 

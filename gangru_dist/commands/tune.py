@@ -47,8 +47,8 @@ def body(job: Job) -> Outcome:
     asked = {f"tune.{name}": getattr(job.args, name) for name in ("trials", "hours")}
     given = {key: value for key, value in asked.items() if value is not None}
     run = replace(job.run, cfg=with_values(job.run.cfg, given, "command line"))
-    with ProgressPage(run).shown() as progress:
-        done = search(run, only=job.args.windows, overwrite=job.args.overwrite, watcher=progress)
+    with ProgressPage(run).show():
+        done = search(run, only=job.args.windows, overwrite=job.args.overwrite)
     page = write_page(run)
     names = ["trials.csv"] if done.record.best_trial is None else ["best.toml", "trials.csv"]
     return Outcome(outputs=(*(f"{run.tune.uri}/{name}" for name in names), page))

@@ -170,7 +170,7 @@ CALLBACKS: Registry[Callable[[Any], Any]] = Registry(
         "tensorboard": "gangru_dist.events.tensorboard:TensorBoard",
     },
 )
-"""Makes a `events.callbacks.Callback` from a `Run`."""
+"""Makes a callback from a `Run`; `events.callbacks` says what it may have."""
 
 
 def _known(names: tuple[str, ...], info: Any) -> tuple[str, ...]:

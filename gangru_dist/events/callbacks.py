@@ -1,15 +1,15 @@
-"""The callbacks of a job, fed by its driver: the one place through which figures leave.
+"""Delivers events to a run's callbacks: each in its own thread, each figure once, never a failure.
 
-Training sends each epoch as it comes and each model when it is finished, a search its trials, a
-report its metrics. A model's whole history is sent again with the model, and finished models with
-the next job; what a callback has received before is dropped (`teller`). So no figure is missing
-after an interruption, and a callback that is added later learns what happened before.
+A callback is an object of any class. It is made from a `Run`, and has those of these methods that
+it wants::
 
-The base class of callbacks, one's own and ours.
+    on_figures(series, step, figures)        figures of an epoch, of a trial or of a report
+    on_done(series, status, figures, facts)  a model, trial or report is finished
+    close()                                  the job ends
 
-What shows a job's progress: fed by `Callbacks` as callbacks are, but from this job alone.
-
-One callback beside a job: in a thread of its own, told everything once, never a failure.
+A model's whole history is delivered again with the model, and finished models with the next job;
+what a callback has received before is left out. So no figure is missing after an interruption, and
+a callback that is added later learns what happened before.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ import math
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 from gangru_dist.base.errors import GangruError, StorageError, reason_of
+from gangru_dist.base.log import subscribe
 from gangru_dist.base.records import find_record, write_record
 from gangru_dist.base.storage import Storage
-from gangru_dist.config.settings import CALLBACKS, RunConfig
-from gangru_dist.runs.model import EpochResult, ModelRecord, TimedEpoch, figures
+from gangru_dist.config.settings import CALLBACKS
+from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
+from gangru_dist.runs.model import EpochResult, figures
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import TrialRecord
-from gangru_dist.runs.summaries import WindowResult
+
+_logger = logging.getLogger(__name__)
+TRACKING = "tracking"
+PATIENCE_SECONDS = 30.0
+"""At the end of a job: how long one call may take before the rest is dropped."""
+_PASSWORD = re.compile(r"//[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -48,135 +53,133 @@ class Series:
     """Changes with what decides the figures, such as settings or panel: then they start anew."""
 
 
-class Callback:
-    """Receives what a job computes; override what you need.
+@dataclass(frozen=True)
+class Call:
+    """One call of a callback's method."""
 
-    `--set 'callbacks=["my_package.module:Class"]'` asks for it. A job makes one object, in the
-    driver, and calls it from one thread beside the work, so it may take its time. What it raises
-    becomes a line of the log. Nothing is sent twice, not even after an interrupted job.
-    """
-
-    def __init__(self, run: Run) -> None:
-        """Raise ConfigError for what the user should mend before the job starts."""
-        self.run = run
-
-    def on_figures(self, series: Series, step: int, figures: Mapping[str, float]) -> None:
-        """Figures at a step of a series.
-
-        Args:
-            series: Of job `train`, `tune` or `report`.
-            step: Epoch of the stage, from 1; of a trial the predictor epoch over all windows; of a
-                report its number of months.
-            figures: `gan/…` and `predictor/…`: losses, IC, speed; of a trial `mean_ic`, the running
-                mean of validation IC; of a report the numbers of `metrics.json`, such as `ic/mean`.
-        """
-
-    def on_done(
-        self, series: Series, status: str, figures: Mapping[str, float], facts: Mapping[str, Any]
-    ) -> None:
-        """A model, trial or report is finished.
-
-        Args:
-            series: Which one.
-            status: Of a model `trained`, `resumed`, `finished before` or `failed`; of a trial
-                `complete`, `pruned`, `diverged` or `failed`; of a report `written`.
-            figures: Of the whole: `best_valid_ic`, `objective`, `epochs`, `seconds`, …
-            facts: A trial's settings, the page of a report, the reason of a failure, …
-        """
-
-    def close(self) -> None:
-        """Free what was opened; called once, at the end of the job."""
-
-
-class Watcher:
-    """Does nothing; override what you need. Answers at once and raises nothing.
-
-    A callback hears each thing once, whatever jobs it takes; a watcher hears what was finished
-    before too.
-    """
-
-    def planned(self, names: Sequence[str]) -> None:
-        """Models that will be trained, each `<refit day>/seed-<s>`."""
-
-    def epoch(self, name: str, result: EpochResult, *, share: float, seconds_left: float) -> None:
-        """A model has trained an epoch.
-
-        Args:
-            name: Which one.
-            result: Of the epoch.
-            share: Of all its epochs, of both stages, that are done.
-            seconds_left: Of the whole job, if no model stops early.
-        """
-
-    def window(self, name: str, result: WindowResult) -> None:
-        """A model is there, or cannot be; a window without history has its refit day as name."""
-
-    def trial(self, trial: TrialRecord) -> None:
-        """How far a trial of a search is."""
-
-
-_logger = logging.getLogger(__name__)
-_PATIENCE_SECONDS = 30.0
-"""At the end of a job: how long one event may take before the rest is dropped."""
-_PASSWORD = re.compile(r"//[^/\s@]+@")
+    series: Series
+    key: str | None
+    """Its name among the series' calls; None = it may be repeated."""
+    method: str
+    given: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What a callback has been told of a series: `tracking/<callback>/<series>.json`."""
+class Delivered:
+    """Keys that a callback has received of a series: `tracking/<callback>/<series>.json`."""
 
     identity: str
     keys: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Event:
-    series: Series
-    key: str | None
-    """Its name among the series' events; None = may be told again."""
-    call: Callable[[Callback], None]
+def calls_for(event: object) -> Iterator[Call]:
+    """The calls that an event stands for; none for events that have no figures.
+
+    Figures are `gan/…` and `predictor/…` of an epoch: losses, IC, speed; `mean_ic` of a trial, the
+    running mean of validation IC; the numbers of `metrics.json` of a report, such as `ic/mean`.
+    """
+    match event:
+        case EpochTrained(epoch=epoch):
+            pace = {"seconds": epoch.seconds, "samples_per_s": epoch.samples_per_s}
+            yield _epoch(Series("train", event.name, event.identity), epoch.result, pace)
+        case WindowDone(result=result, model=model):
+            facts: dict[str, Any] = {"window": result.window, "seed": result.seed}
+            if result.status == "failed":
+                series = Series("train", event.name, event.identity)
+                facts["reason"] = result.reason
+                yield _done(series, None, result.status, {}, facts)
+            elif model is not None:
+                series = Series("train", event.name, model.identity)
+                yield from (_epoch(series, epoch, {}) for epoch in model.history)
+                whole = {
+                    "best_valid_ic": model.best_valid_ic,
+                    "best_epoch": model.best_epoch,
+                    "epochs": len(model.predictor_epochs),
+                    "seconds": model.seconds,
+                }
+                facts["model"] = model.model
+                yield _done(series, "done", result.status, numbers(whole), facts)
+        case TrialChanged(trial=trial):
+            series = Series("tune", f"tune/trial-{trial.number:04d}", event.identity)
+            for step, mean_ic in trial.reports:
+                yield _figures(series, str(step), step, {"mean_ic": mean_ic})
+            if trial.is_over:
+                names = ("objective", "mean_ic", "epochs", "seconds")
+                whole = {name: getattr(trial, name) for name in names}
+                facts = trial.settings | ({"reason": trial.reason} if trial.reason else {})
+                yield _done(series, "done", trial.status, numbers(whole), facts)
+        case ReportWritten(metrics=metrics, page=page):
+            series, found = Series("report", "report", "report"), numbers(metrics)
+            step = int(metrics["period"]["months"])
+            key = f"{step}/{digest(found)}"
+            yield _figures(series, key, step, found)
+            yield _done(series, f"done/{key}", "written", found, {"page": page})
 
 
-class Teller:
-    """Hands events to a callback, in order. An event is noted before it is told: at most once."""
+def _epoch(series: Series, result: EpochResult, pace: Mapping[str, float]) -> Call:
+    named = {f"{result.stage}/{name}": x for name, x in (figures(result) | {**pace}).items()}
+    return _figures(series, f"{result.stage}/{result.epoch}", result.epoch, named)
 
-    def __init__(self, name: str, callback: Callback, folder: Storage) -> None:
-        """Start the thread; `folder` keeps what was told."""
+
+def _figures(series: Series, key: str, step: int, found: Mapping[str, float]) -> Call:
+    return Call(series, key, "on_figures", {"series": series, "step": step, "figures": found})
+
+
+def _done(
+    series: Series,
+    key: str | None,
+    status: str,
+    found: Mapping[str, float],
+    facts: Mapping[str, Any],
+) -> Call:
+    given = {"series": series, "status": status, "figures": found, "facts": facts}
+    return Call(series, key, "on_done", given)
+
+
+class CallbackSink:
+    """A sink that calls one callback, in order. A call is noted before it is made: at most once."""
+
+    def __init__(self, name: str, callback: object, folder: Storage) -> None:
+        """Start the thread; `folder` keeps what was delivered."""
         self._name, self._callback, self._folder = name, callback, folder
-        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
-        self._told: dict[str, Told] = {}
-        self._taken = self._failures = 0
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._delivered: dict[str, Delivered] = {}
+        self._done = self._failures = 0
         self._error = ""
         self._thread = threading.Thread(target=self._work, name=f"callback {name}", daemon=True)
         self._thread.start()
 
-    def tell(self, series: Series, key: str | None, call: Callable[[Callback], None]) -> None:
-        """Have the callback called, unless it was told this key before; returns at once."""
-        self._events.put(_Event(series, key, call))
+    def __call__(self, event: object) -> None:
+        """Queue the event's calls; returns at once."""
+        for call in calls_for(event):
+            self._calls.put(call)
 
     def close(self) -> None:
-        """Wait for what is left, as long as the callback takes it."""
-        self._events.put(None)
-        taken = -1
-        while self._thread.is_alive() and self._taken != taken:
-            taken = self._taken
-            self._thread.join(_PATIENCE_SECONDS)
+        """Wait for the calls that are left, as long as the callback makes progress."""
+        self._calls.put(None)
+        before = -1
+        while self._thread.is_alive() and self._done != before:
+            before = self._done
+            self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive():
-            left = self._events.qsize()
+            left = self._calls.qsize()
             _logger.warning("callback_too_slow callback=%s events_left=%d", self._name, left)
         if self._failures > 1:
             text = "callback_failed callback=%s times=%d last_error=%s"
             _logger.warning(text, self._name, self._failures, self._error)
 
     def _work(self) -> None:
-        for event in iter(self._events.get, None):
-            self._safely(partial(self._tell, event))
-            self._taken += 1
-        self._safely(self._callback.close)
+        for call in iter(self._calls.get, None):
+            with self._log_failure():
+                self._deliver(call)
+            self._done += 1
+        with self._log_failure():
+            self._call("close")
 
-    def _safely(self, work: Callable[[], None]) -> None:
+    @contextmanager
+    def _log_failure(self) -> Iterator[None]:
         try:
-            work()
+            yield
         except BaseException as error:  # noqa: BLE001  # also sys.exit(): it is not our code
             self._failures += 1
             self._error = _PASSWORD.sub("//***@", reason_of(error))
@@ -184,199 +187,65 @@ class Teller:
                 text = "callback_failed callback=%s error=%s: %s"
                 _logger.warning(text, self._name, type(error).__name__, self._error)
 
-    def _tell(self, event: _Event) -> None:
-        if event.key is None:
-            event.call(self._callback)
+    def _deliver(self, call: Call) -> None:
+        if call.key is None:
+            self._call(call.method, **call.given)
             return
-        told = self._told_of(event.series)
-        if event.key in told.keys:
+        delivered, file = self._delivered_of(call.series), f"{call.series.name}.json"
+        if call.key in delivered.keys:
             return
-        told.keys.append(event.key)
+        delivered.keys.append(call.key)
         try:
-            write_record(self._folder, _file(event.series), told)
-            event.call(self._callback)
+            write_record(self._folder, file, delivered)
+            self._call(call.method, **call.given)
         except BaseException:
-            told.keys.remove(event.key)  # to be told with what comes at the end, or next time
+            delivered.keys.remove(call.key)  # it comes again with the whole, or with the next job
             with suppress(OSError, StorageError):
-                write_record(self._folder, _file(event.series), told)
+                write_record(self._folder, file, delivered)
             raise
 
-    def _told_of(self, series: Series) -> Told:
-        if series.name not in self._told:
-            stored = find_record(Told, self._folder, _file(series))
-            self._told[series.name] = stored or Told(identity=series.identity)
-        told = self._told[series.name]
-        if told.identity != series.identity:
-            told = self._told[series.name] = Told(identity=series.identity)
-        return told
+    def _call(self, method: str, **given: Any) -> None:
+        wanted: Callable[..., object] | None = getattr(self._callback, method, None)
+        if wanted is not None:
+            wanted(**given)
 
-
-def _file(series: Series) -> str:
-    return f"{series.name}.json"
-
-
-TRACKING = "tracking"
-
-
-class Callbacks:
-    """Sends events to all callbacks of a run and to the job's watcher, if there are any."""
-
-    def __init__(
-        self, run: Run, tellers: Sequence[Teller] = (), watcher: Watcher | None = None
-    ) -> None:
-        self._run, self._tellers, self._watcher = run, tellers, watcher or Watcher()
-
-    def planned(self, names: Sequence[str]) -> None:
-        """Models that will be trained."""
-        self._watcher.planned(names)
-
-    def epoch(
-        self,
-        name: str,
-        identity: str,
-        epoch: TimedEpoch,
-        *,
-        share: float = 0.0,
-        seconds_left: float = 0.0,
-    ) -> None:
-        """An epoch of a model; what is left of it and of the job, as a `Watcher` is told."""
-        self._watcher.epoch(name, epoch.result, share=share, seconds_left=seconds_left)
-        pace = {"seconds": epoch.seconds, "samples_per_s": epoch.samples_per_s}
-        self._epoch(Series("train", name, identity), epoch.result, pace)
-
-    def window(self, result: WindowResult, identity: str = "") -> None:
-        """What became of a window and seed; `identity` of the model that it has or should have."""
-        name = result.window if result.seed is None else f"{result.window}/seed-{result.seed}"
-        self._watcher.window(name, result)
-        if not self._tellers or result.seed is None:
-            return
-        facts = {"window": result.window, "seed": result.seed}
-        if result.status == "failed":
-            facts["reason"] = result.reason
-            self._done(Series("train", name, identity), result.status, {}, facts, key=None)
-            return
-        try:
-            model = self._run.model(result.window, result.seed)
-        except (OSError, StorageError) as error:
-            _logger.warning("model_not_told window=%s error=%s", name, reason_of(error))
-            return
-        if model is not None:
-            self._model(Series("train", name, model.identity), model, result.status, facts)
-
-    def _model(
-        self, series: Series, model: ModelRecord, status: str, facts: Mapping[str, Any]
-    ) -> None:
-        for result in model.history:
-            self._epoch(series, result, {})
-        whole = {
-            "best_valid_ic": model.best_valid_ic,
-            "best_epoch": model.best_epoch,
-            "epochs": len(model.predictor_epochs),
-            "seconds": model.seconds,
-        }
-        self._done(series, status, numbers(whole), {**facts, "model": model.model})
-
-    def trial(self, identity: str, trial: TrialRecord) -> None:
-        """How far a trial of a search is; its end too, once it has ended."""
-        self._watcher.trial(trial)
-        series = Series("tune", f"tune/trial-{trial.number:04d}", identity)
-        for step, mean_ic in trial.reports:
-            self._figures(series, step, {"mean_ic": mean_ic})
-        if trial.is_over:
-            whole = {
-                "objective": trial.objective,
-                "mean_ic": trial.mean_ic,
-                "epochs": trial.epochs,
-                "seconds": trial.seconds,
-            }
-            facts = trial.settings | ({"reason": trial.reason} if trial.reason else {})
-            self._done(series, trial.status, numbers(whole), facts)
-
-    def report(self, metrics: Mapping[str, Any], page: str) -> None:
-        """A report's metrics, unless they are those of an earlier one."""
-        series, found = Series("report", "report", "report"), numbers(metrics)
-        step = int(metrics["period"]["months"])
-        key = f"{step}/{digest(found)}"
-        self._figures(series, step, found, key)
-        self._done(series, "written", found, {"page": page}, key=f"done/{key}")
-
-    def close(self) -> None:
-        """Wait for callbacks that have something left to do."""
-        for teller in self._tellers:
-            teller.close()
-
-    def _epoch(self, series: Series, result: EpochResult, pace: Mapping[str, float]) -> None:
-        named = {f"{result.stage}/{name}": x for name, x in (figures(result) | {**pace}).items()}
-        self._figures(series, result.epoch, named, f"{result.stage}/{result.epoch}")
-
-    def _figures(
-        self, series: Series, step: int, found: Mapping[str, float], key: str | None = None
-    ) -> None:
-        for teller in self._tellers:
-            call = partial(_on_figures, series=series, step=step, figures=dict(found))
-            teller.tell(series, key or str(step), call)
-
-    def _done(
-        self,
-        series: Series,
-        status: str,
-        found: Mapping[str, float],
-        facts: Mapping[str, Any],
-        key: str | None = "done",
-    ) -> None:
-        for teller in self._tellers:
-            call = partial(_on_done, series=series, status=status, figures=found, facts=facts)
-            teller.tell(series, key, call)
-
-
-def _on_figures(callback: Callback, **given: Any) -> None:
-    callback.on_figures(**given)
-
-
-def _on_done(callback: Callback, **given: Any) -> None:
-    callback.on_done(**given)
+    def _delivered_of(self, series: Series) -> Delivered:
+        known = self._delivered.get(series.name)
+        known = known or find_record(Delivered, self._folder, f"{series.name}.json")
+        if known is None or known.identity != series.identity:
+            known = Delivered(identity=series.identity)
+        self._delivered[series.name] = known
+        return known
 
 
 @contextmanager
-def told(run: Run, watcher: Watcher | None = None) -> Iterator[Callbacks]:
-    """The callbacks that a run's configuration names, until the block ends.
-
-    Args:
-        run: Whose configuration.
-        watcher: Is told of this job beside them.
+def open_callbacks(run: Run) -> Iterator[None]:
+    """Deliver events to the callbacks that a run's configuration names, until the block ends.
 
     Raises:
         ConfigError: One lacks its package, or finds a setting wrong.
     """
-    tellers = []
-    for name in names(run.cfg):
-        callback = _made(name, run)
-        if callback is not None:
-            folder = run.folder.child(TRACKING, name.replace(":", "."))
-            tellers.append(Teller(name, callback, folder))
-    callbacks = Callbacks(run, tellers, watcher)
+    sinks = []
+    also = ("tensorboard",) if run.cfg.training.tensorboard else ()
+    for name in dict.fromkeys((*run.cfg.callbacks, *also)):
+        try:
+            callback = CALLBACKS[name](run)
+        except GangruError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a user's own code
+            text = "callback_failed callback=%s error=%s: %s; it is left out"
+            _logger.warning(text, name, type(error).__name__, reason_of(error))
+            continue
+        folder = run.folder.child(TRACKING, name.replace(":", "."))
+        sinks.append(CallbackSink(name, callback, folder))
     try:
-        yield callbacks
+        with ExitStack() as stack:
+            for sink in sinks:
+                stack.enter_context(subscribe(sink))
+            yield
     finally:
-        callbacks.close()
-
-
-def names(cfg: RunConfig) -> tuple[str, ...]:
-    """The callbacks that are asked for, each once."""
-    also = ("tensorboard",) if cfg.training.tensorboard else ()
-    return tuple(dict.fromkeys((*cfg.callbacks, *also)))
-
-
-def _made(name: str, run: Run) -> Callback | None:
-    try:
-        callback: Callback = CALLBACKS[name](run)
-    except GangruError:
-        raise
-    except Exception as error:  # noqa: BLE001  # a user's own code
-        text = "callback_failed callback=%s error=%s: %s; it is left out"
-        _logger.warning(text, name, type(error).__name__, reason_of(error))
-        return None
-    return callback
+        for sink in sinks:
+            sink.close()
 
 
 def numbers(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.lineage import code_version
 from gangru_dist.config.identity import to_dict
-from gangru_dist.events.callbacks import Callback, Series, digest
+from gangru_dist.events.callbacks import Series, digest
 from gangru_dist.runs.run import Run
 
 KEY = "gangru.key"
@@ -29,12 +29,12 @@ _ENVIRONMENT = {
 }
 
 
-class Mlflow(Callback):
+class Mlflow:
     """The callback `mlflow`."""
 
     def __init__(self, run: Run) -> None:
         """Raise ConfigError if there is no client or no server is named; asks nobody yet."""
-        super().__init__(run)
+        self.run = run
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
@@ -64,7 +64,7 @@ class Mlflow(Callback):
         params = {name: x for name, x in facts.items() if is_trial and name != "reason"}
         tags = {f"gangru.{name}": x for name, x in facts.items() if name not in params}
         if series.job == "report":
-            figures = {}  # told already, at their step
+            figures = {}  # logged already, at their step
         self._log(place, figures, params=params, tags={"gangru.status": status, **tags})
         self._client.set_terminated(place, _STATUS.get(status, "FINISHED"))
 

@@ -11,6 +11,9 @@ import functools
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from gangru_dist.events.events import EpochTrained, RowsScored, WindowDone
+from gangru_dist.runs.model import GanEpoch
+
 SAMPLES_PER_SECOND = "gangru_samples_per_second"
 VALID_IC = "gangru_valid_ic"
 WINDOWS = "gangru_windows"
@@ -31,13 +34,17 @@ def _metric(name: str) -> Counter | Gauge:
     return kind(name, description=text, tag_keys=labels)
 
 
-def show(name: str, value: float, **labels: str) -> None:
-    """Set a gauge."""
-    if ray.is_initialized():
-        _metric(name).set(value, tags=labels)
-
-
-def count(name: str, amount: float = 1, **labels: str) -> None:
-    """Add to a counter; an `amount` of 0 is ignored."""
-    if ray.is_initialized() and amount > 0:
-        _metric(name).inc(amount, tags=labels)
+def record(event: object) -> None:
+    """A sink: set the gauges and add to the counters that an event is about."""
+    if not ray.is_initialized():
+        return
+    match event:
+        case EpochTrained(name=window, epoch=epoch):
+            labels = {"window": window, "stage": epoch.result.stage}
+            _metric(SAMPLES_PER_SECOND).set(epoch.samples_per_s, tags=labels)
+            if not isinstance(epoch.result, GanEpoch):
+                _metric(VALID_IC).set(epoch.result.valid_ic, tags={"window": window})
+        case WindowDone(result=result) if result.status in ("trained", "resumed", "failed"):
+            _metric(WINDOWS).inc(tags={"status": result.status})
+        case RowsScored(rows=rows) if rows > 0:
+            _metric(SCORED_ROWS).inc(rows)

@@ -17,13 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 from gangru_dist.base.errors import ConfigError, StorageError
-from gangru_dist.events.callbacks import Callback, Series
+from gangru_dist.events.callbacks import Series
 from gangru_dist.runs.run import TENSORBOARD, Run
 
 _logger = logging.getLogger(__name__)
 
 
-class TensorBoard(Callback):
+class TensorBoard:
     """A line for each series, below `runs/<run>/tensorboard/<series>/`.
 
     A job that comes again adds a file beside the old one; TensorBoard draws both as one line.
@@ -31,7 +31,7 @@ class TensorBoard(Callback):
 
     def __init__(self, run: Run) -> None:
         """Raise ConfigError if the package that writes event files is not there."""
-        super().__init__(run)
+        self.run = run
         try:
             from tensorboardX import event_file_writer, proto, summary
         except ImportError as error:

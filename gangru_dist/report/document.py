@@ -20,7 +20,8 @@ from gangru_dist.base.errors import ConfigError, FactorError
 from gangru_dist.base.storage import checked_name
 from gangru_dist.evaluation.comparison import Comparison, compare_evaluations
 from gangru_dist.evaluation.summary import Evaluation, evaluate
-from gangru_dist.events.callbacks import Callbacks, told
+from gangru_dist.events.callbacks import open_callbacks
+from gangru_dist.events.events import ReportWritten
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import names_on
 from gangru_dist.report import figures, tables, text, training, tuning
@@ -55,11 +56,11 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration; or a callback lacks its package or a setting.
     """
-    with log.waiting("report"), told(run) as callbacks:
-        return _write(run, compare, callbacks, overwrite=overwrite)
+    with log.waiting("report"), open_callbacks(run):
+        return _write(run, compare, overwrite=overwrite)
 
 
-def _write(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: bool) -> str:
+def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]
@@ -96,7 +97,7 @@ def _write(run: Run, compare: str | None, callbacks: Callbacks, *, overwrite: bo
     }
     tables.write_tables(run.report, found, others, sources)
     page = text.write_page(run.report, PAGE, render(found, others, sources))
-    callbacks.report(found[run.name].metrics, page)
+    log.publish(ReportWritten(found[run.name].metrics, page))
     return page
 
 

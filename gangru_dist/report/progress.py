@@ -19,13 +19,12 @@ from typing import Any, Self
 from gangru_dist.base import log
 from gangru_dist.base.errors import reason_of
 from gangru_dist.base.storage import Storage
-from gangru_dist.events.callbacks import Watcher
+from gangru_dist.events.events import EpochTrained, ModelsPlanned, TrialChanged, WindowDone
 from gangru_dist.report import text
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.model import EpochResult, GanEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
-from gangru_dist.runs.summaries import WindowResult
 
 PAGE = "progress.html"
 _EVERY, _AT_LEAST, _LAST = 10.0, 60.0, 10.0
@@ -72,8 +71,8 @@ class _Trials:
     """In this session."""
 
 
-class ProgressPage(Watcher):
-    """Shows one job while `shown()`."""
+class ProgressPage:
+    """Shows one job, inside `with page.show()`."""
 
     def __init__(self, run: Run, *, folder: Storage | None = None, every: float = _EVERY) -> None:
         """Write nothing yet.
@@ -96,13 +95,13 @@ class ProgressPage(Watcher):
         self._thread = threading.Thread(target=self._serve, name=PAGE, daemon=True)
 
     @contextmanager
-    def shown(self) -> Iterator[Self]:
+    def show(self) -> Iterator[Self]:
         """Write the page while the block runs, and once more with how it ended.
 
         Writing begins with the first event, so a job that is refused writes none.
         """
         try:
-            with log.heard(self.step):
+            with log.subscribe(self):
                 yield self
         except BaseException as error:
             self._stop("stopped", reason_of(error))
@@ -110,51 +109,55 @@ class ProgressPage(Watcher):
         failed = any(row.state == "failed" for row in self._rows.values())
         self._stop("failed" if failed else "done")
 
-    def step(self, progress: log.Progress) -> None:
-        """A stage of equal steps begins or goes on."""
+    def __call__(self, event: object) -> None:
+        """Note an event, as a sink of `log.subscribe`."""
         with self._changed():
-            left = progress.eta_minutes
-            self._stages[progress.name] = _Stage(progress.done, progress.total, left)
-            self._ends = None if left is None else time.time() + left * 60
+            match event:
+                case log.Progress():
+                    self._note_stage(event)
+                case ModelsPlanned(names=names):
+                    self._ends = None  # of the stage before
+                    self._rows |= {name: _Row(name) for name in names}
+                case EpochTrained():
+                    self._note_epoch(event)
+                case WindowDone(result=result):
+                    row = self._rows.setdefault(event.name, _Row(event.name))
+                    row.state, row.best, row.reason = (
+                        result.status,
+                        result.best_valid_ic,
+                        result.reason,
+                    )
+                    row.seconds = result.seconds
+                case TrialChanged(trial=trial):
+                    self._note_trial(trial)
 
-    def planned(self, names: Sequence[str]) -> None:
-        """See `Watcher`."""
-        with self._changed():
-            self._ends = None  # of the stage before
-            self._rows |= {name: _Row(name) for name in names}
+    def _note_stage(self, progress: log.Progress) -> None:
+        left = progress.eta_minutes
+        self._stages[progress.name] = _Stage(progress.done, progress.total, left)
+        self._ends = None if left is None else time.time() + left * 60
 
-    def epoch(self, name: str, result: EpochResult, *, share: float, seconds_left: float) -> None:
-        """See `Watcher`."""
-        with self._changed():
-            row = self._rows.setdefault(name, _Row(name))
-            row.state, row.last, row.epochs, row.share = "running", result, result.epoch, share
-            if not isinstance(result, GanEpoch):
-                row.curve = (*row.curve, (result.epoch, result.valid_ic))
-            self._ends = time.time() + seconds_left
+    def _note_epoch(self, event: EpochTrained) -> None:
+        result = event.epoch.result
+        row = self._rows.setdefault(event.name, _Row(event.name))
+        row.state, row.last, row.epochs, row.share = "running", result, result.epoch, event.share
+        if not isinstance(result, GanEpoch):
+            row.curve = (*row.curve, (result.epoch, result.valid_ic))
+        self._ends = time.time() + event.seconds_left
 
-    def window(self, name: str, result: WindowResult) -> None:
-        """See `Watcher`."""
-        with self._changed():
-            row = self._rows.setdefault(name, _Row(name))
-            row.state, row.best, row.reason = result.status, result.best_valid_ic, result.reason
-            row.seconds = result.seconds
-
-    def trial(self, trial: TrialRecord) -> None:
-        """See `Watcher`."""
-        with self._changed():
-            trials, now = self._trials, time.time()
-            is_new = trial.number not in trials.rows
-            row = trials.rows.setdefault(trial.number, _Row(f"{trial.number:04d}"))
-            row.state, row.epochs, row.curve = trial.status, trial.epochs, trial.reports
-            row.best, row.seconds, row.reason = trial.reached, trial.seconds, trial.reason
-            if is_new and trial.is_over:  # in an earlier session
-                return
-            trials.began = trials.began or now
-            trials.ended += trial.is_over
-            if trials.ended:
-                over = sum(row.state != "running" for row in trials.rows.values())
-                left = max(0, self._run.cfg.tune.trials - over)
-                self._ends = now + (now - trials.began) / trials.ended * left
+    def _note_trial(self, trial: TrialRecord) -> None:
+        trials, now = self._trials, time.time()
+        is_new = trial.number not in trials.rows
+        row = trials.rows.setdefault(trial.number, _Row(f"{trial.number:04d}"))
+        row.state, row.epochs, row.curve = trial.status, trial.epochs, trial.reports
+        row.best, row.seconds, row.reason = trial.reached, trial.seconds, trial.reason
+        if is_new and trial.is_over:  # in an earlier session
+            return
+        trials.began = trials.began or now
+        trials.ended += trial.is_over
+        if trials.ended:
+            over = sum(row.state != "running" for row in trials.rows.values())
+            left = max(0, self._run.cfg.tune.trials - over)
+            self._ends = now + (now - trials.began) / trials.ended * left
 
     @contextmanager
     def _changed(self) -> Iterator[None]:

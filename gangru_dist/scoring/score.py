@@ -18,6 +18,7 @@ from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
 from gangru_dist.cluster.map import Runner, here, on_cluster, value
 from gangru_dist.events import prometheus
+from gangru_dist.events.events import RowsScored
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
@@ -137,11 +138,14 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
     """Files of all tasks, by month."""
     files: list[DataFile] = []
     most = run.cfg.resources.scoring_actors or len(plan.tasks)
-    with log.progress("score", total=plan.days, unit="days") as progress:
+    with (
+        log.subscribe(prometheus.record),
+        log.progress("score", total=plan.days, unit="days") as progress,
+    ):
         for _, result in runner(run.cfg, partial(_scorer, run), plan.tasks, actors=most):
             file = value(result)
             files.append(file)
-            prometheus.count(prometheus.SCORED_ROWS, file.rows)
+            log.publish(RowsScored(file.rows))
             progress.advance(len(file.days))
     return sorted(files, key=lambda file: (file.month, file.days[0].date))
 

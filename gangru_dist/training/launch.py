@@ -18,12 +18,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from gangru_dist.base.errors import ResourceError, StorageError, WindowError
+from gangru_dist.base.errors import ResourceError, StorageError, WindowError, reason_of
 from gangru_dist.base.lineage import code_version
+from gangru_dist.base.log import publish, subscribe
 from gangru_dist.cluster import session
 from gangru_dist.config.identity import with_precision
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
-from gangru_dist.events.callbacks import Callbacks, Watcher, told
+from gangru_dist.events import prometheus
+from gangru_dist.events.callbacks import open_callbacks
+from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
 from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
@@ -146,7 +149,6 @@ def train_windows(
     only: Sequence[str] | None = None,
     overwrite: bool = False,
     runner: Runner | None = None,
-    watcher: Watcher | None = None,
 ) -> TrainSummary:
     """Train what is not trained yet; finished models of the same identity are kept.
 
@@ -155,7 +157,6 @@ def train_windows(
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
         runner: What runs a group once the gate lets it through; None = workers on Ray.
-        watcher: Is told how far it is.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -171,18 +172,29 @@ def train_windows(
     run, results, todo = plan_training(run, manifest, only, anew=overwrite)
     if todo:
         require_native(run.cfg)
-    with told(run, watcher) as callbacks:
+    with open_callbacks(run), subscribe(prometheus.record):
         run.claim(overwrite=overwrite)
         _say_what_labels_lack(run.cfg, manifest)
         for result in results:
-            callbacks.window(result)
-        callbacks.planned([task.name for task in todo])
+            publish_window(run, result)
+        publish(ModelsPlanned([task.name for task in todo]))
         if todo:
-            results += _train_all(run, manifest, todo, runner or run_workers, callbacks)
+            results += _train_all(run, manifest, todo, runner or run_workers)
     _remove_checkpoints(run)
     summary = in_order(results)
     write_train_summary(run, summary)
     return summary
+
+
+def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
+    """Publish what became of a window and seed, with its model if it has one."""
+    model = None
+    if result.seed is not None and result.status != "failed":
+        try:
+            model = run.model(result.window, result.seed)
+        except (OSError, StorageError) as error:
+            _logger.warning("model_not_told window=%s error=%s", result.window, reason_of(error))
+    publish(WindowDone(result=result, identity=identity, model=model))
 
 
 def _remove_checkpoints(run: Run) -> None:
@@ -228,18 +240,24 @@ def _train_all(
     manifest: Manifest,
     tasks: list[Task],
     runner: Runner,
-    callbacks: Callbacks,
 ) -> list[WindowResult]:
     identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
 
     def find_result(finished: TaskFinished) -> WindowResult:
         result = result_of(run, manifest, finished)
-        callbacks.window(result, identities[finished.task])
+        publish_window(run, result, identities[finished.task])
         return result
 
     def tell(task: Task, epoch: TimedEpoch, *, share: float, seconds_left: float) -> None:
-        name, identity = task.name, identities[task]
-        callbacks.epoch(name, identity, epoch, share=share, seconds_left=seconds_left)
+        publish(
+            EpochTrained(
+                name=task.name,
+                identity=identities[task],
+                epoch=epoch,
+                share=share,
+                seconds_left=seconds_left,
+            )
+        )
 
     with session.session(run.cfg):
         groups = min(len(tasks), concurrency(run.cfg))

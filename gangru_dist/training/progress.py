@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from gangru_dist.base.log import Rows, waiting
-from gangru_dist.events import prometheus
 from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
@@ -94,7 +93,6 @@ class ProgressLog:
         self.results.append(result)
         self.done[name] = 1.0
         self.rows.finish(name)
-        prometheus.count(prometheus.WINDOWS, status=result.status)
         _logger.info(
             "window_done window=%s status=%s valid_ic=%s %s",
             name,
@@ -112,9 +110,6 @@ class ProgressLog:
 
     def _say(self, told: Task, epoch: TimedEpoch) -> None:
         task, result, rate = told.name, epoch.result, epoch.samples_per_s
-        prometheus.show(prometheus.SAMPLES_PER_SECOND, rate, window=task, stage=result.stage)
-        if not isinstance(result, GanEpoch):
-            prometheus.show(prometheus.VALID_IC, result.valid_ic, window=task)
         if self.rows.is_live:
             done, total = self._epochs(result)
             note = f"{result.stage} {losses_of(result)} {rate:.0f}/s"

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.records import find_record, write_record, write_table
 from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, deciding, model_settings, to_dict
 from gangru_dist.config.settings import Decides, RunConfig
+from gangru_dist.events.callbacks import digest
+from gangru_dist.events.events import TrialChanged
 from gangru_dist.runs.search import (
     SEARCH,
     TRIALS,
@@ -55,7 +58,7 @@ def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> 
 
 
 class TrialQueue:
-    """Hands out trials and records their results; every change is stored at once."""
+    """Hands out trials and records their results; every change is stored and published at once."""
 
     def __init__(
         self,
@@ -67,9 +70,8 @@ class TrialQueue:
         *,
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        emit: Callable[[TrialRecord], None] = lambda record: None,
     ) -> None:
-        """Open the records of a search, or begin a new one.
+        """Open the records of a search, or begin a new one; publishes the trials that have ended.
 
         Args:
             folder: A run's `tune` folder.
@@ -79,13 +81,13 @@ class TrialQueue:
             facts: Its `identity`.
             overwrite: Begin a new one, whatever is stored.
             clock: Seconds.
-            emit: Is called with each ended trial, and with each trial whenever it changes.
 
         Raises:
             ConfigError: The folder has another search, without `overwrite`.
         """
         self.folder, self.cfg, self.space = folder, cfg, space
-        self.windows, self.facts, self._clock, self._emit = windows, dict(facts), clock, emit
+        self.windows, self.facts, self._clock = windows, dict(facts), clock
+        self._identity = digest(self.facts)
         if overwrite:
             folder.delete(BEST)
             folder.delete_folder(TRIALS)
@@ -103,11 +105,7 @@ class TrialQueue:
         self.publish()
         for trial in self.records:
             if trial.is_over:
-                emit(trial)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without `emit`, which stays in this process: Tune pickles a queue, but never reads it."""
-        return {**self.__dict__, "_emit": None}
+                log.publish(TrialChanged(trial, self._identity))
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
@@ -141,7 +139,7 @@ class TrialQueue:
         write_trial(self.folder, record)
         values_text = " ".join(f"{key}={value}" for key, value in record.settings.items())
         _logger.info("trial_start trial=%d start=%d %s", record.number, record.starts, values_text)
-        self._emit(record)
+        log.publish(TrialChanged(record, self._identity))
         return record
 
     def report(self, number: int, metrics: Mapping[str, Any]) -> None:
@@ -153,7 +151,7 @@ class TrialQueue:
             return
         point = (metrics["step"], metrics["mean_ic"])
         record = self._trials[number] = replace(record, reports=(*before.reports, point))
-        self._emit(record)
+        log.publish(TrialChanged(record, self._identity))
         done = record.windows_done
         if before.windows_done < done < len(self.windows.names):
             name, ic = self.windows.names[done - 1], record.window_ics[done - 1]
@@ -171,7 +169,7 @@ class TrialQueue:
         record = replace(record, seconds=self._clock() - self._starts[number])
         self._trials[number] = record
         write_trial(self.folder, record)
-        self._emit(record)
+        log.publish(TrialChanged(record, self._identity))
         self._log_end(record)
         self.publish()
 

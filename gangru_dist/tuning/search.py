@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +24,7 @@ from gangru_dist.base.errors import DivergedError, GangruError, TrainingError
 from gangru_dist.base.records import find_record
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig, TuneConfig
-from gangru_dist.events.callbacks import Watcher, digest, told
+from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
@@ -50,7 +49,6 @@ def search(
     *,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
-    watcher: Watcher | None = None,
 ) -> Search:
     """Search until `tune.trials` trials have ended or `tune.hours` have passed.
 
@@ -59,7 +57,6 @@ def search(
             configuration describes it.
         only: Refit days of every trial; None = those of section `tune`.
         overwrite: Start over.
-        watcher: Is told how far it is.
 
     Returns:
         The search after this session.
@@ -85,9 +82,8 @@ def search(
     facts = identity(cfg, windows, manifest.fingerprint_to(last))
     if stored is None:
         require_native(*variants)
-    with told(run, watcher) as callbacks:
-        emit = partial(callbacks.trial, digest(facts))
-        queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite, emit=emit)
+    with open_callbacks(run):
+        queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite)
         _log_start(queue)
         if queue.remaining:
             require_native(*variants)

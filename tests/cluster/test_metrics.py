@@ -8,6 +8,7 @@ from ray.util.metrics import Counter
 
 from cluster.kuberay import PROJECT
 from gangru_dist.events import prometheus
+from gangru_dist.events.events import RowsScored
 
 DASHBOARD = json.loads((PROJECT / "cluster/grafana/gangru.json").read_text())
 EXPRESSIONS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
@@ -49,6 +50,5 @@ class TestProperties:
     def test_without_a_session_nothing_happens(self, monkeypatch: pytest.MonkeyPatch) -> None:
         prometheus._metric.cache_clear()
         monkeypatch.setattr(prometheus.ray, "is_initialized", lambda: False)
-        prometheus.show(prometheus.VALID_IC, 0.1, window="2018-12-28/seed-0")
-        prometheus.count(prometheus.SCORED_ROWS, 5)
+        prometheus.record(RowsScored(5))
         assert prometheus._metric.cache_info().currsize == 0

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.log import publish
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import from_dict, model_settings, to_dict
 from gangru_dist.config.settings import CALLBACKS, RunConfig
 from gangru_dist.config.sources import load
-from gangru_dist.events import callbacks
-from gangru_dist.events.callbacks import Callback, Series, Teller, names, numbers, told
+from gangru_dist.events import callbacks as callbacks_module
+from gangru_dist.events.callbacks import CallbackSink, numbers, open_callbacks
+from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
+from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
@@ -36,13 +39,14 @@ METRICS = {"period": {"months": 3}, "ic": {"mean": 0.1, "stars": "*", "t": float
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What `my_plugin:Heard` was told."""
+    """The calls that `my_plugin:Heard` received."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     before = dict(CALLBACKS)
     CALLBACKS.known(f"{CODE}:Heard")
     yield sys.modules[CODE].heard
     CALLBACKS.clear()
     CALLBACKS.update(before)
+    FEATURES.pop("surprise", None)  # which the module registered
     sys.modules.pop(CODE, None)
 
 
@@ -129,8 +133,8 @@ class TestTraining:
 
     def test_another_model_of_the_name_starts_anew(self, tmp_path: Path, heard: list[Any]) -> None:
         for identity in ("a", "a", "b"):
-            with told(run_at(tmp_path, "Heard")) as callbacks:
-                callbacks.epoch(TASK, identity, epoch(1))
+            with open_callbacks(run_at(tmp_path, "Heard")):
+                publish(EpochTrained(name=TASK, identity=identity, epoch=epoch(1)))
         assert [event[:2] for event in heard if event[0] == TASK] == [(TASK, 1)] * 2
 
     def test_both_stages_have_their_epochs(self, tmp_path: Path, heard: list[Any]) -> None:
@@ -141,9 +145,9 @@ class TestTraining:
             discriminator_accuracy=0.5,
             distance=0.1,
         )
-        with told(run_at(tmp_path, "Heard")) as callbacks:
-            callbacks.epoch(TASK, "a", TimedEpoch(gan, 1.0, 1.0))
-            callbacks.epoch(TASK, "a", epoch(1))
+        with open_callbacks(run_at(tmp_path, "Heard")):
+            publish(EpochTrained(name=TASK, identity="a", epoch=TimedEpoch(gan, 1.0, 1.0)))
+            publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
         assert [event[2].split("/")[0] for event in heard[:2]] == ["gan", "predictor"]
 
 
@@ -153,9 +157,9 @@ class TestSearchAndReport:
         grown = dataclasses.replace(trial, reports=((1, 0.1), (2, 0.2)), mean_ic=0.2)
         ended = dataclasses.replace(grown, status="pruned")
         for _ in range(2):  # the second session finds it ended
-            with told(run_at(tmp_path, "Heard")) as callbacks:
+            with open_callbacks(run_at(tmp_path, "Heard")):
                 for record in (trial, grown, ended):
-                    callbacks.trial("search", record)
+                    publish(TrialChanged(record, "search"))
         name = "tune/trial-0003"
         assert heard == [
             (name, 1, "mean_ic"),
@@ -170,8 +174,8 @@ class TestSearchAndReport:
     ) -> None:
         newer = {"period": {"months": 4}, "ic": {"mean": 0.2}}
         for metrics in (METRICS, METRICS, newer):
-            with told(run_at(tmp_path, "Heard")) as callbacks:
-                callbacks.report(metrics, "report.html")
+            with open_callbacks(run_at(tmp_path, "Heard")):
+                publish(ReportWritten(metrics, "report.html"))
         assert [event for event in heard if event != ("closed",)] == [
             ("report", 3, "period/months", "ic/mean"),
             ("report", "written"),
@@ -189,12 +193,11 @@ class TestErrors:
     def test_a_broken_callback_costs_a_line_and_the_others_hear_all(
         self, tmp_path: Path, heard: list[Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        with told(run_at(tmp_path, "Broken", "Unmade", "Heard")) as callbacks:
+        with open_callbacks(run_at(tmp_path, "Broken", "Unmade", "Heard")):
             for number in (1, 2):
-                callbacks.epoch(TASK, "a", epoch(number))
-            callbacks.window(
-                WindowResult(window="2019-06-28", seed=0, status="failed", reason="no"), "a"
-            )
+                publish(EpochTrained(name=TASK, identity="a", epoch=epoch(number)))
+            failed = WindowResult(window="2019-06-28", seed=0, status="failed", reason="no")
+            publish(WindowDone(result=failed, identity="a"))
         assert [event[:2] for event in heard] == [
             (TASK, 1),
             (TASK, 2),
@@ -211,11 +214,11 @@ class TestErrors:
 
     def test_what_failed_is_told_by_the_next_job(self, tmp_path: Path, heard: list[Any]) -> None:
         run = run_at(tmp_path, "Broken")
-        with told(run) as callbacks:
-            callbacks.epoch(TASK, "a", epoch(1))
+        with open_callbacks(run):
+            publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
         sys.modules[CODE].Broken.on_figures = sys.modules[CODE].Heard.on_figures
-        with told(run) as callbacks:
-            callbacks.epoch(TASK, "a", epoch(1))
+        with open_callbacks(run):
+            publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
         assert heard[0][:2] == (TASK, 1)
 
     def test_a_callback_that_hangs_is_left_behind(
@@ -224,12 +227,17 @@ class TestErrors:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(callbacks, "_PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr(callbacks_module, "PATIENCE_SECONDS", 0.1)
         over = threading.Event()
-        slow = Teller("slow", Callback(run_at(tmp_path)), Storage(str(tmp_path)))
-        series = Series("report", "report", "a")
-        for key in ("1", "2"):
-            slow.tell(series, key, lambda _: over.wait(30) and None)
+
+        class Slow:
+            def on_done(self, **_: object) -> None:
+                over.wait(30)
+
+        slow = CallbackSink("slow", Slow(), Storage(str(tmp_path)))
+        failed = WindowResult(window="2019-06-28", seed=0, status="failed", reason="no")
+        for _ in range(2):
+            slow(WindowDone(result=failed, identity="a"))
         with caplog.at_level(logging.WARNING):
             slow.close()
         over.set()
@@ -254,10 +262,3 @@ class TestNames:
         sys.modules.pop(CODE)
         assert from_dict(stored, stored=True).callbacks == ("tensorboard",)
         assert CODE not in sys.modules
-
-    def test_the_older_setting_of_tensorboard_still_counts(self) -> None:
-        training = dataclasses.replace(TINY.training, tensorboard=True)
-        older = dataclasses.replace(TINY, training=training)
-        assert names(older) == ("tensorboard",)
-        assert names(dataclasses.replace(older, callbacks=("tensorboard",))) == ("tensorboard",)
-        assert names(TINY) == ()

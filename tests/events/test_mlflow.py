@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.log import publish
 from gangru_dist.base.storage import Storage
-from gangru_dist.events.callbacks import told
+from gangru_dist.events.callbacks import open_callbacks
+from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
 from gangru_dist.events.mlflow import Mlflow
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
@@ -93,15 +95,17 @@ def of(one: Any) -> str:
 def test_training_resumed_is_one_line(client: Any, tmp_path: Path) -> None:
     run = run_at(tmp_path)
     for numbers in ((1, 2), (2, 3)):  # the second job trains an epoch again
-        with told(run) as callbacks:
+        with open_callbacks(run):
             for number in numbers:
-                callbacks.epoch(TASK, "a", epoch(number))
+                publish(EpochTrained(name=TASK, identity="a", epoch=epoch(number)))
     (tmp_path / "runs/r/tracking/mlflow").rename(tmp_path / "gone")  # the server knows the run
-    with told(run) as callbacks:
-        callbacks.epoch(TASK, "a", epoch(4))
+    with open_callbacks(run):
+        publish(EpochTrained(name=TASK, identity="a", epoch=epoch(4)))
         failed = WindowResult(window="2019-06-28", seed=0, status="failed", reason="a\nb")
-        callbacks.window(failed, "a")
-        callbacks.epoch(TASK, "b", TimedEpoch(result(9), 1.0, 1.0))  # another model of that name
+        publish(WindowDone(result=failed, identity="a"))
+        publish(
+            EpochTrained(name=TASK, identity="b", epoch=TimedEpoch(result(9), 1.0, 1.0))
+        )  # another model of that name
     history = [one for one in client.search_runs([experiment_of(client)]) if is_model(one, client)]
     steps = {
         one.data.tags["gangru.key"]: [
@@ -138,9 +142,9 @@ def test_trials_and_report_belong_to_the_run(client: Any, tmp_path: Path) -> Non
         mean_ic=0.2,
     )
     for months in (3, 4):
-        with told(run) as callbacks:
-            callbacks.trial("a", trial)
-            callbacks.report({**METRICS, "period": {"months": months}}, "report.html")
+        with open_callbacks(run):
+            publish(TrialChanged(trial, "a"))
+            publish(ReportWritten({**METRICS, "period": {"months": months}}, "report.html"))
     runs = found(client, run)
     assert sorted(runs) == ["r", "tune/trial-0000"]
     assert runs["r"].info.status == "FINISHED"
@@ -161,8 +165,8 @@ def test_a_server_that_is_away_costs_a_line(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     started = time.monotonic()
-    with told(run_at(tmp_path)) as callbacks:
-        callbacks.epoch(TASK, "a", epoch(1))
+    with open_callbacks(run_at(tmp_path)):
+        publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
     assert "callback_failed callback=mlflow" in caplog.text
     assert "secret" not in caplog.text
     assert time.monotonic() - started < 60

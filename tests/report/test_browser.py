@@ -9,13 +9,14 @@ import pytest
 
 from gangru_dist.base import log
 from gangru_dist.base.storage import Storage
+from gangru_dist.events.events import TrialChanged
 from gangru_dist.report.document import write_report
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.runs import write_index
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 from tests.report.store import RUN, write_models, write_world
-from tests.report.test_progress_page import GAN, PLACES, begin, predictor
+from tests.report.test_progress_page import GAN, PLACES, begin, epoch, predictor
 from tests.report.test_runs_page import ICS, MONTHS, add
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -53,12 +54,13 @@ def progress(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder, places = tmp_path_factory.mktemp("progress"), {}
     for state in ("running", "done"):
         run = Run(Storage(str(folder)), state, write_world(folder / state).cfg)
-        with ProgressPage(run).shown() as page:
+        with ProgressPage(run).show() as page:
             begin(page)
-            for epoch in (1, 2, 3):
-                page.epoch(PLACES[0], predictor(epoch, epoch / 50), share=0.5, seconds_left=600)
-            page.epoch(PLACES[1], GAN, share=0.2, seconds_left=600)
-            page.trial(TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.02))))
+            for number in (1, 2, 3):
+                page(epoch(PLACES[0], predictor(number, number / 50), share=0.5, seconds_left=600))
+            page(epoch(PLACES[1], GAN, share=0.2, seconds_left=600))
+            trial = TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.02)))
+            page(TrialChanged(trial, "a"))
             with log.progress("score", total=2) as progress:
                 progress.advance()
             html = page.render()

@@ -16,9 +16,10 @@ from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
+from gangru_dist.events.events import EpochTrained, ModelsPlanned, TrialChanged, WindowDone
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.text import NARROW
-from gangru_dist.runs.model import GanEpoch, PredictorEpoch
+from gangru_dist.runs.model import EpochResult, GanEpoch, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 from gangru_dist.runs.summaries import WindowResult
@@ -35,11 +36,15 @@ GAN = GanEpoch(
 )
 
 
+def epoch(name: str, result: EpochResult, **left: float) -> EpochTrained:
+    return EpochTrained(name=name, identity="a", epoch=TimedEpoch(result, 1.0, 1.0), **left)
+
+
 def begin(page: ProgressPage) -> ProgressPage:
     """What a training job tells first."""
-    for name, result in BEFORE.items():
-        page.window(name, result)
-    page.planned(PLACES)
+    for result in BEFORE.values():
+        page(WindowDone(result=result))
+    page(ModelsPlanned(PLACES))
     return page
 
 
@@ -76,11 +81,11 @@ def cells(page: str, window: str) -> list[str]:
 
 class TestReference:
     def test_it_says_what_the_driver_was_told(self, run):
-        with suppress(GangruError), ProgressPage(run, every=0.01).shown() as page:
+        with suppress(GangruError), ProgressPage(run, every=0.01).show() as page:
             begin(page)
-            page.epoch(PLACES[0], predictor(1, 0.01), share=0.4, seconds_left=900)
-            page.epoch(PLACES[0], predictor(2, 0.05), share=0.6, seconds_left=600)
-            page.epoch(PLACES[1], GAN, share=0.2, seconds_left=594)
+            page(epoch(PLACES[0], predictor(1, 0.01), share=0.4, seconds_left=900))
+            page(epoch(PLACES[0], predictor(2, 0.05), share=0.6, seconds_left=600))
+            page(epoch(PLACES[1], GAN, share=0.2, seconds_left=594))
             assert until(lambda: f"62{NARROW}%" in written(run))
             said = written(run)
             assert "1 of 3 models are there, 2 under way, 0 wait, 0 failed." in said
@@ -95,9 +100,9 @@ class TestReference:
             done = WindowResult(
                 window="2019-12-31", seed=0, status="trained", best_valid_ic=0.05, seconds=90
             )
-            page.window(PLACES[0], done)
+            page(WindowDone(result=done))
             bad = WindowResult(window="2020-06-30", seed=0, status="failed", reason="<diverged>")
-            page.window(PLACES[1], bad)
+            page(WindowDone(result=bad))
             raise GangruError("gone")
         said = written(run)
         assert "<b>Stopped before its end</b> (gone)" in said
@@ -114,23 +119,23 @@ class TestReference:
         [("trained", "<b>Done</b>"), ("failed", "<b>Ended: some windows failed</b>")],
     )
     def test_the_end_is_said_and_the_page_rests(self, run, status, says):
-        with ProgressPage(run).shown() as page:
-            page.planned(PLACES[:1])
-            page.window(PLACES[0], WindowResult(window="2019-12-31", seed=0, status=status))
+        with ProgressPage(run).show() as page:
+            page(ModelsPlanned(PLACES[:1]))
+            page(WindowDone(result=WindowResult(window="2019-12-31", seed=0, status=status)))
         assert says in written(run)
         for word in ("reload", "refresh", "minutes are left"):
             assert word not in written(run)
 
     def test_a_curve_goes_from_the_lowest_to_the_highest_of_all(self, run):
         page = ProgressPage(run)
-        page.epoch(PLACES[0], predictor(1, -0.1), share=0, seconds_left=0)
-        page.epoch(PLACES[0], predictor(2, 0.3), share=0, seconds_left=0)
-        page.epoch(PLACES[1], predictor(1, 0.1), share=0, seconds_left=0)
+        page(epoch(PLACES[0], predictor(1, -0.1), share=0, seconds_left=0))
+        page(epoch(PLACES[0], predictor(2, 0.3), share=0, seconds_left=0))
+        page(epoch(PLACES[1], predictor(1, 0.1), share=0, seconds_left=0))
         assert 'points="60.0,26.0 120.0,0.0"' in page.render()
 
     def test_stages_are_counted_wherever_they_are_worked_on(self, run):
         """Panel and scores: the build and the scorer know nothing of the page."""
-        with ProgressPage(run).shown() as page:
+        with ProgressPage(run).show() as page:
             with log.progress("panel_read", total=4) as progress:
                 assert 'value="0.000"' in page.render()
                 progress.advance()
@@ -155,13 +160,15 @@ class TestReference:
         over = TrialRecord(
             number=0, settings={}, status="complete", objective=0.04, epochs=9, seconds=60
         )
-        page.trial(over)  # of the session before: no pace
-        page.trial(TrialRecord(number=1, settings={}))
+        page(TrialChanged(over, "a"))  # of the session before: no pace
+        page(TrialChanged(TrialRecord(number=1, settings={}), "a"))
         assert "minutes are left" not in page.render()
         grown = TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.03)), mean_ic=0.03)
-        page.trial(grown)
+        page(TrialChanged(grown, "a"))
         now[0] += 120
-        page.trial(dataclasses.replace(grown, status="pruned", epochs=2, seconds=120.0))
+        page(
+            TrialChanged(dataclasses.replace(grown, status="pruned", epochs=2, seconds=120.0), "a")
+        )
         said = page.render()
         assert "2 of 5 trials have ended." in said
         assert "About <b>6.0</b> minutes are left" in said  # three more at two minutes each
@@ -172,14 +179,14 @@ class TestReference:
 
 class TestProperties:
     def test_a_job_that_is_refused_writes_none(self, run):
-        with suppress(GangruError), ProgressPage(run).shown():
+        with suppress(GangruError), ProgressPage(run).show():
             raise GangruError("the name is taken")
         assert written(run) == ""
 
     def test_a_panel_of_no_run_has_the_page_beside_it(self, run):
         panel = run.root.child("panel")
         page = ProgressPage(run, folder=panel)
-        with page.shown(), log.progress("panel_read", total=1) as progress:
+        with page.show(), log.progress("panel_read", total=1) as progress:
             progress.advance()
         said = panel.read_bytes("progress.html").decode()
         assert "<h1>Progress of the panel</h1>" in said
@@ -189,18 +196,18 @@ class TestProperties:
     def test_it_is_written_at_intervals_not_at_each_epoch(self, run, monkeypatch):
         wrote = []
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: wrote.append(time.monotonic()))
-        with ProgressPage(run, every=0.2).shown() as page:
+        with ProgressPage(run, every=0.2).show() as page:
             end = time.monotonic() + 1.0
             while time.monotonic() < end:
-                page.epoch(PLACES[0], predictor(1, 0.0), share=0.1, seconds_left=1)
+                page(epoch(PLACES[0], predictor(1, 0.0), share=0.1, seconds_left=1))
                 time.sleep(0.002)
         assert 2 <= len(wrote) <= 7
 
     def test_nothing_new_writes_nothing(self, run, monkeypatch):
         wrote = []
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: wrote.append(1))
-        with ProgressPage(run, every=0.01).shown() as page:
-            page.planned(PLACES)
+        with ProgressPage(run, every=0.01).show() as page:
+            page(ModelsPlanned(PLACES))
             time.sleep(0.3)
             assert len(wrote) <= 1
 
@@ -209,9 +216,9 @@ class TestProperties:
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: free.wait(60))
         monkeypatch.setattr("gangru_dist.report.progress._LAST", 0.2)
         started = time.monotonic()
-        with ProgressPage(run, every=0.01).shown() as page:
-            for epoch in range(1, 100):
-                page.epoch(PLACES[0], predictor(epoch, 0.0), share=0.1, seconds_left=1)
+        with ProgressPage(run, every=0.01).show() as page:
+            for number in range(1, 100):
+                page(epoch(PLACES[0], predictor(number, 0.0), share=0.1, seconds_left=1))
         assert time.monotonic() - started < 10
         free.set()
         assert until(lambda: not page._thread.is_alive())  # else it writes in the next test
@@ -226,9 +233,9 @@ class TestProperties:
             write(self, name, data)
 
         monkeypatch.setattr(Storage, "write_bytes", broken)
-        with ProgressPage(run, every=0.01).shown() as page:
-            for epoch in range(1, 1000):
-                page.epoch(PLACES[0], predictor(epoch, 0.0), share=0.1, seconds_left=1)
+        with ProgressPage(run, every=0.01).show() as page:
+            for number in range(1, 1000):
+                page(epoch(PLACES[0], predictor(number, 0.0), share=0.1, seconds_left=1))
                 if _there(run):
                     break
                 time.sleep(0.02)
@@ -238,11 +245,11 @@ class TestProperties:
     def test_any_storage_and_either_language(self, tmp_path: Path):
         cfg = sources.load("demo", None, ["report.language=zh"])
         run = Run(Storage(f"local://{tmp_path}"), "r", cfg)
-        with suppress(GangruError), ProgressPage(run).shown() as page:
+        with suppress(GangruError), ProgressPage(run).show() as page:
             begin(page)
-            page.epoch(PLACES[0], GAN, share=0.1, seconds_left=90)
-            page.window("2018-12-28", WindowResult(window="2018-12-28", status="no history"))
-            page.trial(TrialRecord(number=1, settings={}))
+            page(epoch(PLACES[0], GAN, share=0.1, seconds_left=90))
+            page(WindowDone(result=WindowResult(window="2018-12-28", status="no history")))
+            page(TrialChanged(TrialRecord(number=1, settings={}), "a"))
             for name in ("panel_read", "panel_tables", "panel_features", "score"):
                 with log.progress(name, total=1):
                     pass

@@ -18,11 +18,11 @@ from gangru_dist.base.errors import (
     StorageError,
     WindowError,
 )
-from gangru_dist.base.log import Rows
+from gangru_dist.base.log import Rows, subscribe
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import TrainingConfig, WindowConfig
-from gangru_dist.events.callbacks import Watcher
+from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
@@ -69,7 +69,7 @@ class NearProgress(ProgressLog):
         self._drain()
 
 
-class Told(Watcher):
+class Recorder:
     """Remembers."""
 
     def __init__(self) -> None:
@@ -77,15 +77,15 @@ class Told(Watcher):
         self.over: list[tuple[str, WindowResult]] = []
         self.epochs: list[tuple[str, Any, float]] = []
 
-    def planned(self, names: Any) -> None:
-        self.todo = list(names)
-
-    def epoch(self, name: str, result: Any, *, share: float, seconds_left: float) -> None:
-        assert seconds_left >= 0
-        self.epochs.append((name, result, share))
-
-    def window(self, name: str, result: WindowResult) -> None:
-        self.over.append((name, result))
+    def __call__(self, event: object) -> None:
+        match event:
+            case ModelsPlanned(names=names):
+                self.todo = list(names)
+            case EpochTrained():
+                assert event.seconds_left >= 0
+                self.epochs.append((event.name, event.epoch.result, event.share))
+            case WindowDone():
+                self.over.append((event.name, event.result))
 
 
 class Runner:
@@ -162,9 +162,10 @@ class TestClaim:
 def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:6]
     runner = Runner(bad=windows[0])
-    told = Told()
+    seen = Recorder()
     run = Run(root, "queue", TWELVE)
-    summary = train_windows(run, only=windows, runner=runner, watcher=told)
+    with subscribe(seen):
+        summary = train_windows(run, only=windows, runner=runner)
     assert runner.most == 2
     assert sorted(set(runner.served)) == [0, 1]
     statuses = [result.status for result in summary.windows]
@@ -173,12 +174,13 @@ def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
     on_disk = root.child("runs", "queue").read_json("summary.json")
     assert on_disk["failed"] == 2
     names = [f"{name}/seed-{seed}" for name in windows for seed in (0, 1)]
-    assert sorted(told.todo) == names
-    assert {name: one.status for name, one in told.over} == dict(zip(names, statuses, strict=True))
-    again = Told()
-    train_windows(run, only=windows[1:], runner=Runner(bad=""), watcher=again)
+    assert sorted(seen.todo) == names
+    assert {name: one.status for name, one in seen.over} == dict(zip(names, statuses, strict=True))
+    again = Recorder()
+    with subscribe(again):
+        train_windows(run, only=windows[1:], runner=Runner(bad=""))
     assert again.todo == []
-    assert {one.status for _, one in again.over} == {"finished before"}  # a callback is not told
+    assert {one.status for _, one in again.over} == {"finished before"}  # a callback is not seen
 
 
 @pytest.mark.usefixtures("room_for_two")
@@ -188,17 +190,18 @@ def test_a_task_whose_end_was_never_heard_of_has_a_result(
     """The queue's answer came too late: what storage has of the task decides."""
     monkeypatch.setattr(TaskQueue, "drain_events", lambda _: [])
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:2]
-    told = Told()
+    seen = Recorder()
     run = Run(root, "unheard", TWELVE)
     runner = Runner(bad=windows[0])
-    summary = train_windows(run, only=windows, runner=runner, watcher=told)
+    with subscribe(seen):
+        summary = train_windows(run, only=windows, runner=runner)
     assert [result.status for result in summary.windows] == ["failed"] * 2 + ["trained"] * 2
     assert "without a model" in summary.windows[0].reason
-    assert len(told.over) == 4
+    assert len(seen.over) == 4
 
 
 @pytest.mark.usefixtures("room_for_two")
-def test_a_watcher_is_told_of_epochs(root: Storage) -> None:
+def test_a_sink_receives_epochs(root: Storage) -> None:
     def runner(group: WorkerGroup) -> None:
         task = group.tasks.take(group.number)
         assert task is not None
@@ -206,11 +209,11 @@ def test_a_watcher_is_told_of_epochs(root: Storage) -> None:
         group.tasks.report_epoch(task, TimedEpoch(result, 1.0, 1))
         raise ResourceError("no room\nleft")
 
-    told, run = Told(), Run(root, "broken", TWELVE)
+    seen, run = Recorder(), Run(root, "broken", TWELVE)
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:1]
-    with pytest.raises(ResourceError):
-        train_windows(run, only=windows, runner=runner, watcher=told)
-    (name, result, share), *_ = told.epochs
+    with pytest.raises(ResourceError), subscribe(seen):
+        train_windows(run, only=windows, runner=runner)
+    (name, result, share), *_ = seen.epochs
     assert (name, result.valid_ic) == (f"{windows[0]}/seed-0", 0.1)
     assert share == (TWELVE.gan.epochs + 1) / (TWELVE.gan.epochs + TWELVE.training.epochs)
 

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import pickle
-import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.log import subscribe
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import main
 from gangru_dist.config import sources
@@ -121,24 +121,24 @@ class TestReference:
 
 
 class TestProperties:
-    def test_who_asks_hears_of_begin_epochs_and_end_and_of_earlier_sessions(
+    def test_a_sink_receives_begin_epochs_and_end_and_trials_of_earlier_sessions(
         self, tmp_path: Path
     ) -> None:
-        heard: list[TrialRecord] = []
-        queue = open_queue(tmp_path, store.config(), emit=heard.append)
-        record = queue.start_next()
-        assert record is not None
-        finish(queue, record)
-        assert [(one.status, len(one.reports)) for one in heard] == [
-            ("running", 0),
-            ("running", 1),
-            ("complete", 1),
-        ]
-        lock = threading.Lock()
-        pickle.dumps(open_queue(tmp_path / "b", store.config(), emit=lambda _: lock))  # by Tune
-        again: list[TrialRecord] = []
-        open_queue(tmp_path, store.config(), emit=again.append)
-        assert again == heard[-1:]
+        events: list[Any] = []
+        with subscribe(events.append):
+            queue = open_queue(tmp_path, store.config())
+            record = queue.start_next()
+            assert record is not None
+            finish(queue, record)
+            pickle.dumps(queue)  # by Tune
+            trials = [event.trial for event in events]
+            assert [(one.status, len(one.reports)) for one in trials] == [
+                ("running", 0),
+                ("running", 1),
+                ("complete", 1),
+            ]
+            open_queue(tmp_path, store.config())
+        assert [event.trial for event in events[3:]] == trials[-1:]
 
     def test_the_configuration_goes_first_then_nothing_twice(self, tmp_path: Path) -> None:
         queue = open_queue(tmp_path, store.config(tune={"trials": 15}))

@@ -39,9 +39,8 @@ class TestProperties:
         space = {**store.SPACE, "training.learning_rate": rates}
         tune: dict[str, Any] = {"space": space, "trials": 5}
         run = Run(root, "a", store.config(tune=tune))
-        page = ProgressPage(run)
-        with page.shown():
-            done = search(run, watcher=page)
+        with ProgressPage(run).show():
+            done = search(run)
         said = run.folder.read_bytes("progress.html").decode()
         assert "5 of 5 trials have ended." in said
         assert "<b>Done</b>" in said
