@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gangru_dist.base.errors import ConfigError, PanelError
-from gangru_dist.base.registry import Registry, close_names, nearest, source_hash
+from gangru_dist.base.registry import Registry, find_close_names, hash_source, suggest_names
 
 CODE = '''
 """A user's module."""
@@ -99,8 +99,8 @@ class TestNames:
     @pytest.mark.parametrize("name", ["volum", "Close", "x"])
     def test_close_names_are_known_ones(self, name: str) -> None:
         known = ["open", "close", "volume"]
-        assert set(close_names(name, known)) <= set(known)
-        assert nearest(name, known) == (close_names(name, known) or known)
+        assert set(find_close_names(name, known)) <= set(known)
+        assert suggest_names(name, known) == (find_close_names(name, known) or known)
 
 
 class TestSourceHash:
@@ -117,8 +117,8 @@ class TestSourceHash:
     )
     def test_what_decides_nothing(self, folder: Path, old: str, new: str) -> None:
         assert old in CODE
-        before = source_hash(load(folder, CODE).item)
-        assert source_hash(load(folder, CODE.replace(old, new)).item) == before
+        before = hash_source(load(folder, CODE).item)
+        assert hash_source(load(folder, CODE.replace(old, new)).item) == before
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -127,18 +127,18 @@ class TestSourceHash:
     )
     def test_what_decides_something(self, folder: Path, old: str, new: str) -> None:
         assert old in CODE
-        before = source_hash(load(folder, CODE).item)
-        assert source_hash(load(folder, CODE.replace(old, new)).item) != before
+        before = hash_source(load(folder, CODE).item)
+        assert hash_source(load(folder, CODE.replace(old, new)).item) != before
 
     def test_functions_that_call_each_other(self, folder: Path) -> None:
         code = (
             "def item(n):\n    return other(n)\n\n\ndef other(n):\n    return n and item(n - 1)\n"
         )
-        assert len(source_hash(load(folder, code).item)) == 64
+        assert len(hash_source(load(folder, code).item)) == 64
 
     def test_of_a_class(self, folder: Path) -> None:
         code = "class Item:\n    def run(self):\n        return 1\n"
-        found = {source_hash(load(folder, code.replace("1", n)).Item) for n in "112"}
+        found = {hash_source(load(folder, code.replace("1", n)).Item) for n in "112"}
         assert len(found) == 2
 
     def test_without_a_source(self) -> None:
@@ -147,9 +147,9 @@ class TestSourceHash:
         with pytest.raises(
             ConfigError, match=r"source of .*typed cannot be found.* in a file or a notebook"
         ):
-            source_hash(typed["typed"])
+            hash_source(typed["typed"])
 
     def test_by_name(self) -> None:
         table: Registry[tuple[Any, ...]] = Registry("thing", code=lambda item: item[0])
         table.register("a", (one, "inputs"))
-        assert table.source_hash("a") == source_hash(one)
+        assert table.source_hash("a") == hash_source(one)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist.base.errors import StorageError
-from gangru_dist.base.filesystems import RetryingS3FileSystem, again, clear_refusals
-from gangru_dist.base.storage import Storage, checked_name
+from gangru_dist.base.filesystems import RetryingS3FileSystem, explain_refusals, retry
+from gangru_dist.base.storage import Storage, check_name
 
 
 class TestReference:
@@ -65,7 +65,7 @@ class TestProperties:
     def test_a_checked_name_never_leaves_its_folder(self, name: str) -> None:
         base = Path("/base")
         try:
-            path = (base / checked_name(name, what="name")).resolve()
+            path = (base / check_name(name, what="name")).resolve()
         except StorageError:
             return
         assert path.parent == base
@@ -247,10 +247,10 @@ class TestProperties:
             return answer
 
         if cuts < 6:
-            assert again(read) == b"whole"
+            assert retry(read) == b"whole"
         else:
             with pytest.raises(OSError, match="Failed to flush"):
-                again(read)
+                retry(read)
 
     @pytest.mark.parametrize(
         "error",
@@ -268,7 +268,7 @@ class TestProperties:
             raise error
 
         with pytest.raises(type(error)):
-            again(read)
+            retry(read)
         assert calls == [1]
 
     def test_a_folder_that_vanishes_while_it_is_listed(
@@ -324,7 +324,7 @@ class TestProperties:
     )
     def test_a_broken_answer_is_one_message(self, said: str) -> None:
         says = r"cut an answer short.* Run the same command again"
-        with pytest.raises(StorageError, match=says), clear_refusals():
+        with pytest.raises(StorageError, match=says), explain_refusals():
             raise OSError(said)
 
     def test_no_secret_travels_with_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +346,7 @@ class TestValidation:
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", ".hidden", "a b", "a\n", "é"])
     def test_unsafe_names(self, name: str) -> None:
         with pytest.raises(StorageError, match="cannot be a folder name"):
-            checked_name(name, what="run")
+            check_name(name, what="run")
 
     @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd"])
     def test_files_outside(self, tmp_path: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gangru_dist.bars.files import list_files
 from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError
-from gangru_dist.base.filesystems import parse, redacted, safe
+from gangru_dist.base.filesystems import parse_uri, redact, sanitize
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import cli
 from gangru_dist.config import sources
@@ -69,7 +69,7 @@ class TestRefused:
     @pytest.mark.parametrize("uri", URIS)
     def test_nor_shown_where_a_library_says_it(self, uri: str) -> None:
         for text in (uri, f"cannot open '{uri}': no", f"<{uri}>", f"a {uri} b s3://fine/x"):
-            assert CANARY not in redacted(text), redacted(text)
+            assert CANARY not in redact(text), redact(text)
 
     @pytest.mark.parametrize("form", [form for name, form in FORMS.items() if name != "digits"])
     @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
@@ -100,21 +100,21 @@ class TestRefused:
         ],
     )
     def test_what_has_none_is_left_alone(self, uri: str) -> None:
-        found = parse(uri)
+        found = parse_uri(uri)
         assert found is not None
         assert found.secret is None
-        assert redacted(f"cannot read {uri}") == f"cannot read {uri}"
+        assert redact(f"cannot read {uri}") == f"cannot read {uri}"
 
     def test_a_path_is_no_uri(self) -> None:
-        assert parse("/a/b") is None
-        assert parse("a:b@c/d") is None
+        assert parse_uri("/a/b") is None
+        assert parse_uri("a:b@c/d") is None
 
     @given(st.text(), st.sampled_from(SCHEMES))
     def test_any_text_can_be_parsed_and_redacted(self, text: str, scheme: str) -> None:
         for uri in (text, f"{scheme}://{text}"):
-            assert isinstance(safe(uri), str)
+            assert isinstance(sanitize(uri), str)
             try:
-                parse(uri)
+                parse_uri(uri)
             except ValueError:
                 assert "[" in text or "]" in text  # no IPv6 address
 

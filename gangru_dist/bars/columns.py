@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars.formats import BAR_COLUMNS, FORMATS, REQUIRED, BarsFormat, Kind, SideTable
-from gangru_dist.base.errors import BarsError, flag
-from gangru_dist.base.registry import close_names
+from gangru_dist.base.errors import BarsError, format_flag
+from gangru_dist.base.registry import find_close_names
 
 CODED = pa.dictionary(pa.int32(), pa.string())
 """Type of text columns while they are read: each text once."""
@@ -106,7 +106,9 @@ def check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
     for ours in form.renamed:
         if form.find(ours, there) is None:
             theirs = form.names(ours)[0]
-            nearest = ", ".join(lower[name] for name in close_names(theirs.lower(), lower, 0.6))
+            nearest = ", ".join(
+                lower[name] for name in find_close_names(theirs.lower(), lower, 0.6)
+            )
             absent.append(f"bars.columns.{ours}={theirs} (nearest: {nearest or 'none'})")
     if absent:
         raise BarsError(
@@ -136,20 +138,20 @@ def _missing(
     start = f"{file} lacks the column(s) {_spell(missing, form)}; it has {_enumerate(names)}."
     for other in () if form.renamed else FORMATS.values():
         if other.name != form.name and all(other.find(name, names) for name in REQUIRED):
-            way_out = flag("bars.format", other.name)
+            way_out = format_flag("bars.format", other.name)
             return BarsError(f"{start} They read like another format: {way_out}")
     calls = sorted({form.calls[name] for name in missing if name in form.calls})
     text = f" {', '.join(calls)} exports what is missing." if calls else ""
     free = {name.lower(): name for name in names if name not in chosen.values()}
     guesses = [
-        flag(f"bars.columns.{name}", free[near[0]])
+        format_flag(f"bars.columns.{name}", free[near[0]])
         for name in missing
-        if (near := close_names(name, free, 0.5))
+        if (near := find_close_names(name, free, 0.5))
     ]
     if guesses:
         end = f"If they go by other names, say so: {' '.join(guesses)}"
     elif list(missing) == ["code"]:
-        end = f"If the file's name is the stock, say so: {flag('bars.code_from_name', True)}"
+        end = f"If the file's name is the stock, say so: {format_flag('bars.code_from_name', True)}"
     else:
         end = "If they go by other names, name those in bars.columns."
     return BarsError(f"{start}{text} If it is no bars file, point --bars at the bars only. {end}")
@@ -163,7 +165,7 @@ def _no_factor(file: str, form: BarsFormat) -> BarsError:
         f"{file} has no adjustment factor{call}: without it every split and dividend would read "
         f"as a loss. Add the column {'/'.join(form.names('adj_factor'))}"
         f"{beside if folders else ''}; docs/data.md names the calls. If the prices are adjusted "
-        f"already, say so: {flag('bars.prices', 'adjusted')}"
+        f"already, say so: {format_flag('bars.prices', 'adjusted')}"
     )
 
 

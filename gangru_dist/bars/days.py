@@ -20,7 +20,7 @@ from gangru_dist.bars.columns import Origin, convert
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.base.errors import BarsError
-from gangru_dist.base.filesystems import resolve
+from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import BarsConfig
 
 FIRST_DAY = {"ashare": dt.date(1990, 12, 1), "none": dt.date(1900, 1, 1)}
@@ -106,7 +106,7 @@ def read_day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = 
 
 def _read_calendar(uri: str) -> np.ndarray:
     """(days,) datetime64[D] of a text file with one date a line."""
-    filesystem, path = resolve(uri)
+    filesystem, path = open_filesystem(uri)
     if filesystem.get_file_info(path).type != pafs.FileType.File:
         raise BarsError(f"bars.calendar={uri} is no file. Give a text file with one date a line.")
     with filesystem.open_input_stream(path) as source:

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import BarsError
-from gangru_dist.base.filesystems import resolve
+from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.base.storage import Storage
 
 _PARQUET = (".parquet", ".pq", ".parq")
@@ -85,7 +85,7 @@ def list_files(uri: str) -> list[BarsFile]:
         BarsError: There are none, or one is empty, cannot be read, or is neither parquet nor CSV
             nor Qlib's.
     """
-    filesystem, path = resolve(uri)
+    filesystem, path = open_filesystem(uri)
     found, base = [filesystem.get_file_info(path)], str(PurePosixPath(path).parent)
     if found[0].type not in (pafs.FileType.File, pafs.FileType.Unknown):
         if isinstance(filesystem, pafs.LocalFileSystem):
@@ -119,7 +119,7 @@ def check_apart(uri: str, root: Storage) -> None:
     Raises:
         BarsError: One is inside the other.
     """
-    filesystem, path = resolve(uri)
+    filesystem, path = open_filesystem(uri)
     bars, storage = PurePosixPath(path), PurePosixPath(root.path)
     is_inside = storage in (bars, *bars.parents) and storage / "bars" not in (bars, *bars.parents)
     if filesystem.equals(root.filesystem) and (is_inside or bars in storage.parents):

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.base.registry import Registry, nearest
+from gangru_dist.base.registry import Registry, suggest_names
 from gangru_dist.config.settings import BarsConfig
 
 Kind = Literal["date", "string", "code", "float", "bool"]
@@ -365,6 +365,6 @@ def _check_names(cfg: BarsConfig, further: Sequence[str]) -> None:
             if name not in known[key]:
                 raise ConfigError(
                     f"bars.{key}.{name}: no such column of ours; nearest: "
-                    f"{nearest(name, known[key])}. Write our column = the file's: "
+                    f"{suggest_names(name, known[key])}. Write our column = the file's: "
                     "--set bars.columns.volume=vol"
                 )

@@ -24,7 +24,7 @@ from gangru_dist.bars.formats import kind_of
 from gangru_dist.bars.reader import read_csv, read_csv_shape
 from gangru_dist.bars.side_tables import Spellings
 from gangru_dist.base.errors import BarsError
-from gangru_dist.base.filesystems import resolve
+from gangru_dist.base.filesystems import open_filesystem
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "date": ("date", "trade_date", "updateDate", "日期", "交易日期"),
@@ -122,7 +122,7 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(uri: str, wanted: tuple[str, ...], *, setting: str) -> dict[str, np.ndarray]:
     """Our column -> (n,) values of all rows; none is missing."""
-    filesystem, _ = resolve(uri)
+    filesystem, _ = open_filesystem(uri)
     parts = [_read_file(filesystem, file, wanted, setting) for file in list_files(uri)]
     table = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
     if not len(table["date"]):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gangru_dist.base.errors import BarsError, flag
+from gangru_dist.base.errors import BarsError, format_flag
 
 QUALITY = "quality.json"
 """Its name below `<storage>/panel`."""
@@ -205,7 +205,7 @@ def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
         raise BarsError("the bars have no rows at all. Export them again.")
     if quality.set_aside > allowed * quality.rows:
         share = quality.set_aside / quality.rows
-        enough = flag("bars.max_quarantined", math.ceil(1e4 * share) / 1e4)
+        enough = format_flag("bars.max_quarantined", math.ceil(1e4 * share) / 1e4)
         raise BarsError(
             f"{quality.set_aside} of {quality.rows} rows ({share:.2%}) would be set aside, "
             f"bars.max_quarantined allows {allowed:.2%}: {reasons}. Correct the bars or "

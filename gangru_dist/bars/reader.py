@@ -42,7 +42,7 @@ from gangru_dist.bars.files import BarsFile
 from gangru_dist.bars.formats import STANDS_FOR, BarsFormat, kind_of
 from gangru_dist.bars.side_tables import find_code
 from gangru_dist.base.errors import BarsError
-from gangru_dist.base.filesystems import resolve
+from gangru_dist.base.filesystems import open_filesystem
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
@@ -113,7 +113,7 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
         BarsError: A file cannot be opened or lacks a required column, or the user's mapping
             names a column that no file has: found now rather than after an hour of reading.
     """
-    filesystem, _ = resolve(uri)
+    filesystem, _ = open_filesystem(uri)
     with ThreadPoolExecutor(16) as pool:
         rows = [number for number, file in enumerate(files) if file.has_rows]
         opened = list(pool.map(lambda i: _open(filesystem, i, files[i], form), rows))
@@ -161,7 +161,7 @@ def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
         BarsError: A type or value is not what it must be, or the file has changed since it was
             listed.
     """
-    filesystem, _ = resolve(uri)
+    filesystem, _ = open_filesystem(uri)
     wanted = [name for name in part.columns.values() if name not in part.constants]
     with _explain_errors(part.file):
         if part.file.fields:

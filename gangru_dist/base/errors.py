@@ -14,8 +14,8 @@
 
 A message says what is wrong, the value, where, and how to fix it. `commands.cli.run_job` prints it
 without a traceback and exits with 2, also for a full disk or a path without write permission.
-Any other exception is a bug and shows its traceback. If a setting would help, `flag` formats it
-so that it can be pasted into the command.
+Any other exception is a bug and shows its traceback. If a setting would help, `format_flag`
+formats it so that it can be pasted into the command.
 """
 
 import json
@@ -23,20 +23,20 @@ import shlex
 import textwrap
 
 
-def flag(key: str, value: object) -> str:
-    """A setting as the command line takes it: --set 'panel.without=["turnover_rate"]'."""
+def format_flag(key: str, value: object) -> str:
+    """Format a setting as the command line takes it: --set 'panel.without=["turnover_rate"]'."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"--set {shlex.quote(f'{key}={text}')}"
 
 
-def reason_of(error: BaseException) -> str:
-    """The last line of what went wrong."""
+def extract_reason(error: BaseException) -> str:
+    """Return the last line of what went wrong, at most 500 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:500]
 
 
-def in_short(reason: object) -> str:
-    """What another library says, its first line, for a message: no more than 160 characters."""
+def shorten(reason: object) -> str:
+    """Return the first line of what another library says, at most 160 characters."""
     first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
     return textwrap.shorten(first, 160, placeholder=" …").rstrip(".")
 

@@ -3,9 +3,9 @@
 pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`; fsspec serves every other scheme. A request
 that a store refuses for good raises a StorageError that says what to do.
 
-`resolve` refuses a URI that carries a secret before anybody opens, logs or stores it. What is
-logged or raised goes through `safe` all the same, for libraries and names from data say what they
-like.
+`open_filesystem` refuses a URI that carries a secret before anybody opens, logs or stores it. What
+is logged or raised goes through `sanitize` all the same: libraries and names from data say what
+they like.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as pafs
 
-from gangru_dist.base.errors import StorageError, in_short
+from gangru_dist.base.errors import StorageError, shorten
 
 HIDDEN = "***"
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
@@ -108,7 +108,7 @@ class Uri:
         return self.scheme not in _STORES and (port or "0").isdecimal() and "@" not in later
 
 
-def parse(text: str) -> Uri | None:
+def parse_uri(text: str) -> Uri | None:
     """Parts of a URI; None of a plain path, which has no `scheme://`.
 
     A password may have a slash in it, as AWS's do: `s3://KEY:SEC/RET@bucket` names a bucket, not a
@@ -139,7 +139,7 @@ def _is_port(scheme: str, place: str) -> bool:
     return scheme not in _STORES and bool(_PORT.fullmatch(place))
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """The same text; in each URI of it, *** for passwords, keys and what options hold of them."""
     if "://" not in text:
         return text
@@ -152,9 +152,9 @@ def _hidden(found: re.Match[str]) -> str:
     return found[0] if is_name or _is_port(scheme, user) else f"{found['scheme']}://{HIDDEN}@"
 
 
-def safe(text: str) -> str:
-    """What may be shown on a terminal: `redacted`, and control characters in words."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redacted(text))
+def sanitize(text: str) -> str:
+    """What may be shown on a terminal: `redact`, and control characters in words."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redact(text))
 
 
 A = TypeVar("A")
@@ -199,7 +199,7 @@ _WHOLE_WHEN_CLOSED = frozenset(
 
 
 @contextmanager
-def clear_refusals() -> Iterator[None]:
+def explain_refusals() -> Iterator[None]:
     """Raise a refusal of a store or a disk, or a broken answer, as StorageError."""
     try:
         yield
@@ -227,7 +227,7 @@ def is_refused(error: OSError) -> bool:
     return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
 
 
-def again(read: Callable[[], A]) -> A:
+def retry(read: Callable[[], A]) -> A:
     """What `read` gives, tried again if a connection was cut within an answer.
 
     AWS's client and delta-rs repeat requests, but not one whose answer has begun.
@@ -265,31 +265,31 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
 
     def get_file_info(self, paths_or_selector: Any) -> Any:
         """As pyarrow's, but a refusal is a StorageError; so in the following methods."""
-        with clear_refusals():
+        with explain_refusals():
             return super().get_file_info(paths_or_selector)
 
     def open_input_file(self, path: str) -> Any:
         """Open a file for random access."""
-        with clear_refusals():
+        with explain_refusals():
             return super().open_input_file(path)
 
     def open_input_stream(self, path: str, **options: Any) -> Any:
         """Open a file for sequential reading."""
-        with clear_refusals():
+        with explain_refusals():
             return super().open_input_stream(path, **options)
 
     def delete_file(self, path: str) -> None:
         """Delete a file."""
-        with clear_refusals():
+        with explain_refusals():
             super().delete_file(path)
 
     def delete_dir(self, path: str) -> None:
         """Delete a folder and its content."""
-        with clear_refusals():
+        with explain_refusals():
             super().delete_dir(path)
 
 
-def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Filesystem and path of a URI or a local path.
 
     A plain path is taken literally; in a file:// URI, %20 is a space.
@@ -310,7 +310,7 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         return _resolve_fsspec(uri)
     except (ValueError, ImportError, OSError) as error:
         raise StorageError(
-            f"cannot use {place.shown!r}: {in_short(error)}. Built in are a local path, file://, "
+            f"cannot use {place.shown!r}: {shorten(error)}. Built in are a local path, file://, "
             "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
         ) from None  # the library may repeat the URI
 
@@ -320,7 +320,7 @@ def _checked_place(uri: str) -> Uri | None:
     if not uri:
         raise StorageError("the path is empty. Name a folder or a URI.")
     try:
-        place = parse(uri)
+        place = parse_uri(uri)
     except ValueError:
         raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D instead.") from None
     if place is None:
@@ -409,7 +409,7 @@ def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
         filesystem.create_dir(path, recursive=True)
 
 
-def move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
+def move_file(filesystem: pafs.FileSystem, source: str, target: str) -> None:
     """Move a file; where a move cannot replace the target, the file stays if the target exists."""
     if not isinstance(filesystem, pafs.PyFileSystem):
         filesystem.move(source, target)
@@ -421,7 +421,7 @@ def move(filesystem: pafs.FileSystem, source: str, target: str) -> None:
             raise
 
 
-def grows_in_sight(filesystem: pafs.FileSystem) -> bool:
+def shows_unfinished_files(filesystem: pafs.FileSystem) -> bool:
     """Whether a remote store shows a file while it is written; object stores do not."""
     if isinstance(filesystem, pafs.PyFileSystem):
         protocol = filesystem.handler.fs.protocol

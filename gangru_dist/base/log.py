@@ -31,7 +31,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from gangru_dist.base.filesystems import safe
+from gangru_dist.base.filesystems import sanitize
 
 _console = Console(stderr=True)
 _logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class _Safe(logging.Formatter):
     """One line an event: no secret of a URI, no control character of a stock's name."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
+        return sanitize(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own
         record.message = record.message.replace("\n", "\\n")

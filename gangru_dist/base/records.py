@@ -23,13 +23,13 @@ Record = TypeVar("Record")
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
-def parse(kind: type[Record], text: str | bytes) -> Record:
+def parse_record(kind: type[Record], text: str | bytes) -> Record:
     """A record from JSON; strict ("5" is not 5). Raises pydantic's ValidationError."""
     record: Record = _adapter(kind).validate_json(text, strict=True)
     return record
 
 
-def plain(record: Any) -> Any:
+def to_jsonable(record: Any) -> Any:
     """A record as plain JSON types, keys in the order of its fields."""
     return _adapter(type(record)).dump_python(record, mode="json")
 
@@ -41,22 +41,22 @@ def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None
         StorageError: The file is not JSON, or not a record of this kind.
     """
     try:
-        return parse(kind, folder.read_bytes(name))
+        return parse_record(kind, folder.read_bytes(name))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise StorageError(
-            f"{folder.uri}/{name} is damaged: {wrong(error)}. Delete it, then run the job that "
-            "writes it."
+            f"{folder.uri}/{name} is damaged: {describe_error(error)}. Delete it, then run the job "
+            "that writes it."
         ) from error
 
 
 def write_record(folder: Storage, name: str, record: Any) -> None:
     """Write a record as JSON, atomically."""
-    folder.write_json(name, plain(record))
+    folder.write_json(name, to_jsonable(record))
 
 
-def wrong(error: ValidationError) -> str:
+def describe_error(error: ValidationError) -> str:
     """The first error: `not JSON (...)`, or the key and what it should be."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":

@@ -75,7 +75,7 @@ class Registry(dict[str, T]):
     def _imported(self, name: str) -> T:
         place = name if ":" in name else _installed(self._kind).get(name)
         if place is None:
-            raise self._error(f"no {self._kind} {name!r}; nearest: {nearest(name, self)}.")
+            raise self._error(f"no {self._kind} {name!r}; nearest: {suggest_names(name, self)}.")
         module, _, attribute = place.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
@@ -98,7 +98,7 @@ class Registry(dict[str, T]):
         if name in self:
             return name
         if ":" not in name and name not in _installed(self._kind) and self._made(name) is None:
-            raise ValueError(f"no {self._kind}; nearest: {nearest(name, self)}")
+            raise ValueError(f"no {self._kind}; nearest: {suggest_names(name, self)}")
         try:
             self[name]
         except GangruError as error:
@@ -130,8 +130,8 @@ class Registry(dict[str, T]):
         self[name] = item
 
     def source_hash(self, name: str) -> str:
-        """`source_hash` of the named item."""
-        return source_hash(self._code(self[name]))
+        """`hash_source` of the named item."""
+        return hash_source(self._code(self[name]))
 
     def users_code(self, name: str) -> dict[str, str]:
         """`{kind and name: source hash}` of a user's item; empty for the project's own."""
@@ -154,18 +154,18 @@ def _place(item: Any) -> str:
     return f"{item.__module__}.{item.__qualname__}"
 
 
-def close_names(name: str, known: Iterable[str], cutoff: float = 0.4) -> list[str]:
+def find_close_names(name: str, known: Iterable[str], cutoff: float = 0.4) -> list[str]:
     """Up to three known names similar to this one, best first."""
     return difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
 
 
-def nearest(name: str, known: Iterable[str]) -> list[str]:
+def suggest_names(name: str, known: Iterable[str]) -> list[str]:
     """The close names, for a message; all known names if none is close."""
     known = list(known)
-    return close_names(name, known) or known
+    return find_close_names(name, known) or known
 
 
-def source_hash(item: Callable[..., Any]) -> str:
+def hash_source(item: Callable[..., Any]) -> str:
     """Hash of the code that decides the result of a function or class, 64 hex digits.
 
     Covers its own code and, recursively, the functions and plain constants of the same top-level

@@ -21,13 +21,13 @@ import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import StorageError
 from gangru_dist.base.filesystems import (
-    again,
-    clear_refusals,
-    grows_in_sight,
+    explain_refusals,
     is_refused,
     make_folder,
-    move,
-    resolve,
+    move_file,
+    open_filesystem,
+    retry,
+    shows_unfinished_files,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
@@ -41,7 +41,7 @@ _clean: set[Path] = set()
 """Folders in which this process has looked for such files."""
 
 
-def checked_name(name: str, *, what: str) -> str:
+def check_name(name: str, *, what: str) -> str:
     """Return `name` if it is safe as one path component.
 
     Raises:
@@ -81,8 +81,8 @@ class Storage:
     """A folder at a URI. Cheap to make and to pickle: only the URI is stored."""
 
     def __init__(self, uri: str) -> None:
-        self.filesystem, self.path = resolve(uri)
-        self._write_beside = grows_in_sight(self.filesystem)
+        self.filesystem, self.path = open_filesystem(uri)
+        self._write_beside = shows_unfinished_files(self.filesystem)
         self.uri = uri if "://" in uri else self.path  # absolute: workers have other folders
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -115,7 +115,7 @@ class Storage:
 
     def child(self, *names: str) -> Storage:
         """A folder below this one; each name is checked."""
-        tail = "/".join(checked_name(name, what="storage name") for name in names)
+        tail = "/".join(check_name(name, what="storage name") for name in names)
         if "://" not in self.uri:
             return Storage(f"{self.path.rstrip('/')}/{tail}")
         base, question, query = self.uri.partition("?")
@@ -141,7 +141,7 @@ class Storage:
             with self.filesystem.open_input_file(self.full(name)) as file:
                 return bytes(file.readall())
 
-        return again(read)
+        return retry(read)
 
     def read_json(self, name: str) -> Any:
         """Content of a JSON file; FileNotFoundError if it does not exist."""
@@ -153,7 +153,7 @@ class Storage:
         Raises:
             StorageError: The store refuses, the disk is full, or the path is not writable.
         """
-        with clear_refusals():
+        with explain_refusals():
             write = self._write_local if self.is_local else self._upload
             write(self.full(name), data)
 
@@ -205,11 +205,11 @@ class Storage:
         make_folder(self.filesystem, target.rpartition("/")[0])
         try:
             self._put(part, data)
-            move(self.filesystem, part, target)
+            move_file(self.filesystem, part, target)
             if self._is_file(part):
                 with suppress(FileNotFoundError):
                     self.filesystem.delete_file(target)
-                move(self.filesystem, part, target)
+                move_file(self.filesystem, part, target)
             if not self._is_file(target):
                 raise OSError(f"{part} cannot be renamed to {target}.")
         finally:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from gangru_dist.base import log
-from gangru_dist.base.errors import GangruError, TrainingError, flag, reason_of
-from gangru_dist.base.filesystems import clear_refusals, safe
-from gangru_dist.base.storage import Storage, checked_name
+from gangru_dist.base.errors import GangruError, TrainingError, extract_reason, format_flag
+from gangru_dist.base.filesystems import explain_refusals, sanitize
+from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.cluster import start
 from gangru_dist.commands import notify
 from gangru_dist.config import presets, sources
@@ -87,14 +87,14 @@ def run_job(
         parser.add_argument("--dry-run", action="store_true", help=text)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(safe(_unknown(unknown)))
+        parser.error(sanitize(_unknown(unknown)))
     log.setup()
     is_dry = plan is not None and args.dry_run
     work = partial(_planned, plan) if plan and is_dry else partial(_listed, body)
     end = _End(args, parser.prog)
     with start.as_interrupt() as interruption:
         try:
-            with clear_refusals():
+            with explain_refusals():
                 outcome = work(_job(args, parser.prog))
         except BaseException as error:
             # Code in C may have made an error of its own of the interrupt: pydantic does.
@@ -102,7 +102,7 @@ def run_job(
                 sys.stderr.write("interrupted: run the same command again to continue.\n")
                 return end("interrupted", interruption.status)
             if isinstance(error, GangruError):
-                sys.stderr.write(f"error: {safe(str(error))}\n")
+                sys.stderr.write(f"error: {sanitize(str(error))}\n")
                 status = 1 if isinstance(error, TrainingError) else 2
                 return end("failed", status, error=str(error))
             end("failed", 1, error=f"{type(error).__name__}: {error}")
@@ -129,7 +129,7 @@ def _listed(body: Callable[[Job], Outcome], job: Job) -> Outcome:
 
                 write_index(job.run.root)
         except Exception as error:  # noqa: BLE001  # nothing of it may fail the job
-            _logger.warning("runs_page_failed reason=%s", reason_of(error))
+            _logger.warning("runs_page_failed reason=%s", extract_reason(error))
 
 
 class _End:
@@ -148,11 +148,11 @@ class _End:
             "command": self._command,
             "verdict": verdict,
             "status": status,
-            "storage": safe(self._args.storage),
+            "storage": sanitize(self._args.storage),
             "run": self._args.run,
             "seconds": seconds,
             "outputs": list(outcome.outputs),
-            **({"error": safe(error)} if error else {}),
+            **({"error": sanitize(error)} if error else {}),
             **outcome.facts,
         }
         if self._args.json:
@@ -162,7 +162,7 @@ class _End:
             sys.stdout.writelines(lines)
         elif error is None and verdict != "interrupted":
             sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
-            sys.stdout.writelines(f"  {safe(place)}\n" for place in outcome.outputs)
+            sys.stdout.writelines(f"  {sanitize(place)}\n" for place in outcome.outputs)
         if self._args.notify and verdict != "would":
             notify.post(self._args.notify, result)
         return status
@@ -212,14 +212,14 @@ def _unknown(words: Sequence[str]) -> str:
     near = [key for key in near if key.endswith(f".{name}")] or near
     if not equals:
         value = words[1] if len(words) > 1 and not words[1].startswith("-") else "..."
-    return f"{text}. Settings are given as {' or '.join(flag(key, value) for key in near)}"
+    return f"{text}. Settings are given as {' or '.join(format_flag(key, value) for key in near)}"
 
 
 def _job(args: argparse.Namespace, program: str) -> Job:
     """Resolve the flags and log the result."""
     root = Storage(args.storage)
     origin, base, cfg = settings_of(root, args.run, args.preset, args.config, args.set)
-    args.run = checked_name(args.run or args.preset or "default", what="--run")
+    args.run = check_name(args.run or args.preset or "default", what="--run")
     run = Run(root, args.run, cfg)
     run.root.require_room()
     _logger.info(

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gangru_dist.base.errors import GangruError
-from gangru_dist.base.filesystems import clear_refusals
+from gangru_dist.base.filesystems import explain_refusals
 from gangru_dist.base.storage import Storage
 
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
@@ -39,7 +39,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     add("--json", action="store_true", help="one JSON object per run and nothing else")
     args = parser.parse_args(argv)
     try:
-        with clear_refusals():
+        with explain_refusals():
             return _run(args)
     except GangruError as error:
         sys.stderr.write(f"error: {error}\n")

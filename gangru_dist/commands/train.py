@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gangru_dist.base.records import plain
+from gangru_dist.base.records import to_jsonable
 from gangru_dist.commands import plan
 from gangru_dist.commands.cli import Job, Outcome, run_job
 from gangru_dist.runs.run import WINDOWS
@@ -30,7 +30,7 @@ def body(job: Job) -> Outcome:
 
     with ProgressPage(job.run).show():
         summary = train_windows(job.run, only=job.args.windows, overwrite=job.args.overwrite)
-    facts = {"failed": summary.failed, **plain(summary)}
+    facts = {"failed": summary.failed, **to_jsonable(summary)}
     return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok, facts=facts)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gangru_dist.base.errors import ConfigError, in_short
-from gangru_dist.base.filesystems import resolve
-from gangru_dist.base.registry import close_names
+from gangru_dist.base.errors import ConfigError, shorten
+from gangru_dist.base.filesystems import open_filesystem
+from gangru_dist.base.registry import find_close_names
 from gangru_dist.config import presets
 from gangru_dist.config.identity import TYPES, from_dict, to_dict
 from gangru_dist.config.settings import RunConfig
@@ -186,7 +186,7 @@ def _replaced_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _read_toml(file: str) -> dict[str, Any]:
-    filesystem, path = resolve(file)
+    filesystem, path = open_filesystem(file)
     try:
         with filesystem.open_input_file(path) as stream:
             text = bytes(stream.readall()).decode("utf-8-sig")
@@ -194,7 +194,7 @@ def _read_toml(file: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read --config {file}: {error}") from error
     except (RecursionError, ValueError) as error:  # TOMLDecodeError is one, and numbers too long
-        raise ConfigError(f"--config {file} is not TOML: {in_short(error)}.") from error
+        raise ConfigError(f"--config {file} is not TOML: {shorten(error)}.") from error
 
 
 def _parse(text: str) -> Any:
@@ -205,7 +205,7 @@ def _parse(text: str) -> Any:
         return text
     except (RecursionError, ValueError) as error:
         raise ConfigError(
-            f"--set has a value of {len(text)} characters: {in_short(error)}."
+            f"--set has a value of {len(text)} characters: {shorten(error)}."
         ) from None
     return parsed["value"] if len(parsed) == 1 else text
 
@@ -271,8 +271,8 @@ def nearest(key: str) -> list[str]:
     last = key.rpartition(".")[2]
     same_name = [name for name in TYPES if name.rpartition(".")[2] == last]
     by_name = {name.rpartition(".")[2]: name for name in reversed(TYPES)}
-    close = close_names(key, TYPES, cutoff=0.6)
-    close_name = [by_name[name] for name in close_names(last, by_name, cutoff=0.6)]
+    close = find_close_names(key, TYPES, cutoff=0.6)
+    close_name = [by_name[name] for name in find_close_names(last, by_name, cutoff=0.6)]
     ordered = [*same_name, *close, *close_name] if "." not in key else [*close, *same_name]
     return list(dict.fromkeys([*ordered, *close_name]))[:3]
 

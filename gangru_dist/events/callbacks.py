@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gangru_dist.base.errors import GangruError, StorageError, reason_of
+from gangru_dist.base.errors import GangruError, StorageError, extract_reason
 from gangru_dist.base.log import subscribe
 from gangru_dist.base.records import find_record, write_record
 from gangru_dist.base.storage import Storage
@@ -182,7 +182,7 @@ class CallbackSink:
             yield
         except BaseException as error:  # noqa: BLE001  # also sys.exit(): it is not our code
             self._failures += 1
-            self._error = _PASSWORD.sub("//***@", reason_of(error))
+            self._error = _PASSWORD.sub("//***@", extract_reason(error))
             if self._failures == 1:
                 text = "callback_failed callback=%s error=%s: %s"
                 _logger.warning(text, self._name, type(error).__name__, self._error)
@@ -234,7 +234,7 @@ def open_callbacks(run: Run) -> Iterator[None]:
             raise
         except Exception as error:  # noqa: BLE001  # a user's own code
             text = "callback_failed callback=%s error=%s: %s; it is left out"
-            _logger.warning(text, name, type(error).__name__, reason_of(error))
+            _logger.warning(text, name, type(error).__name__, extract_reason(error))
             continue
         folder = run.folder.child(TRACKING, name.replace(":", "."))
         sinks.append(CallbackSink(name, callback, folder))

@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from gangru_dist.base.errors import PanelError, flag
-from gangru_dist.base.registry import Registry, nearest
+from gangru_dist.base.errors import PanelError, format_flag
+from gangru_dist.base.registry import Registry, suggest_names
 
 # numpy's stubs give Any for arithmetic on arrays without a dtype:
 # mypy: disable-error-code="no-any-return"
@@ -115,7 +115,7 @@ class Feature:
         for name in self.inputs:
             if name not in known and not name.startswith(COLUMN):
                 raise PanelError(
-                    f"no input {name!r} of a feature; nearest: {nearest(name, known)}."
+                    f"no input {name!r} of a feature; nearest: {suggest_names(name, known)}."
                 )
 
 
@@ -182,7 +182,7 @@ def check_inputs(
             f"feature {', '.join(map(repr, needy))} needs the column turnover_rate, market_cap or "
             "total_shares, but the bars have none of them."
             f"{f' {call} exports them.' if call else ''} "
-            f"Leave it out: {flag('panel.without', needy)}"
+            f"Leave it out: {format_flag('panel.without', needy)}"
         )
 
 

@@ -17,7 +17,7 @@ from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import BarsFormat, resolve_format
 from gangru_dist.bars.index import Members, read_members
 from gangru_dist.bars.reader import BarsPart, read_headings
-from gangru_dist.base.errors import BarsError, flag
+from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.features.price_volume import FEATURES, check_inputs, further_columns, inputs_of
 from gangru_dist.panel.manifest import ROWS_VERSION
@@ -163,7 +163,7 @@ def check_columns(
             raise BarsError(
                 f"{lacking[0]} has no column {name}, which a feature reads as column:{name}. "
                 "Export it with every file; if it goes by another name, say so: "
-                f"{flag(f'bars.columns.{name}', 'THEIRS')}"
+                f"{format_flag(f'bars.columns.{name}', 'THEIRS')}"
             )
     if "turnover_rate" in inputs_of(features):
         having = sorted(file for file in columns if "turnover_rate" in columns[file])

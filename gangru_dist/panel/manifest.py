@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, PlainValidator, ValidationError
 
 from gangru_dist.base.errors import PanelError
-from gangru_dist.base.records import parse, wrong
+from gangru_dist.base.records import describe_error, parse_record
 from gangru_dist.base.storage import Storage
 
 MANIFEST = "manifest.json"
@@ -227,10 +227,10 @@ def read_manifest(root: Storage) -> Manifest:
     panel = root.child("panel")
     try:
         text = panel.read_bytes(MANIFEST)
-        version = parse(_Version, text).version
+        version = parse_record(_Version, text).version
         if version != VERSION:
             raise ValueError(f"it has layout version {version}, this program reads {VERSION}")
-        manifest = parse(Manifest, text)
+        manifest = parse_record(Manifest, text)
         _check_manifest(manifest, json.loads(text))
     except FileNotFoundError:
         raise PanelError(
@@ -238,7 +238,7 @@ def read_manifest(root: Storage) -> Manifest:
             f"gangru panel --bars URI --storage {root.uri}"
         ) from None
     except ValueError as error:  # pydantic's too
-        what = wrong(error) if isinstance(error, ValidationError) else error
+        what = describe_error(error) if isinstance(error, ValidationError) else error
         raise PanelError(
             f"{panel.uri}/{MANIFEST} cannot be used: {what}. Build the panel again with "
             "`gangru panel --overwrite`."

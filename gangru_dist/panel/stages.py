@@ -31,7 +31,7 @@ from gangru_dist.bars.rows import check_joined, check_rows, find_suspects
 from gangru_dist.bars.side_tables import Spellings, join_table, respell_rows
 from gangru_dist.base import log
 from gangru_dist.base.errors import BarsError
-from gangru_dist.base.filesystems import again
+from gangru_dist.base.filesystems import retry
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import Runner, value
 from gangru_dist.config.settings import RunConfig
@@ -332,7 +332,7 @@ def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
         with panel.filesystem.open_input_file(panel.full(name)) as source:
             return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)])
 
-    tables = [again(partial(read, name)) for name in names]
+    tables = [retry(partial(read, name)) for name in names]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
 from gangru_dist.bars.columns import encode
-from gangru_dist.base.errors import PanelError, in_short
-from gangru_dist.base.registry import nearest
+from gangru_dist.base.errors import PanelError, shorten
+from gangru_dist.base.registry import suggest_names
 from gangru_dist.base.storage import Storage
 from gangru_dist.maths.calendar import listing_position
 from gangru_dist.panel.manifest import (
@@ -300,8 +300,9 @@ def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
     for name in columns:
         if name not in known:
             raise PanelError(
-                f"the panel has no column {name!r}; nearest: {nearest(name, known)}. Add a feature "
-                "to panel.features and build the panel again with `gangru panel --overwrite`."
+                f"the panel has no column {name!r}; nearest: {suggest_names(name, known)}. Add a "
+                "feature to panel.features and build the panel again with `gangru panel "
+                "--overwrite`."
             )
 
 
@@ -359,7 +360,7 @@ def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> 
         return _columns_of(data, file, columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise PanelError(
-            f"{panel.uri}/{file.name} is damaged: {in_short(error)}. Restore the file, or "
+            f"{panel.uri}/{file.name} is damaged: {shorten(error)}. Restore the file, or "
             "build the panel again with `gangru panel --overwrite`."
         ) from error
 

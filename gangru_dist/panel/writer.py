@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from gangru_dist.bars.columns import encode
 from gangru_dist.bars.quality import Quality
-from gangru_dist.base.errors import PanelError, in_short
+from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import PanelFile
@@ -243,7 +243,7 @@ def names_on(root: Storage, day: dt.date) -> dict[str, str]:
         return {}
     except pa.ArrowException as error:
         raise PanelError(
-            f"{panel.uri}/{NAMES} is damaged ({in_short(error)}). Delete it to go on "
+            f"{panel.uri}/{NAMES} is damaged ({shorten(error)}). Delete it to go on "
             "without names, or build the panel again with `gangru panel --overwrite`."
         ) from error
     known = table.filter(pc.less_equal(table["since"], pa.scalar(day, pa.date32())))

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
-from gangru_dist.base.storage import checked_name
+from gangru_dist.base.storage import check_name
 from gangru_dist.evaluation.comparison import Comparison, compare_evaluations
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.events.callbacks import open_callbacks
@@ -63,7 +63,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
 def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
-    names = [run.name] if compare is None else [run.name, checked_name(compare, what="--compare")]
+    names = [run.name] if compare is None else [run.name, check_name(compare, what="--compare")]
     run.require()
     run = run.as_claimed()
     run.claim(overwrite=overwrite)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from gangru_dist.base import log
-from gangru_dist.base.errors import reason_of
+from gangru_dist.base.errors import extract_reason
 from gangru_dist.base.storage import Storage
 from gangru_dist.events.events import EpochTrained, ModelsPlanned, TrialChanged, WindowDone
 from gangru_dist.report import text
@@ -104,7 +104,7 @@ class ProgressPage:
             with log.subscribe(self):
                 yield self
         except BaseException as error:
-            self._stop("stopped", reason_of(error))
+            self._stop("stopped", extract_reason(error))
             raise
         failed = any(row.state == "failed" for row in self._rows.values())
         self._stop("failed" if failed else "done")
@@ -192,7 +192,7 @@ class ProgressPage:
             self._folder.write_bytes(PAGE, self.render().encode())
         except Exception as error:  # noqa: BLE001  # the job goes on
             if not self._failed:
-                _logger.warning("progress_page_failed reason=%s", reason_of(error))
+                _logger.warning("progress_page_failed reason=%s", extract_reason(error))
             self._failed = True
 
     def render(self) -> str:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.lineage import code_version
 from gangru_dist.base.records import find_record, write_record
-from gangru_dist.base.storage import Storage, checked_name
+from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
 from gangru_dist.config.settings import RunConfig
@@ -67,7 +67,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """Raise StorageError if the name cannot be a folder name."""
-        checked_name(self.name, what="--run")
+        check_name(self.name, what="--run")
 
     @cached_property
     def folder(self) -> Storage:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from gangru_dist.base.records import plain
+from gangru_dist.base.records import to_jsonable
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.run import Run
 
@@ -94,7 +94,7 @@ def _cells(result: WindowResult) -> tuple[str, ...]:
 
 def write_train_summary(run: Run, summary: TrainSummary) -> None:
     """Write `summary.json` and log the table."""
-    run.folder.write_json(TRAIN_SUMMARY, {"failed": summary.failed, **plain(summary)})
+    run.folder.write_json(TRAIN_SUMMARY, {"failed": summary.failed, **to_jsonable(summary)})
     for line in summary.lines():
         _logger.info("%s", line)
 

@@ -41,9 +41,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 from pydantic import TypeAdapter, ValidationError
 
-from gangru_dist.base.errors import FactorError, StorageError, in_short
-from gangru_dist.base.filesystems import again
-from gangru_dist.base.records import wrong
+from gangru_dist.base.errors import FactorError, StorageError, shorten
+from gangru_dist.base.filesystems import retry
+from gangru_dist.base.records import describe_error
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.run import FACTOR, run_folder
@@ -114,7 +114,7 @@ def find_table(factor: Storage) -> DeltaTable | None:
     """
     uri, options = delta_address(factor)
     try:
-        table = again(partial(DeltaTable, uri, storage_options=options))
+        table = retry(partial(DeltaTable, uri, storage_options=options))
     except TableNotFoundError:
         return None
     except DeltaError as error:
@@ -134,7 +134,7 @@ def _damaged_log(factor: Storage, reason: str) -> FactorError:
     wrong = (name for name in factor.list_files(_LOG) if name.endswith(".json"))
     file = next((name for name in wrong if not _is_log(factor.read_bytes(name))), _LOG)
     return FactorError(
-        f"{factor.uri}/{file} is damaged: {in_short(reason)}. If the store is healthy, restore it "
+        f"{factor.uri}/{file} is damaged: {shorten(reason)}. If the store is healthy, restore it "
         f"from a copy; or delete {factor.uri}, then run `gangru score`: it scores all days again."
     )
 
@@ -162,7 +162,7 @@ def open_table(factor: Storage, as_of: int | dt.datetime | None = None) -> Delta
         return table
     newest, created = table.version(), table.metadata().created_time
     try:
-        again(partial(table.load_as_version, as_of))
+        retry(partial(table.load_as_version, as_of))
         if isinstance(as_of, dt.datetime) and created > _epoch_ms(as_of):
             raise DeltaError("the table was made later")  # delta-rs would give the empty version
     except DeltaError as error:
@@ -265,9 +265,9 @@ def _damage_said(factor: Storage, path: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, *_DAMAGE) as error:
         reason: object = "it is gone" if isinstance(error, FileNotFoundError) else error
-        reason = wrong(error) if isinstance(error, ValidationError) else reason
+        reason = describe_error(error) if isinstance(error, ValidationError) else reason
         raise FactorError(
-            f"{factor.uri}/{path} is damaged: {in_short(reason)}. Run `gangru score` with "
+            f"{factor.uri}/{path} is damaged: {shorten(reason)}. Run `gangru score` with "
             f"{_span(path)}: it scores those days again."
         ) from error
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, in_short
-from gangru_dist.base.records import parse, plain, write_record
+from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, shorten
+from gangru_dist.base.records import parse_record, to_jsonable, write_record
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.models.gan import Discriminator
 from gangru_dist.models.precision import arithmetic
@@ -128,7 +128,7 @@ class TrainingState:
     def to_bytes(self, identity: str) -> bytes:
         """The whole state; `identity` says of which window, seed and configuration."""
         tensors = self.tensors()
-        about = json.dumps(plain(_Header(identity, self.progress, _digest(tensors))))
+        about = json.dumps(to_jsonable(_Header(identity, self.progress, _digest(tensors))))
         return bytes(save(tensors, metadata={"about": about}))  # one key: a fixed order
 
     def restore(self, data: bytes, identity: str) -> None:
@@ -141,7 +141,7 @@ class TrainingState:
         try:
             self._restore(data, identity)
         except (*_DAMAGE, SafetensorError) as error:
-            raise ValueError(f"no checkpoint of this network ({in_short(error)})") from error
+            raise ValueError(f"no checkpoint of this network ({shorten(error)})") from error
 
     def _restore(self, data: bytes, identity: str) -> None:
         header = _header(data)
@@ -196,7 +196,7 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _header(data: bytes) -> _Header:
     """Header that `to_bytes` wrote."""
     size = int.from_bytes(data[:8], "little")
-    return parse(_Header, json.loads(data[8 : 8 + size])["__metadata__"]["about"])
+    return parse_record(_Header, json.loads(data[8 : 8 + size])["__metadata__"]["about"])
 
 
 def write_model(

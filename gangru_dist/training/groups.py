@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashedError
 
-from gangru_dist.base.errors import ResourceError, StorageError, reason_of
+from gangru_dist.base.errors import ResourceError, StorageError, extract_reason
 from gangru_dist.config.settings import ResourcesConfig
 from gangru_dist.runs.run import CHECKPOINTS
 from gangru_dist.training.queue import WorkerGroup
@@ -47,15 +47,15 @@ def run_workers(group: WorkerGroup) -> None:
         time.sleep(_PAUSE_SECONDS)  # an interrupted driver is gone by then
         if not ray.is_initialized():
             raise error
-        _logger.warning("workers_ended group=%d reason=%r", number, reason_of(error))
+        _logger.warning("workers_ended group=%d reason=%r", number, extract_reason(error))
         if tasks.count_takes(number) > takes:
             in_vain = 0
-            tasks.record_failure(number, reason_of(error))  # counted when the task is taken again
+            tasks.record_failure(number, extract_reason(error))  # counted when taken again
         elif isinstance(error, _GONE) and in_vain < group.run.cfg.resources.max_failures:
             in_vain += 1
         else:
             in_vain = 0
-            tasks.give_up(number, reason_of(error))
+            tasks.give_up(number, extract_reason(error))
     _remove_traces(group)
 
 
@@ -93,7 +93,7 @@ def _fit(group: WorkerGroup) -> Exception | None:
     try:
         _trainer(group).fit()
     except TrainingFailedError as error:
-        return ResourceError(reason_of(_first_cause(error)))
+        return ResourceError(extract_reason(_first_cause(error)))
     return None
 
 
@@ -142,4 +142,4 @@ def _remove_traces(group: WorkerGroup) -> None:
     try:
         group.run.folder.delete_folder(f"{CHECKPOINTS}/{group.name}")
     except (OSError, StorageError) as error:
-        _logger.warning("traces_left run=%s %s", group.name, reason_of(error))
+        _logger.warning("traces_left run=%s %s", group.name, extract_reason(error))

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from gangru_dist.base.errors import ResourceError, StorageError, WindowError, reason_of
+from gangru_dist.base.errors import ResourceError, StorageError, WindowError, extract_reason
 from gangru_dist.base.lineage import code_version
 from gangru_dist.base.log import publish, subscribe
 from gangru_dist.cluster import session
@@ -193,7 +193,9 @@ def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
         try:
             model = run.model(result.window, result.seed)
         except (OSError, StorageError) as error:
-            _logger.warning("model_not_told window=%s error=%s", result.window, reason_of(error))
+            _logger.warning(
+                "model_not_told window=%s error=%s", result.window, extract_reason(error)
+            )
     publish(WindowDone(result=result, identity=identity, model=model))
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import torch
 
-from gangru_dist.base.errors import StorageError, TrainingError, reason_of
+from gangru_dist.base.errors import StorageError, TrainingError, extract_reason
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import tables
 from gangru_dist.config.settings import RunConfig
@@ -175,7 +175,7 @@ class _Trainer:
         except TrainingError as error:
             reason = str(error)
         except Exception as error:
-            self.workers.tasks.record_failure(self.workers.number, reason_of(error))
+            self.workers.tasks.record_failure(self.workers.number, extract_reason(error))
             raise
         self.group.gather(None)  # all wait until the model is stored
         if self.group.rank == 0:

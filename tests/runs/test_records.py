@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gangru_dist.base.errors import StorageError, WindowError
-from gangru_dist.base.records import find_record, plain, write_record
+from gangru_dist.base.records import find_record, to_jsonable, write_record
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import GanConfig, GruConfig, RunConfig
 from gangru_dist.models.predictors import FactorNetwork
@@ -161,7 +161,7 @@ class TestOfToday:
         assert summary is not None
         (only,) = summary.windows
         expected = SUMMARY_JSON["windows"][0]  # type: ignore[index]
-        assert plain(only) == expected
+        assert to_jsonable(only) == expected
         assert only == WindowResult(
             window="2017-06-30", status="no history", reason="121 trading days of history"
         )
@@ -243,7 +243,7 @@ class TestDamaged:
         run = Run(folder, "r", TINY)
         record = write_model(run, "2019-12-31", 0, TrainingState(TINY, 0), identity="a")
         place = f"{run.model_folder('2019-12-31', 0)}/model.json"
-        run.folder.write_json(place, plain(record) | {"architecture": architecture})
+        run.folder.write_json(place, to_jsonable(record) | {"architecture": architecture})
         with pytest.raises(WindowError, match=r"not of the network [^\n]* Delete windows"):
             read_model(run, "2019-12-31", 0)
 
@@ -253,7 +253,7 @@ class TestDamaged:
         record = write_model(run, "2019-12-31", 0, TrainingState(run.cfg, 0), identity="a")
         changed = record.architecture | {"gan_channels": place}
         where = f"{run.model_folder('2019-12-31', 0)}/model.json"
-        run.folder.write_json(where, plain(record) | {"architecture": changed})
+        run.folder.write_json(where, to_jsonable(record) | {"architecture": changed})
         with pytest.raises(WindowError, match="not of the network"):
             read_model(run, "2019-12-31", 0)
 
@@ -262,6 +262,6 @@ class TestDamaged:
         record = write_model(run, "2019-12-31", 0, TrainingState(TINY, 0), identity="a")
         wider = FactorNetwork(18, GruConfig(hidden=7), GanConfig()).architecture
         place = f"{run.model_folder('2019-12-31', 0)}/model.json"
-        run.folder.write_json(place, plain(record) | {"architecture": wider})
+        run.folder.write_json(place, to_jsonable(record) | {"architecture": wider})
         with pytest.raises(WindowError, match="not of the network"):
             read_model(run, "2019-12-31", 0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gangru_dist.base.records import parse, plain
+from gangru_dist.base.records import parse_record, to_jsonable
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.model import GanSamples
 from gangru_dist.training.checkpoint import TrainingState
@@ -107,8 +107,8 @@ class TestProperties:
         _, first = part(slice(0, 5), [])
         together, _ = part(slice(5, None), first)
         for source in ("real", "generated"):
-            for name, figures in plain(alone)[source].items():
-                found = plain(together)[source][name]
+            for name, figures in to_jsonable(alone)[source].items():
+                found = to_jsonable(together)[source][name]
                 assert found.pop("histogram") == figures.pop("histogram")
                 assert found == pytest.approx(figures, rel=1e-9)
         nobody, sums = part(slice(0, 0), first)
@@ -130,7 +130,7 @@ class TestProperties:
     def test_plain_json(self) -> None:
         cfg = config()
         found = gan_samples(generator_of(cfg), data_of(cfg), cfg, seed=0, collective=Alone())
-        assert parse(GanSamples, json.dumps(plain(found))) == found
+        assert parse_record(GanSamples, json.dumps(to_jsonable(found))) == found
         assert sum(found.real["open"].histogram) == found.assets * cfg.samples.lookback
         assert len(found.bin_centers) == BINS
         assert found.assets <= ASSETS
