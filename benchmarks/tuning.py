@@ -19,20 +19,20 @@ from typing import Any
 
 import numpy as np
 
-from gangru_dist.api import SYNTHETIC, panel_from
+from gangru_dist.api import SYNTHETIC, build_panel
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.session import session
+from gangru_dist.config.search import SearchRange, TuneConfig
 from gangru_dist.config.settings import (
     GruConfig,
     PanelConfig,
     RunConfig,
-    SearchRange,
     SyntheticConfig,
     TrainingConfig,
-    TuneConfig,
     WindowConfig,
 )
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 from gangru_dist.tuning.search import make_scheduler
 from gangru_dist.tuning.space import apply, baseline, extremes, parameters
@@ -114,7 +114,7 @@ def main(trials: int = 24, epochs: int = 12) -> float:
     with tempfile.TemporaryDirectory() as folder:
         root = Storage(folder)
         with session(cfg):
-            panel_from(root, cfg, bars=SYNTHETIC)
+            build_panel(Run(root, "tuning", cfg), SYNTHETIC)
         curves = train_all(root, cfg)
     full = sum(told[-1]["epochs"] for told in curves)
     objectives = [told[-1]["objective"] for told in curves]

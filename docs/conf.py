@@ -15,7 +15,8 @@ from typing import Any
 
 import gangru_dist
 from gangru_dist.commands import SUMMARIES, main
-from gangru_dist.commands.settings import Setting, reference
+from gangru_dist.commands.settings import list_rows
+from gangru_dist.config.sources import format_toml
 
 project = "gangru_dist"
 version = release = gangru_dist.__version__
@@ -47,25 +48,22 @@ GENERATED = Path(__file__).parent / "generated"
 
 def settings_page() -> str:
     """Every setting by section: `gangru settings` as a page."""
-    sections: dict[str, list[Setting]] = defaultdict(list)
-    for one in reference():
-        sections[one.key.partition(".")[0] if "." in one.key else "run"].append(one)
+    sections: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in list_rows():
+        section = row["key"].rpartition(".")[0]
+        sections[section or "run"].append(row)
     lines = ["# Settings", "", "Made from the code; `gangru settings` prints the same.", ""]
-    for name, settings in sections.items():
-        lines += [f"## {name}", "", "| setting | default | type | decides | meaning |"]
+    for name, rows in sections.items():
+        lines += [f"## {name}", "", "| setting | default | type | affects | meaning |"]
         lines += ["|---|---|---|---|---|"]
-        lines += [_row(one) for one in settings] + [""]
+        lines += [_format_row(row) for row in rows] + [""]
     return "\n".join(lines)
 
 
-def _row(one: Setting) -> str:
-    cells = (
-        f"`{one.key}`",
-        f"`{one.value}`",
-        f"`{one.kind}`",
-        ", ".join(one.decides),
-        one.meaning,
-    )
+def _format_row(row: dict[str, Any]) -> str:
+    affects = ", ".join(row["affects"])
+    value = format_toml(row["value"])
+    cells = (f"`{row['key']}`", f"`{value}`", f"`{row['kind']}`", affects, row["meaning"])
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

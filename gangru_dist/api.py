@@ -1,4 +1,4 @@
-"""The system from Python, for notebooks; `gangru` commands call the same functions.
+"""The system from Python; the `gangru` commands call the same functions.
 
     import gangru_dist as g
 
@@ -9,9 +9,6 @@
     g.evaluate(run, g.read_factor("data", "mine")).monthly
 
 `gangru_dist.__all__` lists everything meant for users. All of it is imported on first use.
-
-All stages in order: bars → panel → models → factor → report.
-
 Stages communicate through storage only. Each one skips what is done already, so a repeated run is
 cheap and a killed one continues.
 """
@@ -30,7 +27,6 @@ import pandas as pd
 
 from gangru_dist.bars.files import check_apart
 from gangru_dist.base.errors import EvaluationError
-from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation import summary
@@ -65,7 +61,9 @@ class PipelineSummary:
 
 
 def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSummary:
-    """Run every stage; training and scoring share a Ray session.
+    """Run every stage: bars → panel → models → factor → report.
+
+    Training and scoring share a Ray session.
 
     Args:
         run: What to run; claimed at once, as its configuration also decides the panel.
@@ -90,7 +88,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         # Ray starts beside the panel; where models are already there, perhaps nobody needs it
         with session.shared(run.cfg, at_once=not run.models()):
             with _stage("panel"):
-                panel_from(run.root, run.cfg, bars=opened, overwrite=overwrite)
+                _build_panel(run, opened, overwrite=overwrite)
             with _stage("train"):
                 training = train_windows(run)
             from gangru_dist.scoring.score import score_days  # torch: not before the workers run
@@ -102,6 +100,20 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         with _stage("report"):
             report = write_report(run)
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
+
+
+def build_panel(run: Run, bars: str, *, overwrite: bool = False) -> Manifest:
+    """Build the panel of a run's storage, or add new days to it.
+
+    Args:
+        run: Its storage and settings.
+        bars: Folder or URI of the vendor's bars, or `synthetic`.
+        overwrite: Accept bars that change days of the existing panel.
+
+    Raises:
+        GangruError: Bars that cannot be trusted, or an unknown feature.
+    """
+    return _build_panel(run, check_bars(bars, run.cfg), overwrite=overwrite)
 
 
 def check_bars(bars: str, cfg: RunConfig) -> str | Bars:
@@ -121,37 +133,13 @@ def check_bars(bars: str, cfg: RunConfig) -> str | Bars:
     return opened
 
 
-def panel_from(
-    root: Storage, cfg: RunConfig, *, bars: str | Bars, overwrite: bool = False
-) -> Manifest:
-    """Build the panel from bars or from the synthetic market, written to `<root>/bars`."""
+def _build_panel(run: Run, bars: str | Bars, *, overwrite: bool) -> Manifest:
+    """Build the panel of checked bars; the synthetic market is written to `<storage>/bars`."""
     if bars == SYNTHETIC:
-        made = root.child("bars")
-        write_bars(made, cfg.synthetic)
-        bars = made.uri
-    return build.build_panel(bars, root, cfg, overwrite=overwrite)
-
-
-@contextmanager
-def _stage(name: str) -> Iterator[None]:
-    started = time.monotonic()
-    _logger.info("stage_start stage=%s", name)
-    yield
-    _logger.info("stage_done stage=%s seconds=%.1f", name, time.monotonic() - started)
-
-
-def build_panel(run: Run, bars: str, *, overwrite: bool = False) -> Manifest:
-    """Build the panel of a run's storage, or add new days to it.
-
-    Args:
-        run: Its storage and settings.
-        bars: Folder or URI of the vendor's bars, or `synthetic`.
-        overwrite: Accept bars that change days of the existing panel.
-
-    Raises:
-        GangruError: Bars that cannot be trusted, or an unknown feature.
-    """
-    return panel_from(run.root, run.cfg, bars=check_bars(bars, run.cfg), overwrite=overwrite)
+        folder = run.root.child("bars")
+        write_bars(folder, run.cfg.synthetic)
+        bars = folder.uri
+    return build.build_panel(bars, run.root, run.cfg, overwrite=overwrite)
 
 
 def read_panel(
@@ -161,7 +149,7 @@ def read_panel(
     *,
     features: Sequence[str] = (),
 ) -> PanelBlock:
-    """Prices, trading conditions and, if asked for, features of a run's storage.
+    """Read prices, trading conditions and, if asked for, features of a run's storage.
 
     Args:
         run: Its storage.
@@ -195,7 +183,7 @@ def evaluate(
         EvaluationError: The factor is empty, has other days or assets than the panel, or spans
             less than one period.
         PanelError: There is no panel.
-        BarsError: `evaluation.portfolio` cannot be read.
+        BarsError: `evaluation.index` cannot be read.
     """
     table = factor if isinstance(factor, pd.DataFrame) else _table(factor)
     if market is None:
@@ -213,12 +201,12 @@ def evaluate(
 
 
 def read_models(run: Run) -> pd.DataFrame:
-    """One row per finished model of a run; columns as in `report.training.tabulate_models`."""
+    """List the finished models of a run; columns as in `report.training.tabulate_models`."""
     return tabulate_models(list(run.models().values()))
 
 
 def read_metrics(run: Run) -> dict[str, Any]:
-    """The figures of a run's report, as in its metrics.json.
+    """Read the figures of a run's report, as in its metrics.json.
 
     Raises:
         EvaluationError: It has no report yet.
@@ -227,6 +215,14 @@ def read_metrics(run: Run) -> dict[str, Any]:
         raise EvaluationError(f"no {METRICS} at {run.report.uri}. Make one with `gangru report`.")
     found: dict[str, Any] = run.report.read_json(METRICS)
     return found
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    started = time.monotonic()
+    _logger.info("stage_start stage=%s", name)
+    yield
+    _logger.info("stage_done stage=%s seconds=%.1f", name, time.monotonic() - started)
 
 
 def _table(factor: pd.Series) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """`gangru pipeline` from a checkout: the same flags, the same code."""
 
-from gangru_dist.commands.pipeline import run
+from gangru_dist.commands.jobs import run
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run("pipeline"))

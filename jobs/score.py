@@ -1,6 +1,6 @@
 """`gangru score` from a checkout: the same flags, the same code."""
 
-from gangru_dist.commands.score import run
+from gangru_dist.commands.jobs import run
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run("score"))

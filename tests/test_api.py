@@ -143,7 +143,7 @@ class TestNotebook:
     ) -> None:
         """As Jupyter does: Ray of its own, pictures and tables in the cells, progress drawn."""
         cfg = sources.to_dict(sources.load("demo", None, TINY))
-        given = {key: sources.value_at(cfg, key) for key in (one.split("=")[0] for one in TINY)}
+        given = {key: identity.value_at(cfg, key) for key in (one.split("=")[0] for one in TINY)}
         notebook = nbformat.read(NOTEBOOK, as_version=4)
         for cell in notebook.cells:
             small = f'preset="demo", settings={given}'

@@ -8,8 +8,8 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from gangru_dist.base.log import publish
 from gangru_dist.base.storage import Storage
-from gangru_dist.commands import cli
+from gangru_dist.commands import cli, jobs
 from gangru_dist.config.settings import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
 from gangru_dist.config.sources import load
 from gangru_dist.events.callbacks import open_callbacks
@@ -83,8 +83,8 @@ def test_commands_on_the_pages_are_understood(
     name: str, flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their flags and settings; in a storage of one's own, with nothing done."""
-    command = importlib.import_module(f"gangru_dist.commands.{Path(name).stem.replace('-', '_')}")
-    if not hasattr(command, "run_job"):  # `runs`, `settings`, `check-plugin`: tested where they are
+    name = Path(name).stem
+    if name not in jobs.JOBS:  # `runs`, `settings`, `check-plugin`: tested where they are
         return
     modules_of_the_pages(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -93,25 +93,18 @@ def test_commands_on_the_pages_are_understood(
     for flag, value in (("--storage", tmp_path / "s"), ("--config", tmp_path / "any.toml")):
         if flag in words:
             words[words.index(flag) + 1] = str(value)
-    monkeypatch.setattr(command, "run_job", partial(only_understood, cli.run_job))
+    idle = replace(jobs.JOBS[name], body=lambda job: cli.Outcome(), plan=lambda job: {})
+    monkeypatch.setitem(jobs.JOBS, name, idle)
     tables: tuple[dict[str, Any], ...] = (CALLBACKS, FEATURES, LABEL_TRANSFORMS, PREDICTORS)
     before = [dict(table) for table in tables]
     try:
-        assert command.run(words) == 0
+        assert jobs.run(name, words) == 0
     finally:
         for table, items in zip(tables, before, strict=True):
             table.clear()  # other files of tests register a feature of the same name
             table.update(items)
         for module in ("factors", "diary"):
             sys.modules.pop(module, None)
-
-
-def only_understood(
-    real: Callable[..., int], doc: str, body: object, *args: object, **given: object
-) -> int:
-    """`run_job` with a body and a plan that do nothing."""
-    plan = {"plan": lambda job: {}} if "plan" in given else {}
-    return real(doc, lambda job: cli.Outcome(outputs=()), *args, **{**given, **plan})
 
 
 def test_the_callback_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

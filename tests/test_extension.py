@@ -63,7 +63,7 @@ class TestNames:
             ("predictor=no_such:Class", "No module named 'no_such'"),
             (f"predictor={CODE}:Men", "has no attribute 'Men'"),
             (f'panel.features=["{CODE}:bare"]', "is no feature: it lacks the decorator"),
-            ("predictor=gur", "no predictor; nearest: ['gru'"),
+            ("predictor=gur", "no predictor 'gur'; nearest: ['gru'"),
         ],
     )
     def test_what_cannot_be_found_names_the_key(self, setting: str, says: str) -> None:
@@ -83,13 +83,9 @@ class TestNames:
             return [point] if group == "gangru_dist.predictors" else []
 
         monkeypatch.setattr(registry, "entry_points", entry_points)
-        registry._installed.cache_clear()
-        try:
-            cfg = load("default", None, ["predictor=line"])
-            assert PREDICTORS[cfg.predictor] is sys.modules[CODE].Mean
-        finally:
-            registry._installed.cache_clear()
-        assert asked == ["gangru_dist.predictors"]
+        cfg = load("default", None, ["predictor=line"])
+        assert PREDICTORS[cfg.predictor] is sys.modules[CODE].Mean
+        assert set(asked) == {"gangru_dist.predictors"}
 
     def test_code_is_part_of_the_identity(self) -> None:
         own = model_settings(load("default", None, [f"predictor={CODE}:Mean"]))

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import re
 import tomllib
+import typing
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import gangru_dist
-from gangru_dist.config import sources
-from gangru_dist.config.identity import DECIDES
+from gangru_dist.config.identity import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -47,7 +47,7 @@ def test_the_readme_points_at_files_that_are_there() -> None:
 MODULES = defaultdict(list)
 for module in pkgutil.walk_packages(gangru_dist.__path__, "gangru_dist."):
     MODULES[module.name.rpartition(".")[2]].append(module.name)
-SECTIONS = {key.partition(".")[0] for key in DECIDES}
+SECTIONS = {key.partition(".")[0] for key in SETTINGS}
 PROSE = [
     *(p for p in ROOT.glob("docs/**/*.md") if p.name != "LOG.md" and "generated" not in p.parts),
     *ROOT.glob("gangru_dist/**/*.py"),
@@ -70,7 +70,8 @@ def is_file(cited: str, where: Path) -> bool:
 
 
 def is_setting(cited: str) -> bool:
-    return cited in DECIDES or any(cited.startswith(f"{key}.") for key in sources._TABLES)
+    tables = (key for key, one in SETTINGS.items() if typing.get_origin(one.type) is dict)
+    return cited in SETTINGS or any(cited.startswith(f"{key}.") for key in tables)
 
 
 def is_code(cited: str) -> bool:

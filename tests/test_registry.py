@@ -71,9 +71,9 @@ class TestNames:
         with pytest.raises(PanelError, match=r"nearest: \['close', 'open'\]"):
             table["zzz"]
         assert "clos" not in table
-        assert table.known("open") == "open"
-        with pytest.raises(ValueError, match=r"no thing; nearest: \['open'"):
-            table.known("opne")
+        assert table.check_name("open") == "open"
+        with pytest.raises(ValueError, match=r"no thing 'opne'; nearest: \['open'"):
+            table.check_name("opne")
 
     def test_two_items_of_one_name(self) -> None:
         table: Registry[Any] = Registry("thing")
@@ -91,7 +91,7 @@ class TestNames:
 
     def test_an_item_is_imported_when_it_is_asked_for(self, folder: Path) -> None:
         table: Registry[Any] = Registry("thing", items={"late": "users_late:item"})
-        assert (list(table), table.known("late")) == (["late"], "late")
+        assert (list(table), table.check_name("late")) == (["late"], "late")
         (folder / "users_late.py").write_text(CODE)
         assert table["late"]([5.0]) == [1.0]
         assert table["late"] is sys.modules["users_late"].item
@@ -148,8 +148,3 @@ class TestSourceHash:
             ConfigError, match=r"source of .*typed cannot be found.* in a file or a notebook"
         ):
             hash_source(typed["typed"])
-
-    def test_by_name(self) -> None:
-        table: Registry[tuple[Any, ...]] = Registry("thing", code=lambda item: item[0])
-        table.register("a", (one, "inputs"))
-        assert table.source_hash("a") == hash_source(one)

@@ -34,7 +34,7 @@ def load(job: Path) -> ModuleType:
 def run(job: Path, *words: str) -> int:
     """A job in this process, up to its exit status."""
     own = ["--bars", "synthetic"] if job.stem in ("panel", "pipeline") else []
-    status: int = load(job).run([*own, *words])
+    status: int = load(job).run(job.stem, [*own, *words])
     return status
 
 

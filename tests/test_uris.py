@@ -80,7 +80,7 @@ class TestRefused:
         words = ["--storage", uri]
         if job.stem in ("panel", "pipeline"):
             words = ["--storage", str(tmp_path), "--bars", uri]
-        assert load(job).run(words) == 2
+        assert load(job).run(job.stem, words) == 2
         shown = capsys.readouterr()
         assert CANARY not in shown.out + shown.err
         for file in tmp_path.rglob("*"):

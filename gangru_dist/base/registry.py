@@ -22,7 +22,6 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
@@ -70,13 +69,13 @@ class Registry(dict[str, T]):
         if (item := self._made(name)) is not None:
             self[name] = item
             return item
-        return self._imported(name)
+        return self._import(name)
 
-    def _imported(self, name: str) -> T:
-        place = name if ":" in name else _installed(self._kind).get(name)
-        if place is None:
+    def _import(self, name: str) -> T:
+        path = self._find_path(name)
+        if path is None:
             raise self._error(f"no {self._kind} {name!r}; nearest: {suggest_names(name, self)}.")
-        module, _, attribute = place.partition(":")
+        module, _, attribute = path.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
@@ -89,31 +88,35 @@ class Registry(dict[str, T]):
         try:
             self._code(item)
         except AttributeError:
-            raise self._error(f"{place} is no {self._kind}: it lacks the decorator.") from None
+            raise self._error(f"{path} is no {self._kind}: it lacks the decorator.") from None
         self[name] = item
         return cast("T", item)
 
-    def known(self, name: str) -> str:
-        """The name itself if it is known; else ValueError, to which pydantic adds the key."""
-        if name in self:
+    def _find_path(self, name: str) -> str | None:
+        """Return `module:attribute` of a name, which may be an entry point's; None if unknown."""
+        if ":" in name:
             return name
-        if ":" not in name and name not in _installed(self._kind) and self._made(name) is None:
-            raise ValueError(f"no {self._kind}; nearest: {suggest_names(name, self)}")
+        points = entry_points(group=f"gangru_dist.{self._kind.replace(' ', '_')}s")
+        return next((point.value for point in points if point.name == name), None)
+
+    def check_name(self, name: str) -> str:
+        """Return a name if it is known; else ValueError, to which pydantic adds the key."""
         try:
-            self[name]
+            if name not in self:
+                self[name]
         except GangruError as error:
             raise ValueError(str(error).rstrip(".")) from error
         return name
 
-    def validated(self, name: str, info: Any) -> str:
-        """The same for pydantic; of `STORED` names, those of code count that is here already."""
+    def validate(self, name: str, info: Any) -> str:
+        """The same for pydantic; a `STORED` name may not import code that is not here already."""
         is_code = ":" in name and name not in self and self._made(name) is None
         if is_code and info.context == STORED:
             raise ValueError(f"names code as {self._kind} that this command was not given")
-        return self.known(name)
+        return self.check_name(name)
 
-    def places(self) -> set[str]:
-        """Top-level modules of users' own code that this process has been given."""
+    def list_user_modules(self) -> set[str]:
+        """List the top-level modules of users' own code that this process has been given."""
         items = [self._code(item) for name, item in self.items() if ":" in name]
         return {item.__module__.partition(".")[0] for item in items} - {__name__.partition(".")[0]}
 
@@ -123,50 +126,39 @@ class Registry(dict[str, T]):
         Raises:
             ConfigError: The name belongs to another item.
         """
-        there = self[name] if name in self else item  # noqa: SIM401, get() would not import it
-        old, new = _place(self._code(there)), _place(self._code(item))
+        old_item = self[name] if name in self else item  # noqa: SIM401, get() would not import it
+        old, new = _qualified_name(self._code(old_item)), _qualified_name(self._code(item))
         if old != new:
             raise ConfigError(f"{self._kind} {name!r} is {old} already; {new} needs another name.")
         self[name] = item
 
-    def source_hash(self, name: str) -> str:
-        """`hash_source` of the named item."""
-        return hash_source(self._code(self[name]))
-
-    def users_code(self, name: str) -> dict[str, str]:
-        """`{kind and name: source hash}` of a user's item; empty for the project's own."""
-        foreign = ":" in name or name in _installed(self._kind)  # a worker may not have it yet
-        if isinstance(self.get(name), str) or not (name in self or foreign):
+    def hash_user_code(self, name: str) -> dict[str, str]:
+        """Return `{kind and name: source hash}` of a user's item; empty for the project's own."""
+        item: Any = self.get(name)  # a worker may not have a user's yet
+        if isinstance(item, str) or (item is None and not self._find_path(name)):
             return {}
         own = self._code(self[name]).__module__.partition(".")[0] == __name__.partition(".")[0]
-        return {} if own else {f"{self._kind} {name}": self.source_hash(name)}
+        return {} if own else {f"{self._kind} {name}": hash_source(self._code(self[name]))}
 
 
-@cache
-def _installed(kind: str) -> dict[str, str]:
-    """Entry points of installed packages for this kind: name -> `module:attribute`."""
-    group = f"gangru_dist.{kind.replace(' ', '_')}s"
-    return {point.name: point.value for point in entry_points(group=group)}
-
-
-def _place(item: Any) -> str:
-    """Where a function or class was defined."""
+def _qualified_name(item: Any) -> str:
+    """Module and name of a function or class."""
     return f"{item.__module__}.{item.__qualname__}"
 
 
 def find_close_names(name: str, known: Iterable[str], cutoff: float = 0.4) -> list[str]:
-    """Up to three known names similar to this one, best first."""
+    """Find up to three known names similar to this one, best first."""
     return difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
 
 
 def suggest_names(name: str, known: Iterable[str]) -> list[str]:
-    """The close names, for a message; all known names if none is close."""
+    """Find the close names, for a message; all known names if none is close."""
     known = list(known)
     return find_close_names(name, known) or known
 
 
 def hash_source(item: Callable[..., Any]) -> str:
-    """Hash of the code that decides the result of a function or class, 64 hex digits.
+    """Hash the code that affects the result of a function or class, 64 hex digits.
 
     Covers its own code and, recursively, the functions and plain constants of the same top-level
     package that it uses. Comments, docstrings and layout do not count.
@@ -181,16 +173,16 @@ def hash_source(item: Callable[..., Any]) -> str:
 
 def _collect(item: Any, parts: dict[str, str]) -> None:
     """Add the bare code of an item, and of all that it uses, by place."""
-    if _place(item) in parts:
+    if _qualified_name(item) in parts:
         return
     try:
         tree = _bare(inspect.getsource(item))
     except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
-            f"the source of {_place(item)} cannot be found, so changes would go unnoticed. Define "
-            "it with def, in a file or a notebook."
+            f"the source of {_qualified_name(item)} cannot be found, so changes would go "
+            "unnoticed. Define it with def, in a file or a notebook."
         ) from error
-    parts[_place(item)] = ast.unparse(tree)
+    parts[_qualified_name(item)] = ast.unparse(tree)
     scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
     for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & set(scope):
         value = scope[name]
@@ -203,11 +195,6 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
 def _is_followed(item: Any, value: Any) -> bool:
     """Functions, and from classes also other classes: bases and parts of a network."""
     return inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
-
-
-def bare_code(source: str) -> str:
-    """Python source without comments, docstrings and layout."""
-    return ast.unparse(_bare(source))
 
 
 def _bare(source: str) -> ast.AST:

@@ -188,7 +188,7 @@ def _users_code() -> list[str]:
     Those that are installed here must be installed on the workers too.
     """
     tables = (FEATURES, LABEL_TRANSFORMS, PREDICTORS, CALLBACKS)
-    names = {name for table in tables for name in table.places()}
+    names = {name for table in tables for name in table.list_user_modules()}
     files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
     installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     places = [file.parent if file.name == "__init__.py" else file for file in files]

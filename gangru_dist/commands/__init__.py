@@ -1,7 +1,7 @@
 """The one command: `gangru COMMAND …`; `jobs/*.py` are the same from a checkout.
 
-A command is a module here with a docstring for `--help` and `run(argv)`. It is imported when it is
-called, so that `gangru --help` costs nothing.
+The jobs stand in `jobs.py`; every other command is a module here with a docstring for `--help` and
+`run(argv)`. Both are imported when they are called, so that `gangru --help` costs nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ SUMMARIES = {
     "score": "compute the factor for every day not scored yet",
     "report": "evaluate the factor: metrics.json, tables, report.html",
     "runs": "list the runs in a storage",
-    "settings": "list every setting with unit, default and meaning",
+    "settings": "list every setting with default, unit and meaning, as TOML",
     "check-plugin": "test your own features, labels and predictors",
 }
 """Command -> what it does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
+    """Run a command; return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
         from gangru_dist.base.lineage import code_version
@@ -41,9 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if "" not in sys.path:
         sys.path.insert(0, "")  # own features and predictors lie where one works, as for python -m
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    status: int = module.run(rest)
-    return status
+    if name in ("runs", "settings", "check-plugin"):
+        module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+        status: int = module.run(rest)
+        return status
+    from gangru_dist.commands import jobs
+
+    return jobs.run(name, rest)
 
 
 def _usage() -> str:

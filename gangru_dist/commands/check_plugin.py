@@ -27,7 +27,7 @@ DAYS, ASSETS, LOOKBACK = 60, 12, 10
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="gangru check-plugin",
         description=__doc__,
@@ -46,19 +46,19 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def check(name: str) -> list[str]:
-    """What is wrong with a feature, predictor or label transform; empty if nothing is.
+    """List what is wrong with a feature, predictor or label transform; empty if nothing is.
 
     Raises:
         ConfigError: There is none of that name.
     """
     reasons = []
     for table, fits, kind in (
-        (FEATURES, lambda item: True, _feature),
-        (PREDICTORS, inspect.isclass, _predictor),
-        (LABEL_TRANSFORMS, _takes_two, _label),
+        (FEATURES, lambda item: True, _check_feature),
+        (PREDICTORS, inspect.isclass, _check_predictor),
+        (LABEL_TRANSFORMS, _takes_two, _check_label),
     ):
         try:
-            item: Any = table[table.known(name)]
+            item: Any = table[table.check_name(name)]
         except ValueError as error:
             reasons.append(str(error))
             continue
@@ -73,8 +73,8 @@ def _takes_two(item: Any) -> bool:
     return not inspect.isclass(item) and len(inspect.signature(item).parameters) == 2
 
 
-def made_bars(seed: int, inputs: Iterable[str] = ()) -> AdjustedBars:
-    """Random bars, with the further columns among the inputs; assets end after different days."""
+def make_bars(seed: int, inputs: Iterable[str] = ()) -> AdjustedBars:
+    """Make random bars with the inputs' further columns; assets end after different days."""
     rng = np.random.default_rng(seed)
     ends = np.arange(DAYS)[:, None] < rng.integers(DAYS // 2, DAYS + 1, ASSETS)
     close = np.exp(np.cumsum(rng.normal(0, 0.02, (DAYS, ASSETS)), axis=0)) * 10
@@ -88,14 +88,13 @@ def made_bars(seed: int, inputs: Iterable[str] = ()) -> AdjustedBars:
         "amount": rng.uniform(1e4, 1e7, close.shape),
         "turnover_rate": rng.uniform(0, 0.1, close.shape),
     }
-    for name in sorted(inputs):
-        if name.startswith(COLUMN):
-            values[name] = rng.normal(0, 1, close.shape)
+    further = (name for name in sorted(inputs) if name.startswith(COLUMN))
+    values |= {name: rng.normal(0, 1, close.shape) for name in further}
     return _bars({name: np.where(ends, value, np.nan) for name, value in values.items()})
 
 
 def _arrays(bars: AdjustedBars) -> dict[str, np.ndarray]:
-    """Every array of the bars by the name that an input has."""
+    """Return every array of the bars by the name that an input has."""
     own = {field.name: getattr(bars, field.name) for field in fields(bars)}
     further = own.pop("columns")
     return own | {COLUMN + name: values for name, values in further.items()}
@@ -107,7 +106,9 @@ def _bars(arrays: Mapping[str, np.ndarray]) -> AdjustedBars:
     return AdjustedBars(**own, columns=Columns(further))
 
 
-def _each(bars: AdjustedBars, change: Callable[[str, np.ndarray], np.ndarray]) -> AdjustedBars:
+def _change_arrays(
+    bars: AdjustedBars, change: Callable[[str, np.ndarray], np.ndarray]
+) -> AdjustedBars:
     return _bars({name: change(name, values.copy()) for name, values in _arrays(bars).items()})
 
 
@@ -115,46 +116,46 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
 
 
-def _computed(item: Feature, bars: AdjustedBars) -> np.ndarray:
+def _compute(item: Feature, bars: AdjustedBars) -> np.ndarray:
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         return np.asarray(item.compute(bars), dtype=np.float64)
 
 
-def _feature(item: Feature) -> Iterator[str]:
-    bars = made_bars(0, item.inputs)
-    untouched = _each(bars, lambda name, values: values)
-    found = _computed(item, bars)
+def _check_feature(item: Feature) -> Iterator[str]:
+    bars = make_bars(0, item.inputs)
+    untouched = _change_arrays(bars, lambda name, values: values)
+    found = _compute(item, bars)
     if found.shape != (DAYS, ASSETS):
         yield f"gives shape {found.shape} for bars of shape {(DAYS, ASSETS)}"
         return
-    kept = _arrays(untouched)
-    if not all(_same(values, kept[name]) for name, values in _arrays(bars).items()):
+    before = _arrays(untouched)
+    if not all(_same(values, before[name]) for name, values in _arrays(bars).items()):
         yield "changes the bars that it is given; compute on a copy"
-    if not _same(found, _computed(item, bars)):
+    if not _same(found, _compute(item, bars)):
         yield "gives another result when it is called again"
-    yield from _knows_too_much(item, bars, found)
+    yield from _find_leaks(item, bars, found)
     if np.isinf(found).any():
         yield "gives infinity; an undefined value is NaN"
 
 
-def _knows_too_much(item: Feature, bars: AdjustedBars, found: np.ndarray) -> Iterator[str]:
-    """Values that change with later days, other assets, or fields that it does not name."""
-    other = _arrays(made_bars(1, item.inputs))
+def _find_leaks(item: Feature, bars: AdjustedBars, found: np.ndarray) -> Iterator[str]:
+    """Find values that change with later days, other assets, or fields that it does not name."""
+    other = _arrays(make_bars(1, item.inputs))
     for end in (6, DAYS // 2 + 1, DAYS - 1):
-        later = _each(bars, lambda name, v: np.concatenate([v[:end], other[name][end:]]))  # noqa: B023
-        short = _each(bars, lambda name, v: v[:end])  # noqa: B023
-        if any(not _same(_computed(item, given)[:end], found[:end]) for given in (later, short)):
+        later = _change_arrays(bars, lambda name, v: np.concatenate([v[:end], other[name][end:]]))  # noqa: B023
+        short = _change_arrays(bars, lambda name, v: v[:end])  # noqa: B023
+        if any(not _same(_compute(item, given)[:end], found[:end]) for given in (later, short)):
             yield f"looks ahead: bars after day {end - 1} change its values up to that day"
             break
-    alone = [_each(bars, lambda name, v: v[:, [i]]) for i in range(ASSETS)]  # noqa: B023
-    if not _same(np.concatenate([_computed(item, one) for one in alone], axis=1), found):
+    alone = [_change_arrays(bars, lambda name, v: v[:, [i]]) for i in range(ASSETS)]  # noqa: B023
+    if not _same(np.concatenate([_compute(item, one) for one in alone], axis=1), found):
         yield "mixes assets: an asset's values depend on which others are computed with it"
-    hidden = _each(bars, lambda name, v: v if name in item.inputs else other[name])
-    if not _same(_computed(item, hidden), found):
+    hidden = _change_arrays(bars, lambda name, v: v if name in item.inputs else other[name])
+    if not _same(_compute(item, hidden), found):
         yield f"reads more than it names: only {', '.join(item.inputs)} in its decorator"
 
 
-def _predictor(item: Any) -> Iterator[str]:
+def _check_predictor(item: Any) -> Iterator[str]:
     import torch  # seconds; features need none of it
 
     torch.manual_seed(0)
@@ -190,19 +191,19 @@ def _predictor(item: Any) -> Iterator[str]:
         )
 
 
-def _label(item: Any) -> Iterator[str]:
+def _check_label(item: Any) -> Iterator[str]:
     rng = np.random.default_rng(0)
     values, cfg = rng.standard_t(3, 50) / 10, LabelConfig()
-    kept, found = values.copy(), np.asarray(item(values, cfg))
+    before, found = values.copy(), np.asarray(item(values, cfg))
     if found.shape != values.shape:
         yield f"gives shape {found.shape} for {len(values)} returns"
         return
-    if not np.array_equal(values, kept):
+    if not np.array_equal(values, before):
         yield "changes the returns that it is given; compute on a copy"
     if not np.isfinite(found).all():
         yield "gives what is not finite"
-    if not np.array_equal(found, np.asarray(item(kept, cfg))):
+    if not np.array_equal(found, np.asarray(item(before, cfg))):
         yield "gives another result when it is called again"
     order = rng.permutation(len(values))
-    if not np.allclose(np.asarray(item(kept[order], cfg)), found[order]):
+    if not np.allclose(np.asarray(item(before[order], cfg)), found[order]):
         yield "depends on the order of the assets"

@@ -1,9 +1,7 @@
 """What every job shares: flags, configuration, and one clear message when it fails.
 
-A job is a description, a body and, where needed, a few flags of its own:
-
-    def body(job: Job) -> Outcome: ...
-    raise SystemExit(run_job(__doc__, body))
+    def train(job: Job) -> Outcome: ...
+    raise SystemExit(run_job("Train.", train))
 
 Exit status: 0 done, 1 some windows failed, 2 user-fixable error, 130 interrupted, 143 terminated.
 With `--json`, standard output is a single object in every case; the log goes to standard error.
@@ -26,13 +24,21 @@ from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError, TrainingError, extract_reason, format_flag
 from gangru_dist.base.filesystems import explain_refusals, sanitize
 from gangru_dist.base.storage import Storage, check_name
-from gangru_dist.cluster import start
-from gangru_dist.commands import notify
+from gangru_dist.cluster.start import as_interrupt
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.runs.run import CLAIM, Run, settings_of
 
 _logger = logging.getLogger(__name__)
+
+Flag = tuple[str, Mapping[str, Any]]
+"""Name of a flag and what `argparse` calls its keyword arguments."""
+_REMOVED = {
+    "notify": "Read the exit status, or what --json prints.",
+    "export": "Every search writes its Optuna study to runs/<run>/tune/study.log as it goes; open "
+    "that file with optuna-dashboard.",
+}
+"""Name of a flag that is gone -> what replaces it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class Job:
 class Outcome:
     """How a job ended."""
 
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
     """Paths or URIs of the results, printed last."""
     ok: bool = True
     """False if some parts failed and the rest was done; the exit status is then 1."""
@@ -61,7 +67,7 @@ def run_job(
     description: str | None,
     body: Callable[[Job], Outcome],
     argv: Sequence[str] | None = None,
-    flags: Callable[[argparse.ArgumentParser], Any] | None = None,
+    flags: Sequence[Flag] = (),
     *,
     plan: Callable[[Job], Mapping[str, Any]] | None = None,
     program: str | None = None,
@@ -69,53 +75,106 @@ def run_job(
     """Parse the flags, resolve the configuration, run the body and print its outputs.
 
     Args:
-        description: The job's module docstring, shown by `--help`.
+        description: What the job does, shown by `--help`.
         body: The work itself.
         argv: Arguments; None = those of the command line.
-        flags: Adds the job's own flags to the parser.
+        flags: The job's own flags.
         plan: What the body would do, in figures, for `--dry-run`; it writes nothing.
         program: How the command is called, for `--help`; None = the script's name.
 
     Returns:
         The exit status.
     """
-    parser = _parser(description, program)
-    if flags:
-        flags(parser)
+    parser = build_parser(description, flags, program)
     if plan:
         text = "print what would be done and what it takes; do nothing"
         parser.add_argument("--dry-run", action="store_true", help=text)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(sanitize(_unknown(unknown)))
+        parser.error(sanitize(_describe_unknown(unknown)))
     log.setup()
-    is_dry = plan is not None and args.dry_run
-    work = partial(_planned, plan) if plan and is_dry else partial(_listed, body)
-    end = _End(args, parser.prog)
-    with start.as_interrupt() as interruption:
+    command = Path(parser.prog).stem.split()[-1]
+    finish = partial(_print_result, args, command, time.monotonic())
+    with as_interrupt() as interruption:
         try:
             with explain_refusals():
-                outcome = work(_job(args, parser.prog))
+                job = _resolve(args, command)
+                if plan and args.dry_run:
+                    return finish("would", 0, Outcome(facts=plan(job)))
+                outcome = _run_and_list(body, job)
         except BaseException as error:
             # Code in C may have made an error of its own of the interrupt: pydantic does.
             if interruption.number or isinstance(error, KeyboardInterrupt):
                 sys.stderr.write("interrupted: run the same command again to continue.\n")
-                return end("interrupted", interruption.status)
+                return finish("interrupted", interruption.status)
             if isinstance(error, GangruError):
                 sys.stderr.write(f"error: {sanitize(str(error))}\n")
                 status = 1 if isinstance(error, TrainingError) else 2
-                return end("failed", status, error=str(error))
-            end("failed", 1, error=f"{type(error).__name__}: {error}")
+                return finish("failed", status, error=str(error))
+            finish("failed", 1, error=f"{type(error).__name__}: {error}")
             raise
-    verdict = "would" if is_dry else "done" if outcome.ok else "partly failed"
-    return end(verdict, 0 if outcome.ok else 1, outcome)
+    return finish(*(("done", 0) if outcome.ok else ("partly failed", 1)), outcome)
 
 
-def _planned(plan: Callable[[Job], Mapping[str, Any]], job: Job) -> Outcome:
-    return Outcome(outputs=(), facts=plan(job))
+def build_parser(
+    description: str | None, flags: Sequence[Flag] = (), program: str | None = None
+) -> argparse.ArgumentParser:
+    """Build the parser of a job: the flags of every job, then its own."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--storage", required=True, metavar="URI", help="folder or URI that every node can reach")
+    add("--run", metavar="NAME", help="name of the run (default: the preset's name)")
+    text = "default: the stored settings of --run if it exists, else `default`"
+    add("--preset", choices=list(presets.ALL), help=text)
+    add("--config", metavar="FILE.toml", help="settings on top of the preset")
+    text = "one setting on top of preset and file, e.g. training.epochs=5; may be repeated"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add("--overwrite", action="store_true", help="replace existing results, even if they differ")
+    add("--json", action="store_true", help="print the result as one JSON object and nothing else")
+    for name, shape in flags:
+        add(name, **shape)
+    return parser
 
 
-def _listed(body: Callable[[Job], Outcome], job: Job) -> Outcome:
+def _describe_unknown(words: Sequence[str]) -> str:
+    """Explain unknown arguments: `--epochs 5` probably means a setting."""
+    text = f"unrecognized arguments: {' '.join(words)}"
+    name, equals, value = words[0].removeprefix("--").partition("=")
+    if name in _REMOVED:
+        return f"--{name} is no longer there. {_REMOVED[name]}"
+    name = name.replace("-", "_")
+    near = sources.find_nearest(name) if words[0].startswith("--") else []
+    if not near:
+        return text
+    near = [key for key in near if key.endswith(f".{name}")] or near
+    if not equals:
+        value = words[1] if len(words) > 1 and not words[1].startswith("-") else "..."
+    return f"{text}. Settings are given as {' or '.join(format_flag(key, value) for key in near)}"
+
+
+def _resolve(args: argparse.Namespace, command: str) -> Job:
+    """Resolve the flags and log the result."""
+    root = Storage(args.storage)
+    origin, base, cfg = settings_of(root, args.run, args.preset, args.config, args.set)
+    args.run = check_name(args.run or args.preset or "default", what="--run")
+    run = Run(root, args.run, cfg)
+    run.root.require_room()
+    _logger.info(
+        "job_start job=%s storage=%s run=%s %s changed=[%s]",
+        command,
+        run.root.uri,
+        run.name,
+        origin,
+        "; ".join(sources.difference(to_dict(base), to_dict(cfg))),
+    )
+    return Job(run=run, args=args)
+
+
+def _run_and_list(body: Callable[[Job], Outcome], job: Job) -> Outcome:
     """Run the body; then, however it ended, write the page of all runs if this is one of them.
 
     The job's own results do not depend on that page: if it fails, that is only logged.
@@ -132,102 +191,42 @@ def _listed(body: Callable[[Job], Outcome], job: Job) -> Outcome:
             _logger.warning("runs_page_failed reason=%s", extract_reason(error))
 
 
-class _End:
-    """Tells how a job ended: to the terminal, as JSON, to `--notify`."""
-
-    def __init__(self, args: argparse.Namespace, program: str) -> None:
-        self._args, self._command = args, Path(program).stem.split()[-1]
-        self._started = time.monotonic()
-
-    def __call__(
-        self, verdict: str, status: int, outcome: Outcome | None = None, error: str | None = None
-    ) -> int:
-        outcome = outcome or Outcome(outputs=())
-        seconds = round(time.monotonic() - self._started, 1)
+def _print_result(
+    args: argparse.Namespace,
+    command: str,
+    started: float,
+    verdict: str,
+    status: int,
+    outcome: Outcome | None = None,
+    error: str | None = None,
+) -> int:
+    """Print how a job ended, for people or as JSON; return the exit status."""
+    outcome = outcome or Outcome()
+    seconds = round(time.monotonic() - started, 1)
+    if args.json:
         result = {
-            "command": self._command,
+            "command": command,
             "verdict": verdict,
             "status": status,
-            "storage": sanitize(self._args.storage),
-            "run": self._args.run,
+            "storage": sanitize(args.storage),
+            "run": args.run,
             "seconds": seconds,
             "outputs": list(outcome.outputs),
             **({"error": sanitize(error)} if error else {}),
             **outcome.facts,
         }
-        if self._args.json:
-            sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
-        elif verdict == "would":
-            lines = (f"{name}: {_words(value)}\n" for name, value in outcome.facts.items())
-            sys.stdout.writelines(lines)
-        elif error is None and verdict != "interrupted":
-            sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
-            sys.stdout.writelines(f"  {sanitize(place)}\n" for place in outcome.outputs)
-        if self._args.notify and verdict != "would":
-            notify.post(self._args.notify, result)
-        return status
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    elif verdict == "would":
+        facts = outcome.facts.items()
+        sys.stdout.writelines(f"{name}: {_format_fact(value)}\n" for name, value in facts)
+    elif error is None and verdict != "interrupted":
+        sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
+        sys.stdout.writelines(f"  {sanitize(uri)}\n" for uri in outcome.outputs)
+    return status
 
 
-def _words(value: Any) -> str:
-    """A figure as text; of counts, `3 finished before, 1 no history`."""
+def _format_fact(value: Any) -> str:
+    """Write a figure as text; of counts, `3 finished before, 1 no history`."""
     if isinstance(value, Mapping):
         value = [f"{count} {kind}" for kind, count in value.items()]
     return (", ".join(value) or "none") if isinstance(value, list) else str(value)
-
-
-def _parser(description: str | None, program: str | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--storage", required=True, metavar="URI", help="folder or URI that every node can reach")
-    add("--run", metavar="NAME", help="name of the run (default: the preset's name)")
-    text = "default: the stored settings of --run if it exists, else `default`"
-    add("--preset", choices=list(presets.ALL), help=text)
-    add("--config", metavar="FILE.toml", help="settings on top of the preset")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one setting on top of preset and file, e.g. training.epochs=5; may be repeated",
-    )
-    add("--overwrite", action="store_true", help="replace existing results, even if they differ")
-    add("--json", action="store_true", help="print the result as one JSON object and nothing else")
-    text = "POST that object to this URL when the job ends, also after a failure"
-    add("--notify", type=notify.address, metavar="URL", help=text)
-    return parser
-
-
-def _unknown(words: Sequence[str]) -> str:
-    """Message for unknown arguments: `--epochs 5` probably means a setting."""
-    text = f"unrecognized arguments: {' '.join(words)}"
-    name, equals, value = words[0].removeprefix("--").partition("=")
-    name = name.replace("-", "_")
-    near = sources.nearest(name) if words[0].startswith("--") else []
-    if not near:
-        return text
-    near = [key for key in near if key.endswith(f".{name}")] or near
-    if not equals:
-        value = words[1] if len(words) > 1 and not words[1].startswith("-") else "..."
-    return f"{text}. Settings are given as {' or '.join(format_flag(key, value) for key in near)}"
-
-
-def _job(args: argparse.Namespace, program: str) -> Job:
-    """Resolve the flags and log the result."""
-    root = Storage(args.storage)
-    origin, base, cfg = settings_of(root, args.run, args.preset, args.config, args.set)
-    args.run = check_name(args.run or args.preset or "default", what="--run")
-    run = Run(root, args.run, cfg)
-    run.root.require_room()
-    _logger.info(
-        "job_start job=%s storage=%s run=%s %s changed=[%s]",
-        Path(program).stem.split()[-1],
-        run.root.uri,
-        run.name,
-        origin,
-        "; ".join(sources.difference(to_dict(base), to_dict(cfg))),
-    )
-    return Job(run=run, args=args)

@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="gangru runs",
         description=__doc__,
@@ -40,13 +40,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with explain_refusals():
-            return _run(args)
+            return _list_runs(args)
     except GangruError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
 
 
-def _run(args: argparse.Namespace) -> int:
+def _list_runs(args: argparse.Namespace) -> int:
     from gangru_dist.report.runs import (  # pandas: not for --help
         find_files,
         read_runs,
@@ -55,23 +55,25 @@ def _run(args: argparse.Namespace) -> int:
     )
 
     root = Storage(args.storage)
-    found = [_row(root, one) for one in read_runs(root, find_files(root))]
+    found = [_describe_run(root, one) for one in read_runs(root, find_files(root))]
     found.sort(key=lambda row: str(row["run"]))
     if args.compare:
         page = write_comparison(root, args.compare)
         found = [row for row in found if row["run"] in args.compare]
     else:
         page = write_index(root) if found else ""
-    lines = map(json.dumps, found) if args.json else [*_table(found), *filter(None, [page])]
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    if args.json:
+        sys.stdout.writelines(f"{json.dumps(row)}\n" for row in found)
+    elif found:
+        sys.stdout.writelines(f"{line}\n" for line in (*_format_table(found), page))
     return 0
 
 
-def _row(root: Storage, listed: Any) -> dict[str, Any]:
+def _describe_run(root: Storage, listed: Any) -> dict[str, Any]:
     from gangru_dist.runs.run import run_folder
 
     folder, claim = run_folder(root, listed.name), listed.claim
-    days, page = _days(folder, listed.name), "report/report.html"
+    days, page = _list_days(folder, listed.name), "report/report.html"
     return {
         "run": listed.name,
         "variant": str(claim.config.get("variant", "")),
@@ -95,8 +97,8 @@ def _row(root: Storage, listed: Any) -> dict[str, Any]:
     }
 
 
-def _days(folder: Storage, run: str) -> list[dt.date]:
-    """Scored days, ascending; none, and a warning, if the factor table is damaged."""
+def _list_days(folder: Storage, run: str) -> list[dt.date]:
+    """List the scored days, ascending; none, and a warning, if the factor table is damaged."""
     from gangru_dist.runs.run import FACTOR
     from gangru_dist.scoring.table import covered_days  # Delta
 
@@ -107,16 +109,10 @@ def _days(folder: Storage, run: str) -> list[dt.date]:
         return []
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    cells = [COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+def _format_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Write the runs as lines of text, in columns; no figure = empty."""
+    from pandas import DataFrame
 
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:+.4f}"
-    return "" if value is None else str(value)
+    table = DataFrame(rows, columns=COLUMNS).astype({"ic": float, "excess": float})
+    text = table.to_string(index=False, na_rep="", float_format="{:+.4f}".format)
+    return text.splitlines()

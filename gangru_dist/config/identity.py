@@ -1,4 +1,4 @@
-"""A configuration as plain values, and what of it decides the panel, a model, a run."""
+"""A configuration as plain values, and what of them identifies a panel, a model, a run."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from pydantic import TypeAdapter
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.registry import STORED
-from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, Decides, RunConfig, declared
+from gangru_dist.config.schema import Affects, list_settings
+from gangru_dist.config.search import flatten_space
+from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, RunConfig
 
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _DEFAULTS = _ADAPTER.dump_python(RunConfig(), mode="json")
 
-TYPES = {key: hint for key, hint, _ in declared(RunConfig)}
-"""Dotted key -> declared type, for every setting."""
-DECIDES = {key: mark for key, _, mark in declared(RunConfig)}
-"""Dotted key -> what the setting decides."""
-
+SETTINGS = {setting.key: setting for setting in list_settings(RunConfig)}
+"""Dotted key -> setting, in the order of declaration."""
 MODEL_SECTIONS = tuple(
-    dict.fromkeys(key.partition(".")[0] for key, mark in DECIDES.items() if mark == Decides.MODEL)
+    dict.fromkeys(k.partition(".")[0] for k, s in SETTINGS.items() if s.affects == Affects.MODEL)
 )
-"""Sections with settings that decide a window's weights."""
+"""Sections with settings that affect a window's weights."""
 
 
 def to_dict(cfg: RunConfig) -> dict[str, Any]:
-    """The configuration as plain JSON types: dates as ISO strings, tuples as lists."""
+    """Return the configuration as plain JSON types: dates as ISO strings, tuples as lists."""
     result: dict[str, Any] = _ADAPTER.dump_python(cfg, mode="json")
     return result
 
@@ -35,58 +34,81 @@ def to_dict(cfg: RunConfig) -> dict[str, Any]:
 def from_dict(values: dict[str, Any], *, stored: bool = False) -> RunConfig:
     """Inverse of `to_dict`; strict ("5" is not 5). Raises pydantic's ValidationError.
 
-    `stored` values were read from storage; they may not name code that is not yet imported.
+    `stored` values were read from storage. They may not name code that is not yet imported, and
+    may have settings that have been removed since.
     """
+    if stored:
+        values = _migrate(values)
+    tune = values.get("tune")
+    if isinstance(tune, dict) and isinstance(tune.get("space"), dict):
+        values = {**values, "tune": {**tune, "space": flatten_space(tune["space"])}}
     context = STORED if stored else None
     return _ADAPTER.validate_json(json.dumps(values), strict=True, context=context)
 
 
+def _migrate(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace the settings that earlier versions stored by those of this one."""
+    training = values.get("training")
+    if not isinstance(training, dict) or "tensorboard" not in training:
+        return values
+    training, names = dict(training), values.get("callbacks", [])
+    if training.pop("tensorboard") is True and "tensorboard" not in names:
+        names = [*names, "tensorboard"]
+    return {**values, "training": training, "callbacks": names}
+
+
+def value_at(values: dict[str, Any], key: str) -> Any:
+    """Return the value of a setting's dotted key in a configuration's dictionary."""
+    section, _, name = key.rpartition(".")
+    return (values[section] if section else values)[name]
+
+
 def with_precision(cfg: RunConfig, precision: str) -> RunConfig:
-    """The same configuration with another `training.precision`."""
+    """Return the configuration with another `training.precision`."""
     values = to_dict(cfg)
     values["training"]["precision"] = precision
     return from_dict(values)
 
 
-def deciding(cfg: RunConfig, what: Decides) -> dict[str, Any]:
-    """The settings with one of these marks, by section, as plain JSON types."""
+def select_settings(cfg: RunConfig, affects: Affects) -> dict[str, Any]:
+    """Select the settings with one of these marks, by section, as plain JSON types."""
     values = to_dict(cfg)
     chosen: dict[str, Any] = {}
-    for key, mark in DECIDES.items():
-        value, default = values, _DEFAULTS
-        for part in key.split("."):
-            value, default = value[part], default[part]
-        if mark & what and not (mark & Decides.IF_CHANGED and value == default):
+    for key, setting in SETTINGS.items():
+        value = value_at(values, key)
+        is_default = value == value_at(_DEFAULTS, key)
+        if setting.affects & affects and not (setting.affects & Affects.IF_CHANGED and is_default):
             section, _, name = key.rpartition(".")
             (chosen.setdefault(section, {}) if section else chosen)[name] = value
     return chosen
 
 
 def model_settings(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that decide the weights of one window and seed.
+    """Select the settings that affect the weights of one window and seed.
 
     Settings such as the run's refit days, seeds or checkpoint interval are left out: they do not
     change the model of a given day and seed.
     """
-    chosen = deciding(cfg, Decides.MODEL)
+    chosen = select_settings(cfg, Affects.MODEL)
     chosen["samples"].pop("features", None)  # the resulting list is added below
     del chosen["panel"]
     if cfg.variant == "gru":
         del chosen["gan"]
-    code = PREDICTORS.users_code(cfg.predictor) | LABEL_TRANSFORMS.users_code(cfg.label.transform)
+    code = PREDICTORS.hash_user_code(cfg.predictor)
+    code |= LABEL_TRANSFORMS.hash_user_code(cfg.label.transform)
     return chosen | {"features": list(cfg.features)} | ({"code": code} if code else {})
 
 
 def run_settings(cfg: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's results, given the panel."""
+    """Select the settings that affect a run's results, given the panel."""
     chosen = model_settings(cfg)
-    for section, values in deciding(cfg, Decides.RUN).items():
+    for section, values in select_settings(cfg, Affects.RUN).items():
         chosen[section] = chosen.get(section, {}) | values
     return chosen
 
 
 def model_identity(cfg: RunConfig, window: str, seed: int, panel_fingerprint: str) -> str:
-    """Hash of what decides the weights: settings, window, seed, panel up to the refit day.
+    """Hash what affects the weights: settings, window, seed, panel up to the refit day.
 
     Twelve hex digits. Models and checkpoints with another identity are not reused.
 

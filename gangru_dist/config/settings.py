@@ -1,133 +1,90 @@
-"""All settings of a run, section by section.
+"""All settings of a run: frozen sections, each checked where it is declared.
 
-Marks that say what each setting decides; they stand where the setting is declared.
-
-What several sections share: types of values, marks, strictness.
-
-Settings `bars.…`.
-
-Callbacks by name: what receives the figures of a running job.
-
-Settings `panel.…`.
-
-Settings `universe.…`.
-
-Settings `samples.…`.
-
-Settings `label.…`.
-
-Settings `windows.…`.
-
-Settings `gan.…`.
-
-Settings `gru.…`.
-
-Settings `training.…`.
-
-Settings `resources.…`.
-
-Settings `factor.…`.
-
-Settings `evaluation.…`.
-
-Settings `report.…`.
-
-Settings `synthetic.…`.
-
-Settings `tune.…`.
+A setting is declared once: name, type, bounds, default, what it affects, and its meaning below it.
+`gangru settings` prints all of that. Lengths are in trading days unless the name says otherwise.
+[R] marks what the broker's report states, [D] our own decision.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import field
-from enum import Flag, auto
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.registry import STORED, Registry
+from gangru_dist.config.schema import NEW, NEW_PANEL, NEW_RUN, STRICT, Affects
+from gangru_dist.config.search import TuneConfig
 from gangru_dist.features import price_volume
 
+CALLBACKS: Registry[Callable[[Any], Any]] = Registry(
+    "callback",
+    items={
+        "mlflow": "gangru_dist.events.mlflow:Mlflow",
+        "tensorboard": "gangru_dist.events.tensorboard:TensorBoard",
+    },
+)
+"""Makes a callback from a `Run`; `events.callbacks` says what it may have."""
+PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
+    "predictor",
+    items={
+        "gru": "gangru_dist.models.predictors:GruPredictor",
+        "lstm": "gangru_dist.models.predictors:LstmPredictor",
+        "transformer": "gangru_dist.models.predictors:TransformerPredictor",
+    },
+)
+"""Makes a torch module, samples (B, T, F) -> scores (B,), from the number of features and sizes."""
+LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
+    "label transform",
+    items={
+        "zscore": "gangru_dist.samples.labels:winsorized",
+        "rank": "gangru_dist.samples.labels:normal_rank",
+    },
+)
+"""Transform of a day's returns (N,), none missing; its result (N,) is z-scored to the labels."""
 
-class Decides(Flag):
-    """Mark of a setting, or of a section: then of all its settings without a mark of their own.
 
-    `lookback: Annotated[int, Decides.MODEL] = 40`
+def _check_feature(name: str, info: Any) -> str:
+    """Import a user's own feature; names of ours are checked with the panel."""
+    return price_volume.FEATURES.validate(name, info) if ":" in name else name
+
+
+def _check_callbacks(names: tuple[str, ...], info: Any) -> tuple[str, ...]:
+    """Check names of callbacks; leave out stored ones whose code the command was not given.
+
+    They affect no result, so a run does not need those of the job before.
     """
-
-    NOTHING = 0
-    """No result: batch sizes, speed, places, presentation."""
-    PANEL = auto()
-    """The rows of the panel, given the bars."""
-    MODEL = auto()
-    """The weights of a given refit day and seed."""
-    RUN = auto()
-    """Which models a run has, or what is computed from them: factor, figures."""
-    SEARCH = auto()
-    """The trials of a search."""
-    IF_CHANGED = auto()
-    """With another mark: counts only if the value is not the default. For settings added after
-    models were stored; their default is the earlier behavior, so those models stay valid."""
+    if info.context == STORED:
+        return tuple(name for name in names if name in CALLBACKS)
+    return tuple(CALLBACKS.check_name(name) for name in names)
 
 
-def declared(
-    cls: type[Any], prefix: str = "", section: Decides | None = None
-) -> Iterator[tuple[str, Any, Decides]]:
-    """Dotted key, type and mark of every setting of a configuration class.
-
-    Raises:
-        TypeError: Neither a setting nor its section has a mark.
-    """
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        extras = getattr(hint, "__metadata__", ())
-        mark = next((extra for extra in extras if isinstance(extra, Decides)), section)
-        bare: Any = hint.__origin__ if extras else hint
-        if dataclasses.is_dataclass(bare):
-            yield from declared(typing.cast("type[Any]", bare), f"{prefix}{name}.", mark)
-        elif mark is None:
-            raise TypeError(
-                f"{prefix}{name} does not say what it decides: Annotated[..., Decides.…]."
-            )
-        else:
-            yield f"{prefix}{name}", bare, mark
+def _check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a value that is there twice."""
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"values must be unique; repeated: {twice}")
+    return values
 
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""Of every section: unknown keys and infinite numbers are errors."""
-
-LATER = Decides.PANEL | Decides.IF_CHANGED
-"""For settings that were added after panels had been built."""
-NEW = Decides.MODEL | Decides.IF_CHANGED
-"""For settings that were added after models had been stored."""
-
-
-def _own_feature(name: str, info: Any) -> str:
-    """A user's own feature is imported; names of ours are checked with the panel."""
-    return price_volume.FEATURES.validated(name, info) if ":" in name else name
-
-
-FeatureName = Annotated[str, AfterValidator(_own_feature)]
-"""Out of `price_volume.FEATURES`, or `package.module:function` of one's own."""
-
-Exposure = Literal["industry", "size"]
-"""What a cross-sectional regression may remove: industry dummies, log market cap."""
-
+UNIQUE = AfterValidator(_check_unique)
+SOME = Field(min_length=1)
+"""Of lists that may not be empty."""
 Count = Annotated[int, Field(ge=1)]
 """A whole number, at least one."""
-
-
-def require_unique(key: str, names: tuple[str, ...]) -> None:
-    """Refuse a name that is there twice; `key` is the setting, for the message."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"{key} must be unique; repeated: {twice}.")
+Month = Annotated[int, Field(ge=1, le=12)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+FeatureName = Annotated[str, AfterValidator(_check_feature)]
+"""Out of `price_volume.FEATURES`, or `package.module:function` of one's own."""
+Exposure = Literal["industry", "size"]
+"""What a cross-sectional regression may remove: industry dummies, log market cap."""
+ChannelKind = Literal["shape", "level"]
+"""How a feature becomes a channel of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -141,73 +98,50 @@ class BarsConfig:
     """Our column -> the file's column, on top of the format's mapping."""
     scales: dict[str, float] = field(default_factory=dict)
     """Our column -> factor applied to the file's numbers (percent: 0.01, lots: 100)."""
-    prices: Annotated[Literal["traded", "adjusted"], LATER] = "traded"
+    prices: Annotated[Literal["traded", "adjusted"], NEW_PANEL] = "traded"
     """`adjusted`: prices are already adjusted and need no adjustment factor; otherwise the factor
     is required."""
-    code_from_name: Annotated[bool, LATER] = False
+    code_from_name: Annotated[bool, NEW_PANEL] = False
     """Whether a file without a code column holds the single stock given by its name."""
-    encoding: Annotated[str, LATER] = "auto"
+    encoding: Annotated[str, NEW_PANEL] = "auto"
     """Encoding of CSV files, a Python name; `auto` detects UTF-8, UTF-16 and GB18030 (GBK)."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
     """Daily price-limit rule; `auto` takes the format's own."""
-    max_quarantined: Annotated[float, Decides.NOTHING] = Field(default=0.01, ge=0, le=1)
+    max_quarantined: Annotated[float, Affects.NOTHING] = Field(default=0.01, ge=0, le=1)
     """Largest share of rows that may be set aside before the build fails."""
-    max_jumps: Annotated[float, Decides.NOTHING] = Field(default=1e-4, ge=0, le=1)
+    max_jumps: Annotated[float, Affects.NOTHING] = Field(default=1e-4, ge=0, le=1)
     """Largest share of price moves that contradict price limits or `adj_factor`."""
     calendar: str | None = None
     """Text file with one trading day per line; otherwise a day on which a hundredth of the market
     traded is one."""
     weekends: bool = False
     """Whether Saturdays and Sundays may be trading days."""
-    first_day: Annotated[dt.date | None, Decides.NOTHING] = None
+    first_day: Annotated[dt.date | None, Affects.NOTHING] = None
     """Earlier dates are errors; default 1990-12-01 with `price_limits` ashare, otherwise 1900."""
-
-
-CALLBACKS: Registry[Callable[[Any], Any]] = Registry(
-    "callback",
-    items={
-        "mlflow": "gangru_dist.events.mlflow:Mlflow",
-        "tensorboard": "gangru_dist.events.tensorboard:TensorBoard",
-    },
-)
-"""Makes a callback from a `Run`; `events.callbacks` says what it may have."""
-
-
-def _known(names: tuple[str, ...], info: Any) -> tuple[str, ...]:
-    """Known names; of stored ones, code that was not given with the command is left out.
-
-    They decide no result, so a run does not need those of the job before.
-    """
-    if info.context == STORED:
-        return tuple(name for name in names if name in CALLBACKS)
-    return tuple(CALLBACKS.known(name) for name in names)
-
-
-CallbackNames = Annotated[tuple[str, ...], AfterValidator(_known)]
-"""Out of `CALLBACKS`, or `package.module:Class` of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class PanelConfig:
     """The panel store."""
 
-    features: Annotated[tuple[FeatureName, ...], Decides.PANEL | Decides.MODEL] = price_volume.NAMES
+    features: Annotated[tuple[FeatureName, ...], Affects.PANEL | Affects.MODEL, UNIQUE] = (
+        price_volume.NAMES
+    )
     """Names from `price_volume.FEATURES`, your own, or `column:NAME`, a further column of the bars;
     `samples.features` selects those of a sample."""
-    without: Annotated[tuple[str, ...], Decides.NOTHING] = ()
+    without: Annotated[tuple[str, ...], Affects.NOTHING] = ()
     """Features to remove from `features`, e.g. one whose column the bars lack."""
-    members: Annotated[str | None, LATER] = None
+    members: Annotated[str | None, NEW_PANEL] = None
     """File of an index's members, with the columns date and code: each date lists all members
     from that day until the file's next date. The panel marks them day by day."""
-    buckets: Annotated[int, Decides.NOTHING] = Field(default=64, ge=1, le=4096)
+    buckets: Annotated[int, Affects.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the maximum number of workers per window."""
 
     def __post_init__(self) -> None:
-        kept = tuple(name for name in self.features if name not in self.without)
-        object.__setattr__(self, "features", kept)
+        features = tuple(name for name in self.features if name not in self.without)
+        object.__setattr__(self, "features", features)
         if not self.features:
             raise ConfigError("panel.without removes all of panel.features; leave at least one.")
-        require_unique("panel.features", self.features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -220,21 +154,17 @@ class UniverseConfig:
     """Minimum trading days since listing: half a year [R, D]."""
     min_traded_days: int = Field(default=30, ge=1)
     """Minimum days traded among the last `samples.lookback` [D]."""
-    members: Annotated[bool, Decides.MODEL | Decides.IF_CHANGED] = True
+    members: Annotated[bool, NEW] = True
     """Train only on the members of `panel.members`, where the panel marks them [D]."""
     min_assets: int = Field(default=10, ge=3)
     """Training and validation days with fewer labeled assets are skipped and logged [D]."""
-
-
-ChannelKind = Literal["shape", "level"]
-"""How a feature becomes a channel of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class SampleConfig:
     """One sample: lookback days x features, standardized."""
 
-    features: Annotated[tuple[FeatureName, ...], Decides.MODEL | Decides.IF_CHANGED] = ()
+    features: Annotated[tuple[FeatureName, ...], NEW, UNIQUE] = ()
     """Names from `panel.features`, in the order of the model's input; empty = all, in panel order.
     Runs that differ here share one panel."""
     lookback: int = Field(default=40, ge=2)
@@ -243,25 +173,9 @@ class SampleConfig:
     """Along time: clip at median +- this x 1.4826 x MAD [D]."""
     z_clip: float = Field(default=5.0, gt=0)
     """Across assets: clip the z-score at +- this [D]."""
-    channels: Annotated[
-        tuple[ChannelKind, ...], Decides.MODEL | Decides.IF_CHANGED, Field(min_length=1)
-    ] = ("shape",)
+    channels: Annotated[tuple[ChannelKind, ...], NEW, SOME, UNIQUE] = ("shape",)
     """`shape` = z-scored along time, then across assets [R]; `level` = the level that `shape`
     removes, z-scored across assets only [D]. With both, the channels are concatenated."""
-
-    def __post_init__(self) -> None:
-        require_unique("samples.features", self.features)
-        require_unique("samples.channels", self.channels)
-
-
-LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
-    "label transform",
-    items={
-        "zscore": "gangru_dist.samples.labels:winsorized",
-        "rank": "gangru_dist.samples.labels:normal_rank",
-    },
-)
-"""Transform of a day's returns (N,), none missing; its result (N,) is z-scored to the labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -270,22 +184,20 @@ class LabelConfig:
 
     horizon: int = Field(default=20, ge=1)
     """Holding period of the label [R]."""
-    also: Annotated[tuple[Count, ...], NEW] = ()
+    also: Annotated[tuple[Count, ...], NEW, UNIQUE] = ()
     """Shorter holding periods that are predicted besides: the label is the mean of all periods'
     labels, z-scored again [D]."""
     entry_lag: int = Field(default=1, ge=0)
     """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
-    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validated)] = "zscore"
+    transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validate)] = "zscore"
     """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
-    neutralize: Annotated[tuple[Exposure, ...], NEW] = ()
+    neutralize: Annotated[tuple[Exposure, ...], NEW, UNIQUE] = ()
     """What a day's regression removes from the label before its last z-score, as
     `factor.neutralize` does from the factor [D]."""
 
     def __post_init__(self) -> None:
-        require_unique("label.neutralize", self.neutralize)
-        require_unique("label.also", tuple(str(period) for period in self.also))
         if max(self.also, default=0) >= self.horizon:
             raise ConfigError(
                 f"label.also={list(self.also)} must be shorter than label.horizon={self.horizon}, "
@@ -320,11 +232,11 @@ class WindowConfig:
     """Share of the training days, the last ones, used for validation and early stopping."""
     embargo: bool = True
     """Drop training days whose label reaches past the first validation day [D]."""
-    refit_months: Annotated[tuple[int, ...], Decides.RUN] = (6, 12)
+    refit_months: Annotated[tuple[Month, ...], Affects.RUN, SOME] = (6, 12)
     """Refit on the last trading day on or before the end of these months."""
-    first: Annotated[dt.date | None, Decides.NOTHING] = None
+    first: Annotated[dt.date | None, Affects.NOTHING] = None
     """Skip refit days before this date."""
-    last: Annotated[dt.date | None, Decides.NOTHING] = None
+    last: Annotated[dt.date | None, Affects.NOTHING] = None
     """Skip refit days after this date."""
 
     @property
@@ -337,10 +249,6 @@ class WindowConfig:
             raise ConfigError(
                 f"windows.min_history_days={self.min_history_days} is more than "
                 f"windows.history_days={self.history_days}, which is the most that is taken."
-            )
-        if not self.refit_months or not all(1 <= month <= 12 for month in self.refit_months):
-            raise ConfigError(
-                f"windows.refit_months={list(self.refit_months)} must be months from 1 to 12."
             )
         if self.first and self.last and self.first > self.last:
             raise ConfigError(
@@ -389,17 +297,6 @@ class GanConfig:
     channels concatenated [D]."""
 
 
-PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
-    "predictor",
-    items={
-        "gru": "gangru_dist.models.predictors:GruPredictor",
-        "lstm": "gangru_dist.models.predictors:LstmPredictor",
-        "transformer": "gangru_dist.models.predictors:TransformerPredictor",
-    },
-)
-"""Makes a torch module, samples (B, T, F) -> scores (B,), from the number of features and sizes."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class GruConfig:
     """The predictor: GRU layers and a head [R]."""
@@ -410,9 +307,7 @@ class GruConfig:
     """GRU layers."""
     head: tuple[Count, ...] = (256, 64, 64)
     """Units of the head's hidden layers, followed by one output without bias."""
-    options: Annotated[dict[str, JsonValue], Decides.MODEL | Decides.IF_CHANGED] = field(
-        default_factory=dict
-    )
+    options: Annotated[dict[str, JsonValue], NEW] = field(default_factory=dict)
     """Further sizes of predictors other than `gru`, by name: `transformer` has `heads` (4)."""
 
 
@@ -438,7 +333,7 @@ class TrainingConfig:
     average_epochs: Annotated[float, NEW] = Field(default=0.0, ge=0)
     """What is validated and kept is the exponential mean of the predictor's weights over about so
     many epochs; 0 = the newest weights [D]."""
-    seeds: Annotated[tuple[int, ...], Decides.RUN] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Affects.RUN, SOME, UNIQUE] = (0,)
     """One model per seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
     """Arithmetic of the networks; a device that does not support it is an error. tf32: faster
@@ -446,18 +341,8 @@ class TrainingConfig:
     the run support it, else float32, decided once when the run starts (docs/training.md)."""
     compile: bool = False
     """Run the networks through `torch.compile`; faster on GPUs, not on CPUs."""
-    checkpoint_every: Annotated[int, Decides.NOTHING] = Field(default=1, ge=1)
+    checkpoint_every: Annotated[int, Affects.NOTHING] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most an interruption can cost."""
-    tensorboard: Annotated[bool, Decides.NOTHING] = False
-    """The same as `tensorboard` in `callbacks`."""
-
-    def __post_init__(self) -> None:
-        is_set = len(set(self.seeds)) == len(self.seeds) > 0
-        if not is_set or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
-            raise ConfigError(
-                f"training.seeds={list(self.seeds)} must be at least one number, unique, each "
-                "from 0 to 2^63 - 1."
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -504,7 +389,7 @@ class FactorConfig:
     """Exposures that the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
     """Number of quantiles; 1 = lowest factor."""
-    members: Annotated[bool, Decides.RUN | Decides.IF_CHANGED] = True
+    members: Annotated[bool, NEW_RUN] = True
     """Score only the members of `panel.members`, where the panel marks them [D]."""
     min_assets: int = Field(default=10, ge=2)
     """A day with fewer scored assets gets no factor; the summary lists it."""
@@ -522,11 +407,11 @@ class EvaluationConfig:
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
     """Best assets listed per industry [R]."""
-    members: Annotated[bool, Decides.RUN | Decides.IF_CHANGED] = True
+    members: Annotated[bool, NEW_RUN] = True
     """Evaluate only the members of `panel.members`, where the panel marks them [D]."""
-    index: Annotated[str | None, Decides.RUN | Decides.IF_CHANGED] = None
+    index: Annotated[str | None, NEW_RUN] = None
     """File of an index's daily closes, with the columns date and close: a second benchmark."""
-    decay_horizons: tuple[Count, ...] = Field(default=(1, 5, 10, 20, 40, 60), min_length=1)
+    decay_horizons: Annotated[tuple[Count, ...], SOME] = (1, 5, 10, 20, 40, 60)
     """Holding periods of the IC decay, in trading days."""
 
 
@@ -555,112 +440,32 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
-class SearchRange:
-    """Values of one setting in a search: from `low` to `high`, or one of `choices`."""
-
-    low: float | None = None
-    """Smallest value, inclusive; a whole number if the setting is one."""
-    high: float | None = None
-    """Largest value, inclusive."""
-    log: bool = False
-    """Sample on a logarithmic scale."""
-    step: float | None = Field(default=None, gt=0)
-    """Only `low`, `low` + step, ... up to `high`; not together with `log`."""
-    choices: tuple[JsonValue, ...] = ()
-    """The values themselves, of any type, in place of `low` and `high`."""
-
-    def __post_init__(self) -> None:
-        # ValueError: pydantic adds the key
-        given = (self.low, self.high, self.step, self.log or None)
-        if self.choices:
-            if given != (None, None, None, None):
-                raise ValueError("choices cannot be combined with low, high, step or log")
-            return
-        if self.low is None or self.high is None:
-            raise ValueError("give {low = ..., high = ...} or {choices = [...]}")
-        if self.low >= self.high:
-            raise ValueError(f"low = {self.low:g} must be less than high = {self.high:g}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError(f"log = true needs low > 0 and no step; low is {self.low:g}")
-
-
-def _search_space() -> dict[str, SearchRange | None]:
-    """Settings that usually matter; `gan.*` is ignored if `variant` is gru."""
-    return {
-        "training.learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
-        "gru.hidden": SearchRange(low=32, high=256, step=32),
-        "gru.layers": SearchRange(low=1, high=3),
-        "samples.lookback": SearchRange(low=30, high=60, step=10),
-        "label.transform": SearchRange(choices=("zscore", "rank")),
-        "gan.learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
-        "gan.epochs": SearchRange(low=1, high=10),
-        "gan.hidden": SearchRange(low=32, high=256, step=32),
-        "gan.noise_channels": SearchRange(low=0, high=16, step=4),
-        "gan.reconstruction_weight": SearchRange(low=1.0, high=300.0, log=True),
-    }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
-class TuneConfig:
-    """The hyperparameter search."""
-
-    space: dict[str, SearchRange | None] = field(default_factory=_search_space)
-    """Dotted key of a setting that decides a model -> its range; none = do not search it.
-    `[tune.space]` of a file replaces all entries; `--set tune.space.KEY={...}` changes one."""
-    trials: Annotated[int, Decides.NOTHING] = Field(default=20, ge=1)
-    """Total number of trials, across interruptions."""
-    hours: Annotated[float | None, Decides.NOTHING] = Field(default=None, gt=0)
-    """Stop after this time; the same command continues later."""
-    windows: Annotated[tuple[dt.date, ...], Decides.NOTHING] = ()
-    """Refit days of every trial; empty = the last `max_windows` before `windows.first`, or the
-    panel's first ones if that is not set."""
-    max_windows: Annotated[int, Decides.NOTHING] = Field(default=2, ge=1)
-    """Number of refit days if `windows` is empty."""
-    spread_penalty: float = Field(default=0.5, ge=0)
-    """Objective = mean of the windows' validation IC - this x their standard deviation."""
-    prune: bool = True
-    """Stop trials early (ASHA) if their running mean is behind."""
-    grace_epochs: int = Field(default=3, ge=1)
-    """Predictor epochs before a trial may be stopped."""
-    reduction: float = Field(default=3.0, gt=1)
-    """ASHA's reduction factor: one in this many trials survives each rung."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """How trials are proposed; `random` is the baseline."""
-    startup_trials: int = Field(default=8, ge=1)
-    """Random trials before TPE starts."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the proposals; models use the first of `training.seeds`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class RunConfig:
     """All settings of a run. Sections are documented in their classes."""
 
-    variant: Annotated[Literal["gan_gru", "gru"], Decides.MODEL] = "gan_gru"
+    variant: Annotated[Literal["gan_gru", "gru"], Affects.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples directly, without a GAN."""
-    predictor: Annotated[
-        str, Decides.MODEL | Decides.IF_CHANGED, AfterValidator(PREDICTORS.validated)
-    ] = "gru"
+    predictor: Annotated[str, NEW, AfterValidator(PREDICTORS.validate)] = "gru"
     """Network that maps a sample to a score: `gru`, `lstm`, `transformer`, or your own as
     `package.module:Class`; section `gru` has its sizes."""
-    callbacks: Annotated[CallbackNames, Decides.NOTHING] = ()
+    callbacks: Annotated[tuple[str, ...], Affects.NOTHING, AfterValidator(_check_callbacks)] = ()
     """What receives every epoch, model, trial and report: `tensorboard` (files in the run's
     folder), `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""
-    bars: Annotated[BarsConfig, Decides.PANEL] = field(default_factory=BarsConfig)
-    panel: Annotated[PanelConfig, Decides.PANEL] = field(default_factory=PanelConfig)
-    universe: Annotated[UniverseConfig, Decides.MODEL] = field(default_factory=UniverseConfig)
-    samples: Annotated[SampleConfig, Decides.MODEL] = field(default_factory=SampleConfig)
-    label: Annotated[LabelConfig, Decides.MODEL] = field(default_factory=LabelConfig)
-    windows: Annotated[WindowConfig, Decides.MODEL] = field(default_factory=WindowConfig)
-    gan: Annotated[GanConfig, Decides.MODEL] = field(default_factory=GanConfig)
-    gru: Annotated[GruConfig, Decides.MODEL] = field(default_factory=GruConfig)
-    training: Annotated[TrainingConfig, Decides.MODEL] = field(default_factory=TrainingConfig)
-    resources: Annotated[ResourcesConfig, Decides.NOTHING] = field(default_factory=ResourcesConfig)
-    factor: Annotated[FactorConfig, Decides.RUN] = field(default_factory=FactorConfig)
-    evaluation: Annotated[EvaluationConfig, Decides.RUN] = field(default_factory=EvaluationConfig)
-    report: Annotated[ReportConfig, Decides.NOTHING] = field(default_factory=ReportConfig)
-    synthetic: Annotated[SyntheticConfig, Decides.NOTHING] = field(default_factory=SyntheticConfig)
-    tune: Annotated[TuneConfig, Decides.SEARCH] = field(default_factory=TuneConfig)
+    bars: Annotated[BarsConfig, Affects.PANEL] = field(default_factory=BarsConfig)
+    panel: Annotated[PanelConfig, Affects.PANEL] = field(default_factory=PanelConfig)
+    universe: Annotated[UniverseConfig, Affects.MODEL] = field(default_factory=UniverseConfig)
+    samples: Annotated[SampleConfig, Affects.MODEL] = field(default_factory=SampleConfig)
+    label: Annotated[LabelConfig, Affects.MODEL] = field(default_factory=LabelConfig)
+    windows: Annotated[WindowConfig, Affects.MODEL] = field(default_factory=WindowConfig)
+    gan: Annotated[GanConfig, Affects.MODEL] = field(default_factory=GanConfig)
+    gru: Annotated[GruConfig, Affects.MODEL] = field(default_factory=GruConfig)
+    training: Annotated[TrainingConfig, Affects.MODEL] = field(default_factory=TrainingConfig)
+    resources: Annotated[ResourcesConfig, Affects.NOTHING] = field(default_factory=ResourcesConfig)
+    factor: Annotated[FactorConfig, Affects.RUN] = field(default_factory=FactorConfig)
+    evaluation: Annotated[EvaluationConfig, Affects.RUN] = field(default_factory=EvaluationConfig)
+    report: Annotated[ReportConfig, Affects.NOTHING] = field(default_factory=ReportConfig)
+    synthetic: Annotated[SyntheticConfig, Affects.NOTHING] = field(default_factory=SyntheticConfig)
+    tune: Annotated[TuneConfig, Affects.SEARCH] = field(default_factory=TuneConfig)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -226,8 +226,7 @@ def open_callbacks(run: Run) -> Iterator[None]:
         ConfigError: One lacks its package, or finds a setting wrong.
     """
     sinks = []
-    also = ("tensorboard",) if run.cfg.training.tensorboard else ()
-    for name in dict.fromkeys((*run.cfg.callbacks, *also)):
+    for name in dict.fromkeys(run.cfg.callbacks):
         try:
             callback = CALLBACKS[name](run)
         except GangruError:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.config.identity import DECIDES, to_dict
+from gangru_dist.config.identity import SETTINGS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import Manifest, panel_schema
 from gangru_dist.panel.store import read_rows
@@ -112,7 +112,8 @@ def _is_code_known(manifest: Manifest) -> bool:
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside bars and code; the number of buckets does not."""
     given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
-    bars = {k: v for k, v in given.items() if DECIDES.get(f"bars.{k}")}
+    affecting = {key for key, setting in SETTINGS.items() if setting.affects}
+    bars = {name: value for name, value in given.items() if f"bars.{name}" in affecting}
     return {"bars": bars, **{name: source.get(name) for name in ("features", "members")}}
 
 

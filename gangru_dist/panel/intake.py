@@ -86,7 +86,7 @@ def are_dated(bars: Bars) -> bool:
 def describe_source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
     """What a panel is made from; equal sources give equal panels, if the files are dated."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in bars.files)
-    own = [FEATURES.users_code(name) for name in cfg.panel.features]
+    own = [FEATURES.hash_user_code(name) for name in cfg.panel.features]
     days = bars.rule.calendar
     days_bytes = None if days is None else days.astype("datetime64[D]").tobytes()
     return {

@@ -225,7 +225,7 @@ def settings_of(
     if name and not (preset or file):
         own = Run(root, name, RunConfig()).own_settings()
         if own is not None:
-            return "settings=its_own", own, sources.with_flags(own, overrides)
+            return "settings=its_own", own, sources.override(own, overrides)
     preset = preset or "default"
     cfg = sources.load(preset, file, overrides)
     return f"preset={preset}", presets.ALL[preset](), cfg

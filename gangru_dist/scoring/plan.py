@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gangru_dist.base.errors import FactorError, WindowError
-from gangru_dist.config.identity import deciding, model_identity
-from gangru_dist.config.settings import Decides, RunConfig
+from gangru_dist.config.identity import model_identity, select_settings
+from gangru_dist.config.schema import Affects
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.model import ModelRecord
@@ -95,7 +96,7 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
 def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     """Hash of what decides a day's rows beside the weights, up to the end of the month before."""
     before = np.datetime64(month, "M").astype("datetime64[D]") - 1
-    values = deciding(cfg, Decides.MODEL | Decides.RUN)
+    values = select_settings(cfg, Affects.MODEL | Affects.RUN)
     facts = [values["factor"], values["universe"], values["samples"]]
     facts.append(manifest.fingerprint_to(before.astype(dt.date)))
     marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]

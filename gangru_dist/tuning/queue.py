@@ -6,7 +6,6 @@ from these records. Does not use Ray.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +17,9 @@ from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.records import find_record, write_record, write_table
 from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
-from gangru_dist.config.identity import MODEL_SECTIONS, deciding, model_settings, to_dict
-from gangru_dist.config.settings import Decides, RunConfig
+from gangru_dist.config.identity import MODEL_SECTIONS, model_settings, select_settings, to_dict
+from gangru_dist.config.schema import Affects
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.events.callbacks import digest
 from gangru_dist.events.events import TrialChanged
 from gangru_dist.runs.search import (
@@ -51,7 +51,7 @@ def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> 
     return {
         "model": model_settings(cfg),
         "seed": cfg.training.seeds[0],
-        **deciding(cfg, Decides.SEARCH),
+        **select_settings(cfg, Affects.SEARCH),
         "windows": list(windows.names),
         "panel": panel_fingerprint,
     }
@@ -243,15 +243,11 @@ def best_toml(
         f"{best.mean_ic:+.4f} on {', '.join(windows.names)}.",
         f"# Searched: {', '.join(searched)}.",
         f"# {note}",
-        *(f"{name} = {_toml(values[name])}" for name in ("variant", "predictor")),
+        *(f"{name} = {sources.format_toml(values[name])}" for name in ("variant", "predictor")),
     ]
     tables = {"panel": {"features": values["panel"]["features"]}}
     tables |= {name: values[name] for name in MODEL_SECTIONS if name != "variant"}
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        settings = (f"{key} = {sources.format_toml(value)}" for key, value in table.items())
+        lines += ["", f"[{name}]", *settings]
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    """A JSON value as TOML; None as the word "none", as `config.sources.load` reads it."""
-    return '"none"' if value is None else json.dumps(value, ensure_ascii=False)

@@ -22,8 +22,10 @@ from optuna.distributions import (
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config import sources
-from gangru_dist.config.identity import DECIDES, MODEL_SECTIONS, to_dict
-from gangru_dist.config.settings import Decides, RunConfig, SearchRange
+from gangru_dist.config.identity import MODEL_SECTIONS, to_dict, value_at
+from gangru_dist.config.schema import Affects
+from gangru_dist.config.search import SearchRange
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import Choices, Numbers
 
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
@@ -100,8 +102,8 @@ def parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
 
 def _parameter(key: str, span: SearchRange) -> Parameter:
     origin = f"tune.space.{key}"
-    hint = sources.declared(key, "tune.space")
-    if not DECIDES[key] & Decides.MODEL:
+    setting = sources.require_setting(key, "tune.space")
+    if not setting.affects & Affects.MODEL:
         raise ConfigError(
             f"{origin}: {key} does not change the model of a given day and seed, so it cannot be "
             f"validated. Search settings of {', '.join(MODEL_SECTIONS)}."
@@ -112,19 +114,19 @@ def _parameter(key: str, span: SearchRange) -> Parameter:
         )
     if span.choices:
         return Parameter(key, CategoricalDistribution(list(map(json.dumps, span.choices))))
-    if hint not in (int, float):
+    if setting.type not in (int, float):
         raise ConfigError(
             f"{origin}: {key} is not a number, or may be none; give {{choices = [...]}}."
         )
     assert span.low is not None
     assert span.high is not None
     numbers = [n for n in (span.low, span.high, span.step) if n is not None]
-    if hint is int and not all(n.is_integer() for n in numbers):
+    if setting.type is int and not all(n.is_integer() for n in numbers):
         raise ConfigError(f"{origin}: {key} is a whole number, but its range {numbers} is not.")
     high = span.high
     if span.step:  # the last step within the range
         high = span.low + math.floor((high - span.low) / span.step + 1e-9) * span.step
-    if hint is int:
+    if setting.type is int:
         low, high, step = int(span.low), int(high), int(span.step or 1)
         return Parameter(key, IntDistribution(low, high, log=span.log, step=step))
     return Parameter(key, FloatDistribution(span.low, high, log=span.log, step=span.step))
@@ -146,7 +148,7 @@ def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 def baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
     """The configuration's own values of the searched settings: the first trial."""
     plain = to_dict(cfg)
-    return {parameter.key: sources.value_at(plain, parameter.key) for parameter in space}
+    return {parameter.key: value_at(plain, parameter.key) for parameter in space}
 
 
 def extremes(cfg: RunConfig, space: Sequence[Parameter]) -> list[RunConfig]:

@@ -25,7 +25,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.storage import Storage
-from gangru_dist.config.settings import RunConfig, TuneConfig
+from gangru_dist.config.search import TuneConfig
+from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import TrialRecord
 from gangru_dist.tuning.space import Parameter, Values, apply
 

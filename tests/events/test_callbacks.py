@@ -42,7 +42,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The calls that `my_plugin:Heard` received."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     before = dict(CALLBACKS)
-    CALLBACKS.known(f"{CODE}:Heard")
+    CALLBACKS.check_name(f"{CODE}:Heard")
     yield sys.modules[CODE].heard
     CALLBACKS.clear()
     CALLBACKS.update(before)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.config.identity import TYPES
+from gangru_dist.config.identity import SETTINGS
 from gangru_dist.config.sources import load
 from gangru_dist.models import precision
 from gangru_dist.models.precision import Device, arithmetic, choose_precision, describe_lack
@@ -104,7 +104,7 @@ class TestProperties:
 
     def test_every_setting_but_auto_is_an_arithmetic(self) -> None:
         dtypes = {}
-        for name in typing.get_args(TYPES["training.precision"]):
+        for name in typing.get_args(SETTINGS["training.precision"].type):
             if name != "auto":
                 dtypes[name] = arithmetic(load("demo", None, [f"training.precision={name}"])).dtype
         assert dtypes.pop("float64") == torch.float64

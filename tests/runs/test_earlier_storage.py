@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from gangru_dist import read_factor
-from gangru_dist.api import SYNTHETIC, panel_from
+from gangru_dist.api import SYNTHETIC, build_panel
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import here
 from gangru_dist.config.settings import RunConfig
@@ -74,7 +74,7 @@ def test_scored_again_and_reported_it_gives_the_same(
 
 def test_the_panel_is_built_again_once_and_keeps_its_models(run: Run) -> None:
     old = read_manifest(run.root)
-    new = panel_from(run.root, run.cfg, bars=SYNTHETIC)
+    new = build_panel(run, SYNTHETIC)
     assert "rows_version" not in old.source
     assert "rows_version" in new.source
     assert new.fingerprint == old.fingerprint

@@ -1,38 +1,65 @@
-"""What each setting decides, and that it stays so for models that are stored already."""
+"""What each setting affects, and that it stays so for models that are stored already."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config import presets
 from gangru_dist.config.identity import (
-    DECIDES,
-    deciding,
+    SETTINGS,
     from_dict,
     model_identity,
     model_settings,
     run_settings,
+    select_settings,
     to_dict,
 )
+from gangru_dist.config.schema import STRICT, Affects, list_settings
 from gangru_dist.config.settings import (
     LABEL_TRANSFORMS,
     PREDICTORS,
-    Decides,
     LabelConfig,
     RunConfig,
-    declared,
 )
 from gangru_dist.config.sources import load
 
-STORED = {"demo": "e07e3afeb27a", "report": "55191656b6c2", "default": "ff6eda0130b8"}
-"""Identities of stored models, which a new setting must not move: `demo` and `report` by the first
-version, `default` since 2026-11-26."""
+CASES: dict[str, tuple[str, list[str]]] = {
+    "demo": ("demo", []),
+    "report": ("report", []),
+    "default": ("default", []),
+    "gru": (
+        "demo",
+        ["variant=gru", 'panel.features=["close","open"]', "training.seeds=[1,2]"],
+    ),
+    "changed": (
+        "default",
+        [
+            *("gan.sees=level", "gan.history_days=800", "gan.output=beside", "label.also=[5]"),
+            *("windows.min_history_days=300", "predictor=lstm", "training.dropout=0.1"),
+            *("bars.prices=adjusted", "panel.members=m.csv", "evaluation.members=false"),
+            *("factor.members=false", "tune.trials=7", "tune.space.gru.layers=none"),
+            "tune.space.samples.lookback={choices=[30,40]}",
+        ],
+    ),
+}
+"""Preset and `--set` of configurations whose identities are stored."""
+STORED = {
+    "demo": ("e07e3afeb27a", "7b10dcde3d18", "5167f03bbad4", "b250231effc7", "7beda83e2db1"),
+    "report": ("55191656b6c2", "a22e3e0acd5d", "5cb76a2223b6", "2ed19ab79933", "7beda83e2db1"),
+    "default": ("ff6eda0130b8", "6df49a4d1e81", "46a26fae3905", "2ed19ab79933", "7beda83e2db1"),
+    "gru": ("1dcde667c573", "21a6ff336dcb", "a55623c103c5", "55d053f1447c", "7beda83e2db1"),
+    "changed": ("91f4e6e24e69", "c3979105c15e", "e168663b0b16", "86a892fb438d", "237859656585"),
+}
+"""Identity of a model and hashes of model, run, panel and search settings, as version afc845f
+stored them. A new setting must not move any of them."""
 OTHER = {
     "bars.format": "ashare",
     "bars.columns": {"open": "o"},
@@ -86,6 +113,29 @@ OTHER = {
 """A valid value that is not the default, of settings that have no natural next one."""
 
 
+@dataclass(config=STRICT)
+class Section:
+    a: int = Field(default=1, ge=1, lt=5)
+    """What it is,
+    in two lines."""
+    b: Annotated[Literal["x", "y"], Affects.RUN] = "x"
+
+
+@dataclass
+class Marked:
+    part: Annotated[Section, Affects.MODEL]
+
+
+@dataclass
+class Unmarked:
+    part: Section
+
+
+def digest(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def changed(key: str) -> RunConfig:
     """The default configuration with another value of one setting."""
     values = to_dict(RunConfig())
@@ -106,10 +156,18 @@ def _next(old: Any) -> Any:
 
 
 class TestStored:
-    @pytest.mark.parametrize("preset", presets.ALL)
-    def test_models_keep_their_identity(self, preset: str) -> None:
-        cfg = presets.ALL[preset]()
-        assert model_identity(cfg, "2018-12-28", 0, "f" * 8) == STORED[preset]
+    @pytest.mark.parametrize("case", CASES)
+    def test_stored_identities_do_not_move(self, case: str) -> None:
+        preset, given = CASES[case]
+        cfg = load(preset, None, given)
+        parts = (
+            model_settings(cfg),
+            run_settings(cfg),
+            select_settings(cfg, Affects.PANEL),
+            select_settings(cfg, Affects.SEARCH),
+        )
+        identity = model_identity(cfg, "2018-12-28", 0, "f" * 8)
+        assert (identity, *map(digest, parts)) == STORED[case]
 
     @pytest.mark.parametrize(
         ("precision", "identity"),
@@ -125,64 +183,67 @@ class TestStored:
         cfg = load("demo", None, [f"training.precision={precision}"])
         assert model_identity(cfg, "2018-12-28", 0, "f" * 8) == identity
 
-    def test_a_variant_without_a_gan(self) -> None:
-        given = ["variant=gru", 'panel.features=["close","open"]', "training.seeds=[1,2]"]
-        assert model_identity(load("demo", None, given), "2018-12-28", 1, "x") == "777e5a1fa9b7"
-
     def test_a_configuration_stored_before_samples_had_features(self) -> None:
         values = to_dict(load("demo", None, ['panel.features=["close","open"]']))
         del values["samples"]["features"]
         cfg = from_dict(json.loads(json.dumps(values)))
         assert cfg.features == cfg.panel.features == ("close", "open")
 
+    def test_a_configuration_stored_with_a_setting_that_is_gone(self) -> None:
+        values = to_dict(load("demo"))
+        values["training"]["tensorboard"] = False
+        assert from_dict(values, stored=True) == load("demo")
+        values["training"]["tensorboard"] = True
+        assert from_dict(values, stored=True) == load("demo", None, ['callbacks=["tensorboard"]'])
+        with pytest.raises(ValidationError, match="tensorboard"):
+            from_dict(values)
+
+    def test_a_search_space_is_stored_flat_and_read_nested_too(self) -> None:
+        cfg = load("demo", None, ["tune.space.gru.layers=none"])
+        values = to_dict(cfg)
+        assert values["tune"]["space"]["gru.layers"] is None
+        nested: dict[str, Any] = {}
+        for key, span in values["tune"]["space"].items():
+            section, _, name = key.partition(".")
+            nested.setdefault(section, {})[name] = span
+        values["tune"]["space"] = nested
+        assert from_dict(values, stored=True) == from_dict(values) == cfg
+
 
 class TestMarks:
-    @pytest.mark.parametrize("key", DECIDES)
+    @pytest.mark.parametrize("key", SETTINGS)
     def test_identities_follow_the_marks(self, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PREDICTORS, "other", PREDICTORS["gru"])
         old, new = RunConfig(), changed(key)
-        mark = DECIDES[key]
-        assert (model_settings(old) != model_settings(new)) == bool(mark & Decides.MODEL)
-        results = Decides.MODEL | Decides.RUN
+        mark = SETTINGS[key].affects
+        assert (model_settings(old) != model_settings(new)) == bool(mark & Affects.MODEL)
+        results = Affects.MODEL | Affects.RUN
         assert (run_settings(old) != run_settings(new)) == bool(mark & results)
-        for one in (Decides.PANEL, Decides.SEARCH):
-            assert (deciding(old, one) != deciding(new, one)) == bool(mark & one)
+        for one in (Affects.PANEL, Affects.SEARCH):
+            assert (select_settings(old, one) != select_settings(new, one)) == bool(mark & one)
 
-    def test_what_a_window_covers_and_costs_decides_no_model(self) -> None:
+    def test_what_a_window_covers_and_costs_affects_no_model(self) -> None:
         for key in ("windows.first", "windows.last", "training.checkpoint_every"):
-            assert DECIDES[key] is Decides.NOTHING
-        assert DECIDES["training.seeds"] is Decides.RUN
-        assert DECIDES["bars.max_quarantined"] is Decides.NOTHING
-        assert DECIDES["bars.scales"] is Decides.PANEL
-        sections = {key.partition(".")[0] for key, m in DECIDES.items() if m is Decides.NOTHING}
+            assert SETTINGS[key].affects is Affects.NOTHING
+        assert SETTINGS["training.seeds"].affects is Affects.RUN
+        assert SETTINGS["bars.max_quarantined"].affects is Affects.NOTHING
+        assert SETTINGS["bars.scales"].affects is Affects.PANEL
+        unmarked = (key for key, one in SETTINGS.items() if one.affects is Affects.NOTHING)
+        sections = {key.partition(".")[0] for key in unmarked}
         assert {"resources", "report", "synthetic"} <= sections
 
-    def test_a_setting_must_say_what_it_decides(self) -> None:
-        @dataclass
-        class Section:
-            a: int = 1
-            b: Annotated[int, Decides.RUN] = 2
-
-        @dataclass
-        class Marked:
-            part: Annotated[Section, Decides.MODEL]
-
-        @dataclass
-        class Unmarked:
-            part: Section
-
-        scope = {"Section": Section}
-        for cls in (Marked, Unmarked):
-            cls.__annotations__["part"] = eval(cls.__annotations__["part"], globals(), scope)
-        marks = [("part.a", int, Decides.MODEL), ("part.b", int, Decides.RUN)]
-        assert list(declared(Marked)) == marks
-        with pytest.raises(TypeError, match=r"part\.a does not say what it decides"):
-            list(declared(Unmarked))
+    def test_a_setting_is_all_that_its_declaration_says(self) -> None:
+        first, second = list_settings(Marked)
+        assert (first.key, first.type, first.affects) == ("part.a", int, Affects.MODEL)
+        assert (first.kind, first.meaning) == ("int >= 1, < 5", "What it is, in two lines.")
+        assert (second.kind, second.affects) == ("'x' | 'y'", Affects.RUN)
+        with pytest.raises(TypeError, match=r"part\.a does not say what it affects"):
+            list(list_settings(Unmarked))
 
     def test_a_setting_that_was_added_counts_once_it_is_changed(self) -> None:
-        assert "features" not in deciding(RunConfig(), Decides.MODEL)["samples"]
+        assert "features" not in select_settings(RunConfig(), Affects.MODEL)["samples"]
         cfg = load("default", None, ['samples.features=["close"]'])
-        assert deciding(cfg, Decides.MODEL)["samples"]["features"] == ["close"]
+        assert select_settings(cfg, Affects.MODEL)["samples"]["features"] == ["close"]
 
 
 class TestFeatures:
@@ -204,8 +265,8 @@ class TestFeatures:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ('samples.features=["close","close"]', r"samples.features .* repeated: \['close'\]"),
-            ('panel.features=["a","a"]', r"panel.features must be unique; repeated: \['a'\]"),
+            ('samples.features=["close","close"]', r"samples.features=.* repeated: \['close'\]"),
+            ('panel.features=["a","a"]', r"panel.features=.* must be unique; repeated: \['a'\]"),
             ("panel.features=[]", "leave at least one"),
             ('samples.features=["close","mine"]', "names mine, which panel.features lacks"),
             ("gan.sees=level", r"gan.sees='level' is not one of samples.channels=\['shape'\]"),
@@ -240,7 +301,10 @@ class TestNames:
         ("given", "message"),
         [
             ("label.transform=rnk", r"label.transform='rnk' \(--set .*no label.*nearest: \['rank'"),
-            ("predictor=gur", r"predictor='gur' \(--set .*: no predictor; nearest: \['gru'\]"),
+            (
+                "predictor=gur",
+                r"predictor='gur' \(--set .*: no predictor 'gur'; nearest: \['gru'\]",
+            ),
         ],
     )
     def test_wrong_names(self, given: str, message: str) -> None:

@@ -1,4 +1,3 @@
-import argparse
 import logging
 import os
 import signal
@@ -39,9 +38,7 @@ class TestReference:
             seen.append(job)
             return outcome(job)
 
-        def flags(parser: argparse.ArgumentParser) -> None:
-            parser.add_argument("--bars")
-
+        flags = [("--bars", {"metavar": "URI"})]
         argv = ["--storage", str(tmp_path), "--preset", "demo", "--bars", "x"]
         assert run_job("doc", body, [*argv, "--set", "gan.epochs=7"], flags) == 0
         assert seen[0].run.name == "demo"
@@ -98,6 +95,7 @@ class TestValidation:
             (["--learning-rate=1e-4"], "or --set training.learning_rate=1e-4\n"),
             (["--format", "tushare"], "given as --set bars.format=tushare\n"),
             (["extra"], "unrecognized arguments: extra\n"),
+            (["--notify", "http://x"], "Read the exit status, or what --json prints.\n"),
         ],
     )
     def test_a_setting_given_as_a_flag(

@@ -6,7 +6,7 @@ import pytest
 
 from tests.made_bars import make_bars, write
 
-JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
+JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.py"))
 
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
