@@ -131,19 +131,18 @@ def _select_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.Data
 def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources: Sources) -> str:
     """Render the page; the first evaluation is the run's, the others stand beside."""
     ours = next(iter(found.values()))
+    metrics = {name: {"index": None, **one.metrics} for name, one in found.items()}
     models = training.tabulate_models(sources.models)
     with text.use_language(sources.cfg.report.language):
         return text.render_page(
             "report.html",
             sources=sources,
             cfg=sources.cfg,
-            metrics={"index": None, **ours.metrics},
-            runs=list(found),
+            metrics=metrics[sources.run],
+            runs=metrics,
             source=_(text.PUBLISHED_SOURCE),
-            summary=text.summarize(
-                ours.metrics, _rows(ours.monthly.tail(1))[0], sources.cfg.evaluation.picks
-            ),
-            key_rows=text.list_key_rows([one.metrics for one in found.values()]),
+            published=text.PUBLISHED,
+            latest=_rows(ours.monthly)[-1],
             cautions=text.warn_of_few(ours.metrics),
             comparisons={name: one.figures for name, one in others.items()},
             heat=_list_heat(ours.monthly),
@@ -259,7 +258,8 @@ def draw_figures(found: dict[str, Evaluation], sources: Sources) -> dict[str, Ma
     measured = training.find_newest_measured(sources.models)
     if measured and measured.gan_samples:
         drawn["distributions"] = training.draw_distributions(measured.gan_samples)
-    return {name: Markup(svg) for name, svg in drawn.items()}
+    searched = tuning.draw_figures(sources.search) if sources.search else {}
+    return {name: Markup(svg) for name, svg in drawn.items()} | searched
 
 
 def _list_heat(monthly: pd.DataFrame) -> list[tuple[str, list[float | None]]]:

@@ -23,7 +23,6 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import compare_runs
 from gangru_dist.report import text
 from gangru_dist.report.tables import METRICS
-from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import CLAIM, FACTOR, MODEL_FILE, Claim, run_folder
 from gangru_dist.runs.summaries import TRAIN_SUMMARY, TrainSummary
 
@@ -229,7 +228,6 @@ def render(runs: list[Listed], judged: list[Listed], *, tried: int | None = None
             runs=runs,
             judged=judged,
             tried=len(runs) if tried is None else tried,
-            key_rows=_list_key_rows(judged),
             left_out=sum(bool(run.monthly) for run in runs) - len(judged),
             same_months=len({tuple(row["month"] for row in run.monthly) for run in judged}) < 2,
             months=figures["months"],
@@ -237,17 +235,6 @@ def render(runs: list[Listed], judged: list[Listed], *, tried: int | None = None
             curves=_draw_curves(figures["months"], [run.name for run in judged]),
             differing=_list_differing(judged if len(judged) > 1 else runs),
         )
-
-
-def _list_key_rows(runs: list[Listed]) -> list[tuple[str, list[str]]]:
-    """Label and cell of each run, of the report's key table."""
-    rows = [(_("months"), [text.format_number(run.figure("ic.months"), 0) for run in runs])]
-    for one in text.KEY_FIGURES:
-        rows.append((_(one.label), [one.format(run.figure(one.path)) for run in runs]))
-        if one.path.startswith("excess."):
-            cells = [one.format(run.figure(one.path_with_costs)) for run in runs]
-            rows.append((text.join([_(one.label), _("with costs")]), cells))
-    return rows
 
 
 def _draw_curves(months: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:

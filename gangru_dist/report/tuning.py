@@ -25,7 +25,7 @@ from gangru_dist.report.drawing import (
     add_tips,
     picture,
 )
-from gangru_dist.report.text import format_four, format_percent, format_signed, mark
+from gangru_dist.report.text import format_four, format_percent
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, read_search, trial_table
@@ -35,36 +35,6 @@ _ROWS = 10
 _COLUMNS = 4
 """Of small pictures."""
 
-_PICTURES = (
-    (
-        "search",
-        mark("Trials in the order they began"),
-        mark(
-            "Objective of complete trials, the running mean at which others were stopped, and the "
-            "best objective so far."
-        ),
-    ),
-    (
-        "slices",
-        mark("One parameter at a time"),
-        mark("Each trial's objective, or the mean it had reached, over each searched setting."),
-    ),
-    (
-        "importance",
-        mark("Importance"),
-        mark(
-            "Share of each setting in what sets the best trials apart (Optuna's PED-ANOVA; stopped "
-            "trials count with the mean they had reached). Few trials make it a hint, no more."
-        ),
-    ),
-)
-_STATES = (mark("complete"), mark("pruned"), mark("diverged"), mark("failed"), mark("running"))
-_MARKS: dict[str, dict[str, Any]] = {
-    "complete": {"color": BLUE, "marker": "o", "label": mark("complete")},
-    "pruned": {"color": ORANGE, "marker": "v", "label": mark("stopped early")},
-    "running": {"color": GREY, "marker": "s", "label": mark("not finished")},
-}
-
 
 def write_page(run: Run) -> str:
     """Draw the search alone, before there is any factor to report; path or URI of the page."""
@@ -72,114 +42,51 @@ def write_page(run: Run) -> str:
     if found is None:
         raise FileNotFoundError(f"{run.tune.uri}/{SEARCH}")
     with text.use_language(run.cfg.report.language):
-        page = text.render_page("search.html", run=run.name, tuning=describe_search(found))
+        page = text.render_page(
+            "search.html",
+            run=run.name,
+            tuning=describe_search(found),
+            figures=draw_figures(found),
+        )
     return text.write_page(run.tune, PAGE, page)
 
 
 def describe_search(search: Search, reported: Collection[str] = ()) -> dict[str, Any]:
     """Prepare what the section's template asks for; `reported`: refit days on the same page."""
     table, record = trial_table(search), search.record
-    figures: dict[str, str] = {}
-    if table["reached"].notna().any():
-        figures |= {"search": draw_progress(table), "slices": draw_slices(table, record.space)}
-    if record.importances:
-        figures["importance"] = draw_importance(record.importances)
-    return {
-        "sentence": _describe_trials(search, table),
-        "windows_sentence": _describe_windows(search),
-        "notes": _list_notes(search, table, reported),
-        "pictures": [
-            (name, _(title), _(caption)) for name, title, caption in _PICTURES if name in figures
-        ],
-        "figures": {name: Markup(svg) for name, svg in figures.items()},
-        "searched": list(record.space),
-        "rows": _list_best(table, list(record.space)),
-    }
-
-
-def _describe_trials(search: Search, table: pd.DataFrame) -> str:
-    counts = table["status"].value_counts()
-    states = text.join(f"{counts[state]} {_(state)}" for state in _STATES if state in counts)
-    start = _("%(trials)s trials (%(told)s), %(epochs)s predictor epochs.") % {
-        "trials": len(table),
-        "told": states,
-        "epochs": int(table["epochs"].sum()),
-    }
-    best = search.record.best_trial
-    if best is None:
-        return start + _(" ") + _("None is complete yet.")
-    objectives = table.set_index("trial")["objective"]
-    values = {"trial": best, "objective": format_signed(objectives[best], 4)}
-    if pd.isna(objectives.get(0)):
-        return start + _(" ") + _("Trial %(trial)s is best: objective %(objective)s.") % values
-    values["configured"] = format_signed(objectives[0], 4)
-    compared = _(
-        "Trial %(trial)s is best: objective %(objective)s, against %(configured)s of the "
-        "configuration it started from."
-    )
-    return start + _(" ") + compared % values
-
-
-def _describe_windows(search: Search) -> str:
-    record = search.record
-    sentence = _(
-        "Objective: mean validation IC of the refit days %(windows)s less %(penalty)s times its "
-        "standard deviation over them; no later day was looked at."
-    ) % {"windows": ", ".join(record.windows), "penalty": f"{record.spread_penalty:g}"}
-    if record.reported_first is None:
-        return sentence
-    first = _("Windows reported with the result begin %(first)s.")
-    return sentence + _(" ") + first % {"first": record.reported_first}
-
-
-def _list_notes(search: Search, table: pd.DataFrame, reported: Collection[str]) -> list[str]:
-    record = search.record
-    notes = []
-    if record.reported_first is None:
-        notes.append(
-            _(
-                "No window up to windows.last is after the refit days above: a report with this "
-                "windows.last is of windows that were looked at. Raise it."
-            )
-        )
-    both = sorted({*record.overlap, *(day for day in record.windows if day in reported)})
-    if both:
-        message = _("Tuned on and reported as well: %(days)s. What is reported of them flatters.")
-        notes.append(message % {"days": ", ".join(both)})
-    if record.incomparable:
-        message = _(
-            "Trials differ in %(settings)s, so their validation ICs do not compare strictly."
-        )
-        notes.append(message % {"settings": ", ".join(record.incomparable)})
-    complete = table["objective"].notna().sum()
-    if complete > 1:
-        message = _(
-            "The best of %(complete)s validation figures is too good by construction; the unseen "
-            "windows decide."
-        )
-        notes.append(message % {"complete": complete})
-    return notes
-
-
-def _list_best(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
     complete = table.dropna(subset="objective").sort_values("objective", ascending=False)
-    chosen = pd.concat([complete.head(_ROWS), table[table["trial"] == 0]])
-    return [
-        {**{str(k): v for k, v in row.items()}, "cells": [_format_cell(row[key]) for key in keys]}
-        for row in chosen.drop_duplicates("trial").to_dict("records")
-    ]
+    best = pd.concat([complete.head(_ROWS), table[table["trial"] == 0]]).drop_duplicates("trial")
+    return {
+        "record": record,
+        "counts": table["status"].value_counts().to_dict(),
+        "epochs": table["epochs"].sum(),
+        "objectives": dict(zip(complete["trial"], complete["objective"], strict=True)),
+        "reported": sorted({*record.overlap, *(day for day in record.windows if day in reported)}),
+        "best": best.to_dict("records"),
+    }
 
 
-def _format_cell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+def draw_figures(search: Search) -> dict[str, Markup]:
+    """Draw the section's figures: SVG by name."""
+    table, record = trial_table(search), search.record
+    drawn: dict[str, str] = {}
+    if table["reached"].notna().any():
+        drawn |= {"search": draw_progress(table), "slices": draw_slices(table, record.space)}
+    if record.importances:
+        drawn["importance"] = draw_importance(record.importances)
+    return {name: Markup(svg) for name, svg in drawn.items()}
 
 
 def _draw_trials(axes: Axes, x: pd.Series, table: pd.DataFrame) -> None:
-    for status, style in _MARKS.items():
-        chosen = table["status"] == status
-        if chosen.any():
-            look = {**style, "label": _(style["label"])}
-            axes.plot(x[chosen], table["reached"][chosen], ls="", ms=4.5, alpha=0.85, **look)
+    looks = (
+        ("complete", BLUE, "o", _("complete")),
+        ("pruned", ORANGE, "v", _("stopped early")),
+        ("running", GREY, "s", _("not finished")),
+    )
+    for status, color, marker, label in looks:
+        y = table["reached"][table["status"] == status]
+        if len(y):
+            axes.plot(x[y.index], y, marker, color=color, ms=4.5, alpha=0.85, label=label)
 
 
 @picture("search", WIDE)

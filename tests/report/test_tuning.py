@@ -8,7 +8,7 @@ import pytest
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.report.document import write_report
-from gangru_dist.report.tuning import describe_search, write_page
+from gangru_dist.report.tuning import write_page
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import read_search, trial_table
 from tests.report.store import RUN, write_world
@@ -63,6 +63,10 @@ def write_search(run: Storage, *, trials: int = 6, best: int | None = 3) -> None
     run.write_json(SEARCH, record)
 
 
+def page_of(folder: Path) -> str:
+    return Path(write_page(Run(Storage(str(folder)), "r", RunConfig()))).read_text()
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Storage:
     storage = Storage(str(tmp_path)).child("runs", "r")
@@ -78,34 +82,31 @@ class TestReference:
         assert table["best"].round(6).tolist() == [0.02, 0.02, 0.02, 0.05, 0.05, 0.05]
         assert table["gru.head"].tolist()[:2] == ["[8, 4]", "[4]"]
 
-    def test_the_words_say_what_was_looked_at(self, run: Storage) -> None:
-        search = read_search(run.child("tune"))
-        assert search is not None
-        found = describe_search(search)
-        assert (
-            "6 trials (2 complete, 1 pruned, 1 diverged, 1 failed, 1 running)"
-            in (found["sentence"])
-        )
-        assert "Trial 3 is best: objective +0.0500, against +0.0200" in found["sentence"]
-        assert "2018-12-28, 2019-06-28" in found["windows_sentence"]
-        assert "begin 2019-12-31" in found["windows_sentence"]
-        assert any("label.horizon" in note for note in found["notes"])
-        assert [row["trial"] for row in found["rows"]] == [3, 0]
-        assert not any("flatters" in note for note in found["notes"])
+    def test_the_words_say_what_was_looked_at(self, run: Storage, tmp_path: Path) -> None:
+        page = page_of(tmp_path)
+        assert "6 trials (2 complete, 1 pruned, 1 diverged, 1 failed, 1 running)" in page
+        assert "Trial 3 is best: objective +0.0500, against +0.0200" in page
+        assert "2018-12-28, 2019-06-28" in page
+        assert "begin 2019-12-31" in page
+        assert "Trials differ in label.horizon" in page
+        assert re.findall(r"<tr><td>(\d)</td>", page) == ["3", "0"]
+        assert "flatters" not in page
 
-    def test_windows_that_were_looked_at_are_not_called_unseen(self, run: Storage) -> None:
-        run.write_json(SEARCH, run.read_json(SEARCH) | {"reported_first": None})
-        search = read_search(run.child("tune"))
-        assert search is not None
-        found = describe_search(search, reported=("2019-06-28", "2019-12-31"))
-        assert "begin" not in found["windows_sentence"]
-        assert "of windows that were looked at" in found["notes"][0]
-        assert "reported as well: 2019-06-28." in found["notes"][1]
+    def test_windows_that_were_looked_at_are_not_called_unseen(
+        self, run: Storage, tmp_path: Path
+    ) -> None:
+        facts = {"reported_first": None, "overlap": ["2019-06-28"]}
+        run.write_json(SEARCH, run.read_json(SEARCH) | facts)
+        page = page_of(tmp_path)
+        assert "begin " not in page
+        first, second, *_ = re.findall(r'<p class="warn">(.*?)</p>', page)
+        assert "of windows that were looked at" in first
+        assert "reported as well: 2019-06-28." in second
 
 
 class TestProperties:
     def test_the_page_stands_alone(self, run: Storage, tmp_path: Path) -> None:
-        page = Path(write_page(Run(Storage(str(tmp_path)), "r", RunConfig()))).read_text()
+        page = page_of(tmp_path)
         assert page.count("<svg") == 3
         figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
         assert all(re.search(r'<rect class="tip"[^>]*><title>[^<]*\d', one) for one in figures)
@@ -127,7 +128,7 @@ class TestProperties:
     def test_a_search_that_has_hardly_begun(self, tmp_path: Path, trials: int) -> None:
         run = Storage(str(tmp_path)).child("runs", "r")
         write_search(run, trials=trials, best=0 if trials else None)
-        page = Path(write_page(Run(Storage(str(tmp_path)), "r", RunConfig()))).read_text()
+        page = page_of(tmp_path)
         assert ("None is complete yet" in page) is (trials == 0)
 
     def test_no_search_no_section(self, tmp_path: Path) -> None:
