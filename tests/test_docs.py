@@ -11,18 +11,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gangru_dist.base.log import publish
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import cli, jobs
-from gangru_dist.config.settings import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS
 from gangru_dist.config.sources import load
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.events import ReportWritten
-from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -95,31 +92,16 @@ def test_commands_on_the_pages_are_understood(
             words[words.index(flag) + 1] = str(value)
     idle = replace(jobs.JOBS[name], body=lambda job: cli.Outcome(), plan=lambda job: {})
     monkeypatch.setitem(jobs.JOBS, name, idle)
-    tables: tuple[dict[str, Any], ...] = (CALLBACKS, FEATURES, LABEL_TRANSFORMS, PREDICTORS)
-    before = [dict(table) for table in tables]
-    try:
-        assert jobs.run(name, words) == 0
-    finally:
-        for table, items in zip(tables, before, strict=True):
-            table.clear()  # other files of tests register a feature of the same name
-            table.update(items)
-        for module in ("factors", "diary"):
-            sys.modules.pop(module, None)
+    assert jobs.run(name, words) == 0
 
 
 def test_the_callback_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules_of_the_pages(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    known = dict(CALLBACKS)
-    try:
-        run = Run(Storage("s"), "mine", load("demo", None, ['callbacks=["diary:Diary"]']))
-        with open_callbacks(run):
-            publish(ReportWritten({"period": {"months": 3}}, "report.html"))
-    finally:
-        CALLBACKS.clear()
-        CALLBACKS.update(known)
-        sys.modules.pop("diary", None)
+    run = Run(Storage("s"), "mine", load("demo", None, ['callbacks=["diary:Diary"]']))
+    with open_callbacks(run):
+        publish(ReportWritten({"period": {"months": 3}}, "report.html"))
     assert (tmp_path / "diary.txt").read_text().startswith("mine report written {")
 
 

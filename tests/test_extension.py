@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,19 +28,6 @@ from gangru_dist.training.checkpoint import TrainingState, read_model, write_mod
 from tests.training.worlds import config
 
 CODE = "my_plugin"
-
-
-@pytest.fixture(autouse=True)
-def _own_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`tests/my_plugin.py` on the import path, and the tables as they were afterwards."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    tables = (FEATURES, PREDICTORS, LABEL_TRANSFORMS)
-    before = [dict(table) for table in tables]
-    yield
-    for table, items in zip(tables, before, strict=True):
-        table.clear()
-        table.update(items)
-    sys.modules.pop(CODE, None)
 
 
 class TestNames:
@@ -206,15 +192,12 @@ class TestDocument:
         assert block is not None
         (tmp_path / "factors.py").write_text(block[1])
         monkeypatch.syspath_prepend(str(tmp_path))
-        try:
-            (names,) = re.findall(r"gangru check-plugin (.*)", self.TEXT)
-            assert check_plugin.run(names.split()) == 0
-            (line,) = re.findall(r"gangru pipeline (.*)", self.TEXT)
-            words = shlex.split(line)
-            given = [b for a, b in pairwise(words) if a == "--set"]
-            assert load("default", None, given).predictor == "factors:Mean"
-        finally:
-            sys.modules.pop("factors", None)
+        (names,) = re.findall(r"gangru check-plugin (.*)", self.TEXT)
+        assert check_plugin.run(names.split()) == 0
+        (line,) = re.findall(r"gangru pipeline (.*)", self.TEXT)
+        words = shlex.split(line)
+        given = [b for a, b in pairwise(words) if a == "--set"]
+        assert load("default", None, given).predictor == "factors:Mean"
 
 
 class TestPredictors:

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from gangru_dist.config.sources import load
 from gangru_dist.events import callbacks as callbacks_module
 from gangru_dist.events.callbacks import CallbackSink, numbers, open_callbacks
 from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
-from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
@@ -38,16 +36,11 @@ METRICS = {"period": {"months": 3}, "ic": {"mean": 0.1, "stars": "*", "t": float
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def heard() -> list[Any]:
     """The calls that `my_plugin:Heard` received."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    before = dict(CALLBACKS)
     CALLBACKS.check_name(f"{CODE}:Heard")
-    yield sys.modules[CODE].heard
-    CALLBACKS.clear()
-    CALLBACKS.update(before)
-    FEATURES.pop("surprise", None)  # which the module registered
-    sys.modules.pop(CODE, None)
+    found: list[Any] = sys.modules[CODE].heard
+    return found
 
 
 def with_callbacks(*items: str) -> RunConfig:
