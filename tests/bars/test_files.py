@@ -19,7 +19,7 @@ from gangru_dist.bars.reader import read_headings, read_part
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import BarsConfig
-from tests.vendors import make_market, write_qlib_folder
+from tests.bars.vendors import make_market, write_qlib_folder
 
 GENERIC = resolve_format(BarsConfig())
 

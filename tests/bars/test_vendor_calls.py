@@ -17,7 +17,7 @@ from gangru_dist.cluster.map import here
 from gangru_dist.config.sources import load
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from tests import vendors
+from tests.bars import vendors
 
 DOC = (Path(__file__).parents[2] / "docs/data.md").read_text()
 DELISTED = "600519"

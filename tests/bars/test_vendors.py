@@ -16,7 +16,7 @@ from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
-from tests import vendors
+from tests.bars import vendors
 
 FEATURES = ("open", "close", "vwap", "volume", "amount", "turnover_rate", "daily_return")
 CUT = dt.date(2019, 3, 29)

@@ -1,55 +1,67 @@
+"""The six jobs: their scripts in `jobs/`, and what they refuse before Ray starts."""
+
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gangru_dist.commands import main
 from tests.made_bars import make_bars, write
 
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.py"))
+PROJECT = Path(__file__).parents[2]
+SCRIPTS = sorted((PROJECT / "jobs").glob("*.py"))
 
 
-def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, argv)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, cwd=JOBS[0].parents[1]
-    )
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_is_its_command(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: gangru {script.stem} ")
 
 
-class TestProperties:
-    @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
-    def test_help_shows_the_command_and_the_shared_flags(self, job: Path) -> None:
-        done = run(job, "--help")
-        assert done.returncode == 0
-        assert f"gangru {job.stem}" in done.stdout
-        assert "--overwrite" in done.stdout
+def test_a_misspelt_setting_is_one_line_and_status_2(tmp_path: Path) -> None:
+    words = ["jobs/train.py", "--storage", str(tmp_path), "--set", "training.epocs=5"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown setting 'training.epocs'")
+    assert "training.epochs" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
-class TestValidation:
-    def test_a_misspelt_setting_is_one_line_and_status_2(self, tmp_path: Path) -> None:
-        job = next(job for job in JOBS if job.stem == "train")
-        done = run(job, "--storage", tmp_path, "--set", "training.epocs=5")
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: unknown setting 'training.epocs'")
-        assert "training.epochs" in done.stderr
-        assert done.stderr.count("\n") == 1
-        assert list(tmp_path.iterdir()) == []
+class TestRefused:
+    """With status 2, before Ray starts and a run's name is taken."""
+
+    @pytest.fixture
+    def refused(self, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+        """Call a command that must fail; return what it wrote to standard error."""
+
+        def call(*words: str | Path) -> str:
+            assert main([str(word) for word in words]) == 2
+            said = capfd.readouterr().err
+            assert "ray_start" not in said
+            return said
+
+        return call
 
     @pytest.mark.parametrize(
-        ("argv", "says"),
+        ("words", "says"),
         [
             (["pipeline", "--bars", "no/such/bars"], "no files at"),
             (["train"], "no finished panel at"),
         ],
     )
-    def test_a_mistake_at_the_first_step_takes_no_name(
-        self, tmp_path: Path, argv: list[str], says: str
+    def test_a_mistake_at_the_first_step(
+        self, tmp_path: Path, refused: Callable[..., str], words: list[str], says: str
     ) -> None:
-        """So that the corrected command finds the run's name free; and Ray was not started."""
-        job = next(job for job in JOBS if job.stem == argv[0])
-        done = run(job, "--storage", tmp_path, *argv[1:])
-        assert (done.returncode, says in done.stderr) == (2, True)
-        assert "ray_start" not in done.stderr
+        assert says in refused(*words, "--storage", tmp_path)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("job", ["panel", "pipeline"])
@@ -59,35 +71,36 @@ class TestValidation:
             ("adj_factor", (), "--set bars.prices=adjusted\n"),
             ("market_cap", (), "--set 'panel.without=[\"turnover_rate\"]'\n"),
             ("volume", (), "lacks the column(s) volume"),
-            (None, ('panel.without=["turnover"]',), "no feature 'turnover'"),
+            (None, ("--set", 'panel.without=["turnover"]'), "no feature 'turnover'"),
         ],
     )
-    def test_what_the_headings_tell_is_said_before_ray_starts(
-        self, tmp_path: Path, job: str, drop: str | None, settings: tuple[str, ...], says: str
+    def test_what_the_headings_tell(
+        self,
+        tmp_path: Path,
+        refused: Callable[..., str],
+        job: str,
+        drop: str | None,
+        settings: tuple[str, ...],
+        says: str,
     ) -> None:
-        bars = make_bars().drop(columns=[drop] if drop else [])
-        write(tmp_path / "bars", bars)
-        flags = [word for text in settings for word in ("--set", text)]
+        write(tmp_path / "bars", make_bars().drop(columns=[drop] if drop else []))
         storage = tmp_path / "storage"
-        where = next(one for one in JOBS if one.stem == job)
-        done = run(where, "--storage", storage, "--bars", tmp_path / "bars", *flags)
-        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
-        assert "ray_start" not in done.stderr
+        said = refused(job, "--storage", storage, "--bars", tmp_path / "bars", *settings)
+        assert says in said
         assert not storage.exists()
 
-    def test_a_day_that_is_none_says_why(self, tmp_path: Path) -> None:
-        job = next(job for job in JOBS if job.stem == "score")
-        done = run(job, "--storage", tmp_path, "--from", "2019-13-01")
-        assert done.returncode == 2
-        assert "'2019-13-01' is not a date (month must be in 1..12): YYYY-MM-DD" in done.stderr
-
-    @pytest.mark.parametrize("name", ["score", "report"])
-    def test_a_misspelt_run_is_no_new_run(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize("job", ["score", "report"])
+    def test_a_misspelt_run(self, tmp_path: Path, refused: Callable[..., str], job: str) -> None:
         (tmp_path / "runs" / "monthly").mkdir(parents=True)
         (tmp_path / "runs" / "monthly" / "config.json").write_text("{}")
-        job = next(job for job in JOBS if job.stem == name)
-        done = run(job, "--storage", tmp_path, "--run", "montly")
-        assert done.returncode == 2
-        assert "there is no run 'montly'" in done.stderr
-        assert "there are: monthly" in done.stderr
+        said = refused(job, "--storage", tmp_path, "--run", "montly")
+        assert "there is no run 'montly'" in said
+        assert "there are: monthly" in said
         assert [path.name for path in (tmp_path / "runs").iterdir()] == ["monthly"]
+
+    def test_a_day_that_is_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["score", "--storage", str(tmp_path), "--from", "2019-13-01"])
+        assert ended.value.code == 2
+        says = "'2019-13-01' is not a date (month must be in 1..12): YYYY-MM-DD"
+        assert says in capsys.readouterr().err

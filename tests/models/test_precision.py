@@ -12,7 +12,7 @@ from gangru_dist.config.identity import SETTINGS
 from gangru_dist.config.sources import load
 from gangru_dist.models import precision
 from gangru_dist.models.precision import Device, arithmetic, choose_precision, describe_lack
-from tests.cpu_kinds import LIMITS
+from tests.training.cpu_kinds import LIMITS
 
 OLD = Device(name="CPU old")
 NEW = Device(name="CPU new", fast=frozenset({"bf16"}))

@@ -18,7 +18,7 @@ from gangru_dist.features.price_volume import FEATURES, AdjustedBars, Feature, a
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
-from tests import vendors
+from tests.bars import vendors
 from tests.made_bars import make_bars, write
 
 NAME = "column:pe_ttm"

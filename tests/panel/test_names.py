@@ -25,7 +25,7 @@ from gangru_dist.panel.writer import (
     names_on,
     write_names,
 )
-from tests import vendors
+from tests.bars import vendors
 from tests.made_bars import make_bars, write
 
 CFG = RunConfig(panel=PanelConfig(features=("close",), buckets=2))

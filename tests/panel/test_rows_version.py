@@ -20,7 +20,7 @@ from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import ROWS_VERSION, Manifest, read_manifest
-from tests import vendors
+from tests.bars import vendors
 from tests.bars.corpus_market import CODES, DAYS, market, put, scaled
 from tests.made_bars import make_bars, write
 

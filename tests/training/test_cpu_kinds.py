@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.cpu_kinds import LIMITS, Trained, both, elsewhere
+from tests.training.cpu_kinds import LIMITS, Trained, both, elsewhere
 
 pytestmark = [pytest.mark.slow]
 

@@ -65,18 +65,13 @@ class TestProperties:
     def test_only_our_events_reach_standard_error(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Not Ray's C++, which writes to the descriptor; afterwards all do again."""
         package = logging.getLogger("gangru_dist")
-        before = package.handlers, package.level, package.propagate
-        try:
-            log.setup()
-            with log.alone():
-                os.write(2, b"C++\n")
-                sys.stderr.write("ours too\n")
-                package.info("event")
-            os.write(2, b"after\n")
-            package.info("last")
-        finally:
-            package.handlers, package.propagate = before[0], before[2]
-            package.setLevel(before[1])
+        log.setup()
+        with log.alone():
+            os.write(2, b"C++\n")
+            sys.stderr.write("ours too\n")
+            package.info("event")
+        os.write(2, b"after\n")
+        package.info("last")
         lines = capfd.readouterr().err.splitlines()
         assert [line.split()[-1] for line in lines] == ["too", "event", "after", "last"]
 
@@ -91,15 +86,9 @@ class TestProperties:
         assert progress.done == 3
 
     def test_setup_twice_speaks_once(self, capfd: pytest.CaptureFixture[str]) -> None:
-        package = logging.getLogger("gangru_dist")
-        before = package.handlers, package.level, package.propagate
-        try:
-            log.setup()
-            log.setup()
-            logging.getLogger("gangru_dist.x").info("event key=%d", 1)
-        finally:
-            package.handlers, package.propagate = before[0], before[2]
-            package.setLevel(before[1])
+        log.setup()
+        log.setup()
+        logging.getLogger("gangru_dist.x").info("event key=%d", 1)
         lines = capfd.readouterr().err.splitlines()
         assert len(lines) == 1
         assert lines[0].endswith("INFO    event key=1")

@@ -17,7 +17,7 @@ import pytest
 from gangru_dist.base.errors import ResourceError
 from gangru_dist.cluster import start
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 JOB = """
 import sys
 from gangru_dist.commands.cli import Outcome, run_job

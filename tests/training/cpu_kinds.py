@@ -1,6 +1,6 @@
 """Both kinds of x86 CPU on one machine: this process's, and one that has AVX2 and nothing newer.
 
-`python -m tests.cpu_kinds` trains a tiny window twice and prints what came out, as JSON.
+`python -m tests.training.cpu_kinds` trains a tiny window twice and prints what came out, as JSON.
 """
 
 import hashlib
@@ -66,9 +66,9 @@ def both(precision: str) -> list[Trained]:
 def elsewhere(precision: str, **environment: str) -> list[Trained]:
     """`both` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cpu_kinds", precision],
+        [sys.executable, "-m", "tests.training.cpu_kinds", precision],
         env=os.environ | environment,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=300,
