@@ -205,7 +205,7 @@ class Study:
         cfg = cfgs[unit.trial]
         prepare_torch(cfg)
         window = self.window(cfg, unit.window)
-        data = self._data(cfg, window)
+        data = self.read_data(cfg, window)
         began = time.process_time()
         state = train_window(data, TrainingState(cfg, unit.seed), cfg, seed=unit.seed)
         seconds = time.process_time() - began
@@ -230,7 +230,7 @@ class Study:
         self.out.write_json(f"{self._place(unit)}.json", line)
         return json.dumps({name: value for name, value in line.items() if name != "settings"})
 
-    def _data(self, cfg: RunConfig, window: Window) -> WindowData:
+    def read_data(self, cfg: RunConfig, window: Window) -> WindowData:
         """A window's training data, the newest kept: neighbors among the trials often share it."""
         whole = model_settings(cfg)
         parts = ("samples", "label", "universe", "windows", "features")

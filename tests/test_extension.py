@@ -93,9 +93,9 @@ class TestNames:
         assert model_settings(cfg)["code"] != before
 
     def test_it_is_shipped_to_a_cluster_that_is_joined(self) -> None:
-        assert session._users_code() == []
+        assert session.list_user_files() == []
         load("default", None, [f"predictor={CODE}:Mean"])
-        assert session._users_code() == [str(Path(__file__).parent / f"{CODE}.py")]
+        assert session.list_user_files() == [str(Path(__file__).parent / f"{CODE}.py")]
 
 
 class TestStoredNames:

@@ -175,14 +175,14 @@ def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) 
     else:
         environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
-            environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *_users_code()]
+            environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *list_user_files()]
         start.join(address, environment)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
 
 
-def _users_code() -> list[str]:
+def list_user_files() -> list[str]:
     """Packages and modules of the user's own features, labels, predictors and callbacks.
 
     Those that are installed here must be installed on the workers too.

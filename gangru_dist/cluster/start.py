@@ -48,7 +48,8 @@ ROOM_BYTES = 100 * 2**20
 """What Ray's session, sockets and logs need on disk; a demo leaves 3 MB."""
 SHARED_BYTES = 2**30
 """Below that Ray is said to be slow; Docker gives 64 MB."""
-_ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 20.0
+"""How long a cluster that is joined has to answer."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _ROOM = 1024
 """Bytes for C's `struct sigaction`; Linux needs 152, macOS 16."""
@@ -178,9 +179,9 @@ def _check_answer(address: str) -> None:
 
     channel = init_grpc_channel(canonicalize_bootstrap_address(address))
     try:
-        grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
+        grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
     except grpc.FutureTimeoutError as error:
-        raise ConnectionError(f"no answer for {_ANSWER_SECONDS:.0f} s.") from error
+        raise ConnectionError(f"no answer for {ANSWER_SECONDS:.0f} s.") from error
     finally:
         channel.close()
 

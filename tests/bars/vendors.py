@@ -234,11 +234,11 @@ def _baostock(folder: Path, market: pd.DataFrame) -> None:
     _save(industry, folder / "stock_industry" / "all.csv", "gbk")
 
 
-def _qlib_code(code: str) -> str:
+def qlib_code(code: str) -> str:
     return f"{code[-2:]}{code[:6]}"
 
 
-def _qlib_fields(rows: pd.DataFrame) -> dict[str, pd.Series]:
+def qlib_fields(rows: pd.DataFrame) -> dict[str, pd.Series]:
     """Adjusted prices and volume, as Qlib's normalizers leave them."""
     factor = rows["adj_factor"]
     return {
@@ -252,8 +252,8 @@ def _qlib_fields(rows: pd.DataFrame) -> dict[str, pd.Series]:
 def _qlib_csv(folder: Path, market: pd.DataFrame) -> None:
     """One file a stock, as for dump_bin.py; the code is in its name."""
     for code, rows in market.groupby("code"):
-        frame = pd.DataFrame({"date": rows["date"], **_qlib_fields(rows)})
-        _save(frame, folder / f"{_qlib_code(code)}.csv")
+        frame = pd.DataFrame({"date": rows["date"], **qlib_fields(rows)})
+        _save(frame, folder / f"{qlib_code(code)}.csv")
 
 
 def write_qlib_folder(folder: Path, market: pd.DataFrame, dtype: str = "<f4") -> None:
@@ -264,12 +264,12 @@ def write_qlib_folder(folder: Path, market: pd.DataFrame, dtype: str = "<f4") ->
     (folder / "calendars" / "day.txt").write_text(text + "\n")
     lines = []
     for code, rows in market.groupby("code"):
-        name = _qlib_code(code)
+        name = qlib_code(code)
         start, end = (DAYS.get_loc(rows["date"].iloc[i]) for i in (0, -1))
         lines.append(f"{name}\t{DAYS[start]:%Y-%m-%d}\t{DAYS[end]:%Y-%m-%d}")
         below = folder / "features" / name.lower()
         below.mkdir(parents=True)
-        for field, values in _qlib_fields(rows.set_index("date").reindex(DAYS)).items():
+        for field, values in qlib_fields(rows.set_index("date").reindex(DAYS)).items():
             data = np.concatenate([[start], values.to_numpy()[start : end + 1]]).astype(dtype)
             data.tofile(below / f"{field}.day.bin")
     (folder / "instruments" / "all.txt").write_text("\n".join(lines) + "\n")
@@ -299,7 +299,7 @@ VENDORS = {
     ),
     "chinese headings": Vendor("akshare", _headings, (), lambda code: code[:6]),
     "baostock": Vendor("baostock", _baostock, ("market_cap",), _baostock_code),
-    "qlib csv": Vendor("qlib", _qlib_csv, _NOT_QLIB, _qlib_code),
+    "qlib csv": Vendor("qlib", _qlib_csv, _NOT_QLIB, qlib_code),
     "ashare": Vendor("ashare", _ashare),
     "generic": Vendor("generic", _generic),
 }

@@ -294,6 +294,8 @@ class TestProperties:
     def test_what_the_network_fails_is_written_again_and_a_refusal_is_not(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, attempts: int
     ) -> None:
+        whole_when_closed = "gangru_dist.base.storage.shows_unfinished_files"
+        monkeypatch.setattr(whole_when_closed, lambda filesystem: False)
         root = Storage(f"local://{tmp_path}")
         whole, calls = root.filesystem, []
 
@@ -304,7 +306,6 @@ class TestProperties:
             return whole.open_output_stream(path)
 
         monkeypatch.setattr("gangru_dist.base.storage.time.sleep", lambda _: None)
-        root._write_beside = False  # as stores that put a file whole
         root.filesystem = SimpleNamespace(open_output_stream=open_output_stream)
         if attempts == 1:
             with pytest.raises(StorageError, match="uploading part for key 'x': ACCESS_DENIED"):

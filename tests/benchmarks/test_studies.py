@@ -100,7 +100,7 @@ class TestRun:
         scores = world.study.scores(Unit(trial="small", window="2018-06-29", seed=0))
         assert np.isfinite(scores.to_numpy()[:, ~own]).any()
         window = world.study.window(trial_config(SMALL), "2018-06-29")
-        data = world.study._data(trial_config(SMALL), window)
+        data = world.study.read_data(trial_config(SMALL), window)
         assert 0 < data.panel.shape[1] <= own.sum()  # some are never in the universe
 
     def test_bars_after_the_last_day_change_nothing(self, world: World, tmp_path: Path) -> None:

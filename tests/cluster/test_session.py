@@ -1,4 +1,5 @@
 import os
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,14 @@ from gangru_dist.config.settings import ResourcesConfig, RunConfig
 NODES = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {"memory": 1.0}]
 
 
+def as_ray_says(nodes: list[dict[str, float]]) -> list[dict[str, Any]]:
+    return [{"Alive": True, "Resources": node} for node in nodes]
+
+
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_nodes", lambda: NODES)
+    gone = {"Alive": False, "Resources": {"CPU": 64.0}}
+    monkeypatch.setattr(session.ray, "nodes", lambda: [*as_ray_says(NODES), gone])
 
 
 @pytest.mark.usefixtures("nodes")
@@ -54,7 +60,7 @@ class TestValidation:
             asked.append(bundles)
             there.append({"CPU": 2.0, "GPU": 1.0})
 
-        monkeypatch.setattr(session, "_nodes", lambda: there)
+        monkeypatch.setattr(session.ray, "nodes", lambda: as_ray_says(there))
         monkeypatch.setattr(session, "request_resources", request)
         with pytest.raises(ResourceError, match=r"nodes: none.*resources\.wait_for_nodes_minutes"):
             session.require("a window", workers=2, cpus=1, gpus=0.5)

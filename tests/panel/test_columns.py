@@ -124,18 +124,18 @@ class TestReference:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        plain = vendors._qlib_fields
+        plain = vendors.qlib_fields
         market = vendors.make_market()
         market["pe_ttm"] = np.arange(len(market)) % 97 + 1.0
         monkeypatch.setattr(
-            vendors, "_qlib_fields", lambda rows: plain(rows) | {"pe_ttm": rows["pe_ttm"]}
+            vendors, "qlib_fields", lambda rows: plain(rows) | {"pe_ttm": rows["pe_ttm"]}
         )
         write_qlib(tmp_path / "bars", market)
         storage = Storage(str(tmp_path / "s"))
         cfg = configuration(format="qlib")
         build_panel(str(tmp_path / "bars"), storage, cfg, runner=here)
         found = values(storage)
-        codes = {vendors._qlib_code(code): code for code in market["code"]}
+        codes = {vendors.qlib_code(code): code for code in market["code"]}
         found.columns = pd.Index([codes[name.upper()] for name in found.columns])
         assert found.notna().to_numpy().any()
         assert same(found, expected(market))
