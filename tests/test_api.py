@@ -1,6 +1,7 @@
 """What notebooks use: the same functions as the commands, and any factor judged."""
 
-import json
+import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from tiny import SETTINGS
 
 import gangru_dist
 from gangru_dist.base.errors import ConfigError, EvaluationError
@@ -22,15 +24,8 @@ from gangru_dist.runs.run import open_run
 from gangru_dist.scoring.table import to_qlib
 from tests.evaluation.worlds import config, evaluate, random_block, random_table
 from tests.made_bars import make_bars, write
-from tests.test_wheel import TINY
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "first-run.ipynb"
-
-
-def code(notebook: Path) -> str:
-    """All code cells of a notebook, one after another."""
-    cells = json.loads(notebook.read_text())["cells"]
-    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 
 class TestSurface:
@@ -132,18 +127,28 @@ class TestQlib:
 
 
 class TestNotebook:
-    def test_it_is_short(self) -> None:
-        lines = [line for line in code(NOTEBOOK).splitlines() if line.strip()]
-        assert len(lines) < 25
+    def test_it_is_short_and_names_what_is_there(self) -> None:
+        cells = nbformat.read(NOTEBOOK, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        assert len([line for line in code.splitlines() if line.strip()]) < 25
+        calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+        ours = [call for call in calls if ast.unparse(call.func).startswith("g.")]
+        assert len(ours) > 10
+        for call in ours:
+            function = getattr(gangru_dist, ast.unparse(call.func).removeprefix("g."))
+            given = {str(word.arg): None for word in call.keywords}
+            inspect.signature(function).bind(*call.args, **given)
 
-    @pytest.mark.slow
     @pytest.mark.ray
+    @pytest.mark.trials
     def test_a_real_kernel_runs_it_from_bars_to_the_report(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As Jupyter does: Ray of its own, pictures and tables in the cells, progress drawn."""
-        cfg = sources.to_dict(sources.load("demo", None, TINY))
-        given = {key: identity.value_at(cfg, key) for key in (one.split("=")[0] for one in TINY)}
+        cfg = sources.to_dict(sources.load("demo", None, SETTINGS))
+        given = {
+            key: identity.value_at(cfg, key) for key in (one.split("=")[0] for one in SETTINGS)
+        }
         notebook = nbformat.read(NOTEBOOK, as_version=4)
         for cell in notebook.cells:
             small = f'preset="demo", settings={given}'

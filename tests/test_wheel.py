@@ -1,6 +1,6 @@
-"""The wheel, outside the checkout: one command that does what the checkout does."""
+"""All stages from the checkout, twice; and the wheel outside of it, which does the same."""
 
-import datetime as dt
+import json
 import os
 import re
 import subprocess
@@ -8,10 +8,12 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import FLAGS, SETTINGS
 
 from gangru_dist import read_factor
 from gangru_dist.base.storage import Storage
@@ -19,20 +21,6 @@ from gangru_dist.config.sources import load
 from gangru_dist.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
-TINY = [
-    "variant=gru",
-    "panel.buckets=2",
-    "windows.history_days=120",
-    "gru.hidden=4",
-    "gru.layers=1",
-    "gru.head=[4]",
-    "training.epochs=1",
-    "factor.quantiles=4",
-    "synthetic.assets=40",
-    f"synthetic.first={dt.date(2018, 1, 2)}",
-    f"synthetic.last={dt.date(2019, 3, 29)}",
-    "windows.last=none",
-]
 
 
 def call(*words: str | Path, cwd: Path) -> str:
@@ -41,6 +29,38 @@ def call(*words: str | Path, cwd: Path) -> str:
     done = subprocess.run([*map(str, words)], cwd=cwd, env=kept, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def ours(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run after all stages, from the checkout."""
+    root = Storage(str(tmp_path_factory.mktemp("ours")))
+    run = Run(root, "tiny", load("demo", None, SETTINGS))
+    assert run_all_stages(run).ok
+    return run
+
+
+def run_all_stages(run: Run) -> Any:
+    from gangru_dist.api import SYNTHETIC, run_pipeline
+
+    return run_pipeline(run, bars=SYNTHETIC)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_all_stages_twice_give_the_same(ours: Run) -> None:
+    folder = Path(ours.folder.path)
+    assert (folder / "report/report.html").stat().st_size > 10_000
+    progress = (folder / "progress.html").read_text()
+    for words in ("<b>Done</b>", "reading bars", "computing features", "2018-12-31", "scoring"):
+        assert words in progress
+    files = [path for path in (folder / "windows").rglob("*") if path.is_file()]
+    models = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    assert sum(path.name == "model.json" for path in models) == 1
+    metrics = json.loads((folder / "report/metrics.json").read_text())
+    assert run_all_stages(ours).ok
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == models
+    assert json.loads((folder / "report/metrics.json").read_text()) == metrics
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +95,14 @@ class TestWheel:
         assert "gan.dropout = 0.25" in call(installed / "gangru", "settings", "gan", cwd=tmp_path)
 
     @pytest.mark.ray
-    @pytest.mark.usefixtures("ray_cluster")
-    def test_the_same_factor_as_from_the_checkout(self, installed: Path, tmp_path: Path) -> None:
-        from gangru_dist.api import SYNTHETIC, run_pipeline
-
-        run_pipeline(
-            Run(Storage(str(tmp_path / "a")), "tiny", load("demo", None, TINY)), bars=SYNTHETIC
-        )
-        settings = [word for one in TINY for word in ("--set", one)]
-        words = ["pipeline", "--preset", "demo", "--bars", "synthetic", "--run", "tiny", *settings]
-        call(installed / "gangru", *words, "--storage", tmp_path / "b", cwd=tmp_path)
-        ours, theirs = (read_factor(str(tmp_path / name), "tiny") for name in "ab")
-        assert len(ours) > 1000
-        pd.testing.assert_frame_equal(ours, theirs)
+    def test_the_same_factor_as_from_the_checkout(
+        self, installed: Path, ours: Run, tmp_path: Path
+    ) -> None:
+        words = ["pipeline", "--preset", "demo", "--bars", "synthetic", "--run", "tiny", *FLAGS]
+        call(installed / "gangru", *words, "--storage", tmp_path, cwd=tmp_path)
+        expected, theirs = (read_factor(uri, "tiny") for uri in (ours.root.uri, str(tmp_path)))
+        assert len(expected) > 1000
+        pd.testing.assert_frame_equal(expected, theirs)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +135,9 @@ class TestPackage:
     @pytest.mark.trials
     def test_two_workers_train_what_one_does(self, with_package: Path, tmp_path: Path) -> None:
         own = ["predictor=mean", 'panel.features=["close", "volume", "surprise"]']
-        given = [*TINY, *own, "training.precision=float64", "training.epochs=2"]
         for workers in (1, 2):
-            settings = [f"resources.workers={workers}", *given]
-            flags = [word for one in settings for word in ("--set", one)]
+            more = [f"resources.workers={workers}", "training.precision=float64", *own]
+            flags = [*FLAGS, *(word for one in more for word in ("--set", one))]
             words = ["pipeline", "--preset", "demo", "--bars", "synthetic", "--run", f"w{workers}"]
             call(with_package / "gangru", *words, *flags, "--storage", "s", cwd=tmp_path)
         one, two = (read_factor(str(tmp_path / "s"), f"w{workers}") for workers in (1, 2))
