@@ -143,7 +143,7 @@ class TestAddress:
 
 class TestThisMachine:
     @pytest.mark.ray
-    @pytest.mark.parametrize("thread", ["main", "other"])
+    @pytest.mark.parametrize("thread", [pytest.param("main", marks=pytest.mark.trials), "other"])
     def test_terminated_is_interrupted(self, tmp_path: Path, thread: str) -> None:
         start = "plain(cfg, cpus=1)"
         if thread == "other":

@@ -8,7 +8,10 @@ from tests.training.cpu_kinds import LIMITS, Trained, both, elsewhere
 pytestmark = [pytest.mark.slow]
 
 
-@pytest.fixture(scope="module", params=["float32", "float64"])
+PRECISIONS = ["float32", pytest.param("float64", marks=pytest.mark.trials)]
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
 def kinds(request: pytest.FixtureRequest) -> tuple[str, list[Trained], list[Trained]]:
     """Precision; trained twice on this machine's CPU; the same on one limited to AVX2."""
     threads = torch.get_num_threads()
