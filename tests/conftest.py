@@ -1,4 +1,4 @@
-"""Shared fixtures: one Ray cluster a session, and a process that each test finds as it was.
+"""Shared fixtures: one Ray cluster, one S3 server, and a process that each test finds as it was.
 
 Warnings of Ray tests are let pass.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from s3.server import S3Server, running
 
 settings.register_profile("busy", deadline=None)  # 200 ms an example measure the machine's load
 settings.load_profile("busy")
@@ -65,6 +66,21 @@ def _same_process_for_every_file(tmp_path_factory: pytest.TempPathFactory) -> It
 def _same_process_for_every_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with restore_process(tmp_path_factory.getbasetemp()):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with an empty bucket, started by the first test that asks."""
+    with running(tmp_path_factory.mktemp("s3") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, its keys in the environment as on a node of a cluster."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3
 
 
 @pytest.fixture(scope="session")

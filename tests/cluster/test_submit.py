@@ -19,7 +19,12 @@ from gangru_dist.events import prometheus
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.table import read_factor
 
-pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.trials,
+    pytest.mark.timeout(1800),
+    pytest.mark.usefixtures("on_s3"),
+]
 
 
 def monthly(storage: str, flags: tuple[str, ...]) -> list[str]:
@@ -34,12 +39,6 @@ def monthly(storage: str, flags: tuple[str, ...]) -> list[str]:
     }
     assert set(swaps) <= set(words)
     return [swaps.get(word, word) for word in words] + list(flags)
-
-
-@pytest.fixture(autouse=True)
-def _keys(s3_of_cluster: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in s3_of_cluster.environment.items():
-        monkeypatch.setenv(name, value)
 
 
 class TestSecurity:
@@ -67,14 +66,13 @@ class TestProperties:
         assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)
 
     def test_the_monthly_command_on_s3_and_under_faults(
-        self, cluster: Cluster, s3_of_cluster: S3Server
+        self, cluster: Cluster, s3: S3Server
     ) -> None:
         """All stages; then again with a tenth of the storage's answers lost: the same factor."""
-        check_pipeline(cluster, s3_of_cluster, "tiny", FLAGS)
+        check_pipeline(cluster, s3, "tiny", FLAGS)
 
-    @pytest.mark.trials
-    def test_the_demo_itself(self, cluster: Cluster, s3_of_cluster: S3Server) -> None:
-        check_pipeline(cluster, s3_of_cluster, "demo", ())
+    def test_the_demo_itself(self, cluster: Cluster, s3: S3Server) -> None:
+        check_pipeline(cluster, s3, "demo", ())
 
     def test_a_stopped_job_resumes(self, cluster: Cluster) -> None:
         storage = f"s3://{BUCKET}/stopped"
