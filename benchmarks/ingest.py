@@ -71,7 +71,7 @@ def measure(root: Storage, size: Size, *, workers: int, count: int) -> dict[str,
     """Print each round and the medians; Ray runs already."""
     cfg = RunConfig(panel=PanelConfig(buckets=size.buckets))
     share = share_of(root, store_panel(root, cfg, size))
-    print(f"{session.nodes()} nodes, {workers} workers, {share.manifest.rows:,} rows")
+    print(f"{session.count_nodes()} nodes, {workers} workers, {share.manifest.rows:,} rows")
     found: dict[str, list[Read]] = {road: [] for road in ROADS}
     for road, done in rounds(share, workers, count):
         found[road].append(done)
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    with session.session(RunConfig()):
+    with session.open_session(RunConfig()):
         measure(Storage(args.storage), Size(), workers=args.workers, count=args.rounds)
 
 

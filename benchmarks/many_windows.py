@@ -161,7 +161,7 @@ def groups_left() -> int:
 def main(seconds: float = 1.0) -> tuple[Load, Load]:
     """Print and return the cost of few and many windows of `seconds` of training each."""
     cfg = config()
-    with tempfile.TemporaryDirectory() as folder, session.session(cfg, gpus=AT_ONCE * WORKERS):
+    with tempfile.TemporaryDirectory() as folder, session.open_session(cfg, gpus=AT_ONCE * WORKERS):
         root = Storage(folder)
         store(root, cfg)
         load(root, 5, seconds)  # first imports and connections

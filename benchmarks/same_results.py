@@ -31,7 +31,7 @@ from safetensors.numpy import load
 from gangru_dist import read_factor
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.runs.run import WEIGHTS, Run, run_names
+from gangru_dist.runs.run import WEIGHTS, Run, list_runs
 
 _MAY_DIFFER = frozenset({"package_version", "commit", "written", "seconds"})
 _THREADS = {"OMP_NUM_THREADS": "1"}  # the number of threads decides the last bits
@@ -60,7 +60,7 @@ def make(checkout: Path, storage: Path, bars: str | None, overrides: list[str]) 
 
 def compare(before: Storage, after: Storage, tolerance: float = 0.0) -> list[Line]:
     """Compare all runs of both storages; `tolerance` 0 asks for the same bits."""
-    names = [run_names(before), run_names(after)]
+    names = [list_runs(before), list_runs(after)]
     lines = [Line("runs", ", ".join(names[0]), ", ".join(names[1]), names[0] == names[1])]
     for name in sorted({*names[0]} & {*names[1]}):
         one, two = (Run(storage, name, RunConfig()) for storage in (before, after))
@@ -70,7 +70,9 @@ def compare(before: Storage, after: Storage, tolerance: float = 0.0) -> list[Lin
 
 
 def _models(before: Run, after: Run, tolerance: float) -> list[Line]:
-    hashes = [{place: m.sha256 for place, m in run.models().items()} for run in (before, after)]
+    hashes = [
+        {place: m.sha256 for place, m in run.read_models().items()} for run in (before, after)
+    ]
     lines = []
     for place in sorted({*hashes[0]} | {*hashes[1]}):
         one, two = (found.get(place, "none") for found in hashes)

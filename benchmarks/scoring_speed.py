@@ -30,8 +30,8 @@ from torch import Tensor
 from benchmarks.training_speed import BareNetwork, alternate, compare, store_panel
 from benchmarks.training_speed import Size as PanelSize
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import on_cluster, value
-from gangru_dist.cluster.session import session
+from gangru_dist.cluster.map import map_on_ray, unwrap
+from gangru_dist.cluster.session import open_session
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import (
     GruConfig,
@@ -45,7 +45,7 @@ from gangru_dist.panel.manifest import MANIFEST, Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.universe import universe_mask
+from gangru_dist.samples.universe import select_universe
 from gangru_dist.scoring.plan import ScoringTask, make_plan
 from gangru_dist.scoring.predictor import Scorer, load_ensemble
 from gangru_dist.training.checkpoint import TrainingState, write_model
@@ -106,7 +106,7 @@ def list_tasks(
     root: Storage, cfg: RunConfig, manifest: Manifest, months: int
 ) -> tuple[ScoringTask, ...]:
     """The first months that can be scored, a task each."""
-    plan = make_plan(manifest, cfg, Run(root, _RUN, cfg).models(), {})
+    plan = make_plan(manifest, cfg, Run(root, _RUN, cfg).read_models(), {})
     return tuple(task for task in plan.tasks if task.month >= "2019-01")[:months]
 
 
@@ -116,12 +116,12 @@ def cross_sections(
     """The task's samples, a tensor (M, T, F) a day."""
     first, last = (dt.date.fromisoformat(day) for day in (task.block_start, task.block_end))
     block = read_block(root, manifest, start=first, end=last, features=cfg.panel.features)
-    members = universe_mask(block, cfg.universe, cfg.samples.lookback)
+    members = select_universe(block, cfg.universe, cfg.samples.lookback)
     panel = torch.from_numpy(block.features)
     standardizer = Standardizer(cfg.samples, cfg.features)
     rows = [block.row(np.datetime64(day)) for day in task.days]
     return [
-        standardizer.whole_day(panel, row, torch.from_numpy(np.flatnonzero(members[row])))
+        standardizer.standardize_day(panel, row, torch.from_numpy(np.flatnonzero(members[row])))
         for row in rows
     ]
 
@@ -169,8 +169,8 @@ def seconds_with(
     resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
     started = time.perf_counter()
     run = Run(root, _RUN, dataclasses.replace(cfg, resources=resources))
-    done = on_cluster(run.cfg, partial(Scorer, run), tasks, actors=actors)
-    files = [value(result) for _, result in done]
+    done = map_on_ray(run.cfg, partial(Scorer, run), tasks, actors=actors)
+    files = [unwrap(result) for _, result in done]
     assert len(files) == len(tasks)
     return time.perf_counter() - started
 
@@ -178,7 +178,7 @@ def seconds_with(
 def actors_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) -> str:
     """Wall seconds of two actors and of one, and the ratio of speeds."""
     tasks = list_tasks(root, cfg, manifest, size.months)
-    with session(cfg, cpus=2):
+    with open_session(cfg, cpus=2):
         seconds_with(root, cfg, tasks[:1], 1)  # Ray's own first time
         pairs = [[seconds_with(root, cfg, tasks, n) for n in (2, 1)] for _ in range(size.rounds)]
     two, one = (list(side) for side in zip(*pairs, strict=True))

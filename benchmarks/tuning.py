@@ -21,7 +21,7 @@ import numpy as np
 
 from gangru_dist.api import SYNTHETIC, build_panel
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.session import session
+from gangru_dist.cluster.session import open_session
 from gangru_dist.config.search import SearchRange, TuneConfig
 from gangru_dist.config.settings import (
     GruConfig,
@@ -113,7 +113,7 @@ def main(trials: int = 24, epochs: int = 12) -> float:
     cfg = configuration(trials, epochs)
     with tempfile.TemporaryDirectory() as folder:
         root = Storage(folder)
-        with session(cfg):
+        with open_session(cfg):
             build_panel(Run(root, "tuning", cfg), SYNTHETIC)
         curves = train_all(root, cfg)
     full = sum(told[-1]["epochs"] for told in curves)

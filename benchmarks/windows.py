@@ -83,7 +83,7 @@ def seconds(root: Storage, run: str, cfg: RunConfig, names: list[str]) -> float:
     begin = time.perf_counter()
     summary = train_windows(Run(root, run, cfg), only=names)
     took = time.perf_counter() - begin
-    assert [r.status for r in summary.windows] == ["trained"] * len(names), summary.lines()
+    assert [r.status for r in summary.windows] == ["trained"] * len(names), summary.format_lines()
     return took
 
 
@@ -118,7 +118,7 @@ def start_up(root: Storage, size: Size) -> float:
     begin = time.time()
     took = seconds(root, "small", cfg, names)
     run = Run(root, "small", cfg)
-    models = [model for model in run.models().values() if model.window in names]
+    models = [model for model in run.read_models().values() if model.window in names]
     steps = [(m.first_step or 0.0, m.last_step or 0.0) for m in models]
     training = sum(last - first for first, last in steps) / 2  # two at once
     overhead = (took - training) / len(names)
@@ -133,7 +133,7 @@ def start_up(root: Storage, size: Size) -> float:
 
 def measure(size: Size) -> None:
     """Print both."""
-    with tempfile.TemporaryDirectory() as place, session.session(RunConfig(), cpus=2):
+    with tempfile.TemporaryDirectory() as place, session.open_session(RunConfig(), cpus=2):
         root = Storage(place)
         store(root, size)
         start_up(root, size)

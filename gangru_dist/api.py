@@ -81,12 +81,12 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     if bars != SYNTHETIC:
         check_apart(bars, run.root)
     run = resolve_run(run, anew=overwrite)
-    if overwrite or run.claimed() is None:
+    if overwrite or run.read_claim() is None:
         require_native(run.cfg)
     run.claim(overwrite=overwrite)
     with ProgressPage(run).show():
         # Ray starts beside the panel; where models are already there, perhaps nobody needs it
-        with session.shared(run.cfg, at_once=not run.models()):
+        with session.share_session(run.cfg, at_once=not run.read_models()):
             with _stage("panel"):
                 _build_panel(run, opened, overwrite=overwrite)
             with _stage("train"):
@@ -202,7 +202,7 @@ def evaluate(
 
 def read_models(run: Run) -> pd.DataFrame:
     """List the finished models of a run; columns as in `report.training.tabulate_models`."""
-    return tabulate_models(list(run.models().values()))
+    return tabulate_models(list(run.read_models().values()))
 
 
 def read_metrics(run: Run) -> dict[str, Any]:

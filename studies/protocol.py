@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here, value
+from gangru_dist.cluster.map import map_here, unwrap
 from gangru_dist.config import sources
 from gangru_dist.config.identity import model_identity, model_settings
 from gangru_dist.config.settings import RunConfig
@@ -39,8 +39,8 @@ from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.labels import forward_return
-from gangru_dist.samples.universe import universe_mask
+from gangru_dist.samples.labels import compute_forward_return
+from gangru_dist.samples.universe import select_universe
 from gangru_dist.scoring.predictor import predict, to_factor
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone, prepare_torch
@@ -178,8 +178,8 @@ class Study:
             for seed in seeds
         ]
         todo = [unit for unit in units if not self._is_done(unit, cfgs[unit.trial])]
-        for _, line in here(RunConfig(), lambda: partial(self._one, cfgs), todo):
-            yield str(value(line))
+        for _, line in map_here(RunConfig(), lambda: partial(self._one, cfgs), todo):
+            yield str(unwrap(line))
 
     def _place(self, unit: Unit) -> str:
         return f"{unit.trial}/{unit.window}-{unit.seed}"
@@ -264,7 +264,7 @@ class Study:
     def _scores(self, cfg: RunConfig, state: TrainingState, days: np.ndarray) -> np.ndarray:
         """Scores of every asset in the universe, (K, N) float32; NaN elsewhere."""
         samples = self._scoring_samples(cfg)
-        members = universe_mask(self.block, cfg.universe, cfg.samples.lookback)
+        members = select_universe(self.block, cfg.universe, cfg.samples.lookback)
         network = state.network.eval()
         found = np.full((len(days), len(self.block.assets)), np.nan, dtype=np.float32)
         for row, day in enumerate(days.tolist()):
@@ -279,13 +279,13 @@ class Study:
         if self._samples is None or self._samples[0] != key:
             if self._samples is not None:
                 self._samples[1].close()
-            members = universe_mask(self.block, cfg.universe, cfg.samples.lookback)
+            members = select_universe(self.block, cfg.universe, cfg.samples.lookback)
             panel = torch.from_numpy(self.block.features)
             standardizer = Standardizer(cfg.samples, cfg.features)
 
             def make(day: int) -> Tensor:
                 chosen = torch.from_numpy(np.flatnonzero(members[day]))
-                return standardizer.whole_day(panel, day, chosen)
+                return standardizer.standardize_day(panel, day, chosen)
 
             self._samples = (key, Kept(make, Scratch(_SCRATCH)))
         return self._samples[1]
@@ -388,7 +388,7 @@ def judge(study: Study, scores: np.ndarray, days: np.ndarray, assets: Any = None
     if assets is not None:
         scores = np.where(assets, scores, np.nan)
     factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
-    returns = forward_return(
+    returns = compute_forward_return(
         block.adj_close,
         block.traded,
         horizon=cfg.label.horizon,

@@ -129,7 +129,7 @@ def score(
     first = window.score_first - cfg.samples.lookback + 1
     block = read(root, manifest, first, window.score_last, cfg, trading=True)
     days = list(range(cfg.samples.lookback - 1, len(block.dates)))
-    members = universe.universe_mask(block, cfg.universe, cfg.samples.lookback)
+    members = universe.select_universe(block, cfg.universe, cfg.samples.lookback)
     ensemble = Ensemble(window=window.name, networks=(state.network.eval(),), model="m")
     scores = score_block(ensemble, block, days, members, cfg.samples)
     factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)

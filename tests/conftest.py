@@ -89,8 +89,8 @@ def ray_cluster() -> Iterator[None]:
 
     Two CPUs, and a GPU that is only promised.
     """
-    from gangru_dist.cluster.session import session
+    from gangru_dist.cluster.session import open_session
     from gangru_dist.config.settings import RunConfig
 
-    with session(RunConfig(), cpus=2, gpus=1, dashboard=True):
+    with open_session(RunConfig(), cpus=2, gpus=1, dashboard=True):
         yield

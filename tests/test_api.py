@@ -16,7 +16,7 @@ from tiny import SETTINGS
 
 import gangru_dist
 from gangru_dist.base.errors import ConfigError, EvaluationError
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config import sources
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.panel.build import build_panel
@@ -75,7 +75,7 @@ class TestEvaluate:
         write(tmp_path / "bars", make_bars())
         features = ["close", "amount"] if with_amount else ["close"]
         run = open_run(str(tmp_path / "s"), settings={"panel.features": features})
-        panel = build_panel(str(tmp_path / "bars"), run.root, run.cfg, runner=here)
+        panel = build_panel(str(tmp_path / "bars"), run.root, run.cfg, runner=map_here)
         days = [str(day) for day in panel.calendar]
         table = pd.DataFrame(
             {

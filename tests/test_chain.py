@@ -16,10 +16,10 @@ import gangru_dist.features.price_volume as price_volume
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import from_dict
 from gangru_dist.config.settings import RunConfig, SyntheticConfig, UniverseConfig
-from gangru_dist.maths.metrics import finite, rank_ic
+from gangru_dist.maths.metrics import drop_nonfinite, rank_ic
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.samples import universe
-from gangru_dist.samples.labels import forward_return
+from gangru_dist.samples.labels import compute_forward_return
 from gangru_dist.synthetic.market import make_bars
 from gangru_dist.training import data
 from tests.chain import Outcome, build_panel, run_chain, run_on
@@ -176,14 +176,14 @@ def leak_feature(patch: pytest.MonkeyPatch, days: int) -> None:
 
 def leak_universe(patch: pytest.MonkeyPatch) -> None:
     """Members must trade tomorrow, too."""
-    honest = universe.universe_mask
+    honest = universe.select_universe
 
-    def universe_mask(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> np.ndarray:
+    def select_universe(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> np.ndarray:
         tomorrow = np.concatenate([block.traded[1:], block.traded[-1:]])
         return honest(block, cfg, lookback) & tomorrow
 
     for module in (universe, data):
-        patch.setattr(module, "universe_mask", universe_mask)
+        patch.setattr(module, "select_universe", select_universe)
 
 
 LEAKS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -213,7 +213,7 @@ def out_of_sample_ics(signal_ic: float, folder: Path) -> np.ndarray:
     )
     found = run_chain(make_bars(market), cfg, folder)
     block, label = found.block, cfg.label
-    returns = forward_return(
+    returns = compute_forward_return(
         block.adj_close, block.traded, horizon=label.horizon, entry_lag=label.entry_lag
     )
     return rank_ic(found.scores, returns[found.days])
@@ -224,11 +224,11 @@ class TestSignal:
     """60 assets, a year out of sample, five epochs of a small network."""
 
     def test_a_planted_signal_is_found(self, tmp_path: Path) -> None:
-        ics = finite(out_of_sample_ics(0.3, tmp_path))
+        ics = drop_nonfinite(out_of_sample_ics(0.3, tmp_path))
         assert len(ics) > 200
         assert ics.mean() > 0.15
 
     def test_where_nothing_is_planted_nothing_is_found(self, tmp_path: Path) -> None:
-        ics = finite(out_of_sample_ics(0.0, tmp_path)[::20])  # returns that do not overlap
+        ics = drop_nonfinite(out_of_sample_ics(0.0, tmp_path)[::20])  # returns that do not overlap
         assert len(ics) > 10
         assert abs(ics.mean()) < 3 * ics.std(ddof=1) / np.sqrt(len(ics))

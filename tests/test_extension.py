@@ -114,18 +114,18 @@ class TestStoredNames:
 
     def test_a_configuration_is_not_imported(self, tmp_path: Path) -> None:
         run = self.claimed(tmp_path)
-        claim = run.claimed()
+        claim = run.read_claim()
         assert claim is not None
-        assert claim.settings() is None
+        assert claim.parse_settings() is None
         with pytest.raises(ConfigError, match="names code of your own"):
-            run.own_settings()
+            run.read_settings()
         assert CODE not in sys.modules
 
     def test_the_user_names_it_and_goes_on(self, tmp_path: Path) -> None:
         run = self.claimed(tmp_path)
         given = from_dict(to_dict(run.cfg))  # as --config does
         Run(run.root, run.name, given).claim()
-        assert run.own_settings() == given
+        assert run.read_settings() == given
 
     def test_a_model_of_another_class_is_refused(self, tmp_path: Path) -> None:
         cfg = config(variant="gru")

@@ -18,7 +18,7 @@ import pytest
 from deltalake import DeltaTable
 
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import PanelConfig, RunConfig, TrainingConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.scoring.table import vacuum
@@ -107,7 +107,7 @@ def test_windows_of_a_driver(tmp_path: Path, times: int, monkeypatch: pytest.Mon
     check_same(*held)
     files = {name for name in run.folder.list_files() if not name.startswith("windows/")}
     assert files == {"config.json", "summary.json"}
-    assert len(run.models()) == times
+    assert len(run.read_models()) == times
     assert len(run.folder.list_files("windows")) == 2 * times
 
 
@@ -141,7 +141,7 @@ def test_appends(tmp_path: Path, times: int) -> None:
 
     def append(number: int) -> None:
         write(bars, rows[rows["date"] <= days[39 + number]])
-        manifest = build_panel(str(bars), root, cfg, runner=here)
+        manifest = build_panel(str(bars), root, cfg, runner=map_here)
         assert len(manifest.calendar) == 40 + number
         names = root.child("panel").list_files()
         assert len(names) <= 2 * len(manifest.files) + 2, names

@@ -70,7 +70,7 @@ class _Safe(logging.Formatter):
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def reserve_stderr() -> Iterator[None]:
     """Reserve standard error for this package's events; other output there is discarded.
 
     Works on the file descriptor, so that C++ libraries are silenced too.
@@ -96,7 +96,7 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
+def log_waiting(what: str, every: float = LINE_EVERY_SECONDS) -> Iterator[None]:
     """Log every `every` seconds, while the block runs, what it is waiting for."""
     started, over = time.monotonic(), threading.Event()
 
@@ -132,7 +132,7 @@ def publish(event: object) -> None:
         sink(event)
 
 
-def progress(name: str, *, total: int, unit: str = "") -> Progress:
+def start_progress(name: str, *, total: int, unit: str = "") -> Progress:
     """Progress of `total` equal steps: a bar with ETA on a terminal, else a line at intervals."""
     return Progress(name, total=total, unit=unit, bar=_is_live(_console))
 
@@ -161,7 +161,7 @@ class Progress:
         if self._bar:
             self._bar.start()
         else:
-            self._waiting.enter_context(waiting(self.name))
+            self._waiting.enter_context(log_waiting(self.name))
         publish(self)
         return self
 

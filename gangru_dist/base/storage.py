@@ -96,7 +96,7 @@ class Storage:
         """Whether it is a folder on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
-    def require_room(self, least: int = 50 * 2**20) -> None:
+    def check_free_space(self, least: int = 50 * 2**20) -> None:
         """Check early that the disk of a local folder has `least` bytes free.
 
         Raises:
@@ -121,7 +121,7 @@ class Storage:
         base, question, query = self.uri.partition("?")
         return Storage(f"{base.rstrip('/')}/{tail}{question}{query}")
 
-    def full(self, name: str) -> str:
+    def full_path(self, name: str) -> str:
         """Path of `name`, which may contain slashes, for `self.filesystem`."""
         if ".." in name.split("/") or name.startswith("/"):
             raise StorageError(f"file name {name!r} would leave {self.uri}.")
@@ -129,7 +129,7 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         """Whether the file exists."""
-        return self._is_file(self.full(name))
+        return self._is_file(self.full_path(name))
 
     def _is_file(self, path: str) -> bool:
         return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
@@ -138,7 +138,7 @@ class Storage:
         """Content of a file; FileNotFoundError if it does not exist."""
 
         def read() -> bytes:
-            with self.filesystem.open_input_file(self.full(name)) as file:
+            with self.filesystem.open_input_file(self.full_path(name)) as file:
                 return bytes(file.readall())
 
         return retry(read)
@@ -155,7 +155,7 @@ class Storage:
         """
         with explain_refusals():
             write = self._write_local if self.is_local else self._upload
-            write(self.full(name), data)
+            write(self.full_path(name), data)
 
     def _write_local(self, target: str, data: bytes) -> None:
         """Write under a temporary name, then rename; again if the folder went meanwhile.
@@ -223,11 +223,11 @@ class Storage:
 
     def list_files(self, folder: str = "") -> list[str]:
         """Names below `folder`, sorted, relative to this storage, without unfinished writes."""
-        return sorted(self.stamps(folder))
+        return sorted(self.list_stamps(folder))
 
-    def stamps(self, folder: str = "") -> dict[str, Stamp]:
+    def list_stamps(self, folder: str = "") -> dict[str, Stamp]:
         """The same names, each with what changes when the file is written again."""
-        base = self.full(folder) if folder else self.path
+        base = self.full_path(folder) if folder else self.path
         files = (info for info in self._below(base) if info.type == pafs.FileType.File)
         return {
             info.path[len(self.path) + 1 :]: Stamp(info.size, info.mtime)
@@ -247,7 +247,7 @@ class Storage:
         """Delete a file; no error if it does not exist."""
         if self.exists(name):
             with suppress(FileNotFoundError):  # another job deleted it first
-                self.filesystem.delete_file(self.full(name))
+                self.filesystem.delete_file(self.full_path(name))
 
     def delete_unfinished(self, before: dt.datetime) -> None:
         """Delete unfinished writes that were begun before a time: whoever wrote them is dead."""
@@ -258,6 +258,6 @@ class Storage:
 
     def delete_folder(self, folder: str) -> None:
         """Delete a folder and its content; no error if it does not exist."""
-        info = self.filesystem.get_file_info(self.full(folder))
+        info = self.filesystem.get_file_info(self.full_path(folder))
         if info.type == pafs.FileType.Directory:
-            self.filesystem.delete_dir(self.full(folder))
+            self.filesystem.delete_dir(self.full_path(folder))

@@ -27,11 +27,11 @@ Make = Callable[[], Callable[[Any], Any]]
 Done = Iterator[tuple[int, Any]]
 """An item's number and its result, or its GangruError, as they come."""
 Runner = Callable[..., Done]
-"""`on_cluster`, or `here` in its place."""
+"""`map_on_ray`, or `map_here` in its place."""
 _MAX_BLOCKS = 4096  # of Ray Data; more items share a task
 
 
-def as_value(call: Callable[[], Result]) -> Result | GangruError:
+def catch_error(call: Callable[[], Result]) -> Result | GangruError:
     """Result of a call, or the error that the user can act on."""
     try:
         return call()
@@ -39,22 +39,24 @@ def as_value(call: Callable[[], Result]) -> Result | GangruError:
         return error
 
 
-def value(result: Result | GangruError) -> Result:
+def unwrap(result: Result | GangruError) -> Result:
     """A result; an error among the results is raised here."""
     if isinstance(result, GangruError):
         raise result
     return result
 
 
-def here(cfg: RunConfig, make: Make, items: Sequence[Any], *, actors: int | None = None) -> Done:
+def map_here(
+    cfg: RunConfig, make: Make, items: Sequence[Any], *, actors: int | None = None
+) -> Done:
     """Do all in this process, one after another."""
     if items:
         work = make()
         for number, item in enumerate(items):
-            yield number, as_value(partial(work, item))
+            yield number, catch_error(partial(work, item))
 
 
-def on_cluster(
+def map_on_ray(
     cfg: RunConfig, make: Make, items: Sequence[Any], *, actors: int | None = None
 ) -> Done:
     """Do all on Ray, wherever there is room; in this process's session, or one of its own.
@@ -68,12 +70,12 @@ def on_cluster(
     Raises:
         ResourceError: The cluster can never hold one actor.
     """
-    with session.session(cfg):
+    with session.open_session(cfg):
         if actors is None:
             done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))
         else:
             size = cfg.resources
-            count = pool_size(cfg, min(actors, len(items)))
+            count = choose_pool_size(cfg, min(actors, len(items)))
             _logger.info("actors_start actors=%d", count)
             done = _rows(items, len(items)).map(
                 _Actor,
@@ -87,7 +89,7 @@ def on_cluster(
             yield row["number"], pickle.loads(row["result"])
 
 
-def tables(
+def read_tables(
     items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], *, tasks: int, at_once: int
 ) -> Any:
     """What `read` gives for every item, as a Ray Data set; nothing is read yet.
@@ -100,19 +102,19 @@ def tables(
     )
 
 
-def pool_size(cfg: RunConfig, at_most: int) -> int:
+def choose_pool_size(cfg: RunConfig, at_most: int) -> int:
     """Actors of a worker's size that fit.
 
     Raises:
         ResourceError: Not even one ever fits.
     """
     ask = {"cpus": cfg.resources.cpus_per_worker, "gpus": cfg.resources.gpus_per_worker}
-    session.require("a scoring actor", workers=1, **ask)
-    return min(at_most, session.slots(**ask))
+    session.check_capacity("a scoring actor", workers=1, **ask)
+    return min(at_most, session.count_workers(**ask))
 
 
 def _data() -> Any:
-    """Ray Data, silenced; imported late, for that takes seconds which `here` need not spend."""
+    """Ray Data, silenced; imported late, for that takes seconds which `map_here` need not spend."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -134,7 +136,7 @@ class _Actor:
         self._work = make()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        result = as_value(partial(self._work, pickle.loads(row["item"])))
+        result = catch_error(partial(self._work, pickle.loads(row["item"])))
         return {"number": row["number"], "result": pickle.dumps(result)}
 
 

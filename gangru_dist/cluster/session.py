@@ -47,7 +47,7 @@ _DRIVER_ENV = {
 }
 
 
-def worker_environment(cfg: RunConfig) -> dict[str, str]:
+def make_worker_environment(cfg: RunConfig) -> dict[str, str]:
     """Environment of every worker: few threads, which sleep when they wait; bounded caches."""
     threads = str(cfg.resources.threads_per_worker)
     return {
@@ -61,7 +61,7 @@ def worker_environment(cfg: RunConfig) -> dict[str, str]:
 
 
 @contextmanager
-def session(
+def open_session(
     cfg: RunConfig,
     *,
     cpus: int | None = None,
@@ -94,11 +94,11 @@ def session(
 
 
 @contextmanager
-def shared(cfg: RunConfig, *, at_once: bool) -> Iterator[None]:
+def share_session(cfg: RunConfig, *, at_once: bool) -> Iterator[None]:
     """One session for all that open one in the block: started by the first of them, or at once.
 
     Args:
-        cfg: As for `session`.
+        cfg: As for `open_session`.
         at_once: Start it beside what the block does first; who needs it waits for it.
     """
     global _shared  # as Ray itself: one session a process
@@ -160,7 +160,7 @@ class _Shared:
 
 
 _shared: _Shared | None = None
-"""The session of the `shared` block that this process is in."""
+"""The session of the `share_session` block that this process is in."""
 
 
 def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
@@ -170,13 +170,15 @@ def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) 
     _logger.info("ray_start address=%s", address or "local")
     started = time.monotonic()
     if not address or address == "local":
-        os.environ.update(worker_environment(cfg))  # workers inherit it; a runtime_env costs 1 s
-        start.start(cpus=cpus, gpus=gpus, dashboard=dashboard)
+        os.environ.update(
+            make_worker_environment(cfg)
+        )  # workers inherit it; a runtime_env costs 1 s
+        start.start_ray(cpus=cpus, gpus=gpus, dashboard=dashboard)
     else:
-        environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **worker_environment(cfg)}}
+        environment: dict[str, Any] = {"env_vars": {**_DRIVER_ENV, **make_worker_environment(cfg)}}
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has its working dir
             environment["py_modules"] = [str(Path(gangru_dist.__file__).parent), *list_user_files()]
-        start.join(address, environment)
+        start.join_ray(address, environment)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     _logger.info("ray_ready seconds=%.1f", time.monotonic() - started)
@@ -195,12 +197,12 @@ def list_user_files() -> list[str]:
     return [str(place) for place in places if not str(place).startswith(installed)]
 
 
-def slots(*, cpus: float, gpus: float = 0.0) -> int:
+def count_workers(*, cpus: float, gpus: float = 0.0) -> int:
     """How many workers of that size the living nodes hold at once, each on one node."""
     return sum(_room(node, cpus, gpus) for node in _nodes())
 
 
-def nodes() -> int:
+def count_nodes() -> int:
     """Living nodes that offer CPUs."""
     return sum(node.get("CPU", 0) > 0 for node in _nodes())
 
@@ -217,8 +219,8 @@ def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
         return [("", question())]
     size = cfg.resources
     ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    with session(cfg):
-        require("one worker", workers=1, wait_minutes=size.wait_for_nodes_minutes, **ask)
+    with open_session(cfg):
+        check_capacity("one worker", workers=1, wait_minutes=size.wait_for_nodes_minutes, **ask)
         nodes = [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], **ask)]
         tasks = [
             ray.remote(
@@ -245,7 +247,7 @@ def _is_alone() -> bool:
     return all(node["NodeID"] == here for node in ray.nodes() if node["Alive"])
 
 
-def require(
+def check_capacity(
     what: str, *, workers: int, cpus: float, gpus: float = 0.0, wait_minutes: float = 0.0
 ) -> None:
     """Check that the cluster can ever run `workers` workers of that size together.
@@ -261,9 +263,9 @@ def require(
     Raises:
         ResourceError: It cannot; Ray itself would wait for ever.
     """
-    if wait_minutes and slots(cpus=cpus, gpus=gpus) < workers:
+    if wait_minutes and count_workers(cpus=cpus, gpus=gpus) < workers:
         _grow(what, workers, cpus, gpus, wait_minutes)
-    room = slots(cpus=cpus, gpus=gpus)
+    room = count_workers(cpus=cpus, gpus=gpus)
     if room >= workers:
         return
     there = ", ".join(f"{node.get('CPU', 0):g} CPU {node.get('GPU', 0):g} GPU" for node in _nodes())
@@ -283,7 +285,7 @@ def _grow(what: str, workers: int, cpus: float, gpus: float, wait_minutes: float
     deadline = time.monotonic() + 60 * wait_minutes
     request_resources(bundles=[bundle] * workers)
     try:
-        while slots(cpus=cpus, gpus=gpus) < workers and time.monotonic() < deadline:
+        while count_workers(cpus=cpus, gpus=gpus) < workers and time.monotonic() < deadline:
             time.sleep(min(_POLL_SECONDS, 60 * wait_minutes))
     finally:
         request_resources(bundles=[])  # the runs ask for themselves from here on

@@ -73,7 +73,7 @@ class Interruption:
 
 
 @contextmanager
-def as_interrupt() -> Iterator[Interruption]:
+def catch_signals() -> Iterator[Interruption]:
     """SIGTERM raises `KeyboardInterrupt` in the block; either signal is recorded.
 
     Only the main thread can set that up. SIGINT stays ignored where it was, as under nohup.
@@ -93,7 +93,7 @@ def as_interrupt() -> Iterator[Interruption]:
 
 
 @contextmanager
-def keep_sigterm_handler() -> Iterator[None]:
+def restore_sigterm_handler() -> Iterator[None]:
     """Take back at the block's end what it installed for SIGTERM; any thread may use it."""
     handler = signal.getsignal(signal.SIGTERM)
     library, action = ctypes.CDLL(None), ctypes.create_string_buffer(_ROOM)
@@ -106,7 +106,7 @@ def keep_sigterm_handler() -> Iterator[None]:
         library.sigaction(int(signal.SIGTERM), action, None)
 
 
-def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
+def start_ray(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
     """Start Ray here; once more if it fails in a way that may pass.
 
     Args:
@@ -124,9 +124,9 @@ def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
         before = _children()
         try:
             with (
-                log.alone(),
-                log.waiting("ray"),
-                keep_sigterm_handler(),
+                log.reserve_stderr(),
+                log.log_waiting("ray"),
+                restore_sigterm_handler(),
                 _batch_scheduling(),
                 _on_loopback(),
             ):
@@ -149,7 +149,7 @@ def start(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
             _logger.warning("ray_start_again reason=%r", _in_one_line(error))
 
 
-def join(address: str, environment: dict[str, Any]) -> None:
+def join_ray(address: str, environment: dict[str, Any]) -> None:
     """Join the cluster at `address`.
 
     Args:
@@ -160,7 +160,7 @@ def join(address: str, environment: dict[str, Any]) -> None:
         ResourceError: Nothing answers there, or it is not Ray, or it refuses us.
     """
     try:
-        with log.alone(), log.waiting(f"ray_at_{address}"), keep_sigterm_handler():
+        with log.reserve_stderr(), log.log_waiting(f"ray_at_{address}"), restore_sigterm_handler():
             _check_answer(address)
             ray.init(address=address, runtime_env=environment, **_QUIET)
     except Exception as error:  # as above

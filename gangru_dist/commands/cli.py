@@ -24,10 +24,10 @@ from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError, TrainingError, extract_reason, format_flag
 from gangru_dist.base.filesystems import explain_refusals, sanitize
 from gangru_dist.base.storage import Storage, check_name
-from gangru_dist.cluster.start import as_interrupt
+from gangru_dist.cluster.start import catch_signals
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
-from gangru_dist.runs.run import CLAIM, Run, settings_of
+from gangru_dist.runs.run import CLAIM, Run, load_settings
 
 _logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def run_job(
     log.setup()
     command = Path(parser.prog).stem.split()[-1]
     finish = partial(_print_result, args, command, time.monotonic())
-    with as_interrupt() as interruption:
+    with catch_signals() as interruption:
         try:
             with explain_refusals():
                 job = _resolve(args, command)
@@ -159,10 +159,10 @@ def _describe_unknown(words: Sequence[str]) -> str:
 def _resolve(args: argparse.Namespace, command: str) -> Job:
     """Resolve the flags and log the result."""
     root = Storage(args.storage)
-    origin, base, cfg = settings_of(root, args.run, args.preset, args.config, args.set)
+    origin, base, cfg = load_settings(root, args.run, args.preset, args.config, args.set)
     args.run = check_name(args.run or args.preset or "default", what="--run")
     run = Run(root, args.run, cfg)
-    run.root.require_room()
+    run.root.check_free_space()
     _logger.info(
         "job_start job=%s storage=%s run=%s %s changed=[%s]",
         command,

@@ -75,7 +75,7 @@ def preview_report(job: Job) -> Facts:
     """Days that would be judged."""
     from gangru_dist.scoring.table import covered_days
 
-    job.run.require()
+    job.run.check_exists()
     days = sorted(covered_days(job.run.factor))
     return {"days_scored": len(days), "first": str(days[0]), "last": str(days[-1])} if days else {}
 
@@ -126,8 +126,8 @@ def _count_groups(cfg: RunConfig) -> int:
         return max(1, int((os.cpu_count() or 1) / need.cpus_per_worker) // need.workers)
     from gangru_dist.cluster import session
 
-    with session.session(cfg):
-        slots = session.slots(cpus=need.cpus_per_worker, gpus=need.gpus_per_worker)
+    with session.open_session(cfg):
+        slots = session.count_workers(cpus=need.cpus_per_worker, gpus=need.gpus_per_worker)
     return max(1, slots // need.workers)
 
 
@@ -139,5 +139,5 @@ def _count_bytes(root: Storage, manifest: Manifest, window: Window, cfg: RunConf
     days = [first_day(window, cfg.samples.lookback), window.refit]
     start, end = (manifest.calendar[day].item() for day in days)
     panel = root.child("panel")
-    names = [panel.full(file.name) for file in files_of(manifest, start, end)]
+    names = [panel.full_path(file.name) for file in files_of(manifest, start, end)]
     return sum(int(info.size or 0) for info in panel.filesystem.get_file_info(names))

@@ -42,8 +42,8 @@ PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
 LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
     "label transform",
     items={
-        "zscore": "gangru_dist.samples.labels:winsorized",
-        "rank": "gangru_dist.samples.labels:normal_rank",
+        "zscore": "gangru_dist.samples.labels:winsorize",
+        "rank": "gangru_dist.samples.labels:rank_normal",
     },
 )
 """Transform of a day's returns (N,), none missing; its result (N,) is z-scored to the labels."""

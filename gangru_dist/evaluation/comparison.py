@@ -30,7 +30,7 @@ def compare_evaluations(
 ) -> Comparison:
     """Hold two evaluated factor tables against each other."""
     found = correlate_factors(our_table, their_table, ours.monthly["rebalance"])
-    values = metrics.finite(found["correlation"].to_numpy())
+    values = metrics.drop_nonfinite(found["correlation"].to_numpy())
     figures = {
         "months": len(values),
         "mean": float(values.mean()) if len(values) else None,
@@ -50,7 +50,7 @@ def compare_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -
     """
     months = sorted(ours.keys() & theirs.keys())
     pairs = np.array([(ours[month], theirs[month]) for month in months], dtype=np.float64)
-    difference = metrics.finite(np.subtract(*pairs.reshape(-1, 2).T))
+    difference = metrics.drop_nonfinite(np.subtract(*pairs.reshape(-1, 2).T))
     test = metrics.t_test(difference)
     lags = metrics.newey_west_lags(test.count)
     figures = {
@@ -61,8 +61,8 @@ def compare_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -
     }
     return {
         "months": test.count,
-        **metrics.finite_or_none(figures),
-        "stars": metrics.stars(test.p_value),
+        **metrics.replace_nonfinite(figures),
+        "stars": metrics.mark_significance(test.p_value),
     }
 
 

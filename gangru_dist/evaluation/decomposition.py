@@ -129,7 +129,7 @@ def estimate_capacity(
     `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; None where unknown.
     """
     chosen = top_assets(rebalances.factor[row], top_fraction)
-    traded = metrics.finite(average_traded_value(market, int(rebalances.day[row]))[chosen])
+    traded = metrics.drop_nonfinite(average_traded_value(market, int(rebalances.day[row]))[chosen])
     low, middle = np.quantile(traded, [0.1, 0.5]) if len(traded) else (np.nan, np.nan)
     figures = {
         "median_traded_value": middle,
@@ -140,7 +140,7 @@ def estimate_capacity(
         "targets": int(chosen.sum()),
         "days": DAYS,
         "participation": PARTICIPATION,
-        **metrics.finite_or_none(figures),
+        **metrics.replace_nonfinite(figures),
     }
 
 

@@ -87,7 +87,7 @@ def ic_summary(
     """Mean, ICIR and both significance tests of the ICs of these months; None for NaN."""
     test = metrics.t_test(values)
     lags = metrics.newey_west_lags(test.count)
-    kept = metrics.finite(values)
+    kept = metrics.drop_nonfinite(values)
     figures = {
         "mean": metrics.mean(values),
         "std": float(kept.std(ddof=1)) if len(kept) > 1 else float("nan"),
@@ -100,8 +100,8 @@ def ic_summary(
         "share_positive": metrics.mean((kept > 0).astype(np.float64)),
     }
     return {
-        **metrics.finite_or_none(figures),
-        "stars": metrics.stars(test.p_value),
+        **metrics.replace_nonfinite(figures),
+        "stars": metrics.mark_significance(test.p_value),
         "months": test.count,
         "newey_west_lags": lags,
     }
@@ -121,7 +121,7 @@ def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) ->
         entry = rebalances.entry[chosen]
         earned = period_return(market, entry, entry + horizon)
         values = metrics.rank_ic(rebalances.factor[chosen], earned)
-        count = len(metrics.finite(values))
+        count = len(metrics.drop_nonfinite(values))
         overlap = count_overlaps(entry[np.isfinite(values)], horizon)
         t = metrics.newey_west_t(values, lags=max(metrics.newey_west_lags(count), overlap))
         average = metrics.mean(values)
@@ -166,7 +166,7 @@ def summarize_quantiles(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFram
     for quantile in range(1, quantiles + 1):
         monthly = returns[f"q{quantile}"].to_numpy()
         excess = metrics.mean(monthly - returns["universe"].to_numpy())
-        known = metrics.finite(monthly)
+        known = metrics.drop_nonfinite(monthly)
         annual = np.prod(1 + known) ** (12 / len(known)) - 1 if len(known) else np.nan
         rows.append((quantile, metrics.mean(monthly), annual, excess, total_return(monthly)))
     columns = ["quantile", "mean_return", "annualized_return", "mean_excess", "total_return"]
@@ -175,7 +175,7 @@ def summarize_quantiles(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFram
 
 def total_return(monthly: np.ndarray) -> float:
     """Compounded return of all months; NaN months are left out, NaN of none."""
-    kept = metrics.finite(monthly)
+    kept = metrics.drop_nonfinite(monthly)
     return float(np.prod(1 + kept) - 1) if len(kept) else float("nan")
 
 
@@ -199,7 +199,7 @@ def autocorrelation(rebalances: Rebalances) -> pd.DataFrame:
     rows = []
     for lag in LAGS:
         values = metrics.rank_ic(rebalances.factor[lag:], rebalances.factor[:-lag])
-        kept = metrics.finite(values)
+        kept = metrics.drop_nonfinite(values)
         rows.append((lag, len(kept), metrics.mean(kept)))
     return pd.DataFrame(rows, columns=["lag", "months", "correlation"])
 

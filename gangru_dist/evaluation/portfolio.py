@@ -197,7 +197,7 @@ def _describe_trade(
 
 def value_figures(value: Float[np.ndarray, " T"]) -> dict[str, float | None]:
     """Figures of a daily value; None where undefined."""
-    return metrics.finite_or_none(
+    return metrics.replace_nonfinite(
         {
             "total_return": float(value[-1] / value[0] - 1),
             "annualized_return": metrics.annualized_return(value),
@@ -268,4 +268,4 @@ def _tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float | None]:
             figures["information_ratio"] = float(active.mean() * metrics.DAYS_PER_YEAR / error)
         if np.ptp(theirs) > 0:
             figures["beta"] = float(np.cov(ours, theirs)[0, 1] / theirs.var(ddof=1))
-    return metrics.finite_or_none(figures)
+    return metrics.replace_nonfinite(figures)

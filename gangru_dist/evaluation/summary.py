@@ -244,7 +244,7 @@ def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) ->
             {
                 "year": int(year),
                 "days": len(inside),
-                "months": len(metrics.finite(values)),
+                "months": len(metrics.drop_nonfinite(values)),
                 "ic": metrics.mean(values),
                 "icir": metrics.icir(values),
                 **{f"{name}_return": float(growth[name]) for name in _VALUES},
@@ -284,13 +284,15 @@ def _metrics(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
             name.replace("net", "with_costs"): portfolio.value_figures(daily[name].to_numpy())
             for name in _VALUES
         },
-        **metrics.finite_or_none(turnover),
+        **metrics.replace_nonfinite(turnover),
         "quantiles": {
-            **metrics.finite_or_none(quantiles),
+            **metrics.replace_nonfinite(quantiles),
             "table": records(tables["quantiles"]),
         },
         "decomposition": {
-            str(group): metrics.finite_or_none(dict(zip(rows["part"], rows["value"], strict=True)))
+            str(group): metrics.replace_nonfinite(
+                dict(zip(rows["part"], rows["value"], strict=True))
+            )
             for group, rows in tables["decomposition"].groupby("group", sort=False)
         },
         **{name: records(tables[name]) for name in _RECORDS},
@@ -299,7 +301,7 @@ def _metrics(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
             "styles": [
                 {
                     "style": name,
-                    **metrics.finite_or_none(_newest_and_mean(tables["exposures"][name])),
+                    **metrics.replace_nonfinite(_newest_and_mean(tables["exposures"][name])),
                 }
                 for name in decomposition.STYLES
             ],

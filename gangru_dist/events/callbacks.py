@@ -32,7 +32,7 @@ from gangru_dist.base.records import find_record, write_record
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import CALLBACKS
 from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
-from gangru_dist.runs.model import EpochResult, figures
+from gangru_dist.runs.model import EpochResult, get_figures
 from gangru_dist.runs.run import Run
 
 _logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def calls_for(event: object) -> Iterator[Call]:
 
 
 def _epoch(series: Series, result: EpochResult, pace: Mapping[str, float]) -> Call:
-    named = {f"{result.stage}/{name}": x for name, x in (figures(result) | {**pace}).items()}
+    named = {f"{result.stage}/{name}": x for name, x in (get_figures(result) | {**pace}).items()}
     return _figures(series, f"{result.stage}/{result.epoch}", result.epoch, named)
 
 

@@ -70,7 +70,7 @@ class AdjustedBars:
     """Further columns of the bars that features name as `column:NAME`, by NAME, as they come."""
 
 
-def adjust(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> AdjustedBars:
+def adjust_bars(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> AdjustedBars:
     """Apply the adjustment factor.
 
     Args:
@@ -148,7 +148,7 @@ def feature(*inputs: str, level: Level = "as_is") -> Callable[[Named], Named]:
     return register
 
 
-def inputs_of(features: Sequence[str]) -> set[str]:
+def list_inputs(features: Sequence[str]) -> set[str]:
     """All fields of `AdjustedBars` that these features read.
 
     Raises:
@@ -157,9 +157,9 @@ def inputs_of(features: Sequence[str]) -> set[str]:
     return {field for name in features for field in FEATURES[name].inputs}
 
 
-def further_columns(features: Sequence[str]) -> tuple[str, ...]:
+def list_further_columns(features: Sequence[str]) -> tuple[str, ...]:
     """Names of the further columns of the bars that these features read, sorted."""
-    inputs = inputs_of(features)
+    inputs = list_inputs(features)
     return tuple(sorted(n.removeprefix(COLUMN) for n in inputs if n.startswith(COLUMN)))
 
 
@@ -176,7 +176,7 @@ def check_inputs(
     Raises:
         PanelError: A name is unknown, or no column gives `turnover_rate`.
     """
-    needy = [name for name in features if "turnover_rate" in inputs_of([name])]
+    needy = [name for name in features if "turnover_rate" in list_inputs([name])]
     if needy and not {"turnover_rate", "market_cap"} & set(columns):
         raise PanelError(
             f"feature {', '.join(map(repr, needy))} needs the column turnover_rate, market_cap or "
@@ -186,7 +186,7 @@ def check_inputs(
         )
 
 
-def compute(bars: AdjustedBars, features: Sequence[str]) -> Float[np.ndarray, "K *N F"]:
+def compute_features(bars: AdjustedBars, features: Sequence[str]) -> Float[np.ndarray, "K *N F"]:
     """The named features in the order given, float32."""
     columns = [FEATURES[name].compute(bars).astype(np.float32) for name in features]
     return np.stack(columns, axis=-1)

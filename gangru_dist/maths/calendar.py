@@ -26,7 +26,7 @@ def distinct_days(dates: np.ndarray) -> np.ndarray:
     return np.unique(dates.astype("datetime64[D]"))
 
 
-def listing_position(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
+def locate_listings(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
     """Index of each listing day in the calendar, to count the trading days since.
 
     Args:
@@ -74,7 +74,7 @@ class SkippedWindow:
     reason: str
 
 
-def refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
+def find_refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
     """Indices of the last trading day of each refit month [R].
 
     `calendar` is (D,) datetime64[D], ascending. The last month counts once it is known to be
@@ -133,7 +133,7 @@ def make_windows(
     the calendar has them.
     """
     windows, skipped = [], []
-    refits = refit_days(calendar, cfg)
+    refits = find_refit_days(calendar, cfg)
     need = cfg.least_history + lookback - 1
     for position, refit in enumerate(refits):
         date = calendar[refit].astype(dt.date)

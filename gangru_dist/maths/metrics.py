@@ -82,25 +82,25 @@ def _deviations(values: np.ndarray, take: np.ndarray, count: np.ndarray) -> np.n
     return np.where(take & (high > low), kept - mean, 0.0)
 
 
-def finite(values: Float[np.ndarray, " T"]) -> np.ndarray:
+def drop_nonfinite(values: Float[np.ndarray, " T"]) -> np.ndarray:
     """The values that are neither NaN nor infinite, in order."""
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
-def finite_or_none(figures: Mapping[str, float]) -> dict[str, float | None]:
+def replace_nonfinite(figures: Mapping[str, float]) -> dict[str, float | None]:
     """The figures for JSON: None for NaN and infinity."""
     return {name: float(x) if np.isfinite(x) else None for name, x in figures.items()}
 
 
 def mean(values: Float[np.ndarray, " T"]) -> float:
     """Mean of the finite values; NaN if there are none."""
-    kept = finite(values)
+    kept = drop_nonfinite(values)
     return float(kept.mean()) if len(kept) else float("nan")
 
 
 def icir(values: Float[np.ndarray, " T"]) -> float:
     """Mean over standard deviation (n - 1) of the finite values; NaN for fewer than two."""
-    kept = finite(values)
+    kept = drop_nonfinite(values)
     if len(kept) < 2 or np.ptp(kept) == 0:
         return float("nan")
     return float(kept.mean() / kept.std(ddof=1))
@@ -108,7 +108,7 @@ def icir(values: Float[np.ndarray, " T"]) -> float:
 
 def t_test(values: Float[np.ndarray, " T"]) -> TTest:
     """t-test of mean = 0 over the finite values, taken as independent [R]."""
-    kept = finite(values)
+    kept = drop_nonfinite(values)
     ratio = icir(values)
     if np.isnan(ratio):
         return TTest(statistic=float("nan"), p_value=float("nan"), count=len(kept))
@@ -117,7 +117,7 @@ def t_test(values: Float[np.ndarray, " T"]) -> TTest:
     return TTest(statistic=statistic, p_value=p_value, count=len(kept))
 
 
-def stars(p_value: float) -> str:
+def mark_significance(p_value: float) -> str:
     """Significance: `*` below 10 %, `**` below 5 %, `***` below 1 %, else empty [R]."""
     return "*" * sum(p_value < level for level in (0.10, 0.05, 0.01))
 
@@ -131,7 +131,7 @@ def newey_west_t(values: Float[np.ndarray, " T"], *, lags: int) -> float:
     Source:
         Newey and West (1987), equation 5, for a regression on a constant.
     """
-    kept = finite(values)
+    kept = drop_nonfinite(values)
     count = len(kept)
     if count < 2 or np.ptp(kept) == 0:
         return float("nan")
@@ -150,7 +150,7 @@ def newey_west_lags(count: int) -> int:
 
 def newey_west_error(values: Float[np.ndarray, " T"], *, lags: int) -> float:
     """Standard error of the mean behind `newey_west_t`."""
-    kept = finite(values)
+    kept = drop_nonfinite(values)
     t = newey_west_t(values, lags=lags)
     return float(kept.mean() / t) if t else float("nan")
 
@@ -191,7 +191,7 @@ def deflated(
 
 def deflated_icir(values: Float[np.ndarray, " T"], icirs: Float[np.ndarray, " K"]) -> float:
     """`deflated` of ICs that were chosen as the best of K trials with these ICIRs."""
-    kept = finite(values)
+    kept = drop_nonfinite(values)
     return deflated(
         icir(values),
         benchmark=expected_best_icir(icirs),

@@ -32,8 +32,8 @@ from gangru_dist.bars.formats import BarsFormat, SideTable
 from gangru_dist.bars.index import Members
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.base.errors import BarsError
-from gangru_dist.features.price_volume import adjust, compute
-from gangru_dist.maths.calendar import listing_position
+from gangru_dist.features.price_volume import adjust_bars, compute_features
+from gangru_dist.maths.calendar import locate_listings
 from gangru_dist.panel import jumps
 from gangru_dist.panel.manifest import MEMBER, panel_schema
 
@@ -315,8 +315,8 @@ def _features(
         for name in columns:
             dense[name] = np.full(shape, np.nan)
             dense[name][k, n] = columns[name][rows]
-        adjusted = adjust(dense, has_turnover_rate=task.has_turnover_rate)
-        result[rows] = compute(adjusted, task.features)[k, n]
+        adjusted = adjust_bars(dense, has_turnover_rate=task.has_turnover_rate)
+        result[rows] = compute_features(adjusted, task.features)[k, n]
     return result
 
 
@@ -325,7 +325,7 @@ def _limit_shares(bars: pa.Table, task: BucketTask) -> np.ndarray:
     if task.form.price_limits == "none" or not len(bars):
         return np.full(len(bars), np.nan)
     date, listed = to_days(bars["date"]), to_days(bars[LISTED])
-    since = np.searchsorted(task.calendar, date) - listing_position(task.calendar, listed)
+    since = np.searchsorted(task.calendar, date) - locate_listings(task.calendar, listed)
     names = encode(bars["code"])
     board = find_boards(np.array(names.dictionary.to_pylist()))[names.indices.to_numpy()]
     return limit_share(board, date, since, bars["is_st"].to_numpy())

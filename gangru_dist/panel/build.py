@@ -39,7 +39,7 @@ from gangru_dist.bars.side_tables import check_spellings
 from gangru_dist.base.errors import GangruError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
-from gangru_dist.cluster.map import Runner, as_value, here, on_cluster
+from gangru_dist.cluster.map import Runner, catch_error, map_here, map_on_ray
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.checks import check_built, check_staged
@@ -124,10 +124,10 @@ def build_panel(
         return old
     if runner is None:
         size = sum(file.size for file in bars.files)
-        runner = here if size <= SMALL_BYTES else on_cluster
+        runner = map_here if size <= SMALL_BYTES else map_on_ray
     before = _file_names(old)
     try:
-        with session.session(cfg) if runner is on_cluster else nullcontext():
+        with session.open_session(cfg) if runner is map_on_ray else nullcontext():
             computed = compute_panel(bars, panel, cfg, runner, kept=() if overwrite else before)
         if computed.problem is not None:
             raise computed.problem
@@ -169,7 +169,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> tuple[list[str], GangruError |
     """
     bars = open_bars(bars_uri, cfg)
     with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
-        computed = compute_panel(bars, Storage(folder), cfg, here, kept=None)
+        computed = compute_panel(bars, Storage(folder), cfg, map_here, kept=None)
     return _quality_table(computed), computed.problem
 
 
@@ -243,7 +243,7 @@ def compute_panel(
 
 def _find_problem(check: Callable[..., None], *args: Any) -> GangruError | None:
     """What a check refuses."""
-    return as_value(partial(check, *args))
+    return catch_error(partial(check, *args))
 
 
 def make_manifest(computed: Computed, source: dict[str, Any], cfg: RunConfig) -> Manifest:
@@ -297,7 +297,7 @@ def remove_leftovers(panel: Storage, named: Collection[str] | None) -> None:
         named: Panel files of the manifest and of the one before; None = a build was refused: all
             files that are older than the manifest stay.
     """
-    written = {name: at for name, stamp in panel.stamps().items() if (at := stamp.written)}
+    written = {name: at for name, stamp in panel.list_stamps().items() if (at := stamp.written)}
     if not written:
         return
     last = max(written.values()) - LEFTOVER_AGE

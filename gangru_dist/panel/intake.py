@@ -19,7 +19,12 @@ from gangru_dist.bars.index import Members, read_members
 from gangru_dist.bars.reader import BarsPart, read_headings
 from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import PanelConfig, RunConfig
-from gangru_dist.features.price_volume import FEATURES, check_inputs, further_columns, inputs_of
+from gangru_dist.features.price_volume import (
+    FEATURES,
+    check_inputs,
+    list_further_columns,
+    list_inputs,
+)
 from gangru_dist.panel.manifest import ROWS_VERSION
 
 _logger = logging.getLogger(__name__)
@@ -61,7 +66,7 @@ def open_bars(uri: str, cfg: RunConfig) -> Bars:
         ConfigError: The mapping names a column that we do not have.
     """
     check_names(cfg.panel)
-    form = resolve_format(cfg.bars, further_columns(cfg.panel.features))
+    form = resolve_format(cfg.bars, list_further_columns(cfg.panel.features))
     return Bars(
         uri=uri,
         files=list_files(uri),
@@ -129,7 +134,7 @@ def select_members(members: Members, codes: Collection[str], market: MarketDays)
 
 def check_names(cfg: PanelConfig) -> None:
     """Refuse a feature that there is none of: PanelError with the nearest names."""
-    inputs_of((*cfg.features, *cfg.without))
+    list_inputs((*cfg.features, *cfg.without))
 
 
 def check_headings(bars: Bars, features: Sequence[str]) -> None:
@@ -165,7 +170,7 @@ def check_columns(
                 "Export it with every file; if it goes by another name, say so: "
                 f"{format_flag(f'bars.columns.{name}', 'THEIRS')}"
             )
-    if "turnover_rate" in inputs_of(features):
+    if "turnover_rate" in list_inputs(features):
         having = sorted(file for file in columns if "turnover_rate" in columns[file])
         lacking = sorted(columns.keys() - set(having))
         if having and lacking:

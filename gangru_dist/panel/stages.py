@@ -33,7 +33,7 @@ from gangru_dist.base import log
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import retry
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import Runner, value
+from gangru_dist.cluster.map import Runner, unwrap
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
 from gangru_dist.panel.intake import Bars
@@ -329,7 +329,7 @@ def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
     """Rows of one bucket out of all staged files, in the files' order."""
 
     def read(name: str) -> pa.Table:
-        with panel.filesystem.open_input_file(panel.full(name)) as source:
+        with panel.filesystem.open_input_file(panel.full_path(name)) as source:
             return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)])
 
     tables = [retry(partial(read, name)) for name in names]
@@ -350,8 +350,8 @@ def map_items(
         GangruError: Of the first item that has one, once all are through.
     """
     results: dict[int, Any] = {}
-    with log.progress(name, total=len(items)) as progress:
+    with log.start_progress(name, total=len(items)) as progress:
         for number, result in runner(cfg, lambda: lambda item: work(*item), items):
             results[number] = result
             progress.advance()
-    return [value(results[number]) for number in range(len(items))]
+    return [unwrap(results[number]) for number in range(len(items))]

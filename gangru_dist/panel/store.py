@@ -22,7 +22,7 @@ from gangru_dist.bars.columns import encode
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.registry import suggest_names
 from gangru_dist.base.storage import Storage
-from gangru_dist.maths.calendar import listing_position
+from gangru_dist.maths.calendar import locate_listings
 from gangru_dist.panel.manifest import (
     BASE_COLUMNS,
     MEMBER,
@@ -235,7 +235,7 @@ def scatter(
         feature_names=features,
         features=values,
         traded=traded,
-        listed_days=position - listing_position(calendar, list_date)[None, :],
+        listed_days=position - locate_listings(calendar, list_date)[None, :],
         industry=final[industry],
         industries=tuple(rank),
         **grids,
@@ -382,7 +382,7 @@ def _columns_of(data: bytes, file: PanelFile, columns: tuple[str, ...]) -> pa.Ta
 def _unchecked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:
     """The same without a look at anything else of the file."""
     try:
-        with panel.filesystem.open_input_file(panel.full(file.name)) as source:
+        with panel.filesystem.open_input_file(panel.full_path(file.name)) as source:
             rows = pq.ParquetFile(source, read_dictionary=_AS_DICTIONARIES).read(
                 columns=list(columns)
             )

@@ -56,7 +56,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration; or a callback lacks its package or a setting.
     """
-    with log.waiting("report"), open_callbacks(run):
+    with log.log_waiting("report"), open_callbacks(run):
         return _write(run, compare, overwrite=overwrite)
 
 
@@ -64,8 +64,8 @@ def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, check_name(compare, what="--compare")]
-    run.require()
-    run = run.as_claimed()
+    run.check_exists()
+    run = run.with_claimed_precision()
     run.claim(overwrite=overwrite)
     manifest = read_manifest(run.root)
     tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}

@@ -88,7 +88,7 @@ def draw_ic_in_context(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     """Draw how monthly ICs are distributed and their 12-month mean, beside the broker's levels."""
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     table = next(iter(runs.values()))
-    values = metrics.finite(table["ic"].to_numpy())
+    values = metrics.drop_nonfinite(table["ic"].to_numpy())
     counts, edges = np.histogram(values, bins=min(20, max(5, len(values) // 4)))
     centers = (edges[1:] + edges[:-1]) / 2
     left.bar(centers, counts, width=np.diff(edges) * 0.92, color=PALE, edgecolor=GREY, lw=0.5)

@@ -115,7 +115,7 @@ class Listed:
 def find_files(root: Storage) -> dict[str, Files]:
     """Run -> its files, of every run of a storage: one listing."""
     found: dict[str, Files] = {}
-    for path, stamp in root.stamps("runs").items():
+    for path, stamp in root.list_stamps("runs").items():
         run, slash, name = path.removeprefix("runs/").partition("/")
         if not slash:
             continue
@@ -144,7 +144,7 @@ def _read_run(folder: Storage, name: str, files: Files) -> Listed:
     if claim is None:
         raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
     metrics = folder.read_json(RESULTS) if RESULTS in files.stamps else {}
-    cfg = claim.settings()
+    cfg = claim.parse_settings()
     preset, changed = _nearest_preset(cfg) if cfg else ("", ())
     return Listed(
         name=name,

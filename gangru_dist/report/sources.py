@@ -22,12 +22,12 @@ from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.runs.model import ModelRecord
-from gangru_dist.runs.run import Claim, Run, run_names
+from gangru_dist.runs.run import Claim, Run, list_runs
 from gangru_dist.runs.search import Search, read_search
 from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring.plan import find_outdated
 from gangru_dist.scoring.table import covered_days
-from gangru_dist.synthetic.assets import is_made_up
+from gangru_dist.synthetic.assets import is_synthetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Sources:
 def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
     """What is known of the first of the runs, and what the others are."""
     others = [replace(run, name=name) for name in names[1:]]
-    others = [replace(one, cfg=_own(one.claimed(), run.cfg)) for one in others]
+    others = [replace(one, cfg=_own(one.read_claim(), run.cfg)) for one in others]
     runs = {one.name: _run_sources(one, manifest) for one in (run, *others)}
     long_lists = ("calendar", "files", "months")
     return Sources(
@@ -96,10 +96,10 @@ def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
         cfg=run.cfg,
         manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
         quality=find_record(dict, run.root.child("panel"), QUALITY) or {},
-        claimed=run.claimed(),
+        claimed=run.read_claim(),
         runs=runs,
         search=read_search(run.tune),
-        runs_there=len(run_names(run.root)),
+        runs_there=len(list_runs(run.root)),
         is_synthetic=_is_synthetic(run.root, manifest),
         coverage=_coverage(runs[run.name].days),
     )
@@ -108,17 +108,17 @@ def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
 def _is_synthetic(root: Storage, manifest: Manifest) -> bool:
     """Whether the panel is of the bars that `--bars synthetic` writes below the storage."""
     bars = root.child("bars")
-    return str(manifest.source.get("uri", "")).endswith("/bars") and is_made_up(bars)
+    return str(manifest.source.get("uri", "")).endswith("/bars") and is_synthetic(bars)
 
 
 def _run_sources(run: Run, manifest: Manifest) -> RunSources:
     """Table and models of a run beside its configuration."""
-    cfg, claim = run.cfg, run.claimed()
+    cfg, claim = run.cfg, run.read_claim()
     found, _ = make_windows(
         manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback
     )
     windows = tuple(window.name for window in found)
-    models = run.models()
+    models = run.read_models()
     covered = covered_days(run.factor)
     covered = {date: day for date, day in covered.items() if day.window in windows}
     return RunSources(
@@ -143,7 +143,7 @@ def _own(claim: Claim | None, cfg: RunConfig) -> RunConfig:
     """
     if claim is None:
         return cfg
-    own = claim.settings()
+    own = claim.parse_settings()
     if own is None:
         factor = claim.config.get("factor")
         quantiles = factor.get("quantiles") if isinstance(factor, dict) else None

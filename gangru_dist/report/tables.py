@@ -18,7 +18,7 @@ from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training
 from gangru_dist.report.sources import Sources
 from gangru_dist.report.text import PUBLISHED, PUBLISHED_SOURCE
-from gangru_dist.runs.search import trial_table
+from gangru_dist.runs.search import make_trial_table
 
 METRICS = "metrics.json"
 
@@ -71,7 +71,7 @@ def list_tables(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
     )
     tables = {name: getattr(found, name) for name in own}
     if sources.search:
-        tables["tuning"] = trial_table(sources.search)
+        tables["tuning"] = make_trial_table(sources.search)
     return tables | {
         "picks": pick(found, sources.cfg),
         "picks_by_industry": pick_by_industry(found, sources.cfg),

@@ -165,7 +165,7 @@ def render_page(template: str, **values: Any) -> str:
 def write_page(folder: Storage, name: str, page: str) -> str:
     """Write a page and return its path or URI."""
     folder.write_bytes(name, page.encode())
-    return folder.full(name) if folder.is_local else folder.child(name).uri
+    return folder.full_path(name) if folder.is_local else folder.child(name).uri
 
 
 PUBLISHED_SOURCE = mark(

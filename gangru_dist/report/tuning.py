@@ -28,7 +28,7 @@ from gangru_dist.report.drawing import (
 from gangru_dist.report.text import format_four, format_percent
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, read_search, trial_table
+from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, make_trial_table, read_search
 
 PAGE = "tuning.html"
 _ROWS = 10
@@ -53,7 +53,7 @@ def write_page(run: Run) -> str:
 
 def describe_search(search: Search, reported: Collection[str] = ()) -> dict[str, Any]:
     """Prepare what the section's template asks for; `reported`: refit days on the same page."""
-    table, record = trial_table(search), search.record
+    table, record = make_trial_table(search), search.record
     complete = table.dropna(subset="objective").sort_values("objective", ascending=False)
     best = pd.concat([complete.head(_ROWS), table[table["trial"] == 0]]).drop_duplicates("trial")
     return {
@@ -68,7 +68,7 @@ def describe_search(search: Search, reported: Collection[str] = ()) -> dict[str,
 
 def draw_figures(search: Search) -> dict[str, Markup]:
     """Draw the section's figures: SVG by name."""
-    table, record = trial_table(search), search.record
+    table, record = make_trial_table(search), search.record
     drawn: dict[str, str] = {}
     if table["reached"].notna().any():
         drawn |= {"search": draw_progress(table), "slices": draw_slices(table, record.space)}

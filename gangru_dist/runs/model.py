@@ -52,7 +52,7 @@ class TimedEpoch:
     """Of all workers together."""
 
 
-def figures(result: EpochResult) -> dict[str, float]:
+def get_figures(result: EpochResult) -> dict[str, float]:
     """Figures of an epoch, by name."""
     return {name: x for name, x in asdict(result).items() if name not in ("stage", "epoch")}
 

@@ -40,7 +40,7 @@ MODEL_FILE = re.compile(rf"{WINDOWS}/(?P<window>[^/]+)/seed-(?P<seed>\d+)/{re.es
 class Claim:
     """Content of `config.json`: configuration and code that a run's name was taken with.
 
-    Another version's configuration may have other settings; see `settings`.
+    Another version's configuration may have other settings; see `parse_settings`.
     """
 
     run: str = ""
@@ -48,7 +48,7 @@ class Claim:
     commit: str | None = None
     config: dict[str, Any]
 
-    def settings(self) -> RunConfig | None:
+    def parse_settings(self) -> RunConfig | None:
         """The configuration; None if this process lacks its settings or code that it names."""
         try:
             return from_dict(self.config, stored=True)
@@ -93,7 +93,7 @@ class Run:
         """Path of one model, below `folder`."""
         return f"{WINDOWS}/{window}/seed-{seed}"
 
-    def model(self, window: str, seed: int) -> ModelRecord | None:
+    def read_model(self, window: str, seed: int) -> ModelRecord | None:
         """Record of a finished model; None if it is not trained or its weights are gone.
 
         Raises:
@@ -103,15 +103,15 @@ class Run:
         found = find_record(ModelRecord, self.folder, f"{place}/{MODEL}")
         return found if found and self.folder.exists(f"{place}/{WEIGHTS}") else None
 
-    def models(self) -> dict[tuple[str, int], ModelRecord]:
-        """All finished models by (window, seed), ascending; StorageError as `model`."""
+    def read_models(self) -> dict[tuple[str, int], ModelRecord]:
+        """All finished models by (window, seed), ascending; StorageError as `read_model`."""
         files = map(MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
         places = sorted((file["window"], int(file["seed"])) for file in files if file)
-        found = {place: self.model(*place) for place in places}
+        found = {place: self.read_model(*place) for place in places}
         # None: deleted meanwhile, to be trained again
         return {place: model for place, model in found.items() if model is not None}
 
-    def claimed(self) -> Claim | None:
+    def read_claim(self) -> Claim | None:
         """Content of `config.json`; None if the name is free.
 
         Raises:
@@ -119,7 +119,7 @@ class Run:
         """
         return find_record(Claim, self.folder, CLAIM)
 
-    def own_settings(self) -> RunConfig | None:
+    def read_settings(self) -> RunConfig | None:
         """The configuration that the name was taken for; None if it is free.
 
         Raises:
@@ -127,10 +127,10 @@ class Run:
                 given by its user.
             StorageError: `config.json` is damaged.
         """
-        there = self.claimed()
+        there = self.read_claim()
         if there is None:
             return None
-        own = there.settings()
+        own = there.parse_settings()
         if own is None:
             raise ConfigError(
                 f"{CLAIM} of run {self.name!r} in {self.root.uri} is of package version "
@@ -139,7 +139,7 @@ class Run:
             )
         return own
 
-    def as_claimed(self) -> Run:
+    def with_claimed_precision(self) -> Run:
         """The run with `training.precision=auto` replaced by its value at the run's first start.
 
         Raises:
@@ -147,8 +147,8 @@ class Run:
         """
         if self.cfg.training.precision != "auto":
             return self
-        there = self.claimed()
-        old = there.settings() if there else None
+        there = self.read_claim()
+        old = there.parse_settings() if there else None
         return replace(self, cfg=with_precision(self.cfg, old.training.precision)) if old else self
 
     def claim(self, *, overwrite: bool = False) -> None:
@@ -170,7 +170,7 @@ class Run:
         config = to_dict(self.cfg)
         write_record(self.folder, CLAIM, Claim(run=self.name, **code_version(), config=config))
 
-    def require(self) -> None:
+    def check_exists(self) -> None:
         """Check that an earlier job made this run.
 
         Raises:
@@ -179,16 +179,16 @@ class Run:
         if not self.folder.exists(CLAIM):
             raise ConfigError(
                 f"there is no run {self.name!r} in {self.root.uri}; there are: "
-                f"{', '.join(run_names(self.root)) or 'none'}. Train it first (for a report, score "
+                f"{', '.join(list_runs(self.root)) or 'none'}. Train it first (for a report, score "
                 "it too), or correct --run and --storage."
             )
 
     def _changed(self) -> list[str]:
         """Differences from the configuration that the name belongs to; empty if it is free."""
-        there = self.claimed()
+        there = self.read_claim()
         if there is None:
             return []
-        old = there.settings()
+        old = there.parse_settings()
         if old is None:
             return [
                 f"{CLAIM} was written by package version {there.package_version}, or names code "
@@ -202,13 +202,13 @@ def run_folder(root: Storage, name: str) -> Storage:
     return root.child("runs", name)
 
 
-def run_names(root: Storage) -> list[str]:
+def list_runs(root: Storage) -> list[str]:
     """Names of all runs in a storage, sorted."""
     files = (name.split("/") for name in root.list_files("runs"))
     return sorted(parts[1] for parts in files if parts[2:] == [CLAIM])
 
 
-def settings_of(
+def load_settings(
     root: Storage,
     name: str | None,
     preset: str | None = None,
@@ -220,10 +220,10 @@ def settings_of(
     An existing run that is given without preset and file keeps its own settings.
 
     Raises:
-        ConfigError: As `config.sources.load` and `Run.own_settings`.
+        ConfigError: As `config.sources.load` and `Run.read_settings`.
     """
     if name and not (preset or file):
-        own = Run(root, name, RunConfig()).own_settings()
+        own = Run(root, name, RunConfig()).read_settings()
         if own is not None:
             return "settings=its_own", own, sources.override(own, overrides)
     preset = preset or "default"
@@ -253,7 +253,7 @@ def open_run(
         StorageError: The URI cannot be used.
     """
     root = Storage(storage)
-    _, _, cfg = settings_of(root, name, preset, config)
+    _, _, cfg = load_settings(root, name, preset, config)
     if settings:
         cfg = with_values(cfg, settings, "settings")
     return Run(root, name or preset or "default", cfg)

@@ -128,13 +128,13 @@ def write_trial(folder: Storage, trial: TrialRecord) -> None:
     write_record(folder, f"{TRIALS}/{trial.number:04d}.json", trial)
 
 
-def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+def find_best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the highest objective; ties go to the earlier trial."""
     complete = [trial for trial in trials if trial.objective is not None]
     return max(complete, key=lambda trial: (trial.objective or 0.0, -trial.number), default=None)
 
 
-def trial_table(search: Search) -> pd.DataFrame:
+def make_trial_table(search: Search) -> pd.DataFrame:
     """One row per trial, with the IC of each window and each searched setting.
 
     `reached` is the objective of a complete trial, else the mean at which it was stopped; `best`

@@ -38,7 +38,7 @@ class WindowResult:
     """Why it was skipped or failed."""
 
     @classmethod
-    def of(cls, model: ModelRecord, status: Status) -> Self:
+    def from_model(cls, model: ModelRecord, status: Status) -> Self:
         """Result of a finished model."""
         return cls(
             window=model.window,
@@ -67,7 +67,7 @@ class TrainSummary:
         """Whether nothing failed."""
         return self.failed == 0
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """A table for the log: header, then one line per window and seed."""
         head = ("window", "seed", "status", "epochs", "valid_ic", "seconds", "model", "reason")
         rows = [head, *(_cells(result) for result in self.windows)]
@@ -95,11 +95,11 @@ def _cells(result: WindowResult) -> tuple[str, ...]:
 def write_train_summary(run: Run, summary: TrainSummary) -> None:
     """Write `summary.json` and log the table."""
     run.folder.write_json(TRAIN_SUMMARY, {"failed": summary.failed, **to_jsonable(summary)})
-    for line in summary.lines():
+    for line in summary.format_lines():
         _logger.info("%s", line)
 
 
-def in_order(results: Sequence[WindowResult]) -> TrainSummary:
+def summarize_windows(results: Sequence[WindowResult]) -> TrainSummary:
     """Summary of these results, sorted by window and seed."""
     ordered = sorted(results, key=lambda r: (r.window, -1 if r.seed is None else r.seed))
     return TrainSummary(windows=tuple(ordered))
@@ -181,12 +181,12 @@ class ScoreSummary:
             "first_day": str(min(self.days, default="")),
             "last_day": str(max(self.days, default="")),
             "rows": sum(day.universe for day in self.days.values()),
-            "odd_days": self.odd_days(),
+            "odd_days": self.count_odd_days(),
             "unscored": [asdict(part) for part in self.unscored],
             "coverage": [asdict(day) for day in self.days.values()],
         }
 
-    def odd_days(self) -> dict[str, int]:
+    def count_odd_days(self) -> dict[str, int]:
         """Number of unusual days of the table, by kind."""
         days = list(self.days.values())
         return {
@@ -198,9 +198,9 @@ class ScoreSummary:
             "some_without_market_cap": sum(day.missing_market_cap > 0 for day in days),
         }
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """The summary as log events."""
-        odd = " ".join(f"{name}={count}" for name, count in self.odd_days().items() if count)
+        odd = " ".join(f"{name}={count}" for name, count in self.count_odd_days().items() if count)
         first, last = min(self.days, default=None), max(self.days, default=None)
         return [
             f"score_done days={self.scored} rows={self.rows} up_to_date_days={self.up_to_date} "
@@ -221,5 +221,5 @@ def write_score_summary(run: Run, summary: ScoreSummary) -> None:
     The file repeats the coverage in the table itself; after a kill, the next job corrects it.
     """
     run.folder.write_json(SCORE_SUMMARY, summary.to_json())
-    for line in summary.lines():
+    for line in summary.format_lines():
         (_logger.warning if line.startswith("unscored") else _logger.info)("%s", line)

@@ -20,11 +20,11 @@ from gangru_dist.samples.standardize import (
     AllSum,
     Gather,
     Statistics,
+    compute_moments,
     cs_bounds,
     cs_standardize,
     cs_sums,
-    cut,
-    moments,
+    cut_samples,
     ts_level,
     ts_standardize,
 )
@@ -34,7 +34,7 @@ _AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Share:
+class ChannelSamples:
     """One kind of channels of a worker's samples, standardized along time only."""
 
     value: Float[Tensor, "M T F"]
@@ -65,35 +65,37 @@ class Standardizer:
         names = {"shape": "", "level": "_level"}
         return tuple(f"{f}{names[kind]}" for kind in self.cfg.channels for f in self.features)
 
-    def place(self, kind: ChannelKind | None) -> range:
+    def channel_range(self, kind: ChannelKind | None) -> range:
         """Where the channels of a kind are among all; None = all of them."""
         first = 0 if kind is None else self.cfg.channels.index(kind) * len(self.features)
         return range(first, first + len(self.features if kind else self.channels))
 
-    def shares(
+    def standardize_time(
         self,
         panel: Float[Tensor, "D N F"],
         day: int,
         members: Int[Tensor, " M"],
         dtype: torch.dtype,
-    ) -> tuple[Share, ...]:
+    ) -> tuple[ChannelSamples, ...]:
         """Samples of some assets, standardized along time; one share per kind of channels."""
         lookback = self.cfg.lookback
         pieces = [
             [self._along_time(kind, raw) for kind in self.cfg.channels]
             for some in members.split(_AT_ONCE)
-            for raw in [cut(panel, day, some, lookback).to(dtype)]
+            for raw in [cut_samples(panel, day, some, lookback).to(dtype)]
         ]
         return tuple(_joined(parts) for parts in zip(*pieces, strict=True))
 
-    def _along_time(self, kind: ChannelKind, raw: Float[Tensor, "M T F"]) -> Share:
+    def _along_time(self, kind: ChannelKind, raw: Float[Tensor, "M T F"]) -> ChannelSamples:
         if kind == "shape":
-            return Share(*ts_standardize(raw, self.cfg))
+            return ChannelSamples(*ts_standardize(raw, self.cfg))
         close = self.features.index("close") if "close" in self.features else None
-        return Share(*ts_level(raw, [FEATURES[name].level for name in self.features], close))
+        return ChannelSamples(
+            *ts_level(raw, [FEATURES[name].level for name in self.features], close)
+        )
 
-    def statistics(
-        self, shares: Sequence[Share], all_sum: AllSum = _same, gather: Gather = _own
+    def compute_statistics(
+        self, shares: Sequence[ChannelSamples], all_sum: AllSum = _same, gather: Gather = _own
     ) -> tuple[Statistics, ...]:
         """Statistics of the day's whole universe, one per kind of channels.
 
@@ -108,15 +110,17 @@ class Standardizer:
         )
 
     def _statistics(
-        self, kind: ChannelKind, share: Share, all_sum: AllSum, gather: Gather
+        self, kind: ChannelKind, share: ChannelSamples, all_sum: AllSum, gather: Gather
     ) -> Statistics:
         if kind == "shape":
-            return Statistics(moments(all_sum(cs_sums(share.value, share.known))))
+            return Statistics(compute_moments(all_sum(cs_sums(share.value, share.known))))
         bounds = cs_bounds(share.value, share.known, self.cfg, gather)
         inside = bounds.clip(share.value) * share.known
-        return Statistics(moments(all_sum(cs_sums(inside, share.known))), bounds)
+        return Statistics(compute_moments(all_sum(cs_sums(inside, share.known))), bounds)
 
-    def finish(self, shares: Sequence[Share], day: Sequence[Statistics]) -> Float[Tensor, "M T C"]:
+    def standardize_assets(
+        self, shares: Sequence[ChannelSamples], day: Sequence[Statistics]
+    ) -> Float[Tensor, "M T C"]:
         """Standardize across the day's universe and concatenate the kinds of channels."""
         done = [
             cs_standardize(share.value, share.known, statistics, self.cfg)
@@ -124,7 +128,7 @@ class Standardizer:
         ]
         return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
-    def whole_day(
+    def standardize_day(
         self,
         panel: Float[Tensor, "D N F"],
         day: int,
@@ -132,11 +136,11 @@ class Standardizer:
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "M T C"]:
         """Samples of one day's whole universe, in one process."""
-        shares = self.shares(panel, day, members, dtype)
-        return self.finish(shares, self.statistics(shares))
+        shares = self.standardize_time(panel, day, members, dtype)
+        return self.standardize_assets(shares, self.compute_statistics(shares))
 
 
-def _joined(parts: Sequence[Share]) -> Share:
+def _joined(parts: Sequence[ChannelSamples]) -> ChannelSamples:
     if len(parts) == 1:
         return parts[0]
-    return Share(torch.cat([p.value for p in parts]), torch.cat([p.known for p in parts]))
+    return ChannelSamples(torch.cat([p.value for p in parts]), torch.cat([p.known for p in parts]))

@@ -16,7 +16,7 @@ _NOISE = 1e-10
 """Of z-scores: a residual below is rounding."""
 
 
-def forward_return(
+def compute_forward_return(
     adj_close: Float[np.ndarray, "D N"],
     traded: Bool[np.ndarray, "D N"],
     *,
@@ -57,7 +57,7 @@ class Exposures:
     """NaN = unknown: counts as its industry's mean."""
 
 
-def training_label(
+def make_label(
     returns: Float[np.ndarray, "H N"], cfg: LabelConfig, exposures: Exposures | None = None
 ) -> Float[np.ndarray, " N"]:
     """One day's labels: winsorized and z-scored over the day's assets, or normal ranks [D].
@@ -102,11 +102,11 @@ def _residual(
     return np.where(np.abs(residual) < _NOISE, 0.0, residual)
 
 
-def winsorized(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
+def winsorize(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
     """Returns clipped at median +- `winsorize_mad` x 1.4826 x MAD."""
     return np.asarray(cs_winsorize(values[None], mad=cfg.winsorize_mad)[0])
 
 
-def normal_rank(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
+def rank_normal(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
     """Normal scores of the returns' ranks."""
     return np.asarray(ndtri((pd.Series(values).rank().to_numpy() - 0.5) / values.size))

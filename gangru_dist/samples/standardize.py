@@ -60,7 +60,7 @@ class Statistics:
     """None = values are not clipped."""
 
 
-def cut(
+def cut_samples(
     panel: Float[Tensor, "D N F"], day: int, members: Int[Tensor, " M"], lookback: int
 ) -> Float[Tensor, "M T F"]:
     """The `lookback` days up to and including `day` of the given assets; a copy."""
@@ -131,7 +131,7 @@ def cs_sums(z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"]) -> Float[T
     return torch.stack([known.double().sum(dim=0), wide.sum(dim=0), (wide * wide).sum(dim=0)])
 
 
-def moments(sums: Float[Tensor, "3 T F"]) -> Moments:
+def compute_moments(sums: Float[Tensor, "3 T F"]) -> Moments:
     """Mean and standard deviation from `cs_sums`; std 0 where nothing is known."""
     count = sums[0].clamp(min=1.0)
     mean = sums[1] / count

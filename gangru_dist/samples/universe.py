@@ -9,7 +9,7 @@ from gangru_dist.config.settings import UniverseConfig
 from gangru_dist.panel.store import PanelBlock
 
 
-def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
+def count_traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
     """Days traded among the last `lookback`, including the day itself; (D, N) int32.
 
     Days before the block count as not traded.
@@ -19,7 +19,9 @@ def traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
     return total
 
 
-def universe_mask(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> Bool[np.ndarray, "D N"]:
+def select_universe(
+    block: PanelBlock, cfg: UniverseConfig, lookback: int
+) -> Bool[np.ndarray, "D N"]:
     """Members of the universe on each day [R, D].
 
     They traded that day, are members if the panel marks members, are not under special treatment,
@@ -30,7 +32,7 @@ def universe_mask(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> Bool
     mask = (
         block.traded
         & (block.listed_days >= cfg.min_listed_days)
-        & (traded_days(block.traded, lookback) >= cfg.min_traded_days)
+        & (count_traded_days(block.traded, lookback) >= cfg.min_traded_days)
     )
     if cfg.members and block.member.shape == mask.shape:
         mask &= block.member

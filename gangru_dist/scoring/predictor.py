@@ -30,7 +30,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.universe import universe_mask
+from gangru_dist.samples.universe import select_universe
 from gangru_dist.scoring.plan import ScoringTask, ensemble_model, expect_coverage
 from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.training.checkpoint import read_model
@@ -172,7 +172,7 @@ def score_day(
     if not len(members):
         return np.empty(0, dtype=np.float32)
     dtype = next(ensemble.networks[0].parameters()).dtype
-    samples = standardizer.whole_day(panel, day, members).to(dtype)
+    samples = standardizer.standardize_day(panel, day, members).to(dtype)
     predicted = np.stack([predict(network, samples) for network in ensemble.networks])
     bad = int((~np.isfinite(predicted)).any(axis=0).sum())
     if bad:
@@ -227,7 +227,7 @@ class Scorer:
         cfg = self._cfg
         days = [block.row(np.datetime64(day)) for day in task.days]
         rule = replace(cfg.universe, members=cfg.factor.members)
-        members = universe_mask(block, rule, cfg.samples.lookback)
+        members = select_universe(block, rule, cfg.samples.lookback)
         scores = score_block(ensemble, block, days, members, cfg.samples)
         factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
         # the panel as it is read here, not as it was planned with

@@ -16,7 +16,7 @@ import torch
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
-from gangru_dist.cluster.map import Runner, here, on_cluster, value
+from gangru_dist.cluster.map import Runner, map_here, map_on_ray, unwrap
 from gangru_dist.events import prometheus
 from gangru_dist.events.events import RowsScored
 from gangru_dist.panel.manifest import Manifest, read_manifest
@@ -78,7 +78,7 @@ def score_days(
         plan.up_to_date,
     )
     small = daily or len(plan.tasks) <= 1 or _is_small(run, plan.days * manifest.assets)
-    files = _score_all(run, plan, runner or (here if small else on_cluster))
+    files = _score_all(run, plan, runner or (map_here if small else map_on_ray))
     if plan.gone:
         text = "days_dropped days=%d first=%s last=%s: the panel no longer has them"
         _logger.warning(text, len(plan.gone), plan.gone[0], plan.gone[-1])
@@ -109,8 +109,8 @@ def plan_scoring(
             f"--daily scores only the newest day, so --from {start} and --to {end} would be "
             "ignored. Leave out --daily, or --from and --to."
         )
-    run.require()
-    run = run.as_claimed()
+    run.check_exists()
+    run = run.with_claimed_precision()
     manifest = read_manifest(run.root)
     manifest.require_features(run.cfg.features)
     if daily and manifest.set_aside:
@@ -123,7 +123,7 @@ def plan_scoring(
     again = start is not None or end is not None
     if daily:
         start = end = manifest.calendar[-1].astype(dt.date)
-    models, covered = run.models(), covered_days(run.factor)
+    models, covered = run.read_models(), covered_days(run.factor)
     plan = make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
     return run, manifest, plan
 
@@ -140,10 +140,10 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
     most = run.cfg.resources.scoring_actors or len(plan.tasks)
     with (
         log.subscribe(prometheus.record),
-        log.progress("score", total=plan.days, unit="days") as progress,
+        log.start_progress("score", total=plan.days, unit="days") as progress,
     ):
         for _, result in runner(run.cfg, partial(_scorer, run), plan.tasks, actors=most):
-            file = value(result)
+            file = unwrap(result)
             files.append(file)
             log.publish(RowsScored(file.rows))
             progress.advance(len(file.days))

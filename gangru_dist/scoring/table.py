@@ -125,7 +125,7 @@ def find_table(factor: Storage) -> DeltaTable | None:
 
 
 def _empty_logs(factor: Storage) -> list[str]:
-    found = factor.filesystem.get_file_info(pafs.FileSelector(factor.full(_LOG)))
+    found = factor.filesystem.get_file_info(pafs.FileSelector(factor.full_path(_LOG)))
     return [info.base_name for info in found if info.path.endswith(".json") and not info.size]
 
 
@@ -237,7 +237,10 @@ def days_of_file(factor: Storage, path: str) -> list[DayCoverage]:
     Raises:
         FactorError: It is gone, or damaged.
     """
-    with suppress(*_DAMAGE, OSError), factor.filesystem.open_input_file(factor.full(path)) as file:
+    with (
+        suppress(*_DAMAGE, OSError),
+        factor.filesystem.open_input_file(factor.full_path(path)) as file,
+    ):
         return _days(pq.ParquetFile(file))
     with _damage_said(factor, path):  # or the store is ill: said by the reading of all of it
         data = factor.read_bytes(path)

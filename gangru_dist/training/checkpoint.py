@@ -62,7 +62,10 @@ class TrainingState:
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
         standardizer = Standardizer(cfg.samples, cfg.features)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
-        features, place = len(standardizer.channels), standardizer.place(gan.sees if gan else None)
+        features, place = (
+            len(standardizer.channels),
+            standardizer.channel_range(gan.sees if gan else None),
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor, place)
@@ -222,7 +225,7 @@ def write_model(
         history=tuple(state.progress.history),
         **facts,
     )
-    before = run.model(window, seed)
+    before = run.read_model(window, seed)
     place = run.model_folder(window, seed)
     if before is None or before.sha256 != digest:
         run.folder.delete(f"{place}/{MODEL}")
@@ -239,7 +242,7 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
             of the network that it describes.
         StorageError: `model.json` is damaged.
     """
-    record = run.model(window, seed)
+    record = run.read_model(window, seed)
     if record is None:
         raise WindowError(
             f"no finished model of window {window}, seed {seed} in {run.folder.uri}; run "

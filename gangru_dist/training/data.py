@@ -29,10 +29,10 @@ from gangru_dist.maths.calendar import Window
 from gangru_dist.models.gan import asset_keys
 from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.store import PanelBlock
-from gangru_dist.samples.channels import Share, Standardizer
-from gangru_dist.samples.labels import Exposures, forward_return, training_label
+from gangru_dist.samples.channels import ChannelSamples, Standardizer
+from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
 from gangru_dist.samples.standardize import Statistics
-from gangru_dist.samples.universe import universe_mask
+from gangru_dist.samples.universe import select_universe
 from gangru_dist.training.collective import Collective
 
 _logger = logging.getLogger(__name__)
@@ -237,33 +237,39 @@ def prepare(
     days = (*window.train_days, *window.valid_days, *window.older_days)
     rows = {day: block.row(calendar[day]) for day in days}
     labels = _labels(block, list(rows.values()), cfg, collective)
-    universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
+    universe = select_universe(block, cfg.universe, cfg.samples.lookback)
     standardizer = Standardizer(cfg.samples, cfg.features)
     dtype = arithmetic(cfg).dtype
     shares: dict[int, DayShare] = {}
 
     def make(row: int) -> Tensor:
         day = shares[row]
-        parts = standardizer.shares(panel, row, day.members, dtype)
-        return standardizer.finish(parts, day.statistics)
+        parts = standardizer.standardize_time(panel, row, day.members, dtype)
+        return standardizer.standardize_assets(parts, day.statistics)
 
     scratch = Scratch(cfg.resources.scratch_gb * 1e9)
     kept = Kept(make, scratch)
     for row, (label, total) in zip(rows.values(), labels, strict=True):
         members = np.flatnonzero(universe[row])
-        parts = standardizer.shares(panel, row, torch.from_numpy(members).to(device), dtype)
+        parts = standardizer.standardize_time(
+            panel, row, torch.from_numpy(members).to(device), dtype
+        )
         has_label = np.flatnonzero(~np.isnan(label))
         shares[row] = DayShare(
             date=str(block.dates[row]),
             row=row,
             members=torch.from_numpy(has_label).to(device),
             label=torch.from_numpy(label[has_label]).to(device, dtype),
-            statistics=standardizer.statistics(parts, collective.all_sum, _gather(collective)),
+            statistics=standardizer.compute_statistics(
+                parts, collective.all_sum, _gather(collective)
+            ),
             total=total,
         )
         if total >= cfg.universe.min_assets:
             chosen = torch.from_numpy(np.searchsorted(members, has_label)).to(device)
-            kept.put(row, standardizer.finish(_some(parts, chosen), shares[row].statistics))
+            kept.put(
+                row, standardizer.standardize_assets(_some(parts, chosen), shares[row].statistics)
+            )
     usable = {row: share for row, share in shares.items() if share.total >= cfg.universe.min_assets}
     return WindowData(
         panel=panel,
@@ -283,9 +289,9 @@ def _gather(collective: Collective) -> Callable[[np.ndarray], list[np.ndarray]]:
     return lambda value: collective.gather(value)
 
 
-def _some(parts: Iterable[Share], chosen: Int[Tensor, " M"]) -> list[Share]:
+def _some(parts: Iterable[ChannelSamples], chosen: Int[Tensor, " M"]) -> list[ChannelSamples]:
     """The shares of some of their assets."""
-    return [Share(part.value[chosen], part.known[chosen]) for part in parts]
+    return [ChannelSamples(part.value[chosen], part.known[chosen]) for part in parts]
 
 
 def _to_device(panel: Tensor, device: torch.device) -> Tensor:
@@ -319,7 +325,7 @@ def _returns(block: PanelBlock, rows: list[int], horizon: int, entry_lag: int) -
     All at once, its temporaries would be half as large as the panel itself.
     """
     found = [
-        forward_return(
+        compute_forward_return(
             block.adj_close[:, some],
             block.traded[:, some],
             horizon=horizon,
@@ -340,7 +346,7 @@ def _labels(
     block: PanelBlock, rows: list[int], cfg: RunConfig, collective: Collective
 ) -> list[tuple[np.ndarray, int]]:
     """Per day: this worker's labels (N,), NaN outside the universe, and their global count."""
-    universe = universe_mask(block, cfg.universe, cfg.samples.lookback)
+    universe = select_universe(block, cfg.universe, cfg.samples.lookback)
     own = [
         np.where(universe[rows], _returns(block, rows, horizon, cfg.label.entry_lag), np.nan)
         for horizon in cfg.label.horizons
@@ -359,7 +365,7 @@ def _labels(
     for day in zip(*everyone, strict=True):
         returns, about = np.stack(day[:count]), day[count:]
         exposures = Exposures(industry=about[0], log_cap=about[1]) if about else None
-        label = training_label(returns, cfg.label, exposures)
+        label = make_label(returns, cfg.label, exposures)
         found.append((label[mine], int((~np.isnan(label)).sum())))
     return found
 

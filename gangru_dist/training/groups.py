@@ -124,7 +124,7 @@ def _trainer(group: WorkerGroup) -> Any:
         ),
         run_config=rt.RunConfig(
             name=group.name,
-            storage_path=run.folder.full(CHECKPOINTS),
+            storage_path=run.folder.full_path(CHECKPOINTS),
             storage_filesystem=run.folder.filesystem,
             failure_config=rt.FailureConfig(max_failures=size.max_failures),
             logging_config=rt.LoggingConfig(log_level="ERROR"),

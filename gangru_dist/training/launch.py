@@ -31,7 +31,12 @@ from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, sele
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
-from gangru_dist.runs.summaries import TrainSummary, WindowResult, in_order, write_train_summary
+from gangru_dist.runs.summaries import (
+    TrainSummary,
+    WindowResult,
+    summarize_windows,
+    write_train_summary,
+)
 from gangru_dist.training.groups import run_workers
 from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.queue import Task, TaskFinished, WorkerGroup, task_identity
@@ -52,7 +57,7 @@ def resolve_run(run: Run, *, anew: bool = False) -> Run:
         ResourceError: The cluster cannot hold a worker.
         StorageError: The run's `config.json` is damaged.
     """
-    kept = run if anew else run.as_claimed()
+    kept = run if anew else run.with_claimed_precision()
     return replace(kept, cfg=resolve_precision(kept.cfg))
 
 
@@ -181,7 +186,7 @@ def train_windows(
         if todo:
             results += _train_all(run, manifest, todo, runner or run_workers)
     _remove_checkpoints(run)
-    summary = in_order(results)
+    summary = summarize_windows(results)
     write_train_summary(run, summary)
     return summary
 
@@ -191,7 +196,7 @@ def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
     model = None
     if result.seed is not None and result.status != "failed":
         try:
-            model = run.model(result.window, result.seed)
+            model = run.read_model(result.window, result.seed)
         except (OSError, StorageError) as error:
             _logger.warning(
                 "model_not_told window=%s error=%s", result.window, extract_reason(error)
@@ -201,7 +206,7 @@ def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
 
 def _remove_checkpoints(run: Run) -> None:
     """Of finished models: a job that was killed may have written one after another job's model."""
-    done = {model.identity for model in run.models().values()}
+    done = {model.identity for model in run.read_models().values()}
     folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
     for folder in sorted(folders & done):
         run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
@@ -221,9 +226,9 @@ def plan_training(
     results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
     todo = []
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
-        model = run.model(task.window.name, task.seed)
+        model = run.read_model(task.window.name, task.seed)
         if model is not None and model.identity == task_identity(run.cfg, manifest, task):
-            results.append(WindowResult.of(model, "finished before"))
+            results.append(WindowResult.from_model(model, "finished before"))
         else:
             todo.append(task)
     return run, results, todo
@@ -261,9 +266,9 @@ def _train_all(
             )
         )
 
-    with session.session(run.cfg):
+    with session.open_session(run.cfg):
         groups = min(len(tasks), concurrency(run.cfg))
-        nodes = session.nodes()
+        nodes = session.count_nodes()
         spread = groups > 1 and nodes > 1
         through_ray = reads_through_ray(run, nodes)
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
@@ -305,7 +310,7 @@ def result_of(run: Run, manifest: Manifest, finished: TaskFinished) -> WindowRes
     """Result of a finished task: its model, or why there is none."""
     task, reason = finished.task, finished.reason
     try:
-        model = run.model(task.window.name, task.seed)
+        model = run.read_model(task.window.name, task.seed)
     except (OSError, StorageError) as error:
         return _failed(task, reason or str(error))
     if reason is not None:
@@ -314,7 +319,7 @@ def result_of(run: Run, manifest: Manifest, finished: TaskFinished) -> WindowRes
         return _failed(task, "ended without a model and without an error")
     if run.cfg.resources.gpus_per_worker and model.device == "cpu":
         _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
-    return WindowResult.of(model, "resumed" if model.resumed_epochs else "trained")
+    return WindowResult.from_model(model, "resumed" if model.resumed_epochs else "trained")
 
 
 def _failed(task: Task, reason: str) -> WindowResult:
@@ -369,8 +374,10 @@ def concurrency(cfg: RunConfig) -> int:
     size = cfg.resources
     ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
     least = size.min_workers or size.workers
-    session.require("one window", workers=least, wait_minutes=size.wait_for_nodes_minutes, **ask)
+    session.check_capacity(
+        "one window", workers=least, wait_minutes=size.wait_for_nodes_minutes, **ask
+    )
     if size.wait_for_nodes_minutes and size.max_concurrent:
         return size.max_concurrent
-    room = max(1, session.slots(**ask) // size.workers)
+    room = max(1, session.count_workers(**ask) // size.workers)
     return min(room, size.max_concurrent or room)

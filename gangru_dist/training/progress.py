@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from gangru_dist.base.log import Rows, waiting
+from gangru_dist.base.log import Rows, log_waiting
 from gangru_dist.runs.model import EpochResult, GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
@@ -55,7 +55,7 @@ class ProgressLog:
 
     def __enter__(self) -> Self:
         self.rows.start()
-        self._silence.enter_context(waiting("workers_and_first_epoch"))
+        self._silence.enter_context(log_waiting("workers_and_first_epoch"))
         self._thread.start()
         return self
 

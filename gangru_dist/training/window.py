@@ -27,7 +27,7 @@ from gangru_dist.runs.model import (
     GanSamples,
     PredictorEpoch,
     TimedEpoch,
-    figures,
+    get_figures,
 )
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone, Collective, require_precision
@@ -179,7 +179,7 @@ def _check(data: WindowData) -> None:
 
 
 def _check_finite(result: EpochResult) -> None:
-    for name, value in figures(result).items():
+    for name, value in get_figures(result).items():
         if not math.isfinite(value):
             raise DivergedError(
                 f"{name} is {value} in epoch {result.epoch} of the {result.stage} stage: the "

@@ -24,7 +24,7 @@ import torch
 
 from gangru_dist.base.errors import StorageError, TrainingError, extract_reason
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import tables
+from gangru_dist.cluster.map import read_tables
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest, PanelFile, read_manifest
@@ -104,7 +104,7 @@ def read_share(share: Share, rank: int, size: int, *, through_ray: bool) -> Pane
             trading=share.trading,
         )
     files = share.files(rank, size)
-    read = tables(files, share.read, tasks=_BLOCKS, at_once=_READERS)
+    read = read_tables(files, share.read, tasks=_BLOCKS, at_once=_READERS)
     return scatter(
         read.iter_batches(batch_size=None, batch_format="pyarrow"),
         calendar=share.manifest.calendar,
@@ -169,7 +169,7 @@ class _Trainer:
         try:
             manifest = read_manifest(self.workers.run.root)
             identity = task_identity(self.workers.run.cfg, manifest, task)
-            model = self.workers.run.model(task.window.name, task.seed)
+            model = self.workers.run.read_model(task.window.name, task.seed)
             if model is None or model.identity != identity:
                 self._train(task, manifest, identity)
         except TrainingError as error:

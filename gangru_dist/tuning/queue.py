@@ -28,9 +28,9 @@ from gangru_dist.runs.search import (
     Search,
     SearchRecord,
     TrialRecord,
-    best_of,
+    find_best_trial,
+    make_trial_table,
     read_trials,
-    trial_table,
     write_trial,
 )
 from gangru_dist.tuning.space import Parameter, apply, baseline, incomparable
@@ -175,7 +175,7 @@ class TrialQueue:
 
     def _log_end(self, record: TrialRecord) -> None:
         over, asked = sum(r.is_over for r in self.records), self.cfg.tune.trials
-        best = best_of(self.records)
+        best = find_best_trial(self.records)
         pace = (self._clock() - min(self._starts.values())) / max(1, over - self.ended_before)
         _logger.info(
             "trial_done trial=%d status=%s reached=%s epochs=%d done=%d/%d best=%s best_trial=%s "
@@ -194,17 +194,17 @@ class TrialQueue:
 
     def publish(self) -> None:
         """Write best.toml (once a trial is complete), trials.csv, study.log and search.json."""
-        search, best = self.search(), best_of(self.records)
+        search, best = self.search(), find_best_trial(self.records)
         if best:
             text = best_toml(self.cfg, [p.key for p in self.space], best, self.windows)
             self.folder.write_bytes(BEST, text.encode())
-        write_table(self.folder, TABLE, trial_table(search))
+        write_table(self.folder, TABLE, make_trial_table(search))
         write_study(self.folder, self.space, self.records)
         write_record(self.folder, SEARCH, search.record)
 
     def search(self) -> Search:
         """The search so far, as the report reads it."""
-        best = best_of(self.records)
+        best = find_best_trial(self.records)
         record = SearchRecord(
             identity=self.facts,
             windows=self.windows.names,

@@ -88,7 +88,7 @@ def search(
         _log_start(queue)
         if queue.remaining:
             require_native(*variants)
-            with session.session(cfg, dashboard=True):
+            with session.open_session(cfg, dashboard=True):
                 blocks = {
                     name: ray.put(read_window(run.root, manifest, name, variants))
                     for name in windows.names
@@ -140,8 +140,10 @@ def run_trials(
     cfg = queue.cfg
     size = cfg.resources
     asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    session.require("one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes)
-    room = session.slots(**asked)
+    session.check_capacity(
+        "one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes
+    )
+    room = session.count_workers(**asked)
     at_once = max(1, min(room, size.max_concurrent or room, queue.remaining))
     _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
     trainable: Callable[..., Any] = tune.with_resources(

@@ -14,7 +14,7 @@ import pytest
 
 from gangru_dist.base.errors import GangruError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.config.sources import load
 from gangru_dist.panel.build import build_panel
@@ -51,7 +51,7 @@ def build(case: Case, folder: Path) -> tuple[Manifest, dict[str, Any]]:
         panel=PanelConfig(features=FEATURES, buckets=1),
     )
     root = Storage(str(folder / "storage"))
-    manifest = build_panel(str(bars), root, cfg, runner=here)
+    manifest = build_panel(str(bars), root, cfg, runner=map_here)
     return manifest, root.child("panel").read_json("quality.json")
 
 

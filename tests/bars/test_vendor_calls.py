@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.sources import load
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
@@ -36,7 +36,7 @@ def calls_of(vendor: str) -> tuple[str, list[str]]:
 def build(root: Path, bars: str, *settings: str) -> Manifest:
     small = ("panel.buckets=2", f"panel.features={FEATURES}")
     cfg = load("default", None, (*small, *settings))
-    return build_panel(bars, Storage(str(root)), cfg, runner=here)
+    return build_panel(bars, Storage(str(root)), cfg, runner=map_here)
 
 
 def text(path: Path, encoding: str = "utf-8") -> pd.DataFrame:

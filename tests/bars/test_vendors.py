@@ -11,7 +11,7 @@ import pytest
 
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
@@ -33,7 +33,7 @@ def build(
         bars=BarsConfig(price_limits="ashare", **settings),  # type: ignore[arg-type]
         panel=PanelConfig(features=features, buckets=3),
     )
-    return build_panel(str(bars), Storage(str(root)), cfg, overwrite=overwrite, runner=here)
+    return build_panel(str(bars), Storage(str(root)), cfg, overwrite=overwrite, runner=map_here)
 
 
 def write_reference(folder: Path, market: pd.DataFrame, vendor: vendors.Vendor) -> None:

@@ -53,7 +53,7 @@ class TestProperties:
     ) -> None:
         with (
             caplog.at_level(logging.INFO, logger="gangru_dist.base.log"),
-            log.waiting("workers", every=0.02),
+            log.log_waiting("workers", every=0.02),
         ):
             time.sleep(0.3)
         said = len(caplog.messages)
@@ -66,7 +66,7 @@ class TestProperties:
         """Not Ray's C++, which writes to the descriptor; afterwards all do again."""
         package = logging.getLogger("gangru_dist")
         log.setup()
-        with log.alone():
+        with log.reserve_stderr():
             os.write(2, b"C++\n")
             sys.stderr.write("ours too\n")
             package.info("event")
@@ -76,7 +76,7 @@ class TestProperties:
         assert [line.split()[-1] for line in lines] == ["too", "event", "after", "last"]
 
     def test_without_a_terminal_there_is_no_bar(self, capfd: pytest.CaptureFixture[str]) -> None:
-        with log.progress("score", total=2) as progress:
+        with log.start_progress("score", total=2) as progress:
             progress.advance(2)
         assert capfd.readouterr() == ("", "")
 
@@ -155,6 +155,6 @@ class TestAlone:
         handlers = [logging.StreamHandler(gone), logging.StreamHandler(used)]
         gone.close()  # as a notebook or a test runner does with what it captured
         monkeypatch.setattr(logging.getLogger("gangru_dist"), "handlers", handlers)
-        with log.alone():
+        with log.reserve_stderr():
             assert handlers[1].stream is not used
         assert [handler.stream for handler in handlers] == [gone, used]

@@ -312,7 +312,7 @@ class TestProperties:
                 root.write_bytes("x", b"content")
         else:
             root.write_bytes("x", b"content")
-            assert bytes(whole.open_input_file(root.full("x")).readall()) == b"content"
+            assert bytes(whole.open_input_file(root.full_path("x")).readall()) == b"content"
         assert len(calls) == attempts
 
     @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ class TestValidation:
     @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd"])
     def test_files_outside(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(StorageError, match="would leave"):
-            Storage(str(tmp_path)).full(name)
+            Storage(str(tmp_path)).full_path(name)
 
     def test_unknown_scheme(self) -> None:
         with pytest.raises(StorageError, match=r"cannot use 'nope://x': .*s3://"):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from gangru_dist.base.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
-from gangru_dist.cluster.map import Runner, as_value, here, on_cluster, tables, value
+from gangru_dist.cluster.map import Runner, catch_error, map_here, map_on_ray, read_tables, unwrap
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
 CFG = RunConfig(resources=ResourcesConfig(cpus_per_worker=0.5))
@@ -47,18 +47,18 @@ def check(found: dict[int, object], count: int) -> None:
 
 class TestHere:
     def test_results_and_errors_by_number(self) -> None:
-        check(each(here, 9), 9)
+        check(each(map_here, 9), 9)
 
     def test_work_is_made_once_and_not_for_nothing(self) -> None:
         before = Square.made
-        assert each(here, 0) == {}
+        assert each(map_here, 0) == {}
         assert Square.made == before
-        each(here, 3)
+        each(map_here, 3)
         assert Square.made == before + 1
 
     def test_a_defect_of_ours_is_no_result(self) -> None:
         with pytest.raises(ZeroDivisionError):
-            list(here(CFG, lambda: lambda x: 1 / x, [0]))
+            list(map_here(CFG, lambda: lambda x: 1 / x, [0]))
 
 
 class TestValue:
@@ -66,13 +66,13 @@ class TestValue:
         def fail() -> None:
             raise BarsError("x")
 
-        error = as_value(fail)
+        error = catch_error(fail)
         assert str(error) == "x"
         with pytest.raises(BarsError, match="x"):
-            value(error)
-        assert value(as_value(lambda: 3)) == 3
+            unwrap(error)
+        assert unwrap(catch_error(lambda: 3)) == 3
         with pytest.raises(ZeroDivisionError):
-            as_value(lambda: 1 / 0)
+            catch_error(lambda: 1 / 0)
 
     @pytest.mark.parametrize("kind", [GangruError, *GangruError.__subclasses__()])
     def test_every_kind_of_error_crosses_processes(self, kind: type[GangruError]) -> None:
@@ -89,26 +89,26 @@ def rows(letter: str) -> Iterator[pa.Table]:
 @pytest.mark.usefixtures("ray_cluster")
 class TestOnCluster:
     def test_tasks(self) -> None:
-        check(each(on_cluster, 9), 9)
+        check(each(map_on_ray, 9), 9)
 
     @pytest.mark.parametrize("actors", [1, 3])
     def test_an_actor_makes_its_work_once(self, actors: int) -> None:
-        found = each(on_cluster, 12, actors)
+        found = each(map_on_ray, 12, actors)
         check(found, 12)
         results = [result for result in found.values() if isinstance(result, tuple)]
         assert {made for _, made, _ in results} == {1}
         assert len({process for *_, process in results} - {os.getpid()}) <= actors
 
     def test_what_the_work_closes_over_travels(self) -> None:
-        found = dict(on_cluster(CFG, lambda: partial(pow, 2), [1, 5]))
+        found = dict(map_on_ray(CFG, lambda: partial(pow, 2), [1, 5]))
         assert found == {0: 2, 1: 32}
 
     def test_an_error_is_raised_by_whoever_asks(self) -> None:
         with pytest.raises(FactorError, match="not finite"):
-            list(map(value, dict(on_cluster(CFG, lambda: refuse, [0], actors=1)).values()))
+            list(map(unwrap, dict(map_on_ray(CFG, lambda: refuse, [0], actors=1)).values()))
 
     def test_rows_of_items(self) -> None:
-        found = tables(["a", "b"], rows, tasks=2, at_once=1).take_all()
+        found = read_tables(["a", "b"], rows, tasks=2, at_once=1).take_all()
         assert sorted(row["letter"] for row in found) == ["A", "B", "a", "a", "b", "b"]
 
 

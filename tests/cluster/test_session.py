@@ -38,18 +38,18 @@ class TestReference:
     def test_slots_are_whole_workers_of_single_nodes(
         self, cpus: float, gpus: float, expected: int
     ) -> None:
-        assert session.slots(cpus=cpus, gpus=gpus) == expected
+        assert session.count_workers(cpus=cpus, gpus=gpus) == expected
 
 
 class TestValidation:
     @pytest.mark.usefixtures("nodes")
     def test_a_request_that_can_never_be_met_says_the_numbers(self) -> None:
-        session.require("a window", workers=2, cpus=2)
+        session.check_capacity("a window", workers=2, cpus=2)
         match = (
             r"a window asks for 4 worker\(s\) of 2 CPU and 0 GPU.*room for 3.*4 CPU 1 GPU, 2 CPU"
         )
         with pytest.raises(ResourceError, match=match):
-            session.require("a window", workers=4, cpus=2)
+            session.check_capacity("a window", workers=4, cpus=2)
 
     def test_a_cluster_that_grows_is_given_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It starts with no node; what is asked of the autoscaler is taken back in the end."""
@@ -63,15 +63,15 @@ class TestValidation:
         monkeypatch.setattr(session.ray, "nodes", lambda: as_ray_says(there))
         monkeypatch.setattr(session, "request_resources", request)
         with pytest.raises(ResourceError, match=r"nodes: none.*resources\.wait_for_nodes_minutes"):
-            session.require("a window", workers=2, cpus=1, gpus=0.5)
-        session.require("a window", workers=2, cpus=1, gpus=0.5, wait_minutes=1)
+            session.check_capacity("a window", workers=2, cpus=1, gpus=0.5)
+        session.check_capacity("a window", workers=2, cpus=1, gpus=0.5, wait_minutes=1)
         assert asked == [[{"CPU": 1, "GPU": 0.5}] * 2, []]
 
     @pytest.mark.usefixtures("nodes")
     def test_time_that_was_not_enough_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(session, "request_resources", lambda bundles: None)
         with pytest.raises(ResourceError, match=r"room for 1 after 0\.001 minutes"):
-            session.require("a window", workers=2, cpus=3, wait_minutes=0.001)
+            session.check_capacity("a window", workers=2, cpus=3, wait_minutes=0.001)
 
 
 @pytest.mark.ray
@@ -85,13 +85,13 @@ class TestCluster:
             return dict(os.environ), gangru_dist.__name__
 
         environment, name = session.ray.get(look.remote())
-        wanted = session.worker_environment(RunConfig())
+        wanted = session.make_worker_environment(RunConfig())
         assert {key: environment.get(key) for key in wanted} == wanted
         assert (wanted["OMP_WAIT_POLICY"], wanted["OMP_NUM_THREADS"]) == ("passive", "1")
         assert name == "gangru_dist"
 
     def test_a_session_inside_another_leaves_it_running(self) -> None:
         cfg = RunConfig(resources=ResourcesConfig())
-        with session.session(cfg):
-            assert session.slots(cpus=1) == 2
+        with session.open_session(cfg):
+            assert session.count_workers(cpus=1) == 2
         assert session.ray.is_initialized()

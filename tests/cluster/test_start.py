@@ -26,7 +26,7 @@ from gangru_dist.cluster import session as runtime
 within = sys.argv.pop(1)
 
 def body(job):
-    with runtime.session(job.run.cfg, cpus=1):
+    with runtime.open_session(job.run.cfg, cpus=1):
         exec(within)
     return Outcome(outputs=())
 
@@ -42,7 +42,7 @@ import os, signal, time
 from contextlib import contextmanager
 from gangru_dist.cluster import session as runtime
 
-plain = runtime.session
+plain = runtime.open_session
 
 @contextmanager
 def session(cfg, **words):
@@ -53,7 +53,7 @@ def session(cfg, **words):
         ray.get(ray.remote(lambda: time.sleep(60)).remote())
         yield
 
-runtime.session = session
+runtime.open_session = session
 """
 """SIGTERM while the driver waits for a task."""
 LISTENERS = """
@@ -134,7 +134,7 @@ class TestAddress:
         monkeypatch.setattr(start, "ANSWER_SECONDS", 1.0)
         address = address.format(closed=closed_port(), listener=listener)
         with pytest.raises(ResourceError) as raised:
-            start.join(address, {})
+            start.join_ray(address, {})
         said = str(raised.value)
         assert said.startswith(f"no Ray cluster can be joined at RAY_ADDRESS={address}: ")
         assert says in said
@@ -147,7 +147,7 @@ class TestThisMachine:
     def test_terminated_is_interrupted(self, tmp_path: Path, thread: str) -> None:
         start = "plain(cfg, cpus=1)"
         if thread == "other":
-            start = "runtime.shared(cfg, at_once=True), plain(cfg)"
+            start = "runtime.share_session(cfg, at_once=True), plain(cfg)"
         status, said = run_job(tmp_path, first=TERMINATED.replace("START", start))
         assert status == 143
         assert said == "interrupted: run the same command again to continue."
@@ -156,7 +156,7 @@ class TestThisMachine:
         monkeypatch.setenv("RAY_GCS_SERVER_PORT", str(listener))
         says = rf"^Ray cannot listen on RAY_GCS_SERVER_PORT={listener}: .*Address already in use"
         with pytest.raises(ResourceError, match=says):
-            start.start(cpus=1, gpus=0, dashboard=False)
+            start.start_ray(cpus=1, gpus=0, dashboard=False)
 
     def test_a_temporary_folder_that_is_not_there(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +164,7 @@ class TestThisMachine:
         monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "nowhere"))
         says = f"Ray cannot keep its files in {tmp_path}/nowhere: No such file"
         with pytest.raises(ResourceError, match=says):
-            start.start(cpus=1, gpus=0, dashboard=False)
+            start.start_ray(cpus=1, gpus=0, dashboard=False)
 
     @pytest.mark.ray
     def test_a_path_too_long_for_a_socket(self, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ class TestThisMachine:
         monkeypatch.setattr(
             start.ray, "init", lambda **_: policies.append(os.sched_getscheduler(0))
         )
-        start.start(cpus=1, gpus=0, dashboard=False)
+        start.start_ray(cpus=1, gpus=0, dashboard=False)
         assert policies == [os.SCHED_BATCH]
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
@@ -238,5 +238,5 @@ class TestThisMachine:
 
         monkeypatch.setattr(start.ray, "init", init)
         with pytest.raises(ResourceError, match=r"did not start on this machine: first second\. "):
-            start.start(cpus=1, gpus=0, dashboard=False)
+            start.start_ray(cpus=1, gpus=0, dashboard=False)
         assert len(calls) == 1

@@ -90,7 +90,7 @@ class TestProperties:
 
         again = cluster.submit("--submission-id", "again", "--", *command)
         assert again.returncode == 0, again.stdout[-3000:]
-        (model,) = Run(Storage(storage), "monthly", RunConfig()).models().values()
+        (model,) = Run(Storage(storage), "monthly", RunConfig()).read_models().values()
         assert model.resumed_epochs >= 3
 
 

@@ -111,7 +111,7 @@ class TestValidation:
         assert asked == [tmp_path]
         assert f"the disk of {tmp_path}/not/yet has 10 MB free; a job" in capfd.readouterr().err
         asked.clear()
-        Storage(f"local://{tmp_path}").require_room()
+        Storage(f"local://{tmp_path}").check_free_space()
         assert asked == []
 
     @pytest.mark.parametrize(

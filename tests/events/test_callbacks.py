@@ -80,9 +80,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import nullcontext
 
     monkeypatch.setattr(launch, "ProgressLog", NearProgress)
-    monkeypatch.setattr(launch.session, "session", lambda _: nullcontext())
+    monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
     monkeypatch.setattr(launch, "concurrency", lambda _: 1)
-    monkeypatch.setattr(launch.session, "nodes", lambda: 1)
+    monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
 
 
 class TestTraining:

@@ -20,10 +20,10 @@ from gangru_dist.features.price_volume import (
     FEATURES,
     NAMES,
     AdjustedBars,
-    adjust,
+    adjust_bars,
     ago,
     check_inputs,
-    compute,
+    compute_features,
     feature,
 )
 
@@ -115,7 +115,7 @@ class TestReference:
     def test_matches_sqlite_or_pandas(self, feature: Feature) -> None:
         bars = make_bars()
         frame = to_frame(bars)
-        found = feature(adjust(bars, has_turnover_rate=True))
+        found = feature(adjust_bars(bars, has_turnover_rate=True))
         lines = found[frame["k"], frame["asset"]]
         expected = oracle(frame, feature.__name__)
         np.testing.assert_allclose(lines, expected, rtol=1e-9, atol=1e-12)
@@ -126,7 +126,7 @@ class TestReference:
 
     def test_turnover_without_the_column_is_amount_over_market_cap(self) -> None:
         bars = make_bars()
-        found = adjust(bars, has_turnover_rate=False).turnover_rate
+        found = adjust_bars(bars, has_turnover_rate=False).turnover_rate
         np.testing.assert_array_equal(found, bars["amount"] / bars["market_cap"])
 
 
@@ -153,20 +153,20 @@ class TestProperties:
     @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_one_asset_alone_has_the_same_values(self, feature: Feature) -> None:
         bars = make_bars()
-        alone = adjust({name: v[:, 2] for name, v in bars.items()}, has_turnover_rate=True)
-        together = feature(adjust(bars, has_turnover_rate=True))
+        alone = adjust_bars({name: v[:, 2] for name, v in bars.items()}, has_turnover_rate=True)
+        together = feature(adjust_bars(bars, has_turnover_rate=True))
         np.testing.assert_array_equal(feature(alone), together[:, 2])
 
     @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_defined_after_six_days(self, feature: Feature) -> None:
         bars = make_bars()
         bars["turnover_rate"] = np.nan_to_num(bars["turnover_rate"])
-        assert np.isfinite(feature(adjust(bars, has_turnover_rate=True))[5:, 1:]).all()
+        assert np.isfinite(feature(adjust_bars(bars, has_turnover_rate=True))[5:, 1:]).all()
 
     @pytest.mark.parametrize("feature", FUNCTIONS, ids=lambda f: f.__name__)
     def test_fewer_days_than_the_feature_needs(self, feature: Feature) -> None:
         bars = {name: values[:1] for name, values in make_bars().items()}
-        assert feature(adjust(bars, has_turnover_rate=True)).shape == (1, 4)
+        assert feature(adjust_bars(bars, has_turnover_rate=True)).shape == (1, 4)
 
     def test_a_split_moves_no_return_and_no_volume(self) -> None:
         bars = make_bars()
@@ -177,19 +177,19 @@ class TestProperties:
             "volume": bars["volume"] * split,
             "adj_factor": bars["adj_factor"] * split,
         }
-        plain, after = (adjust(b, has_turnover_rate=True) for b in (bars, halved))
+        plain, after = (adjust_bars(b, has_turnover_rate=True) for b in (bars, halved))
         for function in FUNCTIONS:
             np.testing.assert_allclose(function(plain), function(after), rtol=1e-9, atol=1e-12)
 
     def test_nothing_paid_gives_no_average_price(self) -> None:
         bars = make_bars()
         bars["amount"][3, 1] = 0
-        paid = adjust(bars, has_turnover_rate=True)
+        paid = adjust_bars(bars, has_turnover_rate=True)
         assert np.isnan(FEATURES["close_to_vwap"].compute(paid)[3, 1])
 
     @pytest.mark.parametrize("name", NAMES)
     def test_reads_the_inputs_it_declares_and_no_others(self, name: str) -> None:
-        bars = adjust(make_bars(), has_turnover_rate=True)
+        bars = adjust_bars(make_bars(), has_turnover_rate=True)
         for field in dataclasses.fields(AdjustedBars):
             if field.name == "columns":  # see panel/test_columns.py
                 continue
@@ -202,7 +202,7 @@ class TestProperties:
     def test_bars_are_not_changed(self) -> None:
         bars = make_bars()
         before = {name: values.copy() for name, values in bars.items()}
-        compute(adjust(bars, has_turnover_rate=True), NAMES)
+        compute_features(adjust_bars(bars, has_turnover_rate=True), NAMES)
         for name, values in bars.items():
             np.testing.assert_array_equal(values, before[name])
 
@@ -214,7 +214,7 @@ def check_past(feature: Feature, cut: int, seed: int) -> None:
         name: np.concatenate([values[: cut + 1], 3 * other[name][cut + 1 :]])
         for name, values in bars.items()
     }
-    found, again = (feature(adjust(b, has_turnover_rate=True)) for b in (bars, tampered))
+    found, again = (feature(adjust_bars(b, has_turnover_rate=True)) for b in (bars, tampered))
     np.testing.assert_array_equal(found[: cut + 1], again[: cut + 1])
 
 
@@ -241,9 +241,9 @@ class TestValidation:
         ):
             check_inputs(("open", "turned"), {"date", "close"})
         check_inputs(("open", "turned"), {"market_cap"})
-        bars = adjust(make_bars(), has_turnover_rate=True)
+        bars = adjust_bars(make_bars(), has_turnover_rate=True)
         expected = (bars.turnover_rate * bars.close).astype(np.float32)
-        np.testing.assert_array_equal(compute(bars, ["open", "turned"])[..., 1], expected)
+        np.testing.assert_array_equal(compute_features(bars, ["open", "turned"])[..., 1], expected)
 
     def test_an_input_that_bars_do_not_have(self) -> None:
         with pytest.raises(PanelError, match=r"no input 'closed' of a feature; nearest: \['close'"):

@@ -145,7 +145,7 @@ class TestProperties:
         ("p", "expected"), [(0.2, ""), (0.07, "*"), (0.03, "**"), (0.001, "***"), (np.nan, "")]
     )
     def test_stars(self, p, expected):
-        assert metrics.stars(p) == expected
+        assert metrics.mark_significance(p) == expected
 
     def test_inputs_are_left_alone(self):
         score, earned = _scores(8, 0.2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gangru_dist.base.errors import ConfigError, WindowError
 from gangru_dist.config.settings import LabelConfig, WindowConfig
-from gangru_dist.maths.calendar import make_windows, refit_days, select_windows
+from gangru_dist.maths.calendar import find_refit_days, make_windows, select_windows
 
 
 def weekdays(first: str, last: str) -> np.ndarray:
@@ -24,7 +24,7 @@ CFG, LABEL = WindowConfig(), LabelConfig()
 
 class TestReference:
     def test_refit_days_are_the_last_of_june_and_december(self) -> None:
-        found = [str(CALENDAR[i]) for i in refit_days(CALENDAR, CFG)]
+        found = [str(CALENDAR[i]) for i in find_refit_days(CALENDAR, CFG)]
         assert found == [
             "2017-06-30", "2017-12-29", "2018-06-29", "2018-12-31",
             "2019-06-28", "2019-12-31", "2020-06-30", "2020-12-31",
@@ -42,11 +42,11 @@ class TestReference:
         assert (window.score_first, window.score_last) == (window.refit + 1, windows[1].refit)
 
     def test_month_still_running_has_no_refit(self) -> None:
-        assert str(CALENDAR[refit_days(CALENDAR[:-1], CFG)[-1]]) == "2020-06-30"
+        assert str(CALENDAR[find_refit_days(CALENDAR[:-1], CFG)[-1]]) == "2020-06-30"
 
     def test_month_end_on_a_weekend_counts_on_friday(self) -> None:
         until = weekdays("2017-01-03", "2019-06-28")  # 30 June 2019 was a Sunday
-        assert str(until[refit_days(until, CFG)[-1]]) == "2019-06-28"
+        assert str(until[find_refit_days(until, CFG)[-1]]) == "2019-06-28"
 
 
 class TestHistory:
@@ -125,7 +125,7 @@ class TestProperties:
         windows, skipped = make_windows(CALENDAR, cfg, LABEL, lookback=40)
         assert [w.name for w in windows] == ["2019-06-28", "2019-12-31"]
         assert not skipped
-        assert windows[-1].score_last == refit_days(CALENDAR, CFG)[-2]
+        assert windows[-1].score_last == find_refit_days(CALENDAR, CFG)[-2]
 
 
 class TestValidation:

@@ -20,7 +20,7 @@ import pytest
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest, panel_schema, read_manifest
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Storage:
 
 
 def build(root: Storage, bars: Path, cfg: RunConfig = CFG, *, overwrite: bool = False) -> Manifest:
-    return build_panel(str(bars), root, cfg, overwrite=overwrite, runner=here)
+    return build_panel(str(bars), root, cfg, overwrite=overwrite, runner=map_here)
 
 
 def undated(uri: str) -> list[BarsFile]:
@@ -72,7 +72,7 @@ def age(root: Storage) -> None:
     """Date all panel files back, so that a second write shows."""
     panel = root.child("panel")
     for name in panel.list_files():
-        os.utime(panel.full(name), (1e9, 1e9))
+        os.utime(panel.full_path(name), (1e9, 1e9))
 
 
 def written_since(root: Storage) -> set[str]:
@@ -80,7 +80,7 @@ def written_since(root: Storage) -> set[str]:
     return {
         n
         for n in panel.list_files()
-        if n.startswith("bucket=") and Path(panel.full(n)).stat().st_mtime > 1e9
+        if n.startswith("bucket=") and Path(panel.full_path(n)).stat().st_mtime > 1e9
     }
 
 
@@ -156,7 +156,7 @@ class TestProperties:
         ages = {"before": now - 1e9, "refused": now - 2 * 86400, "running": now - 3600}
         for name, at in ages.items():
             panel.write_bytes(f"bucket=00/2017-{name}.parquet", b"x")
-            os.utime(panel.full(f"bucket=00/2017-{name}.parquet"), (at, at))
+            os.utime(panel.full_path(f"bucket=00/2017-{name}.parquet"), (at, at))
         write(tmp_path / "bars", corrected(frame))
         with pytest.raises(PanelError, match="rewrite history"):
             build(root, tmp_path / "bars")
@@ -174,17 +174,17 @@ class TestProperties:
         bars = Storage(str(tmp_path / "undated"))
         frame = make_bars()
         bars.write_bytes("a.csv", frame.to_csv(index=False).encode())
-        first = build_panel(bars.uri, root, CFG, runner=here)
+        first = build_panel(bars.uri, root, CFG, runner=map_here)
         logging.getLogger("gangru_dist").propagate = True
         with caplog.at_level(logging.INFO, logger="gangru_dist"):
-            again = build_panel(bars.uri, root, CFG, runner=here)
+            again = build_panel(bars.uri, root, CFG, runner=map_here)
         assert again.to_json() == first.to_json()
         assert "no_modification_time files=1 example=a.csv" in caplog.text
         same_size = corrected(frame).to_csv(index=False).encode()
         assert len(same_size) == len(bars.read_bytes("a.csv"))
         bars.write_bytes("a.csv", same_size)
         with pytest.raises(PanelError, match=r"rewrite history: .*600003.SH market_cap"):
-            build_panel(bars.uri, root, CFG, runner=here)
+            build_panel(bars.uri, root, CFG, runner=map_here)
 
     def test_a_lost_file_is_written_again(self, root: Storage, tmp_path: Path) -> None:
         frame = make_bars()

@@ -51,7 +51,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         request.getfixturevalue("ray_cluster")
         monkeypatch.setattr(panel_build, "SMALL_BYTES", 0)
     else:
-        monkeypatch.setattr(panel_build.session, "session", _no_ray)
+        monkeypatch.setattr(panel_build.session, "open_session", _no_ray)
 
 
 def _no_ray(_: RunConfig) -> None:
@@ -117,7 +117,7 @@ class TestProperties:
         for kind in ("dead", "running"):
             panel.write_bytes(f"staging-{kind}/unit.arrow", b"half")
             panel.write_bytes(f"bucket=00/2018-{kind}.parquet", b"half")
-            Path(panel.full(f"bucket=00/x-{kind}.{'a' * 32}.part")).write_bytes(b"ha")
+            Path(panel.full_path(f"bucket=00/x-{kind}.{'a' * 32}.part")).write_bytes(b"ha")
         for file in Path(panel.path).rglob("*dead*"):
             for path in (file, *file.rglob("*")):
                 os.utime(path, (1e9, 1e9))
@@ -127,7 +127,7 @@ class TestProperties:
             "manifest.json", "quality.json", "staging-running/unit.arrow",
             "bucket=00/2018-running.parquet", f"bucket=00/x-running.{'a' * 32}.part",
         }  # fmt: skip
-        assert not Path(panel.full("staging-dead")).exists()
+        assert not Path(panel.full_path("staging-dead")).exists()
 
 
 class TestValidation:

@@ -9,7 +9,7 @@ import pytest
 
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel, check_panel
 from tests.bars.corpus_market import market, put, scaled
@@ -29,7 +29,7 @@ def test_counts_are_those_of_a_build(tmp_path: Path) -> None:
     write(tmp_path / "bars", spoiled())
     lines, problem = check_panel(str(tmp_path / "bars"), CFG)
     root = Storage(str(tmp_path / "storage"))
-    build_panel(str(tmp_path / "bars"), root, CFG, runner=here)
+    build_panel(str(tmp_path / "bars"), root, CFG, runner=map_here)
     quality = root.child("panel").read_json("quality.json")
     assert problem is None
     assert len(quality["quarantined"]) == 2

@@ -14,7 +14,7 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import MANIFEST, Manifest, PanelFile, panel_schema, read_manifest
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Storage:
 
 
 def build(root: Storage, folder: Path, *, overwrite: bool = False) -> Manifest:
-    return build_panel(str(folder / "bars"), root, CFG, overwrite=overwrite, runner=here)
+    return build_panel(str(folder / "bars"), root, CFG, overwrite=overwrite, runner=map_here)
 
 
 def rows_of(root: Storage) -> pd.DataFrame:
@@ -81,7 +81,7 @@ class TestEarlierVersions:
     def test_and_checked(self, root: Storage) -> None:
         as_before(root)
         file = read_manifest(root).files[1]
-        edit(root.child("panel").full(file.name))
+        edit(root.child("panel").full_path(file.name))
         with pytest.raises(PanelError, match=rf"{file.name} is damaged: its rows are not those"):
             rows_of(root)
 
@@ -97,7 +97,7 @@ class TestEarlierVersions:
 class TestMended:
     def test_overwrite_writes_the_damaged_file_again(self, root: Storage, tmp_path: Path) -> None:
         whole, manifest = rows_of(root), read_manifest(root)
-        edit(root.child("panel").full(manifest.files[0].name))
+        edit(root.child("panel").full_path(manifest.files[0].name))
         with pytest.raises(PanelError, match="its bytes are not those that were written"):
             rows_of(root)
         again = build(root, tmp_path, overwrite=True)
@@ -106,7 +106,7 @@ class TestMended:
 
     def test_an_appended_day_does_not_hide_the_damage(self, root: Storage, tmp_path: Path) -> None:
         file = next(file for file in read_manifest(root).files if file.year == 2018)
-        edit(root.child("panel").full(file.name))
+        edit(root.child("panel").full_path(file.name))
         frame = make_bars()
         extra = frame[frame["date"] == frame["date"].max()]
         extra.assign(date=extra["date"] + pd.Timedelta(days=1)).to_parquet(
@@ -120,7 +120,7 @@ class TestMended:
 def test_names_of_assets_that_a_checked_file_lacks(root: Storage) -> None:
     """The first pass over the files believes them; the second does not."""
     manifest = read_manifest(root)
-    path = root.child("panel").full(manifest.files[0].name)
+    path = root.child("panel").full_path(manifest.files[0].name)
     pq.write_table(pq.ParquetFile(path).read().slice(0, 3), path)
     days = {"start": DAYS[0].date(), "end": DAYS[-1].date()}
     with pytest.raises(PanelError, match=r"is damaged: its bytes .* .gangru panel --overwrite"):

@@ -11,10 +11,10 @@ import pytest
 
 from gangru_dist.base.errors import BarsError, ConfigError, PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.commands.check_plugin import check
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.features.price_volume import FEATURES, AdjustedBars, Feature, adjust
+from gangru_dist.features.price_volume import FEATURES, AdjustedBars, Feature, adjust_bars
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import read_block
@@ -38,7 +38,7 @@ def build(root: Path, frame: pd.DataFrame, cfg: RunConfig | None = None) -> pd.D
     """The panel's values of the last feature; traded days x assets."""
     write(root / "bars", frame)
     storage = Storage(str(root / "s"))
-    build_panel(str(root / "bars"), storage, cfg or configuration(), runner=here)
+    build_panel(str(root / "bars"), storage, cfg or configuration(), runner=map_here)
     return values(storage)
 
 
@@ -100,7 +100,7 @@ class TestReference:
         table.drop(index=traded[8]).to_parquet(file, index=False)
         storage = Storage(str(tmp_path / "s"))
         cfg = configuration(format="tushare")
-        build_panel(str(tmp_path / "bars"), storage, cfg, runner=here)
+        build_panel(str(tmp_path / "bars"), storage, cfg, runner=map_here)
         found = values(storage)
         assert np.isinf(found.to_numpy()).sum() == 0
         quality = storage.read_json("panel/quality.json")
@@ -133,7 +133,7 @@ class TestReference:
         write_qlib(tmp_path / "bars", market)
         storage = Storage(str(tmp_path / "s"))
         cfg = configuration(format="qlib")
-        build_panel(str(tmp_path / "bars"), storage, cfg, runner=here)
+        build_panel(str(tmp_path / "bars"), storage, cfg, runner=map_here)
         found = values(storage)
         codes = {vendors.qlib_code(code): code for code in market["code"]}
         found.columns = pd.Index([codes[name.upper()] for name in found.columns])
@@ -207,7 +207,7 @@ class TestValidation:
         bars = {name: np.ones((3, 2)) for name in ("open", "high", "low", "close", "volume")}
         bars |= {name: np.ones((3, 2)) for name in ("amount", "adj_factor", "turnover_rate")}
         with pytest.raises(PanelError, match="without naming it"):
-            hidden(adjust(bars, has_turnover_rate=True))
+            hidden(adjust_bars(bars, has_turnover_rate=True))
 
     def test_the_plugin_check_of_a_column(self) -> None:
         assert check(NAME) == []

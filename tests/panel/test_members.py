@@ -12,13 +12,13 @@ import pytest
 from gangru_dist.bars.index import read_members
 from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import PanelConfig, RunConfig, UniverseConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import PanelBlock, read_block
-from gangru_dist.samples.universe import universe_mask
+from gangru_dist.samples.universe import select_universe
 from tests.made_bars import DAYS, make_bars, write
 
 RULE = UniverseConfig(exclude_st=False, min_listed_days=0, min_traded_days=1, min_assets=3)
@@ -44,7 +44,7 @@ def build(folder: Path, lists: pd.DataFrame | None, *, overwrite: bool = False) 
     panel = PanelConfig(features=("close", "daily_return"), buckets=3, members=path)
     cfg = RunConfig(panel=panel)
     root = Storage(str(folder / "storage"))
-    return build_panel(str(folder / "bars"), root, cfg, overwrite=overwrite, runner=here)
+    return build_panel(str(folder / "bars"), root, cfg, overwrite=overwrite, runner=map_here)
 
 
 def block_of(folder: Path, manifest: Manifest) -> PanelBlock:
@@ -115,8 +115,8 @@ class TestProperties:
 
     def test_the_mask_is_of_members_as_told(self, tmp_path: Path) -> None:
         block = block_of(tmp_path, build(tmp_path, rows(LISTS)))
-        told = universe_mask(block, RULE, 8)
-        everyone = universe_mask(block, dataclasses.replace(RULE, members=False), 8)
+        told = select_universe(block, RULE, 8)
+        everyone = select_universe(block, dataclasses.replace(RULE, members=False), 8)
         np.testing.assert_array_equal(told, everyone & block.member)
         assert told.sum() < everyone.sum()
 

@@ -13,7 +13,7 @@ import pytest
 from gangru_dist.bars.rows import CHECKED
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
@@ -43,7 +43,7 @@ def changes(*rows: tuple[str, str, str | None]) -> list[tuple[str, str, str]]:
 def build(root: Path, frame: pd.DataFrame, *, overwrite: bool = False) -> Manifest:
     bars = root.with_name(f"{root.name}-bars")
     write(bars, frame)
-    return build_panel(str(bars), Storage(str(root)), CFG, runner=here, overwrite=overwrite)
+    return build_panel(str(bars), Storage(str(root)), CFG, runner=map_here, overwrite=overwrite)
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +143,7 @@ class TestProperties:
         vendor, market = vendors.VENDORS["tushare"], vendors.make_market()
         vendor.write(tmp_path / "bars", market)
         cfg = replace(CFG, bars=BarsConfig(format="tushare"))
-        build_panel(str(tmp_path / "bars"), Storage(str(tmp_path / "s")), cfg, runner=here)
+        build_panel(str(tmp_path / "bars"), Storage(str(tmp_path / "s")), cfg, runner=map_here)
         special = market[market["is_st"]]
         first, code = special["date"].min().date(), special["code"].iloc[0]
         root = Storage(str(tmp_path / "s"))

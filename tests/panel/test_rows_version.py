@@ -15,7 +15,7 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
 from gangru_dist.panel.build import build_panel
@@ -89,7 +89,7 @@ def fingerprints(folder: Path) -> Iterator[tuple[str, str]]:
 
 def fingerprint(bars: Path, cfg: RunConfig) -> str:
     root = Storage(f"{bars}-storage")
-    return build_panel(str(bars), root, cfg, runner=here).fingerprint
+    return build_panel(str(bars), root, cfg, runner=map_here).fingerprint
 
 
 def test_rows_change_with_their_version_only(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def bars(tmp_path: Path) -> Path:
 
 
 def build(root: Storage, bars: Path, cfg: RunConfig = CFG) -> Manifest:
-    return build_panel(str(bars), root, cfg, runner=here)
+    return build_panel(str(bars), root, cfg, runner=map_here)
 
 
 def rewrite(bars: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.maths.calendar import listing_position
+from gangru_dist.maths.calendar import locate_listings
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
 from gangru_dist.panel.store import (
     asset_names,
@@ -203,7 +203,7 @@ class TestReference:
             ["2019-01-03", "2019-01-04", "2018-12-31", "2018-12-28", "2019-02-01", "NaT"],
             dtype="datetime64[D]",
         )
-        np.testing.assert_array_equal(listing_position(calendar, listed), [1, 2, -2, -3, 3, 3])
+        np.testing.assert_array_equal(locate_listings(calendar, listed), [1, 2, -2, -3, 3, 3])
 
 
 class TestProperties:

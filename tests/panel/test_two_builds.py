@@ -12,7 +12,7 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import Done, Make, Runner, here
+from gangru_dist.cluster.map import Done, Make, Runner, map_here
 from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest, read_manifest
@@ -38,9 +38,9 @@ def overtaken_by(bars: str, root: Storage, *, overwrite: bool = False) -> Runner
 
     def run(cfg: RunConfig, make: Make, items: Sequence[Any], **_: Any) -> Done:
         stages.append(items)
-        yield from here(cfg, make, items)
+        yield from map_here(cfg, make, items)
         if len(stages) == 2:
-            build_panel(bars, root, CFG, overwrite=overwrite, runner=here)
+            build_panel(bars, root, CFG, overwrite=overwrite, runner=map_here)
 
     return run
 
@@ -59,14 +59,14 @@ def test_other_bars_meanwhile_stay(
     early, late = (bars_of(tmp_path / day, frame[frame["date"] <= day])
                    for day in ("2019-03-14", "2019-04-01"))  # fmt: skip
     if there:
-        build_panel(early, root, CFG, runner=here)
+        build_panel(early, root, CFG, runner=map_here)
     ours = bars_of(tmp_path / "ours", frame)
     with pytest.raises(PanelError, match=r"another build has replaced the panel .* same command"):
         build_panel(ours, root, CFG, runner=overtaken_by(late, root), overwrite=overwrite)
     manifest = read_manifest(root)
     assert manifest.source["uri"] == late
     assert count_rows(root, manifest) == manifest.rows
-    grown = build_panel(ours, root, CFG, runner=here)
+    grown = build_panel(ours, root, CFG, runner=map_here)
     assert count_rows(root, grown) == grown.rows > manifest.rows
 
 
@@ -83,7 +83,7 @@ def test_three_at_once(root: Storage, tmp_path: Path) -> None:
 
     def work() -> None:
         try:
-            found.append(build_panel(bars, root, CFG, runner=here).fingerprint)
+            found.append(build_panel(bars, root, CFG, runner=map_here).fingerprint)
         except Exception as error:  # noqa: BLE001  # to be seen
             found.append(error)
 

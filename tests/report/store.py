@@ -113,7 +113,7 @@ def write_factor(
     root: Storage, run: str, table: pd.DataFrame, cfg: RunConfig = CFG
 ) -> pd.DataFrame:
     """Commit and return the rows of days that the run's finished models score."""
-    manifest, models = read_manifest(root), Run(root, run, cfg).models()
+    manifest, models = read_manifest(root), Run(root, run, cfg).read_models()
     expected = {str(day): one for day, one in expect_table(manifest, cfg, models).items()}
     table = table.sort_values(["date", "asset"], ignore_index=True)
     dates = table["date"].dt.strftime("%Y-%m-%d")

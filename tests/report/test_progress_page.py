@@ -136,19 +136,19 @@ class TestReference:
     def test_stages_are_counted_wherever_they_are_worked_on(self, run):
         """Panel and scores: the build and the scorer know nothing of the page."""
         with ProgressPage(run).show() as page:
-            with log.progress("panel_read", total=4) as progress:
+            with log.start_progress("panel_read", total=4) as progress:
                 assert 'value="0.000"' in page.render()
                 progress.advance()
                 progress.advance(2)
             said = page.render()
             assert cells(said, "reading bars, parts")[1:3] == ["3", "4"]
             assert said.count('value="0.750"') == 2  # the stage, and the job
-            with log.progress("score", total=2, unit="days") as progress:
+            with log.start_progress("score", total=2, unit="days") as progress:
                 progress.advance(2)
         assert cells(written(run), "reading bars, parts")[1:3] == ["3", "4"]
         assert cells(written(run), "scoring, days")[1:3] == ["2", "2"]
         before = written(run)
-        with log.progress("panel_features", total=2) as progress:
+        with log.start_progress("panel_features", total=2) as progress:
             progress.advance()  # nobody listens any more
         assert written(run) == before
 
@@ -186,7 +186,7 @@ class TestProperties:
     def test_a_panel_of_no_run_has_the_page_beside_it(self, run):
         panel = run.root.child("panel")
         page = ProgressPage(run, folder=panel)
-        with page.show(), log.progress("panel_read", total=1) as progress:
+        with page.show(), log.start_progress("panel_read", total=1) as progress:
             progress.advance()
         said = panel.read_bytes("progress.html").decode()
         assert "<h1>Progress of the panel</h1>" in said
@@ -251,7 +251,7 @@ class TestProperties:
             page(WindowDone(result=WindowResult(window="2018-12-28", status="no history")))
             page(TrialChanged(TrialRecord(number=1, settings={}), "a"))
             for name in ("panel_read", "panel_tables", "panel_features", "score"):
-                with log.progress(name, total=1):
+                with log.start_progress(name, total=1):
                     pass
             raise GangruError("断电")
         page = run.folder.read_bytes("progress.html").decode()

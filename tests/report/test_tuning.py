@@ -10,7 +10,7 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.report.document import write_report
 from gangru_dist.report.tuning import write_page
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import read_search, trial_table
+from gangru_dist.runs.search import make_trial_table, read_search
 from tests.report.store import RUN, write_world
 
 SPACE = {
@@ -78,7 +78,7 @@ class TestReference:
     def test_the_best_so_far_never_falls(self, run: Storage) -> None:
         search = read_search(run.child("tune"))
         assert search is not None
-        table = trial_table(search)
+        table = make_trial_table(search)
         assert table["best"].round(6).tolist() == [0.02, 0.02, 0.02, 0.05, 0.05, 0.05]
         assert table["gru.head"].tolist()[:2] == ["[8, 4]", "[4]"]
 

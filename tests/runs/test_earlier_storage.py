@@ -15,7 +15,7 @@ import pytest
 from gangru_dist import read_factor
 from gangru_dist.api import SYNTHETIC, build_panel
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.report import document
@@ -37,9 +37,9 @@ def extracted(folder: Path) -> Run:
             archive.extraction_filter = tarfile.data_filter
         archive.extractall(folder)
     root = Storage(str(folder))
-    claim = Run(root, "old", RunConfig()).claimed()
+    claim = Run(root, "old", RunConfig()).read_claim()
     assert claim is not None
-    cfg = claim.settings()
+    cfg = claim.parse_settings()
     assert cfg is not None
     return Run(root, "old", cfg)
 
@@ -53,7 +53,7 @@ def nothing_to_train(run: Run) -> None:
 
 def test_models_and_scores_are_up_to_date(run: Run) -> None:
     nothing_to_train(run)
-    summary = score_days(run, runner=here)
+    summary = score_days(run, runner=map_here)
     assert (summary.scored, summary.up_to_date, summary.unscored) == (0, 65, ())
 
 
@@ -64,7 +64,7 @@ def test_scored_again_and_reported_it_gives_the_same(
     monkeypatch.setattr(document, "draw_figures", lambda *_: {})
     before = extracted(tmp_path / "before")
     first = read_manifest(run.root).calendar[0].item()
-    assert score_days(run, start=first, runner=here).scored == 65
+    assert score_days(run, start=first, runner=map_here).scored == 65
     document.write_report(run)
     old, new = (read_factor(one.root.uri, one.name) for one in (before, run))
     pd.testing.assert_frame_equal(old, new, rtol=0, atol=1e-4)

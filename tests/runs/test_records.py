@@ -221,9 +221,9 @@ class TestDamaged:
         run.folder.write_bytes(place, text.encode())
         match = rf"runs/r/{place} is damaged: {says}.*Delete it, then run the job"
         with pytest.raises(StorageError, match=match):
-            run.model("2019-12-31", 0)
+            run.read_model("2019-12-31", 0)
         with pytest.raises(StorageError, match=match):
-            run.models()
+            run.read_models()
 
     @pytest.mark.parametrize("text", ["[]", "null", "{}"])
     @pytest.mark.parametrize("name", ["search.json", "trials/0000.json"])

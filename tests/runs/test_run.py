@@ -29,9 +29,9 @@ class TestClaim:
         key = change.partition("=")[0]
         with pytest.raises(ConfigError, match=f"run 'mine' .*{key}: .* -> .*--overwrite"):
             other.claim()
-        claim = other.claimed()
+        claim = other.read_claim()
         assert claim is not None
-        assert claim.settings() == mine.cfg
+        assert claim.parse_settings() == mine.cfg
         other.claim(overwrite=True)
         other.claim()
 
@@ -67,9 +67,9 @@ class TestClaim:
     def test_a_run_that_must_exist_names_those_that_do(self, root: Storage) -> None:
         monthly = Run(root, "monthly", load("demo"))
         monthly.claim()
-        monthly.require()
+        monthly.check_exists()
         with pytest.raises(ConfigError, match=r"no run 'montly' in .*; there are: monthly"):
-            dataclasses.replace(monthly, name="montly").require()
+            dataclasses.replace(monthly, name="montly").check_exists()
         assert root.list_files("runs/montly") == []
 
     @pytest.mark.parametrize("name", ["a/b", "", "..", ".x"])

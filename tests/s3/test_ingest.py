@@ -31,7 +31,7 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         for _ in range(2):
             cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        with session.session(RunConfig()):
+        with session.open_session(RunConfig()):
             yield
     finally:
         cluster.shutdown()
@@ -40,9 +40,9 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.mark.usefixtures("three_raylets")
 def test_both_roads_give_the_same_bytes_and_auto_takes_ray_data() -> None:
     root = Storage(f"s3://{BUCKET}/ingest")
-    assert session.nodes() == 3
+    assert session.count_nodes() == 3
     auto = dataclasses.replace(RunConfig(), resources=ResourcesConfig(ingest="auto"))
-    assert reads_through_ray(Run(root, "auto", auto), session.nodes())
+    assert reads_through_ray(Run(root, "auto", auto), session.count_nodes())
     size = Size(stored_assets=400, stored_days=480, buckets=16)
     found = ingest.measure(root, size, workers=2, count=5)
     digests = {done.digests for rounds in found.values() for done in rounds}

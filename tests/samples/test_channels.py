@@ -69,7 +69,9 @@ def reference(values: np.ndarray, day: int, members: list[int], cfg: SampleConfi
 
 def samples(values: np.ndarray, cfg: SampleConfig = LEVEL, day: int = 20) -> torch.Tensor:
     members = torch.tensor(MEMBERS)
-    return Standardizer(cfg, NAMES).whole_day(torch.from_numpy(values), day, members, torch.float64)
+    return Standardizer(cfg, NAMES).standardize_day(
+        torch.from_numpy(values), day, members, torch.float64
+    )
 
 
 class TestReference:
@@ -92,10 +94,10 @@ class TestReference:
         rng = np.random.default_rng(1)
         values = torch.from_numpy(np.exp(rng.normal(size=(12, 1300, 4))).astype(np.float32))
         both = Standardizer(SampleConfig(lookback=10, channels=("shape", "level")), NAMES)
-        whole = both.shares(values, 11, torch.arange(1300), torch.float32)
+        whole = both.standardize_time(values, 11, torch.arange(1300), torch.float32)
         for size in (1, 77, 1000):
             members = torch.arange(1300).split(size)
-            parts = [both.shares(values, 11, some, torch.float32) for some in members]
+            parts = [both.standardize_time(values, 11, some, torch.float32) for some in members]
             for kind, share in enumerate(whole):
                 assert torch.equal(share.value, torch.cat([part[kind].value for part in parts]))
 
@@ -108,23 +110,29 @@ class TestProperties:
         values = torch.from_numpy(panel())
         members = torch.tensor(MEMBERS)
         split = [members[[0, 3]], members[:0], members[[1, 2, 4, 5, 6]]]
-        shares = [both.shares(values, 20, part, torch.float64) for part in split]
+        shares = [both.standardize_time(values, 20, part, torch.float64) for part in split]
         for kind, name in enumerate(channels):
             one = Standardizer(SampleConfig(lookback=10, channels=(name,)), NAMES)
             gathered: list[np.ndarray] = []
             sums: list[torch.Tensor] = []
             for share in shares:  # what each would send
-                one.statistics(share[kind : kind + 1], _note(sums), _note(gathered, as_list=True))
+                one.compute_statistics(
+                    share[kind : kind + 1], _note(sums), _note(gathered, as_list=True)
+                )
             summed: list[torch.Tensor] = []
             for share in shares:
-                one.statistics(share[kind : kind + 1], _note(summed), partial(_give, gathered))
+                one.compute_statistics(
+                    share[kind : kind + 1], _note(summed), partial(_give, gathered)
+                )
             total = sum(summed[1:], summed[0])
             mine = shares[0][kind : kind + 1]
-            found = one.statistics(mine, partial(_give, total), partial(_give, gathered))
-            whole = one.whole_day(values, 20, members, torch.float64)
+            found = one.compute_statistics(mine, partial(_give, total), partial(_give, gathered))
+            whole = one.standardize_day(values, 20, members, torch.float64)
             for part, share in zip(split, shares, strict=True):
                 own = torch.searchsorted(members, part)
-                torch.testing.assert_close(one.finish(share[kind : kind + 1], found), whole[own])
+                torch.testing.assert_close(
+                    one.standardize_assets(share[kind : kind + 1], found), whole[own]
+                )
 
     @settings(max_examples=25, deadline=None)
     @given(day=st.integers(9, 28), seed=st.integers(0, 999))
@@ -164,7 +172,7 @@ class TestValidation:
         cfg = SampleConfig(lookback=10, channels=("level",))
         values = torch.from_numpy(panel()[..., [0, 2]])
         with pytest.raises(ConfigError, match="add the feature 'close'"):
-            Standardizer(cfg, ("open", "volume")).whole_day(values, 20, torch.tensor([0, 1]))
+            Standardizer(cfg, ("open", "volume")).standardize_day(values, 20, torch.tensor([0, 1]))
 
     def test_a_kind_named_twice(self) -> None:
         with pytest.raises(ConfigError, match="must be unique"):

@@ -9,14 +9,14 @@ from scipy import stats
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import LABEL_TRANSFORMS, Exposure, LabelConfig
-from gangru_dist.samples.labels import Exposures, forward_return, training_label
+from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
 
 
 def label_of(
     returns: np.ndarray, cfg: LabelConfig, exposures: Exposures | None = None
 ) -> np.ndarray:
     """Of one holding period."""
-    return training_label(returns[None], cfg, exposures)
+    return make_label(returns[None], cfg, exposures)
 
 
 def market(seed: int = 0, days: int = 60, assets: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ class TestReference:
         close, traded = market()
         price = pd.DataFrame(close).ffill()
         expected = price.shift(-entry_lag - horizon) / pd.DataFrame(close).shift(-entry_lag) - 1
-        found = forward_return(close, traded, horizon=horizon, entry_lag=entry_lag)
+        found = compute_forward_return(close, traded, horizon=horizon, entry_lag=entry_lag)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
     def test_rank_label_is_the_normal_score(self) -> None:
@@ -79,7 +79,7 @@ class TestReference:
         returns = np.random.default_rng(1).uniform(-0.1, 0.1, size=(3, 50))
         returns[:, ::9] = np.nan
         known = ~np.isnan(returns[0])
-        found = training_label(returns, LabelConfig(also=(5, 10), winsorize_mad=50))
+        found = make_label(returns, LabelConfig(also=(5, 10), winsorize_mad=50))
         z = stats.zscore(returns[:, known], axis=1)
         np.testing.assert_allclose(found[known], stats.zscore(z.mean(axis=0)), rtol=1e-9)
         assert np.isnan(found[~known]).all()
@@ -88,13 +88,13 @@ class TestReference:
 class TestProperties:
     def test_suspended_on_entry_has_no_label(self) -> None:
         close, traded = market()
-        found = forward_return(close, traded, horizon=5, entry_lag=1)
+        found = compute_forward_return(close, traded, horizon=5, entry_lag=1)
         assert np.isnan(found[:-6][~traded[1:-5]]).all()
 
     def test_delisted_before_exit_keeps_its_last_price(self) -> None:
         close, traded = market()
         traded[39, 2], close[39, 2] = True, 7.0
-        found = forward_return(close, traded, horizon=10, entry_lag=1)
+        found = compute_forward_return(close, traded, horizon=10, entry_lag=1)
         entry = close[36, 2] if traded[36, 2] else np.nan
         np.testing.assert_allclose(found[35, 2], 7.0 / entry - 1)
 
@@ -104,8 +104,8 @@ class TestProperties:
         close, traded = market(seed)
         changed = np.where(traded, close * 1.5, np.nan)
         changed[: day + 1] = close[: day + 1]
-        before = forward_return(close, traded, horizon=6, entry_lag=1)
-        after = forward_return(changed, traded, horizon=6, entry_lag=1)
+        before = compute_forward_return(close, traded, horizon=6, entry_lag=1)
+        after = compute_forward_return(changed, traded, horizon=6, entry_lag=1)
         ends_in_time = max(0, day + 1 - 7)
         np.testing.assert_array_equal(before[:ends_in_time], after[:ends_in_time])
 
@@ -138,7 +138,7 @@ class TestProperties:
 
     def test_too_few_days_give_no_label(self) -> None:
         close, traded = market(days=5)
-        found = forward_return(close[:5], traded[:5], horizon=20, entry_lag=1)
+        found = compute_forward_return(close[:5], traded[:5], horizon=20, entry_lag=1)
         assert np.isnan(found).all()
 
 

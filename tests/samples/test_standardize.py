@@ -10,10 +10,10 @@ from gangru_dist.config.settings import SampleConfig
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import (
     Statistics,
+    compute_moments,
     cs_standardize,
     cs_sums,
-    cut,
-    moments,
+    cut_samples,
     ts_standardize,
 )
 
@@ -24,7 +24,7 @@ NAMES = ("close", "volume", "daily_return")
 def cross_section_samples(
     values: torch.Tensor, day: int, members: torch.Tensor, cfg: SampleConfig
 ) -> torch.Tensor:
-    return Standardizer(cfg, NAMES).whole_day(values, day, members, values.dtype)
+    return Standardizer(cfg, NAMES).standardize_day(values, day, members, values.dtype)
 
 
 def panel(seed: int = 0, days: int = 30, assets: int = 9, missing: float = 0.2) -> np.ndarray:
@@ -83,7 +83,7 @@ class TestReference:
 class TestProperties:
     def test_cut_is_the_lookback_up_to_the_day(self) -> None:
         values = torch.from_numpy(panel())
-        found = cut(values, 20, torch.tensor([2, 0]), 10)
+        found = cut_samples(values, 20, torch.tensor([2, 0]), 10)
         assert torch.equal(found[0].nan_to_num(), values[11:21, 2].nan_to_num())
         assert torch.equal(found[1].nan_to_num(), values[11:21, 0].nan_to_num())
 
@@ -125,15 +125,15 @@ class TestProperties:
 
     def test_shares_add_up_to_the_whole(self) -> None:
         values = torch.from_numpy(panel())
-        whole = cs_sums(*ts_standardize(cut(values, 20, torch.arange(9), 10), CFG))
+        whole = cs_sums(*ts_standardize(cut_samples(values, 20, torch.arange(9), 10), CFG))
         parts = [
-            cs_sums(*ts_standardize(cut(values, 20, torch.tensor(m), 10), CFG))
+            cs_sums(*ts_standardize(cut_samples(values, 20, torch.tensor(m), 10), CFG))
             for m in ([0, 3, 5], [1], [2, 4, 6, 7, 8])
         ]
         torch.testing.assert_close(sum(parts), whole, rtol=1e-14, atol=1e-14)
 
     def test_constant_and_empty_series_become_0(self) -> None:
-        z, _ = ts_standardize(cut(torch.from_numpy(panel()), 20, torch.arange(9), 10), CFG)
+        z, _ = ts_standardize(cut_samples(torch.from_numpy(panel()), 20, torch.arange(9), 10), CFG)
         assert not z.isnan().any()
         assert (z[4, :, 1] == 0).all()
         assert (z[5] == 0).all()
@@ -142,7 +142,7 @@ class TestProperties:
         raw = torch.empty(0, 10, 3)
         z, known = ts_standardize(raw, CFG)
         assert cs_sums(z, known).abs().sum() == 0
-        day = moments(cs_sums(z, known))
+        day = compute_moments(cs_sums(z, known))
         assert cs_standardize(z, known, Statistics(day), CFG).shape == (0, 10, 3)
 
     def test_input_is_left_alone(self) -> None:

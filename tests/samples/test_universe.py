@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gangru_dist.config.settings import UniverseConfig
-from gangru_dist.samples.universe import traded_days, universe_mask
+from gangru_dist.samples.universe import count_traded_days, select_universe
 from tests.training.worlds import block
 
 CFG = UniverseConfig(min_listed_days=20, min_traded_days=6, min_assets=3)
@@ -19,11 +19,11 @@ class TestReference:
         expected = [
             traded[max(0, day - lookback + 1) : day + 1].sum(axis=0) for day in range(len(traded))
         ]
-        np.testing.assert_array_equal(traded_days(traded, lookback), expected)
+        np.testing.assert_array_equal(count_traded_days(traded, lookback), expected)
 
     def test_mask_is_the_rule_in_words(self) -> None:
         world = block()
-        mask = universe_mask(world, CFG, 8)
+        mask = select_universe(world, CFG, 8)
         for day in range(len(world.dates)):
             for asset in range(len(world.assets)):
                 expected = (
@@ -45,13 +45,13 @@ class TestProperties:
             for name in fields
         }
         tampered = dataclasses.replace(world, **mixed)
-        before, after = universe_mask(world, CFG, 8), universe_mask(tampered, CFG, 8)
+        before, after = select_universe(world, CFG, 8), select_universe(tampered, CFG, 8)
         np.testing.assert_array_equal(before[:cut], after[:cut])
         assert (before[cut:] != after[cut:]).any()
 
     def test_special_treatment_may_stay(self) -> None:
         world = block()
-        loose = universe_mask(world, dataclasses.replace(CFG, exclude_st=False), 8)
-        strict = universe_mask(world, CFG, 8)
+        loose = select_universe(world, dataclasses.replace(CFG, exclude_st=False), 8)
+        strict = select_universe(world, CFG, 8)
         assert (loose & ~strict).sum() > 0
         assert (loose & ~strict & ~world.is_st).sum() == 0

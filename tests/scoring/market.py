@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import (
     FactorConfig,
@@ -53,7 +53,7 @@ def run_of(root: Storage, cfg: RunConfig = CFG) -> Run:
 
 def score_here(run: Run, **asked: Any) -> ScoreSummary:
     """`score_days` without Ray."""
-    return score_days(run, runner=here, **asked)
+    return score_days(run, runner=map_here, **asked)
 
 
 def make_rows(assets: int = 30, seed: int = 0, days: pd.DatetimeIndex = DAYS) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import here
+from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
 from gangru_dist.panel.build import build_panel
@@ -34,7 +34,7 @@ ASSETS = 16
 def build(root: Storage, frame: pd.DataFrame, cfg: RunConfig = CFG, **flags: bool) -> None:
     folder = Path(root.path) / "bars"
     write(folder, frame)
-    build_panel(str(folder), root, cfg, runner=here, **flags)
+    build_panel(str(folder), root, cfg, runner=map_here, **flags)
 
 
 def world(path: Path, frame: pd.DataFrame) -> Storage:
@@ -102,10 +102,10 @@ class TestProperties:
         first = DAYS.get_loc(pd.Timestamp("2019-03-25"))
         root = world(tmp_path, until(DAYS[first]))
         for day in DAYS[first + 1 : first + 12]:
-            models = run_of(root, CFG).models()
+            models = run_of(root, CFG).read_models()
             build(root, until(day))
             write_models(root, read_manifest(root), CFG)
-            after = run_of(root, CFG).models()
+            after = run_of(root, CFG).read_models()
             assert {name: after[name] for name in models} == models  # no window has other inputs
             summary = score_here(run_of(root, CFG), daily=True)
             assert (summary.scored, summary.ok) == (1, True)

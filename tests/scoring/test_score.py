@@ -164,7 +164,7 @@ class TestReference:
 
     def test_lineage_names_the_weights(self, scored):
         frame = table(scored)
-        models = run_of(scored).models()
+        models = run_of(scored).read_models()
         pairs = frame[["window", "model"]].drop_duplicates().itertuples(index=False, name=None)
         assert dict(pairs) == {window: model.model for (window, _), model in models.items()}
         for day, window in frame.groupby("date")["window"].first().items():
@@ -175,8 +175,8 @@ class TestReference:
     def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
         resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
         cfg, sizes = dataclasses.replace(CFG, resources=resources), []
-        real = map.pool_size
-        monkeypatch.setattr(map, "pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
+        real = map.choose_pool_size
+        monkeypatch.setattr(map, "choose_pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
         summary = score_days(run_of(root, cfg))
         assert sizes == [actors]
         assert summary.scored == len(summary.days)
@@ -201,7 +201,7 @@ def spoil(root):
     from gangru_dist.training.checkpoint import TrainingState, write_model
 
     run = run_of(root)
-    (window, seed), model = next(iter(run.models().items()))
+    (window, seed), model = next(iter(run.read_models().items()))
     state = TrainingState(CFG, seed=0)
     with torch.no_grad():
         next(state.network.parameters()).fill_(float("nan"))
@@ -302,12 +302,12 @@ class TestProperties:
 
     def test_the_check_has_teeth(self, root, tmp_path_factory, monkeypatch):
         """Samples that look one day ahead must fail it."""
-        honest = Standardizer.whole_day
+        honest = Standardizer.standardize_day
 
         def leaks(self, panel, day, members):
             return honest(self, panel, min(day + 1, len(panel) - 1), members)
 
-        monkeypatch.setattr(Standardizer, "whole_day", leaks)
+        monkeypatch.setattr(Standardizer, "standardize_day", leaks)
         score_here(run_of(root))
         with pytest.raises(AssertionError):
             self.test_scores_ignore_the_future(root, tmp_path_factory, "2019-04-17")
@@ -327,7 +327,7 @@ class TestProperties:
 
     def test_a_window_without_model_is_named_and_the_others_scored(self, root):
         run = run_of(root)
-        windows = sorted({window for window, _ in run.models()})
+        windows = sorted({window for window, _ in run.read_models()})
         run.folder.delete_folder(f"windows/{windows[-1]}")
         summary = score_here(run_of(root))
         assert not summary.ok
@@ -337,7 +337,7 @@ class TestProperties:
         assert set(table(root)["window"]) == set(windows[:-1])
         stored = run.folder.read_json("factor-summary.json")
         assert stored["unscored"][0]["days"] == part.days > 0
-        assert any("unscored window=" in line for line in summary.lines())
+        assert any("unscored window=" in line for line in summary.format_lines())
 
     def test_days_of_an_empty_or_a_small_universe_are_covered_and_counted(self, tmp_path):
         frame = make_rows()
@@ -349,7 +349,7 @@ class TestProperties:
         assert len(day) == 2
         assert day["factor"].isna().all()
         assert set(day["quantile"]) == {0}
-        odd = summary.odd_days()
+        odd = summary.count_odd_days()
         assert (odd["empty_universe"], odd["too_few_assets_for_a_factor"]) == (1, 1)
         assert summary.days[dt.date(2019, 4, 18)].universe == 0
         assert score_here(run_of(root)).scored == 0
@@ -429,7 +429,7 @@ class TestValidation:
         run = Run(root, RUN, dataclasses.replace(CFG, panel=panel))
         with pytest.raises(PanelError, match="lacks the feature"):
             score_here(run, overwrite=True)
-        assert run.claimed().settings() == CFG
+        assert run.read_claim().parse_settings() == CFG
 
     def test_weights_that_predict_nonsense_leave_the_table_as_it_was(self, scored):
         before = table(scored)

@@ -54,11 +54,11 @@ def run_trials(
 def replacements() -> list[tuple[Any, str, Any]]:
     """Object, name of an attribute, what it is without Ray; for tests in one process too."""
     near = {
-        "session": lambda *_, **__: nullcontext(),
-        "shared": lambda *_, **__: nullcontext(),
-        "require": lambda *_, **__: None,
-        "slots": lambda **_: 1,
-        "nodes": lambda: 1,
+        "open_session": lambda *_, **__: nullcontext(),
+        "share_session": lambda *_, **__: nullcontext(),
+        "check_capacity": lambda *_, **__: None,
+        "count_workers": lambda **_: 1,
+        "count_nodes": lambda: 1,
     }
     return [
         *((session, name, value) for name, value in near.items()),

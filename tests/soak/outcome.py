@@ -55,7 +55,7 @@ def _panel(root: Storage) -> dict[str, str]:
 
 def _models(run: Run) -> dict[str, str]:
     found = {}
-    for (window, seed), model in run.models().items():
+    for (window, seed), model in run.read_models().items():
         weights = run.folder.read_bytes(f"{run.model_folder(window, seed)}/model.safetensors")
         assert hashlib.sha256(weights).hexdigest() == model.sha256, (window, seed)
         found[f"model {window} {seed}"] = model.sha256
@@ -85,7 +85,7 @@ def _report(run: Run) -> dict[str, str]:
     found = {f"metrics {name}": _hash(_untimed(value)) for name, value in metrics.items()}
     for name in run.report.list_files():
         if name.endswith(".csv"):
-            found[f"report {name}"] = _table(Path(run.report.full(name)))
+            found[f"report {name}"] = _table(Path(run.report.full_path(name)))
     return found
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.labels import forward_return, training_label
-from gangru_dist.samples.universe import universe_mask
+from gangru_dist.samples.labels import compute_forward_return, make_label
+from gangru_dist.samples.universe import select_universe
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
 from tests.training.worlds import block, config, share, until, window
@@ -22,10 +22,10 @@ class TestReference:
         chosen = window(world, cfg)
         known = until(world, chosen.refit)
         data = prepare(known, chosen, world.dates, cfg, Alone())
-        members = universe_mask(known, cfg.universe, 8)
+        members = select_universe(known, cfg.universe, 8)
         returns = np.stack(
             [
-                forward_return(known.adj_close, known.traded, horizon=horizon, entry_lag=1)
+                compute_forward_return(known.adj_close, known.traded, horizon=horizon, entry_lag=1)
                 for horizon in (4, *also)
             ],
             axis=1,
@@ -37,9 +37,9 @@ class TestReference:
             labeled = np.flatnonzero(members[day.row] & ~np.isnan(returns[day.row, 0]))
             np.testing.assert_array_equal(day.members, labeled)
             masked = np.where(members[day.row], returns[day.row], np.nan)
-            expected = training_label(masked, cfg.label)[labeled]
+            expected = make_label(masked, cfg.label)[labeled]
             np.testing.assert_allclose(day.label, expected, rtol=1e-6)
-            whole = Standardizer(cfg.samples, cfg.panel.features).whole_day(
+            whole = Standardizer(cfg.samples, cfg.panel.features).standardize_day(
                 torch.from_numpy(known.features), day.row, torch.from_numpy(universe)
             )
             own = np.searchsorted(universe, labeled)

@@ -56,7 +56,7 @@ class TestAuto:
         run.claim()
         has(OLD)
         assert resolve_run(run_in(tmp_path, "auto")).cfg.training.precision == "bf16"
-        assert run_in(tmp_path, "auto").as_claimed().cfg == run.cfg
+        assert run_in(tmp_path, "auto").with_claimed_precision().cfg == run.cfg
         resolve_run(run_in(tmp_path, "auto")).claim()
         assert resolve_run(run_in(tmp_path, "auto"), anew=True).cfg.training.precision == "float32"
 

@@ -121,10 +121,10 @@ def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
 @pytest.fixture
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "ProgressLog", NearProgress)
-    monkeypatch.setattr(launch.session, "session", lambda _: nullcontext())
-    monkeypatch.setattr(launch.session, "require", lambda *_, **__: None)
-    monkeypatch.setattr(launch.session, "slots", lambda **_: 2)
-    monkeypatch.setattr(launch.session, "nodes", lambda: 1)
+    monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
+    monkeypatch.setattr(launch.session, "check_capacity", lambda *_, **__: None)
+    monkeypatch.setattr(launch.session, "count_workers", lambda **_: 2)
+    monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
 
 
 @pytest.mark.usefixtures("room_for_two")
@@ -139,7 +139,7 @@ class TestClaim:
         with pytest.raises(ConfigError, match=r"another configuration: gru.hidden: 4 -> 5\."):
             train_windows(other, runner=runner)
         assert train_windows(other, overwrite=True, runner=runner).ok
-        assert other.claimed() == dataclasses.replace(run.claimed(), config=to_dict(wider))
+        assert other.read_claim() == dataclasses.replace(run.read_claim(), config=to_dict(wider))
 
     @pytest.mark.parametrize(
         ("change", "only", "says"),
@@ -155,7 +155,7 @@ class TestClaim:
         run = Run(root, "misspelt", dataclasses.replace(TWELVE, panel=panel))
         with pytest.raises(GangruError, match=says):
             train_windows(run, only=only, runner=Runner(bad=""))
-        assert run.claimed() is None
+        assert run.read_claim() is None
 
 
 @pytest.mark.usefixtures("room_for_two")
@@ -435,7 +435,7 @@ def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
     """A killed job had written it after another's model; that of an unfinished one stays."""
     run, only = Run(root, "left", TWELVE), ["2018-12-31"]
     train_windows(run, only=only, runner=Runner(bad=""))
-    (model, *_) = run.models().values()
+    (model, *_) = run.read_models().values()
     for identity in (model.identity, "unfinished"):
         run.folder.write_bytes(f"checkpoints/{identity}/state.safetensors", b"x")
     train_windows(run, only=only, runner=Runner(bad=""))

@@ -36,7 +36,7 @@ def undisturbed(root: Storage, ray_cluster: None) -> dict[str, str]:
 
     summary = train_windows(Run(root, "undisturbed", TINY))
     statuses = [result.status for result in summary.windows]
-    assert statuses == ["no history", "trained", "trained"], summary.lines()
+    assert statuses == ["no history", "trained", "trained"], summary.format_lines()
     return {r.window: r.model for r in summary.windows if r.model}
 
 
@@ -81,7 +81,7 @@ def test_two_workers_train_the_model_of_one(root: Storage, undisturbed: dict[str
     cfg = with_resources(TINY, workers=2, ingest="ray")
     name = WINDOWS[0]
     summary = train_windows(Run(root, "two", cfg), only=[name])
-    assert [result.status for result in summary.windows] == ["trained"], summary.lines()
+    assert [result.status for result in summary.windows] == ["trained"], summary.format_lines()
     two, record = read_model(Run(root, "two", cfg), name, 0)
     one, alone = read_model(Run(root, "undisturbed", TINY), name, 0)
     assert record.workers == 2
@@ -108,9 +108,9 @@ def test_one_windows_failure_stops_no_other(root: Storage) -> None:
     run = Run(root, "strict", dataclasses.replace(cfg, universe=strict))
     summary = train_windows(run)
     failed, trained = (r for r in summary.windows if r.seed == 0)
-    assert (failed.status, trained.status) == ("failed", "trained"), summary.lines()
+    assert (failed.status, trained.status) == ("failed", "trained"), summary.format_lines()
     assert "universe.min_listed_days" in failed.reason
-    model = run.model(WINDOWS[1], 0)
+    model = run.read_model(WINDOWS[1], 0)
     assert model is not None
     assert model.device == "cpu"
     assert summary.failed == 1
@@ -138,7 +138,7 @@ def test_killed_worker_resumes_to_the_same_bits(root: Storage, undisturbed: dict
     summary = train_windows(run, only=WINDOWS[:1])
     assert len(killed) == 1
     (result,) = summary.windows
-    assert result.model == undisturbed[WINDOWS[0]], summary.lines()
+    assert result.model == undisturbed[WINDOWS[0]], summary.format_lines()
     assert result.status == "resumed"
 
 

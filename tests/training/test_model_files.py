@@ -29,8 +29,8 @@ class TestWriteModel:
             patch.setattr(Storage, "write_json", killed)
             with pytest.raises(KeyboardInterrupt):
                 write_model(run, WINDOW, 0, TrainingState(TINY, 1), identity="b")
-        assert run.model(WINDOW, 0) is None
-        assert run.models() == {}
+        assert run.read_model(WINDOW, 0) is None
+        assert run.read_models() == {}
         write_model(run, WINDOW, 0, TrainingState(TINY, 0), identity="a")
         assert read_model(run, WINDOW, 0)[1].identity == "a"
 
@@ -43,4 +43,4 @@ class TestWriteModel:
         listed = run.folder.list_files("windows")
         run.folder.delete(f"windows/{WINDOW}/seed-1/{MODEL}")
         monkeypatch.setattr(Storage, "list_files", lambda *_: listed)
-        assert set(run.models()) == {(WINDOW, 0)}
+        assert set(run.read_models()) == {(WINDOW, 0)}

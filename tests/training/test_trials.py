@@ -280,7 +280,7 @@ def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: i
     with Watch() as watch:
         summary = train_windows(Run(root, f"twelve-{per_run}", cfg), only=chosen)
     statuses = [result.status for result in summary.windows]
-    assert statuses == ["failed"] * 2 + ["trained"] * 10, summary.lines()
+    assert statuses == ["failed"] * 2 + ["trained"] * 10, summary.format_lines()
     assert all("universe.min_listed_days" in r.reason for r in summary.windows[:2])
     assert watch.most == 2
     deadline = time.monotonic() + 30

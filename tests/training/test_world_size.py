@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from gangru_dist.runs.model import figures
+from gangru_dist.runs.model import get_figures
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import current
 from gangru_dist.training.data import prepare
@@ -65,7 +65,7 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
     mine = share(until(world, chosen.refit), np.flatnonzero(owner == rank))
     data = prepare(mine, chosen, world.dates, cfg, current())
     state = train_window(data, TrainingState(cfg, 5), cfg, seed=5, collective=current())
-    losses = [value for epoch in state.progress.history for value in figures(epoch).values()]
+    losses = [value for epoch in state.progress.history for value in get_figures(epoch).values()]
     tensors = {n: t.detach().clone() for n, t in state.network.state_dict().items()}
     assert state.network.generator is not None
     samples = gan_samples(state.network.generator, data, cfg, seed=5, collective=current())

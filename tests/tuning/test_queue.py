@@ -23,7 +23,7 @@ from gangru_dist.commands import main
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.runs.search import TrialRecord, best_of, read_trials
+from gangru_dist.runs.search import TrialRecord, find_best_trial, read_trials
 from gangru_dist.tuning.queue import TrialQueue, identity
 from gangru_dist.tuning.search import Listener
 from gangru_dist.tuning.space import apply, parameters
@@ -102,7 +102,7 @@ class TestReference:
         cfg = store.config()
         queue = open_queue(tmp_path, cfg)
         run_to_the_end(queue)
-        best = best_of(queue.records)
+        best = find_best_trial(queue.records)
         assert best is not None
         won = to_dict(apply(cfg, best.settings))
         won["windows"]["first"] = "2020-05-31"  # not used for tuning

@@ -16,7 +16,7 @@ from gangru_dist.base.errors import ResourceError
 from gangru_dist.base.storage import Storage
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import best_of, read_trials
+from gangru_dist.runs.search import find_best_trial, read_trials
 from tests.tuning import store
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials]
@@ -48,7 +48,7 @@ class TestProperties:
         assert status[0] == "complete"  # the configuration itself is never stopped
         assert "diverged" in status
         assert "running" not in status
-        best = best_of(done.trials)
+        best = find_best_trial(done.trials)
         assert best is not None
         assert best.objective == max(r.objective or -1 for r in done.trials)
         more = search(Run(root, "a", store.config(tune={**tune, "trials": 6})))
@@ -82,7 +82,7 @@ def test_a_search_finds_what_matters_within_20_trials(tmp_path: Path) -> None:
     for sampler, prune in (("tpe", True), ("random", False)):
         tune = {"space": space, "trials": 20, "sampler": sampler, "prune": prune}
         found[sampler] = search(Run(root, sampler, store.config(**sections, tune=tune)))
-    best = best_of(found["tpe"].trials)
+    best = find_best_trial(found["tpe"].trials)
     assert best is not None
     assert best.objective is not None
     assert best.settings["samples.lookback"] == 8
