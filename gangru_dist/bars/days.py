@@ -1,4 +1,4 @@
-"""Days of the bars held against the calendar: which are possible, which are trading days.
+"""Check the dates of the bars: which are possible, and which are trading days.
 
 A date outside the market's span stops the build, for a panel that ends in 2081 can never be
 appended to again. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are

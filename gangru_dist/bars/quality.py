@@ -30,7 +30,7 @@ _EXAMPLES = 5  # of one kind
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """So many rows (or files) of one kind."""
+    """A count of rows (or files) of one kind, with an example."""
 
     count: int
     """How many."""

@@ -153,7 +153,7 @@ def check_rows(
 def check_joined(
     rows: pa.Table, form: BarsFormat, files: Sequence[str]
 ) -> tuple[pa.Table, Quality]:
-    """Check rows again to which side tables brought columns that `check_rows` did not see.
+    """Check rows again after side tables have brought further columns.
 
     Args:
         rows: Rows that `check_rows` gave.
@@ -176,7 +176,7 @@ def clean_caps(caps: np.ndarray) -> np.ndarray:
 
 
 def find_suspects(quality: Quality, file: str) -> tuple[Suspect, ...]:
-    """What most rows of a file have wrong in one way; `quality` is of that file alone."""
+    """Find the contradictions that half of a file's rows share; `quality` is of that file."""
     rows = quality.rows - quality.suspended
     found = [(name, quality.quarantined.get(name), SYSTEMATIC, _FEWEST) for name in UNIT_REASONS]
     found += [(name, quality.notes.get(name), *least) for name, least in _ODD.items()]

@@ -1,1 +1,1 @@
-"""What every floor stands on: storage, records, errors, names, the log."""
+"""The lowest package: storage, records, errors, registries, the log."""

@@ -1,4 +1,4 @@
-"""A piece of work done for each of many items: on Ray, or in this process [Ray].
+"""Apply a function to many items: on Ray, or in this process [Ray].
 
 What a process needs for it is made there once (`make`), in an actor as in a task. An error that
 the user can act on comes back as a result, with its class and message, so that the caller raises
@@ -92,7 +92,7 @@ def map_on_ray(
 def read_tables(
     items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], *, tasks: int, at_once: int
 ) -> Any:
-    """What `read` gives for every item, as a Ray Data set; nothing is read yet.
+    """Make a lazy Ray Data set of the tables that `read` gives for each item.
 
     By so many tasks at most, of which so many run at once: they ask for no CPU, so Ray would
     start them all.

@@ -208,7 +208,7 @@ def count_nodes() -> int:
 
 
 def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
-    """What a function finds on every living node that has room for a worker: (" on node …", it).
+    """Call a function on each living node with room for a worker: (" on node …", result).
 
     In this process, and without Ray, where this machine is all there is: then the place is "".
 

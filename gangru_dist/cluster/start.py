@@ -208,7 +208,7 @@ def _check_room() -> None:
 
 
 def _check_shared_memory() -> None:
-    """Say that Ray will keep its objects on disk: it starts all the same."""
+    """Warn if Ray will keep its objects on disk."""
     place = Path("/dev/shm")
     if place.is_dir() and (free := shutil.disk_usage(place).free) < SHARED_BYTES:
         _logger.warning(
@@ -261,7 +261,7 @@ def _in_one_line(error: Exception) -> str:
 
 @contextmanager
 def _batch_scheduling() -> Iterator[None]:
-    """What is started meanwhile inherits Linux's SCHED_BATCH: waking up, it preempts nobody.
+    """Start processes in the block under Linux's SCHED_BATCH, so that they preempt nobody.
 
     Each of Ray's helper processes wakes some 150 times a second, and each time a training thread
     would lose its core and its cache. Elsewhere, and under another policy already, nothing changes.
@@ -280,7 +280,7 @@ def _batch_scheduling() -> Iterator[None]:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """What is started meanwhile listens on 127.0.0.1 alone: no other machine is meant to join.
+    """Let Ray listen on 127.0.0.1 alone in the block: no other machine may join.
 
     Ray does so by itself on macOS and Windows; on Linux its GCS, raylet and agents would listen on
     every interface, a token before them. If Ray's variable for that is set, it is left alone.

@@ -1,4 +1,4 @@
-"""One run's factor beside another's: do they rank alike, and is one better by more than chance?"""
+"""Compare two runs' factors: rank correlation, and a paired test of the difference of their ICs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gangru_dist.maths import metrics
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two runs' factors have to do with each other."""
+    """How two runs' factors compare."""
 
     correlation: pd.DataFrame
     """`correlate_factors` on the month-ends that ours is judged by."""

@@ -1,4 +1,4 @@
-"""Where the long portfolio's excess return comes from, and what the portfolio leans on.
+"""Break the long portfolio's excess return down, and measure the portfolio's exposures.
 
 `decompose` takes the excess apart: which side earns it, and what is lost on the way to the account.
 `path` leads from the picks at the close that made the signal to the account after costs, a year's
@@ -220,7 +220,7 @@ def _annual(growth: float, days: int) -> float:
 def _split_by_size(
     cap: Float[np.ndarray, "P N"], earned: np.ndarray, members: np.ndarray, picks: np.ndarray
 ) -> dict[tuple[str, str], float]:
-    """What the picks earned by their size, and beside it; sizes of the signal day.
+    """Split the picks' return into a part of their size and the rest; sizes of the signal day.
 
     Picks of unknown size count with all others of unknown size.
     """

@@ -1,1 +1,1 @@
-"""Sends what jobs compute to where people look: TensorBoard, MLflow, users' own callbacks."""
+"""What a job computes, as events, and the sinks: console, TensorBoard, MLflow, callbacks."""

@@ -21,7 +21,7 @@ AllSum = Callable[[Tensor], Tensor]
 
 
 def own_share(x: Tensor) -> Tensor:
-    """The sum over all workers when there is one."""
+    """Return a share as it is: the sum over all workers if there is one."""
     return x
 
 

@@ -42,7 +42,7 @@ _ONEDNN_WITHOUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """How a precision is asked of torch."""
+    """What torch is set to for a precision."""
 
     dtype: torch.dtype = torch.float32
     """Of samples, labels and weights."""

@@ -150,7 +150,7 @@ class FactorNetwork(nn.Module):
         return score
 
     def inputs(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T C"]:
-        """What the predictor gets."""
+        """The predictor's input: samples, or the generator's output for them."""
         if self.generator is None:
             return x
         made: Tensor = self.generator(self.generator.seen(x))

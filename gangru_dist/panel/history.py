@@ -35,7 +35,7 @@ _UNKNOWN = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rewritten:
-    """What a new build says differently of days that the old one had."""
+    """Days and rows of the old panel that a new build changes."""
 
     months: tuple[str, ...] = ()
     """Months whose rows differ, ascending."""
@@ -118,7 +118,7 @@ def _settings(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
-    """The old marks, and another one for what changed now."""
+    """Return the old marks and one for each month that has changed."""
     marks = dict(old.rewritten)
     for month in rewritten.all_months:
         facts = [marks.get(month), old.months.get(month), new.months.get(month), *rewritten.added]

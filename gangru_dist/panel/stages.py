@@ -48,7 +48,7 @@ _ANY_DAY = DayRule()
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """What stage 1 tells of some rows of the bars; sums with `merge_staged`."""
+    """What the driver must know of some staged rows; `merge_staged` adds them up."""
 
     names: tuple[str, ...] = ()
     """Staged files, in order."""

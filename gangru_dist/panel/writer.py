@@ -98,12 +98,12 @@ def write_bucket(
 
 
 def bytes_digest(data: bytes) -> str:
-    """What a file's name tells of its bytes: 128 bits of their SHA-256."""
+    """The part of a file's name that stands for its bytes: 128 bits of their SHA-256."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def rows_digest(columns: Sequence[str], hashes: Mapping[tuple[str, str], int]) -> str:
-    """What it tells of its rows, whose `row_group_hashes` these are."""
+    """The part of a file's name that stands for its rows: a hash of `row_group_hashes`."""
     text = f"{','.join(columns)} {sum(hashes.values()) % _MODULUS:x}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

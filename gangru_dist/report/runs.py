@@ -84,7 +84,7 @@ class Listed:
 
     @property
     def hours(self) -> float | None:
-        """What the models took that the last training job trained."""
+        """Hours that the models of the last training job took."""
         if self.trained is None:
             return None
         return sum(one.seconds for one in self.trained.windows) / 3600

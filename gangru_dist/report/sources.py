@@ -1,4 +1,4 @@
-"""What is known of a run beside its factor, read from its folder and the panel's."""
+"""Read what the report needs beside the factor: models, coverage, quality, search, market."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gangru_dist.synthetic.assets import is_synthetic
 
 @dataclass(frozen=True, kw_only=True)
 class RunSources:
-    """What a run's figures come from."""
+    """Configuration, windows and scored days behind a run's figures."""
 
     cfg: RunConfig
     """Of a compared run: its own, as far as its `config.json` can be read."""
@@ -50,7 +50,7 @@ class RunSources:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What is known of a run beside its factor."""
+    """What the report needs of a run beside its factor."""
 
     run: str
     cfg: RunConfig
@@ -78,7 +78,7 @@ class Sources:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration; bars and buckets are the panel's, whatever this job was told."""
+        """The configuration, with the bars and buckets that the panel was built with."""
         values = to_dict(self.cfg)
         values["bars"] = self.manifest["source"].get("bars", values["bars"])
         values["panel"]["buckets"] = self.manifest["buckets"]

@@ -1,4 +1,4 @@
-"""Everything that the page shows as CSV, and all figures as metrics.json."""
+"""Write all tables of the page as CSV and all figures as metrics.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the finished models say about their training: tables, sentences and figures."""
+"""The report's section on training: tables, sentences and figures of the finished models."""
 
 from __future__ import annotations
 

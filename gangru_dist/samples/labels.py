@@ -90,7 +90,7 @@ def make_label(
 def _residual(
     label: Float[np.ndarray, "1 K"], exposures: Exposures, known: np.ndarray, cfg: LabelConfig
 ) -> Float[np.ndarray, "1 K"]:
-    """What the day's regression leaves; rounding alone is 0, which is no label."""
+    """Residual of the day's regression; residuals within rounding become 0."""
     industry, size = exposures.industry[known], exposures.log_cap[known]
     residual = cs_neutralize(
         label,

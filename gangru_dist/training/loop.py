@@ -28,7 +28,7 @@ Inputs = Callable[[DayShare], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What the draws of an epoch depend on, beside the asset."""
+    """Seed and epoch: with the asset they determine an epoch's random numbers."""
 
     seed: int
     epoch: int

@@ -61,7 +61,7 @@ Event = EpochDone | TaskFinished
 
 
 def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
-    """What decides the task's weights, the panel up to its refit day included.
+    """Hash of what determines the task's weights, with the panel up to its refit day.
 
     Raises:
         WindowError: The window is not of this panel's calendar, which changed under the job.
@@ -119,7 +119,7 @@ class TaskQueue:
         self._events.append(TaskFinished(task, reason))
 
     def record_failure(self, group: int, reason: str) -> None:
-        """Remember why the group's workers are about to end; they may come back."""
+        """Record the error that ends the group's workers; new ones may follow."""
         if group in self._running:
             self._reasons[self._running[group]] = reason
 
