@@ -6,23 +6,23 @@ from torch import nn
 from gangru_dist.features.price_volume import ago, feature
 
 _calls: list[int] = []
-heard: list[tuple] = []
+received: list[tuple] = []
 
 
-class Heard:
+class Recorder:
     """Remembers what it receives; has no base class."""
 
     def __init__(self, run):
         self.run = run
 
     def on_figures(self, series, step, figures):
-        heard.append((series.name, step, *figures))
+        received.append((series.name, step, *figures))
 
     def on_done(self, series, status, figures, facts):
-        heard.append((series.name, status))
+        received.append((series.name, status))
 
     def close(self):
-        heard.append(("closed",))
+        received.append(("closed",))
 
 
 class Broken:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -82,15 +81,15 @@ def reserve_stderr() -> Iterator[None]:
         if isinstance(handler, logging.StreamHandler)
         and not getattr(handler.stream, "closed", False)
     ]
-    kept = os.dup(2)
-    with os.fdopen(kept, "w", buffering=1) as ours, Path(os.devnull).open("w") as nowhere:
+    original = os.dup(2)
+    with os.fdopen(original, "w", buffering=1) as ours, Path(os.devnull).open("w") as nowhere:
         before = [handler.setStream(ours) for handler in streams]
         os.dup2(nowhere.fileno(), 2)
         try:
             with redirect_stderr(ours):  # for rich's console
                 yield
         finally:
-            os.dup2(kept, 2)
+            os.dup2(original, 2)
             for handler, stream in zip(streams, before, strict=True):
                 handler.setStream(stream or sys.stderr)
 
@@ -132,13 +131,11 @@ def publish(event: object) -> None:
         sink(event)
 
 
-def start_progress(name: str, *, total: int, unit: str = "") -> Progress:
-    """Progress of `total` equal steps: a bar with ETA on a terminal, else a line at intervals."""
-    return Progress(name, total=total, unit=unit, bar=_is_live(_console))
-
-
 class Progress:
-    """Context manager; call `advance` from one thread at a time."""
+    """Counts equal steps: a bar with ETA on a terminal, else a line at intervals.
+
+    A context manager; call `advance` from one thread at a time.
+    """
 
     def __init__(
         self,
@@ -146,15 +143,18 @@ class Progress:
         *,
         total: int,
         unit: str = "",
-        bar: bool = False,
+        bar: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`bar` says whether to draw one; None = if there is a terminal or a notebook."""
         self.name, self.total, self.unit, self.done = name, total, unit, 0
         self._clock, self._reported = clock, clock()
         self._first: tuple[float, int] | None = None
         self._waiting = ExitStack()
-        self._bar = _make_bar() if bar else None
-        self._task = self._bar.add_task(name, total=total, note=unit) if self._bar else None
+        self._bar = _make_bar() if (_is_live(_console) if bar is None else bar) else None
+        self._task = TaskID(0)
+        if self._bar:
+            self._task = self._bar.add_task(name, total=total, note=unit)
 
     def __enter__(self) -> Progress:
         self._reported = self._clock()
@@ -165,23 +165,18 @@ class Progress:
         publish(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._waiting.close()
         if self._bar:
             self._bar.stop()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` as done; `note` (e.g. `epoch=3/50`) is shown beside the count."""
+        """Count `steps` as done; `note`, such as `epoch=3/50`, stands beside the count."""
         self.done += steps
         self._waiting.close()
         if self._first is None:
             self._first = self._clock(), self.done
-        if self._bar and self._task is not None:
+        if self._bar:
             self._bar.update(self._task, advance=steps, note=note or self.unit)
         elif self._clock() - self._reported >= LINE_EVERY_SECONDS and self.done < self.total:
             self._reported = self._clock()
@@ -190,14 +185,14 @@ class Progress:
 
     @property
     def eta_minutes(self) -> float | None:
-        """Time left at the pace since the first result; None before a second result."""
+        """Minutes left at the pace since the first result; None before a second result."""
         at, had = self._first or (0.0, 0)
         if self.done == had:
             return None
         return (self._clock() - at) / (self.done - had) * (self.total - self.done) / 60
 
     def line(self, note: str = "") -> str:
-        """Log line: `what=score done=3/10 eta_min=0.3`."""
+        """Return the log line: `what=score done=3/10 eta_min=0.3`."""
         left = self.eta_minutes
         eta = "unknown" if left is None else f"{left:.1f}"
         text = f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
@@ -241,7 +236,7 @@ class Rows:
 
 
 def _is_live(console: Console) -> bool:
-    """Whether bars can be drawn: on a terminal or in a notebook."""
+    """Return whether bars can be drawn: on a terminal or in a notebook."""
     return console.is_terminal or console.is_jupyter
 
 

@@ -7,6 +7,8 @@ versions can be read. Tables for people are CSV files: a spreadsheet shows every
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -54,6 +56,11 @@ def find_record(kind: type[Record], folder: Storage, name: str) -> Record | None
 def write_record(folder: Storage, name: str, record: Any) -> None:
     """Write a record as JSON, atomically."""
     folder.write_json(name, to_jsonable(record))
+
+
+def hash_json(content: Any) -> str:
+    """Hash plain values, whatever the order of their keys; twelve hex digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def describe_error(error: ValidationError) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.records import hash_json
 from gangru_dist.base.registry import STORED
 from gangru_dist.config.schema import Affects, list_settings
 from gangru_dist.config.search import flatten_space
@@ -120,5 +120,4 @@ def model_identity(cfg: RunConfig, window: str, seed: int, panel_fingerprint: st
             "training.precision=auto is replaced when a run starts, and this run has not started. "
             "Train it first, or give float32, float64, tf32 or bf16."
         )
-    facts = [model_settings(cfg), window, seed, panel_fingerprint]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return hash_json([model_settings(cfg), window, seed, panel_fingerprint])

@@ -1,4 +1,4 @@
-"""Delivers events to a run's callbacks: each in its own thread, each figure once, never a failure.
+"""Delivers events to a run's callbacks: each in its own thread, each figure once, without failing.
 
 A callback is an object of any class. It is made from a `Run`, and has those of these methods that
 it wants::
@@ -14,21 +14,19 @@ a callback that is added later learns what happened before.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import queue
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from gangru_dist.base.errors import GangruError, StorageError, extract_reason
+from gangru_dist.base.errors import GangruError, extract_reason
+from gangru_dist.base.filesystems import redact
 from gangru_dist.base.log import subscribe
-from gangru_dist.base.records import find_record, write_record
+from gangru_dist.base.records import find_record, hash_json, write_record
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import CALLBACKS
 from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
@@ -37,9 +35,6 @@ from gangru_dist.runs.run import Run
 
 _logger = logging.getLogger(__name__)
 TRACKING = "tracking"
-PATIENCE_SECONDS = 30.0
-"""At the end of a job: how long one call may take before the rest is dropped."""
-_PASSWORD = re.compile(r"//[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -53,15 +48,14 @@ class Series:
     """Changes with what decides the figures, such as settings or panel: then they start anew."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call of a callback's method."""
 
     series: Series
     key: str | None
     """Its name among the series' calls; None = it may be repeated."""
     method: str
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +66,8 @@ class Delivered:
     keys: list[str] = field(default_factory=list)
 
 
-def calls_for(event: object) -> Iterator[Call]:
-    """The calls that an event stands for; none for events that have no figures.
+def make_calls(event: object) -> Iterator[Call]:
+    """Make the calls that an event stands for; none for an event that has no figures.
 
     Figures are `gan/…` and `predictor/…` of an epoch: losses, IC, speed; `mean_ic` of a trial, the
     running mean of validation IC; the numbers of `metrics.json` of a report, such as `ic/mean`.
@@ -81,67 +75,71 @@ def calls_for(event: object) -> Iterator[Call]:
     match event:
         case EpochTrained(epoch=epoch):
             pace = {"seconds": epoch.seconds, "samples_per_s": epoch.samples_per_s}
-            yield _epoch(Series("train", event.name, event.identity), epoch.result, pace)
+            yield _epoch_call(Series("train", event.name, event.identity), epoch.result, pace)
         case WindowDone(result=result, model=model):
             facts: dict[str, Any] = {"window": result.window, "seed": result.seed}
             if result.status == "failed":
                 series = Series("train", event.name, event.identity)
-                facts["reason"] = result.reason
-                yield _done(series, None, result.status, {}, facts)
+                yield _done_call(series, None, "failed", {}, facts | {"reason": result.reason})
             elif model is not None:
                 series = Series("train", event.name, model.identity)
-                yield from (_epoch(series, epoch, {}) for epoch in model.history)
-                whole = {
+                yield from (_epoch_call(series, epoch, {}) for epoch in model.history)
+                reached: dict[str, Any] = {
                     "best_valid_ic": model.best_valid_ic,
                     "best_epoch": model.best_epoch,
                     "epochs": len(model.predictor_epochs),
                     "seconds": model.seconds,
                 }
                 facts["model"] = model.model
-                yield _done(series, "done", result.status, numbers(whole), facts)
+                yield _done_call(series, "done", result.status, reached, facts)
         case TrialChanged(trial=trial):
             series = Series("tune", f"tune/trial-{trial.number:04d}", event.identity)
             for step, mean_ic in trial.reports:
-                yield _figures(series, str(step), step, {"mean_ic": mean_ic})
+                yield _figures_call(series, str(step), step, {"mean_ic": mean_ic})
             if trial.is_over:
                 names = ("objective", "mean_ic", "epochs", "seconds")
-                whole = {name: getattr(trial, name) for name in names}
+                reached = {name: getattr(trial, name) for name in names}
                 facts = trial.settings | ({"reason": trial.reason} if trial.reason else {})
-                yield _done(series, "done", trial.status, numbers(whole), facts)
+                yield _done_call(series, "done", trial.status, reached, facts)
         case ReportWritten(metrics=metrics, page=page):
-            series, found = Series("report", "report", "report"), numbers(metrics)
-            step = int(metrics["period"]["months"])
-            key = f"{step}/{digest(found)}"
-            yield _figures(series, key, step, found)
-            yield _done(series, f"done/{key}", "written", found, {"page": page})
+            series, months = Series("report", "report", "report"), int(metrics["period"]["months"])
+            key = f"{months}/{hash_json(flatten_numbers(metrics))}"
+            yield _figures_call(series, key, months, flatten_numbers(metrics))
+            yield _done_call(series, f"done/{key}", "written", metrics, {"page": page})
 
 
-def _epoch(series: Series, result: EpochResult, pace: Mapping[str, float]) -> Call:
+def _epoch_call(series: Series, result: EpochResult, pace: Mapping[str, float]) -> Call:
     named = {f"{result.stage}/{name}": x for name, x in (get_figures(result) | {**pace}).items()}
-    return _figures(series, f"{result.stage}/{result.epoch}", result.epoch, named)
+    return _figures_call(series, f"{result.stage}/{result.epoch}", result.epoch, named)
 
 
-def _figures(series: Series, key: str, step: int, found: Mapping[str, float]) -> Call:
-    return Call(series, key, "on_figures", {"series": series, "step": step, "figures": found})
+def _figures_call(series: Series, key: str, step: int, found: Mapping[str, float]) -> Call:
+    return Call(series, key, "on_figures", {"step": step, "figures": found})
 
 
-def _done(
-    series: Series,
-    key: str | None,
-    status: str,
-    found: Mapping[str, float],
-    facts: Mapping[str, Any],
+def _done_call(
+    series: Series, key: str | None, status: str, found: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Call:
-    given = {"series": series, "status": status, "figures": found, "facts": facts}
-    return Call(series, key, "on_done", given)
+    arguments = {"status": status, "figures": flatten_numbers(found), "facts": facts}
+    return Call(series, key, "on_done", arguments)
 
 
 class CallbackSink:
-    """A sink that calls one callback, in order. A call is noted before it is made: at most once."""
+    """A sink that calls one callback, in order, in a thread of its own."""
 
-    def __init__(self, name: str, callback: object, folder: Storage) -> None:
-        """Start the thread; `folder` keeps what was delivered."""
+    def __init__(
+        self, name: str, callback: object, folder: Storage, *, patience: float = 30.0
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            name: As in `callbacks`.
+            callback: What is called.
+            folder: Records what was delivered.
+            patience: Seconds that a call may take at the end of a job; then the rest is dropped.
+        """
         self._name, self._callback, self._folder = name, callback, folder
+        self._patience = patience
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._delivered: dict[str, Delivered] = {}
         self._done = self._failures = 0
@@ -151,7 +149,7 @@ class CallbackSink:
 
     def __call__(self, event: object) -> None:
         """Queue the event's calls; returns at once."""
-        for call in calls_for(event):
+        for call in make_calls(event):
             self._calls.put(call)
 
     def close(self) -> None:
@@ -160,7 +158,7 @@ class CallbackSink:
         before = -1
         while self._thread.is_alive() and self._done != before:
             before = self._done
-            self._thread.join(PATIENCE_SECONDS)
+            self._thread.join(self._patience)
         if self._thread.is_alive():
             left = self._calls.qsize()
             _logger.warning("callback_too_slow callback=%s events_left=%d", self._name, left)
@@ -174,7 +172,7 @@ class CallbackSink:
                 self._deliver(call)
             self._done += 1
         with self._log_failure():
-            self._call("close")
+            getattr(self._callback, "close", lambda: None)()
 
     @contextmanager
     def _log_failure(self) -> Iterator[None]:
@@ -182,40 +180,29 @@ class CallbackSink:
             yield
         except BaseException as error:  # noqa: BLE001  # also sys.exit(): it is not our code
             self._failures += 1
-            self._error = _PASSWORD.sub("//***@", extract_reason(error))
+            self._error = redact(extract_reason(error))
             if self._failures == 1:
                 text = "callback_failed callback=%s error=%s: %s"
                 _logger.warning(text, self._name, type(error).__name__, self._error)
 
     def _deliver(self, call: Call) -> None:
-        if call.key is None:
-            self._call(call.method, **call.given)
+        """Make a call that the callback wants and has not received; what fails comes again."""
+        method = getattr(self._callback, call.method, None)
+        delivered = self._find_delivered(call.series)
+        if method is None or call.key in delivered.keys:
             return
-        delivered, file = self._delivered_of(call.series), f"{call.series.name}.json"
-        if call.key in delivered.keys:
-            return
-        delivered.keys.append(call.key)
-        try:
-            write_record(self._folder, file, delivered)
-            self._call(call.method, **call.given)
-        except BaseException:
-            delivered.keys.remove(call.key)  # it comes again with the whole, or with the next job
-            with suppress(OSError, StorageError):
-                write_record(self._folder, file, delivered)
-            raise
+        method(series=call.series, **call.arguments)
+        if call.key is not None:
+            delivered.keys.append(call.key)
+            write_record(self._folder, f"{call.series.name}.json", delivered)
 
-    def _call(self, method: str, **given: Any) -> None:
-        wanted: Callable[..., object] | None = getattr(self._callback, method, None)
-        if wanted is not None:
-            wanted(**given)
-
-    def _delivered_of(self, series: Series) -> Delivered:
-        known = self._delivered.get(series.name)
-        known = known or find_record(Delivered, self._folder, f"{series.name}.json")
-        if known is None or known.identity != series.identity:
-            known = Delivered(identity=series.identity)
-        self._delivered[series.name] = known
-        return known
+    def _find_delivered(self, series: Series) -> Delivered:
+        found = self._delivered.get(series.name)
+        found = found or find_record(Delivered, self._folder, f"{series.name}.json")
+        if found is None or found.identity != series.identity:
+            found = Delivered(identity=series.identity)
+        self._delivered[series.name] = found
+        return found
 
 
 @contextmanager
@@ -225,40 +212,28 @@ def open_callbacks(run: Run) -> Iterator[None]:
     Raises:
         ConfigError: One lacks its package, or finds a setting wrong.
     """
-    sinks = []
-    for name in dict.fromkeys(run.cfg.callbacks):
-        try:
-            callback = CALLBACKS[name](run)
-        except GangruError:
-            raise
-        except Exception as error:  # noqa: BLE001  # a user's own code
-            text = "callback_failed callback=%s error=%s: %s; it is left out"
-            _logger.warning(text, name, type(error).__name__, extract_reason(error))
-            continue
-        folder = run.folder.child(TRACKING, name.replace(":", "."))
-        sinks.append(CallbackSink(name, callback, folder))
-    try:
-        with ExitStack() as stack:
-            for sink in sinks:
-                stack.enter_context(subscribe(sink))
-            yield
-    finally:
-        for sink in sinks:
-            sink.close()
+    with ExitStack() as stack:
+        for name in dict.fromkeys(run.cfg.callbacks):
+            try:
+                callback = CALLBACKS[name](run)
+            except GangruError:
+                raise
+            except Exception as error:  # noqa: BLE001  # a user's own code
+                text = "callback_failed callback=%s error=%s: %s; it is left out"
+                _logger.warning(text, name, type(error).__name__, extract_reason(error))
+                continue
+            folder = run.folder.child(TRACKING, name.replace(":", "."))
+            sink = stack.enter_context(closing(CallbackSink(name, callback, folder)))
+            stack.enter_context(subscribe(sink))
+        yield
 
 
-def numbers(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The finite numbers of nested tables as `outer/inner`; lists and texts are left out."""
+def flatten_numbers(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Name the finite numbers of nested tables `outer/inner`; leave out lists and texts."""
     flat: dict[str, float] = {}
     for name, value in found.items():
         if isinstance(value, Mapping):
-            flat |= numbers(value, f"{prefix}{name}/")
+            flat |= flatten_numbers(value, f"{prefix}{name}/")
         elif type(value) in (int, float) and math.isfinite(value):
             flat[f"{prefix}{name}"] = float(value)
     return flat
-
-
-def digest(content: Any) -> str:
-    """Twelve hex digits that change with a JSON content."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -29,10 +29,17 @@ class EpochTrained:
     name: str
     identity: str
     epoch: TimedEpoch
-    share: float = 0.0
-    """Share of the model's epochs, of both stages, that are done."""
+    done: int = 0
+    """Epochs of the model, of both stages, that are done."""
+    total: int = 1
+    """Epochs of both stages, if the model does not stop early."""
     seconds_left: float = 0.0
     """Of the whole job, if no model stops early."""
+
+    @property
+    def share(self) -> float:
+        """Share of the model's epochs that are done."""
+        return self.done / self.total
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,21 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.lineage import code_version
-from gangru_dist.config.identity import to_dict
-from gangru_dist.events.callbacks import Series, digest
+from gangru_dist.base.records import hash_json
+from gangru_dist.config.identity import SETTINGS, to_dict, value_at
+from gangru_dist.events.callbacks import Series
 from gangru_dist.runs.run import Run
 
 KEY = "gangru.key"
 _STATUS = {"failed": "FAILED", "diverged": "FAILED", "pruned": "KILLED"}
-_PARAMS_A_REQUEST = 100
 _ENVIRONMENT = {
+    "MLFLOW_EXPERIMENT_NAME": "gangru_dist",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # seconds, not the minutes of its default
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -49,33 +51,33 @@ class Mlflow:
                 "environment of the command, to http://HOST:PORT for instance."
             )
         self._entities, self._client = mlflow.entities, mlflow.MlflowClient()
+        self._set_experiment = mlflow.set_experiment
         self._ids: dict[str, str] = {}
 
     def on_figures(self, series: Series, step: int, figures: Mapping[str, float]) -> None:
         """Log the figures; a report's belong to the run itself."""
-        self._log(self._of(series), figures, step)
+        self._log(self._find_series(series), figures, step)
 
     def on_done(
         self, series: Series, status: str, figures: Mapping[str, float], facts: Mapping[str, Any]
     ) -> None:
         """Log the whole's figures, what they belong to, and that it is over."""
-        place = self._of(series)
-        is_trial = series.job == "tune"
-        params = {name: x for name, x in facts.items() if is_trial and name != "reason"}
+        run_id = self._find_series(series)
+        params = {name: x for name, x in facts.items() if series.job == "tune" and name != "reason"}
         tags = {f"gangru.{name}": x for name, x in facts.items() if name not in params}
         if series.job == "report":
             figures = {}  # logged already, at their step
-        self._log(place, figures, params=params, tags={"gangru.status": status, **tags})
-        self._client.set_terminated(place, _STATUS.get(status, "FINISHED"))
+        self._log(run_id, figures, params=params, tags={"gangru.status": status, **tags})
+        self._client.set_terminated(run_id, _STATUS.get(status, "FINISHED"))
 
     def close(self) -> None:
         """Mark our run as no longer running."""
         if self._ids:
-            self._client.set_terminated(self._whole(), "FINISHED")
+            self._client.set_terminated(self._run_id, "FINISHED")
 
     def _log(
         self,
-        place: str,
+        run_id: str,
         figures: Mapping[str, float],
         step: int = 0,
         *,
@@ -83,67 +85,53 @@ class Mlflow:
         tags: Mapping[str, Any] | None = None,
     ) -> None:
         now, kinds = int(time.time() * 1000), self._entities
-        metrics = [kinds.Metric(_name(n), x, now, step) for n, x in figures.items()]
-        named = [kinds.RunTag(name, str(value)) for name, value in (tags or {}).items()]
-        self._client.log_batch(place, metrics=metrics, tags=named)
-        given = [kinds.Param(_name(name), str(value)) for name, value in (params or {}).items()]
-        for start in range(0, len(given), _PARAMS_A_REQUEST):
-            self._client.log_batch(place, params=given[start : start + _PARAMS_A_REQUEST])
+        self._client.log_batch(
+            run_id,
+            metrics=[kinds.Metric(_rename(name), x, now, step) for name, x in figures.items()],
+            params=[kinds.Param(_rename(name), str(x)) for name, x in (params or {}).items()],
+            tags=[kinds.RunTag(name, str(x)) for name, x in (tags or {}).items()],
+        )
 
-    def _of(self, series: Series) -> str:
-        """Id of the series' MLflow run."""
-        whole = self._whole()
+    def _find_series(self, series: Series) -> str:
+        """Return the id of the series' MLflow run."""
+        parent = self._run_id
         if series.job == "report":
-            return whole
-        tags = {"mlflow.parentRunId": whole}
-        return self._run([series.name, series.identity], series.name, tags)
+            return parent
+        tags = {"mlflow.parentRunId": parent}
+        return self._find_or_create([series.name, series.identity], series.name, tags)
 
-    def _whole(self) -> str:
-        """Id of the MLflow run that stands for our run."""
-        cfg = self.run.cfg
-        tags = {"gangru.storage": self.run.root.uri, **_version()}
-        return self._run([], self.run.name, tags, params=dict(_flat(to_dict(cfg))))
+    @cached_property
+    def _run_id(self) -> str:
+        """The id of the MLflow run that stands for our run."""
+        settings = to_dict(self.run.cfg)
+        keys = [key for key in SETTINGS if not key.startswith("tune.")]
+        params = {key: value_at(settings, key) for key in keys}
+        version = {f"gangru.{name}": value for name, value in code_version().items() if value}
+        tags = {"gangru.storage": self.run.root.uri, **version}
+        return self._find_or_create([], self.run.name, tags, params)
 
-    def _run(
+    def _find_or_create(
         self,
-        parts: Sequence[str],
+        key: list[str],
         name: str,
         tags: Mapping[str, str],
         params: Mapping[str, Any] | None = None,
     ) -> str:
-        """Id of the MLflow run of this key, from the server if it is there, else a new one."""
-        key = digest([self.run.root.uri, self.run.name, *parts])
-        if key not in self._ids:
-            experiment = self._experiment()
-            there = self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
-            if there:
-                self._ids[key] = there[0].info.run_id
-            else:
-                made = self._client.create_run(experiment, tags={KEY: key, **tags}, run_name=name)
-                self._ids[key] = made.info.run_id
-                self._log(self._ids[key], {}, params=params)
-        return self._ids[key]
-
-    def _experiment(self) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "gangru_dist")
-        there = self._client.get_experiment_by_name(name)
-        return str(there.experiment_id if there else self._client.create_experiment(name))
+        """Return the id of the key's MLflow run, which is created if the server has none."""
+        tag = hash_json([self.run.root.uri, self.run.name, *key])
+        if tag not in self._ids:
+            experiment = self._set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"]).experiment_id
+            wanted = f"tags.`{KEY}` = '{tag}'"
+            found = self._client.search_runs([experiment], wanted, max_results=1)
+            if not found:
+                found = [
+                    self._client.create_run(experiment, tags={KEY: tag, **tags}, run_name=name)
+                ]
+                self._log(found[0].info.run_id, {}, params=params)
+            self._ids[tag] = found[0].info.run_id
+        return self._ids[tag]
 
 
-def _version() -> dict[str, str]:
-    return {f"gangru.{name}": value for name, value in code_version().items() if value}
-
-
-def _name(name: str) -> str:
-    """With what MLflow allows in names."""
+def _rename(name: str) -> str:
+    """Replace what MLflow does not allow in names."""
     return re.sub(r"[^\w\-. /]", "_", name)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every setting but those of a search."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            if name != "tune":
-                yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -29,7 +29,8 @@ DESCRIPTIONS: dict[str, tuple[type[Counter] | type[Gauge], str, tuple[str, ...]]
 
 
 @functools.cache
-def _metric(name: str) -> Counter | Gauge:
+def get_metric(name: str) -> Counter | Gauge:
+    """Make the metric of this name, once a process."""
     kind, text, labels = DESCRIPTIONS[name]
     return kind(name, description=text, tag_keys=labels)
 
@@ -41,10 +42,10 @@ def record(event: object) -> None:
     match event:
         case EpochTrained(name=window, epoch=epoch):
             labels = {"window": window, "stage": epoch.result.stage}
-            _metric(SAMPLES_PER_SECOND).set(epoch.samples_per_s, tags=labels)
+            get_metric(SAMPLES_PER_SECOND).set(epoch.samples_per_s, tags=labels)
             if not isinstance(epoch.result, GanEpoch):
-                _metric(VALID_IC).set(epoch.result.valid_ic, tags={"window": window})
+                get_metric(VALID_IC).set(epoch.result.valid_ic, tags={"window": window})
         case WindowDone(result=result) if result.status in ("trained", "resumed", "failed"):
-            _metric(WINDOWS).inc(tags={"status": result.status})
+            get_metric(WINDOWS).inc(tags={"status": result.status})
         case RowsScored(rows=rows) if rows > 0:
-            _metric(SCORED_ROWS).inc(rows)
+            get_metric(SCORED_ROWS).inc(rows)

@@ -350,7 +350,7 @@ def map_items(
         GangruError: Of the first item that has one, once all are through.
     """
     results: dict[int, Any] = {}
-    with log.start_progress(name, total=len(items)) as progress:
+    with log.Progress(name, total=len(items)) as progress:
         for number, result in runner(cfg, lambda: lambda item: work(*item), items):
             results[number] = result
             progress.advance()

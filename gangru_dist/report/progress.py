@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import extract_reason
@@ -22,15 +22,15 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.events.events import EpochTrained, ModelsPlanned, TrialChanged, WindowDone
 from gangru_dist.report import text
 from gangru_dist.report.text import gettext as _
-from gangru_dist.runs.model import EpochResult, GanEpoch
+from gangru_dist.runs.model import GanEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 
 PAGE = "progress.html"
-_EVERY, _AT_LEAST, _LAST = 10.0, 60.0, 10.0
-"""Seconds between two pages; at most, if nothing happened; at most for the last one."""
+_AT_MOST = 60.0
+"""Seconds between two pages, if nothing happens."""
 _WIDTH, _HEIGHT = 120, 26
-_THERE = ("trained", "resumed", "finished before")
+_HAS_MODEL = ("trained", "resumed", "finished before")
 _logger = logging.getLogger(__name__)
 
 
@@ -41,52 +41,57 @@ class _Row:
     name: str
     state: str = "waiting"
     """`waiting`, `running`, or a `WindowResult`'s or `TrialRecord`'s status."""
-    last: EpochResult | None = None
-    """The last epoch of a window."""
-    epochs: int | None = None
-    share: float = 0.0
-    """Of a window's epochs that are done."""
+    stage: str = ""
+    accuracy: float | None = None
+    """Of the discriminator, in the GAN stage."""
+    epoch: int | None = None
+    share: float | None = 0.0
+    """Of a window's epochs that are done; None where there is nothing to train."""
     curve: Sequence[tuple[int, float]] = ()
     """Epoch and validation IC of the predictor's epochs; of a trial its running mean."""
-    best: float | None = None
-    """What was reached at the end."""
+    reached: float | None = None
+    """At the end."""
     seconds: float = 0.0
     reason: str = ""
 
+    @property
+    def best(self) -> float | None:
+        """What was reached at the end, or so far."""
+        so_far = max((ic for _epoch, ic in self.curve), default=None)
+        return so_far if self.reached is None else self.reached
 
-@dataclass
-class _Stage:
-    done: int
-    total: int
-    minutes_left: float | None
-
-
-@dataclass
-class _Trials:
-    """The pace of a search."""
-
-    rows: dict[int, _Row] = field(default_factory=dict)
-    began: float | None = None
-    ended: int = 0
-    """In this session."""
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.state not in ("waiting", "running")
 
 
 class ProgressPage:
     """Shows one job, inside `with page.show()`."""
 
-    def __init__(self, run: Run, *, folder: Storage | None = None, every: float = _EVERY) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        folder: Storage | None = None,
+        every: float = 10.0,
+        patience: float = 10.0,
+    ) -> None:
         """Write nothing yet.
 
         Args:
             run: Whose job it is.
             folder: Where the page is written; None = the run's.
             every: Seconds between two pages.
+            patience: Seconds to wait for the last page.
         """
         self._run, self._folder, self._every = run, folder or run.folder, every
-        self._is_of_run = folder is None
-        self._stages: dict[str, _Stage] = {}
+        self._patience, self._is_of_run = patience, folder is None
+        self._stages: dict[str, log.Progress] = {}
         self._rows: dict[str, _Row] = {}
-        self._trials = _Trials()
+        self._trials: dict[int, _Row] = {}
+        self._trials_began: float | None = None
+        self._trials_ended = 0  # in this session
         self._state, self._reason = "running", ""
         self._ends: float | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -120,44 +125,53 @@ class ProgressPage:
                     self._rows |= {name: _Row(name) for name in names}
                 case EpochTrained():
                     self._note_epoch(event)
-                case WindowDone(result=result):
-                    row = self._rows.setdefault(event.name, _Row(event.name))
-                    row.state, row.best, row.reason = (
-                        result.status,
-                        result.best_valid_ic,
-                        result.reason,
-                    )
-                    row.seconds = result.seconds
+                case WindowDone():
+                    self._note_window(event)
                 case TrialChanged(trial=trial):
                     self._note_trial(trial)
 
     def _note_stage(self, progress: log.Progress) -> None:
-        left = progress.eta_minutes
-        self._stages[progress.name] = _Stage(progress.done, progress.total, left)
+        self._stages[progress.name], left = progress, progress.eta_minutes
         self._ends = None if left is None else time.time() + left * 60
 
     def _note_epoch(self, event: EpochTrained) -> None:
         result = event.epoch.result
         row = self._rows.setdefault(event.name, _Row(event.name))
-        row.state, row.last, row.epochs, row.share = "running", result, result.epoch, event.share
-        if not isinstance(result, GanEpoch):
+        row.state, row.stage = "running", result.stage
+        row.epoch, row.share = result.epoch, event.share
+        row.accuracy = None
+        if isinstance(result, GanEpoch):
+            row.accuracy = result.discriminator_accuracy
+        else:
             row.curve = (*row.curve, (result.epoch, result.valid_ic))
         self._ends = time.time() + event.seconds_left
 
+    def _note_window(self, event: WindowDone) -> None:
+        row, result = self._rows.setdefault(event.name, _Row(event.name)), event.result
+        row.state, row.reason, row.seconds = result.status, result.reason, result.seconds
+        row.reached = result.best_valid_ic
+        if result.status != "failed":  # else as far as it came
+            row.share = 1.0 if result.status in _HAS_MODEL else None
+
     def _note_trial(self, trial: TrialRecord) -> None:
-        trials, now = self._trials, time.time()
-        is_new = trial.number not in trials.rows
-        row = trials.rows.setdefault(trial.number, _Row(f"{trial.number:04d}"))
-        row.state, row.epochs, row.curve = trial.status, trial.epochs, trial.reports
-        row.best, row.seconds, row.reason = trial.reached, trial.seconds, trial.reason
+        is_new, now = trial.number not in self._trials, time.time()
+        self._trials[trial.number] = _Row(
+            name=f"{trial.number:04d}",
+            state=trial.status,
+            epoch=trial.epochs,
+            curve=trial.reports,
+            reached=trial.reached,
+            seconds=trial.seconds,
+            reason=trial.reason,
+        )
         if is_new and trial.is_over:  # in an earlier session
             return
-        trials.began = trials.began or now
-        trials.ended += trial.is_over
-        if trials.ended:
-            over = sum(row.state != "running" for row in trials.rows.values())
+        self._trials_began = self._trials_began or now
+        self._trials_ended += trial.is_over
+        if self._trials_ended:
+            over = sum(row.is_over for row in self._trials.values())
             left = max(0, self._run.cfg.tune.trials - over)
-            self._ends = now + (now - trials.began) / trials.ended * left
+            self._ends = now + (now - self._trials_began) / self._trials_ended * left
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
@@ -174,13 +188,13 @@ class ProgressPage:
             self._state, self._reason = state, reason
         self._over.set()
         if self._begun:
-            self._thread.join(timeout=_LAST)
+            self._thread.join(timeout=self._patience)
 
     def _serve(self) -> None:
         written, at = -1, 0.0
         while True:
             is_last = self._over.is_set()  # first: what is written next has the final state
-            if is_last or self._version != written or time.monotonic() - at >= _AT_LEAST:
+            if is_last or self._version != written or time.monotonic() - at > _AT_MOST:
                 written, at = self._version, time.monotonic()
                 self._write()
             if is_last:
@@ -199,18 +213,19 @@ class ProgressPage:
         """The page as it would be now."""
         with self._lock, text.use_language(self._run.cfg.report.language):
             windows = [self._rows[name] for name in sorted(self._rows)]
-            trials = [self._trials.rows[number] for number in sorted(self._trials.rows)]
+            trials = [self._trials[number] for number in sorted(self._trials)]
             left = None if self._ends is None else max(0.0, self._ends - time.time()) / 60
             return text.render_page(
                 "progress.html",
                 run=self._run.name if self._is_of_run else None,
                 state=self._state,
                 reason=self._reason,
-                stages=[_shown_stage(name, one) for name, one in self._stages.items()],
-                windows=_shown(windows),
-                trials=_shown(trials),
-                counts=_counts(windows),
-                trials_over=sum(row.state != "running" for row in trials),
+                stages=[(_name_stage(one.name), one) for one in self._stages.values()],
+                windows=windows,
+                trials=trials,
+                draw=_draw_curve,
+                counts=_count_states(windows),
+                trials_over=sum(row.is_over for row in trials),
                 trials_asked=self._run.cfg.tune.trials,
                 share=self._share(windows, trials),
                 minutes_left=left if self._state == "running" else None,
@@ -223,83 +238,44 @@ class ProgressPage:
     def _share(self, windows: Sequence[_Row], trials: Sequence[_Row]) -> float:
         """Of the work under way that is done: of its models, its trials, or its stage."""
         stage = next(reversed(self._stages.values()), None)
-        trained = _share(windows)
         if stage and (stage.done < stage.total or not (windows or trials)):
             return stage.done / max(stage.total, 1)
         if trials:
-            over = sum(row.state != "running" for row in trials)
+            over = sum(row.is_over for row in trials)
             return min(1.0, over / max(1, self._run.cfg.tune.trials))
-        return trained
+        shares = [
+            1.0 if row.is_over else row.share or 0.0 for row in windows if row.share is not None
+        ]
+        return sum(shares) / len(shares) if shares else float(bool(windows))
 
 
-def _counts(rows: Sequence[_Row]) -> dict[str, int]:
-    """Models that are there, windows that failed, are under way and wait."""
+def _count_states(rows: Sequence[_Row]) -> dict[str, int]:
+    """Count the models that are there, and the windows that failed, are under way and wait."""
     states = [row.state for row in rows]
     return {
         "all": sum(state != "no history" for state in states),
-        "done": sum(state in _THERE for state in states),
+        "done": sum(state in _HAS_MODEL for state in states),
         **{name: states.count(name) for name in ("failed", "running", "waiting")},
     }
 
 
-def _share(rows: Sequence[_Row]) -> float:
-    """Of the work that is done, windows counted alike; 0 before any is known."""
-    over = [
-        row.share if row.state in ("waiting", "running") else 1.0
-        for row in rows
-        if row.state != "no history"
-    ]
-    return sum(over) / len(over) if over else float(bool(rows))
-
-
-def _shown_stage(name: str, stage: _Stage) -> dict[str, Any]:
-    """A stage's row of the page."""
+def _name_stage(name: str) -> str:
     names = {
         "panel_read": _("reading bars, parts"),
         "panel_tables": _("reading side tables, parts"),
         "panel_features": _("computing features, buckets"),
         "score": _("scoring, days"),
     }
-    return {
-        "name": names.get(name, name),
-        "done": stage.done,
-        "total": stage.total,
-        "share": stage.done / stage.total if stage.total else 1.0,
-    }
+    return names.get(name, name)
 
 
-def _shown(rows: Sequence[_Row]) -> list[dict[str, Any]]:
-    """Rows of the page: curves between the lowest and the highest value of all rows."""
-    values = [value for row in rows for _epoch, value in row.curve]
-    low, high = min([0.0, *values]), max([0.0, *values])
-    return [_shown_row(row, low, high) for row in rows]
-
-
-def _shown_row(row: _Row, low: float, high: float) -> dict[str, Any]:
-    room, last = max(high - low, 1e-9), max((epoch for epoch, _ic in row.curve), default=1)
-    places = [
-        (_WIDTH * epoch / last, _HEIGHT * (high - value) / room) for epoch, value in row.curve
-    ]
-    name, _slash, seed = row.name.partition("/seed-")
-    reached = max((value for _epoch, value in row.curve), default=None)
-    return {
-        "name": name,
-        "seed": seed,
-        "state": row.state,
-        "stage": row.last.stage if row.last else "",
-        "epoch": row.epochs,
-        "share": _done(row),
-        "accuracy": row.last.discriminator_accuracy if isinstance(row.last, GanEpoch) else None,
-        "valid_ic": row.curve[-1][1] if row.curve else None,
-        "best": reached if row.best is None else row.best,
-        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in places) if len(places) > 1 else "",
-        "minutes": row.seconds / 60 if row.seconds else None,
-        "reason": row.reason,
-    }
-
-
-def _done(row: _Row) -> float | None:
-    """Share of a window's epochs that are done; None where there is nothing to train."""
-    if row.state == "no history":
-        return None
-    return 1.0 if row.state in _THERE else row.share
+def _draw_curve(row: _Row, rows: Sequence[_Row]) -> str:
+    """Points of a row's curve, between the lowest and the highest value of all rows."""
+    if len(row.curve) < 2:
+        return ""
+    values = [ic for one in rows for _epoch, ic in one.curve]
+    low, high = min(0.0, *values), max(0.0, *values)
+    last, room = max(epoch for epoch, _ic in row.curve), max(high - low, 1e-9)
+    return " ".join(
+        f"{_WIDTH * epoch / last:.1f},{_HEIGHT * (high - ic) / room:.1f}" for epoch, ic in row.curve
+    )

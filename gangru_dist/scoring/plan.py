@@ -9,13 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gangru_dist.base.errors import FactorError, WindowError
+from gangru_dist.base.records import hash_json
 from gangru_dist.config.identity import model_identity, select_settings
 from gangru_dist.config.schema import Affects
 from gangru_dist.config.settings import RunConfig
@@ -101,7 +101,7 @@ def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     facts.append(manifest.fingerprint_to(before.astype(dt.date)))
     marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]
     facts += marks  # rewritten rows of this month; its hash does not tell them from added rows
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return hash_json(facts)
 
 
 def expect_coverage(

@@ -140,7 +140,7 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
     most = run.cfg.resources.scoring_actors or len(plan.tasks)
     with (
         log.subscribe(prometheus.record),
-        log.start_progress("score", total=plan.days, unit="days") as progress,
+        log.Progress("score", total=plan.days, unit="days") as progress,
     ):
         for _, result in runner(run.cfg, partial(_scorer, run), plan.tasks, actors=most):
             file = unwrap(result)

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -26,10 +29,11 @@ from gangru_dist.config.identity import with_precision
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
 from gangru_dist.events import prometheus
 from gangru_dist.events.callbacks import open_callbacks
+from gangru_dist.events.console import TrainingConsole
 from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
 from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.model import TimedEpoch
+from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.summaries import (
     TrainSummary,
@@ -38,13 +42,21 @@ from gangru_dist.runs.summaries import (
     write_train_summary,
 )
 from gangru_dist.training.groups import run_workers
-from gangru_dist.training.progress import ProgressLog
-from gangru_dist.training.queue import Task, TaskFinished, WorkerGroup, task_identity
+from gangru_dist.training.queue import (
+    EpochDone,
+    RemoteTaskQueue,
+    Task,
+    TaskFinished,
+    TaskQueue,
+    WorkerGroup,
+    task_identity,
+)
 
 if TYPE_CHECKING:
     from gangru_dist.models.precision import Device
 
 _logger = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
 
 
 def resolve_run(run: Run, *, anew: bool = False) -> Run:
@@ -57,8 +69,8 @@ def resolve_run(run: Run, *, anew: bool = False) -> Run:
         ResourceError: The cluster cannot hold a worker.
         StorageError: The run's `config.json` is damaged.
     """
-    kept = run if anew else run.with_claimed_precision()
-    return replace(kept, cfg=resolve_precision(kept.cfg))
+    claimed = run if anew else run.with_claimed_precision()
+    return replace(claimed, cfg=resolve_precision(claimed.cfg))
 
 
 def resolve_precision(cfg: RunConfig, before: str | None = None) -> RunConfig:
@@ -104,8 +116,8 @@ def _devices(cfg: RunConfig) -> list[Device]:
 
     here = partial(devices_here, cfg.resources.gpus_per_worker)
     return [
-        replace(device, name=f"{device.name}{place}")
-        for place, devices in session.ask_nodes(cfg, here)
+        replace(device, name=f"{device.name}{node}")
+        for node, devices in session.ask_nodes(cfg, here)
         for device in devices
     ]
 
@@ -155,7 +167,7 @@ def train_windows(
     overwrite: bool = False,
     runner: Runner | None = None,
 ) -> TrainSummary:
-    """Train what is not trained yet; finished models of the same identity are kept.
+    """Train what is not trained yet; leave finished models of the same identity.
 
     Args:
         run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
@@ -179,7 +191,7 @@ def train_windows(
         require_native(run.cfg)
     with open_callbacks(run), subscribe(prometheus.record):
         run.claim(overwrite=overwrite)
-        _say_what_labels_lack(run.cfg, manifest)
+        _warn_of_missing_neutralizers(run.cfg, manifest)
         for result in results:
             publish_window(run, result)
         publish(ModelsPlanned([task.name for task in todo]))
@@ -199,7 +211,7 @@ def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
             model = run.read_model(result.window, result.seed)
         except (OSError, StorageError) as error:
             _logger.warning(
-                "model_not_told window=%s error=%s", result.window, extract_reason(error)
+                "model_unreadable window=%s error=%s", result.window, extract_reason(error)
             )
     publish(WindowDone(result=result, identity=identity, model=model))
 
@@ -234,8 +246,8 @@ def plan_training(
     return run, results, todo
 
 
-def _say_what_labels_lack(cfg: RunConfig, manifest: Manifest) -> None:
-    """A label is neutralized by what the panel knows, as the factor is."""
+def _warn_of_missing_neutralizers(cfg: RunConfig, manifest: Manifest) -> None:
+    """Warn where the panel lacks what the label is to be neutralized by."""
     there = {"industry": manifest.has_industry, "size": manifest.has_market_cap}
     for name in cfg.label.neutralize:
         if not there[name]:
@@ -255,17 +267,6 @@ def _train_all(
         publish_window(run, result, identities[finished.task])
         return result
 
-    def tell(task: Task, epoch: TimedEpoch, *, share: float, seconds_left: float) -> None:
-        publish(
-            EpochTrained(
-                name=task.name,
-                identity=identities[task],
-                epoch=epoch,
-                share=share,
-                seconds_left=seconds_left,
-            )
-        )
-
     with session.open_session(run.cfg):
         groups = min(len(tasks), concurrency(run.cfg))
         nodes = session.count_nodes()
@@ -275,14 +276,16 @@ def _train_all(
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), groups, run.cfg.resources.workers, ingest, spread)
         made_by = code_version()
-        with ProgressLog(run, tasks, find_result, tell) as progress:
+        task_queue = RemoteTaskQueue(tasks, run.cfg.resources.max_failures)
+        reader = QueueReader(task_queue, run.cfg, identities, find_result)
+        with closing(task_queue), TrainingConsole(run.cfg, len(tasks)).show(), reader.run():
 
             def run_group(number: int) -> None:
                 runner(
                     WorkerGroup(
                         run=run,
                         number=number,
-                        tasks=progress.queue,
+                        tasks=task_queue,
                         made_by=made_by,
                         through_ray=through_ray,
                         spread=spread,
@@ -290,9 +293,79 @@ def _train_all(
                 )
 
             list(map_in_threads(range(groups), run_group, groups))
-        known = {(result.window, result.seed) for result in progress.results}
+        known = {(result.window, result.seed) for result in reader.results}
         lost = [task for task in tasks if (task.window.name, task.seed) not in known]
-        return [*progress.results, *(find_result(TaskFinished(task, None)) for task in lost)]
+        return [*reader.results, *(find_result(TaskFinished(task, None)) for task in lost)]
+
+
+class QueueReader:
+    """Publishes what a queue's workers report, in a thread of its own."""
+
+    def __init__(
+        self,
+        task_queue: TaskQueue,
+        cfg: RunConfig,
+        identities: Mapping[Task, str],
+        find_result: Callable[[TaskFinished], WindowResult],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            task_queue: The job's queue.
+            cfg: The job's configuration.
+            identities: Of all models of the job.
+            find_result: Finds and publishes the result of a task that is over.
+        """
+        self.results: list[WindowResult] = []
+        self._queue, self._cfg, self._identities = task_queue, cfg, identities
+        self._find_result = find_result
+        self._started: float | None = None
+        self._shares: dict[Task, float] = {}
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Read until the block ends, and what is left then; not after an interrupt."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(_POLL_SECONDS):
+                self._read()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=10)
+            if not isinstance(sys.exception(), KeyboardInterrupt):
+                self._read()
+
+    def _read(self) -> None:
+        for event in self._queue.drain_events():
+            if isinstance(event, EpochDone):
+                self._publish_epoch(event.task, event.epoch)
+            else:
+                self._shares[event.task] = 1.0
+                self.results.append(self._find_result(event))
+
+    def _publish_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+        if self._started is None:  # the pace of training, without Ray's start-up
+            self._started = time.time() - epoch.seconds
+        gan = self._cfg.gan.epochs if self._cfg.variant == "gan_gru" else 0
+        done = epoch.result.epoch + (0 if isinstance(epoch.result, GanEpoch) else gan)
+        total = gan + self._cfg.training.epochs
+        self._shares[task] = done / total
+        share = sum(self._shares.values()) / len(self._identities)
+        event = EpochTrained(
+            name=task.name,
+            identity=self._identities[task],
+            epoch=epoch,
+            done=done,
+            total=total,
+            seconds_left=(time.time() - self._started) * (1 - share) / share,
+        )
+        publish(event)
 
 
 def reads_through_ray(run: Run, nodes: int) -> bool:

@@ -14,13 +14,12 @@ from typing import Any
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.base.records import find_record, write_record, write_table
+from gangru_dist.base.records import find_record, hash_json, write_record, write_table
 from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, model_settings, select_settings, to_dict
 from gangru_dist.config.schema import Affects
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.events.callbacks import digest
 from gangru_dist.events.events import TrialChanged
 from gangru_dist.runs.search import (
     SEARCH,
@@ -87,7 +86,7 @@ class TrialQueue:
         """
         self.folder, self.cfg, self.space = folder, cfg, space
         self.windows, self.facts, self._clock = windows, dict(facts), clock
-        self._identity = digest(self.facts)
+        self._identity = hash_json(self.facts)
         if overwrite:
             folder.delete(BEST)
             folder.delete_folder(TRIALS)

@@ -76,7 +76,7 @@ class TestProperties:
         assert [line.split()[-1] for line in lines] == ["too", "event", "after", "last"]
 
     def test_without_a_terminal_there_is_no_bar(self, capfd: pytest.CaptureFixture[str]) -> None:
-        with log.start_progress("score", total=2) as progress:
+        with log.Progress("score", total=2) as progress:
             progress.advance(2)
         assert capfd.readouterr() == ("", "")
 

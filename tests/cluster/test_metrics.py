@@ -48,7 +48,7 @@ class TestReference:
 
 class TestProperties:
     def test_without_a_session_nothing_happens(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        prometheus._metric.cache_clear()
+        prometheus.get_metric.cache_clear()
         monkeypatch.setattr(prometheus.ray, "is_initialized", lambda: False)
         prometheus.record(RowsScored(5))
-        assert prometheus._metric.cache_info().currsize == 0
+        assert prometheus.get_metric.cache_info().currsize == 0

@@ -1,4 +1,4 @@
-"""Callbacks: told everything once, whatever is interrupted, and never a reason to fail."""
+"""Callbacks receive everything once, whatever is interrupted, and never fail a job."""
 
 import dataclasses
 import logging
@@ -15,8 +15,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import from_dict, model_settings, to_dict
 from gangru_dist.config.settings import CALLBACKS, RunConfig
 from gangru_dist.config.sources import load
-from gangru_dist.events import callbacks as callbacks_module
-from gangru_dist.events.callbacks import CallbackSink, numbers, open_callbacks
+from gangru_dist.events.callbacks import CallbackSink, flatten_numbers, open_callbacks
 from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
@@ -26,9 +25,8 @@ from gangru_dist.runs.summaries import WindowResult
 from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.launch import train_windows
-from gangru_dist.training.queue import WorkerGroup
+from gangru_dist.training.queue import TaskQueue, WorkerGroup
 from tests.training.store import TINY, stored_panel
-from tests.training.test_gate import NearProgress
 
 CODE = "my_plugin"
 TASK = "2019-06-28/seed-0"
@@ -36,10 +34,10 @@ METRICS = {"period": {"months": 3}, "ic": {"mean": 0.1, "stars": "*", "t": float
 
 
 @pytest.fixture
-def heard() -> list[Any]:
-    """The calls that `my_plugin:Heard` received."""
-    CALLBACKS.check_name(f"{CODE}:Heard")
-    found: list[Any] = sys.modules[CODE].heard
+def received() -> list[Any]:
+    """The calls that `my_plugin:Recorder` received."""
+    CALLBACKS.check_name(f"{CODE}:Recorder")
+    found: list[Any] = sys.modules[CODE].received
     return found
 
 
@@ -56,15 +54,15 @@ def epoch(number: int) -> TimedEpoch:
 
 
 class Trainer:
-    """Stands in for the workers: tells `tells` epochs, then stores a model of three."""
+    """Stands in for the workers: reports `epochs`, then stores a model of three."""
 
-    def __init__(self, tells: tuple[int, ...], fails: str = "") -> None:
-        self.tells, self.fails = tells, fails
+    def __init__(self, epochs: tuple[int, ...], fails: str = "") -> None:
+        self.epochs, self.fails = epochs, fails
 
     def __call__(self, group: WorkerGroup) -> None:
         manifest = read_manifest(group.run.root)
         while (task := group.tasks.take(group.number)) is not None:
-            for number in self.tells:
+            for number in self.epochs:
                 group.tasks.report_epoch(task, epoch(number))
             if not self.fails:
                 state = TrainingState(group.run.cfg, 0)
@@ -79,7 +77,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without Ray."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(launch, "ProgressLog", NearProgress)
+    monkeypatch.setattr(launch, "RemoteTaskQueue", TaskQueue)
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
     monkeypatch.setattr(launch, "concurrency", lambda _: 1)
     monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
@@ -87,36 +85,36 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestTraining:
     @pytest.mark.usefixtures("near")
-    def test_a_resumed_job_tells_what_is_new_and_what_is_missing(
-        self, tmp_path: Path, heard: list[Any]
+    def test_a_resumed_job_sends_what_is_new_and_what_is_missing(
+        self, tmp_path: Path, received: list[Any]
     ) -> None:
-        run = Run(stored_panel(tmp_path), "r", with_callbacks("Heard"))
+        run = Run(stored_panel(tmp_path), "r", with_callbacks("Recorder"))
         only = {"only": ["2019-06-28"]}
         train_windows(run, runner=Trainer((1,), fails="its node was lost"), **only)
         steps = ("predictor/train_loss", "predictor/valid_ic")
         pace = ("predictor/seconds", "predictor/samples_per_s")
-        assert heard == [(TASK, 1, *steps, *pace), (TASK, "failed"), ("closed",)]
-        heard.clear()  # the next job trains epoch 1 again; nobody heard of 2, which was lost
+        assert received == [(TASK, 1, *steps, *pace), (TASK, "failed"), ("closed",)]
+        received.clear()  # the next job trains epoch 1 again; nobody received 2, which was lost
         train_windows(run, runner=Trainer((1, 3)), **only)
-        assert [event[:2] for event in heard] == [
+        assert [event[:2] for event in received] == [
             (TASK, 3),
             (TASK, 2),
             (TASK, "trained"),
             ("closed",),
         ]
-        assert heard[1] == (TASK, 2, *steps)  # from the model's history, which has no times
-        heard.clear()
+        assert received[1] == (TASK, 2, *steps)  # from the model's history, which has no times
+        received.clear()
         train_windows(run, runner=Trainer(()), **only)
-        assert heard == [("closed",)]
+        assert received == [("closed",)]
 
     @pytest.mark.usefixtures("near")
     def test_a_callback_that_is_added_later_learns_of_finished_models(
-        self, tmp_path: Path, heard: list[Any]
+        self, tmp_path: Path, received: list[Any]
     ) -> None:
         run = Run(stored_panel(tmp_path), "r", TINY)
         train_windows(run, runner=Trainer((1, 2, 3)))
-        train_windows(dataclasses.replace(run, cfg=with_callbacks("Heard")), runner=Trainer(()))
-        assert [e[:2] for e in heard if e[0] == TASK] == [
+        train_windows(dataclasses.replace(run, cfg=with_callbacks("Recorder")), runner=Trainer(()))
+        assert [e[:2] for e in received if e[0] == TASK] == [
             (TASK, 1),
             (TASK, 2),
             (TASK, 3),
@@ -124,13 +122,15 @@ class TestTraining:
         ]
         assert not run.folder.list_files("tensorboard")
 
-    def test_another_model_of_the_name_starts_anew(self, tmp_path: Path, heard: list[Any]) -> None:
+    def test_another_model_of_the_name_starts_anew(
+        self, tmp_path: Path, received: list[Any]
+    ) -> None:
         for identity in ("a", "a", "b"):
-            with open_callbacks(run_at(tmp_path, "Heard")):
+            with open_callbacks(run_at(tmp_path, "Recorder")):
                 publish(EpochTrained(name=TASK, identity=identity, epoch=epoch(1)))
-        assert [event[:2] for event in heard if event[0] == TASK] == [(TASK, 1)] * 2
+        assert [event[:2] for event in received if event[0] == TASK] == [(TASK, 1)] * 2
 
-    def test_both_stages_have_their_epochs(self, tmp_path: Path, heard: list[Any]) -> None:
+    def test_both_stages_have_their_epochs(self, tmp_path: Path, received: list[Any]) -> None:
         gan = GanEpoch(
             epoch=1,
             discriminator_loss=1.0,
@@ -138,23 +138,23 @@ class TestTraining:
             discriminator_accuracy=0.5,
             distance=0.1,
         )
-        with open_callbacks(run_at(tmp_path, "Heard")):
+        with open_callbacks(run_at(tmp_path, "Recorder")):
             publish(EpochTrained(name=TASK, identity="a", epoch=TimedEpoch(gan, 1.0, 1.0)))
             publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
-        assert [event[2].split("/")[0] for event in heard[:2]] == ["gan", "predictor"]
+        assert [event[2].split("/")[0] for event in received[:2]] == ["gan", "predictor"]
 
 
 class TestSearchAndReport:
-    def test_a_trial_grows_and_ends_once(self, tmp_path: Path, heard: list[Any]) -> None:
+    def test_a_trial_grows_and_ends_once(self, tmp_path: Path, received: list[Any]) -> None:
         trial = TrialRecord(number=3, settings={"gru.hidden": 4}, reports=((1, 0.1),))
         grown = dataclasses.replace(trial, reports=((1, 0.1), (2, 0.2)), mean_ic=0.2)
         ended = dataclasses.replace(grown, status="pruned")
         for _ in range(2):  # the second session finds it ended
-            with open_callbacks(run_at(tmp_path, "Heard")):
+            with open_callbacks(run_at(tmp_path, "Recorder")):
                 for record in (trial, grown, ended):
                     publish(TrialChanged(record, "search"))
         name = "tune/trial-0003"
-        assert heard == [
+        assert received == [
             (name, 1, "mean_ic"),
             (name, 2, "mean_ic"),
             (name, "pruned"),
@@ -162,14 +162,14 @@ class TestSearchAndReport:
             ("closed",),
         ]
 
-    def test_a_report_is_told_when_it_says_something_new(
-        self, tmp_path: Path, heard: list[Any]
+    def test_a_report_is_sent_when_it_says_something_new(
+        self, tmp_path: Path, received: list[Any]
     ) -> None:
         newer = {"period": {"months": 4}, "ic": {"mean": 0.2}}
         for metrics in (METRICS, METRICS, newer):
-            with open_callbacks(run_at(tmp_path, "Heard")):
+            with open_callbacks(run_at(tmp_path, "Recorder")):
                 publish(ReportWritten(metrics, "report.html"))
-        assert [event for event in heard if event != ("closed",)] == [
+        assert [event for event in received if event != ("closed",)] == [
             ("report", 3, "period/months", "ic/mean"),
             ("report", "written"),
             ("report", 4, "period/months", "ic/mean"),
@@ -177,21 +177,21 @@ class TestSearchAndReport:
         ]
 
     def test_numbers_of_a_table(self) -> None:
-        assert numbers({"a": {"b": 1, "c": [1]}, "d": True, "e": float("inf"), "f": None}) == {
-            "a/b": 1.0
-        }
+        assert flatten_numbers(
+            {"a": {"b": 1, "c": [1]}, "d": True, "e": float("inf"), "f": None}
+        ) == {"a/b": 1.0}
 
 
 class TestErrors:
-    def test_a_broken_callback_costs_a_line_and_the_others_hear_all(
-        self, tmp_path: Path, heard: list[Any], caplog: pytest.LogCaptureFixture
+    def test_a_broken_callback_costs_a_line_and_the_others_receive_all(
+        self, tmp_path: Path, received: list[Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        with open_callbacks(run_at(tmp_path, "Broken", "Unmade", "Heard")):
+        with open_callbacks(run_at(tmp_path, "Broken", "Unmade", "Recorder")):
             for number in (1, 2):
                 publish(EpochTrained(name=TASK, identity="a", epoch=epoch(number)))
             failed = WindowResult(window="2019-06-28", seed=0, status="failed", reason="no")
             publish(WindowDone(result=failed, identity="a"))
-        assert [event[:2] for event in heard] == [
+        assert [event[:2] for event in received] == [
             (TASK, 1),
             (TASK, 2),
             (TASK, "failed"),
@@ -205,29 +205,25 @@ class TestErrors:
         ]
         assert all(record.exc_info is None for record in caplog.records)
 
-    def test_what_failed_is_told_by_the_next_job(self, tmp_path: Path, heard: list[Any]) -> None:
+    def test_what_failed_is_sent_by_the_next_job(self, tmp_path: Path, received: list[Any]) -> None:
         run = run_at(tmp_path, "Broken")
         with open_callbacks(run):
             publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
-        sys.modules[CODE].Broken.on_figures = sys.modules[CODE].Heard.on_figures
+        sys.modules[CODE].Broken.on_figures = sys.modules[CODE].Recorder.on_figures
         with open_callbacks(run):
             publish(EpochTrained(name=TASK, identity="a", epoch=epoch(1)))
-        assert heard[0][:2] == (TASK, 1)
+        assert received[0][:2] == (TASK, 1)
 
     def test_a_callback_that_hangs_is_left_behind(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(callbacks_module, "PATIENCE_SECONDS", 0.1)
         over = threading.Event()
 
         class Slow:
             def on_done(self, **_: object) -> None:
                 over.wait(30)
 
-        slow = CallbackSink("slow", Slow(), Storage(str(tmp_path)))
+        slow = CallbackSink("slow", Slow(), Storage(str(tmp_path)), patience=0.1)
         failed = WindowResult(window="2019-06-28", seed=0, status="failed", reason="no")
         for _ in range(2):
             slow(WindowDone(result=failed, identity="a"))
@@ -244,14 +240,14 @@ class TestNames:
         with pytest.raises(ConfigError, match="'mlflow'"):
             load("default", None, ['callbacks=["mlflaw"]'])
 
-    def test_it_decides_nothing(self, heard: list[Any]) -> None:
-        assert model_settings(with_callbacks("Heard")) == model_settings(TINY)
+    def test_it_decides_nothing(self, received: list[Any]) -> None:
+        assert model_settings(with_callbacks("Recorder")) == model_settings(TINY)
 
-    def test_stored_code_is_not_imported_and_not_missed(self, heard: list[Any]) -> None:
-        cfg = dataclasses.replace(TINY, callbacks=("tensorboard", f"{CODE}:Heard"))
+    def test_stored_code_is_not_imported_and_not_missed(self, received: list[Any]) -> None:
+        cfg = dataclasses.replace(TINY, callbacks=("tensorboard", f"{CODE}:Recorder"))
         assert from_dict(to_dict(cfg), stored=True).callbacks == cfg.callbacks
         stored = to_dict(cfg)
-        CALLBACKS.pop(f"{CODE}:Heard")
+        CALLBACKS.pop(f"{CODE}:Recorder")
         sys.modules.pop(CODE)
         assert from_dict(stored, stored=True).callbacks == ("tensorboard",)
         assert CODE not in sys.modules

@@ -72,9 +72,9 @@ def test_a_trial_brings_its_settings(tmp_path: Path, board: TensorBoard) -> None
     board.on_done(MODEL, "trained", {"seconds": 1.0}, {"seed": 0})  # has all in its epochs
     found = scalars(tmp_path, TRIAL.name)
     assert found["hparam/objective", 3] == 0.2
-    kept = b"".join(v.metadata.plugin_data.content for _, v in events(tmp_path, TRIAL.name))
-    assert all(name.encode() in kept for name in facts)
-    assert b"[4, 2]" in kept
+    content = b"".join(v.metadata.plugin_data.content for _, v in events(tmp_path, TRIAL.name))
+    assert all(name.encode() in content for name in facts)
+    assert b"[4, 2]" in content
     assert not list(events(tmp_path, MODEL.name))
 
 

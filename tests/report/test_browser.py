@@ -61,7 +61,7 @@ def progress(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             page(epoch(PLACES[1], GAN, share=0.2, seconds_left=600))
             trial = TrialRecord(number=1, settings={}, reports=((1, 0.01), (2, 0.02)))
             page(TrialChanged(trial, "a"))
-            with log.start_progress("score", total=2) as progress:
+            with log.Progress("score", total=2) as progress:
                 progress.advance()
             html = page.render()
         if state == "running":

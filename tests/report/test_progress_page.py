@@ -36,12 +36,15 @@ GAN = GanEpoch(
 )
 
 
-def epoch(name: str, result: EpochResult, **left: float) -> EpochTrained:
-    return EpochTrained(name=name, identity="a", epoch=TimedEpoch(result, 1.0, 1.0), **left)
+def epoch(name: str, result: EpochResult, *, share: float, seconds_left: float) -> EpochTrained:
+    timed, done = TimedEpoch(result, 1.0, 1.0), round(100 * share)
+    return EpochTrained(
+        name=name, identity="a", epoch=timed, done=done, total=100, seconds_left=seconds_left
+    )
 
 
 def begin(page: ProgressPage) -> ProgressPage:
-    """What a training job tells first."""
+    """What a training job publishes first."""
     for result in BEFORE.values():
         page(WindowDone(result=result))
     page(ModelsPlanned(PLACES))
@@ -80,7 +83,7 @@ def cells(page: str, window: str) -> list[str]:
 
 
 class TestReference:
-    def test_it_says_what_the_driver_was_told(self, run):
+    def test_it_says_what_was_published(self, run):
         with suppress(GangruError), ProgressPage(run, every=0.01).show() as page:
             begin(page)
             page(epoch(PLACES[0], predictor(1, 0.01), share=0.4, seconds_left=900))
@@ -136,19 +139,19 @@ class TestReference:
     def test_stages_are_counted_wherever_they_are_worked_on(self, run):
         """Panel and scores: the build and the scorer know nothing of the page."""
         with ProgressPage(run).show() as page:
-            with log.start_progress("panel_read", total=4) as progress:
+            with log.Progress("panel_read", total=4) as progress:
                 assert 'value="0.000"' in page.render()
                 progress.advance()
                 progress.advance(2)
             said = page.render()
             assert cells(said, "reading bars, parts")[1:3] == ["3", "4"]
             assert said.count('value="0.750"') == 2  # the stage, and the job
-            with log.start_progress("score", total=2, unit="days") as progress:
+            with log.Progress("score", total=2, unit="days") as progress:
                 progress.advance(2)
         assert cells(written(run), "reading bars, parts")[1:3] == ["3", "4"]
         assert cells(written(run), "scoring, days")[1:3] == ["2", "2"]
         before = written(run)
-        with log.start_progress("panel_features", total=2) as progress:
+        with log.Progress("panel_features", total=2) as progress:
             progress.advance()  # nobody listens any more
         assert written(run) == before
 
@@ -186,7 +189,7 @@ class TestProperties:
     def test_a_panel_of_no_run_has_the_page_beside_it(self, run):
         panel = run.root.child("panel")
         page = ProgressPage(run, folder=panel)
-        with page.show(), log.start_progress("panel_read", total=1) as progress:
+        with page.show(), log.Progress("panel_read", total=1) as progress:
             progress.advance()
         said = panel.read_bytes("progress.html").decode()
         assert "<h1>Progress of the panel</h1>" in said
@@ -212,16 +215,15 @@ class TestProperties:
             assert len(wrote) <= 1
 
     def test_a_store_that_hangs_holds_nothing_up(self, run, monkeypatch):
-        free = threading.Event()
+        free, before = threading.Event(), threading.active_count()
         monkeypatch.setattr(Storage, "write_bytes", lambda *_: free.wait(60))
-        monkeypatch.setattr("gangru_dist.report.progress._LAST", 0.2)
         started = time.monotonic()
-        with ProgressPage(run, every=0.01).show() as page:
+        with ProgressPage(run, every=0.01, patience=0.2).show() as page:
             for number in range(1, 100):
                 page(epoch(PLACES[0], predictor(number, 0.0), share=0.1, seconds_left=1))
         assert time.monotonic() - started < 10
         free.set()
-        assert until(lambda: not page._thread.is_alive())  # else it writes in the next test
+        assert until(lambda: threading.active_count() <= before)  # else it writes in the next test
 
     def test_a_store_that_fails_is_one_line_and_the_page_comes_back(self, run, monkeypatch, caplog):
         write, failures = Storage.write_bytes, []
@@ -251,7 +253,7 @@ class TestProperties:
             page(WindowDone(result=WindowResult(window="2018-12-28", status="no history")))
             page(TrialChanged(TrialRecord(number=1, settings={}), "a"))
             for name in ("panel_read", "panel_tables", "panel_features", "score"):
-                with log.start_progress(name, total=1):
+                with log.Progress(name, total=1):
                     pass
             raise GangruError("断电")
         page = run.folder.read_bytes("progress.html").decode()

@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 import threading
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from gangru_dist.base.errors import (
     StorageError,
     WindowError,
 )
-from gangru_dist.base.log import Rows, subscribe
+from gangru_dist.base.log import subscribe
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import TrainingConfig, WindowConfig
@@ -37,7 +37,6 @@ from gangru_dist.training.launch import (
     result_of,
     train_windows,
 )
-from gangru_dist.training.progress import ProgressLog
 from gangru_dist.training.queue import Task, TaskFinished, TaskQueue, WorkerGroup, task_identity
 from tests.training.store import TINY, stored_panel, with_resources
 
@@ -51,22 +50,6 @@ TWELVE = dataclasses.replace(
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return stored_panel(tmp_path_factory.mktemp("gate"))
-
-
-class NearProgress(ProgressLog):
-    """`ProgressLog` without Ray: the queue is in this process, and is read at the end."""
-
-    def __init__(self, run: Run, tasks: list[Task], result: Any, tell: Any) -> None:
-        self.cfg, self.tasks, self._result, self._tell = run.cfg, len(tasks), result, tell
-        self.queue = TaskQueue(tasks, run.cfg.resources.max_failures)
-        self.results, self.done, self.rows = [], {}, Rows("train", total=len(tasks))
-        self.started, self._silence = None, ExitStack()
-
-    def __enter__(self) -> "NearProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._drain()
 
 
 class Recorder:
@@ -120,7 +103,7 @@ def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
 
 @pytest.fixture
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "ProgressLog", NearProgress)
+    monkeypatch.setattr(launch, "RemoteTaskQueue", TaskQueue)
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
     monkeypatch.setattr(launch.session, "check_capacity", lambda *_, **__: None)
     monkeypatch.setattr(launch.session, "count_workers", lambda **_: 2)
