@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -132,102 +131,35 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
     """Render the page; the first evaluation is the run's, the others stand beside."""
     ours = next(iter(found.values()))
     metrics = {name: {"index": None, **one.metrics} for name, one in found.items()}
-    models = training.tabulate_models(sources.models)
+    months = {name: one.monthly.dropna(subset="ic")["month"] for name, one in found.items()}
+    search, windows = sources.search, {day.window for day in sources.runs[sources.run].days}
     with text.use_language(sources.cfg.report.language):
         return text.render_page(
             "report.html",
             sources=sources,
             cfg=sources.cfg,
+            ours=ours,
+            evaluations=found,
+            comparisons=others,
             metrics=metrics[sources.run],
             runs=metrics,
-            source=_(text.PUBLISHED_SOURCE),
+            judged={name: tuple(days) for name, days in months.items()},
             published=text.PUBLISHED,
-            latest=_rows(ours.monthly)[-1],
+            source=_(text.PUBLISHED_SOURCE),
+            latest=ours.monthly.iloc[-1],
             cautions=text.warn_of_few(ours.metrics),
-            comparisons={name: one.figures for name, one in others.items()},
             heat=_list_heat(ours.monthly),
-            autocorrelation=_rows(ours.autocorrelation),
-            weights=_rows(ours.industry_weights),
-            styles=_list_styles(ours.metrics),
-            dropped=_rows(ours.dropped),
-            tried=_warn_of_tries(sources) if others else "",
-            notes=_list_notes(found, sources),
             figures=draw_figures(found, sources),
-            quantile_rows=_rows(ours.quantiles),
-            yearly=_rows(ours.yearly),
-            industries=_rows(ours.industries),
-            is_named="name" in ours.ranked,
-            picks=_rows(tables.pick(ours, sources.cfg)),
-            by_industry=_group(tables.pick_by_industry(ours, sources.cfg), "industry"),
-            trades=ours.trades.mean(numeric_only=True).to_dict(),
+            picks=tables.pick(ours, sources.cfg).to_dict("records"),
+            by_industry=tables.pick_by_industry(ours, sources.cfg).to_dict("records"),
             coverage=_summarize_coverage(sources.coverage),
-            models=[rows for _window, rows in _group(models, "window")] if len(models) else [],
+            models=training.tabulate_models(sources.models).to_dict("records"),
             measured=training.find_newest_measured(sources.models),
-            gan_sentence=training.describe_gan(models),
-            tuning=_describe_search(sources),
+            gan=training.judge_gan(sources.models),
+            tuning=tuning.describe_search(search, windows) if search else None,
             settings=_list_settings(sources.settings),
-            lineage=_list_lineage(sources),
+            written=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
         )
-
-
-def _list_notes(found: dict[str, Evaluation], sources: Sources) -> list[str]:
-    """Everything a reader is warned of."""
-    notes: list[str] = []
-    for name, one in found.items():  # a compared run has those that the page's own lacks
-        texts = (_(note.message) % note.facts for note in one.notes)
-        notes += [_name_run(name, sources, text) for text in texts if text not in notes]
-    notes += [
-        _name_run(name, sources, _warn_of_outdated(run.outdated))
-        for name, run in sources.runs.items()
-        if run.outdated
-    ]
-    return [*notes, *_warn_of_months(found), *training.warn_of_gan(sources.models)]
-
-
-def _warn_of_outdated(days: tuple[dt.date, ...]) -> str:
-    message = text.ngettext(
-        "%(num)s day of the factor table, %(first)s, is not of today's models, settings and "
-        "panel: run gangru train, then gangru score.",
-        "%(num)s days of the factor table, %(first)s to %(last)s, are not of today's models, "
-        "settings and panel: run gangru train, then gangru score.",
-        len(days),
-    )
-    return message % {"num": text.format_count(len(days)), "first": days[0], "last": days[-1]}
-
-
-def _name_run(name: str, sources: Sources, note: str) -> str:
-    """The note, under the run's name if it is not the page's own."""
-    return note if name == sources.run else _("%(run)s: %(note)s") % {"run": name, "note": note}
-
-
-def _warn_of_months(found: dict[str, Evaluation]) -> list[str]:
-    """Runs that are judged over other months must not be compared unawares."""
-    judged = {
-        name: tuple(one.monthly.loc[one.monthly["ic"].notna(), "month"])
-        for name, one in found.items()
-    }
-    if len(set(judged.values())) < 2:
-        return []
-    listed = text.join(f"{name}: {_format_months(months)}" for name, months in judged.items())
-    message = _("The runs cover different months, so their figures do not compare (%(listed)s).")
-    return [message % {"listed": listed}]
-
-
-def _format_months(months: tuple[str, ...]) -> str:
-    """`18 months (2019-02 to 2020-08)`."""
-    if not months:
-        return text.DASH
-    return f"{text.format_months(len(months))} ({text.format_span(months[0], months[-1])})"
-
-
-def _warn_of_tries(sources: Sources) -> str:
-    """How many runs and trials there were, since the best of many looks better than it is."""
-    trials = len(sources.search.trials) if sources.search else 0
-    message = _(
-        "Runs in this storage: %(runs)s; trials of this run's search: %(trials)s. The best of "
-        "several looks better than it is: the more were tried, the less a lead means."
-    )
-    return message % {"runs": sources.runs_there, "trials": trials}
 
 
 def draw_figures(found: dict[str, Evaluation], sources: Sources) -> dict[str, Markup]:
@@ -269,20 +201,6 @@ def _list_heat(monthly: pd.DataFrame) -> list[tuple[str, list[float | None]]]:
     return [(year, [found.get(f"{year}-{n:02d}") for n in range(1, 13)]) for year in years]
 
 
-def _list_styles(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Exposures to size, volatility and turnover, with their names in words."""
-    names = {"size": _("size"), "volatility": _("volatility"), "turnover": _("turnover")}
-    return [{**row, "label": names[row["style"]]} for row in metrics["exposures"]["styles"]]
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _group(table: pd.DataFrame, column: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    return [(str(name), _rows(rows)) for name, rows in table.groupby(column)]
-
-
 def _summarize_coverage(table: pd.DataFrame) -> dict[str, Any]:
     """What the page says of the coverage in words."""
     removed = table.loc[table["scored"] > 0, "neutralized"]
@@ -320,35 +238,3 @@ def _list_settings(values: dict[str, Any], prefix: str = "") -> list[tuple[str, 
             printed = ", ".join(map(str, value))
         rows.append((key, printed))
     return rows
-
-
-def _describe_search(sources: Sources) -> dict[str, Any] | None:
-    """What was searched under this run's name; of some of its windows, perhaps."""
-    if sources.search is None:
-        return None
-    judged = {day.window for day in sources.runs[sources.run].days}
-    return tuning.describe_search(sources.search, judged)
-
-
-def _list_lineage(sources: Sources) -> list[tuple[str, str]]:
-    """From which bars and code the figures come."""
-    manifest, claimed, models = sources.manifest, sources.claimed, sources.models
-    rows = [
-        (_("models: package version"), _distinct(model.package_version for model in models)),
-        (_("models: commit"), _distinct(model.commit for model in models)),
-        (_("last job: package version"), claimed and claimed.package_version),
-        (_("last job: commit"), claimed and claimed.commit),
-        (_("panel fingerprint"), manifest["fingerprint"]),
-        (_("panel days"), text.format_span(manifest["first_day"], manifest["last_day"])),
-        (_("panel rows"), text.format_count(manifest["rows"])),
-        (_("panel assets"), text.format_count(manifest["assets"])),
-        *((_("bars: %(key)s") % {"key": key}, value) for key, value in manifest["source"].items()),
-        (_("models"), ", ".join(model.model for model in models) or None),
-        (_("written"), f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"),
-    ]
-    return [(name, str(value)) for name, value in rows if value not in (None, {}, [])]
-
-
-def _distinct(said: Iterable[str | None]) -> str | None:
-    """What the models say, each once, in their order; None if none does."""
-    return ", ".join(dict.fromkeys(text for text in said if text)) or None

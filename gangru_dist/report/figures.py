@@ -14,35 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gangru_dist.maths import metrics
-from gangru_dist.report.drawing import (
-    BLUE,
-    GREY,
-    HALF,
-    INK,
-    ORANGE,
-    PALE,
-    PERCENT,
-    RED,
-    TENTHS,
-    WIDE,
-    add_legend,
-    add_tips,
-    picture,
-    set_month_ticks,
-)
-from gangru_dist.report.text import (
-    PUBLISHED,
-    format_count,
-    format_four,
-    format_number,
-    format_percent,
-    format_signed,
-    format_signed_percent,
-)
+from gangru_dist.report import drawing, text
+from gangru_dist.report.drawing import BLUE, GREY, HALF, INK, ORANGE, PALE, PERCENT, RED, WIDE
 from gangru_dist.report.text import gettext as _
 
 
-@picture("ic", WIDE)
+@drawing.picture("ic", WIDE)
 def draw_monthly_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     """Draw the monthly IC with its 12-month mean, and the cumulative IC; the first run is ours."""
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -57,33 +34,39 @@ def draw_monthly_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
         metrics.mean(table["ic"].to_numpy()), color=GREY, ls="--", lw=1, label=_("mean of all")
     )
     left.set_ylabel(_("rank IC"))
-    set_month_ticks(left, table["month"])
-    add_legend(left)
+    drawing.set_month_ticks(left, table["month"])
+    drawing.add_legend(left)
     values = {
-        _("IC of the month"): (table["ic"], format_signed),
-        _("mean of 12 months"): (table["ic_mean_12"], format_signed),
+        _("IC of the month"): (table["ic"], text.format_signed),
+        _("mean of 12 months"): (table["ic_mean_12"], text.format_signed),
     }
-    add_tips(left, positions, values, list(table["month"]))
-    for (name, other), style in zip(runs.items(), _LINES, strict=False):
-        dates = pd.to_datetime(other["month"])
-        right.plot(dates, other["ic_cumulative"], label=name, **style)
+    drawing.add_tips(left, positions, values, list(table["month"]))
+    _draw_by_run(right, runs, "ic_cumulative")
     right.set_ylabel(_("cumulative rank IC"))
     right.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
-    _set_date_ticks(right, _month_locator(len(table)))
     if len(runs) > 1:
-        add_legend(right, 2)
-    totals = {
-        name: (_of_months(one, "ic_cumulative", table), format_signed) for name, one in runs.items()
+        drawing.add_legend(right, 2)
+
+
+def _draw_by_run(axes: Axes, runs: dict[str, pd.DataFrame], column: str) -> None:
+    """Draw a line a run over its months; the tips are at those of the first run."""
+    looks: Any = (
+        {"color": BLUE, "ls": "-"},
+        {"color": ORANGE, "ls": "--"},
+        {"color": INK, "ls": ":"},
+    )
+    for (name, table), look in zip(runs.items(), looks, strict=False):
+        axes.plot(pd.to_datetime(table["month"]), table[column], label=name, **look)
+    months = next(iter(runs.values()))["month"]
+    _set_date_ticks(axes, mdates.MonthLocator(interval=max(1, -(-len(months) // 6))))
+    values = {
+        name: (table.set_index("month")[column].reindex(months), text.format_signed)
+        for name, table in runs.items()
     }
-    add_tips(right, pd.to_datetime(table["month"]), totals, list(table["month"]))
+    drawing.add_tips(axes, pd.to_datetime(months), values, list(months))
 
 
-def _of_months(table: pd.DataFrame, column: str, like: pd.DataFrame) -> np.ndarray:
-    """A column at another table's months; NaN where this table lacks one."""
-    return np.asarray(table.set_index("month")[column].reindex(like["month"]))
-
-
-@picture("ic-context", WIDE)
+@drawing.picture("ic-context", WIDE)
 def draw_ic_in_context(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     """Draw how monthly ICs are distributed and their 12-month mean, beside the broker's levels."""
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
@@ -92,42 +75,27 @@ def draw_ic_in_context(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     counts, edges = np.histogram(values, bins=min(20, max(5, len(values) // 4)))
     centers = (edges[1:] + edges[:-1]) / 2
     left.bar(centers, counts, width=np.diff(edges) * 0.92, color=PALE, edgecolor=GREY, lw=0.5)
-    theirs = float(PUBLISHED["ic_mean"])
+    theirs = float(text.PUBLISHED["ic_mean"])
     left.axvline(metrics.mean(values), color=BLUE, lw=1.6, label=_("mean of all"))
     left.axvline(theirs, color=RED, ls="--", lw=1.4, label=_("broker's mean"))
     left.axvline(0, color=INK, lw=0.8)
     left.set_xlabel(_("rank IC of a month"))
     left.set_ylabel(_("months"))
     left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    add_legend(left, 2)
-    heads = [f"{format_signed(a)} … {format_signed(b)}" for a, b in itertools.pairwise(edges)]
-    add_tips(left, centers, {_("months"): (counts, format_count)}, heads)
-    dates = pd.to_datetime(table["month"])
-    for (name, other), style in zip(runs.items(), _LINES, strict=False):
-        right.plot(pd.to_datetime(other["month"]), other["ic_mean_12"], label=name, **style)
+    drawing.add_legend(left, 2)
+    heads = [
+        f"{text.format_signed(a)} … {text.format_signed(b)}" for a, b in itertools.pairwise(edges)
+    ]
+    drawing.add_tips(left, centers, {_("months"): (counts, text.format_count)}, heads)
+    _draw_by_run(right, runs, "ic_mean_12")
     right.axhline(theirs, color=RED, ls="--", lw=1.4)
-    last = float(PUBLISHED["ic_mean_12"])
+    last = float(text.PUBLISHED["ic_mean_12"])
     right.axhline(last, color=RED, ls=":", lw=1.2, label=_("broker's last year"))
     right.axhline(0, color=INK, lw=0.8)
+    dates = pd.to_datetime(table["month"])
     right.set_xlim(dates.iloc[0], dates.iloc[-1] + pd.Timedelta(days=1))
     right.set_ylabel(_("rank IC, mean of 12 months"))
-    _set_date_ticks(right, _month_locator(len(table)))
-    add_legend(right, 3)
-    rolling = {
-        name: (_of_months(one, "ic_mean_12", table), format_signed) for name, one in runs.items()
-    }
-    add_tips(right, dates, rolling, list(table["month"]))
-
-
-_LINES: tuple[dict[str, Any], ...] = (
-    {"color": BLUE, "ls": "-"},
-    {"color": ORANGE, "ls": "--"},
-    {"color": INK, "ls": ":"},
-)
-
-
-def _month_locator(months: int) -> mdates.MonthLocator:
-    return mdates.MonthLocator(interval=max(1, -(-months // 6)))
+    drawing.add_legend(right, 3)
 
 
 def _set_date_ticks(axes: Axes, locator: mdates.DateLocator) -> None:
@@ -135,7 +103,7 @@ def _set_date_ticks(axes: Axes, locator: mdates.DateLocator) -> None:
     axes.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
 
 
-@picture("decay", HALF)
+@drawing.picture("decay", HALF)
 def draw_decay(figure: Figure, table: pd.DataFrame) -> None:
     """Draw the mean IC over holding periods, with two Newey-West standard errors."""
     axes = figure.subplots()
@@ -149,12 +117,15 @@ def draw_decay(figure: Figure, table: pd.DataFrame) -> None:
     axes.set_ylabel(_("mean rank IC (± 2 s.e.)"))
     days = _("%(days)s days")
     heads = [days % {"days": number} for number in table["horizon"]]
-    add_tips(
-        axes, positions, {"IC": (table["ic"], format_signed), "±": (error, format_four)}, heads
+    drawing.add_tips(
+        axes,
+        positions,
+        {"IC": (table["ic"], text.format_signed), "±": (error, text.format_four)},
+        heads,
     )
 
 
-@picture("quantiles", HALF)
+@drawing.picture("quantiles", HALF)
 def draw_quantile_bars(figure: Figure, table: pd.DataFrame) -> None:
     """Draw the mean monthly excess of each quantile over the universe."""
     axes = figure.subplots()
@@ -166,16 +137,16 @@ def draw_quantile_bars(figure: Figure, table: pd.DataFrame) -> None:
     axes.set_xlabel(_("quantile of the factor (1 = lowest)"))
     axes.set_ylabel(_("mean monthly excess"))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(TENTHS)
+    axes.yaxis.set_major_formatter(drawing.TENTHS)
     heads = [_("quantile %(number)s") % {"number": n} for n in table["quantile"]]
-    add_tips(axes, table["quantile"], {"": (excess, _format_hundredths)}, heads)
+    drawing.add_tips(axes, table["quantile"], {"": (excess, _format_hundredths)}, heads)
 
 
 def _format_hundredths(value: Any) -> str:
-    return format_signed_percent(value, 2)
+    return text.format_signed_percent(value, 2)
 
 
-@picture("curves", HALF)
+@drawing.picture("curves", HALF)
 def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     """Draw the value of one unit in each quantile, and of highest less lowest, by month."""
     axes = figure.subplots()
@@ -194,13 +165,13 @@ def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     axes.yaxis.set_minor_locator(MaxNLocator(4))
     axes.set_ylabel(_("value of 1, log scale"))
     _set_date_ticks(axes, mdates.AutoDateLocator(minticks=3, maxticks=5))
-    add_legend(axes, 3)
-    values: dict[str, Any] = {name.upper(): (grown[name], format_number) for name in names}
-    values |= {_("highest less lowest"): (grown["long_short"], format_number)}
-    add_tips(axes, dates, values, list(months["month"]))
+    drawing.add_legend(axes, 3)
+    values: dict[str, Any] = {name.upper(): (grown[name], text.format_number) for name in names}
+    values |= {_("highest less lowest"): (grown["long_short"], text.format_number)}
+    drawing.add_tips(axes, dates, values, list(months["month"]))
 
 
-@picture("values", (WIDE[0], 4.2))
+@drawing.picture("values", (WIDE[0], 4.2))
 def draw_values(
     figure: Figure,
     daily: pd.DataFrame,
@@ -222,7 +193,7 @@ def draw_values(
     _draw_over_drawdown(upper, lower, date, lines)
 
 
-@picture("excess", (WIDE[0], 3.6))
+@drawing.picture("excess", (WIDE[0], 3.6))
 def draw_excess(
     figure: Figure,
     daily: pd.DataFrame,
@@ -252,7 +223,7 @@ def _draw_over_drawdown(
     for name, (line, style) in lines.items():
         upper.plot(date, line, label=name, **style)
     upper.set_ylabel(_("value of 1"))
-    add_legend(upper, 4)
+    drawing.add_legend(upper, 4)
     first, style = next(iter(lines.values()))
     fall = metrics.drawdown(np.asarray(first))
     lower.fill_between(date, fall, 0, color=PALE, lw=0)
@@ -262,12 +233,12 @@ def _draw_over_drawdown(
     lower.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     lower.set_xlim(date.iloc[0], date.iloc[-1])
     days = list(date.dt.strftime("%Y-%m-%d"))
-    values = {name: (line, format_four) for name, (line, style) in lines.items()}
-    add_tips(upper, date, values, days)
-    add_tips(lower, date, {_("drawdown"): (fall, format_percent)}, days)
+    values = {name: (line, text.format_four) for name, (line, style) in lines.items()}
+    drawing.add_tips(upper, date, values, days)
+    drawing.add_tips(lower, date, {_("drawdown"): (fall, text.format_percent)}, days)
 
 
-@picture("turnover", HALF)
+@drawing.picture("turnover", HALF)
 def draw_turnover(figure: Figure, trades: pd.DataFrame) -> None:
     """Draw the turnover of each rebalance and how many targets could not be bought or sold."""
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -280,16 +251,18 @@ def draw_turnover(figure: Figure, trades: pd.DataFrame) -> None:
     lower.bar(positions + 0.2, trades["not_sold"], color=INK, width=0.4, label=_("not sold"))
     lower.set_ylabel(_("assets"))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))
-    add_legend(lower)
+    drawing.add_legend(lower)
     months = trades["entry"].dt.strftime("%Y-%m")
-    set_month_ticks(lower, months)
-    add_tips(upper, positions, {"": (trades["turnover"], format_percent)}, list(months))
-    lost = {_("not bought"): (trades["not_bought"], format_count)}
-    lost |= {_("not sold"): (trades["not_sold"], format_count)}
-    add_tips(lower, positions, lost, list(months))
+    drawing.set_month_ticks(lower, months)
+    drawing.add_tips(
+        upper, positions, {"": (trades["turnover"], text.format_percent)}, list(months)
+    )
+    lost = {_("not bought"): (trades["not_bought"], text.format_count)}
+    lost |= {_("not sold"): (trades["not_sold"], text.format_count)}
+    drawing.add_tips(lower, positions, lost, list(months))
 
 
-@picture("coverage", HALF)
+@drawing.picture("coverage", HALF)
 def draw_coverage(figure: Figure, table: pd.DataFrame) -> None:
     """Draw the assets with a factor on each day, and those with a bar where that is known."""
     axes = figure.subplots()
@@ -299,14 +272,14 @@ def draw_coverage(figure: Figure, table: pd.DataFrame) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel(_("assets"))
     _set_date_ticks(axes, mdates.AutoDateLocator(minticks=3, maxticks=6))
-    add_legend(axes)
-    values = {_("with a factor"): (table["scored"], format_count)}
+    drawing.add_legend(axes)
+    values = {_("with a factor"): (table["scored"], text.format_count)}
     if "traded" in table:
-        values |= {_("traded"): (table["traded"], format_count)}
-    add_tips(axes, table["date"], values, list(table["date"].dt.strftime("%Y-%m-%d")))
+        values |= {_("traded"): (table["traded"], text.format_count)}
+    drawing.add_tips(axes, table["date"], values, list(table["date"].dt.strftime("%Y-%m-%d")))
 
 
-@picture("industries", WIDE)
+@drawing.picture("industries", WIDE)
 def draw_industries(figure: Figure, table: pd.DataFrame) -> None:
     """Draw the IC of each industry: mean of 12 months as bars, latest month as marks."""
     figure.set_size_inches(WIDE[0], 1.1 + 0.2 * max(len(table), 4))
@@ -324,8 +297,11 @@ def draw_industries(figure: Figure, table: pd.DataFrame) -> None:
     left.set_xlabel(_("rank IC within the industry"))
     right.set_xlabel(_("top of the industry less all of it, per month"))
     right.xaxis.set_major_formatter(PERCENT)
-    add_legend(left, 2)
-    for axes, name, show in ((left, "ic", format_signed), (right, "excess", format_signed_percent)):
+    drawing.add_legend(left, 2)
+    for axes, name, show in (
+        (left, "ic", text.format_signed),
+        (right, "excess", text.format_signed_percent),
+    ):
         values = {_("mean of 12 months"): (ordered[f"{name}_mean_12"], show)}
         values |= {_("latest month"): (ordered[f"{name}_latest"], show)}
-        add_tips(axes, positions, values, list(ordered["industry"]), vertical=True)
+        drawing.add_tips(axes, positions, values, list(ordered["industry"]), vertical=True)

@@ -88,9 +88,10 @@ class Sources:
 def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
     """What is known of the first of the runs, and what the others are."""
     others = [replace(run, name=name) for name in names[1:]]
-    others = [replace(one, cfg=_own(one.read_claim(), run.cfg)) for one in others]
-    runs = {one.name: _run_sources(one, manifest) for one in (run, *others)}
+    others = [replace(one, cfg=_read_settings(one.read_claim(), run.cfg)) for one in others]
+    runs = {one.name: _read_run(one, manifest) for one in (run, *others)}
     long_lists = ("calendar", "files", "months")
+    is_below = str(manifest.source.get("uri", "")).endswith("/bars")  # what --bars synthetic writes
     return Sources(
         run=run.name,
         cfg=run.cfg,
@@ -100,18 +101,12 @@ def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
         runs=runs,
         search=read_search(run.tune),
         runs_there=len(list_runs(run.root)),
-        is_synthetic=_is_synthetic(run.root, manifest),
-        coverage=_coverage(runs[run.name].days),
+        is_synthetic=is_below and is_synthetic(run.root.child("bars")),
+        coverage=_tabulate_coverage(runs[run.name].days),
     )
 
 
-def _is_synthetic(root: Storage, manifest: Manifest) -> bool:
-    """Whether the panel is of the bars that `--bars synthetic` writes below the storage."""
-    bars = root.child("bars")
-    return str(manifest.source.get("uri", "")).endswith("/bars") and is_synthetic(bars)
-
-
-def _run_sources(run: Run, manifest: Manifest) -> RunSources:
+def _read_run(run: Run, manifest: Manifest) -> RunSources:
     """Table and models of a run beside its configuration."""
     cfg, claim = run.cfg, run.read_claim()
     found, _ = make_windows(
@@ -135,8 +130,8 @@ def _run_sources(run: Run, manifest: Manifest) -> RunSources:
     )
 
 
-def _own(claim: Claim | None, cfg: RunConfig) -> RunConfig:
-    """Of a run's `config.json`; `cfg` with its number of quantiles if it is not of this version.
+def _read_settings(claim: Claim | None, cfg: RunConfig) -> RunConfig:
+    """Settings of a run's `config.json`; of another version, `cfg` with its number of quantiles.
 
     From which refit day to which is `cfg`'s: both runs are judged over the same, and a run's
     `config.json` has those of the last job alone.
@@ -153,7 +148,7 @@ def _own(claim: Claim | None, cfg: RunConfig) -> RunConfig:
     return replace(own, windows=windows)
 
 
-def _coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
+def _tabulate_coverage(days: tuple[DayCoverage, ...]) -> pd.DataFrame:
     """One row a day of the factor table."""
     columns = ["date", "traded", "universe", "ranked", "missing_industry", "missing_market_cap"]
     table = pd.DataFrame([asdict(day) for day in days], columns=[*columns, "neutralized"])

@@ -54,22 +54,8 @@ def add_published(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def list_tables(found: Evaluation, sources: Sources) -> dict[str, pd.DataFrame]:
     """List everything that the page shows: CSV name -> table."""
-    own = (
-        "monthly",
-        "decay",
-        "quantiles",
-        "quantile_months",
-        "daily",
-        "trades",
-        "yearly",
-        "industries",
-        "decomposition",
-        "industry_weights",
-        "exposures",
-        "autocorrelation",
-        "dropped",
-    )
-    tables = {name: getattr(found, name) for name in own}
+    tables = {name: table for name, table in vars(found).items() if isinstance(table, pd.DataFrame)}
+    del tables["ranked"], tables["weights"]  # the whole universe; what a backtest engine takes
     if sources.search:
         tables["tuning"] = make_trial_table(sources.search)
     return tables | {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,24 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gangru_dist.report.drawing import (
-    GREY,
-    HALF,
-    INK,
-    PALE,
-    PERCENT,
-    WIDE,
-    Values,
-    add_legend,
-    add_tips,
-    picture,
-)
-from gangru_dist.report.text import (
-    format_number,
-    format_percent,
-    format_signed,
-    format_span,
-)
+from gangru_dist.report import drawing, text
+from gangru_dist.report.drawing import GREY, HALF, INK, PALE, PERCENT, WIDE, Values
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.model import FeatureFigures, GanSamples, ModelRecord
 
@@ -39,8 +24,6 @@ COLLAPSED = 0.05
 """Generated samples whose values vary across assets by less than this share of what real ones do
 are one sample for all: mode collapse. A perfect generator stands at 1; measured after the demo's
 two epochs 0.11 to 0.79, on real bars with preset `default` 0.78 to 0.95."""
-_NAMED = 5
-"""Features that a warning names at most."""
 
 
 def tabulate_models(models: Sequence[ModelRecord]) -> pd.DataFrame:
@@ -87,77 +70,25 @@ def tabulate_epochs(models: Sequence[ModelRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def describe_gan(table: pd.DataFrame) -> str:
-    """Say how the GANs of `tabulate_models` ended; empty without any."""
-    if table.empty or table["discriminator_accuracy"].isna().all():
-        return ""
-    sentence = _(
-        "GAN: after its last epoch the discriminator tells %(share)s of real and "
-        "generated samples apart; 50 %% is chance, the aim."
-    ) % {"share": _format_range(table["discriminator_accuracy"], lambda x: format_percent(x, 0))}
-    spread = table["lowest_spread"].dropna()
-    if spread.empty:
-        return sentence
-    more = _(
-        "Across assets, the feature that varies least in generated samples has %(share)s "
-        "of its real spread; 1 is the aim, 0 one sample for all."
-    ) % {"share": _format_range(spread, format_number)}
-    return f"{sentence}{_(' ')}{more}"
+def judge_gan(models: Sequence[ModelRecord]) -> dict[str, Any]:
+    """Tell how the GANs ended: what the page says of them, and the models that were lost.
 
-
-def _format_range(values: pd.Series, show: Callable[[float], str]) -> str:
-    """From the lowest to the highest value, or the one that all are."""
-    low, high = show(values.min()), show(values.max())
-    return low if low == high else format_span(low, high)
-
-
-def warn_of_gan(models: Sequence[ModelRecord]) -> list[str]:
-    """Say if discriminators won, and if generators make much the same of every asset."""
-    return [
-        *_warn_of_accuracy(tabulate_models(models)),
-        *_warn_of_spread(tabulate_features(models)),
-    ]
-
-
-def _warn_of_accuracy(table: pd.DataFrame) -> list[str]:
-    if table.empty:
-        return []
-    trained = table[table["discriminator_accuracy"].notna()]
-    lost = trained[trained["discriminator_accuracy"] >= SEPARATED]
-    if lost.empty:
-        return []
-    message = _(
-        "GAN: in %(lost)s of %(trained)s models the discriminator still tells at least %(share)s "
-        "of real and generated samples apart after the last epoch, so the generator may have "
-        "collapsed (refit days %(windows)s)."
-    )
-    values = {
-        "lost": len(lost),
-        "trained": len(trained),
-        "share": f"{SEPARATED:.0%}",
-        "windows": ", ".join(sorted(lost["window"].unique())),
+    Returns:
+        accuracy, lowest_spread: of `tabulate_models`, where measured. features: of all that
+        measured them. separated: models with an accuracy from `separated_at` on. collapsed:
+        features with a spread below `collapsed_at`.
+    """
+    names = ["window", "discriminator_accuracy", "lowest_spread"]
+    table, features = tabulate_models(models).reindex(columns=names), tabulate_features(models)
+    return {
+        "accuracy": table["discriminator_accuracy"].dropna(),
+        "lowest_spread": table["lowest_spread"].dropna(),
+        "features": features,
+        "separated": table[table["discriminator_accuracy"] >= SEPARATED],
+        "separated_at": SEPARATED,
+        "collapsed": features[features["spread"] < COLLAPSED],
+        "collapsed_at": COLLAPSED,
     }
-    return [message % values]
-
-
-def _warn_of_spread(table: pd.DataFrame) -> list[str]:
-    lost = table[table["spread"] < COLLAPSED]
-    if lost.empty:
-        return []
-    message = _(
-        "GAN: in %(lost)s of %(measured)s models generated samples vary across assets by less than "
-        "%(share)s of what real ones do, a mode collapse (features %(features)s; refit days "
-        "%(windows)s)."
-    )
-    counts = lost["feature"].value_counts()
-    values = {
-        "lost": len(lost.groupby(["window", "seed"])),
-        "measured": len(table.groupby(["window", "seed"])),
-        "share": f"{COLLAPSED:.0%}",
-        "features": ", ".join(counts.index[:_NAMED]) + (" …" if len(counts) > _NAMED else ""),
-        "windows": ", ".join(sorted(lost["window"].unique())),
-    }
-    return [message % values]
 
 
 def tabulate_features(models: Sequence[ModelRecord]) -> pd.DataFrame:
@@ -221,7 +152,7 @@ def find_newest_measured(models: Sequence[ModelRecord]) -> ModelRecord | None:
     return max(found, key=lambda model: (model.window, -model.seed), default=None)
 
 
-@picture("validation", HALF)
+@drawing.picture("validation", HALF)
 def draw_validation(figure: Figure, history: pd.DataFrame) -> None:
     """Draw the validation IC by epoch of every window; several seeds thin, their mean thick."""
     axes = figure.subplots()
@@ -232,10 +163,10 @@ def draw_validation(figure: Figure, history: pd.DataFrame) -> None:
     axes.set_ylabel(_("validation IC"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if predictor["window"].nunique() <= _LEGEND_HOLDS:
-        add_legend(axes, 3)
+        drawing.add_legend(axes, 3)
 
 
-@picture("gan", HALF)
+@drawing.picture("gan", HALF)
 def draw_gan_accuracy(figure: Figure, history: pd.DataFrame) -> None:
     """Draw the discriminator accuracy by GAN epoch; at one half it cannot tell real from made."""
     axes = figure.subplots()
@@ -267,15 +198,15 @@ def _draw_windows(axes: Axes, history: pd.DataFrame, column: str) -> None:
         dashes = ("-", "--", "-.", ":")[number % 4]
         axes.plot(mean.index, mean, color=shades[number], ls=dashes, label=window)
     epochs = sorted({epoch for mean in means.values() for epoch in mean.index})
-    values = {name: (mean.reindex(epochs), format_signed) for name, mean in means.items()}
+    values = {name: (mean.reindex(epochs), text.format_signed) for name, mean in means.items()}
     head = _("epoch %(number)s")
-    add_tips(axes, epochs, values, [head % {"number": epoch} for epoch in epochs])
+    drawing.add_tips(axes, epochs, values, [head % {"number": epoch} for epoch in epochs])
 
 
 _COLUMNS = 6
 
 
-@picture("distributions", WIDE)
+@drawing.picture("distributions", WIDE)
 def draw_distributions(figure: Figure, samples: GanSamples) -> None:
     """Draw a small picture a feature: histograms of real (filled) and generated values (line).
 
@@ -312,6 +243,6 @@ def _draw_feature(axes: Axes, name: str, samples: GanSamples) -> None:
     moments: Values = {
         _("real"): ([f"{real.mean:.2f} ± {real.std:.2f}"], str),
         _("generated"): ([f"{made.mean:.2f} ± {made.std:.2f}"], str),
-        _("spread"): ([compute_spread(real, made)], format_number),
+        _("spread"): ([compute_spread(real, made)], text.format_number),
     }
-    add_tips(axes, [0.0], moments, [name])
+    drawing.add_tips(axes, [0.0], moments, [name])

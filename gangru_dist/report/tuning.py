@@ -12,20 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gangru_dist.report import text
-from gangru_dist.report.drawing import (
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    RED,
-    WIDE,
-    Values,
-    add_legend,
-    add_tips,
-    picture,
-)
-from gangru_dist.report.text import format_four, format_percent
+from gangru_dist.report import drawing, text
+from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, Values
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, make_trial_table, read_search
@@ -89,7 +77,7 @@ def _draw_trials(axes: Axes, x: pd.Series, table: pd.DataFrame) -> None:
             axes.plot(x[y.index], y, marker, color=color, ms=4.5, alpha=0.85, label=label)
 
 
-@picture("search", WIDE)
+@drawing.picture("search", WIDE)
 def draw_progress(figure: Figure, table: pd.DataFrame) -> None:
     """Draw every trial and the best so far; those without any figure as crosses at the bottom."""
     axes, number, best = figure.subplots(), table["trial"], table["best"]
@@ -102,12 +90,15 @@ def draw_progress(figure: Figure, table: pd.DataFrame) -> None:
     axes.set_xlabel(_("trial"))
     axes.set_ylabel(_("objective, or mean reached"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_legend(axes, 5)
-    values = {_("reached"): (table["reached"], format_four), _("best so far"): (best, format_four)}
-    add_tips(axes, number, values, [f"{_('trial')} {n}" for n in number])
+    drawing.add_legend(axes, 5)
+    values = {
+        _("reached"): (table["reached"], text.format_four),
+        _("best so far"): (best, text.format_four),
+    }
+    drawing.add_tips(axes, number, values, [f"{_('trial')} {n}" for n in number])
 
 
-@picture("slices", WIDE)
+@drawing.picture("slices", WIDE)
 def draw_slices(
     figure: Figure, table: pd.DataFrame, space: Mapping[str, Numbers | Choices]
 ) -> None:
@@ -147,12 +138,12 @@ def _draw_slice(
         whole = isinstance(span, Numbers) and span.kind == "int"
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
     at = table["reached"].groupby(values).agg(["max", "size"])
-    tips: Values = {_("best"): (at["max"], format_four), _("trials"): (at["size"], str)}
+    tips: Values = {_("best"): (at["max"], text.format_four), _("trials"): (at["size"], str)}
     names = [choices[int(x)] if choices else f"{x:g}" for x in at.index]
-    add_tips(axes, at.index.to_numpy(), tips, names)
+    drawing.add_tips(axes, at.index.to_numpy(), tips, names)
 
 
-@picture("importance", WIDE)
+@drawing.picture("importance", WIDE)
 def draw_importance(figure: Figure, shares: dict[str, float]) -> None:
     """Draw bars, the largest on top."""
     figure.set_size_inches(WIDE[0], 0.9 + 0.28 * len(shares))
@@ -162,4 +153,6 @@ def draw_importance(figure: Figure, shares: dict[str, float]) -> None:
     axes.grid(visible=False)
     axes.set_xlim(0, 1)
     axes.set_xlabel(_("share"))
-    add_tips(axes, range(len(keys)), {"": (values, format_percent)}, keys, vertical=True)
+    drawing.add_tips(
+        axes, range(len(keys)), {"": (values, text.format_percent)}, keys, vertical=True
+    )

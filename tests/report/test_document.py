@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -87,15 +88,33 @@ class _Tags(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = write_world(tmp_path_factory.mktemp("storage"), runs=(RUN, "other"))
+def stored(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return write_world(tmp_path_factory.mktemp("stored"), runs=(RUN, "other"))
+
+
+def _copy(stored: World, folder: Path) -> World:
+    shutil.copytree(stored.root.path, folder)
+    return dataclasses.replace(stored, root=Storage(str(folder)))
+
+
+@pytest.fixture(scope="module")
+def world(stored: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """With a report of its run beside the other one."""
+    world = _copy(stored, tmp_path_factory.mktemp("reported") / "s")
     write_report(Run(world.root, RUN, world.cfg), "other")
     return world
 
 
 @pytest.fixture(scope="module")
 def page(world: World) -> str:
-    return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+    return _page(world)
+
+
+@pytest.fixture
+def fresh(stored: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A copy whose reports have no figures: `page` has them all, and they take seconds."""
+    monkeypatch.setattr(document, "draw_figures", lambda *_: {})
+    return _copy(stored, tmp_path / "s")
 
 
 def _with_source(root: Storage, **facts: object) -> None:
@@ -109,10 +128,15 @@ def _page(world: World) -> str:
     return world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
 
 
-def _warnings(world: World, cfg: RunConfig, compare: str | None = None) -> list[str]:
-    """Notes of a fresh page."""
-    write_report(Run(world.root, RUN, cfg), compare, overwrite=True)
-    return [html.unescape(note) for note in re.findall(r'<p class="warn">(.*?)</p>', _page(world))]
+def _report(world: World, cfg: RunConfig | None = None, compare: str | None = None) -> str:
+    """A fresh page."""
+    write_report(Run(world.root, RUN, cfg or world.cfg), compare, overwrite=True)
+    return _page(world)
+
+
+def _warnings(world: World, cfg: RunConfig | None = None, compare: str | None = None) -> list[str]:
+    page = _report(world, cfg, compare)
+    return [html.unescape(note) for note in re.findall(r'<p class="warn">(.*?)</p>', page)]
 
 
 class TestReference:
@@ -136,47 +160,38 @@ class TestReference:
         report = world.root.child("runs", RUN, "report")
         names = {name for name in report.list_files() if name.endswith(".csv")}
         assert {"monthly.csv", "daily.csv", "picks.csv", "coverage.csv", "training.csv"} <= names
-        daily = pd.read_csv(io.BytesIO(report.read_bytes("daily.csv")), parse_dates=["date"])
+        daily = read_csv(report, "daily.csv").astype({"date": "datetime64[s]"})
         expected = evaluate(world.table, world.block, world.cfg).daily
         pd.testing.assert_frame_equal(daily, expected, check_dtype=False, rtol=1e-6)
 
     def test_what_is_drawn_of_another_run_is_csv_too(self, world):
         report = world.root.child("runs", RUN, "report")
-        ours, other = (
-            pd.read_csv(io.BytesIO(report.read_bytes(name)))
-            for name in ("monthly.csv", "monthly.other.csv")
-        )
+        ours, other = (read_csv(report, name) for name in ("monthly.csv", "monthly.other.csv"))
         assert list(ours.columns) == list(other.columns)
         assert ours["ic"].ne(other["ic"]).any()
         found = report.read_json("metrics.json")["compared"]["other"]
         assert other["ic"].mean() == pytest.approx(found["ic"]["mean"])
-        daily = pd.read_csv(io.BytesIO(report.read_bytes("daily.other.csv")))
+        daily = read_csv(report, "daily.other.csv")
         assert daily["long"].iloc[-1] - 1 == pytest.approx(found["long"]["total_return"])
 
-    def test_a_compared_run_is_judged_by_its_own_quantiles(self, tmp_path):
-        world = write_world(tmp_path, runs=(RUN, "fifths"))
-        table = random_table(world.block, seed=3, quantiles=5)
-        write_factor(world.root, "fifths", table)
-        cfg = sources.with_values(world.cfg, {"factor.quantiles": 5}, "test")
-        world.root.child("runs", "fifths").write_json("config.json", {"config": to_dict(cfg)})
-        write_report(Run(world.root, RUN, world.cfg), "fifths")
-        found = world.root.child("runs", RUN, "report").read_json("metrics.json")
-        fifths = found["compared"]["fifths"]["quantiles"]
+    def test_a_compared_run_is_judged_by_its_own_quantiles(self, fresh):
+        table = random_table(fresh.block, seed=3, quantiles=5)
+        write_factor(fresh.root, "other", table)
+        cfg = sources.with_values(fresh.cfg, {"factor.quantiles": 5}, "test")
+        fresh.root.child("runs", "other").write_json("config.json", {"config": to_dict(cfg)})
+        write_report(Run(fresh.root, RUN, fresh.cfg), "other")
+        found = fresh.root.child("runs", RUN, "report").read_json("metrics.json")
+        fifths = found["compared"]["other"]["quantiles"]
         assert [row["quantile"] for row in fifths["table"]] == [1, 2, 3, 4, 5]
         best, worst = fifths["table"][-1]["mean_return"], fifths["table"][0]["mean_return"]
         assert fifths["long_short_mean"] == pytest.approx(best - worst)
 
     def test_quality_is_csv(self, world):
         report = world.root.child("runs", RUN, "report")
-        table = pd.read_csv(io.BytesIO(report.read_bytes("quality.csv")))
-        assert table.to_dict("records") == [
-            {
-                "kind": "quarantined",
-                "reason": "price <= 0",
-                "count": 2,
-                "example": "file=a.csv close=-1",
-            },
-            {"kind": "notes", "reason": "not sorted", "count": 1, "example": "file=a.csv"},
+        table = read_csv(report, "quality.csv")
+        assert table.to_numpy().tolist() == [
+            ["quarantined", "price <= 0", 2, "file=a.csv close=-1"],
+            ["notes", "not sorted", 1, "file=a.csv"],
         ]
 
     def test_page_prints_the_figures(self, world, page):
@@ -192,13 +207,12 @@ class TestProperties:
         tags = _Tags()
         tags.feed(page)
         assert tags.open == []
+        assert len(tags.ids) == len(set(tags.ids))
+        contents = set(re.findall(r'<li><a href="#([^"]+)"', page))
+        assert len(contents) >= 7
+        assert contents <= set(tags.ids)
         assert all(address.startswith("#") for address in tags.addresses)
         assert not re.search(r"@import|url\((?!#)", page)
-
-    def test_ids_of_figures_do_not_clash(self, page):
-        tags = _Tags()
-        tags.feed(page)
-        assert len(tags.ids) == len(set(tags.ids))
 
     def test_picks_are_one_table_with_rank_before_and_change(self, world, page):
         part = page.partition("<h2>Picks of")[2].partition("</table>")[0]
@@ -209,7 +223,10 @@ class TestProperties:
         assert part.count('<td class="l">new</td>') == found.metrics["changes"]["new"]
         assert f"dropped: <b>{len(found.dropped)}</b>" in part
 
-    def test_months_judged_and_picked_are_said_in_words(self, page):
+    def test_what_the_figures_rest_on_is_said_in_words(self, page):
+        assert "discriminator tells 60\N{NARROW NO-BREAK SPACE}% of real" in page
+        assert "gan_gru had an IC of 0.107 and gru 0.108, no difference beyond the error" in page
+        assert "Runs in this storage: 2; trials" in page
         assert "<b>judged</b> 2019-02 to 2020-02, <b>picked</b> for 2020-03" in page
 
     def test_little_to_judge_by_is_said_beside_the_figures(self, world, page):
@@ -243,8 +260,7 @@ class TestProperties:
         cfg = sources.with_values(
             world.cfg, {"evaluation.index": str(tmp_path / "CSI 300.csv")}, "test"
         )
-        write_report(Run(world.root, RUN, cfg), overwrite=True)
-        page = _page(world)
+        page = _report(world, cfg)
         figures = world.root.child("runs", RUN, "report").read_json("metrics.json")["index"]
         row = re.search(r"Annualized excess over the index.*?</tr>", page, re.DOTALL)[0]
         assert format_percent(figures["excess"]["annualized_return"], 2) in row
@@ -256,62 +272,34 @@ class TestProperties:
         assert json.loads(json.dumps(found.metrics["index"])) == figures
         assert "index CSI 300" in page.partition('aria-label="Value of one unit of capital')[2]
 
-    def test_how_the_gan_ended_is_said(self, page):
-        assert "discriminator tells 60\N{NARROW NO-BREAK SPACE}% of real" in page
-        assert "gan_gru had an IC of 0.107 and gru 0.108, no difference beyond the error" in page
+    def test_a_made_up_market_has_a_banner(self, fresh):
+        assert "Made-up market" not in _report(fresh)
+        fresh.root.child("bars").write_bytes(f"2019-{'a' * 12}.parquet", b"")
+        _with_source(fresh.root, uri=fresh.root.child("bars").uri)
+        assert "Made-up market" in _report(fresh)
 
-    def test_how_many_were_tried_is_said_of_a_comparison(self, page):
-        assert "Runs in this storage: 2; trials" in page
-
-    def test_every_link_of_the_contents_leads_somewhere(self, page):
-        tags = _Tags()
-        tags.feed(page)
-        links = {address[1:] for address in tags.addresses if address}
-        nav = set(re.findall(r'<li><a href="#([^"]+)"', page))
-        assert len(nav) >= 7
-        assert nav <= links & set(tags.ids)
-
-    def test_a_made_up_market_has_a_banner(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        write_report(Run(world.root, RUN, world.cfg))
-        assert "Made-up market" not in _page(world)
-        world.root.child("bars").write_bytes(f"2019-{'a' * 12}.parquet", b"")
-        _with_source(world.root, uri=world.root.child("bars").uri)
-        write_report(Run(world.root, RUN, world.cfg))
-        assert "Made-up market" in _page(world)
-
-    def test_all_figures_are_there(self, page):
-        assert page.count("<svg") == page.count("</svg>") == 12
-
-    def test_every_figure_says_its_values(self, page):
+    def test_all_figures_are_there_and_say_their_values(self, page):
         figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+        assert len(figures) == 12
         assert all(re.search(r'<rect class="tip"[^>]*><title>[^<]*\d', one) for one in figures)
 
     def test_no_number_is_missing_by_accident(self, page):
         text = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
         assert not re.search(r"\bnan\b|\binf\b|Undefined", text)
 
-    def test_names_from_data_are_escaped_and_a_lost_generator_is_said(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(
-            document, "draw_figures", lambda *_: {}
-        )  # seconds saved, pages elsewhere
-        world = write_world(tmp_path)
-        write_models(world.root, RUN, accuracy=0.99)
-        folder = world.root.child("panel")
+    def test_names_from_data_are_escaped_and_a_lost_generator_is_said(self, fresh):
+        write_models(fresh.root, RUN, accuracy=0.99)
+        folder = fresh.root.child("panel")
         quality = folder.read_json("quality.json")
         quality["quarantined"] = {"<script>x</script>": {"rows": 2, "example": {"a": "<b>"}}}
         folder.write_json("quality.json", quality)
-        write_report(Run(world.root, RUN, world.cfg))
-        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        page = _report(fresh)
         assert "<script>x" not in page
         assert "&lt;script&gt;" in page
         assert "may have collapsed" in page
 
-    def test_names_of_stocks_are_those_of_the_day_and_escaped(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        run = Run(world.root, RUN, world.cfg)
+    def test_names_of_stocks_are_those_of_the_day_and_escaped(self, fresh):
+        run = Run(fresh.root, RUN, fresh.cfg)
         write_report(run)
         folder = run.report
         bare = read_csv(folder, "picks.csv")
@@ -319,8 +307,8 @@ class TestProperties:
         assert '<th class="l">Name</th>' not in folder.read_bytes("report.html").decode()
         day = folder.read_json("metrics.json")["period"]["newest_rebalance"]
         write_names(
-            world.root.child("panel"),
-            [names_of(world.block.assets, "2018-07-02", "=<b>{}</b>", later=day)],
+            fresh.root.child("panel"),
+            [names_of(fresh.block.assets, "2018-07-02", "=<b>{}</b>", later=day)],
         )
         write_report(run)
         for name in ("picks", "picks_by_industry", "dropped"):
@@ -333,13 +321,10 @@ class TestProperties:
         assert page.count('<th class="l">Name</th>') == 2
         assert "Renamed" not in page  # only a day later
 
-    def test_bars_and_buckets_are_those_of_the_panel(self, tmp_path, monkeypatch):
+    def test_bars_and_buckets_are_those_of_the_panel(self, fresh):
         """A monthly score or report job need not be told of the vendor's format again."""
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        _with_source(world.root, bars={"format": "tushare", "price_limits": "ashare"})
-        write_report(Run(world.root, RUN, world.cfg))
-        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+        _with_source(fresh.root, bars={"format": "tushare", "price_limits": "ashare"})
+        page = _report(fresh)
         text = re.sub(r"<[^>]+>", " ", page)
         assert re.search(r"bars\.\s*format\s+tushare", text)
         assert re.search(r"bars\.\s*price_limits\s+ashare", text)
@@ -360,42 +345,36 @@ class TestProperties:
         assert tips == [(f"{samples_of(names).real['open'].mean:.2f} ± 1.00", "0.04")]
         assert "in 1 of 2 models" in page
         assert "a mode collapse (features open, high, low, close, vwap …; refit days 2019" in page
-        features = pd.read_csv(io.BytesIO(folder.read_bytes("gan_features.csv")))
+        features = read_csv(folder, "gan_features.csv")
         assert len(features) == len(names) + 7
         assert set(features["spread"].round(6)) == {0.9, 0.04}
-        histograms = pd.read_csv(io.BytesIO(folder.read_bytes("gan_histograms.csv")))
+        histograms = read_csv(folder, "gan_histograms.csv")
         shares = histograms.groupby(["window", "feature"])[["real", "generated"]].sum()
         assert shares.to_numpy() == pytest.approx(1.0)
-        training = pd.read_csv(io.BytesIO(folder.read_bytes("training.csv")))
+        training = read_csv(folder, "training.csv")
         assert training["lowest_spread"].dropna().tolist() == pytest.approx([0.9, 0.04])
 
-    def test_variants_and_several_seeds_are_told_apart(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path, runs=(RUN, "other"))
-        write_models(world.root, RUN, seeds=(0, 1, 2))
+    def test_variants_and_several_seeds_are_told_apart(self, fresh):
+        write_models(fresh.root, RUN, seeds=(0, 1, 2))
         for run, variant in ((RUN, "gan_gru"), ("other", "gru")):
-            cfg = sources.with_values(world.cfg, {"variant": variant}, "test")
-            Run(world.root, run, cfg).claim(overwrite=True)
-        cfg = sources.with_values(world.cfg, {"training.seeds": [0, 1, 2]}, "test")
-        write_report(Run(world.root, RUN, cfg), "other", overwrite=True)
-        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+            cfg = sources.with_values(fresh.cfg, {"variant": variant}, "test")
+            Run(fresh.root, run, cfg).claim(overwrite=True)
+        cfg = sources.with_values(fresh.cfg, {"training.seeds": [0, 1, 2]}, "test")
+        page = _report(fresh, cfg, "other")
         assert f"{RUN} <small>gan_gru</small>" in page
         assert "other <small>gru</small>" in page
         assert page.count('<td class="l">2018-12-31</td>') == 1
         for seed in range(3):
             assert page.count(f"<code>{model_hash('2018-12-31', seed)[:12]}</code>") == 1
 
-    def test_a_day_without_a_factor_is_not_neutralized_by_nothing(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        days = list(covered_days(Run(world.root, RUN, world.cfg).factor).values())
+    def test_a_day_without_a_factor_is_not_neutralized_by_nothing(self, fresh):
+        days = list(covered_days(Run(fresh.root, RUN, fresh.cfg).factor).values())
         days[5] = dataclasses.replace(days[5], ranked=0, neutralized="")
-        table = world.table.copy()
+        table = fresh.table.copy()
         table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0
-        write_days(world.root, RUN, table, days)
-        cfg = sources.with_values(world.cfg, {"evaluation.top_fraction": 0.025}, "test")
-        write_report(Run(world.root, RUN, cfg), overwrite=True)
-        page = _page(world)
+        write_days(fresh.root, RUN, table, days)
+        cfg = sources.with_values(fresh.cfg, {"evaluation.top_fraction": 0.025}, "test")
+        page = _report(fresh, cfg)
         assert "Neutralized by: industry + market cap." in page
         assert "holds the top 2.5\u202f% of the universe" in page
 
@@ -403,101 +382,81 @@ class TestProperties:
         text = re.sub(r"<wbr>", "", page)
         assert "<td>tune.space.gan.noise_channels</td><td>low 0.0, high 16.0, step 4.0</td>" in text
 
-    def test_runs_without_models_and_quality_still_report(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        world.root.child("panel").delete("quality.json")
-        world.root.child("runs", RUN).delete_folder("windows")
-        write_report(Run(world.root, RUN, world.cfg))
-        page = world.root.child("runs", RUN, "report").read_bytes("report.html").decode()
+    def test_runs_without_models_and_quality_still_report(self, fresh):
+        fresh.root.child("panel").delete("quality.json")
+        fresh.root.child("runs", RUN).delete_folder("windows")
+        page = _report(fresh)
         assert "<h2>Training</h2>" not in page
         assert "no quality.json" in page
 
-    def test_scores_of_other_settings_are_said(self, tmp_path, monkeypatch, caplog):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path, runs=(RUN, "other"))
-        days = world.table["date"].nunique()
-        assert not _warnings(world, world.cfg)
-        changed = sources.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
+    def test_scores_of_other_settings_are_said(self, fresh, caplog):
+        days = fresh.table["date"].nunique()
+        assert not _warnings(fresh)
+        changed = sources.with_values(fresh.cfg, {"factor.winsorize_mad": 3.0}, "test")
         said = f"{days} days of the factor table, 2019-01-01 to 2020-03-20, are not of today"
-        (warning,) = _warnings(world, changed)
+        (warning,) = _warnings(fresh, changed)
         assert warning.startswith(said)
         assert f"factor_outdated run={RUN} days={days} first=2019-01-01" in caplog.text
-        write_models(world.root, RUN, cfg=changed)
-        retrained = sources.with_values(world.cfg, {"gru.hidden": 16}, "test")
-        assert _warnings(world, retrained) == [warning]  # no model of theirs is there
+        write_models(fresh.root, RUN, cfg=changed)
+        retrained = sources.with_values(fresh.cfg, {"gru.hidden": 16}, "test")
+        assert _warnings(fresh, retrained) == [warning]  # no model of theirs is there
 
-    def test_one_window_trained_anew_is_said(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
+    def test_one_window_trained_anew_is_said(self, fresh):
         name = "windows/2019-06-28/seed-0/model.json"
-        folder = world.root.child("runs", RUN)
+        folder = fresh.root.child("runs", RUN)
         folder.write_json(name, folder.read_json(name) | {"sha256": "f" * 64})
-        (warning,) = _warnings(world, world.cfg)
+        (warning,) = _warnings(fresh)
         assert "days of the factor table, 2019-07-01 to 2019-12-31, are not" in warning
 
-    def test_a_compared_run_is_held_against_its_own_settings(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = sources.with_values(world.cfg, {"factor.winsorize_mad": 3.0}, "test")
-        other = world.root.child("runs", "other")
+    def test_a_compared_run_is_held_against_its_own_settings(self, fresh):
+        cfg = sources.with_values(fresh.cfg, {"factor.winsorize_mad": 3.0}, "test")
+        other = fresh.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
-        (warning,) = _warnings(world, world.cfg, "other")
+        (warning,) = _warnings(fresh, compare="other")
         assert warning.startswith("other: ")
         assert "are not of today" in warning
 
     @pytest.mark.parametrize("first", ["2019-06-01", "2029-01-01"])
-    def test_a_compared_run_is_judged_over_the_pages_windows(self, tmp_path, monkeypatch, first):
+    def test_a_compared_run_is_judged_over_the_pages_windows(self, fresh, first):
         """Its `config.json` has those of whatever job came last."""
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path, runs=(RUN, "other"))
-        cfg = sources.with_values(world.cfg, {"windows.first": first}, "test")
-        other = world.root.child("runs", "other")
+        cfg = sources.with_values(fresh.cfg, {"windows.first": first}, "test")
+        other = fresh.root.child("runs", "other")
         other.write_json("config.json", {"config": to_dict(cfg)})
-        assert not _warnings(world, world.cfg, "other")
+        assert not _warnings(fresh, compare="other")
 
-    def test_runs_judged_over_other_months_are_said(self, tmp_path, monkeypatch):
+    def test_runs_judged_over_other_months_are_said(self, fresh):
         """First and last month are the same; the compared run has a gap between."""
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path, runs=(RUN, "other"))
-        table = random_table(world.block, seed=11)
+        table = random_table(fresh.block, seed=11)
         table.loc[table["date"] == "2019-05-31", "factor"] = 0.5
-        write_factor(world.root, "other", table)
-        gap, months = _warnings(world, world.cfg, "other")
+        write_factor(fresh.root, "other", table)
+        gap, months = _warnings(fresh, compare="other")
         assert gap.startswith("other: No factor on the month-ends 2019-05-31")
         assert "r: 13 months (2019-02 to 2020-02), other: 12 months (2019-02 to 2020-02)" in months
-        assert not _warnings(world, world.cfg)
+        assert not _warnings(fresh)
 
-    def test_only_configured_windows_and_seeds_are_reported(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        write_models(world.root, RUN, seeds=(0, 7))
-        cfg = sources.with_values(world.cfg, {"windows.first": "2019-06-01"}, "test")
-        assert not _warnings(world, cfg)
-        report = world.root.child("runs", RUN, "report")
+    def test_only_configured_windows_and_seeds_are_reported(self, fresh):
+        write_models(fresh.root, RUN, seeds=(0, 7))
+        cfg = sources.with_values(fresh.cfg, {"windows.first": "2019-06-01"}, "test")
+        assert not _warnings(fresh, cfg)
+        report = fresh.root.child("runs", RUN, "report")
         tables = {
-            name: pd.read_csv(io.BytesIO(report.read_bytes(f"{name}.csv")))
-            for name in ("monthly", "coverage", "training")
+            name: read_csv(report, f"{name}.csv") for name in ("monthly", "coverage", "training")
         }
         assert tables["monthly"]["month"].iloc[0] == "2019-08"
         assert tables["coverage"]["date"].iloc[0] == "2019-07-01"
         kept = tables["training"][["window", "seed"]].to_numpy().tolist()
         assert kept == [["2019-06-28", 0], ["2019-12-31", 0]]
 
-    def test_models_say_by_which_code_and_in_how_long_they_were_trained(
-        self, tmp_path, monkeypatch
-    ):
+    def test_models_say_by_which_code_and_in_how_long_they_were_trained(self, fresh, monkeypatch):
         """The report's own job may be of another commit, and a last attempt is not the whole."""
-        monkeypatch.setattr(document, "draw_figures", lambda *_: {})
-        world = write_world(tmp_path)
-        folder = world.root.child("runs", RUN)
+        folder = fresh.root.child("runs", RUN)
         version = {"package_version": "9.9", "commit": "d1" * 20}
         monkeypatch.setattr("gangru_dist.runs.run.code_version", lambda: version)
-        cfg = sources.with_values(world.cfg, {"training.seeds": [0, RESUMED]}, "test")
+        cfg = sources.with_values(fresh.cfg, {"training.seeds": [0, RESUMED]}, "test")
         pages = []
         for seeds in ((0,), (0, RESUMED)):
-            write_models(world.root, RUN, seeds=seeds, cfg=cfg)
-            write_report(Run(world.root, RUN, cfg))
+            write_models(fresh.root, RUN, seeds=seeds, cfg=cfg)
+            write_report(Run(fresh.root, RUN, cfg))
             pages.append(folder.read_bytes("report/report.html").decode())
         for page in pages:
             assert f"<td>models: commit</td><td>{COMMIT}</td>" in page

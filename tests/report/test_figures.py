@@ -74,9 +74,8 @@ class TestProperties:
 class TestValidation:
     def test_no_models(self):
         assert training.tabulate_models([]).empty
-        assert training.warn_of_gan([]) == []
         assert training.tabulate_epochs([]).empty
-        assert training.tabulate_features([]).empty
+        assert all(len(training.judge_gan([])[name]) == 0 for name in ("accuracy", "separated"))
         assert training.tabulate_histograms([]).empty
         assert training.find_newest_measured([]) is None
 
@@ -86,5 +85,5 @@ class TestValidation:
         samples = dataclasses.replace(samples, real={"open": flat})
         model = dataclasses.replace(MODEL, gan_samples=samples)
         assert training.tabulate_features([model])["spread"].isna().all()
-        assert training.warn_of_gan([model]) == []
+        assert training.judge_gan([model])["collapsed"].empty
         assert "<svg" in training.draw_distributions(samples)
