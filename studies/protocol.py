@@ -31,7 +31,7 @@ from gangru_dist.cluster.map import map_here, unwrap
 from gangru_dist.config import sources
 from gangru_dist.config.identity import model_identity, model_settings
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.evaluation.market import Market, month_ends, to_market
+from gangru_dist.evaluation.market import Market, find_month_ends, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.maths import metrics
 from gangru_dist.maths.calendar import Window
@@ -253,7 +253,7 @@ class Study:
         later = [day for day in refits if day > np.datetime64(window.name)]
         end = int(np.searchsorted(dates, later[1], "right")) if len(later) > 1 else len(dates)
         start = int(np.searchsorted(dates, np.datetime64(self.protocol.refits[0]), "right"))
-        chosen = {*range(start, len(dates), EVERY), *month_ends(dates).tolist()}
+        chosen = {*range(start, len(dates), EVERY), *find_month_ends(dates).tolist()}
         return np.array([day for day in sorted(chosen) if first <= day < end])
 
     def _own(self, window: Window, days: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.evaluation.ic import correlate_factors
-from gangru_dist.evaluation.summary import Evaluation
+from gangru_dist.evaluation.summary import Evaluation, to_plain
 from gangru_dist.maths import metrics
 
 
@@ -33,14 +33,15 @@ def compare_evaluations(
     values = metrics.drop_nonfinite(found["correlation"].to_numpy())
     figures = {
         "months": len(values),
-        "mean": float(values.mean()) if len(values) else None,
-        "latest": float(values[-1]) if len(values) else None,
+        "mean": metrics.mean(values),
+        "latest": values[-1] if len(values) else None,
     }
     one, other = (
         dict(zip(e.monthly["month"], e.monthly["ic"], strict=True)) for e in (ours, theirs)
     )
     paired = compare_ic(one, other)
-    return Comparison(correlation=found, figures={"correlation": figures, "ic": paired})
+    figures = {"correlation": to_plain(figures), "ic": paired}
+    return Comparison(correlation=found, figures=figures)
 
 
 def compare_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -> dict[str, Any]:
@@ -54,16 +55,15 @@ def compare_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -
     test = metrics.t_test(difference)
     lags = metrics.newey_west_lags(test.count)
     figures = {
+        "months": test.count,
         "mean_difference": metrics.mean(difference),
         "t": test.statistic,
         "p_value": test.p_value,
         "newey_west_t": metrics.newey_west_t(difference, lags=lags),
-    }
-    return {
-        "months": test.count,
-        **metrics.replace_nonfinite(figures),
         "stars": metrics.mark_significance(test.p_value),
     }
+    found: dict[str, Any] = to_plain(figures)
+    return found
 
 
 def compare_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

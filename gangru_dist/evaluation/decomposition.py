@@ -30,9 +30,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from gangru_dist.evaluation.ic import period_return
+from gangru_dist.evaluation.ic import compute_return
 from gangru_dist.evaluation.market import Market, Rebalances
-from gangru_dist.evaluation.portfolio import Portfolio, deduct_costs, find_spans, top_assets
+from gangru_dist.evaluation.portfolio import Portfolio, choose_top, deduct_costs, find_spans
 from gangru_dist.maths import metrics
 from gangru_dist.maths.cross_section import cs_mean, cs_quantile
 
@@ -75,7 +75,7 @@ def compute_styles(
     return styles
 
 
-def style_exposures(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
+def tabulate_exposures(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
     """One row a rebalance that was traded: rebalance, size, volatility, turnover.
 
     Weighted mean of the holdings' styles after the trade; NaN if none is known.
@@ -90,11 +90,13 @@ def style_exposures(market: Market, rebalances: Rebalances, long: Portfolio) -> 
             if known.any():
                 exposures[trade, column] = np.average(values[known], weights=weights[known])
     table = pd.DataFrame(exposures, columns=list(STYLES))
-    table.insert(0, "rebalance", market.dates[days].astype("datetime64[s]"))
+    table.insert(0, "rebalance", market.dates[days])
     return table
 
 
-def industry_weights(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
+def tabulate_industry_weights(
+    market: Market, rebalances: Rebalances, long: Portfolio
+) -> pd.DataFrame:
     """One row an industry: its share of what is held, of the universe, and the difference.
 
     Columns: industry, weight, universe, active (of the newest trade), active_mean (of all trades).
@@ -121,26 +123,24 @@ def industry_weights(market: Market, rebalances: Rebalances, long: Portfolio) ->
 
 
 def estimate_capacity(
-    market: Market, rebalances: Rebalances, *, top_fraction: float, row: int
+    market: Market, rebalances: Rebalances, *, top_fraction: float
 ) -> dict[str, Any]:
     """What the newest targets trade a day, and the capital that they could take in one.
 
     `capital`: bought in equal parts on one day, nine tenths of the targets stay within
-    `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; None where unknown.
+    `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; NaN where unknown.
     """
-    chosen = top_assets(rebalances.factor[row], top_fraction)
+    row = rebalances.newest
+    chosen = choose_top(rebalances.factor[row], top_fraction)
     traded = metrics.drop_nonfinite(average_traded_value(market, int(rebalances.day[row]))[chosen])
     low, middle = np.quantile(traded, [0.1, 0.5]) if len(traded) else (np.nan, np.nan)
-    figures = {
-        "median_traded_value": middle,
-        "lowest_tenth_traded_value": low,
-        "capital": PARTICIPATION * low * int(chosen.sum()),
-    }
     return {
         "targets": int(chosen.sum()),
         "days": DAYS,
         "participation": PARTICIPATION,
-        **metrics.replace_nonfinite(figures),
+        "median_traded_value": middle,
+        "lowest_tenth_traded_value": low,
+        "capital": PARTICIPATION * low * int(chosen.sum()),
     }
 
 
@@ -161,8 +161,8 @@ def decompose(
     Args:
         market: Prices and sizes.
         rebalances: The factor at the month-ends.
-        long: `portfolio.long_portfolio` of them.
-        universe: `portfolio.universe_portfolio` of them.
+        long: `portfolio.simulate_long` of them.
+        universe: `portfolio.simulate_universe` of them.
         top_fraction: As of `long`.
         cost_bps: One-way costs, basis points.
     """
@@ -170,8 +170,8 @@ def decompose(
     factor = rebalances.factor[rows]
     members = np.isfinite(factor)
     lag = int(starts[0] - rebalances.day[rows[0]])
-    earned = period_return(market, starts, stops)
-    at_once = period_return(market, starts - lag, stops - lag)
+    earned = compute_return(market, starts, stops)
+    at_once = compute_return(market, starts - lag, stops - lag)
     days = int(stops[-1] - starts[0])
     picks = _top(factor, top_fraction)
 
@@ -187,7 +187,9 @@ def decompose(
     average = cs_mean(earned, members)
     bottom = _top(-factor, top_fraction)
     cap = market.market_cap[rebalances.day[rows]]
-    weights = _cap_weights(cap, members)
+    known = np.where(members & (cap > 0), cap, 0.0)
+    total = known.sum(axis=1, keepdims=True)
+    weights = known / np.where(total > 0, total, np.nan)  # NaN in a period without any
     by_cap = np.prod(1 + np.where(members, weights * earned, 0.0).sum(axis=1))
     parts = {
         ("side", "long"): float((cs_mean(earned, picks) - average).mean()),
@@ -210,7 +212,7 @@ def decompose(
 
 
 def _top(factor: Float[np.ndarray, "P N"], fraction: float) -> Bool[np.ndarray, "P N"]:
-    return np.stack([top_assets(row, fraction) for row in factor])
+    return np.stack([choose_top(row, fraction) for row in factor])
 
 
 def _annual(growth: float, days: int) -> float:
@@ -241,12 +243,3 @@ def _split_by_size(
         ("size", name): float(value) if has_size else float("nan")
         for name, value in zip(("tilt", "selection", "percentile"), values, strict=True)
     }
-
-
-def _cap_weights(
-    cap: Float[np.ndarray, "P N"], members: Bool[np.ndarray, "P N"]
-) -> Float[np.ndarray, "P N"]:
-    """Shares of the known market caps; NaN in a period without any."""
-    known = np.where(members & (cap > 0), cap, 0.0)
-    total = known.sum(axis=1, keepdims=True)
-    return np.asarray(known / np.where(total > 0, total, np.nan))

@@ -25,7 +25,7 @@ TRAILING = 12
 """Months in "the last year" and in moving averages."""
 
 
-def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[np.ndarray, "P N"]:
+def compute_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[np.ndarray, "P N"]:
     """Return of each asset from the close of row start[p] to the close of row stop[p].
 
     A suspended or delisted asset keeps its last price; NaN if it had not traded by `start`.
@@ -33,7 +33,7 @@ def period_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[
     return np.asarray(market.price[stop] / market.price[start] - 1)
 
 
-def trailing_mean(
+def compute_trailing_mean(
     values: Float[np.ndarray, " P"], months: Shaped[np.ndarray, " P"]
 ) -> Float[np.ndarray, " P"]:
     """Moving average over the last `TRAILING` calendar months.
@@ -54,26 +54,26 @@ def _name_periods(market: Market, rebalances: Rebalances) -> np.ndarray:
     return np.array((days.astype("datetime64[M]") + 1).astype(np.str_))
 
 
-def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
+def compute_monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
     """One row per complete period: month, rebalance, entry, exit, assets and ICs.
 
     `ic` is the factor's Spearman IC, with its moving average and cumulative sum; `ic_pearson` its
     Pearson IC; `ic_score` the Spearman IC of the raw prediction, before neutralization.
     """
     done = rebalances.complete
-    earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
+    earned = compute_return(market, rebalances.entry[done], rebalances.exit[done])
     factor = rebalances.factor[done]
     ic = metrics.rank_ic(factor, earned)
     months = _name_periods(market, rebalances)
     return pd.DataFrame(
         {
             "month": months,
-            "rebalance": market.dates[rebalances.day[done]].astype("datetime64[s]"),
-            "entry": market.dates[rebalances.entry[done]].astype("datetime64[s]"),
-            "exit": market.dates[rebalances.exit[done]].astype("datetime64[s]"),
+            "rebalance": market.dates[rebalances.day[done]],
+            "entry": market.dates[rebalances.entry[done]],
+            "exit": market.dates[rebalances.exit[done]],
             "assets": (np.isfinite(factor) & np.isfinite(earned)).sum(axis=1),
             "ic": ic,
-            "ic_mean_12": trailing_mean(ic, months),
+            "ic_mean_12": compute_trailing_mean(ic, months),
             "ic_cumulative": np.nancumsum(ic),
             "ic_pearson": metrics.ic(factor, earned),
             "ic_score": metrics.rank_ic(rebalances.score[done], earned),
@@ -81,14 +81,14 @@ def monthly_ic(market: Market, rebalances: Rebalances) -> pd.DataFrame:
     )
 
 
-def ic_summary(
+def summarize_ic(
     values: Float[np.ndarray, " P"], months: Shaped[np.ndarray, " P"]
-) -> dict[str, float | int | str | None]:
-    """Mean, ICIR and both significance tests of the ICs of these months; None for NaN."""
+) -> dict[str, float | int | str]:
+    """Mean, ICIR and both significance tests of the ICs of these months."""
     test = metrics.t_test(values)
     lags = metrics.newey_west_lags(test.count)
     kept = metrics.drop_nonfinite(values)
-    figures = {
+    return {
         "mean": metrics.mean(values),
         "std": float(kept.std(ddof=1)) if len(kept) > 1 else float("nan"),
         "icir": metrics.icir(values),
@@ -96,18 +96,15 @@ def ic_summary(
         "p_value": test.p_value,
         "newey_west_t": metrics.newey_west_t(values, lags=lags),
         "latest": float(values[-1]),
-        "mean_12": float(trailing_mean(values, months)[-1]),
+        "mean_12": float(compute_trailing_mean(values, months)[-1]),
         "share_positive": metrics.mean((kept > 0).astype(np.float64)),
-    }
-    return {
-        **metrics.replace_nonfinite(figures),
         "stars": metrics.mark_significance(test.p_value),
         "months": test.count,
         "newey_west_lags": lags,
     }
 
 
-def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) -> pd.DataFrame:
+def measure_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) -> pd.DataFrame:
     """Spearman IC of the factor at month-ends with the return over each holding period.
 
     Columns: horizon (trading days after entry), months, ic, std_error, newey_west_t. Long
@@ -119,7 +116,7 @@ def ic_decay(market: Market, rebalances: Rebalances, horizons: Sequence[int]) ->
         reachable = (rebalances.entry >= 0) & (rebalances.entry + horizon < len(market.dates))
         chosen = np.flatnonzero(rebalances.has_factor & reachable)
         entry = rebalances.entry[chosen]
-        earned = period_return(market, entry, entry + horizon)
+        earned = compute_return(market, entry, entry + horizon)
         values = metrics.rank_ic(rebalances.factor[chosen], earned)
         count = len(metrics.drop_nonfinite(values))
         overlap = count_overlaps(entry[np.isfinite(values)], horizon)
@@ -138,14 +135,14 @@ def count_overlaps(entry: Int[np.ndarray, " P"], horizon: int) -> int:
     return int(later.max(initial=0))
 
 
-def quantile_returns(market: Market, rebalances: Rebalances, *, quantiles: int) -> pd.DataFrame:
+def tabulate_quantiles(market: Market, rebalances: Rebalances, quantiles: int) -> pd.DataFrame:
     """Equal-weighted return of each quantile in each complete period.
 
     Columns: month, q1 ... qQ, universe, long_short (qQ minus q1). From the close of one entry day
     to that of the next, without trading restrictions and costs. NaN for an empty quantile.
     """
     done = rebalances.complete
-    earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
+    earned = compute_return(market, rebalances.entry[done], rebalances.exit[done])
     number = np.where(np.isfinite(earned), rebalances.quantile[done], 0)
     table = pd.DataFrame({"month": _name_periods(market, rebalances)})
     for quantile in range(1, quantiles + 1):
@@ -168,18 +165,18 @@ def summarize_quantiles(returns: pd.DataFrame, *, quantiles: int) -> pd.DataFram
         excess = metrics.mean(monthly - returns["universe"].to_numpy())
         known = metrics.drop_nonfinite(monthly)
         annual = np.prod(1 + known) ** (12 / len(known)) - 1 if len(known) else np.nan
-        rows.append((quantile, metrics.mean(monthly), annual, excess, total_return(monthly)))
+        rows.append((quantile, metrics.mean(monthly), annual, excess, compound_returns(monthly)))
     columns = ["quantile", "mean_return", "annualized_return", "mean_excess", "total_return"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def total_return(monthly: np.ndarray) -> float:
+def compound_returns(monthly: np.ndarray) -> float:
     """Compounded return of all months; NaN months are left out, NaN of none."""
     kept = metrics.drop_nonfinite(monthly)
     return float(np.prod(1 + kept) - 1) if len(kept) else float("nan")
 
 
-def monotonicity(summary: pd.DataFrame) -> float:
+def measure_monotonicity(summary: pd.DataFrame) -> float:
     """Spearman correlation of quantile number and mean return; 1 = the returns always rise."""
     kept = summary.dropna(subset=["mean_return"])
     if len(kept) < metrics.MIN_PAIRS or kept["mean_return"].nunique() < 2:
@@ -191,7 +188,7 @@ LAGS = (1, 2, 3, 6, 12)
 """Months between the two month-ends of an autocorrelation."""
 
 
-def autocorrelation(rebalances: Rebalances) -> pd.DataFrame:
+def autocorrelate(rebalances: Rebalances) -> pd.DataFrame:
     """Spearman correlation of each month-end's factor with that of `lag` month-ends before.
 
     Columns: lag (months), months, correlation (their mean). Of the assets that have both.

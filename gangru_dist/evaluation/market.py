@@ -121,7 +121,7 @@ class Rebalances:
         return np.flatnonzero(self.has_factor & (self.entry >= 0))
 
 
-def month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
+def find_month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
     """Row of each month's last trading day.
 
     The last month counts once no weekday of it is left: until the next month's bars are there, a
@@ -147,7 +147,7 @@ def to_rebalances(
     """
     rows, columns = _locate(table, market)
     span = slice(int(rows.min()), None)
-    day = month_ends(market.dates[span]) + span.start
+    day = find_month_ends(market.dates[span]) + span.start
     month = np.full(len(market.dates), -1)
     month[day] = np.arange(len(day))
     numbers = {
@@ -216,10 +216,9 @@ def _locate(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray
     rows = _look_up(pd.to_datetime(table["date"]), pd.DatetimeIndex(market.dates), "day")
     columns = _look_up(table["asset"], pd.Index(market.assets), "asset")
     pairs = rows.astype(np.int64) * len(market.assets) + columns
-    ordered = np.sort(pairs)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    twice = pairs[pd.Series(pairs).duplicated()]
     if len(twice):
-        row, column = divmod(int(twice[0]), len(market.assets))
+        row, column = divmod(int(twice.min()), len(market.assets))
         raise EvaluationError(
             f"{len(twice)} repeated (date, asset) rows in the factor table, first "
             f"{market.dates[row]} {market.assets[column]}. Score those days again."

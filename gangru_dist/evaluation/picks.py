@@ -7,9 +7,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from gangru_dist.evaluation.decomposition import UNKNOWN, average_traded_value
-from gangru_dist.evaluation.ic import TRAILING, period_return, trailing_mean
+from gangru_dist.evaluation.ic import TRAILING, compute_return, compute_trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
-from gangru_dist.evaluation.portfolio import top_assets
+from gangru_dist.evaluation.portfolio import choose_top
 from gangru_dist.maths import metrics
 
 
@@ -27,7 +27,7 @@ def _rank(
         return ranks, np.isfinite(ranks)
     factor = rebalances.factor[rows[-1 - back]]
     ranks = pd.Series(-factor).rank(method="first").to_numpy()
-    return ranks, top_assets(factor, top_fraction)
+    return ranks, choose_top(factor, top_fraction)
 
 
 def rank_universe(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
@@ -87,7 +87,9 @@ def list_dropped(market: Market, rebalances: Rebalances, *, top_fraction: float)
     )
 
 
-def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+def tabulate_industries(
+    market: Market, rebalances: Rebalances, top_fraction: float
+) -> pd.DataFrame:
     """One row per known industry: IC and excess return, of the latest period and the mean of 12.
 
     The mean is over the latest month and the 11 before it; NaN if one of them is missing or has no
@@ -98,7 +100,7 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
     assets (latest), ic_latest, ic_mean_12, excess_latest, excess_mean_12.
     """
     done = rebalances.complete[-TRAILING:]
-    earned = period_return(market, rebalances.entry[done], rebalances.exit[done])
+    earned = compute_return(market, rebalances.entry[done], rebalances.exit[done])
     groups = market.industry[rebalances.day[done]]
     months = market.dates[rebalances.day[done]]
     rows = []
@@ -111,17 +113,10 @@ def industry_table(market: Market, rebalances: Rebalances, *, top_fraction: floa
         excess = np.full(len(factor), np.nan)
         for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
             if np.isfinite(values).any():
-                top, members = top_assets(values, top_fraction), np.isfinite(values)
+                top, members = choose_top(values, top_fraction), np.isfinite(values)
                 excess[period] = returns[top].mean() - returns[members].mean()
-        rows.append(
-            {
-                "industry": name,
-                "assets": int(np.isfinite(factor[-1]).sum()),
-                "ic_latest": ic[-1],
-                "ic_mean_12": trailing_mean(ic, months)[-1],
-                "excess_latest": excess[-1],
-                "excess_mean_12": trailing_mean(excess, months)[-1],
-            }
-        )
+        means = [compute_trailing_mean(values, months)[-1] for values in (ic, excess)]
+        assets = int(np.isfinite(factor[-1]).sum())
+        rows.append((name, assets, ic[-1], means[0], excess[-1], means[1]))
     columns = ["industry", "assets", "ic_latest", "ic_mean_12", "excess_latest", "excess_mean_12"]
     return pd.DataFrame(rows, columns=columns)

@@ -61,7 +61,7 @@ class Portfolio:
     """Weights after the trades of each rebalance."""
 
 
-def top_assets(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndarray, " N"]:
+def choose_top(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndarray, " N"]:
     """The `floor(fraction x universe)` assets with the highest factor, at least one."""
     universe = np.flatnonzero(np.isfinite(factor))
     count = max(1, int(len(universe) * fraction + 1e-9))  # 0.29 x 100 is 28.999… in floats
@@ -98,10 +98,10 @@ def rebalance(
     return after, frozen
 
 
-def long_portfolio(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
+def simulate_long(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
     """Equal weights in the top of the universe under the trading rules, before costs."""
     factor = rebalances.factor[rebalances.entered]
-    targets = np.array([top_assets(row, top_fraction) for row in factor])
+    targets = np.array([choose_top(row, top_fraction) for row in factor])
     return _simulate(
         market,
         rebalances,
@@ -111,7 +111,7 @@ def long_portfolio(market: Market, rebalances: Rebalances, *, top_fraction: floa
     )
 
 
-def universe_portfolio(market: Market, rebalances: Rebalances) -> Portfolio:
+def simulate_universe(market: Market, rebalances: Rebalances) -> Portfolio:
     """Equal weights in the whole universe, without restrictions."""
     none = np.zeros_like(market.suspended)
     targets = np.isfinite(rebalances.factor[rebalances.entered])
@@ -195,17 +195,15 @@ def _describe_trade(
     }
 
 
-def value_figures(value: Float[np.ndarray, " T"]) -> dict[str, float | None]:
-    """Figures of a daily value; None where undefined."""
-    return metrics.replace_nonfinite(
-        {
-            "total_return": float(value[-1] / value[0] - 1),
-            "annualized_return": metrics.annualized_return(value),
-            "annualized_volatility": metrics.annualized_volatility(value),
-            "information_ratio": metrics.information_ratio(value),
-            "max_drawdown": metrics.max_drawdown(value),
-        }
-    )
+def measure_value(value: Float[np.ndarray, " T"]) -> dict[str, float]:
+    """Figures of a daily value; NaN where undefined."""
+    return {
+        "total_return": float(value[-1] / value[0] - 1),
+        "annualized_return": metrics.annualized_return(value),
+        "annualized_volatility": metrics.annualized_volatility(value),
+        "information_ratio": metrics.information_ratio(value),
+        "max_drawdown": metrics.max_drawdown(value),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,10 +236,10 @@ class IndexCloses:
         return np.asarray(value / value[0]), int((~np.isin(days, self.dates)).sum())
 
 
-def index_figures(
+def measure_against_index(
     long: Float[np.ndarray, " T"], net: Float[np.ndarray, " T"], index: Float[np.ndarray, " T"]
 ) -> dict[str, object]:
-    """Figures of the index and of the portfolio beside it; None where undefined.
+    """Figures of the index and of the portfolio beside it; NaN where undefined.
 
     Args:
         long: Daily value of the portfolio without costs.
@@ -249,23 +247,22 @@ def index_figures(
         index: Daily value of the index.
     """
     return {
-        "value": value_figures(index),
-        "excess": value_figures(long / index),
-        "excess_with_costs": value_figures(net / index),
+        "value": measure_value(index),
+        "excess": measure_value(long / index),
+        "excess_with_costs": measure_value(net / index),
         **_tracking(long, index),
         "with_costs": _tracking(net, index),
     }
 
 
-def _tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float | None]:
+def _tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float]:
     ours, theirs = metrics.daily_returns(long), metrics.daily_returns(index)
-    figures = dict.fromkeys(("tracking_error", "information_ratio", "beta"), float("nan"))
-    if len(ours) > 1:
-        active = ours - theirs
-        error = float(active.std(ddof=1) * np.sqrt(metrics.DAYS_PER_YEAR))
-        figures["tracking_error"] = error
-        if error > 0:
-            figures["information_ratio"] = float(active.mean() * metrics.DAYS_PER_YEAR / error)
-        if np.ptp(theirs) > 0:
-            figures["beta"] = float(np.cov(ours, theirs)[0, 1] / theirs.var(ddof=1))
-    return metrics.replace_nonfinite(figures)
+    if len(ours) < 2:
+        return dict.fromkeys(("tracking_error", "information_ratio", "beta"), np.nan)
+    active, varies = ours - theirs, np.ptp(theirs) > 0
+    error = float(active.std(ddof=1) * np.sqrt(metrics.DAYS_PER_YEAR))
+    return {
+        "tracking_error": error,
+        "information_ratio": active.mean() * metrics.DAYS_PER_YEAR / error if error else np.nan,
+        "beta": np.cov(ours, theirs)[0, 1] / theirs.var(ddof=1) if varies else np.nan,
+    }

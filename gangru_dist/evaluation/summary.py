@@ -12,7 +12,7 @@ from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import decomposition, ic, picks, portfolio
 from gangru_dist.evaluation.market import Market, Rebalances, filter_members, to_rebalances
-from gangru_dist.evaluation.portfolio import IndexCloses, Portfolio, index_figures
+from gangru_dist.evaluation.portfolio import IndexCloses, Portfolio, measure_against_index
 from gangru_dist.maths import metrics
 
 
@@ -33,11 +33,11 @@ class Evaluation:
     """All tables and figures of one factor table."""
 
     monthly: pd.DataFrame
-    """`ic.monthly_ic`, with the period's returns of portfolio and universe."""
+    """`ic.compute_monthly_ic`, with the period's returns of portfolio and universe."""
     decay: pd.DataFrame
-    """`ic.ic_decay`."""
+    """`ic.measure_decay`."""
     quantile_months: pd.DataFrame
-    """`ic.quantile_returns`."""
+    """`ic.tabulate_quantiles`."""
     quantiles: pd.DataFrame
     """`ic.summarize_quantiles`."""
     daily: pd.DataFrame
@@ -48,7 +48,7 @@ class Evaluation:
     yearly: pd.DataFrame
     """One row per calendar year."""
     industries: pd.DataFrame
-    """`picks.industry_table`."""
+    """`picks.tabulate_industries`."""
     decomposition: pd.DataFrame
     """`decomposition.decompose`: where the excess return comes from and what takes it away."""
     ranked: pd.DataFrame
@@ -56,11 +56,11 @@ class Evaluation:
     dropped: pd.DataFrame
     """`picks.list_dropped`."""
     autocorrelation: pd.DataFrame
-    """`ic.autocorrelation`."""
+    """`ic.autocorrelate`."""
     exposures: pd.DataFrame
-    """`decomposition.style_exposures`."""
+    """`decomposition.tabulate_exposures`."""
     industry_weights: pd.DataFrame
-    """`decomposition.industry_weights`."""
+    """`decomposition.tabulate_industry_weights`."""
     coverage: pd.DataFrame
     """date, scored: assets with a factor on each day of the table."""
     weights: pd.DataFrame
@@ -102,63 +102,57 @@ def evaluate(
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
     if "quantile" in table:
         _require_quantiles(table, quantiles)
-    long = portfolio.long_portfolio(market, rebalances, top_fraction=cfg.top_fraction)
-    universe = portfolio.universe_portfolio(market, rebalances)
-    daily = _daily(market, long, universe, cfg.cost_bps)
-    monthly = _add_returns(ic.monthly_ic(market, rebalances), daily)
-    months = ic.quantile_returns(market, rebalances, quantiles=quantiles)
-    trades = _trades(market, rebalances, long)
-    top = {"top_fraction": cfg.top_fraction}
+    top, cost_bps = cfg.top_fraction, cfg.cost_bps
+    long = portfolio.simulate_long(market, rebalances, top_fraction=top)
+    universe = portfolio.simulate_universe(market, rebalances)
+    daily = _tabulate_days(market, long, universe, cost_bps)
+    monthly = _add_returns(ic.compute_monthly_ic(market, rebalances), daily)
+    months = ic.tabulate_quantiles(market, rebalances, quantiles=quantiles)
+    trades = _date_trades(market, rebalances, long)
     tables = {
         "monthly": monthly,
-        "decay": ic.ic_decay(market, rebalances, cfg.decay_horizons),
+        "decay": ic.measure_decay(market, rebalances, cfg.decay_horizons),
         "quantile_months": months,
         "quantiles": ic.summarize_quantiles(months, quantiles=quantiles),
         "daily": daily,
         "trades": trades,
-        "yearly": _yearly(monthly, daily, trades),
-        "industries": picks.industry_table(market, rebalances, **top),
+        "yearly": _summarize_years(monthly, daily, trades),
+        "industries": picks.tabulate_industries(market, rebalances, top_fraction=top),
         "decomposition": decomposition.decompose(
-            market, rebalances, long, universe, cost_bps=cfg.cost_bps, **top
+            market, rebalances, long, universe, top_fraction=top, cost_bps=cost_bps
         ),
-        "ranked": picks.rank_universe(market, rebalances, **top),
-        "dropped": picks.list_dropped(market, rebalances, **top),
-        "autocorrelation": ic.autocorrelation(rebalances),
-        "exposures": decomposition.style_exposures(market, rebalances, long),
-        "industry_weights": decomposition.industry_weights(market, rebalances, long),
-        "coverage": _coverage(table),
-        "weights": _weights(market, trades, long),
+        "ranked": picks.rank_universe(market, rebalances, top_fraction=top),
+        "dropped": picks.list_dropped(market, rebalances, top_fraction=top),
+        "autocorrelation": ic.autocorrelate(rebalances),
+        "exposures": decomposition.tabulate_exposures(market, rebalances, long),
+        "industry_weights": decomposition.tabulate_industry_weights(market, rebalances, long),
+        "coverage": _count_scored(table),
+        "weights": _tabulate_weights(market, trades, long),
     }
-    notes = _notes(market, rebalances)
-    settings = {
-        "entry_lag": entry_lag,
-        **top,
-        "cost_bps": cfg.cost_bps,
-        "quantiles": quantiles,
-    }
+    notes = _list_notes(market, rebalances)
+    settings = {"entry_lag": entry_lag, "top_fraction": top, "cost_bps": cost_bps}
     figures = {
-        "period": _period(monthly, daily, market, rebalances),
-        "settings": settings,
-        **_metrics(tables),
-        "capacity": decomposition.estimate_capacity(
-            market, rebalances, row=rebalances.newest, **top
-        ),
-        "picks": records(tables["ranked"].head(cfg.picks)[_PICKED]),
+        "period": _describe_period(monthly, daily, market, rebalances),
+        "settings": {**settings, "quantiles": quantiles},
+        **_collect_figures(tables),
+        "capacity": decomposition.estimate_capacity(market, rebalances, top_fraction=top),
+        "picks": tables["ranked"].head(cfg.picks)[_PICKED],
     }
     if index is not None:
         beside, missing = index.sample(market.dates[long.days])
         own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()
         daily["index"] = beside
-        figures["index"] = {"name": index.name, **index_figures(own, net, beside)}
+        figures["index"] = {"name": index.name, **measure_against_index(own, net, beside)}
         if missing:
-            note = Note(
-                "The index %(name)s has no close on %(days)s trading day(s): "
-                "the one before stands.",
-                {"name": index.name, "days": str(missing)},
+            notes.append(
+                Note(
+                    "The index %(name)s has no close on %(days)s trading day(s): "
+                    "the one before stands.",
+                    {"name": index.name, "days": str(missing)},
+                )
             )
-            notes.append(note)
     figures["notes"] = [str(note) for note in notes]
-    return Evaluation(**tables, notes=tuple(notes), metrics=figures)
+    return Evaluation(**tables, notes=tuple(notes), metrics=to_plain(figures))
 
 
 _PICKED = ["rank", "asset", "weight", "rank_before", "traded_value"]
@@ -184,12 +178,14 @@ def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
         )
 
 
-def _daily(market: Market, long: Portfolio, universe: Portfolio, cost_bps: float) -> pd.DataFrame:
+def _tabulate_days(
+    market: Market, long: Portfolio, universe: Portfolio, cost_bps: float
+) -> pd.DataFrame:
     """Daily values; excess = long / universe, so that it grows by the geometric excess return."""
     net = portfolio.deduct_costs(long, cost_bps)
     return pd.DataFrame(
         {
-            "date": market.dates[long.days].astype("datetime64[s]"),
+            "date": market.dates[long.days],
             "long": long.value,
             "long_net": net,
             "universe": universe.value,
@@ -203,30 +199,31 @@ def _add_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
     """Add each period's returns of long, long_net and universe, and the geometric excess."""
     values = daily.set_index("date")
     start, stop = values.loc[monthly["entry"]], values.loc[monthly["exit"]]
-    result = monthly.copy()
-    for name in ("long", "long_net", "universe", "excess"):
-        result[f"{name}_return"] = stop[name].to_numpy() / start[name].to_numpy() - 1
-    return result
+    names = ["long", "long_net", "universe", "excess"]
+    returns = stop[names].to_numpy() / start[names].to_numpy() - 1
+    return monthly.assign(**dict(zip([f"{name}_return" for name in names], returns.T, strict=True)))
 
 
-def _trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
+def _date_trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:
     """The portfolio's trades with dates and the size of the universe."""
     rows = long.trades["row"].to_numpy()
     table = long.trades.drop(columns="row")
-    table.insert(0, "rebalance", market.dates[rebalances.day[rows]].astype("datetime64[s]"))
-    table.insert(1, "entry", market.dates[rebalances.entry[rows]].astype("datetime64[s]"))
+    table.insert(0, "rebalance", market.dates[rebalances.day[rows]])
+    table.insert(1, "entry", market.dates[rebalances.entry[rows]])
     table.insert(2, "universe", rebalances.universe[rows])
     return table
 
 
-def _weights(market: Market, trades: pd.DataFrame, long: Portfolio) -> pd.DataFrame:
+def _tabulate_weights(market: Market, trades: pd.DataFrame, long: Portfolio) -> pd.DataFrame:
     """The portfolio's weights under their entry days; assets that are never held are left out."""
     held = long.weights.any(axis=0)
     days, assets = pd.DatetimeIndex(trades["entry"], name="date"), market.assets[held]
     return pd.DataFrame(long.weights[:, held], index=days, columns=pd.Index(assets, name="asset"))
 
 
-def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) -> pd.DataFrame:
+def _summarize_years(
+    monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame
+) -> pd.DataFrame:
     """One row per calendar year; the first and the last year may be incomplete.
 
     A year's return starts from the last value of the year before. ICs belong to the year of their
@@ -259,53 +256,51 @@ def _yearly(monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame) ->
 _VALUES = ("long", "long_net", "universe", "excess", "excess_net")
 
 
-def _coverage(table: pd.DataFrame) -> pd.DataFrame:
+def _count_scored(table: pd.DataFrame) -> pd.DataFrame:
     """Number of assets with a factor on each day of the table."""
     scored = table.loc[table["factor"].notna()]
     counts = scored.groupby(pd.to_datetime(scored["date"])).size()
     return pd.DataFrame({"date": counts.index, "scored": counts.to_numpy()})
 
 
-def _metrics(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def _collect_figures(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """The figures that follow from the tables."""
-    monthly, daily = tables["monthly"], tables["daily"]
+    monthly, daily, exposures = tables["monthly"], tables["daily"], tables["exposures"]
     months = monthly["month"].to_numpy(dtype=np.str_)
     ics = {"ic": "ic", "ic_raw_score": "ic_score", "ic_pearson": "ic_pearson"}
     long_short = tables["quantile_months"]["long_short"].to_numpy()
-    quantiles = {
-        "monotonicity": ic.monotonicity(tables["quantiles"]),
-        "long_short_mean": metrics.mean(long_short),
-        "long_short_total": ic.total_return(long_short),
-    }
-    turnover = {"turnover": metrics.mean(tables["trades"]["turnover"].to_numpy())}
+    parts = tables["decomposition"].groupby("group", sort=False)
     return {
-        **{name: ic.ic_summary(monthly[column].to_numpy(), months) for name, column in ics.items()},
         **{
-            name.replace("net", "with_costs"): portfolio.value_figures(daily[name].to_numpy())
+            name: ic.summarize_ic(monthly[column].to_numpy(), months)
+            for name, column in ics.items()
+        },
+        **{
+            name.replace("net", "with_costs"): portfolio.measure_value(daily[name].to_numpy())
             for name in _VALUES
         },
-        **metrics.replace_nonfinite(turnover),
+        "turnover": metrics.mean(tables["trades"]["turnover"].to_numpy()),
         "quantiles": {
-            **metrics.replace_nonfinite(quantiles),
-            "table": records(tables["quantiles"]),
+            "monotonicity": ic.measure_monotonicity(tables["quantiles"]),
+            "long_short_mean": metrics.mean(long_short),
+            "long_short_total": ic.compound_returns(long_short),
+            "table": tables["quantiles"],
         },
         "decomposition": {
-            str(group): metrics.replace_nonfinite(
-                dict(zip(rows["part"], rows["value"], strict=True))
-            )
-            for group, rows in tables["decomposition"].groupby("group", sort=False)
+            group: dict(zip(r["part"], r["value"], strict=True)) for group, r in parts
         },
-        **{name: records(tables[name]) for name in _RECORDS},
-        "monthly": records(monthly[_MONTHLY]),
+        **{name: tables[name] for name in _RECORDS},
+        "monthly": monthly[_MONTHLY],
         "exposures": {
             "styles": [
                 {
                     "style": name,
-                    **metrics.replace_nonfinite(_newest_and_mean(tables["exposures"][name])),
+                    "newest": exposures[name].iloc[-1],
+                    "mean": metrics.mean(exposures[name].to_numpy()),
                 }
                 for name in decomposition.STYLES
             ],
-            "industries": records(tables["industry_weights"]),
+            "industries": tables["industry_weights"],
         },
         "changes": {
             "new": int((tables["ranked"]["change"] == "new").sum()),
@@ -314,11 +309,7 @@ def _metrics(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     }
 
 
-def _newest_and_mean(values: pd.Series) -> dict[str, float]:
-    return {"newest": float(values.iloc[-1]), "mean": metrics.mean(values.to_numpy())}
-
-
-def _period(
+def _describe_period(
     monthly: pd.DataFrame, daily: pd.DataFrame, market: Market, rebalances: Rebalances
 ) -> dict[str, Any]:
     """The period covered by the figures."""
@@ -334,13 +325,12 @@ def _period(
     }
 
 
-def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
+def _list_notes(market: Market, rebalances: Rebalances) -> list[Note]:
     """Warnings about missing data."""
-    newest = rebalances.newest
-    days = market.dates[rebalances.day]
-    gaps = [str(day) for day in days[:newest][~rebalances.has_factor[:newest]]]
+    newest, days = rebalances.newest, market.dates[rebalances.day].astype(str)
+    gaps = days[:newest][~rebalances.has_factor[:newest]]
     notes = []
-    if gaps:
+    if len(gaps):
         notes.append(
             Note(
                 "No factor on the month-ends %(days)s, or the same for all assets: no IC there, "
@@ -353,19 +343,26 @@ def _notes(market: Market, rebalances: Rebalances) -> list[Note]:
             Note(
                 "No factor since %(newest)s, on the month-ends %(days)s: figures end with that "
                 "factor, and the picks are that old.",
-                {"newest": str(days[newest]), "days": ", ".join(map(str, days[newest + 1 :]))},
+                {"newest": str(days[newest]), "days": ", ".join(days[newest + 1 :])},
             )
         )
     if not market.industries:
         notes.append(Note("The panel has no industries: industry tables are left out."))
-    if not market.limit_up.any() and not market.limit_down.any():
+    if not (market.limit_up | market.limit_down).any():
         notes.append(
             Note("The panel marks no price limits: every asset with a bar could be traded.")
         )
     return notes
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table for JSON: plain numbers and strings, None for NaN."""
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+def to_plain(value: Any) -> Any:
+    """Return what JSON holds of figures: None for NaN and infinity, a table as its rows."""
+    if isinstance(value, pd.DataFrame):
+        value = value.to_dict("records")
+    if isinstance(value, dict):
+        return {str(name): to_plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [to_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    return value

@@ -6,7 +6,6 @@ of one unit of capital; the first entry is the start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,11 +84,6 @@ def _deviations(values: np.ndarray, take: np.ndarray, count: np.ndarray) -> np.n
 def drop_nonfinite(values: Float[np.ndarray, " T"]) -> np.ndarray:
     """The values that are neither NaN nor infinite, in order."""
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
-
-
-def replace_nonfinite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """The figures for JSON: None for NaN and infinity."""
-    return {name: float(x) if np.isfinite(x) else None for name, x in figures.items()}
 
 
 def mean(values: Float[np.ndarray, " T"]) -> float:

@@ -11,7 +11,7 @@ import pytest
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
-from gangru_dist.evaluation.portfolio import IndexCloses, index_figures
+from gangru_dist.evaluation.portfolio import IndexCloses, measure_against_index
 from gangru_dist.evaluation.summary import Evaluation
 from tests.evaluation.worlds import config, random_block, random_table
 
@@ -51,10 +51,10 @@ class TestReference:
 
     def test_an_index_like_the_portfolio(self) -> None:
         value = np.array([1.0, 1.02, 0.99, 1.05])
-        figures = index_figures(value, value, value)
+        figures = measure_against_index(value, value, value)
         assert figures["beta"] == pytest.approx(1)
         assert figures["tracking_error"] == 0
-        assert figures["information_ratio"] is None
+        assert np.isnan(figures["information_ratio"])
 
 
 class TestProperties:

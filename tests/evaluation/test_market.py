@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gangru_dist.base.errors import EvaluationError
-from gangru_dist.evaluation.market import month_ends, to_market, to_rebalances
+from gangru_dist.evaluation.market import find_month_ends, to_market, to_rebalances
 from gangru_dist.maths.cross_section import ts_carry_forward
 from tests.evaluation.worlds import random_block, random_table
 
@@ -26,17 +26,17 @@ class TestReference:
     def test_month_ends_are_pandas_last_of_each_month(self):
         dates = random_block(days=300).dates
         last = pd.Series(dates).groupby(dates.astype("datetime64[M]")).max().to_numpy()
-        ours = dates[month_ends(dates)]
+        ours = dates[find_month_ends(dates)]
         np.testing.assert_array_equal(ours, last[: len(ours)].astype("datetime64[D]"))
 
 
 class TestProperties:
     def test_a_month_with_weekdays_left_is_not_over(self):
-        assert list(month_ends(_days("2020-11-27", "2020-11-30", "2020-12-30"))) == [1]
+        assert list(find_month_ends(_days("2020-11-27", "2020-11-30", "2020-12-30"))) == [1]
 
     def test_a_month_without_weekdays_left_is_over(self):
-        assert list(month_ends(_days("2020-11-27", "2020-12-31"))) == [0, 1]
-        assert list(month_ends(_days("2020-05-28", "2020-05-29"))) == [1]  # then a weekend
+        assert list(find_month_ends(_days("2020-11-27", "2020-12-31"))) == [0, 1]
+        assert list(find_month_ends(_days("2020-05-28", "2020-05-29"))) == [1]  # then a weekend
 
     @given(cut=st.integers(1, 149), seed=st.integers(0, 99))
     def test_carried_prices_ignore_the_future(self, cut, seed):

@@ -6,7 +6,7 @@ import pytest
 
 from gangru_dist.evaluation import portfolio
 from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
-from gangru_dist.evaluation.portfolio import rebalance, top_assets
+from gangru_dist.evaluation.portfolio import choose_top, rebalance
 from gangru_dist.panel.store import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import random_block, random_table
@@ -25,7 +25,7 @@ class TestReference:
     @pytest.mark.parametrize("cost_bps", [0.0, 25.0])
     def test_long_equals_the_slow_simulator(self, seed, entry_lag, cost_bps):
         block, table, market, rebalances = _world(seed, entry_lag)
-        ours = portfolio.long_portfolio(market, rebalances, top_fraction=0.2)
+        ours = portfolio.simulate_long(market, rebalances, top_fraction=0.2)
         oracle = Simulator(
             block, table, entry_lag=entry_lag, top_fraction=0.2, cost_bps=cost_bps
         ).run()
@@ -37,7 +37,7 @@ class TestReference:
     @pytest.mark.parametrize("entry_lag", [0, 1])
     def test_universe_equals_the_slow_simulator(self, entry_lag):
         block, table, market, rebalances = _world(7, entry_lag)
-        ours = portfolio.universe_portfolio(market, rebalances)
+        ours = portfolio.simulate_universe(market, rebalances)
         oracle = Simulator(
             block, table, entry_lag=entry_lag, top_fraction=1, cost_bps=0, restricted=False
         ).run()
@@ -46,7 +46,7 @@ class TestReference:
     def test_gap_in_the_factor_equals_the_slow_simulator(self):
         block, table, market, _ = _world(8, 1)
         table = table[table["date"].dt.month != 3]
-        ours = portfolio.long_portfolio(
+        ours = portfolio.simulate_long(
             market, to_rebalances(table, market, entry_lag=1), top_fraction=0.2
         )
         oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
@@ -56,7 +56,7 @@ class TestReference:
     def test_factor_without_a_difference_equals_the_slow_simulator(self, months):
         block, table, market, _ = _world(8, 1)
         table.loc[table["date"].dt.month.isin(months), "factor"] = 0.25
-        ours = portfolio.long_portfolio(
+        ours = portfolio.simulate_long(
             market, to_rebalances(table, market, entry_lag=1), top_fraction=0.2
         )
         oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
@@ -66,7 +66,7 @@ class TestReference:
     def test_factor_that_ends_early_equals_the_slow_simulator(self):
         block, table, market, _ = _world(9, 1)
         table = table[table["date"] < "2019-05-01"]
-        ours = portfolio.long_portfolio(
+        ours = portfolio.simulate_long(
             market, to_rebalances(table, market, entry_lag=1), top_fraction=0.2
         )
         oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
@@ -123,17 +123,17 @@ class TestProperties:
     @pytest.mark.parametrize(("members", "count"), [(9, 1), (10, 1), (19, 1), (100, 29), (1, 1)])
     def test_top_is_floored_and_never_empty(self, members, count):
         factor = np.append(np.arange(float(members)), np.nan)
-        chosen = top_assets(factor, 0.29 if members == 100 else 0.1)
+        chosen = choose_top(factor, 0.29 if members == 100 else 0.1)
         assert chosen.sum() == count
         assert chosen[members - count : members].all()
 
     def test_ties_go_to_the_first_asset(self):
-        chosen = top_assets(np.array([1.0, 2.0, 2.0, 2.0, np.nan]), 0.25)
+        chosen = choose_top(np.array([1.0, 2.0, 2.0, 2.0, np.nan]), 0.25)
         np.testing.assert_array_equal(chosen, [False, True, False, False, False])
 
     def test_first_day_is_one_and_costs_only_lower_the_value(self):
         _, _, market, rebalances = _world(3, 1)
-        ours = portfolio.long_portfolio(market, rebalances, top_fraction=0.1)
+        ours = portfolio.simulate_long(market, rebalances, top_fraction=0.1)
         net = portfolio.deduct_costs(ours, 20.0)
         assert ours.value[0] == net[0] == 1
         assert net[1] == pytest.approx(ours.value[1] * (1 - 20e-4))
@@ -143,7 +143,7 @@ class TestProperties:
         block, table, market, _ = _world(4, 1)
         table = table[table["date"] < "2019-05-01"]
         rebalances = to_rebalances(table, market, entry_lag=1)
-        base = portfolio.long_portfolio(market, rebalances, top_fraction=0.1)
+        base = portfolio.simulate_long(market, rebalances, top_fraction=0.1)
         block.adj_close[base.days[-1] + 1 :] *= 3
-        again = portfolio.long_portfolio(to_market(block), rebalances, top_fraction=0.1)
+        again = portfolio.simulate_long(to_market(block), rebalances, top_fraction=0.1)
         np.testing.assert_array_equal(base.value, again.value)

@@ -28,7 +28,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gangru_dist.evaluation.ic import monthly_ic
+from gangru_dist.evaluation.ic import compute_monthly_ic
 from gangru_dist.evaluation.market import Rebalances, to_market, to_rebalances
 from gangru_dist.maths.cross_section import cs_quantile
 from gangru_dist.panel.store import PanelBlock
@@ -127,7 +127,7 @@ class TestReference:
         block = random_block(days=180, assets=60, seed=seed)
         inputs, rebalances = month_ends(factor_table(block), block, lag)
         theirs = ics(clean(inputs), ["date"])
-        ours = monthly_ic(to_market(block), rebalances)
+        ours = compute_monthly_ic(to_market(block), rebalances)
         assert len(ours) >= 6
         assert list(theirs.index) == list(ours["rebalance"])
         np.testing.assert_allclose(theirs, ours["ic"], rtol=1e-12, atol=1e-14)
