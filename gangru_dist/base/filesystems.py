@@ -16,49 +16,37 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import StorageError, shorten
 
-HIDDEN = "***"
-_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_HIDDEN = "***"
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USERS = frozenset(
     {"abfs", "abfss", "ftp", "hdfs", "sftp", "smb", "ssh", "viewfs", "webhdfs", "wasb", "wasbs"}
 )
 """Schemes whose `name@` is a user or a container; elsewhere it may be a key by itself."""
-_OPTIONS = frozenset(
-    {
-        "blob_storage_authority",
-        "blob_storage_scheme",
-        "buffer_size",
-        "default_block_size",
-        "dfs_storage_authority",
-        "dfs_storage_scheme",
-        "enable_tls",
-        "endpoint_override",
-        "project_id",
-        "region",
-        "replication",
-        "retry_limit_seconds",
-        "scheme",
-        "user",
-    }
-)
+_OPTIONS = {
+    "blob_storage_authority", "blob_storage_scheme", "buffer_size", "default_block_size",
+    "dfs_storage_authority", "dfs_storage_scheme", "enable_tls", "endpoint_override", "project_id",
+    "region", "replication", "retry_limit_seconds", "scheme", "user",
+}  # fmt: skip
 """Keys of a query that hold no secret; what is not known may be one."""
 _STORES = frozenset(
     {"abfs", "abfss", "adl", "az", "gcs", "gs", "oss", "s3", "s3a", "s3n", "tos", "wasb", "wasbs"}
 )
-"""Schemes whose host has no port: what follows a colon there is a key, even `KEY:12/34@bucket`."""
+"""Object stores: a file appears when it is complete, and their hosts have no port. What follows a
+colon there is a key, even in `KEY:12/34@bucket`."""
 _PORT = re.compile(r"[^/:@]*:\d+(/.*)?", re.DOTALL)
-_IN_TEXT = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
-    r"(?P<user>[^\s'\"<>/@]*:[^\s'\"<>]*|[^\s'\"<>/@:]*)@"
-)
+_USER = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^{0}/@]*:[^{0}]*|[^{0}/@:]*)@"
+"""What stands before the last @ that a password can end with; {0} are the characters that end it.
+A password may have a slash in it, as AWS's do: `s3://KEY:SEC/RET@bucket`."""
+_USER_IN_TEXT = re.compile(_USER.format(r"\s'\"<>"))
+_USER_IN_URI = re.compile(_USER.format(r"\0"))
 _SECRET_WORD = re.compile(
     r"(?P<key>[?&;][^=&\s'\"<>]*(?:key|secret|token|sig|password|passwd|pwd|credential|auth|pass)"
     r"[^=&\s'\"<>]*)=[^&\s'\"<>]*",
@@ -69,91 +57,38 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 line feed."""
 
 
-@dataclass(frozen=True)
-class Uri:
-    """Parts of `scheme://user@host/path?query`, as they stand."""
+def find_secret(uri: str) -> str | None:
+    """Name the part of a URI that is, or may be, a secret; None if there is none.
 
-    scheme: str
-    """In small letters."""
-    user: str
-    """Before the @, a colon and what follows it included; empty if there is none."""
-    host: str
-    """With its port; of an object store the bucket."""
-    path: str
-    query: dict[str, str]
-    fragment: str
-
-    @property
-    def secret(self) -> str | None:
-        """Which part is, or may be, a secret; None if none is."""
-        if ":" in unquote(self.user) or not self._has_plain_host:
-            return "a password"
-        if self.user and self.scheme not in _USERS:
-            return "a user or a key"
-        unknown = sorted(set(self.query) - _OPTIONS)
-        return f"the option(s) {', '.join(unknown)}" if unknown else None
-
-    @property
-    def shown(self) -> str:
-        """The URI without what may be secret."""
-        return f"{self.scheme}://{self.host if self._has_plain_host else HIDDEN}{self.path}"
-
-    @property
-    def _has_plain_host(self) -> bool:
-        """False of what stands before a password's # or ?, as in `s3://KEY:SEC#RET@bucket`."""
-        _, colon, port = self.host.rpartition("]")[2].partition(":")
-        if not colon:
-            return True
-        later = "".join((self.fragment, *self.query, *self.query.values()))
-        return self.scheme not in _STORES and (port or "0").isdecimal() and "@" not in later
-
-
-def parse_uri(text: str) -> Uri | None:
-    """Parts of a URI; None of a plain path, which has no `scheme://`.
-
-    A password may have a slash in it, as AWS's do: `s3://KEY:SEC/RET@bucket` names a bucket, not a
-    host `KEY` with a port.
+    Raises:
+        ValueError: The host has a [ or ] and is no IPv6 address.
     """
-    found = _URI.fullmatch(text)
-    if found is None:
-        return None
-    parts = urlsplit(text)
-    place = found["rest"].partition("?")[0].partition("#")[0]
-    authority, slash, path = place.partition("/")
-    user, at, host = authority.rpartition("@")
-    if not at and ":" in authority and "@" in path and not _is_port(parts.scheme, place):
-        user, _, rest = place.rpartition("@")
-        host, slash, path = rest.partition("/")
-    return Uri(
-        scheme=parts.scheme,
-        user=user,
-        host=host,
-        path=slash + path,
-        query=dict(parse_qsl(parts.query, keep_blank_values=True)),
-        fragment=parts.fragment,
-    )
-
-
-def _is_port(scheme: str, place: str) -> bool:
-    """Whether the colon in `host:9000/path@version` is of a port."""
-    return scheme not in _STORES and bool(_PORT.fullmatch(place))
+    parts = urlsplit(uri)
+    _, colon, port = parts.netloc.rpartition("]")[2].rpartition("@")[2].partition(":")
+    is_key = colon and (parts.scheme in _STORES or not (port or "0").isdecimal())
+    if is_key or _USER_IN_URI.sub(_hide_user, uri) != uri:
+        return "a password or a key"
+    unknown = dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - _OPTIONS
+    return f"the option(s) {', '.join(sorted(unknown))}" if unknown else None
 
 
 def redact(text: str) -> str:
-    """The same text; in each URI of it, *** for passwords, keys and what options hold of them."""
+    """Put *** for the passwords, keys and secret options of each URI in a text."""
     if "://" not in text:
         return text
-    return _SECRET_WORD.sub(rf"\g<key>={HIDDEN}", _IN_TEXT.sub(_hidden, text))
+    return _SECRET_WORD.sub(rf"\g<key>={_HIDDEN}", _USER_IN_TEXT.sub(_hide_user, text))
 
 
-def _hidden(found: re.Match[str]) -> str:
+def _hide_user(found: re.Match[str]) -> str:
+    """Leave names, and the colon of a port as in `host:9000/path@version`."""
     user, scheme = found["user"], found["scheme"].lower()
     is_name = ":" not in unquote(user) and scheme in _USERS
-    return found[0] if is_name or _is_port(scheme, user) else f"{found['scheme']}://{HIDDEN}@"
+    is_port = scheme not in _STORES and _PORT.fullmatch(user)
+    return found[0] if is_name or is_port else f"{found['scheme']}://{_HIDDEN}@"
 
 
 def sanitize(text: str) -> str:
-    """What may be shown on a terminal: `redact`, and control characters in words."""
+    """Redact a text and spell out its control characters, so that a terminal may show it."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redact(text))
 
 
@@ -192,10 +127,6 @@ _PLACE = {
     errno.EROFS,
 }
 """The disk is full, or the path is not writable."""
-_WHOLE_WHEN_CLOSED = frozenset(
-    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
-)
-"""fsspec's names of stores where a file appears only once it is complete."""
 
 
 @contextmanager
@@ -228,7 +159,7 @@ def is_refused(error: OSError) -> bool:
 
 
 def retry(read: Callable[[], A]) -> A:
-    """What `read` gives, tried again if a connection was cut within an answer.
+    """Return what `read` gives; call it again if a connection was cut within an answer.
 
     AWS's client and delta-rs repeat requests, but not one whose answer has begun.
 
@@ -263,34 +194,16 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
     def __reduce__(self) -> tuple[Any, ...]:
         return (RetryingS3FileSystem, (self._gangru_options,))
 
-    def get_file_info(self, paths_or_selector: Any) -> Any:
-        """As pyarrow's, but a refusal is a StorageError; so in the following methods."""
-        with explain_refusals():
-            return super().get_file_info(paths_or_selector)
-
-    def open_input_file(self, path: str) -> Any:
-        """Open a file for random access."""
-        with explain_refusals():
-            return super().open_input_file(path)
-
-    def open_input_stream(self, path: str, **options: Any) -> Any:
-        """Open a file for sequential reading."""
-        with explain_refusals():
-            return super().open_input_stream(path, **options)
-
-    def delete_file(self, path: str) -> None:
-        """Delete a file."""
-        with explain_refusals():
-            super().delete_file(path)
-
-    def delete_dir(self, path: str) -> None:
-        """Delete a folder and its content."""
-        with explain_refusals():
-            super().delete_dir(path)
+    # As pyarrow's, but a refusal is a StorageError.
+    get_file_info = explain_refusals()(pafs.S3FileSystem.get_file_info)
+    open_input_file = explain_refusals()(pafs.S3FileSystem.open_input_file)
+    open_input_stream = explain_refusals()(pafs.S3FileSystem.open_input_stream)
+    delete_file = explain_refusals()(pafs.S3FileSystem.delete_file)
+    delete_dir = explain_refusals()(pafs.S3FileSystem.delete_dir)
 
 
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Filesystem and path of a URI or a local path.
+    """Open the filesystem of a URI or a local path, and return it with the path there.
 
     A plain path is taken literally; in a file:// URI, %20 is a space.
 
@@ -298,79 +211,82 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         StorageError: The scheme is unknown, its library is not installed, or the URI would not
             lead to the place it seems to name.
     """
-    place = _checked_place(uri)
-    if place is None or place.scheme == "file":
-        return pafs.LocalFileSystem(), _local_path(uri if place is None else unquote(place.path))
+    if not uri:
+        raise StorageError("the path is empty. Name a folder or a URI.")
+    if not _URI.match(uri):
+        _check_path(uri)
+        return pafs.LocalFileSystem(), _local_path(uri)
+    try:
+        place, secret = urlsplit(uri), find_secret(uri)
+    except ValueError:
+        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D instead.") from None
+    shown = redact(uri).partition("?")[0].partition("#")[0]
+    _check_uri(uri, place, shown, secret)
+    if place.scheme == "file":
+        return pafs.LocalFileSystem(), _local_path(unquote(place.path))
     if place.scheme == "s3":
-        return _resolve_s3(place)
+        return _open_s3(place, shown)
     try:
         if place.scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
             filesystem, path = pafs.FileSystem.from_uri(uri)
             return filesystem, path
-        return _resolve_fsspec(uri)
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
     except (ValueError, ImportError, OSError) as error:
         raise StorageError(
-            f"cannot use {place.shown!r}: {shorten(error)}. Built in are a local path, file://, "
+            f"cannot use {shown!r}: {shorten(error)}. Built in are a local path, file://, "
             "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
         ) from None  # the library may repeat the URI
 
 
-def _checked_place(uri: str) -> Uri | None:
-    """Parts of a URI, None for a path; refuses secrets and what would silently lead elsewhere."""
-    if not uri:
-        raise StorageError("the path is empty. Name a folder or a URI.")
-    try:
-        place = parse_uri(uri)
-    except ValueError:
-        raise StorageError("a URI has a [ or ] in its host. Write %5B or %5D instead.") from None
-    if place is None:
-        if _HALF_URI.match(uri):
-            raise StorageError(
-                f"{uri.rpartition('@')[2]!r} is an incomplete URI. Write two slashes after the "
-                "colon (file:///path has three), or put ./ before a folder name."
-            )
-        if "://" in uri:
-            raise StorageError(
-                f"{uri.rpartition('@')[2].partition('?')[0]!r} is no URI: only the name of a "
-                "scheme may stand before ://, as in s3://bucket/prefix."
-            )
-        return None
-    if place.scheme == "s3" and not place.host:
-        raise StorageError(f"{place.shown!r} names no bucket. Write s3://bucket/prefix?region=…")
-    _check_secret(place)
+def _check_path(path: str) -> None:
+    """Refuse a path that seems to be a URI."""
+    if _HALF_URI.match(path):
+        raise StorageError(
+            f"{path.rpartition('@')[2]!r} is an incomplete URI. Write two slashes after the "
+            "colon (file:///path has three), or put ./ before a folder name."
+        )
+    if "://" in path:
+        raise StorageError(
+            f"{path.rpartition('@')[2].partition('?')[0]!r} is no URI: only the name of a "
+            "scheme may stand before ://, as in s3://bucket/prefix."
+        )
+
+
+def _check_uri(uri: str, place: SplitResult, shown: str, secret: str | None) -> None:
+    """Refuse a URI that carries a secret, or would silently lead elsewhere."""
+    if place.scheme == "file" and (place.netloc not in ("", "localhost") or place.query):
+        raise StorageError(
+            f"{shown!r} contains a host or a query, and only {urlsplit(shown).path!r} would be "
+            "used. Write file:///path (%3F for a question mark), or the plain path."
+        )
+    if place.scheme == "s3" and not place.netloc:
+        raise StorageError(f"{shown!r} names no bucket. Write s3://bucket/prefix?region=…")
+    if secret:
+        raise StorageError(
+            f"{shown!r} comes with {secret}, but a URI is logged and stored. Keys and "
+            "passwords belong in the environment, the library's own files or the node's role; a "
+            "'@' or ':' that is part of a name goes after the first slash."
+        )
     if place.scheme == "memory":
         raise StorageError(
-            f"{place.shown!r} is the memory of one process, which no other job or worker can "
+            f"{shown!r} is the memory of one process, which no other job or worker can "
             "read. Name a folder or a store."
         )
     if "#" in uri:
         raise StorageError(
-            f"{place.shown!r} contains '#', which ends the path of a URI, so all folders below "
+            f"{shown!r} contains '#', which ends the path of a URI, so all folders below "
             "would be the same. Use a folder without it (in a file:// URI, write %23)."
         )
-    if place.scheme == "file" and (place.host not in ("", "localhost") or place.query):
-        raise StorageError(
-            f"{place.shown!r} contains a host or a query, and only {place.path!r} would be used. "
-            "Write file:///path (%3F for a question mark), or the plain path."
-        )
-    return place
-
-
-def _check_secret(place: Uri) -> None:
-    """Refuse a URI that carries a secret, or an option that may be one."""
-    if place.scheme == "file" or place.secret is None:
-        return
-    raise StorageError(
-        f"{place.shown!r} comes with {place.secret}, but a URI is logged and stored. Keys and "
-        "passwords belong in the environment, the library's own files or the node's role; a '@' "
-        "or ':' that is part of a name goes after the first slash."
-    )
 
 
 _NO_FOLDERS = ("/proc", "/sys", "/dev")
 
 
 def _local_path(path: str) -> str:
+    """Return the absolute path; refuse the system's own folders."""
     found = Path(path).expanduser().resolve()
     tops = {str(top) for top in (found, *found.parents)}
     if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
@@ -378,27 +294,20 @@ def _local_path(path: str) -> str:
     return str(found)
 
 
-def _resolve_s3(place: Uri) -> tuple[pafs.FileSystem, str]:
-    options = dict(place.query)
+def _open_s3(place: SplitResult, shown: str) -> tuple[pafs.FileSystem, str]:
+    options = dict(parse_qsl(place.query, keep_blank_values=True))
     unknown = sorted(set(options) - {"endpoint_override", "region", "scheme"})
     if unknown:
         raise StorageError(
-            f"{place.shown!r} has the option(s) {', '.join(unknown)}. Known are "
+            f"{shown!r} has the option(s) {', '.join(unknown)}. Known are "
             "endpoint_override=host:port, region and scheme=http."
         )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in options:
         options["endpoint_override"] = urlsplit(endpoint).netloc
         options.setdefault("scheme", urlsplit(endpoint).scheme)
-    path = "/".join(filter(None, (place.host + place.path).split("/")))  # a//b is a/b
+    path = "/".join(filter(None, (place.netloc + place.path).split("/")))  # a//b is a/b
     return RetryingS3FileSystem(tuple(sorted(options.items()))), path
-
-
-def _resolve_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 
 def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
@@ -426,5 +335,5 @@ def shows_unfinished_files(filesystem: pafs.FileSystem) -> bool:
     if isinstance(filesystem, pafs.PyFileSystem):
         protocol = filesystem.handler.fs.protocol
         names = {protocol} if isinstance(protocol, str) else set(protocol)
-        return not names & _WHOLE_WHEN_CLOSED
+        return not names & _STORES
     return isinstance(filesystem, pafs.HadoopFileSystem)
