@@ -52,7 +52,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `import gangru_dist` stays fast."""
     if name == "__version__":
-        return import_module("gangru_dist.base.lineage").code_version()["package_version"]
+        return import_module("gangru_dist.base.records").read_code_version()["package_version"]
     for module, names in _PLACES.items():
         if name in names:
             return getattr(import_module(f"gangru_dist.{module}"), name)

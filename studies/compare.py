@@ -22,6 +22,7 @@ import pandas as pd
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.maths import metrics
+from studies import significance
 from studies.protocol import Judged, Study, judge, make_parser, open_study
 
 LAGS = 4
@@ -52,7 +53,7 @@ class Result:
             "seeds": len(by_seed),
             "valid": float(np.mean([line["valid_ic"] for line in self.lines])),
             "ic": metrics.mean(self.whole.daily),
-            "se": metrics.newey_west_error(self.whole.daily, lags=LAGS),
+            "se": significance.compute_newey_west_error(self.whole.daily, lags=LAGS),
             "raw": metrics.mean(self.whole.daily_raw),
             "other": metrics.mean(self.other.daily),
             "one_seed": float(by_seed.mean()),
@@ -131,7 +132,7 @@ def compare_pairs(a: Result, b: Result) -> pd.DataFrame:
     ):
         gap = (pairs["a"] - pairs["b"]).to_numpy()
         error = (
-            metrics.newey_west_error(gap, lags=lags)
+            significance.compute_newey_west_error(gap, lags=lags)
             if lags
             else float(np.std(gap, ddof=1) / np.sqrt(len(gap)))
         )
@@ -181,10 +182,10 @@ def main(argv: list[str] | None = None) -> int:
 def _print_deflated(found: list[Result]) -> None:
     icirs = np.array([metrics.icir(result.whole.monthly.to_numpy()) for result in found])
     best = found[int(np.argmax(icirs))]
-    chance = metrics.deflated_icir(best.whole.monthly.to_numpy(), icirs)
+    chance = significance.deflate_icir(best.whole.monthly.to_numpy(), icirs)
     print(
         f"{len(found)} settings tried; best monthly ICIR {icirs.max():.2f} ({best.name}); "
-        f"by chance alone {metrics.expected_best_icir(icirs):.2f}; deflated: {chance:.3f}"
+        f"by chance alone {significance.expect_best_icir(icirs):.2f}; deflated: {chance:.3f}"
     )
 
 

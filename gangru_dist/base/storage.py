@@ -15,7 +15,7 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -53,15 +53,6 @@ def check_name(name: str, *, what: str) -> str:
             "starting with a letter or a digit."
         )
     return name
-
-
-class Stamp(NamedTuple):
-    """What a listing says of a file; None what the store does not say."""
-
-    size: int | None
-    """In bytes."""
-    written: dt.datetime | None
-    """When it was last written."""
 
 
 def _make_clean(folder: Path) -> None:
@@ -222,17 +213,15 @@ class Storage:
         self.write_bytes(name, text.encode() + b"\n")
 
     def list_files(self, folder: str = "") -> list[str]:
-        """Names below `folder`, sorted, relative to this storage, without unfinished writes."""
-        return sorted(self.list_stamps(folder))
+        """List names below `folder`, sorted, relative to this storage; no unfinished writes."""
+        return sorted(self.list_infos(folder))
 
-    def list_stamps(self, folder: str = "") -> dict[str, Stamp]:
-        """The same names, each with what changes when the file is written again."""
-        base = self.full_path(folder) if folder else self.path
-        files = (info for info in self._below(base) if info.type == pafs.FileType.File)
+    def list_infos(self, folder: str = "") -> dict[str, pafs.FileInfo]:
+        """List the same names, each with its size and the time of its last write if known."""
         return {
-            info.path[len(self.path) + 1 :]: Stamp(info.size, info.mtime)
-            for info in files
-            if not info.path.endswith(".part")
+            info.path[len(self.path) + 1 :]: info
+            for info in self._below(self.full_path(folder) if folder else self.path)
+            if info.type == pafs.FileType.File and not info.path.endswith(".part")
         }
 
     def _below(self, base: str) -> list[pafs.FileInfo]:
@@ -245,9 +234,8 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Delete a file; no error if it does not exist."""
-        if self.exists(name):
-            with suppress(FileNotFoundError):  # another job deleted it first
-                self.filesystem.delete_file(self.full_path(name))
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.full_path(name))
 
     def delete_unfinished(self, before: dt.datetime) -> None:
         """Delete unfinished writes that were begun before a time: whoever wrote them is dead."""

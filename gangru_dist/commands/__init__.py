@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
-        from gangru_dist.base.lineage import code_version
+        from gangru_dist.base.records import read_code_version
 
-        sys.stdout.write(f"gangru_dist {code_version()['package_version']}\n")
+        sys.stdout.write(f"gangru_dist {read_code_version()['package_version']}\n")
         return 0
     if words[:1] in ([], ["-h"], ["--help"]):
         sys.stdout.write(_usage())

@@ -93,7 +93,7 @@ def _describe_run(root: Storage, listed: Any) -> dict[str, Any]:
         "excess": listed.figure("excess.annualized_return"),
         "excess_with_costs": listed.figure("excess_with_costs.annualized_return"),
         "turnover": listed.figure("turnover"),
-        "report": f"{folder.uri}/{page}" if page in listed.files.stamps else "",
+        "report": f"{folder.uri}/{page}" if page in listed.files.infos else "",
     }
 
 

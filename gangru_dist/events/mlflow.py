@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.base.lineage import code_version
-from gangru_dist.base.records import hash_json
+from gangru_dist.base.records import hash_json, read_code_version
 from gangru_dist.config.identity import SETTINGS, to_dict, value_at
 from gangru_dist.events.callbacks import Series
 from gangru_dist.runs.run import Run
@@ -106,7 +105,7 @@ class Mlflow:
         settings = to_dict(self.run.cfg)
         keys = [key for key in SETTINGS if not key.startswith("tune.")]
         params = {key: value_at(settings, key) for key in keys}
-        version = {f"gangru.{name}": value for name, value in code_version().items() if value}
+        version = {f"gangru.{name}": value for name, value in read_code_version().items() if value}
         tags = {"gangru.storage": self.run.root.uri, **version}
         return self._find_or_create([], self.run.name, tags, params)
 

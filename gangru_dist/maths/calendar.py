@@ -21,11 +21,6 @@ from gangru_dist.base.errors import WindowError
 from gangru_dist.config.settings import LabelConfig, WindowConfig
 
 
-def distinct_days(dates: np.ndarray) -> np.ndarray:
-    """(days,) datetime64[D], the distinct dates of (n,) datetime64[D], ascending."""
-    return np.unique(dates.astype("datetime64[D]"))
-
-
 def locate_listings(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
     """Index of each listing day in the calendar, to count the trading days since.
 

@@ -142,59 +142,6 @@ def newey_west_lags(count: int) -> int:
     return int(4 * (count / 100) ** (2 / 9))
 
 
-def newey_west_error(values: Float[np.ndarray, " T"], *, lags: int) -> float:
-    """Standard error of the mean behind `newey_west_t`."""
-    kept = drop_nonfinite(values)
-    t = newey_west_t(values, lags=lags)
-    return float(kept.mean() / t) if t else float("nan")
-
-
-def expected_best_icir(icirs: Float[np.ndarray, " K"]) -> float:
-    """ICIR that the best of K trials reaches by chance alone, given how much they differ.
-
-    Source:
-        Bailey and López de Prado, "The Deflated Sharpe Ratio" (2014), equation 1.
-    """
-    count = len(icirs)
-    if count < 2:
-        return 0.0
-    tails = 1 - 1 / count, 1 - 1 / (count * np.e)
-    normal = stats.norm.ppf(tails)
-    expected = (1 - np.euler_gamma) * normal[0] + np.euler_gamma * normal[1]
-    return float(np.std(icirs, ddof=1) * expected)
-
-
-def deflated(
-    ratio: float, *, benchmark: float, count: int, skewness: float, kurtosis: float
-) -> float:
-    """Probability that the true ratio of mean to deviation is above the benchmark.
-
-    Args:
-        ratio: Mean over standard deviation of `count` values, per period.
-        benchmark: What `ratio` must beat: `expected_best_icir` for the best of several trials.
-        count: Values.
-        skewness: Of the values.
-        kurtosis: Of the values; 3 for normal ones.
-
-    Source:
-        As `expected_best_icir`, equation 2.
-    """
-    spread = 1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2
-    return float(stats.norm.cdf((ratio - benchmark) * np.sqrt((count - 1) / spread)))
-
-
-def deflated_icir(values: Float[np.ndarray, " T"], icirs: Float[np.ndarray, " K"]) -> float:
-    """`deflated` of ICs that were chosen as the best of K trials with these ICIRs."""
-    kept = drop_nonfinite(values)
-    return deflated(
-        icir(values),
-        benchmark=expected_best_icir(icirs),
-        count=len(kept),
-        skewness=float(stats.skew(kept)),
-        kurtosis=float(stats.kurtosis(kept, fisher=False)),
-    )
-
-
 def turnover(before: Float[np.ndarray, " N"], after: Float[np.ndarray, " N"]) -> float:
     """One-way turnover: half the sum of absolute weight changes. Weights include cash, sum to 1."""
     return float(np.abs(after - before).sum() / 2)

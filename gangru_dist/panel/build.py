@@ -297,7 +297,7 @@ def remove_leftovers(panel: Storage, named: Collection[str] | None) -> None:
         named: Panel files of the manifest and of the one before; None = a build was refused: all
             files that are older than the manifest stay.
     """
-    written = {name: at for name, stamp in panel.list_stamps().items() if (at := stamp.written)}
+    written = {name: at for name, info in panel.list_infos().items() if (at := info.mtime)}
     if not written:
         return
     last = max(written.values()) - LEFTOVER_AGE

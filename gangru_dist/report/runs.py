@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from pyarrow.fs import FileInfo
 
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.records import find_record
-from gangru_dist.base.storage import Stamp, Storage
+from gangru_dist.base.storage import Storage
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
@@ -42,7 +43,7 @@ _logger = logging.getLogger(__name__)
 class Files:
     """What a listing of a storage tells of one run; equal as long as the run says the same."""
 
-    stamps: dict[str, Stamp] = field(default_factory=dict)
+    infos: dict[str, FileInfo] = field(default_factory=dict)
     """Of the files that are read, below the run's folder."""
     models: int = 0
     """Finished windows, counted once a seed."""
@@ -70,7 +71,8 @@ class Listed:
     @property
     def when(self) -> dt.datetime | None:
         """When its last job began, UTC: its claim is written then. None if the store is silent."""
-        return self.files.stamps[CLAIM].written
+        written: dt.datetime | None = self.files.infos[CLAIM].mtime
+        return written
 
     @property
     def language(self) -> str:
@@ -115,16 +117,16 @@ class Listed:
 def find_files(root: Storage) -> dict[str, Files]:
     """Run -> its files, of every run of a storage: one listing."""
     found: dict[str, Files] = {}
-    for path, stamp in root.list_stamps("runs").items():
+    for path, info in root.list_infos("runs").items():
         run, slash, name = path.removeprefix("runs/").partition("/")
         if not slash:
             continue
         files = found.setdefault(run, Files())
         if name in _READ:
-            files.stamps[name] = stamp
+            files.infos[name] = info
         files.models += bool(MODEL_FILE.fullmatch(name))
         files.is_scored |= name.startswith(f"{FACTOR}/")
-    return {run: files for run, files in sorted(found.items()) if CLAIM in files.stamps}
+    return {run: files for run, files in sorted(found.items()) if CLAIM in files.infos}
 
 
 def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
@@ -143,7 +145,7 @@ def _read_run(folder: Storage, name: str, files: Files) -> Listed:
     claim = find_record(Claim, folder, CLAIM)
     if claim is None:
         raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
-    metrics = folder.read_json(RESULTS) if RESULTS in files.stamps else {}
+    metrics = folder.read_json(RESULTS) if RESULTS in files.infos else {}
     cfg = claim.parse_settings()
     preset, changed = _nearest_preset(cfg) if cfg else ("", ())
     return Listed(
@@ -154,7 +156,7 @@ def _read_run(folder: Storage, name: str, files: Files) -> Listed:
         preset=preset,
         changed=changed,
         trained=find_record(TrainSummary, folder, TRAIN_SUMMARY)
-        if TRAIN_SUMMARY in files.stamps
+        if TRAIN_SUMMARY in files.infos
         else None,
         metrics=metrics if isinstance(metrics, dict) else {},
     )

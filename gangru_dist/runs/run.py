@@ -21,8 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gangru_dist.base.errors import ConfigError, GangruError
-from gangru_dist.base.lineage import code_version
-from gangru_dist.base.records import find_record, write_record
+from gangru_dist.base.records import find_record, read_code_version, write_record
 from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
@@ -168,7 +167,7 @@ class Run:
                 "run another --run, or replace the old run with --overwrite."
             )
         config = to_dict(self.cfg)
-        write_record(self.folder, CLAIM, Claim(run=self.name, **code_version(), config=config))
+        write_record(self.folder, CLAIM, Claim(run=self.name, **read_code_version(), config=config))
 
     def check_exists(self) -> None:
         """Check that an earlier job made this run.

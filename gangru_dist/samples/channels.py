@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,7 +19,7 @@ from gangru_dist.samples.standardize import (
     AllSum,
     Gather,
     Statistics,
-    compute_moments,
+    compute_statistics,
     cs_bounds,
     cs_standardize,
     cs_sums,
@@ -41,14 +40,6 @@ class ChannelSamples:
     """0 where missing."""
     known: Float[Tensor, "M T F"]
     """1 or 0."""
-
-
-def _own(value: np.ndarray) -> list[np.ndarray]:
-    return [value]
-
-
-def _same(value: Tensor) -> Tensor:
-    return value
 
 
 @dataclass(frozen=True)
@@ -77,54 +68,58 @@ class Standardizer:
         members: Int[Tensor, " M"],
         dtype: torch.dtype,
     ) -> tuple[ChannelSamples, ...]:
-        """Samples of some assets, standardized along time; one share per kind of channels."""
-        lookback = self.cfg.lookback
-        pieces = [
+        """Samples of some assets, standardized along time; one part per kind of channels."""
+        blocks = [
             [self._along_time(kind, raw) for kind in self.cfg.channels]
             for some in members.split(_AT_ONCE)
-            for raw in [cut_samples(panel, day, some, lookback).to(dtype)]
+            for raw in [cut_samples(panel, day, some, self.cfg.lookback).to(dtype)]
         ]
-        return tuple(_joined(parts) for parts in zip(*pieces, strict=True))
-
-    def _along_time(self, kind: ChannelKind, raw: Float[Tensor, "M T F"]) -> ChannelSamples:
-        if kind == "shape":
-            return ChannelSamples(*ts_standardize(raw, self.cfg))
-        close = self.features.index("close") if "close" in self.features else None
-        return ChannelSamples(
-            *ts_level(raw, [FEATURES[name].level for name in self.features], close)
+        return tuple(
+            ChannelSamples(*map(torch.cat, zip(*parts, strict=True)))
+            for parts in zip(*blocks, strict=True)
         )
 
+    def _along_time(self, kind: ChannelKind, raw: Float[Tensor, "M T F"]) -> tuple[Tensor, Tensor]:
+        """Values, and 1 where known, of one kind."""
+        if kind == "shape":
+            return ts_standardize(raw, self.cfg)
+        close = self.features.index("close") if "close" in self.features else None
+        return ts_level(raw, [FEATURES[name].level for name in self.features], close)
+
     def compute_statistics(
-        self, shares: Sequence[ChannelSamples], all_sum: AllSum = _same, gather: Gather = _own
+        self,
+        parts: Sequence[ChannelSamples],
+        all_sum: AllSum = lambda x: x,
+        gather: Gather = lambda x: [x],
     ) -> tuple[Statistics, ...]:
         """Statistics of the day's whole universe, one per kind of channels.
 
         Args:
-            shares: This worker's part of the universe.
+            parts: This worker's part of the universe.
             all_sum: Sums a tensor over the workers.
             gather: Gives every worker the arrays of all workers.
         """
         return tuple(
-            self._statistics(kind, share, all_sum, gather)
-            for kind, share in zip(self.cfg.channels, shares, strict=True)
+            self._statistics(kind, part, all_sum, gather)
+            for kind, part in zip(self.cfg.channels, parts, strict=True)
         )
 
     def _statistics(
-        self, kind: ChannelKind, share: ChannelSamples, all_sum: AllSum, gather: Gather
+        self, kind: ChannelKind, part: ChannelSamples, all_sum: AllSum, gather: Gather
     ) -> Statistics:
         if kind == "shape":
-            return Statistics(compute_moments(all_sum(cs_sums(share.value, share.known))))
-        bounds = cs_bounds(share.value, share.known, self.cfg, gather)
-        inside = bounds.clip(share.value) * share.known
-        return Statistics(compute_moments(all_sum(cs_sums(inside, share.known))), bounds)
+            return compute_statistics(all_sum(cs_sums(part.value, part.known)))
+        low, high = cs_bounds(part.value, part.known, self.cfg, gather)
+        inside = part.value.clamp(low, high) * part.known
+        return compute_statistics(all_sum(cs_sums(inside, part.known)), (low, high))
 
     def standardize_assets(
-        self, shares: Sequence[ChannelSamples], day: Sequence[Statistics]
+        self, parts: Sequence[ChannelSamples], day: Sequence[Statistics]
     ) -> Float[Tensor, "M T C"]:
         """Standardize across the day's universe and concatenate the kinds of channels."""
         done = [
-            cs_standardize(share.value, share.known, statistics, self.cfg)
-            for share, statistics in zip(shares, day, strict=True)
+            cs_standardize(part.value, part.known, statistics, self.cfg)
+            for part, statistics in zip(parts, day, strict=True)
         ]
         return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
@@ -136,11 +131,5 @@ class Standardizer:
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "M T C"]:
         """Samples of one day's whole universe, in one process."""
-        shares = self.standardize_time(panel, day, members, dtype)
-        return self.standardize_assets(shares, self.compute_statistics(shares))
-
-
-def _joined(parts: Sequence[ChannelSamples]) -> ChannelSamples:
-    if len(parts) == 1:
-        return parts[0]
-    return ChannelSamples(torch.cat([p.value for p in parts]), torch.cat([p.known for p in parts]))
+        parts = self.standardize_time(panel, day, members, dtype)
+        return self.standardize_assets(parts, self.compute_statistics(parts))

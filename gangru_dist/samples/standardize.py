@@ -2,10 +2,7 @@
 
 Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
 days, F features. Samples are not kept: all together they would be 40 times the panel.
-
-Level channels: the levels that standardizing along time removes [D].
-
-Shapes: M assets of one cross-section (or of one rank), T lookback days, F features.
+Level channels hold the levels that standardizing along time removes [D].
 """
 
 from __future__ import annotations
@@ -30,32 +27,18 @@ _FLAT = 1e-6
 """Relative spread below which a series counts as constant."""
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation of a day's whole cross-section."""
-
-    mean: Float[Tensor, "T F"]
-    std: Float[Tensor, "T F"]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Bounds of a day's whole cross-section; values beyond them are outliers."""
-
-    low: Float[Tensor, "T F"]
-    high: Float[Tensor, "T F"]
-
-    def clip(self, value: Float[Tensor, "M T F"]) -> Float[Tensor, "M T F"]:
-        """The values, clipped at the bounds."""
-        return value.clamp(self.low, self.high)
+Bounds = tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]]
+"""Lowest and highest value that is no outlier, per (lag, feature)."""
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Statistics of a day's whole universe, to standardize one kind of channels."""
 
-    moments: Moments
+    mean: Float[Tensor, "T F"]
     """Of the clipped values."""
+    std: Float[Tensor, "T F"]
+    """Of the clipped values; 0 where nothing is known."""
     bounds: Bounds | None = None
     """None = values are not clipped."""
 
@@ -131,23 +114,22 @@ def cs_sums(z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"]) -> Float[T
     return torch.stack([known.double().sum(dim=0), wide.sum(dim=0), (wide * wide).sum(dim=0)])
 
 
-def compute_moments(sums: Float[Tensor, "3 T F"]) -> Moments:
-    """Mean and standard deviation from `cs_sums`; std 0 where nothing is known."""
+def compute_statistics(sums: Float[Tensor, "3 T F"], bounds: Bounds | None = None) -> Statistics:
+    """Mean and standard deviation from `cs_sums` of values within the bounds."""
     count = sums[0].clamp(min=1.0)
     mean = sums[1] / count
     variance = (sums[2] / count - mean.square()).clamp(min=0.0)
-    return Moments(mean=mean, std=variance.sqrt())
+    return Statistics(mean, variance.sqrt(), bounds)
 
 
 def cs_standardize(
     z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"], day: Statistics, cfg: SampleConfig
 ) -> Float[Tensor, "M T F"]:
     """Z-score across the day's universe per (lag, feature), clipped; 0 where missing or flat."""
-    whole = day.moments
-    flat = _FLAT if day.bounds is None else _FLAT * whole.mean.abs() + _FLAT**2
-    scale = _inverse(whole.std, flat).to(z.dtype)
-    inside = z if day.bounds is None else day.bounds.clip(z)
-    scored = (inside - whole.mean.to(z.dtype)).mul_(scale)
+    flat = _FLAT if day.bounds is None else _FLAT * day.mean.abs() + _FLAT**2
+    scale = _inverse(day.std, flat).to(z.dtype)
+    inside = z if day.bounds is None else z.clamp(*day.bounds)
+    scored = (inside - day.mean.to(z.dtype)).mul_(scale)
     return scored.clamp_(-cfg.z_clip, cfg.z_clip).mul_(known)
 
 
@@ -213,4 +195,4 @@ def cs_bounds(
     is_open = ~(reach > 0)  # also where nothing is known: NaN
     low = (middle - reach).masked_fill(is_open, -torch.inf)[..., 0]
     high = (middle + reach).masked_fill(is_open, torch.inf)[..., 0]
-    return Bounds(low=low.to(value.device), high=high.to(value.device))
+    return low.to(value.device), high.to(value.device)

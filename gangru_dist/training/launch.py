@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gangru_dist.base.errors import ResourceError, StorageError, WindowError, extract_reason
-from gangru_dist.base.lineage import code_version
+from gangru_dist.base.records import read_code_version
 from gangru_dist.base.log import publish, subscribe
 from gangru_dist.cluster import session
 from gangru_dist.config.identity import with_precision
@@ -275,7 +275,7 @@ def _train_all(
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), groups, run.cfg.resources.workers, ingest, spread)
-        made_by = code_version()
+        made_by = read_code_version()
         task_queue = RemoteTaskQueue(tasks, run.cfg.resources.max_failures)
         reader = QueueReader(task_queue, run.cfg, identities, find_result)
         with closing(task_queue), TrainingConsole(run.cfg, len(tasks)).show(), reader.run():

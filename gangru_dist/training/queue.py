@@ -213,7 +213,7 @@ class WorkerGroup:
     tasks: TaskQueue
     """Where it takes its tasks from."""
     made_by: Mapping[str, str | None] = field(default_factory=dict)
-    """The driver's `code_version`, for `model.json`."""
+    """The driver's `read_code_version`, for `model.json`."""
     through_ray: bool = False
     """Whether Ray Data reads the panel; else the workers do."""
     spread: bool = False

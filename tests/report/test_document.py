@@ -451,7 +451,7 @@ class TestProperties:
         """The report's own job may be of another commit, and a last attempt is not the whole."""
         folder = fresh.root.child("runs", RUN)
         version = {"package_version": "9.9", "commit": "d1" * 20}
-        monkeypatch.setattr("gangru_dist.runs.run.code_version", lambda: version)
+        monkeypatch.setattr("gangru_dist.runs.run.read_code_version", lambda: version)
         cfg = sources.with_values(fresh.cfg, {"training.seeds": [0, RESUMED]}, "test")
         pages = []
         for seeds in ((0,), (0, RESUMED)):

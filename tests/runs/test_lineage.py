@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gangru_dist.base.lineage import code_version
+from gangru_dist.base.records import read_code_version
 
 
 def test_the_commit_is_the_source_trees():
@@ -16,4 +16,4 @@ def test_the_commit_is_the_source_trees():
         pytest.skip("no checkout")
     command = ["git", "rev-parse", "HEAD"]
     head = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)
-    assert str(code_version()["commit"]).removesuffix("-dirty") == head.stdout.strip()
+    assert str(read_code_version()["commit"]).removesuffix("-dirty") == head.stdout.strip()

@@ -122,9 +122,7 @@ class TestProperties:
         for rank, assets in enumerate(parts):
             part = prepare(share(known, assets), chosen, world.dates, cfg, pair.playing(rank))
             for mine, all_ in zip(part.train, whole.train, strict=True):
-                torch.testing.assert_close(
-                    mine.statistics[0].moments.mean, all_.statistics[0].moments.mean
-                )
+                torch.testing.assert_close(mine.statistics[0].mean, all_.statistics[0].mean)
                 own = np.isin(all_.members, assets)
                 torch.testing.assert_close(mine.label, all_.label[own])
                 assert mine.total == len(all_.label)
