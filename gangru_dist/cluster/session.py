@@ -16,7 +16,9 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +83,7 @@ def open_session(
         ResourceError: Ray does not start here, or `RAY_ADDRESS` names no cluster that answers.
     """
     if _shared is not None:
-        _shared.require()
+        _shared.begin().result()
     if ray.is_initialized():
         yield
         return
@@ -119,44 +121,22 @@ class _Shared:
     """A session in a thread of its own, which lives as long: Linux ends Ray's processes with it."""
 
     def __init__(self, cfg: RunConfig) -> None:
-        self._cfg = cfg
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._start = partial(_start, cfg, None, None, cfg.resources.workers > 1)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray")
+        self._started: Future[None] | None = None
         self._lock = threading.Lock()
-        self._started, self._over = threading.Event(), threading.Event()
 
-    def begin(self) -> None:
-        """Start, if that is not under way."""
+    def begin(self) -> Future[None]:
+        """Start, if that is not under way; the result raises ResourceError if it fails."""
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
-                self._thread.start()
-
-    def require(self) -> None:
-        """Wait until it has started.
-
-        Raises:
-            ResourceError: It has not.
-        """
-        self.begin()
-        self._started.wait()
-        if self._error is not None:
-            raise self._error
+            self._started = self._started or self._thread.submit(self._start)
+            return self._started
 
     def end(self) -> None:
         """End it, if it was ever begun."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            _start(self._cfg, None, None, self._cfg.resources.workers > 1)
-        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-            self._error = error
-        self._started.set()
-        self._over.wait()
-        ray.shutdown()
+        if self._started is not None:
+            self._thread.submit(ray.shutdown)
+        self._thread.shutdown()
 
 
 _shared: _Shared | None = None
