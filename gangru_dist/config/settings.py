@@ -433,8 +433,9 @@ class SyntheticConfig:
     """First trading day."""
     last: dt.date = dt.date(2020, 6, 30)
     """Last trading day."""
-    signal_ic: float = Field(default=0.1, ge=0, lt=1)
-    """Planted correlation of the past 40 days' signal with the next 20 days' return; 0 = none."""
+    signal_ic: float = Field(default=0.1, ge=0, le=0.3)
+    """Planted correlation of the past 40 days' signal with the next 20 days' return; 0 = none.
+    Beyond 0.3, hardly anything else would be left."""
     seed: int = Field(default=0, ge=0)
     """Seed of all random numbers of the market."""
 

@@ -38,7 +38,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from gangru_dist.base.errors import ConfigError, StorageError
+from gangru_dist.base.errors import StorageError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import SyntheticConfig
 from gangru_dist.synthetic.assets import FILE, INDUSTRIES, Lives, draw_lives
@@ -56,9 +56,6 @@ RANK_ICS = (0.0, 0.0215, 0.052, 0.1, 0.144, 0.184, 0.247, 0.288, 0.311)
 
 Less than in proportion, for the drift itself wears the reversal out: bought low, prices rise.
 """
-
-MAX_SIGNAL_IC = 0.3
-"""The strongest dependence that can be asked for; beyond it, hardly anything else is left."""
 
 _RECENT = 5
 _VOLATILITY = 0.02
@@ -91,16 +88,6 @@ class Shares:
     """Whole shares that can be traded."""
     price: Float[np.ndarray, " N"]
     """First price, currency per share."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Closes:
-    """Prices of D days x N assets, currency per share as traded."""
-
-    close: Float[np.ndarray, "D N"]
-    """In ticks and within the day's limits; NaN where the asset did not trade."""
-    reference: Float[np.ndarray, "D N"]
-    """The last close before, adjusted for what the day pays out."""
 
 
 def draw_noise(lives: Lives, rng: np.random.Generator) -> Noise:
@@ -147,27 +134,17 @@ def draw_volume(
     return np.where(lives.traded, 100 * lots, 0.0)
 
 
-def drift_per_signal(signal_ic: float) -> float:
-    """Daily log return per unit of signal that gives the wished rank IC over 20 days.
-
-    Raises:
-        ConfigError: More is wished than was measured.
-    """
-    if signal_ic > MAX_SIGNAL_IC:
-        raise ConfigError(
-            f"synthetic.signal_ic={signal_ic} is too strong to plant; at most {MAX_SIGNAL_IC}."
-        )
-    return float(np.interp(signal_ic, RANK_ICS, DRIFTS))
-
-
 def run_market(
     lives: Lives,
     noise: Noise,
     first_price: Float[np.ndarray, " N"],
     volume: Float[np.ndarray, "D N"],
     drift: float,
-) -> Closes:
+) -> tuple[Float[np.ndarray, "D N"], Float[np.ndarray, "D N"]]:
     """Run prices through all days, one after the other.
+
+    Returns the closes as traded, in ticks and within the day's limits, NaN where the asset did not
+    trade; and the last close before each, adjusted for what the day pays out. Currency per share.
 
     A suspension passes without a return. The signal of a day is computed from the closes of
     that day and before, and moves prices from `DELAY` days later on.
@@ -189,22 +166,26 @@ def run_market(
         if drift and t + 1 >= LOOKBACK:
             window = slice(t + 1 - LOOKBACK, t + 1)
             signals[t] = np.nan_to_num(signal_of_window(adjusted[window], activity[window]))
-    return Closes(close=close, reference=reference)
+    return close, reference
 
 
 def draw_days(
-    lives: Lives, noise: Noise, closes: Closes, rng: np.random.Generator
+    lives: Lives,
+    noise: Noise,
+    close: Float[np.ndarray, "D N"],
+    reference: Float[np.ndarray, "D N"],
+    rng: np.random.Generator,
 ) -> dict[str, Float[np.ndarray, "D N"]]:
     """Open, high, low and average price around given closes, within the day's limits.
 
     Keys `open`, `high`, `low`, `vwap`; currency per share, NaN where there is no close. A
     third of the day's return is made overnight. The average price lies within low and high.
     """
-    shape, close = closes.close.shape, closes.close
-    bottom, top = limit_prices(closes.reference, lives.limit)
+    shape = close.shape
+    bottom, top = limit_prices(reference, lives.limit)
     gap = 0.3 * noise.volatility * rng.standard_normal(shape)
-    overnight = np.exp(0.3 * np.log(close / closes.reference) + gap)
-    start = np.clip(to_tick(closes.reference * overnight), bottom, top)
+    overnight = np.exp(0.3 * np.log(close / reference) + gap)
+    start = np.clip(to_tick(reference * overnight), bottom, top)
     up, down = 0.5 * noise.volatility * np.abs(rng.standard_normal((2, *shape)))
     high = np.clip(to_tick(np.maximum(start, close) * np.exp(up)), bottom, top)
     low = np.clip(to_tick(np.minimum(start, close) * np.exp(-down)), bottom, top)
@@ -277,8 +258,7 @@ def to_tick(price: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 def _student(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Student's t with unit variance."""
-    draws: np.ndarray = rng.standard_t(_FREEDOM, shape) / np.sqrt(_FREEDOM / (_FREEDOM - 2))
-    return draws
+    return np.asarray(rng.standard_t(_FREEDOM, shape) / np.sqrt(_FREEDOM / (_FREEDOM - 2)))
 
 
 def _autoregression(
@@ -299,16 +279,16 @@ def make_bars(cfg: SyntheticConfig) -> pa.Table:
     `signal_ic` with the same seed gives the same assets, suspensions and volumes.
 
     Raises:
-        ConfigError: `signal_ic` is too high, or the dates leave too few trading days.
+        ConfigError: The dates leave too few trading days.
     """
-    drift = drift_per_signal(cfg.signal_ic)
+    drift = float(np.interp(cfg.signal_ic, RANK_ICS, DRIFTS))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(cfg.seed).spawn(5)]
     lives = draw_lives(cfg, streams[0])
     noise = draw_noise(lives, streams[1])
     shares = draw_shares(lives, streams[2])
     volume = draw_volume(lives, noise, shares, streams[3])
-    closes = run_market(lives, noise, shares.price, volume, drift)
-    prices = draw_days(lives, noise, closes, streams[4]) | {"close": closes.close}
+    close, reference = run_market(lives, noise, shares.price, volume, drift)
+    prices = draw_days(lives, noise, close, reference, streams[4]) | {"close": close}
     return _to_table(lives, shares, volume, prices)
 
 
@@ -329,7 +309,10 @@ def write_bars(storage: Storage, cfg: SyntheticConfig) -> None:
             f"{storage.uri} holds {len(foreign)} files that are not of the synthetic market, first "
             f"{foreign[0]}. Choose another --storage, or remove them."
         )
-    files = dict(_file_of_year(part) for part in _by_year(bars))
+    year = bars["date"].to_numpy().astype("datetime64[Y]")
+    first = np.flatnonzero(np.r_[True, year[1:] != year[:-1]])
+    ends = np.r_[first[1:], len(year)]
+    files = dict(_write_year(bars.slice(a, b - a)) for a, b in zip(first, ends, strict=True))
     present = set(storage.list_files())
     for name in sorted(present - set(files)):
         storage.delete(name)
@@ -364,15 +347,7 @@ def _to_table(
     )
 
 
-def _by_year(bars: pa.Table) -> list[pa.Table]:
-    """The rows of each calendar year, in order."""
-    year = bars["date"].to_numpy().astype("datetime64[Y]")
-    first = np.flatnonzero(np.r_[True, year[1:] != year[:-1]])
-    ends = np.r_[first[1:], len(year)]
-    return [bars.slice(start, end - start) for start, end in zip(first, ends, strict=True)]
-
-
-def _file_of_year(bars: pa.Table) -> tuple[str, bytes]:
+def _write_year(bars: pa.Table) -> tuple[str, bytes]:
     """Name and content of one year's file; the name follows from the content."""
     sink = io.BytesIO()
     pq.write_table(bars, sink, compression="zstd")

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from gangru_dist.bars.files import list_files
@@ -15,7 +16,7 @@ from gangru_dist.base.errors import ConfigError, StorageError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import SyntheticConfig
 from gangru_dist.synthetic.assets import trading_calendar
-from gangru_dist.synthetic.market import MAX_SIGNAL_IC, make_bars, write_bars
+from gangru_dist.synthetic.market import make_bars, write_bars
 from tests.synthetic.planted import planted_signal
 
 SMALL = SyntheticConfig(assets=60, last=dt.date(2018, 3, 30), seed=5)
@@ -261,8 +262,8 @@ class TestProperties:
 
 class TestValidation:
     def test_a_signal_too_strong_to_plant(self):
-        with pytest.raises(ConfigError, match=f"signal_ic=0.5 .* at most {MAX_SIGNAL_IC}"):
-            make_bars(dataclasses.replace(SMALL, signal_ic=0.5))
+        with pytest.raises(ValidationError, match=r"less than or equal to 0\.3"):
+            dataclasses.replace(SMALL, signal_ic=0.5)
 
     @pytest.mark.parametrize("last", [dt.date(2017, 2, 10), dt.date(2016, 1, 1)])
     def test_too_few_days(self, last):
