@@ -22,8 +22,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gangru_dist.base.errors import ResourceError, StorageError, WindowError, extract_reason
-from gangru_dist.base.records import read_code_version
 from gangru_dist.base.log import publish, subscribe
+from gangru_dist.base.records import read_code_version
 from gangru_dist.cluster import session
 from gangru_dist.config.identity import with_precision
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
