@@ -17,7 +17,7 @@ from tiny import SETTINGS
 import gangru_dist
 from gangru_dist.base.errors import ConfigError, EvaluationError
 from gangru_dist.cluster.map import map_here
-from gangru_dist.config import sources
+from gangru_dist.config import identity, sources
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.panel.build import build_panel
 from gangru_dist.runs.run import open_run
@@ -145,7 +145,7 @@ class TestNotebook:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As Jupyter does: Ray of its own, pictures and tables in the cells, progress drawn."""
-        cfg = sources.to_dict(sources.load("demo", None, SETTINGS))
+        cfg = identity.to_dict(sources.load("demo", None, SETTINGS))
         given = {
             key: identity.value_at(cfg, key) for key in (one.split("=")[0] for one in SETTINGS)
         }
