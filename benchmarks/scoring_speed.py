@@ -47,8 +47,8 @@ from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.universe import select_universe
 from gangru_dist.scoring.plan import ScoringTask, make_plan
-from gangru_dist.scoring.predictor import Scorer, load_ensemble
-from gangru_dist.training.checkpoint import TrainingState, write_model
+from gangru_dist.scoring.predictor import Scorer
+from gangru_dist.training.checkpoint import TrainingState, read_model, write_model
 
 TARGET, TARGET_TWO = 1.2, 1.7
 """Speed over the bare forward pass's; two actors over one."""
@@ -137,7 +137,7 @@ def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) 
     task = _alone(list_tasks(root, cfg, manifest, 1)[0], manifest, cfg)
     samples = cross_sections(root, cfg, manifest, task)
     run = Run(root, _RUN, cfg)
-    network = load_ensemble(run, task.window, (0,), torch.device("cpu")).networks[0]
+    network, _ = read_model(run, task.window, 0)
     stock = BareNetwork(len(cfg.panel.features), cfg.gru).eval()
     stock.load_state_dict(network.predictor.state_dict())
     ours, bare = alternate(

@@ -35,8 +35,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 from gangru_dist.tuning.search import make_scheduler
-from gangru_dist.tuning.space import apply, baseline, extremes, parameters
-from gangru_dist.tuning.study import propose
+from gangru_dist.tuning.space import apply, list_extremes, make_parameters, propose, read_baseline
 from gangru_dist.tuning.trial import choose_windows, read_window, run_trial
 
 
@@ -66,15 +65,15 @@ def configuration(trials: int, epochs: int) -> RunConfig:
 
 def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
     """Every trial's reports, none of them stopped."""
-    space = parameters(cfg)
-    variants = extremes(cfg, space)
+    space = make_parameters(cfg)
+    variants = list_extremes(cfg, space)
     manifest = read_manifest(root)
     windows = choose_windows(manifest.calendar, cfg, variants, None)
     blocks = {name: read_window(root, manifest, name, variants) for name in windows.names}
     records: list[TrialRecord] = []
     curves: list[list[dict[str, Any]]] = []
     for number in range(cfg.tune.trials):
-        values = propose(cfg, space, records) if records else baseline(cfg, space)
+        values = propose(cfg, space, records) if records else read_baseline(cfg, space)
         assert values is not None
         records.append(TrialRecord(number=number, settings=values, status="complete", objective=0))
         told: list[dict[str, Any]] = []

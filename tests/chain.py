@@ -23,7 +23,7 @@ from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.panel.writer import add_hashes
 from gangru_dist.runs.model import EpochResult
 from gangru_dist.samples import universe
-from gangru_dist.scoring.predictor import Ensemble, score_block, to_factor
+from gangru_dist.scoring.predictor import score_block, to_factor
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
@@ -130,8 +130,7 @@ def score(
     block = read(root, manifest, first, window.score_last, cfg, trading=True)
     days = list(range(cfg.samples.lookback - 1, len(block.dates)))
     members = universe.select_universe(block, cfg.universe, cfg.samples.lookback)
-    ensemble = Ensemble(window=window.name, networks=(state.network.eval(),), model="m")
-    scores = score_block(ensemble, block, days, members, cfg.samples)
+    scores = score_block([state.network.eval()], block, days, members, cfg.samples)
     factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
     day, asset = np.nonzero(~np.isnan(scores))
     table = pd.DataFrame(

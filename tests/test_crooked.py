@@ -17,7 +17,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig, SyntheticConfig
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.runs.run import Run
-from gangru_dist.scoring.table import covered_days, read_factor
+from gangru_dist.scoring.table import FactorTable, read_factor
 from gangru_dist.synthetic.market import make_bars
 from tests.soak import near
 from tests.soak.jobs import RUN, SETTINGS
@@ -115,7 +115,9 @@ class TestADayWithoutTrade:
         (tmp_path / "days.csv").write_text("\n".join(lines) + "\n")
         setting = f'bars.calendar="{tmp_path / "days.csv"}"'
         run(tmp_path, self.quiet(bars), setting)
-        covered = covered_days(Run(Storage(str(tmp_path / "storage")), RUN, RunConfig()).factor)
+        covered = FactorTable(
+            Run(Storage(str(tmp_path / "storage")), RUN, RunConfig()).factor
+        ).read_coverage()
         rows = factor(tmp_path)
         last = QUIET[-1]
         assert last.date() in covered

@@ -21,7 +21,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import PanelConfig, RunConfig, TrainingConfig
 from gangru_dist.panel.build import build_panel
-from gangru_dist.scoring.table import vacuum
+from gangru_dist.scoring.table import FactorTable
 from gangru_dist.training import progress
 from gangru_dist.training.launch import train_windows
 from gangru_dist.training.queue import TaskQueue
@@ -120,7 +120,7 @@ def test_jobs_that_score(tmp_path: Path, times: int) -> None:
         score_here(run, start=DAYS[0].date(), end=DAYS[-1].date())
 
     check_flat(max(8, times // 5), score)
-    vacuum(run.factor, retention_hours=0)
+    FactorTable(run.factor).vacuum(retention_hours=0)
     data = [name for name in run.factor.list_files() if name.startswith("month=")]
     assert len(data) == len(DeltaTable(run.factor.path).file_uris()) < 6
 

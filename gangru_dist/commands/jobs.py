@@ -150,7 +150,7 @@ def score(job: Job) -> Outcome:
     """
     from gangru_dist.report.progress import ProgressPage
     from gangru_dist.scoring.score import score_days
-    from gangru_dist.scoring.table import vacuum
+    from gangru_dist.scoring.table import FactorTable
 
     run, args = job.run, job.args
     with ProgressPage(run).show():
@@ -158,7 +158,7 @@ def score(job: Job) -> Outcome:
             run, start=args.start, end=args.end, daily=args.daily, overwrite=args.overwrite
         )
     if args.vacuum:
-        vacuum(run.factor)
+        FactorTable(run.factor).vacuum()
     return Outcome(
         outputs=(run.factor.uri, f"{run.folder.uri}/{SCORE_SUMMARY}"),
         ok=summary.ok,

@@ -73,21 +73,21 @@ def preview_scoring(job: Job) -> Facts:
 
 def preview_report(job: Job) -> Facts:
     """Days that would be judged."""
-    from gangru_dist.scoring.table import covered_days
+    from gangru_dist.scoring.table import FactorTable
 
     job.run.check_exists()
-    days = sorted(covered_days(job.run.factor))
+    days = sorted(FactorTable(job.run.factor).read_coverage())
     return {"days_scored": len(days), "first": str(days[0]), "last": str(days[-1])} if days else {}
 
 
 def preview_search(job: Job) -> Facts:
     """Trials that are asked for, at the sizes of the configuration itself."""
     from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.tuning.trial import all_windows, choose_windows
+    from gangru_dist.tuning.trial import choose_windows, make_all_windows
 
     manifest, cfg = read_manifest(job.run.root), job.run.cfg
     names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows).names
-    windows = [all_windows(manifest.calendar, cfg)[name] for name in names]
+    windows = [make_all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
     memory = _estimate_memory(cfg, manifest, windows, trials)
     return {"trials": trials, "windows": list(names), **memory}

@@ -100,10 +100,10 @@ def _describe_run(root: Storage, listed: Any) -> dict[str, Any]:
 def _list_days(folder: Storage, run: str) -> list[dt.date]:
     """List the scored days, ascending; none, and a warning, if the factor table is damaged."""
     from gangru_dist.runs.run import FACTOR
-    from gangru_dist.scoring.table import covered_days  # Delta
+    from gangru_dist.scoring.table import FactorTable  # Delta
 
     try:
-        return sorted(covered_days(folder.child(FACTOR)))
+        return sorted(FactorTable(folder.child(FACTOR)).read_coverage())
     except GangruError as error:
         _logger.warning("factor_unreadable run=%s reason=%s", run, error)
         return []

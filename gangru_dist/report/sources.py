@@ -26,7 +26,7 @@ from gangru_dist.runs.run import Claim, Run, list_runs
 from gangru_dist.runs.search import Search, read_search
 from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring.plan import find_outdated
-from gangru_dist.scoring.table import covered_days
+from gangru_dist.scoring.table import FactorTable
 from gangru_dist.synthetic.assets import is_synthetic
 
 
@@ -114,7 +114,7 @@ def _read_run(run: Run, manifest: Manifest) -> RunSources:
     )
     windows = tuple(window.name for window in found)
     models = run.read_models()
-    covered = covered_days(run.factor)
+    covered = FactorTable(run.factor).read_coverage()
     covered = {date: day for date, day in covered.items() if day.window in windows}
     return RunSources(
         cfg=cfg,

@@ -131,26 +131,32 @@ def _is_current(done: DayCoverage | None, expected: DayCoverage) -> bool:
     return done.month_end != expected.month_end or done.month_rows == expected.month_rows
 
 
-def _expect_days(
-    window: Window, days: np.ndarray, models: Models, cfg: RunConfig, manifest: Manifest
-) -> dict[dt.date, DayCoverage]:
-    """Coverage that a window's days get if they are scored now."""
-    model = ensemble_model(models[window.name, seed] for seed in cfg.training.seeds)
-    months = np.unique(days.astype("datetime64[M]")).astype(str)
-    expected = {
-        month: expect_coverage(window.name, model, month, cfg, manifest) for month in months
-    }
-    return {day: replace(expected[f"{day:%Y-%m}"], date=str(day)) for day in days.astype(dt.date)}
-
-
-def expect_table(manifest: Manifest, cfg: RunConfig, models: Models) -> dict[dt.date, DayCoverage]:
-    """Coverage of all days that the current models, settings and panel would score."""
+def expect_table(
+    manifest: Manifest,
+    cfg: RunConfig,
+    models: Models,
+    low: dt.date = dt.date.min,
+    high: dt.date = dt.date.max,
+) -> tuple[dict[dt.date, DayCoverage], list[Unscored]]:
+    """Coverage of all days from `low` to `high` if they are scored now; what cannot be scored."""
     expected: dict[dt.date, DayCoverage] = {}
+    unscored: list[Unscored] = []
     for window in _make_windows(manifest, cfg):
-        if _why_not(window, models, cfg, manifest) is None:
-            days = manifest.calendar[window.score_first : window.score_last + 1]
-            expected |= _expect_days(window, days, models, cfg, manifest)
-    return expected
+        calendar = manifest.calendar[window.score_first : window.score_last + 1].astype(dt.date)
+        days = [day for day in calendar if low <= day <= high]
+        if not days:
+            continue
+        if reason := _why_not(window, models, cfg, manifest):
+            first, last = str(days[0]), str(days[-1])
+            unscored.append(
+                Unscored(window=window.name, first=first, last=last, days=len(days), reason=reason)
+            )
+            continue
+        model = ensemble_model(models[window.name, seed] for seed in cfg.training.seeds)
+        for month, group in itertools.groupby(days, key="{:%Y-%m}".format):
+            one = expect_coverage(window.name, model, month, cfg, manifest)
+            expected |= {day: replace(one, date=str(day)) for day in group}
+    return expected, unscored
 
 
 def find_outdated(
@@ -163,7 +169,7 @@ def find_outdated(
 
     A scoring job scores them again if their window has a model.
     """
-    expected = expect_table(manifest, cfg, models)
+    expected, _ = expect_table(manifest, cfg, models)
     return sorted(
         day
         for day, done in covered.items()
@@ -173,18 +179,6 @@ def find_outdated(
 
 def _make_windows(manifest: Manifest, cfg: RunConfig) -> list[Window]:
     return make_windows(manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback)[0]
-
-
-def _span(manifest: Manifest, start: dt.date | None, end: dt.date | None) -> tuple[str, str]:
-    calendar = manifest.calendar
-    low = str(start or calendar[0])
-    high = str(end or calendar[-1])
-    chosen = (calendar >= np.datetime64(low)) & (calendar <= np.datetime64(high))
-    if not chosen.any():
-        raise FactorError(
-            f"no trading day from {low} to {high}; the panel has {calendar[0]} to {calendar[-1]}."
-        )
-    return low, high
 
 
 def make_plan(
@@ -212,44 +206,42 @@ def make_plan(
         FactorError: There is no trading day between `start` and `end`.
         WindowError: No window covers these days, or none of these has usable models.
     """
-    low, high = _span(manifest, start, end)
-    windows = _make_windows(manifest, cfg)
-    tasks: list[ScoringTask] = []
-    unscored: list[Unscored] = []
-    wanted = 0
-    for window in windows:
-        days = manifest.calendar[window.score_first : window.score_last + 1]
-        days = days[(days >= np.datetime64(low)) & (days <= np.datetime64(high))]
-        if not len(days):
-            continue
-        wanted += len(days)
-        reason = _why_not(window, models, cfg, manifest)
-        if reason:
-            first, last = str(days[0]), str(days[-1])
-            unscored.append(
-                Unscored(window=window.name, first=first, last=last, days=len(days), reason=reason)
-            )
-            continue
-        expected = _expect_days(window, days, models, cfg, manifest)
-        stale = [
-            one for day, one in expected.items() if again or not _is_current(covered.get(day), one)
-        ]
-        tasks += _make_tasks(stale, cfg, manifest)
-    _check(windows, wanted, unscored, (low, high))
+    calendar = manifest.calendar.astype(dt.date)
+    low, high = start or calendar[0], end or calendar[-1]
+    if not ((calendar >= low) & (calendar <= high)).any():
+        raise FactorError(
+            f"no trading day from {low} to {high}; the panel has {calendar[0]} to {calendar[-1]}."
+        )
+    expected, unscored = expect_table(manifest, cfg, models, low, high)
+    if unscored and not expected:
+        raise WindowError(
+            f"no day from {low} to {high} can be scored. Window {unscored[0].window}: "
+            f"{unscored[0].reason}."
+        )
+    if not expected:
+        names = ", ".join(window.name for window in _make_windows(manifest, cfg)) or "none"
+        raise WindowError(
+            f"no window scores a day from {low} to {high}. The refit days of this panel and "
+            f"configuration are {names}; each window scores the days after its refit day up to the "
+            "next."
+        )
+    stale = [
+        one for day, one in expected.items() if again or not _is_current(covered.get(day), one)
+    ]
     return Plan(
-        tasks=tuple(tasks),
+        tasks=tuple(
+            task
+            for _, days in itertools.groupby(stale, key=lambda day: day.window)
+            for task in _make_tasks(list(days), cfg, manifest)
+        ),
         unscored=tuple(unscored),
-        up_to_date=wanted
-        - sum(part.days for part in unscored)
-        - sum(len(task.days) for task in tasks),
-        gone=tuple(sorted({str(day) for day in covered} - set(manifest.calendar.astype(str)))),
+        up_to_date=len(expected) - len(stale),
+        gone=tuple(str(day) for day in sorted(covered.keys() - set(calendar))),
     )
 
 
 def _make_tasks(days: list[DayCoverage], cfg: RunConfig, manifest: Manifest) -> list[ScoringTask]:
     """Tasks of a window's days, ascending, a month each."""
-    if not days:
-        return []
     first = int(np.searchsorted(manifest.calendar, np.datetime64(days[0].date)))
     start = manifest.calendar[max(first - cfg.samples.lookback + 1, 0)]
     return [
@@ -263,21 +255,3 @@ def _make_tasks(days: list[DayCoverage], cfg: RunConfig, manifest: Manifest) -> 
         )
         for month, group in itertools.groupby(days, key=lambda day: day.date[:7])
     ]
-
-
-def _check(
-    windows: list[Window], wanted: int, unscored: list[Unscored], span: tuple[str, str]
-) -> None:
-    if not wanted:
-        names = ", ".join(window.name for window in windows) or "none"
-        raise WindowError(
-            f"no window scores a day from {span[0]} to {span[1]}. The refit days of this panel and "
-            f"configuration are {names}; each window scores the days after its refit day up to the "
-            "next."
-        )
-    if sum(part.days for part in unscored) == wanted:
-        first = unscored[0]
-        raise WindowError(
-            f"no day from {span[0]} to {span[1]} can be scored. Window {first.window}: "
-            f"{first.reason}."
-        )

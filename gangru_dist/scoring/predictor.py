@@ -8,6 +8,7 @@ kind. `to_factor` (docs/method.md, 5) is pure; `Scorer` does a task and writes i
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,81 +128,44 @@ _CHUNK = 1024
 """Samples per forward pass: 4,000 at once need 250 MB for the gates and are no faster."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ensemble:
-    """The models of one window, one per seed, in evaluation mode on one device."""
-
-    window: str
-    networks: tuple[FactorNetwork, ...]
-    model: str
-    """Hash of all weights."""
-
-
-def load_ensemble(run: Run, window: str, seeds: tuple[int, ...], device: torch.device) -> Ensemble:
-    """Load a window's models from storage.
-
-    Raises:
-        WindowError: One is missing or damaged.
-    """
-    loaded = [read_model(run, window, seed) for seed in sorted(seeds)]
-    return Ensemble(
-        window=window,
-        networks=tuple(network.to(device).eval() for network, _ in loaded),
-        model=ensemble_model(record for _, record in loaded),
-    )
-
-
 def predict(network: FactorNetwork, samples: Float[Tensor, "M T F"]) -> Float[np.ndarray, " M"]:
     """The network's prediction, pRet, for each sample."""
     with torch.inference_mode():
         return torch.cat([network(part) for part in samples.split(_CHUNK)]).cpu().numpy()
 
 
-def score_day(
-    ensemble: Ensemble,
-    panel: Float[Tensor, "D N F"],
-    day: int,
-    members: Int[Tensor, " M"],
-    standardizer: Standardizer,
-) -> Float[np.ndarray, " M"]:
-    """Score of each member: pRet, or with several seeds the mean of their z-scored pRet.
+def score_block(
+    networks: Sequence[FactorNetwork],
+    block: PanelBlock,
+    days: Sequence[int],
+    members: Bool[np.ndarray, "D N"],
+    cfg: SampleConfig,
+) -> Float[np.ndarray, "K N"]:
+    """Scores of K days of a block, float64; NaN for assets outside that day's universe.
+
+    A score is pRet, or with several networks, one per seed, the mean of their z-scored pRet.
 
     Raises:
         FactorError: A prediction is not finite.
     """
-    if not len(members):
-        return np.empty(0, dtype=np.float32)
-    dtype = next(ensemble.networks[0].parameters()).dtype
-    samples = standardizer.standardize_day(panel, day, members).to(dtype)
-    predicted = np.stack([predict(network, samples) for network in ensemble.networks])
-    bad = int((~np.isfinite(predicted)).any(axis=0).sum())
-    if bad:
-        raise FactorError(
-            f"{bad} of {len(members)} predictions of window {ensemble.window} (model "
-            f"{ensemble.model}) are not finite. Delete windows/{ensemble.window} of the run, then "
-            "run `gangru train` to train that window again."
-        )
-    if len(predicted) == 1:
-        return np.asarray(predicted[0])
-    return np.asarray(cs_zscore(predicted.astype(np.float64), flat=FLAT_SCORE).mean(axis=0))
-
-
-def score_block(
-    ensemble: Ensemble,
-    block: PanelBlock,
-    days: list[int],
-    members: Bool[np.ndarray, "D N"],
-    cfg: SampleConfig,
-) -> Float[np.ndarray, "K N"]:
-    """Scores of K days of a block, float64; NaN for assets outside that day's universe."""
-    device = next(ensemble.networks[0].parameters()).device
-    panel = torch.from_numpy(block.features).to(device)
+    weights = next(networks[0].parameters())
+    panel = torch.from_numpy(block.features).to(weights.device)
     standardizer = Standardizer(cfg, block.feature_names)
     scores = np.full((len(days), len(block.assets)), np.nan)
     for row, day in enumerate(days):
         chosen = np.flatnonzero(members[day])
-        index = torch.from_numpy(chosen).to(device)
-        scores[row, chosen] = score_day(ensemble, panel, day, index, standardizer)
+        if not len(chosen):
+            continue
+        index = torch.from_numpy(chosen).to(weights.device)
+        samples = standardizer.standardize_day(panel, day, index).to(weights.dtype)
+        predicted = np.stack([predict(network, samples) for network in networks])
+        if bad := int((~np.isfinite(predicted)).any(axis=0).sum()):
+            raise FactorError(
+                f"{bad} of {len(chosen)} predictions for {block.dates[day]} are not finite"
+            )
+        if len(predicted) > 1:
+            predicted = cs_zscore(predicted.astype(np.float64), flat=FLAT_SCORE)
+        scores[row, chosen] = predicted.mean(axis=0)
     return scores
 
 
@@ -209,11 +173,13 @@ class Scorer:
     """Does scoring tasks and writes their files; keeps models and block of the last window."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._cfg = run, run.cfg
+        """Take the threads of a worker for this process."""
+        torch.set_num_threads(run.cfg.resources.threads_per_worker)
+        self._run = run
         self._manifest = read_manifest(run.root)
-        self._device = promised_device(run.cfg)
-        self._ensemble: Ensemble | None = None
-        self._block: tuple[tuple[str, str], PanelBlock] | None = None
+        self._networks: list[FactorNetwork] = []
+        self._block: PanelBlock | None = None
+        self._kept = ("", "", "")
 
     def __call__(self, task: ScoringTask) -> DataFile:
         """Score a task's days and write their file, which no reader sees before the commit.
@@ -222,13 +188,18 @@ class Scorer:
             FactorError: The models have changed since planning, or a prediction is not finite.
             PanelError: The panel was rebuilt meanwhile.
         """
-        ensemble = self._load_models(task)
-        block = self._read_panel(task)
-        cfg = self._cfg
+        cfg = self._run.cfg
+        block = self._load(task)
         days = [block.row(np.datetime64(day)) for day in task.days]
         rule = replace(cfg.universe, members=cfg.factor.members)
         members = select_universe(block, rule, cfg.samples.lookback)
-        scores = score_block(ensemble, block, days, members, cfg.samples)
+        try:
+            scores = score_block(self._networks, block, days, members, cfg.samples)
+        except FactorError as error:
+            raise FactorError(
+                f"{error} (window {task.window}, model {task.model}). Delete windows/{task.window} "
+                "of the run, then run `gangru train` to train that window again."
+            ) from error
         factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
         # the panel as it is read here, not as it was planned with
         expected = expect_coverage(task.window, task.model, task.month, cfg, self._manifest)
@@ -246,46 +217,37 @@ class Scorer:
             )
             for row, (date, day) in enumerate(zip(task.days, days, strict=True))
         ]
-        table = _make_table(task, block, scores, factor)
-        return write_file(self._run.factor, task.month, table, covered)
+        day, asset = np.nonzero(~np.isnan(scores))  # ascending by both
+        columns = {
+            "date": np.array(task.days, dtype="datetime64[D]")[day],
+            "asset": pa.array(block.assets[asset], pa.string()),
+            "score": scores[day, asset].astype(np.float32),
+            "factor": pa.array(factor.factor[day, asset], from_pandas=True),  # NaN -> null
+            "quantile": pa.array(factor.quantile[day, asset], pa.int16()),
+            "window": pa.repeat(task.window, len(day)),
+            "model": pa.repeat(task.model, len(day)),
+        }
+        return write_file(self._run.factor, pa.table(columns, schema=FILE_SCHEMA), covered)
 
-    def _load_models(self, task: ScoringTask) -> Ensemble:
-        if self._ensemble is None or self._ensemble.window != task.window:
-            seeds = self._cfg.training.seeds
-            self._ensemble = load_ensemble(self._run, task.window, seeds, self._device)
-        if self._ensemble.model != task.model:
+    def _load(self, task: ScoringTask) -> PanelBlock:
+        """Block of the task, once models and block of its window are read."""
+        key = (task.window, task.block_start, task.block_end)
+        if self._block is not None and self._kept == key:
+            return self._block
+        self._block = None  # frees the old block before the new one is read
+        run, cfg = self._run, self._run.cfg
+        loaded = [read_model(run, task.window, seed) for seed in sorted(cfg.training.seeds)]
+        model = ensemble_model(record for _, record in loaded)
+        if model != task.model:
             raise FactorError(
                 f"window {task.window} was trained again while it was scored (model {task.model} "
-                f"became {self._ensemble.model}). Run the job again."
+                f"became {model}). Run the job again."
             )
-        return self._ensemble
-
-    def _read_panel(self, task: ScoringTask) -> PanelBlock:
-        span = (task.block_start, task.block_end)
-        if self._block is None or self._block[0] != span:
-            self._block = None  # frees the old block before reading the new one
-            first, last = (dt.date.fromisoformat(day) for day in span)
-            names = self._cfg.features
-            block = read_block(
-                self._run.root, self._manifest, start=first, end=last, features=names, trading=True
-            )
-            self._block = (span, block)
-        return self._block[1]
-
-
-def _make_table(
-    task: ScoringTask, block: PanelBlock, scores: np.ndarray, factor: Factor
-) -> pa.Table:
-    """Rows of the task's members, sorted by (date, asset)."""
-    day, asset = np.nonzero(~np.isnan(scores))
-    dates = np.array(task.days, dtype="datetime64[D]")[day]
-    columns = {
-        "date": pa.array(dates, pa.date32()),
-        "asset": pa.array(block.assets[asset], pa.string()),
-        "score": pa.array(scores[day, asset].astype(np.float32)),
-        "factor": pa.array(factor.factor[day, asset], from_pandas=True),  # NaN -> null
-        "quantile": pa.array(factor.quantile[day, asset], pa.int16()),
-        "window": pa.array([task.window] * len(day), pa.string()),
-        "model": pa.array([task.model] * len(day), pa.string()),
-    }
-    return pa.table(columns, schema=FILE_SCHEMA)
+        device = promised_device(cfg)
+        self._networks = [network.to(device) for network, _ in loaded]
+        start, end = map(dt.date.fromisoformat, key[1:])
+        self._block = read_block(
+            run.root, self._manifest, start=start, end=end, features=cfg.features, trading=True
+        )
+        self._kept = key
+        return self._block

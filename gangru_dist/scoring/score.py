@@ -12,8 +12,6 @@ import logging
 import time
 from functools import partial
 
-import torch
-
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
 from gangru_dist.cluster.map import Runner, map_here, map_on_ray, unwrap
@@ -24,7 +22,7 @@ from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
 from gangru_dist.scoring.plan import Plan, make_plan
 from gangru_dist.scoring.predictor import Scorer
-from gangru_dist.scoring.table import DataFile, commit, covered_days
+from gangru_dist.scoring.table import DataFile, FactorTable
 
 _logger = logging.getLogger(__name__)
 
@@ -69,20 +67,22 @@ def score_days(
         ResourceError: The cluster is too small for one actor.
     """
     started = time.monotonic()
-    run, manifest, plan = plan_scoring(run, start=start, end=end, daily=daily)
+    run, manifest, table, plan = plan_scoring(run, start=start, end=end, daily=daily)
     run.claim(overwrite=overwrite)
     _logger.info(
-        "score_start days=%d pieces=%d up_to_date_days=%d",
+        "score_start days=%d tasks=%d up_to_date_days=%d",
         plan.days,
         len(plan.tasks),
         plan.up_to_date,
     )
-    small = daily or len(plan.tasks) <= 1 or _is_small(run, plan.days * manifest.assets)
-    files = _score_all(run, plan, runner or (map_here if small else map_on_ray))
+    size, samples = run.cfg.resources, plan.days * manifest.assets
+    asks_for_actors = bool(size.scoring_actors or size.gpus_per_worker)
+    is_small = daily or len(plan.tasks) <= 1 or (samples <= SMALL_SAMPLES and not asks_for_actors)
+    files = _score_all(run, plan, runner or (map_here if is_small else map_on_ray))
     if plan.gone:
         text = "days_dropped days=%d first=%s last=%s: the panel no longer has them"
         _logger.warning(text, len(plan.gone), plan.gone[0], plan.gone[-1])
-    version = commit(run.factor, files, drop=plan.gone)
+    version = table.commit(files, drop=plan.gone)
     summary = ScoreSummary(
         scored=plan.days,
         rows=sum(file.rows for file in files),
@@ -90,7 +90,7 @@ def score_days(
         unscored=plan.unscored,
         version=version,
         seconds=time.monotonic() - started,
-        days=covered_days(run.factor),
+        days=table.read_coverage(),
     )
     write_score_summary(run, summary)
     return summary
@@ -98,8 +98,8 @@ def score_days(
 
 def plan_scoring(
     run: Run, *, start: dt.date | None = None, end: dt.date | None = None, daily: bool = False
-) -> tuple[Run, Manifest, Plan]:
-    """The run as it was claimed, its panel, and what is to be scored.
+) -> tuple[Run, Manifest, FactorTable, Plan]:
+    """The run as it was claimed, its panel, its factor table, and what is to be scored.
 
     Raises:
         GangruError: As `score_days`.
@@ -123,15 +123,10 @@ def plan_scoring(
     again = start is not None or end is not None
     if daily:
         start = end = manifest.calendar[-1].astype(dt.date)
-    models, covered = run.read_models(), covered_days(run.factor)
+    table = FactorTable(run.factor)
+    models, covered = run.read_models(), table.read_coverage()
     plan = make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
-    return run, manifest, plan
-
-
-def _is_small(run: Run, samples: int) -> bool:
-    """Whether one core of this machine has done it by the time that actors have started."""
-    size = run.cfg.resources
-    return samples <= SMALL_SAMPLES and not size.scoring_actors and not size.gpus_per_worker
+    return run, manifest, table, plan
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
@@ -142,15 +137,9 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
         log.subscribe(prometheus.record),
         log.Progress("score", total=plan.days, unit="days") as progress,
     ):
-        for _, result in runner(run.cfg, partial(_scorer, run), plan.tasks, actors=most):
+        for _, result in runner(run.cfg, partial(Scorer, run), plan.tasks, actors=most):
             file = unwrap(result)
             files.append(file)
             log.publish(RowsScored(file.rows))
             progress.advance(len(file.days))
-    return sorted(files, key=lambda file: (file.month, file.days[0].date))
-
-
-def _scorer(run: Run) -> Scorer:
-    """Make the scorer of a process."""
-    torch.set_num_threads(run.cfg.resources.threads_per_worker)
-    return Scorer(run)
+    return sorted(files, key=lambda file: file.days[0].date)

@@ -32,8 +32,15 @@ from gangru_dist.runs.search import (
     read_trials,
     write_trial,
 )
-from gangru_dist.tuning.space import Parameter, apply, baseline, incomparable
-from gangru_dist.tuning.study import propose, rate_importance, write_study
+from gangru_dist.tuning.space import (
+    Parameter,
+    apply,
+    list_incomparable,
+    propose,
+    rate_importance,
+    read_baseline,
+    write_study,
+)
 from gangru_dist.tuning.trial import TuningWindows
 
 BEST, TABLE = "best.toml", "trials.csv"
@@ -45,7 +52,9 @@ _REPORTED = (
 _logger = logging.getLogger(__name__)
 
 
-def identity(cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str) -> dict[str, Any]:
+def identify_search(
+    cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str
+) -> dict[str, Any]:
     """What decides a search's trials, except their number and the time limit."""
     return {
         "model": model_settings(cfg),
@@ -128,7 +137,7 @@ class TrialQueue:
             values = (
                 propose(self.cfg, self.space, self.records)
                 if self._trials
-                else baseline(self.cfg, self.space)
+                else read_baseline(self.cfg, self.space)
             )
             if values is None:
                 return None
@@ -195,7 +204,7 @@ class TrialQueue:
         """Write best.toml (once a trial is complete), trials.csv, study.log and search.json."""
         search, best = self.search(), find_best_trial(self.records)
         if best:
-            text = best_toml(self.cfg, [p.key for p in self.space], best, self.windows)
+            text = format_best(self.cfg, [p.key for p in self.space], best, self.windows)
             self.folder.write_bytes(BEST, text.encode())
         write_table(self.folder, TABLE, make_trial_table(search))
         write_study(self.folder, self.space, self.records)
@@ -209,7 +218,7 @@ class TrialQueue:
             windows=self.windows.names,
             reported_first=self.windows.reported_first,
             overlap=self.windows.overlap,
-            incomparable=tuple(incomparable(self.space)),
+            incomparable=tuple(list_incomparable(self.space)),
             space={p.key: p.span for p in self.space},
             asked_trials=self.cfg.tune.trials,
             spread_penalty=self.cfg.tune.spread_penalty,
@@ -219,7 +228,7 @@ class TrialQueue:
         return Search(record=record, trials=self.records)
 
 
-def best_toml(
+def format_best(
     cfg: RunConfig, searched: Sequence[str], best: TrialRecord, windows: TuningWindows
 ) -> str:
     """Settings of the best trial, as a file for `--config`.

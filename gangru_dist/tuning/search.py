@@ -31,9 +31,9 @@ from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
 from gangru_dist.training.collective import prepare_torch, promised_device
 from gangru_dist.training.launch import require_native, resolve_precision
-from gangru_dist.tuning.queue import TrialQueue, identity
-from gangru_dist.tuning.space import apply, extremes, parameters
-from gangru_dist.tuning.trial import all_features, choose_windows, read_window, run_trial
+from gangru_dist.tuning.queue import TrialQueue, identify_search
+from gangru_dist.tuning.space import apply, list_extremes, make_parameters
+from gangru_dist.tuning.trial import choose_windows, list_features, read_window, run_trial
 
 _logger = logging.getLogger(__name__)
 
@@ -74,13 +74,13 @@ def search(
     stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
     precision = stored.identity["model"]["training"]["precision"] if stored else None
     cfg = resolve_precision(run.cfg, precision)
-    space = parameters(cfg)
-    variants = extremes(cfg, space)
+    space = make_parameters(cfg)
+    variants = list_extremes(cfg, space)
     manifest = read_manifest(run.root)
-    manifest.require_features(all_features(variants))
+    manifest.require_features(list_features(variants))
     windows = choose_windows(manifest.calendar, cfg, variants, only)
     last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
-    facts = identity(cfg, windows, manifest.fingerprint_to(last))
+    facts = identify_search(cfg, windows, manifest.fingerprint_to(last))
     if stored is None:
         require_native(*variants)
     with open_callbacks(run):

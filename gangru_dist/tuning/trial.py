@@ -48,7 +48,7 @@ class TuningWindows:
     """Tuning windows that are also reported, by `windows.first`."""
 
 
-def all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
+def make_all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
     """All windows with enough history, by name, ignoring `windows.first` and `windows.last`."""
     everywhere = dataclasses.replace(cfg.windows, first=None, last=None)
     lookback, history = cfg.samples.lookback, cfg.gan_history
@@ -64,13 +64,13 @@ def choose_windows(
     Args:
         calendar: (D,) datetime64[D] of the panel.
         cfg: The search's configuration.
-        variants: See `space.extremes`; a window must have enough history for all of them.
+        variants: See `space.list_extremes`; a window must have enough history for all of them.
         only: Names of refit days; None = `tune.windows`, or by the rule above.
 
     Raises:
         WindowError: A named window does not exist, or none is left.
     """
-    per_variant = [all_windows(calendar, variant) for variant in variants]
+    per_variant = [make_all_windows(calendar, variant) for variant in variants]
     common = [name for name in per_variant[0] if all(name in made for made in per_variant)]
     first, last = cfg.windows.first, cfg.windows.last
     wanted = set(only if only is not None else map(str, cfg.tune.windows))
@@ -102,7 +102,7 @@ def choose_windows(
     )
 
 
-def panel_span(
+def find_panel_span(
     calendar: np.ndarray, name: str, variants: Sequence[RunConfig]
 ) -> tuple[dt.date, dt.date]:
     """First and last panel day that any trial reads for a window.
@@ -110,14 +110,14 @@ def panel_span(
     Values between the variants' may reach a step further back than these: sampled days are counted
     from the newest.
     """
-    made = [(all_windows(calendar, variant)[name], variant) for variant in variants]
+    made = [(make_all_windows(calendar, variant)[name], variant) for variant in variants]
     first = min(first_day(window, variant.samples.lookback) for window, variant in made)
     step = max(variant.windows.sample_every for _, variant in made) - 1
     days = calendar[max(first - step, 0)], calendar[made[0][0].refit]
     return days[0].astype(dt.date), days[1].astype(dt.date)
 
 
-def all_features(variants: Sequence[RunConfig]) -> tuple[str, ...]:
+def list_features(variants: Sequence[RunConfig]) -> tuple[str, ...]:
     """Every feature that any trial reads."""
     return tuple(dict.fromkeys(name for variant in variants for name in variant.features))
 
@@ -126,25 +126,25 @@ def read_window(
     root: Storage, manifest: Manifest, name: str, variants: Sequence[RunConfig]
 ) -> PanelBlock:
     """The panel of a window, with all that any trial reads of it."""
-    start, end = panel_span(manifest.calendar, name, variants)
+    start, end = find_panel_span(manifest.calendar, name, variants)
     neutralizes = any(variant.label.neutralize for variant in variants)  # by industry, market cap
     return read_block(
         root,
         manifest,
         start=start,
         end=end,
-        features=all_features(variants),
+        features=list_features(variants),
         trading=neutralizes,
     )
 
 
-def objective(ics: Sequence[float], penalty: float) -> float:
+def compute_objective(ics: Sequence[float], penalty: float) -> float:
     """Mean - penalty x population standard deviation of the windows' validation IC."""
     mean = fmean(ics)
     return mean - penalty * math.sqrt(fmean((ic - mean) ** 2 for ic in ics))
 
 
-def validation_config(trial: RunConfig, base: RunConfig) -> RunConfig:
+def make_validation_config(trial: RunConfig, base: RunConfig) -> RunConfig:
     """A trial's configuration with the label scale and universe of the base, for its validation.
 
     ICs against ranks and against returns are not comparable, nor are ICs of different universes.
@@ -185,7 +185,7 @@ def run_trial(
         DivergedError: A loss is no longer finite.
         TrainingError: A window has no usable day.
     """
-    made = all_windows(calendar, cfg)
+    made = make_all_windows(calendar, cfg)
     seed = cfg.training.seeds[0]
     reporter = _Reporter(cfg, base, len(windows), steps_per_window, report)
     for name in windows:
@@ -216,7 +216,7 @@ def _load_data(
     device: torch.device | str,
 ) -> tuple[WindowData, WindowData | None]:
     """Training data of the trial, and its validation data if that is not the same."""
-    validated = validation_config(cfg, base)
+    validated = make_validation_config(cfg, base)
     with warnings.catch_warnings():
         # blocks are shared between trials, hence read-only; nothing writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -278,7 +278,7 @@ class _Reporter:
                 "windows_done": done,
                 "epochs": self.epochs,
                 "gan_epochs": self.gan_epochs,
-                "objective": objective(self.ics, penalty) if done == self.windows else None,
+                "objective": compute_objective(self.ics, penalty) if done == self.windows else None,
             }
         )
 

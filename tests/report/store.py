@@ -25,7 +25,7 @@ from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRe
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder
 from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring.plan import expect_table
-from gangru_dist.scoring.table import FILE_SCHEMA, commit, write_file
+from gangru_dist.scoring.table import FILE_SCHEMA, FactorTable, write_file
 from tests.evaluation.worlds import config, random_block, random_table
 
 RUN = "r"
@@ -114,7 +114,7 @@ def write_factor(
 ) -> pd.DataFrame:
     """Commit and return the rows of days that the run's finished models score."""
     manifest, models = read_manifest(root), Run(root, run, cfg).read_models()
-    expected = {str(day): one for day, one in expect_table(manifest, cfg, models).items()}
+    expected = {str(day): one for day, one in expect_table(manifest, cfg, models)[0].items()}
     table = table.sort_values(["date", "asset"], ignore_index=True)
     dates = table["date"].dt.strftime("%Y-%m-%d")
     table = table[dates.isin(expected.keys())].reset_index(drop=True)
@@ -144,8 +144,8 @@ def write_days(root: Storage, run: str, table: pd.DataFrame, days: list[DayCover
             rows[FILE_SCHEMA.names], schema=FILE_SCHEMA, preserve_index=False
         )
         covered = [day for day in days if day.date.startswith(str(month))]
-        files.append(write_file(factor, str(month), data, covered))
-    commit(factor, files)
+        files.append(write_file(factor, data, covered))
+    FactorTable(factor).commit(files)
 
 
 def samples_of(features: tuple[str, ...], *, spread: float = 0.9, seed: int = 0) -> GanSamples:

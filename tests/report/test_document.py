@@ -29,7 +29,7 @@ from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.report.text import format_number, format_percent, format_signed_percent
 from gangru_dist.runs.run import Run
-from gangru_dist.scoring.table import covered_days
+from gangru_dist.scoring.table import FactorTable
 from tests.evaluation.worlds import evaluate, random_table
 from tests.report.store import (
     COMMIT,
@@ -368,7 +368,7 @@ class TestProperties:
             assert page.count(f"<code>{model_hash('2018-12-31', seed)[:12]}</code>") == 1
 
     def test_a_day_without_a_factor_is_not_neutralized_by_nothing(self, fresh):
-        days = list(covered_days(Run(fresh.root, RUN, fresh.cfg).factor).values())
+        days = list(FactorTable(Run(fresh.root, RUN, fresh.cfg).factor).read_coverage().values())
         days[5] = dataclasses.replace(days[5], ranked=0, neutralized="")
         table = fresh.table.copy()
         table.loc[table["date"] == days[5].date, ["factor", "quantile"]] = np.nan, 0

@@ -17,7 +17,7 @@ from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.scoring.table import covered_days, read_factor
+from gangru_dist.scoring.table import FactorTable, read_factor
 from tests.made_bars import DAYS, make_bars, write
 from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, run_of, score_here, write_models
@@ -114,10 +114,10 @@ class TestProperties:
 
     def test_an_appended_day_leaves_the_old_rows_alone(self, tmp_path: Path) -> None:
         root = world(tmp_path, until("2019-04-10"))
-        before = covered_days(run_of(root, CFG).factor)
+        before = FactorTable(run_of(root, CFG).factor).read_coverage()
         build(root, until("2019-04-12"))
         assert score_here(run_of(root, CFG)).scored == 2
-        after = covered_days(run_of(root, CFG).factor)
+        after = FactorTable(run_of(root, CFG).factor).read_coverage()
         assert {day: after[day] for day in before} == before
         assert set(after) - set(before) == {dt.date(2019, 4, 11), dt.date(2019, 4, 12)}
 

@@ -1,15 +1,16 @@
 """The factor against its steps done by hand with numpy and pandas."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from gangru_dist.config.settings import FactorConfig, GruConfig, SampleConfig
 from gangru_dist.models.predictors import FactorNetwork
-from gangru_dist.samples.channels import Standardizer
 from gangru_dist.scoring import predictor
 from gangru_dist.scoring.predictor import to_factor
+from tests.evaluation.worlds import random_block
 
 DAYS, ASSETS = 5, 80
 
@@ -120,10 +121,14 @@ class TestProperties:
         made = iter((score, level))
         monkeypatch.setattr(predictor, "predict", lambda *_: next(made))
         network = FactorNetwork(1, GruConfig(hidden=1, layers=1, head=(1,)), None)
-        ensemble = predictor.Ensemble(window="2018-12-28", model="m", networks=(network, network))
-        members = torch.arange(ASSETS)
-        standardizer = Standardizer(SampleConfig(lookback=2), ("close",))
-        mean = predictor.score_day(ensemble, torch.zeros(2, ASSETS, 1), 1, members, standardizer)
+        block = dataclasses.replace(
+            random_block(days=2, assets=ASSETS),
+            feature_names=("close",),
+            features=np.zeros((2, ASSETS, 1), dtype=np.float32),
+        )
+        members = np.ones((2, ASSETS), dtype=bool)
+        cfg = SampleConfig(lookback=2)
+        (mean,) = predictor.score_block([network, network], block, [1], members, cfg)
         z = (score - score.mean(dtype=float)) / score.std(dtype=float)
         np.testing.assert_allclose(mean, z / 2, atol=1e-6)
 

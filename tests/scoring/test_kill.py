@@ -24,7 +24,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.scoring.score import score_days
-from gangru_dist.scoring.table import covered_days, read_factor
+from gangru_dist.scoring.table import FactorTable, read_factor
 from tests.scoring.market import CFG, RUN, make_world, run_of, score_here
 
 _HELPER = """
@@ -151,12 +151,15 @@ def undisturbed(built: Storage, tmp_path_factory: pytest.TempPathFactory) -> Sto
 def check_same(root: Storage, undisturbed: Storage) -> None:
     """Rows and coverage."""
     pd.testing.assert_frame_equal(read_factor(root.uri, RUN), read_factor(undisturbed.uri, RUN))
-    assert covered_days(run_of(root).factor) == covered_days(run_of(undisturbed).factor)
+    assert (
+        FactorTable(run_of(root).factor).read_coverage()
+        == FactorTable(run_of(undisturbed).factor).read_coverage()
+    )
 
 
 def check_whole_or_nothing(root: Storage, undisturbed: Storage) -> bool:
     """After a kill the table is as it was, absent or empty, or complete; whether complete."""
-    if not covered_days(run_of(root).factor):
+    if not FactorTable(run_of(root).factor).read_coverage():
         return False
     check_same(root, undisturbed)
     return True

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from deltalake import DeltaTable
 
 from gangru_dist.base.errors import ConfigError, FactorError, PanelError, WindowError
 from gangru_dist.base.storage import Storage
@@ -21,7 +22,7 @@ from gangru_dist.samples.standardize import ts_standardize
 from gangru_dist.scoring import predictor, score
 from gangru_dist.scoring.predictor import to_factor
 from gangru_dist.scoring.score import score_days
-from gangru_dist.scoring.table import covered_days, open_table, read_factor
+from gangru_dist.scoring.table import FactorTable, read_factor
 from gangru_dist.training.checkpoint import read_model
 from tests.scoring.market import (
     CFG,
@@ -129,7 +130,7 @@ class TestReference:
             CFG.factor,
         )
         np.testing.assert_allclose(got["factor"], expected.factor[0], atol=1e-5)
-        info = covered_days(run_of(scored).factor)[day.date()]
+        info = FactorTable(run_of(scored).factor).read_coverage()[day.date()]
         assert info.missing_industry == today["industry"].isna().sum() > 0
         assert info.missing_market_cap == today["market_cap"].isna().sum() > 0
         assert info.universe == info.ranked == len(got)
@@ -211,11 +212,23 @@ def spoil(root):
 class TestProperties:
     def test_a_second_run_has_nothing_to_do(self, root):
         first = score_here(run_of(root))
-        before, version = table(root), open_table(run_of(root).factor).version()
+        before, version = table(root), FactorTable(run_of(root).factor).require().version()
         second = score_here(run_of(root))
         assert (second.scored, second.up_to_date) == (0, first.scored)
-        assert open_table(run_of(root).factor).version() == version
+        assert FactorTable(run_of(root).factor).require().version() == version
         pd.testing.assert_frame_equal(table(root), before)
+
+    def test_a_job_opens_the_table_once(self, scored, monkeypatch):
+        real, opened = DeltaTable.__init__, []
+
+        def count(self, *args, **given):
+            opened.append(args)
+            real(self, *args, **given)
+
+        monkeypatch.setattr(DeltaTable, "__init__", count)
+        summary = score_here(run_of(scored), start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
+        assert summary.scored
+        assert len(opened) == 1
 
     def test_from_and_to_score_again_and_change_nothing_else(self, scored):
         before = table(scored)
@@ -229,7 +242,10 @@ class TestProperties:
         score_here(run_of(other), end=dt.date(2019, 2, 20))
         score_here(run_of(other))
         pd.testing.assert_frame_equal(table(scored), table(other))
-        assert covered_days(run_of(scored).factor) == covered_days(run_of(other).factor)
+        assert (
+            FactorTable(run_of(scored).factor).read_coverage()
+            == FactorTable(run_of(other).factor).read_coverage()
+        )
 
     def test_daily_adds_the_newest_day(self, root, tmp_path_factory):
         grown = Storage(str(tmp_path_factory.mktemp("grown")))
@@ -279,8 +295,8 @@ class TestProperties:
         summary = score_here(run_of(scored))
         days = set(table(scored)["date"].astype(str))
         assert days == set(before["date"].astype(str)) - set(gone)
-        assert {str(day) for day in covered_days(run_of(scored).factor)} == days
-        assert set(summary.days) == set(covered_days(run_of(scored).factor))
+        assert {str(day) for day in FactorTable(run_of(scored).factor).read_coverage()} == days
+        assert set(summary.days) == set(FactorTable(run_of(scored).factor).read_coverage())
         assert score_here(run_of(scored)).scored == 0
 
     @pytest.mark.parametrize("cut", ["2019-02-14", "2019-03-29", "2019-04-30"])
@@ -417,7 +433,7 @@ class TestValidation:
         cfg = dataclasses.replace(CFG, factor=FactorConfig(quantiles=5))
         with pytest.raises(ConfigError, match=r"another configuration: factor.*quantiles: 3 -> 5"):
             score_here(run_of(root, cfg))
-        assert covered_days(run_of(root).factor) == {}
+        assert FactorTable(run_of(root).factor).read_coverage() == {}
 
     def test_a_run_that_is_not_there(self, root):
         with pytest.raises(ConfigError, match=f"no run 'never' in .*; there are: {RUN}"):

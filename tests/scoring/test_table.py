@@ -22,16 +22,12 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.run import run_folder
 from gangru_dist.runs.summaries import DayCoverage
-from gangru_dist.scoring import table as committing
+from gangru_dist.scoring import table
 from gangru_dist.scoring.table import (
-    commit,
-    covered_days,
-    data_files,
+    FactorTable,
     delta_address,
-    open_table,
     read_factor,
     to_alphalens,
-    vacuum,
     write_file,
 )
 
@@ -79,14 +75,13 @@ def write(factor, first, last, model="m1", basis="b"):
     return [
         write_file(
             factor,
-            month,
             rows_of(days, model),
             [
                 DayCoverage(date=str(d), window="2018-12-28", model=model, basis=basis, universe=3)
                 for d in days
             ],
         )
-        for month, days in months.items()
+        for days in months.values()
     ]
 
 
@@ -126,7 +121,7 @@ READERS = {
 
 class TestReference:
     def test_reads_back_what_was_written_sorted(self, root, factor):
-        commit(factor, write(factor, "2019-01-02", "2019-03-15"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-03-15"))
         got = read_factor(root.uri, "r")
         expected = rows_of(days_between("2019-01-02", "2019-03-15"), "m1").to_pandas()
         expected["date"] = pd.to_datetime(expected["date"])
@@ -140,7 +135,7 @@ class TestReference:
         [("2019-01-10", "2019-02-05"), ("2019-02-01", None), (None, "2019-01-31"), (None, None)],
     )
     def test_reads_the_days_asked_for(self, root, factor, start, end):
-        commit(factor, write(factor, "2019-01-02", "2019-03-15"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-03-15"))
         bounds = [None if day is None else dt.date.fromisoformat(day) for day in (start, end)]
         got = read_factor(root.uri, "r", *bounds)["date"].dt.date.unique()
         everything = days_between("2019-01-02", "2019-03-15")
@@ -148,8 +143,8 @@ class TestReference:
         assert list(got) == [day for day in everything if low <= day <= high]
 
     def test_other_readers_see_the_same(self, root, factor):
-        commit(factor, write(factor, "2019-01-02", "2019-02-15"))
-        commit(factor, write(factor, "2019-02-11", "2019-02-12", model="m2"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-02-15"))
+        FactorTable(factor).commit(write(factor, "2019-02-11", "2019-02-12", model="m2"))
         ours = read_factor(root.uri, "r")
         theirs = polars.scan_delta(factor.path).sort("date", "asset").collect()
         assert theirs["score"].to_list() == ours["score"].tolist()
@@ -158,8 +153,8 @@ class TestReference:
 
     @pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb"])
     def test_readers_read_it_as_it_was(self, root, factor, reader):
-        first = commit(factor, write(factor, "2019-01-02", "2019-01-10"))
-        commit(factor, write(factor, "2019-01-08", "2019-01-20", model="m2"))
+        first = FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-10"))
+        FactorTable(factor).commit(write(factor, "2019-01-08", "2019-01-20", model="m2"))
         ours = read_factor(root.uri, "r", as_of=first)
         pd.testing.assert_frame_equal(
             READERS[reader](factor.path, first).reset_index(drop=True),
@@ -169,7 +164,7 @@ class TestReference:
 
     def test_alphalens_inputs(self, root, factor):
         days = days_between("2019-01-02", "2019-01-08")
-        commit(factor, write(factor, "2019-01-02", "2019-01-08"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-08"))
         frame = read_factor(root.uri, "r")
         shape = (len(days), 3)
         industry = np.arange(15, dtype=np.int16).reshape(shape) % 3 - 1
@@ -207,15 +202,15 @@ class TestReference:
 class TestProperties:
     def test_written_files_are_invisible_until_the_commit(self, root, factor):
         files = write(factor, "2019-01-02", "2019-01-10")
-        assert covered_days(factor) == {}
-        commit(factor, files)
+        assert FactorTable(factor).read_coverage() == {}
+        FactorTable(factor).commit(files)
         before = content(root)
         write(factor, "2019-01-11", "2019-02-10")  # a job killed before its commit
         pd.testing.assert_frame_equal(content(root), before)
 
     def test_rescored_days_are_replaced_and_the_others_kept(self, root, factor):
-        commit(factor, write(factor, "2019-01-02", "2019-02-28"))
-        commit(factor, write(factor, "2019-01-30", "2019-02-04", model="m2"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-02-28"))
+        FactorTable(factor).commit(write(factor, "2019-01-30", "2019-02-04", model="m2"))
         got = content(root)
         assert not got.duplicated(["date", "asset"]).any()
         again = set(days_between("2019-01-30", "2019-02-04"))
@@ -223,52 +218,55 @@ class TestProperties:
         assert {day: next(iter(models)) for day, models in by_day.items()} == {
             day: "m2" if day in again else "m1" for day in days_between("2019-01-02", "2019-02-28")
         }
-        assert {day: info.model for day, info in covered_days(factor).items()} == {
+        assert {day: info.model for day, info in FactorTable(factor).read_coverage().items()} == {
             day: next(iter(models)) for day, models in by_day.items()
         }
 
     def test_a_month_stays_one_file(self, factor):
         for day in days_between("2019-01-02", "2019-01-10"):
-            commit(factor, write(factor, day, day))
-        assert [len(paths) for paths in data_files(open_table(factor)).values()] == [1]
+            FactorTable(factor).commit(write(factor, day, day))
+        assert [len(paths) for paths in FactorTable(factor).list_files().values()] == [1]
         assert len(factor.list_files("month=2019-01")) == 7  # one a version, no unmerged ones
 
     def test_doing_it_twice_changes_nothing(self, root, factor):
         for _ in range(2):
-            commit(factor, write(factor, "2019-01-02", "2019-02-28"))
+            FactorTable(factor).commit(write(factor, "2019-01-02", "2019-02-28"))
         assert len(read_factor(root.uri, "r")) == 3 * len(days_between("2019-01-02", "2019-02-28"))
 
     def test_a_day_without_rows_is_covered(self, root, factor):
         empty = rows_of([], "m1")
         day = DayCoverage(date="2019-05-06", window="w", model="m1", basis="b")
-        commit(factor, [write_file(factor, "2019-05", empty, [day])])
-        assert covered_days(factor) == {dt.date(2019, 5, 6): day}
+        FactorTable(factor).commit([write_file(factor, empty, [day])])
+        assert FactorTable(factor).read_coverage() == {dt.date(2019, 5, 6): day}
         assert read_factor(root.uri, "r").empty
-        commit(factor, write(factor, "2019-05-07", "2019-05-07"))
-        assert set(covered_days(factor)) == {dt.date(2019, 5, 6), dt.date(2019, 5, 7)}
+        FactorTable(factor).commit(write(factor, "2019-05-07", "2019-05-07"))
+        assert set(FactorTable(factor).read_coverage()) == {
+            dt.date(2019, 5, 6),
+            dt.date(2019, 5, 7),
+        }
 
     def test_reads_the_table_as_it_was(self, root, factor):
-        first = commit(factor, write(factor, "2019-01-02", "2019-01-10"))
+        first = FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-10"))
         time.sleep(0.01)
         between = dt.datetime.now(dt.UTC)
         time.sleep(0.01)
-        commit(factor, write(factor, "2019-01-02", "2019-01-20", model="m2"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-20", model="m2"))
         for as_of in (first, between):
             assert set(read_factor(root.uri, "r", as_of=as_of)["model"]) == {"m1"}
         assert set(read_factor(root.uri, "r")["model"]) == {"m2"}
 
     def test_days_of_files_that_another_tool_rewrote_are_stale(self, root, factor):
-        commit(factor, write(factor, "2019-01-02", "2019-01-04"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-04"))
         before = read_factor(root.uri, "r")
         rows = pa.Table.from_pandas(before.assign(month="2019-01"), preserve_index=False)
         from deltalake import write_deltalake
 
         rows = rows.set_column(0, "date", rows["date"].cast(pa.date32()))
         write_deltalake(factor.path, rows, mode="overwrite")
-        found = covered_days(factor)
+        found = FactorTable(factor).read_coverage()
         assert sorted(found) == days_between("2019-01-02", "2019-01-04")
         assert {info.basis for info in found.values()} == {""}
-        commit(factor, write(factor, "2019-01-03", "2019-01-03", model="m2"))
+        FactorTable(factor).commit(write(factor, "2019-01-03", "2019-01-03", model="m2"))
         assert len(read_factor(root.uri, "r")) == len(before)
 
     def test_racing_jobs_lose_and_double_nothing(self, root, factor):
@@ -280,7 +278,7 @@ class TestProperties:
             for step in range(3):
                 first = dt.date(2019, 1, 2 + 7 * number)  # overlaps the next job's days
                 last = first + dt.timedelta(days=13 + step)
-                commit(own, write(own, first, last, model=f"m{number}"))
+                FactorTable(own).commit(write(own, first, last, model=f"m{number}"))
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(job, range(4)))
@@ -290,12 +288,12 @@ class TestProperties:
         assert sorted(set(got["date"].dt.date)) == expected
         assert got.groupby("date")["model"].nunique().max() == 1  # whole days of one job
         # two jobs may both create the table: the second creation is a version without rows
-        done = [entry["operation"] for entry in open_table(factor).history()]
+        done = [entry["operation"] for entry in FactorTable(factor).require().history()]
         assert len([name for name in done if name != "CREATE TABLE"]) == 12
 
     def test_readers_see_whole_commits_only(self, root, factor):
         """Three readers read without pause while days are scored again and again."""
-        commit(factor, write(factor, "2019-01-02", "2019-02-28", model="m0"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-02-28", model="m0"))
         days = len(days_between("2019-01-02", "2019-02-28"))
         done, seen = threading.Event(), {name: [] for name in READERS}
 
@@ -306,7 +304,9 @@ class TestProperties:
         with ThreadPoolExecutor(len(READERS)) as pool:
             found = [pool.submit(read, name) for name in READERS]
             for number in range(1, 9):
-                commit(factor, write(factor, "2019-01-02", "2019-02-28", model=f"m{number}"))
+                FactorTable(factor).commit(
+                    write(factor, "2019-01-02", "2019-02-28", model=f"m{number}")
+                )
             done.set()
             for future in found:
                 future.result()
@@ -325,9 +325,9 @@ class TestProperties:
             calls.append(1)
             raise OSError("connection reset")
 
-        commit(factor, write(factor, "2019-01-02", "2019-01-04"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-04"))
         monkeypatch.setattr(DeltaTable, "create_write_transaction", landed_but_lost)
-        version = commit(factor, write(factor, "2019-01-03", "2019-01-08", model="m2"))
+        version = FactorTable(factor).commit(write(factor, "2019-01-03", "2019-01-08", model="m2"))
         assert len(calls) == 1
         assert version == 2
         assert not content(root).duplicated(["date", "asset"]).any()
@@ -335,37 +335,37 @@ class TestProperties:
     def test_a_store_that_fails_for_good_leaves_the_table_as_it_was(
         self, root, factor, monkeypatch
     ):
-        commit(factor, write(factor, "2019-01-02", "2019-01-04"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-04"))
         before = content(root)
 
         def broken(self, *args, **kwargs):
             raise OSError("no space left")
 
-        monkeypatch.setattr(committing, "_LONGEST_PAUSE_S", 0.0)
+        monkeypatch.setattr(table, "LONGEST_PAUSE_S", 0.0)
         monkeypatch.setattr(DeltaTable, "create_write_transaction", broken)
         with pytest.raises(FactorError, match=r"is unchanged.*no space left"):
-            commit(factor, write(factor, "2019-01-03", "2019-01-08", model="m2"))
+            FactorTable(factor).commit(write(factor, "2019-01-03", "2019-01-08", model="m2"))
         pd.testing.assert_frame_equal(content(root), before)
 
     def test_log_is_checkpointed(self, factor):
         for _ in range(11):
-            commit(factor, write(factor, "2019-01-02", "2019-01-02"))
+            FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-02"))
         assert "_delta_log/_last_checkpoint" in factor.list_files("_delta_log")
 
     def test_vacuum_spares_what_is_young_or_listed(self, root, factor):
-        commit(factor, write(factor, "2019-01-02", "2019-01-31"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-31"))
         write(factor, "2019-02-01", "2019-02-20")  # of a job that is running, or was killed
-        assert vacuum(factor) == []
-        assert len(vacuum(factor, retention_hours=0)) == 1
+        assert FactorTable(factor).vacuum() == []
+        assert len(FactorTable(factor).vacuum(retention_hours=0)) == 1
         assert len(factor.list_files("month=2019-02")) == 0
         assert len(read_factor(root.uri, "r")) > 0
 
     def test_vacuum_finds_orphans_of_long_ago(self, root, factor):
-        commit(factor, write(factor, "2019-01-02", "2019-01-31"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-31"))
         orphan = write(factor, "2019-02-01", "2019-02-20")[0]
         long_ago = time.time() - 8 * 86400
-        os.utime(factor.full(orphan.path), (long_ago, long_ago))
-        assert vacuum(factor) == [orphan.path]
+        os.utime(factor.full_path(orphan.path), (long_ago, long_ago))
+        assert FactorTable(factor).vacuum() == [orphan.path]
 
     def test_reader_needs_neither_torch_nor_ray(self):
         code = "import sys, gangru_dist.scoring.table; print({'torch', 'ray'} & set(sys.modules))"
@@ -382,16 +382,9 @@ class TestValidation:
 
     @pytest.mark.parametrize("as_of", [7, dt.datetime(2001, 1, 1)])
     def test_no_such_version(self, root, factor, as_of):
-        commit(factor, write(factor, "2019-01-02", "2019-01-04"))
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-04"))
         with pytest.raises(FactorError, match="no version as of"):
             read_factor(root.uri, "r", as_of=as_of)
-
-    def test_a_day_twice(self, factor):
-        files = write(factor, "2019-01-02", "2019-01-04") + write(
-            factor, "2019-01-04", "2019-01-05"
-        )
-        with pytest.raises(FactorError, match="2019-01-04 is in"):
-            commit(factor, files)
 
     def test_filesystem_unknown_to_delta(self):
         with pytest.raises(StorageError, match="Delta supports"):

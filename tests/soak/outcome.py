@@ -18,7 +18,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import bytes_digest
 from gangru_dist.runs.run import CLAIM, Run
 from gangru_dist.runs.search import read_trials
-from gangru_dist.scoring.table import covered_days, read_factor, vacuum
+from gangru_dist.scoring.table import FactorTable, read_factor
 from tests.soak.jobs import RUN
 
 TIMED = ("seconds", "starts", "minutes", "_at", "commit", "written", "step", "resumed")
@@ -64,7 +64,7 @@ def _models(run: Run) -> dict[str, str]:
 
 
 def _factor(run: Run) -> dict[str, str]:
-    days = covered_days(run.factor)
+    days = FactorTable(run.factor).read_coverage()
     if not days:
         return {}
     rows = read_factor(run.root.uri, RUN)
@@ -139,10 +139,10 @@ def leftovers(folder: Path, allowed: set[str]) -> list[str]:
     if (folder / table).exists():
         shutil.copytree(folder / table, copy / "factor")
         factor = Storage(str(copy / "factor"))
-        if covered_days(factor):
+        if FactorTable(factor).read_coverage():
             from deltalake import DeltaTable
 
-            vacuum(factor, retention_hours=0)
+            FactorTable(factor).vacuum(retention_hours=0)
             listed = {Path(uri).name for uri in DeltaTable(factor.path).file_uris()}
             logs = ("json", "parquet", "_last_checkpoint")
             for name in files_of(copy / "factor"):

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 
 from gangru_dist.base.errors import GangruError
 from gangru_dist.base.storage import Storage
-from gangru_dist.scoring.table import covered_days, read_factor
+from gangru_dist.scoring.table import FactorTable, read_factor
 from tests.scoring.market import RUN, make_world, run_of, score_here
 
 Damage = Callable[[Path], None]
@@ -302,7 +302,7 @@ CASES: dict[str, Damage] = {
 def score_again(folder: Path) -> Any:
     """All days, whatever the table has; then its rows."""
     run = run_of(Storage(str(folder)))
-    days = covered_days(run.factor)
+    days = FactorTable(run.factor).read_coverage()
     score_here(run, **({"start": min(days), "end": max(days)} if days else {}))
     return read_factor(str(folder), RUN)
 
@@ -314,7 +314,7 @@ def score(folder: Path) -> Any:
 
 
 def read(folder: Path) -> Any:
-    covered_days(run_of(Storage(str(folder))).factor)
+    FactorTable(run_of(Storage(str(folder))).factor).read_coverage()
     return read_factor(str(folder), RUN)
 
 

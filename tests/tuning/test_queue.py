@@ -24,19 +24,18 @@ from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import TrialRecord, find_best_trial, read_trials
-from gangru_dist.tuning.queue import TrialQueue, identity
+from gangru_dist.tuning.queue import TrialQueue, identify_search
 from gangru_dist.tuning.search import Listener
-from gangru_dist.tuning.space import apply, parameters
-from gangru_dist.tuning.study import propose, rate_importance
+from gangru_dist.tuning.space import apply, make_parameters, propose, rate_importance
 from gangru_dist.tuning.trial import choose_windows
 from tests.tuning import store
 from tests.tuning.test_windows import CALENDAR
 
 
 def open_queue(folder: Path, cfg: RunConfig, **more: Any) -> TrialQueue:
-    space = parameters(cfg)
+    space = make_parameters(cfg)
     windows = choose_windows(CALENDAR, cfg, [cfg], None)
-    facts = identity(cfg, windows, "fingerprint")
+    facts = identify_search(cfg, windows, "fingerprint")
     return TrialQueue(Storage(str(folder)), cfg, space, windows, facts, **more)
 
 
@@ -218,7 +217,7 @@ class TestProperties:
         asked = []
         for seed in range(12):
             cfg = store.config(tune={"seed": seed})
-            values = propose(cfg, parameters(cfg), records)
+            values = propose(cfg, make_parameters(cfg), records)
             assert values is not None
             asked.append(values["training.learning_rate"] < 1e-3)
         assert sum(asked) >= 10

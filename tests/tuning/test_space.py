@@ -9,7 +9,13 @@ from gangru_dist.config.identity import to_dict
 from gangru_dist.config.search import SearchRange
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import Numbers
-from gangru_dist.tuning.space import apply, baseline, extremes, incomparable, parameters
+from gangru_dist.tuning.space import (
+    apply,
+    list_extremes,
+    list_incomparable,
+    make_parameters,
+    read_baseline,
+)
 
 
 def with_space(preset: str = "demo", **space: Any) -> RunConfig:
@@ -26,7 +32,7 @@ class TestReference:
             training__learning_rate={"low": 1e-4, "high": 1e-2, "log": True},
             gru__head={"choices": [[8, 4], [4]]},
         )
-        hidden, rate, head = parameters(cfg)
+        hidden, rate, head = make_parameters(cfg)
         assert (hidden.span.kind, hidden.bounds) == ("int", [8, 24])  # 32 would be too large
         assert rate.span == Numbers(kind="float", low=1e-4, high=1e-2, log=True, step=None)
         assert rate.value(0.00123456) == 0.00123
@@ -46,21 +52,21 @@ class TestProperties:
     @pytest.mark.parametrize("preset", presets.ALL)
     def test_every_bound_of_the_default_space_is_valid(self, preset: str) -> None:
         cfg = presets.ALL[preset]()
-        space = parameters(cfg)
-        assert len(extremes(cfg, space)) == 1 + sum(len(p.bounds) for p in space)
+        space = make_parameters(cfg)
+        assert len(list_extremes(cfg, space)) == 1 + sum(len(p.bounds) for p in space)
 
     def test_the_configuration_itself_is_the_first_trial(self) -> None:
         cfg = presets.demo()
-        space = parameters(cfg)
-        assert apply(cfg, baseline(cfg, space)) == cfg
+        space = make_parameters(cfg)
+        assert apply(cfg, read_baseline(cfg, space)) == cfg
 
     def test_what_the_gan_does_not_have_is_not_searched(self) -> None:
         cfg = dataclasses.replace(presets.demo(), variant="gru")
-        assert not [p.key for p in parameters(cfg) if p.key.startswith("gan.")]
+        assert not [p.key for p in make_parameters(cfg) if p.key.startswith("gan.")]
 
     def test_a_proposal_on_a_step_stays_on_it(self) -> None:
         span = {"low": 0.0, "high": 0.5, "step": 0.0625}
-        (dropout,) = parameters(with_space(gan__dropout=span))
+        (dropout,) = make_parameters(with_space(gan__dropout=span))
         values = [dropout.value(k * 0.0625) for k in range(9)]
         assert values[3] == 0.1875  # three digits would be 0.188, in no range of this search
         assert values == [k * 0.0625 for k in range(9)]
@@ -71,7 +77,7 @@ class TestProperties:
             windows__history_days={"low": 300, "high": 500},
             gru__hidden={"low": 8, "high": 16},
         )
-        found = extremes(cfg, parameters(cfg))
+        found = list_extremes(cfg, make_parameters(cfg))
         assert (60, 500) in {(c.samples.lookback, c.windows.history_days) for c in found}
         assert len(found) == 1 + 6 + 4
 
@@ -82,7 +88,7 @@ class TestProperties:
             label__horizon={"low": 5, "high": 60},
             windows__sample_every={"low": 1, "high": 5},
         )
-        found = extremes(cfg, parameters(cfg))
+        found = list_extremes(cfg, make_parameters(cfg))
         assert 7 < len(found) < 1 + 6 + 8
         assert all(c.windows.history_days > c.label.reach for c in found)
 
@@ -90,13 +96,13 @@ class TestProperties:
         cfg = with_space(
             label__horizon={"low": 5, "high": 20}, label__transform={"choices": ["zscore", "rank"]}
         )
-        assert incomparable(parameters(cfg)) == ["label.horizon"]
+        assert list_incomparable(make_parameters(cfg)) == ["label.horizon"]
 
     def test_a_file_replaces_the_space_and_set_changes_one_entry(self, tmp_path: Any) -> None:
         file = tmp_path / "a.toml"
         file.write_text("[tune.space]\ngru.hidden = {low = 8, high = 16}\n")
         cfg = sources.load("demo", str(file), ["tune.space.gru.layers={low=1, high=2}"])
-        assert [p.key for p in parameters(cfg)] == ["gru.hidden", "gru.layers"]
+        assert [p.key for p in make_parameters(cfg)] == ["gru.hidden", "gru.layers"]
         fixed = sources.load("demo", str(file), ["tune.space.gru.hidden=none", "tune.trials=3"])
         assert fixed.tune.space == {"gru.hidden": None}
 
@@ -128,7 +134,7 @@ class TestValidation:
     )
     def test_a_wrong_space_names_its_key(self, space: Any, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
-            parameters(with_space(**space))
+            make_parameters(with_space(**space))
 
     @pytest.mark.parametrize(
         ("text", "message"),

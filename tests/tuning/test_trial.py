@@ -16,12 +16,12 @@ from gangru_dist.training.data import prepare
 from gangru_dist.training.loop import frozen_inputs, validation_ic
 from gangru_dist.training.window import train_window
 from gangru_dist.tuning.trial import (
-    all_windows,
-    objective,
+    compute_objective,
+    make_all_windows,
+    make_validation_config,
     read_window,
     run_trial,
     select_features,
-    validation_config,
 )
 from tests.training import worlds
 from tests.tuning import store
@@ -31,7 +31,7 @@ MARKET = store.market(days=160)
 
 
 def until_refit(name: str) -> PanelBlock:
-    day = all_windows(MARKET.dates, store.config())[name].refit
+    day = make_all_windows(MARKET.dates, store.config())[name].refit
     return worlds.until(MARKET, day)
 
 
@@ -53,7 +53,7 @@ def trial(
 
 def by_hand(cfg: RunConfig, ruler: RunConfig, name: str) -> tuple[TrainingState, float]:
     """Train a window; IC of the kept model on the ruler's labels."""
-    window = all_windows(MARKET.dates, cfg)[name]
+    window = make_all_windows(MARKET.dates, cfg)[name]
     data = prepare(until_refit(name), window, MARKET.dates, cfg, Alone())
     judged = prepare(until_refit(name), window, MARKET.dates, ruler, Alone())
     state = train_window(data, TrainingState(cfg, 0), cfg, seed=0)
@@ -67,7 +67,7 @@ class TestReference:
         cfg = store.config()
         ics, told = trial(cfg)
         assert ics == [by_hand(cfg, cfg, name)[0].progress.best_ic for name in NAMES]
-        assert told[-1]["objective"] == objective(ics, cfg.tune.spread_penalty)
+        assert told[-1]["objective"] == compute_objective(ics, cfg.tune.spread_penalty)
         assert (told[-1]["windows_done"], told[-1]["epochs"]) == (2, 8)
         assert [one["step"] for one in told] == [1, 2, 3, 10, 11, 12, 13, 20]
 
@@ -118,7 +118,7 @@ def test_a_search_reads_what_labels_are_neutralized_by(tmp_path: Path) -> None:
     root = Storage(str(tmp_path))
     manifest = store.write_panel(root, store.market())
     cfg = store.config(label={"neutralize": ["industry", "size"]})
-    name = next(iter(all_windows(manifest.calendar, cfg)))
+    name = next(iter(make_all_windows(manifest.calendar, cfg)))
     ics = run_trial(
         cfg,
         base=cfg,
@@ -132,9 +132,9 @@ def test_a_search_reads_what_labels_are_neutralized_by(tmp_path: Path) -> None:
 
 
 def test_the_objective_is_less_by_the_spread() -> None:
-    assert objective([0.02, 0.06], 0.5) == pytest.approx(0.04 - 0.5 * 0.02)
-    assert objective([0.06, 0.02], 0.5) == objective([0.02, 0.06], 0.5)
-    assert objective([0.02], 3.0) == 0.02
+    assert compute_objective([0.02, 0.06], 0.5) == pytest.approx(0.04 - 0.5 * 0.02)
+    assert compute_objective([0.06, 0.02], 0.5) == compute_objective([0.02, 0.06], 0.5)
+    assert compute_objective([0.02], 3.0) == 0.02
 
 
 def test_trials_are_validated_on_one_scale() -> None:
@@ -146,7 +146,7 @@ def test_trials_are_validated_on_one_scale() -> None:
         ),
         universe=UniverseConfig(exclude_st=False),
     )
-    validated = validation_config(trial, base)
+    validated = make_validation_config(trial, base)
     assert validated.label == LabelConfig(horizon=5)
     assert validated.universe == base.universe
-    assert validation_config(base, base) == base
+    assert make_validation_config(base, base) == base

@@ -6,8 +6,8 @@ import pytest
 
 from gangru_dist.base.errors import WindowError
 from gangru_dist.training.data import first_day
-from gangru_dist.tuning.space import apply, extremes, parameters
-from gangru_dist.tuning.trial import all_windows, choose_windows, panel_span
+from gangru_dist.tuning.space import apply, list_extremes, make_parameters
+from gangru_dist.tuning.trial import choose_windows, find_panel_span, make_all_windows
 from tests.tuning import store
 
 CALENDAR = np.datetime64("2020-01-01") + np.arange(200)
@@ -17,7 +17,7 @@ ALL = ["2020-03-31", "2020-04-30", "2020-05-31"]
 class TestReference:
     def test_the_first_windows_by_default_and_reports_begin_after_them(self) -> None:
         cfg = store.config()
-        assert list(all_windows(CALENDAR, cfg)) == ALL
+        assert list(make_all_windows(CALENDAR, cfg)) == ALL
         found = choose_windows(CALENDAR, cfg, [cfg], None)
         assert found.names == tuple(ALL[:2])
         assert (found.reported_first, found.overlap) == ("2020-05-31", ())
@@ -35,9 +35,12 @@ class TestReference:
 
     def test_the_span_covers_the_longest_lookback_and_ends_with_the_refit_day(self) -> None:
         cfg, longer = store.config(), store.config(samples={"lookback": 20})
-        start, end = panel_span(CALENDAR, ALL[1], [cfg])
+        start, end = find_panel_span(CALENDAR, ALL[1], [cfg])
         assert end == dt.date(2020, 4, 30)
-        assert panel_span(CALENDAR, ALL[1], [cfg, longer]) == (start - dt.timedelta(days=12), end)
+        assert find_panel_span(CALENDAR, ALL[1], [cfg, longer]) == (
+            start - dt.timedelta(days=12),
+            end,
+        )
 
     @pytest.mark.parametrize("history", [{}, {"choices": [60, 999]}], ids=["fixed", "searched"])
     @pytest.mark.parametrize("late", [0, 1, 2])
@@ -50,10 +53,10 @@ class TestReference:
         space |= {"gan.history_days": history} if history else {}
         cfg = store.config(variant="gru", gan={"history_days": 999}, tune={"space": space})
         days = CALENDAR[late:]  # so that the first sampled day lies differently
-        start, _ = panel_span(days, ALL[1], extremes(cfg, parameters(cfg)))
+        start, _ = find_panel_span(days, ALL[1], list_extremes(cfg, make_parameters(cfg)))
         for lookback, variant in itertools.product(range(8, 13), ("gru", "gan_gru")):
             trial = apply(cfg, {"samples.lookback": lookback, "variant": variant})
-            first = first_day(all_windows(days, trial)[ALL[1]], lookback)
+            first = first_day(make_all_windows(days, trial)[ALL[1]], lookback)
             assert days[first].astype(dt.date) >= start
 
 
@@ -69,10 +72,10 @@ class TestProperties:
             "windows.history_days": {"low": 60, "high": 80},
         }
         cfg = store.config(tune={"space": space})
-        found = choose_windows(CALENDAR, cfg, extremes(cfg, parameters(cfg)), None).names
+        found = choose_windows(CALENDAR, cfg, list_extremes(cfg, make_parameters(cfg)), None).names
         widest = apply(cfg, {"samples.lookback": 30, "windows.history_days": 80})
         assert found
-        assert set(found) <= set(all_windows(CALENDAR, widest))
+        assert set(found) <= set(make_all_windows(CALENDAR, widest))
 
 
 class TestValidation:
