@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import SampleConfig
@@ -175,7 +176,7 @@ class TestValidation:
             Standardizer(cfg, ("open", "volume")).standardize_day(values, 20, torch.tensor([0, 1]))
 
     def test_a_kind_named_twice(self) -> None:
-        with pytest.raises(ConfigError, match="must be unique"):
+        with pytest.raises(ValidationError, match="must be unique"):
             SampleConfig(channels=("level", "level"))
 
 
