@@ -205,6 +205,14 @@ def test_modules_that_a_page_names_are_there(page: str) -> None:
         assert (package / name).exists() or (ROOT / name).exists(), name
 
 
+def test_names_of_the_data_flow_are_there() -> None:
+    """Names such as `panel.stages.Staged`: a module of ours and what it has."""
+    names = re.findall(r"`(\w+\.\w+)\.(\w+)`", text_of("data-flow"))
+    assert len(names) > 50
+    for module, name in names:
+        assert hasattr(importlib.import_module(f"gangru_dist.{module}"), name), f"{module}.{name}"
+
+
 @pytest.mark.slow
 def test_the_site(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")

@@ -94,7 +94,7 @@ def catch_signals() -> Iterator[Interruption]:
 
 @contextmanager
 def restore_sigterm_handler() -> Iterator[None]:
-    """Take back at the block's end what it installed for SIGTERM; any thread may use it."""
+    """Restore the handler of SIGTERM at the block's end; any thread may use it."""
     handler = signal.getsignal(signal.SIGTERM)
     library, action = ctypes.CDLL(None), ctypes.create_string_buffer(_ROOM)
     library.sigaction(int(signal.SIGTERM), None, action)

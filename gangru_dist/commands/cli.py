@@ -1,4 +1,4 @@
-"""What every job shares: flags, configuration, and one clear message when it fails.
+"""What all jobs share: flags, configuration, one message on failure, exit status.
 
     def train(job: Job) -> Outcome: ...
     raise SystemExit(run_job("Train.", train))

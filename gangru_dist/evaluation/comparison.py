@@ -28,7 +28,7 @@ class Comparison:
 def compare_evaluations(
     ours: Evaluation, theirs: Evaluation, our_table: pd.DataFrame, their_table: pd.DataFrame
 ) -> Comparison:
-    """Hold two evaluated factor tables against each other."""
+    """Compare two evaluated factor tables."""
     found = correlate_factors(our_table, their_table, ours.monthly["rebalance"])
     values = metrics.drop_nonfinite(found["correlation"].to_numpy())
     figures = {

@@ -125,7 +125,7 @@ def tabulate_industry_weights(
 def estimate_capacity(
     market: Market, rebalances: Rebalances, *, top_fraction: float
 ) -> dict[str, Any]:
-    """What the newest targets trade a day, and the capital that they could take in one.
+    """Traded value a day of the newest targets, and the capital that one day could absorb.
 
     `capital`: bought in equal parts on one day, nine tenths of the targets stay within
     `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; NaN where unknown.

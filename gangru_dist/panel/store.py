@@ -380,7 +380,7 @@ def _columns_of(data: bytes, file: PanelFile, columns: tuple[str, ...]) -> pa.Ta
 
 
 def _unchecked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:
-    """The same without a look at anything else of the file."""
+    """Read the same columns without a check of the file's hash."""
     try:
         with panel.filesystem.open_input_file(panel.full_path(file.name)) as source:
             rows = pq.ParquetFile(source, read_dictionary=_AS_DICTIONARIES).read(

@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Files:
-    """What a listing of a storage tells of one run; equal as long as the run says the same."""
+    """The files of one run in a listing; equal as long as no file has changed."""
 
     infos: dict[str, FileInfo] = field(default_factory=dict)
     """Of the files that are read, below the run's folder."""
@@ -70,7 +70,7 @@ class Listed:
 
     @property
     def when(self) -> dt.datetime | None:
-        """When its last job began, UTC: its claim is written then. None if the store is silent."""
+        """Start of its last job, UTC: the time of `config.json`; None if the store has no times."""
         written: dt.datetime | None = self.files.infos[CLAIM].mtime
         return written
 

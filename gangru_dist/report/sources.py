@@ -86,7 +86,7 @@ class Sources:
 
 
 def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
-    """What is known of the first of the runs, and what the others are."""
+    """Read the sources of the first run, and of the compared ones."""
     others = [replace(run, name=name) for name in names[1:]]
     others = [replace(one, cfg=_read_settings(one.read_claim(), run.cfg)) for one in others]
     runs = {one.name: _read_run(one, manifest) for one in (run, *others)}
