@@ -31,7 +31,7 @@ _HELPER = """
 import datetime as dt, json, os, signal, sys
 from deltalake import DeltaTable
 from gangru_dist.config.identity import from_dict
-from gangru_dist.cluster.map import here, on_cluster
+from gangru_dist.cluster.map import map_here, map_on_ray
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.score import score_days
 from gangru_dist.base.storage import Storage
@@ -62,11 +62,11 @@ def job(uri, start, end, moment):
     return passed[0]
 
 cfg = from_dict(json.loads(sys.argv[1]))
-runner = on_cluster
+runner = map_on_ray
 if len(sys.argv) > 2:  # one job on the cluster; a fork would not survive gRPC's threads
     job(*sys.argv[2:])
     sys.exit(0)
-runner = here
+runner = map_here
 print("ready", flush=True)
 for line in sys.stdin:
     command, *rest = line.split()
