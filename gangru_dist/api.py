@@ -26,14 +26,16 @@ from typing import Any
 import pandas as pd
 
 from gangru_dist.bars.files import check_apart
+from gangru_dist.bars.reader import Bars, open_bars
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import FACTOR_COLUMNS, to_market
 from gangru_dist.evaluation.summary import Evaluation
+from gangru_dist.features.price_volume import list_inputs
 from gangru_dist.panel import build
-from gangru_dist.panel.intake import Bars, check_headings, check_names, open_bars
+from gangru_dist.panel.checks import check_headings
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.report.progress import ProgressPage
@@ -126,7 +128,7 @@ def check_bars(bars: str, cfg: RunConfig) -> str | Bars:
         GangruError: As `open_bars` and `check_headings`.
     """
     if bars == SYNTHETIC:
-        check_names(cfg.panel)
+        list_inputs((*cfg.panel.features, *cfg.panel.without))
         return bars
     opened = open_bars(bars, cfg)
     check_headings(opened, cfg.panel.features)

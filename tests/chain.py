@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from gangru_dist.bars.days import DayRule
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.reader import group_units, read_headings
@@ -76,10 +78,11 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
     """Both stages of the panel build over one parquet file."""
     folder.mkdir(parents=True)
     pq.write_table(bars, folder / "bars.parquet")
-    form, panel, count = resolve_format(cfg.bars), root.child("panel"), cfg.panel.buckets
+    form, count = resolve_format(cfg.bars), cfg.panel.buckets
+    where: dict[str, Any] = {"panel": root.child("panel"), "buckets": count}
     files = list_files(str(folder))
     (unit,) = group_units(read_headings(str(folder), files, form))
-    staged = stage_unit(str(folder), unit, "staging-x/unit", form=form, panel=panel, buckets=count)
+    staged = stage_unit(str(folder), unit, "staging-x/unit", form=form, days=DayRule(), **where)
     task = BucketTask(
         features=cfg.panel.features,
         calendar=staged.dates,
@@ -87,10 +90,7 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
         form=form,
         files=tuple(file.name for file in files),
     )
-    written = [
-        build_bucket(number, staged.names, task, panel=panel, buckets=count)
-        for number in range(count)
-    ]
+    written = [build_bucket(number, staged.names, task, **where) for number in range(count)]
     months = add_hashes(bucket.months for bucket in written)
     files_written = tuple(file for bucket in written for file in bucket.files)
     return Manifest(

@@ -7,6 +7,7 @@ through the same parser. Null stays null. What cannot be read is an error that n
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ CODED = pa.dictionary(pa.int32(), pa.string())
 TEXT_KINDS: tuple[Kind, ...] = ("string", "code")
 """Kinds that are read as text."""
 
+_TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 _TYPES = {
     "date": pa.date32(),
     "string": CODED,
@@ -35,6 +37,7 @@ _TYPES = {
 _TRUE = ("1", "true", "t", "yes", "y", "1.0")
 _FALSE = ("0", "false", "f", "no", "n", "0.0")
 _THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
+_DATE = re.compile(r"(\d{4})(?:(\d\d)(\d\d)|[-/](\d{1,2})[-/](\d{1,2}))(?:\.0)?(?:[ T]00:00:00)?")
 _NO_DATE = ("", "0", "NaT", "nan", "None")
 
 
@@ -209,8 +212,7 @@ class Origin:
         if bad.any():
             index = int(np.argmax(bad))
             value = column[index].as_py()
-            if isinstance(value, dt.datetime):
-                value = str(value)
+            value = str(value) if isinstance(value, dt.datetime) else value
             raise self.error(
                 f"has {value!r} in row {self.first_row + index}, which is no {wanted}",
                 f"Correct the file, or name the column to take for {self.ours} in bars.columns",
@@ -247,7 +249,7 @@ def _to_text(column: pa.ChunkedArray, origin: Origin, *, numbers: bool) -> pa.Ch
     """Dictionary-coded text; an empty or blank one is missing, as it is in a CSV file."""
     is_coded = pa.types.is_dictionary(column.type)
     values = column.type.value_type if is_coded else column.type
-    if not (_is_text(values) or (numbers and pa.types.is_integer(values))):
+    if not (values in _TEXTS or (numbers and pa.types.is_integer(values))):
         raise origin.error(
             f"is of type {column.type}, text is needed", "Export it as text (leading zeros!)"
         )
@@ -260,17 +262,22 @@ def _to_text(column: pa.ChunkedArray, origin: Origin, *, numbers: bool) -> pa.Ch
     return pa.chunked_array(chunks, CODED)
 
 
+def _trim(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text without blanks around it; empty ones missing."""
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
 def _to_floats(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.float64(), safe=False)
-    if not _is_text(kind):
+    if kind not in _TEXTS:
         raise origin.error(
             f"is of type {kind}, a number is needed",
             f"Export numbers, or name the column to take for {origin.ours} in bars.columns",
         )
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    text = _trim(column)
     try:
         return text.cast(pa.float64())
     except pa.ArrowInvalid:  # pandas reads what arrow does not, such as "+1.5"
@@ -286,8 +293,7 @@ def _to_floats(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
 def _to_bools(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
     if pa.types.is_boolean(column.type):
         return column
-    text = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
-    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    text = pc.utf8_lower(_trim(column))
     true, known = (pc.is_in(text, pa.array(words)) for words in (_TRUE, (*_TRUE, *_FALSE, None)))
     origin.check_values(column, ~known.to_numpy(), "yes or no (1/0, true/false)")
     return pc.if_else(pc.is_null(text), pa.scalar(None, pa.bool_()), true)
@@ -299,7 +305,7 @@ def _to_dates(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
         return column.cast(pa.date32())
     if pa.types.is_timestamp(kind):
         return _from_timestamps(column, origin)
-    if not (_is_text(kind) or pa.types.is_integer(kind)):
+    if not (kind in _TEXTS or pa.types.is_integer(kind)):
         raise origin.error(
             f"is of type {kind}, a date is needed", "Export dates as YYYY-MM-DD, YYYYMMDD or date32"
         )
@@ -333,23 +339,8 @@ def _parse_date(text: str) -> str | None:
     plain = text.strip()
     if plain in _NO_DATE:
         return None
-    for tail in (" 00:00:00", "T00:00:00"):
-        plain = plain.removesuffix(tail)
-    plain = plain.removesuffix(".0").replace("/", "-")
-    if len(plain) == 8 and plain.isdigit():
-        plain = f"{plain[:4]}-{plain[4:6]}-{plain[6:]}"
-    parts = plain.split("-")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts) or len(parts[0]) != 4:
-        return ""
-    iso = f"{parts[0]}-{parts[1]:0>2}-{parts[2]:0>2}"
+    found = _DATE.fullmatch(plain)
     try:
-        np.datetime64(iso, "D")
+        return str(dt.date(*(int(part) for part in found.groups() if part))) if found else ""
     except ValueError:
         return ""
-    return iso
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )

@@ -8,7 +8,6 @@ set aside. Decisions about a day rest on days before it, so that later bars neve
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +60,7 @@ class DayRule:
     calendar: np.ndarray | None = None
     """(days,) datetime64[D], ascending: the trading days, if the user lists them."""
 
-    def outside(self, days: np.ndarray) -> np.ndarray:
-        """(n,) bool of (n,) datetime64[D]: dates outside the span; NaT is none."""
-        return np.asarray((days < self.first) | (days > self.last) | (days == EPOCH))
-
-    def reasons(self, days: np.ndarray) -> dict[str, np.ndarray]:
+    def find_wrong(self, days: np.ndarray) -> dict[str, np.ndarray]:
         """Reason -> (n,) bool of (n,) datetime64[D]: days in the span that are no trading days."""
         if self.calendar is not None:
             return {UNLISTED: ~np.isnat(days) & ~np.isin(days, self.calendar)}
@@ -129,7 +124,7 @@ def check_span(days: np.ndarray, rule: DayRule, origin: Origin) -> None:
     Raises:
         BarsError: Names file, column, row and date, and the setting if the date is early.
     """
-    outside = rule.outside(days)
+    outside = (days < rule.first) | (days > rule.last) | (days == EPOCH)
     if outside.any():
         row = int(np.argmax(outside))
         is_early = _EARLIEST <= days[row] < rule.first and days[row] != EPOCH
@@ -141,73 +136,59 @@ def check_span(days: np.ndarray, rule: DayRule, origin: Origin) -> None:
         )
 
 
-def find_market_days(
-    dates: Sequence[np.ndarray], traded: Sequence[np.ndarray], rule: DayRule
-) -> MarketDays:
+def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> MarketDays:
     """Find the trading days among the days of the bars.
 
     Args:
-        dates: (days,) datetime64[D] of each part, distinct.
-        traded: (days,) stocks that traded on each of them.
+        days: (days,) datetime64[D], distinct, ascending.
+        count: (days,) stocks that traded on each of them.
         rule: An explicit calendar overrides the number of stocks.
 
     Raises:
         BarsError: The days are so far apart that these are no daily bars.
     """
-    days, count = sum_by_day(dates, traded)
+    width, market = min(MARKET_DAYS, len(count)), count
+    if width:  # the median of the days before; at the start, of the first
+        medians = np.median(np.lib.stride_tricks.sliding_window_view(count, width), axis=1)
+        market = np.concatenate([np.repeat(medians[0], width), medians])[: len(count)]
     listed = rule.calendar
-    market = _market(count)
     thin = (count < THIN_SHARE * market) & (listed is None)
-    calendar, notes = days[~thin], {}
-    _check_daily(calendar)
-    if len(calendar) and count[~thin][-1] < _HALF * market[~thin][-1]:
-        newest = {"date": str(calendar[-1]), "stocks": int(count[~thin][-1])}
-        notes[INCOMPLETE] = Finding(count=1, example=newest)
-    few = np.flatnonzero(count[~thin][:-1] < _HALF * market[~thin][:-1])
-    if len(few):
-        notes[FEW] = _of_days(calendar[few], count[~thin][few].astype(int))
-    gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
-    if len(gaps):
-        between = {"after": str(calendar[gaps[0]]), "before": str(calendar[gaps[0] + 1])}
-        notes[HOLE] = Finding(count=len(gaps), example=between)
-    if listed is not None and len(calendar):
-        asked = listed[(listed >= calendar[0]) & (listed <= calendar[-1])]
-        lacking = np.setdiff1d(asked, calendar)
-        if len(lacking):
-            notes[LACKING] = _of_days(lacking)
-    elif len(calendar) and not rule.weekends:
-        span = np.arange(calendar[0], calendar[-1])
-        lost = np.setdiff1d(span[~is_weekend(span)], calendar)
-        if len(lost):
-            notes[NO_ROW] = _of_days(lost)
-    return MarketDays(calendar=calendar, closed=days[thin], quality=Quality(notes=notes))
-
-
-def _check_daily(calendar: np.ndarray) -> None:
+    calendar, traded, half = days[~thin], count[~thin].astype(int), _HALF * market[~thin]
+    notes: dict[str, Finding] = {}
+    if not len(calendar):
+        return MarketDays(calendar=calendar, closed=days[thin], quality=Quality())
     apart = np.median(np.diff(calendar).astype(int)) if len(calendar) >= _FEWEST_DAYS else 1
     if apart > _APART:
         raise BarsError(
             f"the bars have {len(calendar)} days from {calendar[0]} to {calendar[-1]}, one every "
             f"{apart:g} days: these are weekly or monthly bars. Export daily ones."
         )
-
-
-def _of_days(days: np.ndarray, stocks: Sequence[int] | np.ndarray = ()) -> Finding:
-    """Some days; if given, with the stocks that traded on each."""
-    shown = [{"date": str(day)} for day in days[:5]]
-    for example, number in zip(shown, stocks, strict=False):
-        example["stocks"] = str(number)
-    return Finding(count=len(days), example=shown[0], more=tuple(shown[1:]))
-
-
-def sum_by_day(
-    dates: Sequence[np.ndarray], counts: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(days,) distinct dates of all parts, ascending, and (days,) the sums of their counts."""
-    if not dates:
-        return np.empty(0, "datetime64[D]"), np.empty(0)
-    days, where = np.unique(np.concatenate(dates), return_inverse=True)
-    return days, np.bincount(where, weights=np.concatenate(counts), minlength=len(days))
+    if traded[-1] < half[-1]:
+        newest = {"date": str(calendar[-1]), "stocks": int(traded[-1])}
+        notes[INCOMPLETE] = Finding(count=1, example=newest)
+    gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
+    hole = [{"after": str(calendar[i]), "before": str(calendar[i + 1])} for i in gaps]
+    lacking = calendar[:0]
+    if listed is not None:
+        lacking = listed[(listed >= calendar[0]) & (listed <= calendar[-1])]
+    elif not rule.weekends:
+        lacking = np.arange(calendar[0], calendar[-1])
+        lacking = lacking[~is_weekend(lacking)]
+    found = {
+        FEW: [
+            {"date": str(calendar[i]), "stocks": str(traded[i])}
+            for i in np.flatnonzero(traded[:-1] < half[:-1])
+        ],
+        HOLE: hole,
+        NO_ROW if listed is None else LACKING: [
+            {"date": str(day)} for day in np.setdiff1d(lacking, calendar)
+        ],
+    }
+    for kind, examples in found.items():
+        if examples:
+            more = () if kind == HOLE else tuple(examples[1:5])
+            notes[kind] = Finding(count=len(examples), example=examples[0], more=more)
+    return MarketDays(calendar=calendar, closed=days[thin], quality=Quality(notes=notes))
 
 
 def check_shifted(quality: Quality, dates: np.ndarray) -> None:
@@ -244,12 +225,3 @@ def to_days(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 def is_weekend(days: np.ndarray) -> np.ndarray:
     """(n,) bool of (n,) datetime64[D]; False for NaT."""
     return np.asarray(~np.is_busday(days) & ~np.isnat(days))
-
-
-def _market(count: np.ndarray) -> np.ndarray:
-    """(days,) median of traded stocks over `MARKET_DAYS` before; at the start over the first."""
-    width = min(MARKET_DAYS, len(count))
-    if not width:
-        return count
-    medians = np.median(np.lib.stride_tricks.sliding_window_view(count, width), axis=1)
-    return np.concatenate([np.repeat(medians[0], width), medians])[: len(count)]

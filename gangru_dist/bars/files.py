@@ -51,11 +51,6 @@ class BarsFile:
         """Whether it is read as parquet."""
         return self.name.lower().endswith(_PARQUET)
 
-    @property
-    def has_rows(self) -> bool:
-        """Whether it is bars; else it says how Qlib's are to be read."""
-        return not self.name.endswith(".txt")
-
     def check_unchanged(self, filesystem: pafs.FileSystem) -> None:
         """Refuse to go on with a file that is another one than was listed.
 
@@ -71,7 +66,13 @@ class BarsFile:
         else:
             info = filesystem.get_file_info(self.path)
             now = _bars_file(info, self.path[: -len(self.name) - 1])
-        if now.size != self.size or not _may_be_same(now.modified, self.modified):
+        before, after, second = self.modified, now.modified, 10**9
+        changed = now.size != self.size
+        if before is not None and after is not None and before != after:
+            # a store may give one of them in whole seconds
+            fine = before % second and after % second
+            changed |= bool(fine) or before // second != after // second
+        if changed:
             raise BarsError(
                 f"{self.name} changed while it was read: it was listed with {self.size} bytes and "
                 f"has {now.size} now. Let its download end, then run the same command again."
@@ -186,14 +187,6 @@ def _instrument(name: str, path: str, files: Sequence[BarsFile]) -> BarsFile:
         modified=None if None in times else max((t for t in times if t is not None), default=0),
         fields=tuple(sorted(PurePosixPath(file.name).name.split(".")[0] for file in files)),
     )
-
-
-def _may_be_same(one: int | None, two: int | None) -> bool:
-    """Whether two answers may be the same time: a store may give one of them in whole seconds."""
-    if one is None or two is None or one == two:
-        return True
-    whole = 10**9
-    return (one % whole == 0 or two % whole == 0) and one // whole == two // whole
 
 
 def _is_hidden(name: str) -> bool:

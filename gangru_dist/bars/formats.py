@@ -358,13 +358,12 @@ def _check_names(cfg: BarsConfig, further: Sequence[str]) -> None:
                 "feature that is there already (`gangru settings panel`), or give the column "
                 "another name in the bars."
             )
-    numbers = [name for name, kind in BAR_COLUMNS.items() if kind == "float"]
-    known = {"columns": [*BAR_COLUMNS, *further], "scales": [*numbers, *further]}
-    for key, given in (("columns", cfg.columns), ("scales", cfg.scales)):
-        for name in given:
-            if name not in known[key]:
-                raise ConfigError(
-                    f"bars.{key}.{name}: no such column of ours; nearest: "
-                    f"{suggest_names(name, known[key])}. Write our column = the file's: "
-                    "--set bars.columns.volume=vol"
-                )
+    columns = [*BAR_COLUMNS, *further]
+    numbers = [name for name in columns if kind_of(name) == "float"]
+    pairs = [("columns", name, columns) for name in cfg.columns]
+    for key, name, known in (*pairs, *(("scales", name, numbers) for name in cfg.scales)):
+        if name not in known:
+            raise ConfigError(
+                f"bars.{key}.{name}: no such column of ours; nearest: {suggest_names(name, known)}."
+                " Write our column = the file's: --set bars.columns.volume=vol"
+            )

@@ -8,6 +8,7 @@ day knows nothing of later lists.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -18,13 +19,15 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gangru_dist.bars.columns import Origin, convert
+from gangru_dist.bars.csv_files import read_csv, read_csv_shape
 from gangru_dist.bars.days import to_days
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import kind_of
-from gangru_dist.bars.reader import read_csv, read_csv_shape
 from gangru_dist.bars.side_tables import Spellings
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
+
+_logger = logging.getLogger(__name__)
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "date": ("date", "trade_date", "updateDate", "日期", "交易日期"),
@@ -51,12 +54,21 @@ class Members:
         parts = [self.dates.astype("datetime64[D]").tobytes(), "\n".join(self.codes).encode()]
         return hashlib.sha256(b"\0".join([*parts, self.listed.tobytes()])).hexdigest()
 
-    def respell(self, codes: Collection[str]) -> Members:
-        """The same lists under the bars' spellings of codes; codes that the bars lack are left out.
+    def respell(self, codes: Collection[str], calendar: np.ndarray) -> Members:
+        """The same lists under the bars' spellings of codes; the log says what they lack.
+
+        Args:
+            codes: Of the bars.
+            calendar: (days,) datetime64[D], the bars' trading days.
 
         Raises:
-            BarsError: The bars have none of them.
+            BarsError: The bars have none of the members, or no day from the first list on.
         """
+        if self.dates[0] > calendar[-1]:
+            raise BarsError(
+                f"panel.members begins on {self.dates[0]}, after the bars' last day "
+                f"{calendar[-1]}: no day would have a member. Give lists from the first day on."
+            )
         spellings = Spellings(codes)
         own = {name: i for i, code in enumerate(self.codes) if (name := spellings.find(code))}
         if not own:
@@ -65,6 +77,16 @@ class Members:
                 f"{next(iter(sorted(codes)), 'none')}. Give the members of these bars' market."
             )
         names = tuple(sorted(own))
+        _logger.info(
+            "members_read lists=%d stocks=%d without_bars=%d first=%s last=%s",
+            len(self.dates),
+            len(names),
+            len(self.codes) - len(names),
+            self.dates[0],
+            self.dates[-1],
+        )
+        if self.dates[0] > calendar[0]:
+            _logger.warning("members_begin_late lists=%s panel=%s", self.dates[0], calendar[0])
         listed = self.listed[:, [own[name] for name in names]]
         return Members(dates=self.dates, codes=names, listed=listed)
 

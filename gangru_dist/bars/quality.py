@@ -76,14 +76,20 @@ class Quality:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; reasons with the most rows first."""
-        return {
+        values: dict[str, Any] = {
             "rows_read": self.rows,
             "rows_suspended": self.suspended,
             "rows_quarantined": self.set_aside,
             "quarantined_share": self.set_aside / self.rows if self.rows else 0.0,
-            "quarantined": _to_json(self.quarantined, "rows"),
-            "notes": _to_json(self.notes, "count"),
         }
+        kinds = (("quarantined", "rows", self.quarantined), ("notes", "count", self.notes))
+        for kind, unit, findings in kinds:
+            values[kind] = {
+                key: {unit: found.count, "example": found.example}
+                | ({"more": list(found.more)} if found.more else {})
+                for key, found in _sort(findings)
+            }
+        return values
 
 
 @dataclass(kw_only=True)
@@ -100,27 +106,21 @@ class Findings:
     """Kind -> rows that stay."""
 
     def take(
-        self,
-        rows: pa.Table,
-        reasons: Mapping[str, np.ndarray],
-        *,
-        show: Sequence[str] = NUMBERS,
-        previous: Sequence[str] = (),
+        self, rows: pa.Table, reasons: Mapping[str, np.ndarray], **shown: Sequence[str]
     ) -> np.ndarray:
         """Set rows aside, each under its first reason.
 
         Args:
             rows: n rows with the columns file, date and code.
             reasons: Reason -> (n,) bool.
-            show: Columns that an example shows.
-            previous: Columns of the row before that an example shows as well.
+            shown: As of `note`.
 
         Returns:
             (n,) bool, the rows that stay.
         """
         stays = np.ones(len(rows), dtype=bool)
         for reason, mask in reasons.items():
-            self._add(self.quarantined, rows, reason, mask & stays, show, previous)
+            self.note(rows, {reason: mask & stays}, into=self.quarantined, **shown)
             stays &= ~mask
         return stays
 
@@ -131,59 +131,66 @@ class Findings:
         *,
         show: Sequence[str] = NUMBERS,
         previous: Sequence[str] = (),
+        into: dict[str, Finding] | None = None,
     ) -> None:
-        """Count rows that stay; arguments as of `take`, `kinds`: kind -> (n,) bool."""
+        """Count rows that stay.
+
+        Args:
+            rows: n rows with the columns file, date and code.
+            kinds: Kind -> (n,) bool.
+            show: Columns that an example shows.
+            previous: Columns of the row before that an example shows as well.
+            into: Where they are counted; None = notes.
+        """
         for kind, mask in kinds.items():
-            self._add(self.notes, rows, kind, mask, show, previous)
+            places = np.flatnonzero(mask)
+            if len(places):
+                examples = [self._show(rows, int(i), show, previous) for i in places[:_EXAMPLES]]
+                found = Finding(count=len(places), example=examples[0], more=tuple(examples[1:]))
+                (self.notes if into is None else into)[kind] = found
 
-    def _add(
-        self,
-        found: dict[str, Finding],
-        rows: pa.Table,
-        key: str,
-        mask: np.ndarray,
-        show: Sequence[str],
-        previous: Sequence[str],
-    ) -> None:
-        places = np.flatnonzero(mask)
-        if len(places):
-            examples = [self._example(rows, int(i), show, previous) for i in places[:_EXAMPLES]]
-            found[key] = Finding(count=len(places), example=examples[0], more=tuple(examples[1:]))
-
-    def _example(
+    def _show(
         self, rows: pa.Table, index: int, show: Sequence[str], previous: Sequence[str]
     ) -> Example:
         row = rows.slice(index, 1).to_pylist()[0]
-        example = {"file": self.files[row["file"]]}
+        before = rows.slice(max(index - 1, 0), 1).to_pylist()[0] if previous else {}
+        values = {f"previous_{name}": before[name] for name in previous}
+        values |= {name: row[name] for name in show}
+        start = {"file": self.files[row["file"]]}
         if self.first_row is not None:
-            example["row"] = self.first_row + index
-        example |= {"date": str(row["date"] or "NaT"), "code": row["code"]}
-        if previous:
-            before = rows.slice(max(index - 1, 0), 1).to_pylist()[0]
-            example |= {f"previous_{name}": _to_value(before[name]) for name in previous}
-        return example | {name: _to_value(row[name]) for name in show}
+            start["row"] = self.first_row + index
+        # what is no finite number becomes its text
+        return (
+            start
+            | {"date": str(row["date"] or "NaT"), "code": row["code"]}
+            | {
+                name: value if isinstance(value, float) and math.isfinite(value) else str(value)
+                for name, value in values.items()
+            }
+        )
 
 
 def merge(parts: Iterable[Quality]) -> Quality:
     """Sum; of the examples the one of the first part stays."""
-    rows = suspended = 0
-    quarantined: dict[str, Finding] = {}
-    notes: dict[str, Finding] = {}
-    suspects: list[Suspect] = []
-    for part in parts:
-        rows += part.rows
-        suspended += part.suspended
-        suspects.extend(part.suspects)
-        for total, more in ((quarantined, part.quarantined), (notes, part.notes)):
-            for key, finding in more.items():
-                total[key] = _sum(total[key], finding) if key in total else finding
+    parts = list(parts)
     return Quality(
-        rows=rows,
-        suspended=suspended,
-        quarantined=quarantined,
-        notes=notes,
-        suspects=tuple(suspects),
+        rows=sum(part.rows for part in parts),
+        suspended=sum(part.suspended for part in parts),
+        quarantined=_sum(part.quarantined for part in parts),
+        notes=_sum(part.notes for part in parts),
+        suspects=tuple(suspect for part in parts for suspect in part.suspects),
     )
+
+
+def _sum(parts: Iterable[Mapping[str, Finding]]) -> dict[str, Finding]:
+    total: dict[str, Finding] = {}
+    for part in parts:
+        for key, new in part.items():
+            if (old := total.get(key)) is not None:
+                more = (*old.more, new.example, *new.more)[: _EXAMPLES - 1]
+                new = Finding(count=old.count + new.count, example=old.example, more=more)
+            total[key] = new
+    return total
 
 
 def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
@@ -199,7 +206,7 @@ def check_share(quality: Quality, *, allowed: float, hint: str = "") -> None:
     """
     reasons = "; ".join(
         f"{finding.count} x {reason}, e.g. {describe(finding.example)}"
-        for reason, finding in _sorted(quality.quarantined)
+        for reason, finding in _sort(quality.quarantined)
     )
     if quality.rows == 0:
         raise BarsError("the bars have no rows at all. Export them again.")
@@ -222,24 +229,5 @@ def describe(example: Example) -> str:
     return " ".join(f"{key}={value}" for key, value in example.items())
 
 
-def _to_value(value: object) -> Any:
-    """A value for JSON: what is no finite number becomes its text."""
-    is_number = isinstance(value, float) and math.isfinite(value)
-    return value if is_number else str(value)
-
-
-def _sum(one: Finding, two: Finding) -> Finding:
-    more = (*one.more, two.example, *two.more)[: _EXAMPLES - 1]
-    return Finding(count=one.count + two.count, example=one.example, more=more)
-
-
-def _sorted(findings: Mapping[str, Finding]) -> list[tuple[str, Finding]]:
+def _sort(findings: Mapping[str, Finding]) -> list[tuple[str, Finding]]:
     return sorted(findings.items(), key=lambda item: (-item[1].count, item[0]))
-
-
-def _to_json(findings: Mapping[str, Finding], unit: str) -> dict[str, Any]:
-    return {
-        key: {unit: finding.count, "example": finding.example}
-        | ({"more": list(finding.more)} if finding.more else {})
-        for key, finding in _sorted(findings)
-    }

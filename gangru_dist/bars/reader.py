@@ -6,26 +6,20 @@ memory. Hive folders (`date=2018-12-28/`) give their column where the file has n
 the name of a file that holds one stock. What is read is what was listed: a file that changed in
 between is an error, never fewer rows.
 
-Of a CSV file, all columns are read as text; `columns.convert` makes numbers and dates of them. CR,
-LF and CRLF end a line. A file in another encoding than it was taken for is an error, never other
-characters.
+Headings are opened once: missing columns are found before Ray starts and before an hour of reading.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -38,38 +32,21 @@ from gangru_dist.bars.columns import (
     choose_table_columns,
     convert,
 )
-from gangru_dist.bars.files import BarsFile
-from gangru_dist.bars.formats import STANDS_FOR, BarsFormat, kind_of
+from gangru_dist.bars.csv_files import CsvShape, read_csv, read_csv_shape
+from gangru_dist.bars.days import DayRule, read_day_rule
+from gangru_dist.bars.files import BarsFile, list_files
+from gangru_dist.bars.formats import STANDS_FOR, BarsFormat, kind_of, resolve_format
+from gangru_dist.bars.index import Members, read_members
 from gangru_dist.bars.side_tables import find_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.features.price_volume import list_further_columns, list_inputs
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
 
 _CSV_ROW_BYTES = 60  # a guess, for cutting units only
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
-_PACKED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
-_HEAD = 1 << 18
-_BLOCK = 32 << 20
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""First bytes -> encoding. The decoder takes the mark away itself, and Arrow that of UTF-8."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CsvShape:
-    """How a CSV file is written."""
-
-    names: list[str]
-    """Headings in order."""
-    delimiter: str
-    """Between fields."""
-    encoding: str
-    """As Python names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,20 +81,62 @@ class BarsPart:
         return there.union(STANDS_FOR[name] for name in there & STANDS_FOR.keys())
 
 
-def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:
-    """All row groups of all parquet files, all other files; opens every footer and header.
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """A vendor's bars, listed but not read."""
 
-    Side tables come first; `BarsPart.table` tells them from the bars.
+    uri: str
+    """Folder or file."""
+    files: Sequence[BarsFile]
+    """All files, side tables included."""
+    form: BarsFormat
+    """The mapping of their columns."""
+    rule: DayRule
+    """Which dates may be."""
+    members: Members | None
+    """Of an index, day by day; None = no index is asked for."""
+
+    @cached_property
+    def parts(self) -> list[BarsPart]:
+        """All row groups of all parquet files, all other files; side tables come first.
+
+        The first use opens every footer and header.
+
+        Raises:
+            BarsError: A file cannot be opened or lacks a required column, or the user's mapping
+                names a column that no file has.
+        """
+        return read_headings(self.uri, self.files, self.form)
+
+
+def open_bars(uri: str, cfg: RunConfig) -> Bars:
+    """List the files.
 
     Raises:
-        BarsError: A file cannot be opened or lacks a required column, or the user's mapping
-            names a column that no file has: found now rather than after an hour of reading.
+        BarsError: There are none, or `bars.calendar` or `panel.members` cannot be read.
+        PanelError: A feature is unknown; the message gives the nearest names.
+        ConfigError: The mapping names a column that we do not have.
     """
+    list_inputs((*cfg.panel.features, *cfg.panel.without))
+    form = resolve_format(cfg.bars, list_further_columns(cfg.panel.features))
+    return Bars(
+        uri=uri,
+        files=list_files(uri),
+        form=form,
+        rule=read_day_rule(cfg.bars, form),
+        members=None if cfg.panel.members is None else read_members(cfg.panel.members),
+    )
+
+
+def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list[BarsPart]:
+    """Open every footer and header; see `Bars.parts`."""
     filesystem, _ = open_filesystem(uri)
     with ThreadPoolExecutor(16) as pool:
-        rows = [number for number, file in enumerate(files) if file.has_rows]
+        # Qlib's texts say how its files are to be read
+        rows = [i for i, file in enumerate(files) if not file.name.endswith(".txt")]
         opened = list(pool.map(lambda i: _open(filesystem, i, files[i], form), rows))
-    check_renamed(uri, list(dict.fromkeys(name for _, names in opened for name in names)), form)
+    if form.renamed:
+        check_renamed(uri, list(dict.fromkeys(n for _, names in opened for n in names)), form)
     sides, bars = [], []
     by_table: dict[str, frozenset[str]] = {}
     for parts, names in opened:
@@ -171,137 +190,38 @@ def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
         else:
             batches = _read_parquet(filesystem, part, wanted)
         first = part.first_row
-        for raw in batches:
-            yield _convert_batch(raw, part, form, first)
-            first += len(raw)
+        for batch in batches:
+            yield _convert_batch(batch, part, form, first)
+            first += len(batch)
         part.file.check_unchanged(filesystem)
-
-
-def read_csv_shape(filesystem: pafs.FileSystem, file: BarsFile, encoding: str) -> CsvShape:
-    """Look at the start of a CSV file.
-
-    Args:
-        filesystem: Where it is.
-        file: Compressed or not, by its name.
-        encoding: As Python names it, or `auto`.
-
-    Raises:
-        BarsError: The encoding is unknown, or the file is none of those that `auto` knows.
-        UnicodeDecodeError: The file is not in the encoding it was said to be in.
-    """
-    with filesystem.open_input_file(file.path) as source:
-        head = _unpack(source, file).read(_HEAD)
-    if encoding == "auto":
-        encoding = _detect_encoding(head, file)
-    try:
-        codec = codecs.lookup(encoding)
-    except LookupError as error:
-        raise BarsError(
-            f"bars.encoding={encoding} is no encoding that Python knows; common ones are utf-8, "
-            "gb18030 and utf-16. Leave it out to have it detected."
-        ) from error
-    text = codec.incrementaldecoder().decode(head).removeprefix("\ufeff")
-    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
-    delimiter = max(",\t;|", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter), [])
-    return CsvShape(names=names, delimiter=delimiter, encoding=codec.name)
-
-
-def read_csv(
-    filesystem: pafs.FileSystem, file: BarsFile, shape: CsvShape, wanted: Sequence[str]
-) -> Iterator[pa.Table]:
-    """Batches of some columns as text; at least one comes, if only without rows.
-
-    Raises:
-        BarsError: Fewer bytes came than the file was listed with.
-    """
-    schema = pa.schema([(name, pa.string()) for name in wanted])
-    options = {
-        "read_options": pa_csv.ReadOptions(block_size=_BLOCK, encoding=shape.encoding),
-        "parse_options": pa_csv.ParseOptions(delimiter=shape.delimiter),
-        "convert_options": pa_csv.ConvertOptions(
-            include_columns=schema.names,
-            column_types=schema,
-            null_values=_MISSING,
-            strings_can_be_null=True,
-        ),
-    }
-    seen = False
-    with filesystem.open_input_file(file.path) as source:
-        for batch in pa_csv.open_csv(_unpack(source, file), **options):
-            seen = True
-            yield pa.Table.from_batches([batch])
-        if not source.closed and source.tell() != file.size:  # unpacking closes it, and checks
-            raise BarsError(
-                f"{file.name}: {source.tell()} bytes were read, but it was listed with "
-                f"{file.size}. It changed while it was read, or is damaged: let its download end, "
-                "then run again."
-            )
-    if not seen:
-        yield schema.empty_table()
-
-
-def _unpack(source: pa.NativeFile, file: BarsFile) -> Any:
-    """The file's text, whatever its name says it is packed with."""
-    codec = _PACKED.get(file.name.lower().rpartition(".")[2])
-    return pa.CompressedInputStream(source, codec) if codec else source
-
-
-def _detect_encoding(head: bytes, file: BarsFile) -> str:
-    """Encoding of the start of a file: its mark, else the first that reads it without an error."""
-    for mark, name in _MARKS.items():
-        if head.startswith(mark):
-            return name
-    candidates = ["utf-8", "gb18030"]
-    if b"\0" in head[:200]:
-        candidates = ["utf-16-le" if head[1:2] == b"\0" else "utf-16-be"]
-    for name in candidates:
-        try:
-            text = codecs.getincrementaldecoder(name)().decode(head)
-        except UnicodeDecodeError:
-            continue
-        if name != "gb18030" or _is_chinese(text):
-            return name
-    raise BarsError(
-        f"{file.name} is neither UTF-8 nor UTF-16 nor GB18030 (GBK). Say what it is, for example "
-        "--set bars.encoding=big5, or convert it."
-    )
-
-
-def _is_chinese(text: str) -> bool:
-    """Whether characters are those of daily use: GB18030 makes rare ones of almost any bytes."""
-    other = [char for char in text if not char.isascii()]
-    usual = sum(bool(char.encode("gb2312", "ignore")) for char in other)
-    return usual >= 0.8 * len(other)
 
 
 def _read_parquet(
     filesystem: pafs.FileSystem, part: BarsPart, wanted: list[str]
 ) -> Iterator[pa.Table]:
     text = [name for ours, name in part.columns.items() if kind_of(ours) in TEXT_KINDS]
-    seen, rows = False, 0
+    rows = 0
     with filesystem.open_input_file(part.file.path) as source:
         footer = pq.read_metadata(source)
-        if not set(wanted) <= set(footer.schema.to_arrow_schema().names):
-            raise _changed(part.file, "it has other columns now")
         leaves = {footer.schema.column(i).path for i in range(len(footer.schema))}  # no lists
-        coded = [name for name in text if name in wanted and name in leaves]
+        coded = [name for name in text if name in leaves]
         file = pq.ParquetFile(source, metadata=footer, read_dictionary=coded)
-        for batch in file.iter_batches(
-            BATCH_ROWS, row_groups=list(part.row_groups), columns=wanted
-        ):
-            seen = True
+        groups = list(part.row_groups)
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted):
             rows += len(batch)
-            yield pa.Table.from_batches([batch])
-        if not seen:
+            yield pa.Table.from_batches([batch]).select(wanted)
+        if not rows:
             yield file.schema_arrow.empty_table().select(wanted)
     if rows != part.rows:
-        raise _changed(part.file, f"{rows} of {part.rows} rows were read")
+        raise BarsError(
+            f"{part.file.name} changed while it was read: {rows} of {part.rows} rows were read. "
+            "Let its download end, then run the same command again."
+        )
 
 
-def _convert_batch(raw: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Table:
+def _convert_batch(batch: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Table:
     """Our columns, types and units."""
-    columns: dict[str, Any] = {}
+    columns = {}
     commas = part.shape is not None and part.shape.delimiter == ","
     for ours, theirs in part.columns.items():
         origin = Origin(
@@ -309,13 +229,11 @@ def _convert_batch(raw: pa.Table, part: BarsPart, form: BarsFormat, first: int) 
         )
         if theirs in part.constants:
             value = pa.scalar(part.constants[theirs], pa.string())
-            column = pa.chunked_array([pa.repeat(value, len(raw))])
+            column = pa.chunked_array([pa.repeat(value, len(batch))])
         else:
-            column = raw[theirs]
-        columns[ours] = convert(column, kind_of(ours), origin)
-        scale = form.scale(ours, theirs)
-        if scale != 1:
-            columns[ours] = pc.multiply(columns[ours], scale)
+            column = batch[theirs]
+        column, scale = convert(column, kind_of(ours), origin), form.scale(ours, theirs)
+        columns[ours] = column if scale == 1 else pc.multiply(column, scale)
     return pa.table(columns)
 
 
@@ -325,15 +243,15 @@ def _open(
     """Parts of one file, and its columns; which of them are ours is not decided yet."""
     folder = file.name.split("/")[0].split(".")[0].lower()
     whole = BarsPart(number=number, file=file, table=folder if folder in form.tables else None)
+    parts = []
     with _explain_errors(file):
         if file.fields:
             names = qlib.list_columns(file)
-            parts = [replace(whole, rows=file.size // (4 * len(file.fields)))]
+            whole = replace(whole, rows=file.size // (4 * len(file.fields)))
         elif file.is_parquet:
             with filesystem.open_input_file(file.path) as source:
                 footer = pq.read_metadata(source)
-            names, parts = footer.schema.to_arrow_schema().names, []
-            first = 0
+            names, first = footer.schema.to_arrow_schema().names, 0
             for group in range(footer.num_row_groups):
                 rows = footer.row_group(group).num_rows
                 parts.append(replace(whole, row_groups=(group,), first_row=first, rows=rows))
@@ -341,12 +259,12 @@ def _open(
         else:
             shape = read_csv_shape(filesystem, file, form.encoding)
             names = shape.names
-            parts = [replace(whole, shape=shape, rows=file.size // _CSV_ROW_BYTES)]
-    constants = _constants(file.name, names, form)
+            whole = replace(whole, shape=shape, rows=file.size // _CSV_ROW_BYTES)
+    constants = _find_constants(file.name, names, form)
     return [replace(part, constants=constants) for part in parts or [whole]], [*names, *constants]
 
 
-def _constants(name: str, there: Sequence[str], form: BarsFormat) -> dict[str, str | None]:
+def _find_constants(name: str, there: Sequence[str], form: BarsFormat) -> dict[str, str | None]:
     """Columns that a file has by its place: `date=2018-12-28/part.parquet`, `600000.SH.csv`."""
     pairs = [part.split("=", 1) for part in name.split("/")[:-1] if "=" in part]
     found = {
@@ -366,7 +284,7 @@ def _explain_errors(file: BarsFile) -> Iterator[None]:
     """Word what goes wrong when a file is opened or decoded."""
     try:
         yield
-    except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
+    except (UnicodeDecodeError, pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).split("\n")[0]
         if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in reason:
             raise BarsError(
@@ -377,10 +295,3 @@ def _explain_errors(file: BarsFile) -> Iterator[None]:
         raise BarsError(
             f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
         ) from error
-
-
-def _changed(file: BarsFile, how: str) -> BarsError:
-    return BarsError(
-        f"{file.name} changed while it was read: {how}. Let its download end, then run the same "
-        "command again."
-    )

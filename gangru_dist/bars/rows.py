@@ -124,14 +124,14 @@ def check_rows(
     theirs = form.names("date")[0]
     check_span(date, days, Origin(file=file, column=theirs, ours="date", first_row=first_row))
     floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
-    values = derive({name: _to_numbers(table[name]) for name in floats}, form)
+    values = derive({name: table[name].to_numpy() for name in floats}, form)
     rows, notes = _complete(table, values, form, number)
     suspended = rows["suspended"].to_numpy()
     reasons = {
         "date missing": np.isnat(date),
         "code missing": rows["code"].is_null().to_numpy(),
         **_find_wrong(rows, form),
-        **days.reasons(date),
+        **days.find_wrong(date),
     }
     findings = Findings(files={number: file}, first_row=first_row)
     show = [name for name in NUMBERS if name in values]
@@ -163,7 +163,7 @@ def check_joined(
     findings = Findings(files=files)
     stays = findings.take(rows, _find_wrong(rows, form))
     traded = stays & ~rows["suspended"].to_numpy()
-    missing = {name: np.isnan(_to_numbers(rows[name])) & traded for name in form.further}
+    missing = {name: np.isnan(rows[name].to_numpy()) & traded for name in form.further}
     findings.note(rows, {f"{name} missing or infinite": mask for name, mask in missing.items()})
     quality = Quality(quarantined=findings.quarantined, notes=findings.notes)
     return (rows if stays.all() else rows.filter(pa.array(stays))), quality
@@ -191,42 +191,40 @@ def _complete(
     table: pa.Table, values: Mapping[str, np.ndarray], form: BarsFormat, number: int
 ) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """All columns of checked rows; and note -> (n,) bool: odd, missing or repaired values."""
-    count, there = len(table), table.column_names
+    count = len(table)
+    columns = {name: table[name] for name in CHECKED.names if name in table.column_names}
     notes = {ONE_PRICE: values["high"] == values["low"]}
-    columns = {"date": table["date"], "code": table["code"]}
-    for name, kind in (("industry", CODED), ("name", CODED), ("list_date", pa.date32())):
-        columns[name] = table[name] if name in there else pa.nulls(count, kind)
-    if "industry" in there:
-        notes["industry missing"] = table["industry"].is_null().to_numpy()
-    if "list_date" in there:
+    if "industry" in columns:
+        notes["industry missing"] = columns["industry"].is_null().to_numpy()
+    if "list_date" in columns:
         # what a lost date turns into would count as listed for decades on its first day
-        listed, first = to_days(table["list_date"]), np.datetime64(FIRST_DAY[form.price_limits])
+        listed, first = to_days(columns["list_date"]), np.datetime64(FIRST_DAY[form.price_limits])
         notes[UNLISTED] = (listed < first) | (listed == EPOCH)
-        lost = pa.array(notes[UNLISTED])
-        columns["list_date"] = pc.if_else(lost, pa.scalar(None, pa.date32()), table["list_date"])
-    is_st = pa.nulls(count, pa.bool_())
-    if "is_st" in there:
-        is_st = table["is_st"]
-        notes["is_st missing, taken as no"] = is_st.is_null().to_numpy()
-    elif "name" in there:
-        is_st = is_st_name(table["name"])
-    columns["is_st"] = pc.fill_null(is_st, False)
-    unknown = {name: np.full(count, np.nan) for name in (*NUMBERS, *form.further)}
-    numbers = {**unknown, "adj_factor": np.ones(count), **values}
+        listed[notes[UNLISTED]] = np.datetime64("NaT")
+        columns["list_date"] = pa.array(listed, pa.date32())
+    if "is_st" in columns:
+        notes["is_st missing, taken as no"] = columns["is_st"].is_null().to_numpy()
+    elif "name" in columns:
+        columns["is_st"] = is_st_name(columns["name"])
+    columns["is_st"] = pc.fill_null(columns.get("is_st", pa.nulls(count, pa.bool_())), False)
+    numbers = dict(values)
     if "turnover_rate" in values:
-        notes["turnover_rate missing"] = np.isnan(numbers["turnover_rate"])
-        notes[ABOVE_ONE] = numbers["turnover_rate"] > 1
+        notes["turnover_rate missing"] = np.isnan(values["turnover_rate"])
+        notes[ABOVE_ONE] = values["turnover_rate"] > 1
     if "market_cap" in values:
-        numbers["market_cap"] = clean_caps(numbers["market_cap"])
+        numbers["market_cap"] = clean_caps(values["market_cap"])
         notes["market_cap unknown"] = np.isnan(numbers["market_cap"])
     for name in values.keys() & set(form.further):
-        notes[f"{name} missing or infinite"] = ~np.isfinite(numbers[name])
-        numbers[name] = np.where(np.isfinite(numbers[name]), numbers[name], np.nan)
-    columns |= {name: pa.array(numbers[name]) for name in unknown}
+        notes[f"{name} missing or infinite"] = ~np.isfinite(values[name])
+        numbers[name] = np.where(np.isfinite(values[name]), values[name], np.nan)
+    for name in (*NUMBERS, *form.further):
+        missing = 1.0 if name == "adj_factor" else np.nan
+        columns[name] = pa.array(numbers.get(name, np.full(count, missing)))
     columns["suspended"] = pa.array(_find_suspended(table, values, form))
     columns["file"] = pa.array(np.full(count, number, dtype=np.int32))
     schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.further)])
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema), notes
+    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
+    return pa.table(arrays, schema=schema), notes
 
 
 def _find_suspended(
@@ -246,37 +244,32 @@ def _find_wrong(rows: pa.Table, form: BarsFormat) -> dict[str, np.ndarray]:
 
     A suspended day's numbers mean nothing, so they are not judged: only whether it is one.
     """
-    values = {name: _to_numbers(rows[name]) for name in NUMBERS}
+    values = {name: rows[name].to_numpy() for name in NUMBERS}
     suspended = rows["suspended"].to_numpy()
-    volume, amount = values["volume"], values["amount"]
-    lot, unit = form.scales.get("volume", 1.0), form.scales.get("amount", 1.0)
+    price = np.stack([values[name] for name in PRICES])
+    volume, amount, factor = (values[name] for name in ("volume", "amount", "adj_factor"))
+    rate, high, inner = values["turnover_rate"], values["high"], price[[0, 3]]
     with np.errstate(all="ignore"):
-        reasons = {**_find_bad_values(values), **_find_contradictions(values, form)}
+        valid = np.isfinite(price) & (price > 0)
+        reasons = {
+            "price missing, infinite or not above 0": ~valid.all(axis=0),
+            "high below low": high < values["low"],
+            "open or close outside low to high": (
+                (inner > high * (1 + _PRICE_TOLERANCE))
+                | (inner < values["low"] * (1 - _PRICE_TOLERANCE))
+            ).any(axis=0),
+            "volume missing, infinite or negative": ~(np.isfinite(volume) & (volume >= 0)),
+            "amount missing, infinite or negative": ~(np.isfinite(amount) & (amount >= 0)),
+            "turnover_rate infinite or negative": np.isinf(rate) | (rate < 0),
+            "adj_factor missing, infinite or not above 0": ~(np.isfinite(factor) & (factor > 0)),
+            **_find_contradictions(values, form),
+        }
         reasons = {reason: mask & ~suspended for reason, mask in reasons.items()}
-        rounded = np.nan_to_num(values["high"], nan=0.0) * lot + unit
+        lot, unit = form.scales.get("volume", 1.0), form.scales.get("amount", 1.0)
+        rounded = np.nan_to_num(high, nan=0.0) * lot + unit
         reasons[NO_VOLUME] = suspended & (volume == 0) & (amount > rounded)
         reasons[NOT_TRADED] = suspended & (volume > 0)
     return reasons
-
-
-def _find_bad_values(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Reason -> (n,) bool: numbers that cannot be, and prices in no order."""
-    low, high = values["low"] * (1 - _PRICE_TOLERANCE), values["high"] * (1 + _PRICE_TOLERANCE)
-    price = np.stack([values[name] for name in PRICES])
-    volume, amount, factor = (values[name] for name in ("volume", "amount", "adj_factor"))
-    rate = values["turnover_rate"]
-    return {
-        "price missing, infinite or not above 0": ~(np.isfinite(price) & (price > 0)).all(axis=0),
-        "high below low": values["high"] < values["low"],
-        "open or close outside low to high": (values["open"] > high)
-        | (values["open"] < low)
-        | (values["close"] > high)
-        | (values["close"] < low),
-        "volume missing, infinite or negative": ~(np.isfinite(volume) & (volume >= 0)),
-        "amount missing, infinite or negative": ~(np.isfinite(amount) & (amount >= 0)),
-        "turnover_rate infinite or negative": np.isinf(rate) | (rate < 0),
-        "adj_factor missing, infinite or not above 0": ~(np.isfinite(factor) & (factor > 0)),
-    }
 
 
 def _find_contradictions(
@@ -342,7 +335,3 @@ def _is_sorted(rows: pa.Table) -> bool:
     other = np.diff(code.indices.to_numpy(zero_copy_only=False)) != 0
     together = int(other.sum()) + 1 <= len(code.dictionary)
     return bool(later.all() or (together and (later | other).all()))
-
-
-def _to_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -150,10 +150,10 @@ def join_table(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence
     if "name" in columns:
         columns["is_st"] = pc.fill_null(is_st_name(columns["name"]), False)
     if "market_cap" in columns:
-        columns["market_cap"] = pa.array(clean_caps(_to_numbers(columns["market_cap"])))
+        columns["market_cap"] = pa.array(clean_caps(columns["market_cap"].to_numpy()))
     for name, column in columns.items():
         if name not in CHECKED.names:
-            values = _to_numbers(column)
+            values = column.to_numpy()
             column = pa.array(np.where(np.isfinite(values), values, np.nan))
         field = bars.schema.field(name)
         bars = bars.set_column(bars.schema.get_field_index(name), field, column.cast(field.type))
@@ -169,7 +169,7 @@ def _match(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str
     order = np.argsort(side_key, kind="stable")
     side_key = side_key[order]
     again = np.flatnonzero((side_key[1:] == side_key[:-1]) & (side_key[1:] >= 0))
-    _check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
+    check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
     bar_code = code.indices.to_numpy()
     key = _keys(bar_code, None if by_stock else bars["date"])
     if not len(side_key):
@@ -188,20 +188,28 @@ def _keys(code: np.ndarray, date: pa.ChunkedArray | None) -> np.ndarray:
     return np.where(known, (code.astype(np.int64) << 32) + day, -1)
 
 
-def _check_same(one: pa.Table, two: pa.Table, files: Sequence[str]) -> None:
-    """Refuse two rows of one key that differ; row i of `one` has the key of row i of `two`."""
-    for name in one.column_names:
-        if name in ("code", "date", "file"):
-            continue
-        pairs = zip(one[name].to_pylist(), two[name].to_pylist(), strict=True)
-        for index, (first, second) in enumerate(pairs):
-            if first != second and not (first != first and second != second):
-                row, other = one.slice(index, 1).to_pylist()[0], two["file"][index].as_py()
-                raise BarsError(
-                    f"two rows of {row.get('date', '')} {row['code']} contradict each other: "
-                    f"{name}={first} in {files[row['file']]}, {name}={second} in {files[other]}. "
-                    "Remove the wrong one."
-                )
+def check_same(
+    one: pa.Table, two: pa.Table, files: Sequence[str], *, ignore: Collection[str] = ()
+) -> None:
+    """Refuse two rows of one key that differ.
+
+    Args:
+        one: n rows.
+        two: n rows; row i has the key of row i of `one`.
+        files: Names of all files by number.
+        ignore: Columns that may differ, besides the key and the file.
+    """
+    names = [n for n in one.column_names if n not in ("code", "date", "file", *ignore)]
+    before, after = (rows.select(names).to_pandas().astype(object) for rows in (one, two))
+    differs = np.asarray((before != after) & ~(before.isna() & after.isna()))
+    if differs.any():
+        column, row = (int(index[0]) for index in np.nonzero(differs.T))
+        name, key, other = names[column], one.slice(row, 1).to_pylist()[0], two["file"][row]
+        raise BarsError(
+            f"two rows of {key.get('date', '')} {key['code']} contradict each other: "
+            f"{name}={key[name]} in {files[key['file']]}, {name}={two[name][row]} in "
+            f"{files[other.as_py()]}. Every (date, code) must be unique; remove the wrong one."
+        )
 
 
 def _check_complete(
@@ -229,7 +237,3 @@ def _check_complete(
                 f"(it went from {before:g} to {row['open']:g}): earlier rows are missing. "
                 'Export them from the first listing on (BaoStock: start_date="1990-01-01").'
             )
-
-
-def _to_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.cast(pa.float64()).to_numpy())

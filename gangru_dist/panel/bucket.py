@@ -31,11 +31,10 @@ from gangru_dist.bars.days import THIN, to_days
 from gangru_dist.bars.formats import BarsFormat, SideTable
 from gangru_dist.bars.index import Members
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
-from gangru_dist.base.errors import BarsError
+from gangru_dist.bars.side_tables import check_same
 from gangru_dist.features.price_volume import adjust_bars, compute_features
-from gangru_dist.maths.calendar import locate_listings
 from gangru_dist.panel import jumps
-from gangru_dist.panel.manifest import MEMBER, panel_schema
+from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
@@ -103,71 +102,79 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     """
     findings = Findings(files=task.files)
     bars = _sort(bars)
-    closed = findings.take(bars, {THIN: np.isin(to_days(bars["date"]), task.closed)}, show=())
-    bars = _keep(bars, closed)
-    again = _find_duplicates(bars, task)
+    thin = {THIN: np.isin(to_days(bars["date"]), task.closed)}
+    bars = _keep(bars, findings.take(bars, thin, show=()))
+    again = _is_as_before(bars["code"]) & _is_as_before(bars["date"])
+    places = np.flatnonzero(again)
+    check_same(bars.take(places - 1), bars.take(places), task.files, ignore=("name",))
     bars = _keep(bars, findings.take(bars, {DUPLICATE: again}, show=()))
     bars = _add_listing(bars, findings)
-    traded = ~bars["suspended"].to_numpy()
-    unsold = {UNSOLD: _find_moves(bars) & ~traded}
-    findings.note(bars, unsold, show=("close",), previous=("close",))
+    traded, close = ~bars["suspended"].to_numpy(), bars["close"].to_numpy()
+    same = _is_as_before(bars["code"])
+    moves = same & _is_as_before(bars["adj_factor"]) & (close > 0) & ~traded
+    moves[1:] &= (close[1:] != close[:-1]) & (close[:-1] > 0)
+    findings.note(bars, {UNSOLD: moves}, show=("close",), previous=("close",))
     bars = _keep(bars, traded)
-    bars = bars.append_column(LIMIT, pa.array(_limit_shares(bars, task)))
-    date = to_days(bars["date"])
-    found = jumps.find_jumps(
-        jumps.History(
-            columns={name: bars[name].to_numpy() for name in NUMBERS},
-            asset=_positions(bars)[0],
-            date=date,
-            position=np.searchsorted(task.calendar, date),
-            limit=bars[LIMIT].to_numpy(),
-        )
-    )
-    stays = findings.take(bars, found.reasons, show=("open", *_SHOWN), previous=("date", *_SHOWN))
-    for kind, mask in found.notes.items():
-        if kind == jumps.STALE_CAP and task.form.prices == "adjusted":
-            continue  # dividends move an adjusted price and no market cap
+    same, date = _is_as_before(bars["code"]), to_days(bars["date"])
+    position, limit = np.searchsorted(task.calendar, date), np.full(len(bars), np.nan)
+    if task.form.price_limits != "none":
+        since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
+        boards = find_boards(encode(bars["code"]))
+        limit = limit_share(boards, date, since, bars["is_st"].to_numpy())
+    bars = bars.append_column(LIMIT, pa.array(limit))
+    rows = {name: bars[name].to_numpy() for name in NUMBERS}
+    rows |= {"asset": np.cumsum(~same), "date": date, "position": position, "limit": limit}
+    reasons, notes, sums = jumps.find_jumps(rows)
+    stays = findings.take(bars, reasons, show=("open", *_SHOWN), previous=("date", *_SHOWN))
+    if task.form.prices == "adjusted":
+        del notes[jumps.STALE_CAP]  # dividends move an adjusted price and no market cap
+    for kind, mask in notes.items():
         own = jumps.SHOWN.get(kind)
         previous = ("date", *(own or _SHOWN))
         findings.note(bars, {kind: mask}, show=own or ("open", *_SHOWN), previous=previous)
-    renamed = {RENAMED: _find_renamed(bars)}
-    findings.note(bars, renamed, show=("industry",), previous=("industry",))
+    known = bars["industry"].is_valid().to_numpy()
+    renamed = same & ~_is_as_before(bars["industry"]) & known
+    renamed[1:] &= known[:-1]
+    findings.note(bars, {RENAMED: renamed}, show=("industry",), previous=("industry",))
     quality = Quality(quarantined=findings.quarantined, notes=findings.notes)
-    return _keep(bars, stays), quality, found.sums
+    return _keep(bars, stays), quality, sums
 
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     """Panel rows of `select_rows`' rows: `panel_schema`, sorted by (asset, date)."""
     columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.further)}
-    asset, step = _positions(bars)
-    values = _features(columns, asset, step, task)
-    up, down = _find_at_limits(columns, asset, bars[LIMIT].to_numpy())
-    cap = columns["market_cap"]
+    same = _is_as_before(bars["code"])
+    values = _compute_features(columns, np.cumsum(~same) - 1, task)
+    adjusted, cap = columns["close"] * columns["adj_factor"], columns["market_cap"]
+    reference = np.where(same, np.roll(adjusted, 1) / columns["adj_factor"], np.nan)
+    up, down = at_limit(columns["close"], reference, bars[LIMIT].to_numpy())
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),
         **{name: pa.array(values[:, i]) for i, name in enumerate(task.features)},
         "is_st": bars["is_st"],
         "list_date": bars[LISTED],
-        "adj_close": pa.array(columns["close"] * columns["adj_factor"]),
+        "adj_close": pa.array(adjusted),
         "market_cap": pa.array(cap, mask=np.isnan(cap)),
         "industry": bars["industry"].cast(pa.string()),
         "limit_up": pa.array(up),
         "limit_down": pa.array(down),
     }
     if task.members is not None:
-        table[MEMBER] = pa.array(
-            task.members.find_members(encode(bars["code"]), to_days(bars["date"]))
-        )
+        members = task.members.find_members(encode(bars["code"]), to_days(bars["date"]))
+        table[MEMBER] = pa.array(members)
     schema = panel_schema(task.features, members=task.members is not None)
     return pa.table({name: table[name] for name in schema.names}, schema=schema)
 
 
-def find_boards(codes: np.ndarray) -> np.ndarray:
+def find_boards(codes: pa.DictionaryArray) -> np.ndarray:
     """(n,) str: main, star, chinext or beijing, by the six digits in any vendor's spelling."""
-    digits = ["".join(c for c in str(code) if c.isdigit()).zfill(6)[:6] for code in codes]
-    starts = [[board for start, board in _BOARDS.items() if d.startswith(start)] for d in digits]
-    return np.array([found[0] if found else "main" for found in starts], dtype="U8")
+    boards = []
+    for code in codes.dictionary.to_pylist():
+        digits = "".join(c for c in code if c.isdigit()).zfill(6)[:6]
+        found = [board for start, board in _BOARDS.items() if digits.startswith(start)]
+        boards.append(found[0] if found else "main")
+    return np.asarray(np.array(boards, dtype="U8")[codes.indices.to_numpy()])
 
 
 def limit_share(
@@ -222,46 +229,11 @@ def _keep(bars: pa.Table, mask: np.ndarray) -> pa.Table:
 def _sort(bars: pa.Table) -> pa.Table:
     """By code, then date, then file."""
     code = encode(bars["code"])
-    names = code.dictionary.to_pylist()
-    rank = np.empty(len(names), dtype=np.int64)
-    rank[np.argsort(np.array(names, dtype=object))] = np.arange(len(names))
+    names = code.dictionary.to_numpy(zero_copy_only=False)
+    rank = np.unique(names, return_inverse=True)[1][code.indices.to_numpy()]
     days = bars["date"].cast(pa.int32()).to_numpy()
-    order = np.lexsort((bars["file"].to_numpy(), days, rank[code.indices.to_numpy()]))
+    order = np.lexsort((bars["file"].to_numpy(), days, rank))
     return bars.take(pa.array(order)).combine_chunks()
-
-
-def _find_duplicates(bars: pa.Table, task: BucketTask) -> np.ndarray:
-    """(n,) bool: rows that repeat the one before; refuses those that contradict it."""
-    same: np.ndarray = _is_as_before(bars["code"]) & _is_as_before(bars["date"])
-    others = [name for name in bars.column_names if name not in ("code", "date", "file", "name")]
-    for name in others if same.any() else ():
-        differs = same & ~_is_as_before(bars[name])
-        if differs.any():
-            one, two = bars.slice(int(np.argmax(differs)) - 1, 2).to_pylist()
-            files = task.files[one["file"]], task.files[two["file"]]
-            raise BarsError(
-                f"two rows of {one['date']} {one['code']} contradict each other: "
-                f"{name}={one[name]} in {files[0]}, {name}={two[name]} in {files[1]}. Every (date, "
-                "code) must be unique; remove the wrong one."
-            )
-    return same
-
-
-def _find_moves(bars: pa.Table) -> np.ndarray:
-    """(n,) bool: the price is another than the row's before, and the factor the same."""
-    close = bars["close"].to_numpy()
-    moved = (close[1:] != close[:-1]) & (close[1:] > 0) & (close[:-1] > 0)
-    same: np.ndarray = _is_as_before(bars["code"]) & _is_as_before(bars["adj_factor"])
-    same[1:] &= moved
-    return same
-
-
-def _find_renamed(bars: pa.Table) -> np.ndarray:
-    """(n,) bool: the industry is another than the row's before."""
-    known = bars["industry"].is_valid().to_numpy()
-    other: np.ndarray = _is_as_before(bars["code"]) & ~_is_as_before(bars["industry"])
-    other[1:] &= known[1:] & known[:-1]
-    return other
 
 
 def _is_as_before(column: pa.ChunkedArray) -> np.ndarray:
@@ -294,49 +266,18 @@ def _add_listing(bars: pa.Table, findings: Findings) -> pa.Table:
     return bars.append_column(LISTED, pa.array(first, pa.date32()))
 
 
-def _positions(bars: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) number of each row's asset, and (n,) of the row within its asset."""
-    is_first = ~_is_as_before(bars["code"])
-    asset = np.cumsum(is_first) - 1
-    return asset, np.arange(len(bars)) - np.flatnonzero(is_first)[asset]
-
-
-def _features(
-    columns: dict[str, np.ndarray], asset: np.ndarray, step: np.ndarray, task: BucketTask
+def _compute_features(
+    columns: dict[str, np.ndarray], asset: np.ndarray, task: BucketTask
 ) -> np.ndarray:
-    """(n, F) float32 of the flat rows, through dense arrays of some assets at a time."""
+    """(n, F) float32 of rows sorted by asset, through dense arrays of some assets at a time."""
     result = np.empty((len(asset), len(task.features)), dtype=np.float32)
-    assets = int(asset[-1]) + 1 if len(asset) else 0
-    for low in range(0, assets, ASSETS_AT_ONCE):
+    step = np.arange(len(asset)) - np.searchsorted(asset, asset)  # a row's place within its asset
+    for low in range(0, int(asset[-1]) + 1 if len(asset) else 0, ASSETS_AT_ONCE):
         rows = slice(*np.searchsorted(asset, [low, low + ASSETS_AT_ONCE]))
         k, n = step[rows], asset[rows] - low
-        shape = (int(k.max()) + 1, int(n.max()) + 1)
-        dense = {}
-        for name in columns:
-            dense[name] = np.full(shape, np.nan)
-            dense[name][k, n] = columns[name][rows]
+        dense = {name: np.full((k.max() + 1, n.max() + 1), np.nan) for name in columns}
+        for name, values in columns.items():
+            dense[name][k, n] = values[rows]
         adjusted = adjust_bars(dense, has_turnover_rate=task.has_turnover_rate)
         result[rows] = compute_features(adjusted, task.features)[k, n]
     return result
-
-
-def _limit_shares(bars: pa.Table, task: BucketTask) -> np.ndarray:
-    """(n,) largest move of each day, a fraction; NaN where the market's rule is not known."""
-    if task.form.price_limits == "none" or not len(bars):
-        return np.full(len(bars), np.nan)
-    date, listed = to_days(bars["date"]), to_days(bars[LISTED])
-    since = np.searchsorted(task.calendar, date) - locate_listings(task.calendar, listed)
-    names = encode(bars["code"])
-    board = find_boards(np.array(names.dictionary.to_pylist()))[names.indices.to_numpy()]
-    return limit_share(board, date, since, bars["is_st"].to_numpy())
-
-
-def _find_at_limits(
-    columns: dict[str, np.ndarray], asset: np.ndarray, limit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) bool twice: closed at the upper limit, at the lower; False where it is not known."""
-    reference = np.full(len(asset), np.nan)
-    same = asset[1:] == asset[:-1]
-    adjusted = columns["close"] * columns["adj_factor"]
-    reference[1:][same] = (adjusted[:-1] / columns["adj_factor"][1:])[same]
-    return at_limit(columns["close"], reference, limit)

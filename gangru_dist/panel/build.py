@@ -21,41 +21,28 @@ still read them, and so do those that another build has just written.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 import tempfile
-import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from gangru_dist.bars.days import find_market_days
 from gangru_dist.bars.files import check_apart
-from gangru_dist.bars.quality import QUALITY, Finding, Quality, describe, merge
-from gangru_dist.bars.side_tables import check_spellings
+from gangru_dist.bars.quality import QUALITY, Finding, describe
+from gangru_dist.bars.reader import Bars, open_bars
 from gangru_dist.base.errors import GangruError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
-from gangru_dist.cluster.map import Runner, catch_error, map_here, map_on_ray
+from gangru_dist.cluster.map import Runner, map_here, map_on_ray
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.panel.bucket import BucketTask
-from gangru_dist.panel.checks import check_built, check_staged
+from gangru_dist.features.price_volume import FEATURES
+from gangru_dist.panel.checks import find_lacking
 from gangru_dist.panel.history import continue_history
-from gangru_dist.panel.intake import (
-    Bars,
-    are_dated,
-    check_columns,
-    describe_source,
-    find_lacking,
-    open_bars,
-    select_members,
-)
-from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
-from gangru_dist.panel.stages import Staged, build_bucket, map_items, stage_bars, stage_tables
-from gangru_dist.panel.writer import WrittenBucket, add_hashes, write_names
+from gangru_dist.panel.manifest import MANIFEST, ROWS_VERSION, Manifest, read_manifest
+from gangru_dist.panel.stages import STAGING, Computed, compute_panel
+from gangru_dist.panel.writer import write_names
 
 _logger = logging.getLogger(__name__)
 
@@ -63,29 +50,6 @@ SMALL_BYTES = 16 * 2**20
 """Bars up to that size are built in this process: they take less time than Ray's start."""
 LEFTOVER_AGE = dt.timedelta(days=1)
 """Age from which on a file that no manifest names is no running build's: longer than any takes."""
-_STAGING = "staging-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Computed:
-    """How far a build came; readers see nothing of it yet."""
-
-    staged: Staged
-    """What stage 1 tells of all bars."""
-    quality: Quality
-    """Counts, of the days and of all buckets too if it came so far."""
-    calendar: np.ndarray
-    """(days,) datetime64[D], the trading days; empty if it did not come so far."""
-    buckets: Sequence[WrittenBucket] = ()
-    """What is known of each bucket."""
-    problem: GangruError | None = None
-    """Why the bars cannot be trusted."""
-
-    @property
-    def set_aside(self) -> str | None:
-        """The newest day of the bars, ISO, if all its rows were set aside; weekends apart."""
-        newest, calendar = self.staged.newest, self.calendar
-        return str(newest) if len(calendar) and newest > calendar[-1] else None
 
 
 def build_panel(
@@ -117,21 +81,23 @@ def build_panel(
     if isinstance(bars, str):
         bars = open_bars(bars, cfg)
     panel, old = root.child("panel"), find_manifest(root)
-    source = describe_source(bars, cfg)
-    if old is not None and not overwrite and old.source == source and are_dated(bars):
+    source = _describe_source(bars, cfg)
+    if old is not None and not overwrite and old.source == source and _are_dated(bars):
         _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
         _warn_of_newest_day(old)
         return old
     if runner is None:
         size = sum(file.size for file in bars.files)
         runner = map_here if size <= SMALL_BYTES else map_on_ray
-    before = _file_names(old)
+    before = frozenset(file.name for file in old.files) if old else frozenset()
     try:
         with session.open_session(cfg) if runner is map_on_ray else nullcontext():
-            computed = compute_panel(bars, panel, cfg, runner, kept=() if overwrite else before)
+            kept = () if overwrite else before
+            computed = compute_panel(bars, panel, cfg, runner, source=source, kept=kept)
         if computed.problem is not None:
             raise computed.problem
-        manifest = make_manifest(computed, source, cfg)
+        assert computed.manifest is not None
+        manifest = computed.manifest
         if old is not None:
             manifest = continue_history(root, old, manifest, overwrite=overwrite)
     except GangruError:
@@ -140,10 +106,10 @@ def build_panel(
     there = find_manifest(root)
     if there is not None and (old is None or there.to_json() != old.to_json()):
         return _accept_other_build(there, manifest, panel)
-    write_names(panel, (bucket.names for bucket in computed.buckets))
+    write_names(panel, computed.names)
     panel.write_json(QUALITY, _quality_json(computed, manifest, parts=len(bars.parts)))
     panel.write_json(MANIFEST, manifest.to_json())
-    remove_leftovers(panel, before | _file_names(manifest))
+    remove_leftovers(panel, before | {file.name for file in manifest.files})
     _warn_of_newest_day(manifest)
     _logger.info(
         "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
@@ -169,102 +135,42 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> tuple[list[str], GangruError |
     """
     bars = open_bars(bars_uri, cfg)
     with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
-        computed = compute_panel(bars, Storage(folder), cfg, map_here, kept=None)
+        computed = compute_panel(bars, Storage(folder), cfg, map_here, source={}, kept=None)
     return _quality_table(computed), computed.problem
 
 
-def compute_panel(
-    bars: Bars,
-    panel: Storage,
-    cfg: RunConfig,
-    runner: Runner,
-    *,
-    kept: Collection[str] | None,
-) -> Computed:
-    """Both stages, with the checks of all rows together after each.
-
-    Args:
-        bars: What is read.
-        panel: The folder `<storage>/panel`.
-        cfg: Its sections `bars`, `panel` and `resources` count.
-        runner: Where units and buckets are worked on.
-        kept: Panel files that are not written again; None = only check, write none at all.
-
-    Raises:
-        BarsError: A file, a row or a side table cannot be understood, one stock goes by two
-            codes, or `panel.members` has no stock or no day of these bars.
-        PanelError: A feature cannot be computed from these columns.
-    """
-    folder = f"{_STAGING}{uuid.uuid4().hex[:12]}"
-    where: dict[str, Any] = {"panel": panel, "cfg": cfg, "runner": runner}
-    try:
-        staged = stage_bars(bars, folder, **where)
-        problem = _find_problem(check_staged, staged, bars.form, cfg.bars)
-        if problem is not None:
-            calendar = np.empty(0, "datetime64[D]")
-            return Computed(
-                staged=staged, quality=staged.quality, calendar=calendar, problem=problem
-            )
-        market = find_market_days([staged.dates], [staged.traded], bars.rule)
-        check_spellings(staged.codes)
-        there = check_columns(staged.columns, cfg.panel.features, bars.form)
-        task = BucketTask(
-            features=cfg.panel.features,
-            calendar=market.calendar,
-            closed=market.closed,
-            has_turnover_rate="turnover_rate" in there,
-            form=bars.form,
-            files=tuple(file.name for file in bars.files),
-            tables=stage_tables(bars, staged.codes, folder, **where),
-            members=bars.members and select_members(bars.members, staged.codes, market),
+def _are_dated(bars: Bars) -> bool:
+    """Whether a changed file would show: its size may be the same, so its time must be known."""
+    undated = [file.name for file in bars.files if file.modified is None]
+    if undated:
+        _logger.info(
+            "panel_not_kept reason=storage_gives_no_modification_time files=%d example=%s",
+            len(undated),
+            undated[0],
         )
-        work = partial(
-            build_bucket,
-            names=staged.names,
-            task=task,
-            panel=panel,
-            buckets=cfg.panel.buckets,
-            kept=kept,
-        )
-        numbers = [(number,) for number in range(cfg.panel.buckets)]
-        buckets = map_items("panel_features", work, numbers, cfg=cfg, runner=runner)
-    finally:
-        panel.delete_folder(folder)
-    quality = merge([staged.quality, market.quality, *(bucket.quality for bucket in buckets)])
-    sums = [bucket.sums for bucket in buckets]
-    return Computed(
-        staged=staged,
-        quality=quality,
-        calendar=market.calendar,
-        buckets=buckets,
-        problem=_find_problem(check_built, sums, quality, bars.form, cfg.bars),
-    )
+    return not undated
 
 
-def _find_problem(check: Callable[..., None], *args: Any) -> GangruError | None:
-    """What a check refuses."""
-    return catch_error(partial(check, *args))
-
-
-def make_manifest(computed: Computed, source: dict[str, Any], cfg: RunConfig) -> Manifest:
-    """The manifest of what was computed."""
-    buckets = computed.buckets
-    files = tuple(file for bucket in buckets for file in bucket.files)
-    months = add_hashes(bucket.months for bucket in buckets)
-    return Manifest(
-        features=cfg.panel.features,
-        buckets=cfg.panel.buckets,
-        calendar=computed.calendar,
-        files=files,
-        rows=sum(file.rows for file in files),
-        assets=sum(bucket.assets for bucket in buckets),
-        months={month: f"{months[month]:064x}" for month in sorted(months)},
-        source=source,
-        has_industry=any(bucket.has_industry for bucket in buckets),
-        has_market_cap=any(bucket.has_market_cap for bucket in buckets),
-        has_members=cfg.panel.members is not None,
-        set_aside=computed.set_aside,
-    )
+def _describe_source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
+    """What a panel is made from; equal sources give equal panels, if the files are dated."""
+    listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in bars.files)
+    own = [FEATURES.hash_user_code(name) for name in cfg.panel.features]
+    days = bars.rule.calendar
+    days_bytes = None if days is None else days.astype("datetime64[D]").tobytes()
+    return {
+        "uri": bars.uri,
+        "files": len(bars.files),
+        "bytes": sum(file.size for file in bars.files),
+        "listing": hashlib.sha256(listing.encode()).hexdigest(),
+        "rows_version": ROWS_VERSION,
+        "users_code": {name: code for feature in own for name, code in feature.items()},
+        "bars": asdict(cfg.bars),
+        "trading_days": None if days_bytes is None else hashlib.sha256(days_bytes).hexdigest(),
+        "members": cfg.panel.members,
+        "member_lists": None if bars.members is None else bars.members.digest,
+        "buckets": cfg.panel.buckets,
+        "features": list(cfg.panel.features),
+    }
 
 
 def find_manifest(root: Storage) -> Manifest | None:
@@ -306,15 +212,11 @@ def remove_leftovers(panel: Storage, named: Collection[str] | None) -> None:
     for name in old - frozenset(named or ()):
         if name.startswith("bucket="):
             panel.delete(name)
-    staged = {name for name in written if name.startswith(_STAGING)}
+    staged = {name for name in written if name.startswith(STAGING)}
     for folder in {name.split("/")[0] for name in staged & old}:
         if all(name in old for name in staged if name.startswith(f"{folder}/")):
             panel.delete_folder(folder)
     panel.delete_unfinished(last)
-
-
-def _file_names(manifest: Manifest | None) -> frozenset[str]:
-    return frozenset(file.name for file in manifest.files) if manifest else frozenset()
 
 
 def _warn_of_newest_day(manifest: Manifest) -> None:
@@ -331,7 +233,7 @@ def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict
     """Content of quality.json."""
     return {
         "bars": manifest.source["uri"],
-        "files": len(computed.staged.columns),
+        "files": len(computed.columns),
         "parts": parts,
         "rows_kept": manifest.rows,
         "assets": manifest.assets,
@@ -341,35 +243,32 @@ def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict
         **computed.quality.to_json(),
         "optional_columns_missing": {
             name: {"files": len(files), "example": files[0]}
-            for name, files in find_lacking(computed.staged.columns).items()
+            for name, files in find_lacking(computed.columns).items()
         },
     }
 
 
 def _quality_table(computed: Computed) -> list[str]:
     """Counts, then reasons, notes and lacking columns with an example each, as lines of text."""
-    quality, calendar = computed.quality, computed.calendar
-    lines = [
-        f"{'rows read':<24}{quality.rows}",
-        f"{'rows suspended':<24}{quality.suspended}",
-        f"{'rows set aside':<24}{quality.set_aside}",
-    ]
-    if len(calendar):
-        lines += [
-            f"{'stocks':<24}{sum(bucket.assets for bucket in computed.buckets)}",
-            f"{'trading days':<24}{len(calendar)}",
-            f"{'first day':<24}{calendar[0]}",
-            f"{'last day':<24}{calendar[-1]}",
-        ]
-    if computed.set_aside:
-        lines.append(f"{'newest day set aside':<24}{computed.set_aside}")
+    quality, manifest = computed.quality, computed.manifest
+    counts: dict[str, Any] = {
+        "rows read": quality.rows,
+        "rows suspended": quality.suspended,
+        "rows set aside": quality.set_aside,
+    }
+    if manifest is not None:
+        days = manifest.calendar
+        counts |= {"stocks": manifest.assets, "trading days": len(days)}
+        counts |= {"first day": days[0], "last day": days[-1]}
+        counts |= {"newest day set aside": manifest.set_aside} if manifest.set_aside else {}
+    lines = [f"{name:<24}{value}" for name, value in counts.items()]
     sections: dict[str, Mapping[str, Finding]] = {
         "rows set aside, by reason": quality.quarantined,
         "files in another unit": {f"{s.file}: {s.reason}": s.finding for s in quality.suspects},
         "odd, but kept": quality.notes,
         "columns that files lack": {
             name: Finding(count=len(files), example={"file": files[0]})
-            for name, files in find_lacking(computed.staged.columns).items()
+            for name, files in find_lacking(computed.columns).items()
         },
     }
     for title, findings in sections.items():

@@ -7,13 +7,14 @@ setting that mends it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from gangru_dist.bars.days import check_shifted
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Quality, check_share, describe
+from gangru_dist.bars.reader import Bars
 from gangru_dist.bars.rows import (
     ADJUSTED_TWICE,
     EXCHANGED,
@@ -25,13 +26,15 @@ from gangru_dist.bars.rows import (
     UNIT_REASONS,
     ZERO_AMOUNT,
 )
-from gangru_dist.base.errors import BarsError
+from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import BarsConfig
+from gangru_dist.features.price_volume import check_inputs, list_inputs
 from gangru_dist.panel import jumps
-from gangru_dist.panel.jumps import JumpSums, add_sums
-from gangru_dist.panel.stages import Staged
+from gangru_dist.panel.jumps import JumpSums
 
 _logger = logging.getLogger(__name__)
+
+_OPTIONAL = ("adj_factor", "turnover_rate", "market_cap", "industry", "is_st", "list_date")
 
 _RESTLESS_ASSETS = 0.01  # share of stocks
 _NIGHT = 0.03  # standard deviation of an overnight gap: an upper bound
@@ -44,15 +47,81 @@ _TOGETHER, _FEWEST_TOGETHER = 0.25, 10
 """Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
 
 
-def check_staged(staged: Staged, form: BarsFormat, cfg: BarsConfig) -> None:
+def check_headings(bars: Bars, features: Sequence[str]) -> None:
+    """Refuse bars that lack what the panel needs; opens every file, reads no row.
+
+    Raises:
+        BarsError: A file cannot be opened, a column or the factor is missing.
+        PanelError: A feature cannot be computed from these columns.
+    """
+    columns = {part.file.name: part.has for part in bars.parts if not part.table}
+    check_columns(columns, features, bars.form)
+
+
+def check_columns(
+    columns: Mapping[str, Collection[str]], features: Sequence[str], form: BarsFormat
+) -> frozenset[str]:
+    """Refuse columns that some files lack or no file has; return all that there are.
+
+    Args:
+        columns: File -> our columns, its own and those that side tables give.
+        features: What is to be computed.
+        form: The mapping; it knows which call exports what is missing.
+
+    Raises:
+        BarsError: A column must be in every file or in none, and is not.
+        PanelError: A feature cannot be computed from what is there.
+    """
+    for name in form.further:
+        lacking = sorted(file for file in columns if name not in columns[file])
+        if lacking:
+            raise BarsError(
+                f"{lacking[0]} has no column {name}, which a feature reads as column:{name}. "
+                "Export it with every file; if it goes by another name, say so: "
+                f"{format_flag(f'bars.columns.{name}', 'THEIRS')}"
+            )
+    if "turnover_rate" in list_inputs(features):
+        having = sorted(file for file in columns if "turnover_rate" in columns[file])
+        lacking = sorted(columns.keys() - set(having))
+        if having and lacking:
+            raise BarsError(
+                f"{lacking[0]} has no column turnover_rate, or an empty one, and {having[0]} has: "
+                "amount / market cap stands in for it only if no file has it. "
+                "Export it with every file, or with none."
+            )
+    there = frozenset().union(*columns.values())
+    check_inputs(features, there, call=form.calls.get("turnover_rate"))
+    return there
+
+
+def find_lacking(columns: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Optional column -> the files, sorted, without it or with an empty one."""
+    files = sorted(columns)
+    without = {name: [file for file in files if name not in columns[file]] for name in _OPTIONAL}
+    return {name: lacking for name, lacking in without.items() if lacking}
+
+
+def check_staged(
+    quality: Quality,
+    files: Collection[str],
+    dates: np.ndarray,
+    form: BarsFormat,
+    cfg: BarsConfig,
+) -> None:
     """Refuse what the rows of stage 1 show to be wrong as a whole.
+
+    Args:
+        quality: Of all rows.
+        files: Names of the files that have rows.
+        dates: (days,) datetime64[D], distinct days of the usable rows.
+        form: The mapping.
+        cfg: What is allowed.
 
     Raises:
         BarsError: A file is in another unit, dates are shifted, or too many rows are bad.
     """
-    quality = staged.quality
-    check_suspects(quality, sorted(staged.columns), form)
-    check_shifted(quality, staged.dates)
+    check_suspects(quality, files, form)
+    check_shifted(quality, dates)
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
 
 
@@ -70,7 +139,7 @@ def check_built(
     Raises:
         BarsError: Factors or lasting moves contradict prices, or too many rows are bad.
     """
-    check_jumps(quality, add_sums(sums), allowed=cfg.max_jumps)
+    check_jumps(quality, sum(sums, JumpSums()), allowed=cfg.max_jumps)
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
     for name in _SERIOUS:
         if name in quality.notes:
@@ -150,7 +219,7 @@ def _check_factor(sums: JumpSums, quality: Quality) -> None:
     )
 
 
-def check_suspects(quality: Quality, files: Sequence[str], form: BarsFormat) -> None:
+def check_suspects(quality: Quality, files: Collection[str], form: BarsFormat) -> None:
     """Refuse bars of which a file is in another unit than the mapping says.
 
     Args:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -63,6 +62,9 @@ REUSED = "stock traded again after more than a year: a code used twice?"
 SHOWN = {VOLUME_JUMP: ("close", "volume", "amount"), TURNOVER_JUMP: ("volume", "turnover_rate")}
 """Note -> columns that its example shows, other than close and adj_factor."""
 
+Masks = dict[str, np.ndarray]
+"""Reason or note -> (n,) bool."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JumpSums:
@@ -85,219 +87,153 @@ class JumpSums:
     steps_on_day: Counter[dt.date] = field(default_factory=Counter)
     """Day -> those of them over which adj_factor changes."""
 
-
-def add_sums(parts: Iterable[JumpSums]) -> JumpSums:
-    """The sums of all buckets."""
-    total = JumpSums()
-    for part in parts:
-        names = vars(total)
-        total = JumpSums(**{name: getattr(total, name) + getattr(part, name) for name in names})
-    return total
+    def __add__(self, other: JumpSums) -> JumpSums:
+        """The sums of both."""
+        names = vars(self)
+        return JumpSums(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Jumps:
-    """What was found in one bucket."""
+def find_jumps(rows: Mapping[str, np.ndarray]) -> tuple[Masks, Masks, JumpSums]:
+    """Find rows that leave their neighbours, and what stays odd without them.
 
-    reasons: Mapping[str, np.ndarray]
-    """Reason -> (n,) bool: rows to set aside, each of which leaves the row before it."""
-    notes: Mapping[str, np.ndarray]
-    """What is only counted -> (n,) bool, in the same way."""
-    sums: JumpSums
+    Args:
+        rows: Columns of n traded rows of whole stocks, sorted by (asset, date): `quality.NUMBERS`;
+            asset, the stock's number; date; position, the date's index in the calendar; and limit,
+            the largest move of the day, a fraction (infinite = none, NaN = not known).
 
-
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """Traded rows of whole stocks, sorted by (stock, date); all (n,).
-
-    Properties are (n - 1,): what is said of each row and the one before it.
+    Returns:
+        Reason -> (n,) bool, rows to set aside, each of which leaves the row before it; note ->
+        (n,) bool, what is only counted, in the same way; and what the whole market judges.
     """
-
-    columns: Mapping[str, np.ndarray]
-    """open, high, low, close, volume, amount, adj_factor, turnover_rate, market_cap."""
-    asset: np.ndarray
-    """Number of the stock, ascending."""
-    date: np.ndarray
-    """datetime64[D]."""
-    position: np.ndarray
-    """Index of the date in the calendar."""
-    limit: np.ndarray
-    """Largest move of the day, a fraction; infinite = none, NaN = not known."""
-
-    def select(self, rows: np.ndarray) -> History:
-        """Some of the rows."""
-        columns = {name: values[rows] for name, values in self.columns.items()}
-        own = ("asset", "date", "position", "limit")
-        return History(columns=columns, **{name: getattr(self, name)[rows] for name in own})
-
-    @cached_property
-    def level(self) -> np.ndarray:
-        """(n,) log of the adjusted close."""
-        return np.asarray(np.log(self.columns["close"]) + np.log(self.columns["adj_factor"]))
-
-    @cached_property
-    def same(self) -> np.ndarray:
-        """Whether both rows are of one stock."""
-        return np.asarray(self.asset[1:] == self.asset[:-1])
-
-    @cached_property
-    def step(self) -> np.ndarray:
-        """Log step of the factor."""
-        return np.diff(np.log(self.columns["adj_factor"]))
-
-    @cached_property
-    def gap(self) -> np.ndarray:
-        """Log overnight gap, from close to open."""
-        return np.asarray(np.log(self.columns["open"][1:] / self.columns["close"][:-1]))
-
-    @cached_property
-    def close_by(self) -> np.ndarray:
-        """Whether so few days lie between that limits of a day bound the move."""
-        near = np.diff(self.position) <= NEIGHBORS
-        return np.asarray(near & (np.diff(self.date) <= _CLOSURE))
-
-    @cached_property
-    def far(self) -> np.ndarray:
-        """Whether open or close is further from the reference price than the market allows."""
-        columns, days = self.columns, np.maximum(np.diff(self.position), 1)
-        reference = columns["close"][:-1] * columns["adj_factor"][:-1] / columns["adj_factor"][1:]
-        with np.errstate(invalid="ignore"):  # NaN compares as False: not known
-            limit = np.maximum(self.limit[1:], LEAST_LIMIT)
-            most = (1 + limit) ** days - 1 + SLACK + 0.01 / reference
-            far = np.abs(columns["close"][1:] / reference - 1) > most
-            far |= np.abs(columns["open"][1:] / reference - 1) > most
-        far &= self.close_by & (self.date[1:] >= LIMITS_SINCE)
-        return np.asarray(far | (np.abs(np.diff(self.level)) > EIGHTFOLD))
-
-    @cached_property
-    def unexplained(self) -> np.ndarray:
-        """Whether the factor makes a large step of which the price shows less than half."""
-        close, step = np.diff(np.log(self.columns["close"])), self.step
-        most = _EXPLAINED * np.abs(step) + _DAY
-        off = (np.abs(self.gap + step) > most) & (np.abs(close + step) > most)
-        return np.asarray((np.abs(step) > _LARGE_STEP) & off)
-
-
-def find_jumps(history: History) -> Jumps:
-    """Find rows that leave their neighbours, and what stays odd without them."""
-    if not len(history.asset):
-        return Jumps(reasons={}, notes={}, sums=JumpSums())
-    wrong = _find_wrong(history)
-    keep = ~np.any(list(wrong.values()), axis=0)
-    lasting, sums = _find_lasting(history if keep.all() else history.select(keep))
-    notes = {name: np.zeros(len(keep), dtype=bool) for name in lasting}
+    pairs = _compare_rows(rows)
+    wrong = _find_wrong(rows, pairs)
+    stays = ~np.any(list(wrong.values()), axis=0)
+    kept = rows if stays.all() else {name: values[stays] for name, values in rows.items()}
+    lasting, sums = _find_lasting(kept, pairs if stays.all() else _compare_rows(kept))
+    notes = {name: np.zeros(len(stays), dtype=bool) for name in lasting}
     for name, mask in lasting.items():
-        notes[name][keep] = mask
-    stays = _stays(history)
+        notes[name][stays] = mask
+    # the next row's price is nearer to this row's than to that of the row before
+    level = pairs["level"]
+    followed = np.zeros(len(stays), dtype=bool)
+    later, before = np.abs(level[2:] - level[1:-1]), np.abs(level[2:] - level[:-2])
+    followed[1:-1] = (later < before) & pairs["same"][2:]
     for reason, note in ((LEAVES, JUMP), (SPIKE, STEP)):
         # over a removed row two days look like one; whether it was right, the row after it tells
-        notes[note] &= np.append(True, keep[:-1])
-        notes[note] |= wrong[reason] & stays
-    notes[TYPICAL] = notes[JUMP] & _later(_is_near_ratio(history.gap))
-    return Jumps(reasons=wrong, notes=notes, sums=sums)
+        notes[note] &= np.append(True, stays[:-1])[: len(stays)]
+        notes[note] |= wrong[reason] & followed
+    notes[TYPICAL] = notes[JUMP] & pairs["near_ratio"]
+    return wrong, notes, sums
 
 
-def _find_wrong(history: History) -> dict[str, np.ndarray]:
+def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What is said of each row and the one before it, which may be another stock's.
+
+    Returns:
+        level, log of the adjusted close; same, whether both rows are of one stock; step, log step
+        of the factor; gap, log overnight gap from close to open; near_ratio, whether it is down
+        to, or up from, one share of a split; close_by, whether so few days lie between that limits
+        of a day bound the move; far, whether open or close is further from the reference price
+        than the market allows; unexplained, whether the factor makes a large step of which the
+        price shows less than half.
+    """
+    close, factor, date = rows["close"], rows["adj_factor"], rows["date"]
+    level = np.log(close) + np.log(factor)
+    move, step = _subtract(np.log(close)), _subtract(np.log(factor))
+    gap = np.log(rows["open"] / _shift(close))
+    days, reference = _subtract(rows["position"]), _shift(close * factor) / factor
+    close_by = (days <= NEIGHBORS) & (np.diff(date, prepend=np.datetime64("NaT")) <= _CLOSURE)
+    with np.errstate(invalid="ignore"):  # NaN compares as False: not known
+        most = (1 + np.maximum(rows["limit"], LEAST_LIMIT)) ** np.maximum(days, 1) - 1
+        most += SLACK + 0.01 / reference
+        far = np.abs(close / reference - 1) > most
+        far |= np.abs(rows["open"] / reference - 1) > most
+    wide = np.flatnonzero(np.abs(gap) > np.log(RATIOS[0]) - NEAR)
+    near = np.zeros(len(gap), dtype=bool)
+    near[wide] = (np.abs(np.abs(gap[wide])[:, None] - np.log(RATIOS)) < NEAR).any(axis=1)
+    shown = _EXPLAINED * np.abs(step) + _DAY
+    hidden = (np.abs(gap + step) > shown) & (np.abs(move + step) > shown)
+    return {
+        "level": level,
+        "same": _subtract(rows["asset"]) == 0,
+        "step": step,
+        "gap": gap,
+        "near_ratio": near,
+        "close_by": close_by,
+        "far": (far & close_by & (date >= LIMITS_SINCE)) | (np.abs(_subtract(level)) > EIGHTFOLD),
+        "unexplained": (np.abs(step) > _LARGE_STEP) & hidden,
+    }
+
+
+def _find_wrong(rows: Mapping[str, np.ndarray], pairs: Mapping[str, np.ndarray]) -> Masks:
     """Reason -> (n,) bool: rows that leave the row before, but for those that come back to it."""
-    same, level = history.same, history.level
-    far, contradicts = same & history.far, same & history.unexplained
-    bad = far | contradicts
-    if bad.any():  # a row that returns to the level of two rows before is right, that one was not
-        move = np.diff(level)
-        twice = np.abs(level[2:] - level[:-2]) < _EXPLAINED * np.abs(move[:-1])
-        back = np.zeros(len(bad), dtype=bool)
-        back[1:] = bad[:-1] & twice & same[:-1]
-        far, contradicts = far & ~back, contradicts & ~back
-    by_factor = contradicts | (far & (np.abs(history.step) > _NO_STEP))
-    names = (*PRICES, "volume", "amount")  # no two traded days agree in all of these
-    again = np.all([np.diff(history.columns[name]) == 0 for name in names], axis=0)
-    wrong = {LEAVES: _later(far & ~by_factor), SPIKE: _later(by_factor)}
-    wrong[REPEATED] = _later(same & again) & ~wrong[LEAVES] & ~wrong[SPIKE]
-    return {**wrong, FLAT: _is_flat(history) & ~np.any(list(wrong.values()), axis=0)}
+    same, level = pairs["same"], pairs["level"]
+    bad = same & (pairs["far"] | pairs["unexplained"])
+    # a row that returns to the level of two rows before is right, that one was not
+    twice = np.abs(level - _shift(_shift(level))) < _EXPLAINED * np.abs(_shift(_subtract(level)))
+    bad &= ~(twice & (_shift(bad) == 1))
+    by_factor = bad & (pairs["unexplained"] | (np.abs(pairs["step"]) > _NO_STEP))
+    still = same & np.all([_subtract(rows[name]) == 0 for name in PRICES], axis=0)
+    repeated = still & ~bad  # no two traded days agree in all of these
+    repeated &= (_subtract(rows["volume"]) == 0) & (_subtract(rows["amount"]) == 0)
+    number = np.arange(len(same))
+    flat = number - np.maximum.accumulate(np.where(still, 0, number)) >= FLAT_DAYS
+    wrong = {LEAVES: bad & ~by_factor, SPIKE: by_factor, REPEATED: repeated}
+    return {**wrong, FLAT: flat & ~bad & ~repeated}
 
 
-def _find_lasting(history: History) -> tuple[dict[str, np.ndarray], JumpSums]:
+def _find_lasting(
+    rows: Mapping[str, np.ndarray], pairs: Mapping[str, np.ndarray]
+) -> tuple[Masks, JumpSums]:
     """Kind -> (n,) bool, rows that differ for good from the one before; and the sums."""
-    if not len(history.asset):
-        return {JUMP: np.zeros(0, dtype=bool), STEP: np.zeros(0, dtype=bool)}, JumpSums()
-    same, step, gap, columns = history.same, history.step, history.gap, history.columns
-    asset = history.asset[1:]
-    unknown = np.isnan(history.limit[1:])
-    split = unknown & (_is_near_ratio(gap) | (np.abs(gap) > _HALVED))
+    same, step, gap, near = (pairs[name] for name in ("same", "step", "gap", "close_by"))
+    asset, date = rows["asset"], rows["date"]
+    split = np.isnan(rows["limit"]) & (pairs["near_ratio"] | (np.abs(gap) > _HALVED))
     changed = same & (np.abs(step) > _NO_STEP)
-    count = int(history.asset.max()) + 1
-    rows = np.bincount(history.asset, minlength=count)
-    changes = np.bincount(asset[changed], minlength=count)
-    restless = changes > np.maximum(_RESTLESS_LEAST, _RESTLESS * rows)
-    of_restless = changed & restless[asset]
+    count = np.bincount(asset)
+    changes = np.bincount(asset[changed], minlength=len(count))
+    restless = changes > np.maximum(_RESTLESS_LEAST, _RESTLESS * count)
+    small = changed & (np.abs(step) < _STEP) & ~restless[asset] & near
     first = np.zeros(len(same), dtype=bool)
-    first[np.unique(np.where(of_restless, asset, -1), return_index=True)[1]] = True
-    small = changed & (np.abs(step) < _STEP) & ~restless[asset] & history.close_by
-    stale = (np.diff(columns["market_cap"]) == 0) & (np.diff(columns["close"]) != 0)
-    pairs = {
-        JUMP: same & ~changed & (history.far | split),
-        STEP: changed & (history.far | history.unexplained),
-        VOLUME_JUMP: same & _changes_unit(history, "amount", "volume", columns["close"]),
-        TURNOVER_JUMP: same & _changes_unit(history, "turnover_rate", "volume"),
-        STALE_CAP: same & stale,
-        REUSED: same & (np.diff(history.date) > _SILENT),
-        RESTLESS: first & of_restless,
+    of_restless = np.flatnonzero(changed & restless[asset])
+    first[of_restless[np.unique(asset[of_restless], return_index=True)[1]]] = True
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is no jump
+        price = np.log(rows["amount"] / rows["volume"]) - np.log(rows["close"])
+        turnover = np.log(rows["turnover_rate"] / rows["volume"])
+        units = [np.abs(_subtract(ratio)) for ratio in (price, turnover)]
+    volume_jump, turnover_jump = ((unit > _UNIT_JUMP) & np.isfinite(unit) for unit in units)
+    notes = {
+        JUMP: same & ~changed & (pairs["far"] | split),
+        STEP: changed & (pairs["far"] | pairs["unexplained"]),
+        VOLUME_JUMP: same & volume_jump,
+        TURNOVER_JUMP: same & turnover_jump,
+        STALE_CAP: same & (_subtract(rows["market_cap"]) == 0) & (_subtract(rows["close"]) != 0),
+        REUSED: same & (np.diff(date, prepend=np.datetime64("NaT")) > _SILENT),
+        RESTLESS: first,
     }
     sums = JumpSums(
         pairs=int(same.sum()),
         steps=int(small.sum()),
         explained=float(-(gap[small] * step[small]).sum()),
         squared=float(np.square(step[small]).sum()),
-        assets=int((rows > 0).sum()),
+        assets=int((count > 0).sum()),
         restless=int(restless.sum()),
-        on_day=_count_days(history.date[1:][same & history.close_by]),
-        steps_on_day=_count_days(history.date[1:][changed & history.close_by]),
+        on_day=_count_days(date[same & near]),
+        steps_on_day=_count_days(date[changed & near]),
     )
-    return {name: _later(mask) for name, mask in pairs.items()}, sums
-
-
-def _stays(history: History) -> np.ndarray:
-    """(n,) bool: the next row's price is nearer to this row's than to that of the row before."""
-    level = history.level
-    result = np.zeros(len(level), dtype=bool)
-    later, before = np.abs(level[2:] - level[1:-1]), np.abs(level[2:] - level[:-2])
-    result[1:-1] = (later < before) & history.same[1:]
-    return result
-
-
-def _is_near_ratio(gap: np.ndarray) -> np.ndarray:
-    """(n,) bool: a log gap down to, or up from, one share of a split."""
-    ratios = np.log(RATIOS)
-    result = np.zeros(len(gap), dtype=bool)
-    rows = np.flatnonzero(np.abs(gap) > ratios[0] - NEAR)
-    distance = np.abs(np.abs(gap[rows])[:, None] - ratios)
-    result[rows] = distance.min(axis=1) < NEAR
-    return result
-
-
-def _changes_unit(
-    history: History, above: str, below: str, price: np.ndarray | None = None
-) -> np.ndarray:
-    """(n - 1,) bool: above / below (/ price) changes more than twentyfold; unknown ones do not."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(history.columns[above] / history.columns[below])
-        change = np.diff(ratio if price is None else ratio - np.log(price))
-        return np.asarray(np.isfinite(change) & (np.abs(change) > _UNIT_JUMP))
+    return notes, sums
 
 
 def _count_days(dates: np.ndarray) -> Counter[dt.date]:
-    days, count = np.unique(dates.astype("datetime64[D]"), return_counts=True)
+    days, count = np.unique(dates, return_counts=True)
     return Counter(dict(zip(days.tolist(), count.tolist(), strict=True)))
 
 
-def _is_flat(history: History) -> np.ndarray:
-    """(n,) bool: rows after `FLAT_DAYS` with the same four prices."""
-    still = np.all([np.diff(history.columns[name]) == 0 for name in PRICES], axis=0) & history.same
-    rows = np.arange(len(history.asset))
-    since = np.maximum.accumulate(np.where(_later(still), 0, rows))
-    return np.asarray(rows - since >= FLAT_DAYS)
+def _subtract(values: np.ndarray) -> np.ndarray:
+    """(n,) each value less the one before; NaN at the first."""
+    return np.diff(values, prepend=np.nan)
 
 
-def _later(pairs: np.ndarray) -> np.ndarray:
-    """(n,) from (n - 1,): what is said of a pair, said of its later row."""
-    return np.concatenate([np.zeros(1, dtype=bool), pairs])
+def _shift(values: np.ndarray) -> np.ndarray:
+    """(n,) the value before each; NaN at the first."""
+    return np.append(np.nan, values)[:-1]

@@ -146,22 +146,20 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """Hash of all rows, of the calendar and of the features' names."""
-        return self._digest(self.months)
+        return self.fingerprint_to(None)
 
-    def fingerprint_to(self, date: dt.date) -> str:
+    def fingerprint_to(self, date: dt.date | None) -> str:
         """Hash of the rows and days up to the end of `date`'s month: later bars leave it alone.
 
         The calendar counts beside the rows: a day on which all are suspended has no row, but
         lookbacks, labels and listing ages are counted in days.
         """
-        month = f"{date:%Y-%m}"
-        return self._digest({k: v for k, v in self.months.items() if k <= month}, month)
-
-    def _digest(self, months: dict[str, str], last: str | None = None) -> str:
-        days = self.calendar
-        if last is not None:
+        days, months = self.calendar, sorted(self.months)
+        if date is not None:
+            last = f"{date:%Y-%m}"
             days = days[days < np.datetime64(last, "M") + 1]
-        rows = [f"{month} {months[month]}" for month in sorted(months)]
+            months = [month for month in months if month <= last]
+        rows = [f"{month} {self.months[month]}" for month in months]
         text = "\n".join([str(VERSION), *self.features, "", *rows, "", *map(str, days)])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -270,6 +268,26 @@ def _checksum(values: dict[str, Any]) -> str:
     """SHA-256 of all that a manifest says, its own checksum apart."""
     rest = {name: value for name, value in values.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def locate_listings(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
+    """Index of each listing day in the calendar, to count the trading days since.
+
+    Args:
+        calendar: (days,) datetime64[D], ascending.
+        list_date: (N,) datetime64[D]; NaT = unknown.
+
+    Returns:
+        (N,) int32. A day between two trading days counts as the later one. A day before the
+        calendar gives minus the number of weekdays (Monday to Friday) up to its first day. A day
+        after the calendar, or an unknown one, gives the calendar's length.
+    """
+    known = ~np.isnat(list_date)
+    result = np.full(len(list_date), len(calendar), dtype=np.int32)
+    result[known] = np.searchsorted(calendar, list_date[known])
+    early = known & (list_date < calendar[0])
+    result[early] = -np.busday_count(list_date[early], calendar[0])
+    return result
 
 
 def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:

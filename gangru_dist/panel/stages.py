@@ -1,7 +1,7 @@
-"""The two stages of a panel build, each mapped over a cluster or done in this process.
+"""Compute a panel of bars, in stages that are mapped over a cluster or done in this process.
 
-    stage_bars    units of files   -> checked rows, staged by bucket
-    stage_tables  units of tables  -> rows under the bars' own codes, staged by bucket
+    stage_unit    units of files   -> checked rows, staged by bucket
+    stage_table   units of tables  -> rows under the bars' own codes, staged by bucket
     build_bucket  one bucket       -> its panel files
 
 Rows go through the storage; tasks return what the driver must know. A batch of rows is staged as
@@ -13,6 +13,7 @@ twice.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,32 +24,156 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars.columns import encode
-from gangru_dist.bars.days import DayRule, sum_by_day
+from gangru_dist.bars.days import DayRule, find_market_days
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Quality, merge
-from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, group_units, read_part
+from gangru_dist.bars.reader import BATCH_ROWS, Bars, BarsPart, group_units, read_part
 from gangru_dist.bars.rows import check_joined, check_rows, find_suspects
-from gangru_dist.bars.side_tables import Spellings, join_table, respell_rows
+from gangru_dist.bars.side_tables import Spellings, check_spellings, join_table, respell_rows
 from gangru_dist.base import log
-from gangru_dist.base.errors import BarsError
+from gangru_dist.base.errors import BarsError, GangruError
 from gangru_dist.base.filesystems import retry
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import Runner, unwrap
+from gangru_dist.cluster.map import Runner, catch_error, unwrap
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
-from gangru_dist.panel.intake import Bars
-from gangru_dist.panel.manifest import bucket_of
-from gangru_dist.panel.writer import WrittenBucket, name_changes, write_bucket
+from gangru_dist.panel.checks import check_built, check_columns, check_staged
+from gangru_dist.panel.manifest import Manifest, bucket_of
+from gangru_dist.panel.writer import WrittenBucket, add_hashes, name_changes, write_bucket
 
 _logger = logging.getLogger(__name__)
 
+STAGING = "staging-"
+"""Start of the folders below `<storage>/panel` that hold staged rows."""
 _MAY_BE_EMPTY = ("turnover_rate", "market_cap", "industry")
-_ANY_DAY = DayRule()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed:
+    """How far a build came; readers see nothing of it yet."""
+
+    columns: Mapping[str, frozenset[str]]
+    """File -> which of our columns it has, with a value in any traded row."""
+    quality: Quality
+    """Counts, of the days and of all buckets too if it came so far."""
+    manifest: Manifest | None = None
+    """Of the panel, if it came so far; lists no files where none were written."""
+    names: Sequence[pa.Table] = ()
+    """Assets' names, a table a bucket."""
+    problem: GangruError | None = None
+    """Why the bars cannot be trusted."""
+
+
+def compute_panel(
+    bars: Bars,
+    panel: Storage,
+    cfg: RunConfig,
+    runner: Runner,
+    *,
+    source: dict[str, Any],
+    kept: Collection[str] | None,
+) -> Computed:
+    """All stages, with the checks of all rows together after each.
+
+    Args:
+        bars: What is read.
+        panel: The folder `<storage>/panel`.
+        cfg: Its sections `bars`, `panel` and `resources` count.
+        runner: Where units and buckets are worked on.
+        source: What the manifest says of the bars.
+        kept: Panel files that are not written again; None = only check, write none at all.
+
+    Raises:
+        BarsError: A file, a row or a side table cannot be understood, one stock goes by two
+            codes, or `panel.members` has no stock or no day of these bars.
+        PanelError: A feature cannot be computed from these columns.
+    """
+    folder, buckets = f"{STAGING}{uuid.uuid4().hex[:12]}", cfg.panel.buckets
+    run = partial(_map_items, cfg=cfg, runner=runner)
+    stage: dict[str, Any] = {"form": bars.form, "panel": panel, "buckets": buckets}
+    daily = [part for part in bars.parts if part.table is None]
+    units, beside = group_units(daily), len(daily) < len(bars.parts)
+    _logger.info("panel_read files=%d units=%d uri=%s", len(bars.files), len(units), bars.uri)
+    try:
+        read = partial(stage_unit, bars.uri, days=bars.rule, **stage)
+        items = [(unit, f"{folder}/unit-{i:05d}") for i, unit in enumerate(units)]
+        staged = merge_staged(run("panel_read", read, items))
+        problem = catch_error(
+            lambda: check_staged(staged.quality, staged.columns, staged.dates, bars.form, cfg.bars)
+        )
+        if problem is not None:
+            return Computed(columns=staged.columns, quality=staged.quality, problem=problem)
+        market = find_market_days(staged.dates, staged.traded, bars.rule)
+        calendar = market.calendar
+        check_spellings(staged.codes)
+        there = check_columns(staged.columns, cfg.panel.features, bars.form)
+        task = BucketTask(
+            features=cfg.panel.features,
+            calendar=calendar,
+            closed=market.closed,
+            has_turnover_rate="turnover_rate" in there,
+            form=bars.form,
+            files=tuple(file.name for file in bars.files),
+            tables=_stage_tables(bars, staged.codes, folder, run, **stage) if beside else (),
+            members=bars.members and bars.members.respell(staged.codes, calendar),
+        )
+        build = partial(
+            build_bucket, names=staged.names, task=task, panel=panel, buckets=buckets, kept=kept
+        )
+        written = run("panel_features", build, [(number,) for number in range(buckets)])
+    finally:
+        panel.delete_folder(folder)
+    quality = merge([staged.quality, market.quality, *(bucket.quality for bucket in written)])
+    files = tuple(file for bucket in written for file in bucket.files)
+    months = add_hashes(bucket.months for bucket in written)
+    return Computed(
+        columns=staged.columns,
+        quality=quality,
+        manifest=Manifest(
+            features=cfg.panel.features,
+            buckets=buckets,
+            calendar=calendar,
+            files=files,
+            rows=sum(file.rows for file in files),
+            assets=sum(bucket.assets for bucket in written),
+            months={month: f"{months[month]:064x}" for month in sorted(months)},
+            source=source,
+            has_industry=any(bucket.has_industry for bucket in written),
+            has_market_cap=any(bucket.has_market_cap for bucket in written),
+            has_members=cfg.panel.members is not None,
+            set_aside=str(staged.newest) if staged.newest > calendar[-1] else None,
+        ),
+        names=[bucket.names for bucket in written],
+        problem=catch_error(
+            lambda: check_built([b.sums for b in written], quality, bars.form, cfg.bars)
+        ),
+    )
+
+
+def _map_items(
+    name: str,
+    work: Callable[..., Any],
+    items: Sequence[tuple[Any, ...]],
+    *,
+    cfg: RunConfig,
+    runner: Runner,
+) -> list[Any]:
+    """Results of `work(*item)` for all items, in their order.
+
+    Raises:
+        GangruError: Of the first item that has one, once all are through.
+    """
+    results: dict[int, Any] = {}
+    with log.Progress(name, total=len(items)) as progress:
+        for number, result in runner(cfg, lambda: lambda item: work(*item), items):
+            results[number] = result
+            progress.advance()
+    return [unwrap(results[number]) for number in range(len(items))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """What the driver must know of some staged rows; `merge_staged` adds them up."""
+    """What stage 1 tells of some rows of the bars; sums with `merge_staged`."""
 
     names: tuple[str, ...] = ()
     """Staged files, in order."""
@@ -75,41 +200,17 @@ def merge_staged(staged: Sequence[Staged]) -> Staged:
             columns[file] = columns.get(file, frozenset()) | names
         for code, file in part.codes.items():
             codes.setdefault(code, file)
-    dates, traded = sum_by_day([part.dates for part in staged], [part.traded for part in staged])
-    newest = np.array([part.newest for part in staged], "datetime64[D]")
+    dates, day = np.unique(np.concatenate([p.dates for p in staged]), return_inverse=True)
+    traded = np.bincount(day, weights=np.concatenate([p.traded for p in staged]))
     return Staged(
         names=tuple(name for part in staged for name in part.names),
         columns=columns,
         dates=dates,
         traded=traded,
-        newest=np.fmax.reduce(newest, initial=np.datetime64("NaT")),
+        newest=np.fmax.reduce(np.array([part.newest for part in staged])),
         codes=codes,
         quality=merge(part.quality for part in staged),
     )
-
-
-def stage_bars(
-    bars: Bars, folder: str, *, panel: Storage, cfg: RunConfig, runner: Runner
-) -> Staged:
-    """Read, check and stage the daily bars.
-
-    Args:
-        bars: What is read.
-        folder: Where the rows are staged, below `panel`.
-        panel: The folder `<storage>/panel`.
-        cfg: Its sections `panel` and `resources` count.
-        runner: Where units are worked on.
-
-    Raises:
-        BarsError: A file or a row cannot be understood.
-    """
-    units = group_units([part for part in bars.parts if part.table is None])
-    _logger.info("panel_read files=%d units=%d uri=%s", len(bars.files), len(units), bars.uri)
-    work = partial(
-        stage_unit, bars.uri, form=bars.form, panel=panel, buckets=cfg.panel.buckets, days=bars.rule
-    )
-    items = [(unit, f"{folder}/unit-{i:05d}") for i, unit in enumerate(units)]
-    return merge_staged(map_items("panel_read", work, items, cfg=cfg, runner=runner))
 
 
 def stage_unit(
@@ -120,7 +221,7 @@ def stage_unit(
     form: BarsFormat,
     panel: Storage,
     buckets: int,
-    days: DayRule = _ANY_DAY,
+    days: DayRule,
 ) -> Staged:
     """Read, check and stage one unit, a batch at a time.
 
@@ -139,12 +240,6 @@ def stage_unit(
     names: list[str] = []
     waiting: list[pa.Table] = []
     parts: list[Staged] = []
-
-    def flush() -> None:
-        names.append(f"{prefix}-{len(names):04d}.arrow")
-        write_staged(panel, names[-1], pa.concat_tables(waiting), buckets)
-        waiting.clear()
-
     for part in unit:
         batches, row = [], part.first_row
         for table in read_part(bars_uri, part, form):
@@ -153,15 +248,15 @@ def stage_unit(
             )
             batches.append(_summarize(table, checked, part, days, quality))
             row += len(table)
-            if len(checked):
-                waiting.append(checked)
+            waiting += [checked] if len(checked) else []
             if sum(map(len, waiting)) >= BATCH_ROWS:
-                flush()
+                names.append(write_staged(panel, f"{prefix}-{len(names):04d}", waiting, buckets))
+                waiting = []
         whole = merge_staged(batches)
         found = find_suspects(whole.quality, part.file.name)
         parts.append(replace(whole, quality=replace(whole.quality, suspects=found)))
     if waiting:
-        flush()
+        names.append(write_staged(panel, f"{prefix}-{len(names):04d}", waiting, buckets))
     return replace(merge_staged(parts), names=tuple(names))
 
 
@@ -181,7 +276,7 @@ def _summarize(
         columns -= {name for name, is_empty in zip(_MAY_BE_EMPTY, empty, strict=True) if is_empty}
     dates = pc.unique(table["date"].drop_null()).to_numpy(zero_copy_only=False)
     dates = dates.astype("datetime64[D]")
-    for wrong in days.reasons(dates).values():  # one at most
+    for wrong in days.find_wrong(dates).values():  # one at most
         dates = dates[~wrong]
     return Staged(
         columns={part.file.name: columns},
@@ -193,53 +288,35 @@ def _summarize(
     )
 
 
-def stage_tables(
-    bars: Bars,
-    codes: Mapping[str, str],
-    folder: str,
-    *,
-    panel: Storage,
-    cfg: RunConfig,
-    runner: Runner,
+def _stage_tables(
+    bars: Bars, codes: Mapping[str, str], folder: str, run: Callable[..., list[Any]], **stage: Any
 ) -> Tables:
-    """Read and stage the tables that lie beside the bars; nothing where there are none.
-
-    Args:
-        bars: What is read.
-        codes: Of the daily bars, for their spelling.
-        folder: Where the rows are staged, below `panel`.
-        panel: The folder `<storage>/panel`.
-        cfg: Its sections `panel` and `resources` count.
-        runner: Where units are worked on.
+    """Read and stage the tables that lie beside the bars.
 
     Raises:
         BarsError: A file cannot be understood, or a table has no stock of the bars.
     """
-    tables: dict[str, list[BarsPart]] = {}
-    for part in bars.parts:
-        if part.table is not None:
-            tables.setdefault(part.table, []).append(part)
-    units = [(name, unit) for name in sorted(tables) for unit in group_units(tables[name])]
-    if not units:
-        return ()
-    work = partial(
-        stage_table, bars.uri, form=bars.form, panel=panel, buckets=cfg.panel.buckets, codes=codes
-    )
+    tables = sorted({part.table for part in bars.parts if part.table is not None})
+    units = [
+        (name, unit)
+        for name in tables
+        for unit in group_units([part for part in bars.parts if part.table == name])
+    ]
+    work = partial(stage_table, bars.uri, codes=codes, **stage)
     items = [(unit, f"{folder}/table-{i:05d}") for i, (_, unit) in enumerate(units)]
-    staged = map_items("panel_tables", work, items, cfg=cfg, runner=runner)
-    files: dict[str, tuple[str, ...]] = {}
-    examples: dict[str, str] = {}
-    for (name, _), (names, example) in zip(units, staged, strict=True):
-        files[name] = (*files.get(name, ()), *names)
-        examples[name] = examples.get(name) or example
-    for name in files:
-        if not files[name]:
+    staged = run("panel_tables", work, items)
+    result = []
+    for name in tables:
+        own = [done for (table, _), done in zip(units, staged, strict=True) if table == name]
+        files = tuple(file for files, _ in own for file in files)
+        if not files:
+            example = next((code for _, code in own if code), "no row")
             raise BarsError(
-                f"the side table {name} has no stock of the bars: it has "
-                f"{examples[name] or 'no row'}, the bars {min(codes, default='none')}. "
-                "Export it for the same stocks."
+                f"the side table {name} has no stock of the bars: it has {example}, the bars "
+                f"{min(codes, default='none')}. Export it for the same stocks."
             )
-    return tuple((bars.form.tables[name], files[name]) for name in files)
+        result.append((bars.form.tables[name], files))
+    return tuple(result)
 
 
 def stage_table(
@@ -268,8 +345,7 @@ def stage_table(
             example = example or next(iter(table["code"].drop_null()[:1].to_pylist()), "")
             rows = respell_rows(table, spellings, part.number)
             if len(rows):
-                names.append(f"{prefix}-{len(names):04d}.arrow")
-                write_staged(panel, names[-1], rows, buckets)
+                names.append(write_staged(panel, f"{prefix}-{len(names):04d}", [rows], buckets))
     return names, example
 
 
@@ -307,22 +383,21 @@ def build_bucket(
     return replace(written, names=name_changes(rows), quality=merge([beside, quality]), sums=sums)
 
 
-def write_staged(panel: Storage, name: str, rows: pa.Table, buckets: int) -> None:
-    """Write checked rows (`rows.CHECKED`) as one file with a record batch for every bucket."""
-    rows = rows.combine_chunks().unify_dictionaries()
+def write_staged(panel: Storage, name: str, tables: Sequence[pa.Table], buckets: int) -> str:
+    """Write checked rows as one file with a record batch for every bucket; return its name."""
+    rows = pa.concat_tables(tables).combine_chunks().unify_dictionaries()
     code = encode(rows["code"])
-    own = bucket_of(code.dictionary.to_pylist(), buckets)
-    bucket = own[code.indices.to_numpy()] if len(rows) else np.empty(0, dtype=np.int64)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    batch = rows.take(pa.array(order)).combine_chunks().to_batches()
-    whole = batch[0] if batch else pa.RecordBatch.from_pylist([], schema=rows.schema)
+    own = bucket_of(code.dictionary.to_pylist(), buckets)[code.indices.to_numpy()]
+    order = np.argsort(own, kind="stable")
+    ends = np.searchsorted(own[order], np.arange(buckets + 1))
+    (batch,) = rows.take(pa.array(order)).combine_chunks().to_batches()
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
         for number in range(buckets):
-            writer.write_batch(whole.slice(ends[number], ends[number + 1] - ends[number]))
-    panel.write_bytes(name, sink.getvalue().to_pybytes())
+            writer.write_batch(batch.slice(ends[number], ends[number + 1] - ends[number]))
+    panel.write_bytes(f"{name}.arrow", sink.getvalue().to_pybytes())
+    return f"{name}.arrow"
 
 
 def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
@@ -334,24 +409,3 @@ def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
 
     tables = [retry(partial(read, name)) for name in names]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-
-
-def map_items(
-    name: str,
-    work: Callable[..., Any],
-    items: Sequence[tuple[Any, ...]],
-    *,
-    cfg: RunConfig,
-    runner: Runner,
-) -> list[Any]:
-    """Results of `work(*item)` for all items, in their order.
-
-    Raises:
-        GangruError: Of the first item that has one, once all are through.
-    """
-    results: dict[int, Any] = {}
-    with log.Progress(name, total=len(items)) as progress:
-        for number, result in runner(cfg, lambda: lambda item: work(*item), items):
-            results[number] = result
-            progress.advance()
-    return [unwrap(results[number]) for number in range(len(items))]

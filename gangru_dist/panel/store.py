@@ -22,13 +22,13 @@ from gangru_dist.bars.columns import encode
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.registry import suggest_names
 from gangru_dist.base.storage import Storage
-from gangru_dist.maths.calendar import locate_listings
 from gangru_dist.panel.manifest import (
     BASE_COLUMNS,
     MEMBER,
     TRADING_COLUMNS,
     Manifest,
     PanelFile,
+    locate_listings,
     panel_schema,
 )
 from gangru_dist.panel.writer import bytes_digest, row_group_hashes, rows_digest
@@ -343,7 +343,7 @@ def read_files(
 
 
 def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:
-    """Read columns of a file, and its dates, after its hash was checked.
+    """Columns of a file, and its dates, once all of it is what was written.
 
     By the hash of its bytes: 4 % of the time that reading takes. Files of versions that did not
     write it down are checked by their rows, which takes four times as long as reading them.

@@ -129,7 +129,7 @@ def row_group_hashes(rows: pa.Table) -> dict[tuple[str, str], int]:
     date = rows["date"].to_numpy().astype("datetime64[D]")
     month = date.astype("datetime64[M]")
     asset = _string_keys(rows["asset"])
-    content = _row_bytes(rows)
+    content = np.concatenate([_column_bytes(column) for column in rows.columns], axis=1)
     change = (asset[1:] != asset[:-1]) | (month[1:] != month[:-1])
     starts = np.flatnonzero(np.concatenate([[True], change]))
     ends = np.append(starts[1:], len(rows))
@@ -139,12 +139,6 @@ def row_group_hashes(rows: pa.Table) -> dict[tuple[str, str], int]:
         )
         for a, b in zip(starts, ends, strict=True)
     }
-
-
-def _row_bytes(rows: pa.Table) -> np.ndarray:
-    """(n, bytes) uint8, one line a row, columns side by side in the schema's order."""
-    columns = [_column_bytes(rows.column(name)) for name in rows.column_names]
-    return np.ascontiguousarray(np.concatenate(columns, axis=1))
 
 
 def _column_bytes(column: pa.ChunkedArray) -> np.ndarray:

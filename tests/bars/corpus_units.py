@@ -161,7 +161,7 @@ def factors() -> Iterator[Case]:
 
 def moves() -> Iterator[Case]:
     """Prices against the day before."""
-    for ratio in (1.3, 1.5, 1.8, 2, 3, 5, 10):
+    for ratio in (1.3, 2, 10):
         for limits in ("ashare", "none"):
             words = "known" if limits == "ashare" else "not known"
             told = "the market does not allow" if limits == "ashare" else "near a split's ratio"

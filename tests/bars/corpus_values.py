@@ -31,7 +31,7 @@ _TOO_LARGE = "number too large or too small to be true"
 def values() -> Iterator[Case]:
     """One bad value in one row."""
     for price in PRICES:
-        for value in (0.0, -1.0, np.nan, np.inf, -np.inf):
+        for value in (0.0, np.nan, np.inf):
             yield case(f"{price} is {value:g} in one row", put(price, value), "set aside",
                        _NOT_ABOVE_0)  # fmt: skip
     for column in ("volume", "amount"):

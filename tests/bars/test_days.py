@@ -42,7 +42,7 @@ class TestReference:
         rng = np.random.default_rng(0)
         count = np.round(1000 * np.exp(np.cumsum(rng.normal(0, 0.02, len(DAYS)))))
         count[rng.choice(len(DAYS), 20, replace=False)] = rng.integers(0, 20, 20)
-        found = find_market_days([DAYS], [count], DayRule())
+        found = find_market_days(DAYS, count, DayRule())
         expected = []
         for day in range(len(DAYS)):
             before = count[:60] if day < 60 else count[day - 60 : day]
@@ -52,38 +52,31 @@ class TestReference:
         assert sorted([*found.calendar, *found.closed]) == DAYS.tolist()
         assert 5 < len(expected) < 20
 
-    def test_parts_add_up(self) -> None:
-        whole = find_market_days([DAYS], [np.full(150, 30.0)], DayRule())
-        parts = find_market_days(
-            [DAYS[50:], DAYS], [np.full(100, 10.0), np.full(150, 20.0)], DayRule()
-        )
-        np.testing.assert_array_equal(whole.calendar, parts.calendar)
-
 
 class TestProperties:
     @pytest.mark.parametrize("cut", [60, 61, 100, 149])
     def test_added_days_change_no_earlier_one(self, cut: int) -> None:
         count = np.full(150, 500.0)
         count[[3, 59, 61, 99, 120]] = 4
-        whole = find_market_days([DAYS], [count], DayRule()).calendar
-        some = find_market_days([DAYS[:cut]], [count[:cut]], DayRule()).calendar
+        whole = find_market_days(DAYS, count, DayRule()).calendar
+        some = find_market_days(DAYS[:cut], count[:cut], DayRule()).calendar
         np.testing.assert_array_equal(whole[whole <= DAYS[cut - 1]], some)
 
     def test_a_growing_market_keeps_its_first_days(self) -> None:
         count = np.round(np.geomspace(8, 4000, 150))
-        assert len(find_market_days([DAYS], [count], DayRule()).closed) == 0
+        assert len(find_market_days(DAYS, count, DayRule()).closed) == 0
 
     def test_an_explicit_calendar_knows_better(self) -> None:
         count = np.full(150, 500.0)
         count[70] = 1
-        assert len(find_market_days([DAYS], [count], DayRule(calendar=DAYS)).closed) == 0
+        assert len(find_market_days(DAYS, count, DayRule(calendar=DAYS)).closed) == 0
 
     def test_notes(self) -> None:
         count = np.full(150, 500.0)
         count[-1] = 200
         count[70] = 200
         days = np.where(np.arange(150) < 100, DAYS, DAYS + 42)
-        notes = find_market_days([days], [count], DayRule()).quality.notes
+        notes = find_market_days(days, count, DayRule()).quality.notes
         assert set(notes) == {HOLE, INCOMPLETE, FEW, NO_ROW}
         assert notes[FEW].example == {"date": str(DAYS[70]), "stocks": "200"}
         assert notes[NO_ROW].count == 30  # six weeks
@@ -92,18 +85,14 @@ class TestProperties:
         form = resolve_format(BarsConfig(price_limits="ashare"))
         rule = read_day_rule(BarsConfig(), form, today=dt.date(2020, 3, 4))
         days = np.array(["1990-12-01", "2020-03-05", "NaT"], dtype="datetime64[D]")
-        assert not rule.outside(days).any()
+        check_span(days, rule, ORIGIN)
         days = np.array(["1990-11-30", "2020-03-06", "1970-01-01"], dtype="datetime64[D]")
-        assert rule.outside(days).all()
+        for day in days:
+            with pytest.raises(BarsError, match=f"has {day} in row 10"):
+                check_span(np.array([day]), rule, ORIGIN)
 
 
 class TestValidation:
-    @pytest.mark.parametrize("apart", [7, 30])
-    def test_bars_that_are_not_daily(self, apart: int) -> None:
-        days = np.datetime64("2019-01-04") + apart * np.arange(20)
-        with pytest.raises(BarsError, match=f"one every {apart} days: these are weekly or monthly"):
-            find_market_days([days], [np.full(20, 500.0)], DayRule(weekends=True))
-
     def test_a_date_outside(self) -> None:
         days = np.array(["2019-01-02", "2081-01-02"], dtype="datetime64[D]")
         rule = DayRule(last=np.datetime64("2020-01-01"))

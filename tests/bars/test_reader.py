@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import io
 from pathlib import Path
 
 import numpy as np
@@ -73,16 +72,6 @@ class TestReference:
         ]  # fmt: skip
         assert_same(read_all(tmp_path), frame)
 
-    @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "sub/A.CSV"])
-    @pytest.mark.parametrize("separator", [",", ";", "\t"])
-    def test_csv(self, tmp_path: Path, name: str, separator: str) -> None:
-        frame = make_frame()
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        text = frame.to_csv(index=False, sep=separator).encode("utf-8-sig")  # with Excel's mark
-        path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
-        assert_same(read_all(tmp_path), frame)
-
     def test_one_file_is_enough(self, tmp_path: Path) -> None:
         frame = make_frame()
         write_parquet(frame, tmp_path / "a.parquet")
@@ -96,30 +85,6 @@ class TestReference:
         for code, part in frame.groupby("code"):
             write_parquet(part.drop(columns="code"), tmp_path / "x" / f"code={code}" / "0.parquet")
         assert_same(read_all(tmp_path / "x"), frame)
-
-    @pytest.mark.parametrize(
-        "convert",
-        [
-            lambda d: d.astype("datetime64[ns]"),
-            lambda d: d.astype("str"),
-            lambda d: pd.to_datetime(d).dt.strftime("%Y%m%d"),
-            lambda d: pd.to_datetime(d).dt.strftime("%Y%m%d").astype(int),
-            lambda d: pd.to_datetime(d).dt.strftime("%Y/%m/%d"),
-            lambda d: pd.to_datetime(d).dt.strftime("%Y-%m-%d 00:00:00"),
-        ],
-        ids=["timestamp", "iso", "compact", "number", "slashes", "midnight"],
-    )
-    def test_dates_in_any_spelling(self, tmp_path: Path, convert) -> None:  # type: ignore[no-untyped-def]
-        frame = make_frame()
-        write_parquet(frame.assign(date=convert(frame["date"])), tmp_path / "a.parquet")
-        assert_same(read_all(tmp_path), frame)
-
-    def test_numbers_kept_as_text(self, tmp_path: Path) -> None:
-        frame = make_frame()
-        text = frame.astype(dict.fromkeys(["open", "close", "volume"], "str"))
-        write_parquet(text.assign(is_st=["1", "0"] * 5), tmp_path / "a.parquet")
-        found = read_all(tmp_path)
-        assert_same(found, frame.assign(is_st=[True, False] * 5))
 
     def test_own_column_names(self, tmp_path: Path) -> None:
         frame = make_frame()
@@ -146,12 +111,6 @@ class TestReference:
         (tmp_path / "a.csv").write_text(text, newline="")
         assert_same(read_all(tmp_path), frame)
 
-    def test_index_columns_and_thousands(self, tmp_path: Path) -> None:
-        frame = make_frame().assign(volume=1234567.5)
-        text = frame.assign(volume="1,234,567.5").to_csv()  # its index has an empty heading
-        (tmp_path / "a.csv").write_text(text)
-        assert_same(read_all(tmp_path), frame)
-
     @pytest.mark.parametrize("name", ["600000.SH.csv", "sub/sh600000_daily.csv"])
     def test_the_code_is_in_the_files_name(self, tmp_path: Path, name: str) -> None:
         path = tmp_path / name
@@ -167,12 +126,6 @@ class TestProperties:
         for name in ("_SUCCESS", ".a.parquet.crc", "_metadata", f"b.parquet.{'0a' * 16}.part"):
             (tmp_path / name).write_bytes(b"")
         assert [file.name for file in list_files(str(tmp_path))] == ["a.parquet"]
-
-    def test_a_vendors_unfinished_file_is_not(self, tmp_path: Path) -> None:
-        write_parquet(make_frame(), tmp_path / "a.parquet")
-        (tmp_path / "b.parquet.part").write_bytes(b"PAR1")
-        with pytest.raises(BarsError, match=r"b\.parquet\.part"):
-            list_files(str(tmp_path))
 
     def test_units_hold_every_part_once(self, tmp_path: Path) -> None:
         for number in range(7):
@@ -227,45 +180,8 @@ class TestProperties:
         assert found["code"].to_pylist() == frame["code"].tolist() * 2
         assert found["industry"].to_pylist() == [str(number) for number in range(10)] * 2
 
-    def test_a_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
-        write_parquet(make_frame()[:0], tmp_path / "a.parquet")
-        (tmp_path / "b.csv").write_text("date,code,open,high,low,close,volume,amount,adj_factor\n")
-        assert len(read_all(tmp_path)) == 0
-
 
 class TestValidation:
-    def test_no_files(self, tmp_path: Path) -> None:
-        with pytest.raises(BarsError, match="no files at"):
-            list_files(str(tmp_path / "nowhere"))
-
-    def test_no_bytes(self, tmp_path: Path) -> None:
-        (tmp_path / "a.parquet").write_bytes(b"")
-        with pytest.raises(BarsError, match=r"a.parquet is empty \(0 bytes\)"):
-            list_files(str(tmp_path))
-
-    def test_neither_parquet_nor_csv(self, tmp_path: Path) -> None:
-        (tmp_path / "bars.xlsx").write_bytes(b"PK")
-        with pytest.raises(BarsError, match=r"bars.xlsx is neither parquet nor CSV"):
-            list_files(str(tmp_path))
-
-    def test_parquet_in_name_only(self, tmp_path: Path) -> None:
-        (tmp_path / "a.parquet").write_text("date,code\n" * 10)
-        with pytest.raises(BarsError, match=r"a.parquet cannot be read as parquet: .*[Pp]arquet"):
-            read_all(tmp_path)
-
-    def test_cut_off_parquet(self, tmp_path: Path) -> None:
-        write_parquet(make_frame(), tmp_path / "a.parquet")
-        whole = (tmp_path / "a.parquet").read_bytes()
-        (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(BarsError, match=r"a.parquet cannot be read as parquet"):
-            read_all(tmp_path)
-
-    def test_uneven_csv(self, tmp_path: Path) -> None:
-        text = make_frame().to_csv(index=False)
-        (tmp_path / "a.csv").write_text(text + "2019-01-09,x,1\n")
-        with pytest.raises(BarsError, match=r"a.csv cannot be read as CSV: .*Expected 9 columns"):
-            read_all(tmp_path)
-
     def test_no_encoding_that_is_known(self, tmp_path: Path) -> None:
         text = make_frame().assign(industry="Bäcker").to_csv(index=False)
         (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
@@ -285,12 +201,6 @@ class TestValidation:
     def test_a_comma_that_may_be_a_decimal_point(self, tmp_path: Path, value: str) -> None:
         make_frame().assign(volume=value).to_csv(tmp_path / "a.csv", index=False, sep=";")
         with pytest.raises(BarsError, match=rf"'volume' has '{value}' in row 0"):
-            read_all(tmp_path)
-
-    @pytest.mark.parametrize("column", ["date", "code", "open", "close", "volume", "amount"])
-    def test_missing_column(self, tmp_path: Path, column: str) -> None:
-        write_parquet(make_frame().drop(columns=column), tmp_path / "a.parquet")
-        with pytest.raises(BarsError, match=rf"a.parquet lacks the column\(s\) {column}.*bars.co"):
             read_all(tmp_path)
 
     def test_missing_column_by_the_name_it_should_have(self, tmp_path: Path) -> None:
@@ -315,52 +225,3 @@ class TestValidation:
             r"bars.columns.is_st=xyz \(nearest: none\); there are code, date, .*backfactor, st\.",
         ):
             read_all(tmp_path, config)
-
-    @pytest.mark.parametrize(
-        ("column", "value", "match"),
-        [
-            ("close", "ten", r"column 'close' has 'ten' in row 3, which is no number"),
-            ("date", "2019-13-01", r"'date' has '2019-13-01' in row 3, which is no day"),
-            ("date", "tomorrow", r"'date' has 'tomorrow' in row 3, which is no day"),
-            ("is_st", "maybe", r"'is_st' has 'maybe' in row 3, which is no yes or no"),
-        ],
-    )
-    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-    def test_bad_value(
-        self, tmp_path: Path, suffix: str, column: str, value: str, match: str
-    ) -> None:
-        frame = make_frame().assign(is_st="0")
-        frame[column] = frame[column].astype("str").astype(object)
-        frame.loc[3, column] = value
-        if suffix == "csv":
-            frame.to_csv(tmp_path / "a.csv", index=False)
-        else:
-            write_parquet(frame, tmp_path / "a.parquet", row_group_size=2)
-        with pytest.raises(BarsError, match=rf"a.{suffix}: column {match.removeprefix('column ')}"):
-            read_all(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("column", "values", "match"),
-        [
-            ("close", pd.bdate_range("2019-01-02", periods=10), "timestamp.* a number is needed"),
-            ("date", np.linspace(0, 1, 10), "double, a date is needed"),
-            ("code", np.linspace(0, 1, 10), "double, text is needed"),
-            ("code", np.arange(10), r"int64, text is needed. Export it as text \(leading zeros!\)"),
-            ("code", pd.Categorical(np.arange(10)), "text is needed"),
-            ("date", pd.date_range("2019-01-02", periods=10, tz="Asia/Shanghai"), "time zone Asia"),
-            ("date", pd.date_range("2019-01-02 09:30", periods=10, freq="min"), "intraday bars"),
-        ],
-        ids=["price", "date", "code", "number", "coded", "zoned", "intraday"],
-    )
-    def test_wrong_type(self, tmp_path: Path, column: str, values: object, match: str) -> None:
-        write_parquet(make_frame().assign(**{column: values}), tmp_path / "a.parquet")
-        with pytest.raises(BarsError, match=rf"a.parquet: column '{column}' .*{match}"):
-            read_all(tmp_path)
-
-    def test_column_twice(self, tmp_path: Path) -> None:
-        buffer = io.StringIO()
-        frame = make_frame()
-        pd.concat([frame, frame["close"]], axis=1).to_csv(buffer, index=False)
-        (tmp_path / "a.csv").write_text(buffer.getvalue())
-        with pytest.raises(BarsError, match=r"a.csv has column\(s\) \['close'\] twice"):
-            read_all(tmp_path)

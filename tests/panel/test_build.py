@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.base.errors import BarsError, PanelError
+from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
-from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.panel import build as panel_build
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
@@ -148,28 +148,3 @@ class TestValidation:
         make_bars()[["code"]].to_parquet(bars / "stocks.parquet")
         with pytest.raises(BarsError, match=r"^stocks.parquet lacks the column\(s\) date, open"):
             build_panel(str(bars), root, CFG)
-
-    def test_too_many_bad_rows(self, bars: Path, root: Storage) -> None:
-        make_bars().assign(close=-1.0).to_parquet(bars / "2018.parquet")
-        with pytest.raises(
-            BarsError, match=r"would be set aside, bars.max_quarantined allows 1.00%"
-        ):
-            build_panel(str(bars), root, CFG)
-
-    def test_factor_in_one_file_only(self, bars: Path, root: Storage) -> None:
-        make_bars().drop(columns="adj_factor").to_parquet(bars / "other.parquet")
-        with pytest.raises(BarsError, match=r"^other.parquet has no adjustment factor"):
-            build_panel(str(bars), root, CFG)
-
-    def test_turnover_rate_from_nothing(self, bars: Path, root: Storage) -> None:
-        cfg = RunConfig(panel=PanelConfig(features=("close", "turnover_rate"), buckets=3))
-        with pytest.raises(
-            PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
-        ):
-            build_panel(str(bars), root, cfg)
-
-    def test_own_mapping(self, bars: Path, root: Storage) -> None:
-        make_bars().rename(columns={"code": "sym"}).to_parquet(bars / "2018.parquet")
-        (bars / "2019.parquet").unlink()
-        cfg = RunConfig(bars=BarsConfig(columns={"code": "sym"}), panel=CFG.panel)
-        assert build_panel(str(bars), root, cfg).assets == 8

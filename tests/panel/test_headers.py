@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gangru_dist.bars.reader import open_bars
 from gangru_dist.base.errors import GangruError
 from gangru_dist.config.sources import load
-from gangru_dist.panel.intake import check_headings, open_bars
+from gangru_dist.panel.checks import check_headings
 from tests.made_bars import make_bars, write
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gangru_dist.bars.formats import resolve_format
@@ -21,25 +22,23 @@ from gangru_dist.panel.jumps import (
     LEAVES,
     SPIKE,
     STEP,
-    History,
     JumpSums,
-    add_sums,
-    find_jumps,
+    Masks,
 )
 from gangru_dist.synthetic.market import make_bars
 
 DAYS = 60
 
 
-def history(seed: int = 0, assets: int = 8, limit: float = 0.1) -> History:
+def history(seed: int = 0, assets: int = 8, limit: float = 0.1) -> pd.DataFrame:
     """Calm stocks: moves of 2 %, a dividend each 20 days."""
     rng = np.random.default_rng(seed)
     factor = np.tile(1.02 ** (np.arange(DAYS) // 20), assets)
     close = 10 * np.exp(np.cumsum(rng.normal(0, 0.02, (assets, DAYS)), axis=1)).ravel() / factor
     volume = rng.uniform(1e5, 1e6, assets * DAYS)
     position = np.tile(np.arange(DAYS), assets)
-    return History(
-        columns={
+    return pd.DataFrame(
+        {
             "open": close * rng.uniform(0.99, 1.01, len(close)),
             "high": close * 1.02,
             "low": close * 0.98,
@@ -49,22 +48,21 @@ def history(seed: int = 0, assets: int = 8, limit: float = 0.1) -> History:
             "adj_factor": factor,
             "turnover_rate": volume / 1e8,
             "market_cap": close * 1e8,
-        },
-        asset=np.repeat(np.arange(assets), DAYS),
-        date=np.datetime64("2019-01-01") + position,
-        position=position,
-        limit=np.full(len(close), limit),
+            "asset": np.repeat(np.arange(assets), DAYS),
+            "date": np.datetime64("2019-01-01") + position,
+            "position": position,
+            "limit": limit,
+        }
     )
 
 
-def spoil(h: History, row: int, names: tuple[str, ...], by: float, *, last: bool = False) -> None:
+def spoil(h: pd.DataFrame, row: int, names: list[str], by: float, *, last: bool = False) -> None:
     """Multiply columns in one row, or from it to the stock's end."""
-    end = (row // DAYS + 1) * DAYS if last else row + 1
-    for name in names:
-        h.columns[name][row:end] *= by
+    end = (row // DAYS + 1) * DAYS - 1 if last else row
+    h.loc[row:end, names] *= by
 
 
-PRICES = ("open", "high", "low", "close", "amount")
+PRICES = ["open", "high", "low", "close", "amount"]
 
 
 def rows_of(found: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
@@ -72,17 +70,22 @@ def rows_of(found: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     return {name: np.flatnonzero(mask).tolist() for name, mask in found.items() if mask.any()}
 
 
-def left_by_a_loop(h: History) -> set[int]:
+def find(h: pd.DataFrame) -> tuple[Masks, Masks, JumpSums]:
+    rows = {str(name): h[name].to_numpy() for name in h}
+    return jumps.find_jumps(rows | {"date": rows["date"].astype("datetime64[D]")})
+
+
+def left_by_a_loop(h: pd.DataFrame) -> set[int]:
     """Rows beyond the limit that do not come back, one after the other."""
-    level = h.columns["close"] * h.columns["adj_factor"]
-    opens = h.columns["open"] * h.columns["adj_factor"]
+    level = (h["close"] * h["adj_factor"]).to_numpy()
+    opens = (h["open"] * h["adj_factor"]).to_numpy()
     found: set[int] = set()
     bad_before = False
     for row in range(1, len(level)):
         if h.asset[row] != h.asset[row - 1]:
             bad_before = False
             continue
-        reference = level[row - 1] / h.columns["adj_factor"][row]
+        reference = level[row - 1] / h["adj_factor"][row]
         most = h.limit[row] + jumps.SLACK + 0.01 / reference
         move = max(abs(level[row] / level[row - 1] - 1), abs(opens[row] / level[row - 1] - 1))
         bad = move > most
@@ -105,19 +108,16 @@ class TestReference:
         rng = np.random.default_rng(seed)
         for row in rng.choice(len(h.asset), 12, replace=False):
             spoil(h, int(row), PRICES, rng.choice([0.3, 0.8, 1.3, 5.0]))
-        found = rows_of(
-            find_jumps(h).reasons
-        )  # on a day of a dividend it may be the factor's fault
+        found = rows_of(find(h)[0])  # on a day of a dividend it may be the factor's fault
         found = [*found.get(LEAVES, []), *found.get(SPIKE, [])]
         assert set(found) == left_by_a_loop(h)
         assert len(found) > 5
 
     def test_slope_of_a_right_factor_and_of_its_inverse(self) -> None:
         h = history(assets=200)
-        right = find_jumps(h).sums
+        right = find(h)[2]
         assert right.explained / right.squared == pytest.approx(1, abs=0.25)
-        np.divide(1, h.columns["adj_factor"], out=h.columns["adj_factor"])
-        wrong = find_jumps(h.select(h.asset >= 0)).sums
+        wrong = find(h.assign(adj_factor=1 / h["adj_factor"]))[2]
         assert wrong.explained == pytest.approx(-right.explained)
         right, wrong = (replace(sums, steps_on_day=Counter()) for sums in (right, wrong))
         check_jumps(Quality(), right, allowed=0)
@@ -127,11 +127,9 @@ class TestReference:
     @pytest.mark.parametrize(("stocks", "is_refused"), [(9, False), (10, True), (200, True)])
     def test_factors_that_all_change_on_one_day(self, stocks: int, is_refused: bool) -> None:
         h = history(assets=200)
-        h.columns["adj_factor"][:] = 1.0
-        later = (h.position >= 30) & (h.asset < stocks)
-        h.columns["adj_factor"][later] *= 1.02
-        few = h.select(h.asset < max(stocks, 36))
-        sums = find_jumps(few).sums
+        later = (h["position"] >= 30) & (h["asset"] < stocks)
+        h["adj_factor"] = np.where(later, 1.02, 1.0)
+        sums = find(h[h["asset"] < max(stocks, 36)])[2]
         assert sums.steps_on_day == Counter({np.datetime64("2019-01-31").item(): stocks})
         if is_refused:
             with pytest.raises(BarsError, match=f"adj_factor of {stocks} of .* 2019-01-31"):
@@ -141,27 +139,24 @@ class TestReference:
 
     def test_a_copy_of_the_day_before_and_a_cap_that_stands_still(self) -> None:
         h = history()
-        for name in (*PRICES, "volume"):
-            h.columns[name][20:23] = h.columns[name][19]
-        h.columns["market_cap"][DAYS : 2 * DAYS] = 1e9
-        found = find_jumps(h)
-        assert rows_of(found.reasons) == {jumps.REPEATED: [20, 21, 22]}
-        assert found.notes[jumps.STALE_CAP].sum() == DAYS - 1
+        h.loc[20:22, [*PRICES, "volume"]] = h.loc[19, [*PRICES, "volume"]].to_numpy()
+        h.loc[DAYS : 2 * DAYS - 1, "market_cap"] = 1e9
+        reasons, notes, _ = find(h)
+        assert rows_of(reasons) == {jumps.REPEATED: [20, 21, 22]}
+        assert notes[jumps.STALE_CAP].sum() == DAYS - 1
 
     def test_the_synthetic_market_breaks_nothing(self) -> None:
         bars = make_bars(SyntheticConfig(assets=60, signal_ic=0)).to_pandas()
         bars = bars.sort_values(["code", "date"])
-        date = bars["date"].to_numpy().astype("datetime64[D]")
-        h = History(
-            columns={name: bars[name].to_numpy(float) for name in history().columns},
-            asset=bars["code"].astype("category").cat.codes.to_numpy(),
-            date=date,
-            position=np.searchsorted(np.unique(date), date),
-            limit=np.full(len(bars), 0.2),
+        h = bars[history().columns[:9]].assign(
+            asset=bars["code"].astype("category").cat.codes,
+            date=pd.to_datetime(bars["date"]),
+            position=bars["date"].rank(method="dense").astype(int),
+            limit=0.2,
         )
-        found = find_jumps(h)
-        assert rows_of(found.reasons) == rows_of(found.notes) == {}
-        check_jumps(Quality(), found.sums, allowed=0)
+        reasons, notes, sums = find(h)
+        assert rows_of(reasons) == rows_of(notes) == {}
+        check_jumps(Quality(), sums, allowed=0)
 
 
 class TestProperties:
@@ -170,53 +165,52 @@ class TestProperties:
         h = history()
         for row in (20, DAYS + 20, 2 * DAYS + 21, 3 * DAYS + 21):
             spoil(h, row, PRICES, 3.0, last=row > 2 * DAYS)
-        spoil(h, 4 * DAYS + 20, ("adj_factor",), 10.0)
-        for name in (*PRICES, "volume"):
-            h.columns[name][5 * DAYS + 20 : 5 * DAYS + 24] = h.columns[name][5 * DAYS + 19]
-        early = h.position <= cut
-        whole, some = find_jumps(h).reasons, find_jumps(h.select(early)).reasons
+        spoil(h, 4 * DAYS + 20, ["adj_factor"], 10.0)
+        first, names = 5 * DAYS + 20, [*PRICES, "volume"]
+        h.loc[first : first + 3, names] = h.loc[first - 1, names].to_numpy()
+        early = h["position"] <= cut
+        whole, some = find(h)[0], find(h[early])[0]
         for reason in whole:
             np.testing.assert_array_equal(whole[reason][early], some[reason])
 
     def test_a_spike_goes_and_leaves_no_trace(self) -> None:
         h = history()
         spoil(h, 30, PRICES, 3.0)
-        spoil(h, DAYS + 30, ("adj_factor",), 10.0)
-        found = find_jumps(h)
-        assert rows_of(found.reasons) == {LEAVES: [30], SPIKE: [DAYS + 30]}
-        assert rows_of(found.notes) == {}
+        spoil(h, DAYS + 30, ["adj_factor"], 10.0)
+        reasons, notes, _ = find(h)
+        assert rows_of(reasons) == {LEAVES: [30], SPIKE: [DAYS + 30]}
+        assert rows_of(notes) == {}
 
     def test_what_stays_is_counted_once(self) -> None:
         h = history()
         spoil(h, 30, PRICES, 0.5, last=True)
-        spoil(h, DAYS + 30, ("adj_factor",), 10.0, last=True)
-        notes = rows_of(find_jumps(h).notes)
+        spoil(h, DAYS + 30, ["adj_factor"], 10.0, last=True)
+        notes = rows_of(find(h)[1])
         assert (notes[JUMP], notes[STEP]) == ([30], [DAYS + 30])
 
     def test_limits_are_not_asked_where_there_are_none(self) -> None:
         for limit, gap in ((np.inf, 1), (0.1, 200)):
             h = history(limit=limit)
             spoil(h, 30, PRICES, 1.6, last=True)
-            h.position[30:DAYS] += gap
-            assert rows_of(find_jumps(h).reasons) == {}
+            h.loc[30 : DAYS - 1, "position"] += gap
+            assert rows_of(find(h)[0]) == {}
 
     def test_prices_that_stand_still(self) -> None:
         h = history()
-        for name in ("open", "high", "low", "close"):
-            h.columns[name][10:50] = 9.0
-        h.columns["adj_factor"][:] = 1.0
-        assert rows_of(find_jumps(h).reasons)[FLAT] == list(range(30, 50))
+        h.loc[10:49, PRICES[:4]] = 9.0
+        h["adj_factor"] = 1.0
+        assert rows_of(find(h)[0])[FLAT] == list(range(30, 50))
 
     def test_sums_do_not_depend_on_buckets(self) -> None:
         h = history()
-        parts = [find_jumps(h.select(h.asset % 3 == k)).sums for k in range(3)]
-        whole, summed = find_jumps(h).sums, add_sums(parts)
+        parts = [find(h[h["asset"] % 3 == k])[2] for k in range(3)]
+        whole, summed = find(h)[2], sum(parts, JumpSums())
         assert (summed.pairs, summed.steps, summed.assets) == (whole.pairs, whole.steps, 8)
         assert summed.squared == pytest.approx(whole.squared)
 
     def test_no_rows(self) -> None:
         h = history()
-        assert find_jumps(h.select(h.asset < 0)).sums == JumpSums()
+        assert find(h[h["asset"] < 0])[2] == JumpSums()
 
 
 class TestValidation:
@@ -230,11 +224,11 @@ class TestValidation:
 
     def test_a_restless_factor(self) -> None:
         h = history()
-        h.columns["adj_factor"][: 3 * DAYS] *= np.tile([1.0, 1.03], 3 * DAYS // 2)
-        found = find_jumps(h)
-        assert found.sums.restless == 3
-        rows = rows_of(found.notes)[jumps.RESTLESS]
-        assert h.asset[rows].tolist() == [0, 1, 2]
+        h.loc[: 3 * DAYS - 1, "adj_factor"] *= np.tile([1.0, 1.03], 3 * DAYS // 2)
+        _, notes, sums = find(h)
+        assert sums.restless == 3
+        rows = rows_of(notes)[jumps.RESTLESS]
+        assert h["asset"][rows].tolist() == [0, 1, 2]
         note = {jumps.RESTLESS: Finding(count=3, example={})}
         with pytest.raises(BarsError, match="3 of 8 stocks: adj_factor changes on more than"):
-            check_jumps(Quality(notes=note), found.sums, allowed=1)
+            check_jumps(Quality(notes=note), sums, allowed=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from gangru_dist.panel.bucket import at_limit, find_boards, limit_share
@@ -26,7 +27,7 @@ class TestReference:
         ],
     )
     def test_board(self, code: str, board: str) -> None:
-        assert find_boards(np.array([code])).tolist() == [board]
+        assert find_boards(pa.array([code]).dictionary_encode()).tolist() == [board]
 
     @pytest.mark.parametrize(
         ("board", "day", "listed", "st", "share"),

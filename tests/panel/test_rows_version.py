@@ -147,12 +147,12 @@ class TestVersion:
         self, root: Storage, bars: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = build(root, bars)
-        monkeypatch.setattr("gangru_dist.panel.intake.ROWS_VERSION", ROWS_VERSION + 1)
+        monkeypatch.setattr("gangru_dist.panel.build.ROWS_VERSION", ROWS_VERSION + 1)
         again = build(root, bars)
         assert again.source == {**first.source, "rows_version": ROWS_VERSION + 1}
         assert (again.fingerprint, again.rewritten) == (first.fingerprint, {})
         rewrite(bars)
-        monkeypatch.setattr("gangru_dist.panel.intake.ROWS_VERSION", ROWS_VERSION + 2)
+        monkeypatch.setattr("gangru_dist.panel.build.ROWS_VERSION", ROWS_VERSION + 2)
         assert list(build(root, bars).rewritten) == ["2019-01"]
 
     def test_a_users_feature_counts_by_its_source(
@@ -178,7 +178,7 @@ class TestEarlierVersions:
     def test_the_panel_of_afc845f_is_of_version_1(
         self, root: Storage, bars: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gangru_dist.panel.intake.ROWS_VERSION", 1)
+        monkeypatch.setattr("gangru_dist.panel.build.ROWS_VERSION", 1)
         first = build(root, bars)
         make_old(root, rows_code=AFC845F)
         before = root.child("panel").read_bytes("manifest.json")

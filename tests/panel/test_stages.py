@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from gangru_dist.bars.days import DayRule
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.quality import Quality
@@ -165,11 +167,13 @@ class TestProperties:
     def test_staging_keeps_every_row_in_its_bucket(self, tmp_path: Path) -> None:
         panel = Storage(str(tmp_path))
         table = to_table(make_checked(assets=20))
-        write_staged(panel, "staging-x/a.arrow", table, 7)
-        write_staged(panel, "staging-x/b.arrow", table[:5], 7)
+        names = [
+            write_staged(panel, f"staging-x/{name}", [rows], 7)
+            for name, rows in (("a", table), ("b", table[:5]))
+        ]
         sizes = []
         for bucket in range(7):
-            rows = read_staged(panel, ["staging-x/a.arrow", "staging-x/b.arrow"], bucket)
+            rows = read_staged(panel, names, bucket)
             assert (bucket_of(rows["code"].to_pylist(), 7) == bucket).all()
             sizes.append(len(rows))
         assert sum(sizes) == len(table) + 5
@@ -193,15 +197,16 @@ def build(folder: Path, panel: Storage) -> dict[str, int]:
     """Both stages over a folder; the hashes of all buckets by month."""
     form = resolve_format(BarsConfig())
     units = group_units(read_headings(str(folder), list_files(str(folder)), form), rows=300)
+    where: dict[str, Any] = {"panel": panel, "buckets": 3}
     staged = [
-        stage_unit(str(folder), unit, f"staging-x/{i}", form=form, panel=panel, buckets=3)
+        stage_unit(str(folder), unit, f"staging-x/{i}", form=form, days=DayRule(), **where)
         for i, unit in enumerate(units)
     ]
     names = [name for unit in staged for name in unit.names]
     task = replace(TASK, files=tuple(file.name for file in list_files(str(folder))))
     total: dict[str, int] = {}
     for bucket in range(3):
-        done = build_bucket(bucket, names, task, panel=panel, buckets=3)
+        done = build_bucket(bucket, names, task, **where)
         for month, value in done.months.items():
             total[month] = (total.get(month, 0) + value) % 2**256
     return total

@@ -14,8 +14,13 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.maths.calendar import locate_listings
-from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
+from gangru_dist.panel.manifest import (
+    Manifest,
+    bucket_of,
+    locate_listings,
+    panel_schema,
+    read_manifest,
+)
 from gangru_dist.panel.store import (
     asset_names,
     block_columns,

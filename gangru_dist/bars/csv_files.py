@@ -1,0 +1,142 @@
+"""Read CSV files: any of the common encodings, delimiters and compressions, as text.
+
+All columns are read as text; `columns.convert` makes numbers and dates of them. CR, LF and CRLF end
+a line. A file in another encoding than it was taken for is an error, never other characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.fs as pafs
+
+from gangru_dist.bars.files import BarsFile
+from gangru_dist.base.errors import BarsError
+
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
+_PACKED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
+_HEAD = 1 << 18
+_BLOCK = 32 << 20
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""First bytes -> encoding. The decoder takes the mark away itself, and Arrow that of UTF-8."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CsvShape:
+    """How a CSV file is written."""
+
+    names: list[str]
+    """Headings in order."""
+    delimiter: str
+    """Between fields."""
+    encoding: str
+    """As Python names it."""
+
+
+def read_csv_shape(filesystem: pafs.FileSystem, file: BarsFile, encoding: str) -> CsvShape:
+    """Look at the start of a CSV file.
+
+    Args:
+        filesystem: Where it is.
+        file: Compressed or not, by its name.
+        encoding: As Python names it, or `auto`.
+
+    Raises:
+        BarsError: The encoding is unknown, or the file is none of those that `auto` knows.
+        UnicodeDecodeError: The file is not in the encoding it was said to be in.
+    """
+    with filesystem.open_input_file(file.path) as source:
+        head = _unpack(source, file).read(_HEAD)
+    if encoding == "auto":
+        encoding = _detect_encoding(head, file)
+    try:
+        codec = codecs.lookup(encoding)
+    except LookupError as error:
+        raise BarsError(
+            f"bars.encoding={encoding} is no encoding that Python knows; common ones are utf-8, "
+            "gb18030 and utf-16. Leave it out to have it detected."
+        ) from error
+    text = codec.incrementaldecoder().decode(head).removeprefix("\ufeff")
+    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
+    delimiter = max(",\t;|", key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter), [])
+    return CsvShape(names=names, delimiter=delimiter, encoding=codec.name)
+
+
+def read_csv(
+    filesystem: pafs.FileSystem, file: BarsFile, shape: CsvShape, wanted: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Batches of some columns as text; at least one comes, if only without rows.
+
+    Raises:
+        BarsError: Fewer bytes came than the file was listed with.
+    """
+    schema = pa.schema([(name, pa.string()) for name in wanted])
+    options = {
+        "read_options": pa_csv.ReadOptions(block_size=_BLOCK, encoding=shape.encoding),
+        "parse_options": pa_csv.ParseOptions(delimiter=shape.delimiter),
+        "convert_options": pa_csv.ConvertOptions(
+            include_columns=schema.names,
+            column_types=schema,
+            null_values=_MISSING,
+            strings_can_be_null=True,
+        ),
+    }
+    seen = False
+    with filesystem.open_input_file(file.path) as source:
+        for batch in pa_csv.open_csv(_unpack(source, file), **options):
+            seen = True
+            yield pa.Table.from_batches([batch])
+        if not source.closed and source.tell() != file.size:  # unpacking closes it, and checks
+            raise BarsError(
+                f"{file.name}: {source.tell()} bytes were read, but it was listed with "
+                f"{file.size}. It changed while it was read, or is damaged: let its download end, "
+                "then run again."
+            )
+    if not seen:
+        yield schema.empty_table()
+
+
+def _unpack(source: pa.NativeFile, file: BarsFile) -> Any:
+    """The file's text, whatever its name says it is packed with."""
+    codec = _PACKED.get(file.name.lower().rpartition(".")[2])
+    return pa.CompressedInputStream(source, codec) if codec else source
+
+
+def _detect_encoding(head: bytes, file: BarsFile) -> str:
+    """Encoding of the start of a file: its mark, else the first that reads it without an error."""
+    for mark, name in _MARKS.items():
+        if head.startswith(mark):
+            return name
+    candidates = ["utf-8", "gb18030"]
+    if b"\0" in head[:200]:
+        candidates = ["utf-16-le" if head[1:2] == b"\0" else "utf-16-be"]
+    for name in candidates:
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(head)
+        except UnicodeDecodeError:
+            continue
+        if name != "gb18030" or _is_chinese(text):
+            return name
+    raise BarsError(
+        f"{file.name} is neither UTF-8 nor UTF-16 nor GB18030 (GBK). Say what it is, for example "
+        "--set bars.encoding=big5, or convert it."
+    )
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether characters are those of daily use: GB18030 makes rare ones of almost any bytes."""
+    other = [char for char in text if not char.isascii()]
+    usual = sum(bool(char.encode("gb2312", "ignore")) for char in other)
+    return usual >= 0.8 * len(other)
