@@ -22,7 +22,7 @@ from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import PanelConfig, RunConfig, TrainingConfig
 from gangru_dist.panel.build import build_panel
 from gangru_dist.scoring.table import FactorTable
-from gangru_dist.training import progress
+from gangru_dist.training import launch
 from gangru_dist.training.launch import train_windows
 from gangru_dist.training.queue import TaskQueue
 from tests.made_bars import write
@@ -98,7 +98,7 @@ def test_windows_of_a_driver(tmp_path: Path, times: int, monkeypatch: pytest.Mon
 
     for owner, name, value in near.replacements():
         monkeypatch.setattr(owner, name, value)
-    monkeypatch.setattr(progress, "RemoteTaskQueue", Counted)
+    monkeypatch.setattr(launch, "RemoteTaskQueue", Counted)
     root = Storage(str(tmp_path))
     write_panel(root, make_rows())
     training = TrainingConfig(epochs=2, seeds=tuple(range(times)))

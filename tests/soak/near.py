@@ -14,7 +14,7 @@ import numpy as np
 
 from gangru_dist.base.errors import DivergedError, GangruError
 from gangru_dist.cluster import session
-from gangru_dist.training import launch, progress
+from gangru_dist.training import launch
 from gangru_dist.training.queue import TaskQueue, WorkerGroup
 from gangru_dist.training.worker import train_worker
 from gangru_dist.tuning import search
@@ -62,7 +62,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
     }
     return [
         *((session, name, value) for name, value in near.items()),
-        (progress, "RemoteTaskQueue", TaskQueue),
+        (launch, "RemoteTaskQueue", TaskQueue),
         (launch, "run_workers", run_workers_here),
         (search, "run_trials", run_trials),
         (search, "ray", SimpleNamespace(put=lambda block: block)),

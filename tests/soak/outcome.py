@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.build import remove_leftovers
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import bytes_digest
 from gangru_dist.runs.run import CLAIM, Run
@@ -131,11 +133,21 @@ def files_of(folder: Path) -> set[str]:
 def leftovers(folder: Path, allowed: set[str]) -> list[str]:
     """Files that neither the start nor the undisturbed end has.
 
-    The factor table keeps files of killed jobs for a week (`--vacuum`): they are made sure to go.
+    The panel keeps files of killed builds for a day, the factor table for a week (`--vacuum`): they
+    are made sure to go.
     """
     table = f"runs/{RUN}/factor/"
     found = {name for name in files_of(folder) - allowed if not name.startswith(table)}
     copy = folder.with_name(f"{folder.name}-vacuumed")
+    panel = {name for name in found if name.startswith("panel/")}
+    if panel:
+        shutil.copytree(folder / "panel", copy / "panel")
+        for name in panel:
+            os.utime(copy / name, (0, 0))  # as a build of another day finds them
+        named = {name.removeprefix("panel/") for name in allowed}
+        remove_leftovers(Storage(str(copy / "panel")), named)
+        found -= panel - files_of(copy)
+        shutil.rmtree(copy)
     if (folder / table).exists():
         shutil.copytree(folder / table, copy / "factor")
         factor = Storage(str(copy / "factor"))
