@@ -5,6 +5,7 @@ A dozen of each in `make test`; in `make trials` 500 windows, 500 units of scori
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from deltalake import DeltaTable
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import PanelConfig, RunConfig, TrainingConfig
+from gangru_dist.panel import build
 from gangru_dist.panel.build import build_panel
 from gangru_dist.scoring.table import FactorTable
 from gangru_dist.training import launch
@@ -126,8 +128,9 @@ def test_jobs_that_score(tmp_path: Path, times: int) -> None:
 
 
 @pytest.mark.parametrize("times", counts(200))
-def test_appends(tmp_path: Path, times: int) -> None:
-    """A day each; the panel keeps the files of two builds."""
+def test_appends(tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day each; the panel keeps the files of two builds, and others for as long as it must."""
+    monkeypatch.setattr(build, "LEFTOVER_AGE", dt.timedelta(0))
     root, bars = Storage(str(tmp_path / "storage")), tmp_path / "bars"
     cfg = RunConfig(panel=PanelConfig(features=("close", "daily_return"), buckets=2))
     days = pd.bdate_range("2018-02-01", periods=40 + times)
