@@ -24,7 +24,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import PanelConfig, RunConfig
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.training.worker import Share, read_share
+from gangru_dist.panel.store import read_block
+from gangru_dist.training.worker import read_files_by_ray
 
 ROADS = {"direct": False, "ray": True}
 
@@ -39,30 +40,36 @@ class Read:
     """Of each worker's block."""
 
 
-def share_of(root: Storage, manifest: Manifest) -> Share:
-    """The whole panel as one window."""
-    first, last = manifest.calendar[0].item(), manifest.calendar[-1].item()
-    return Share(root=root, manifest=manifest, start=first, end=last, features=manifest.features)
-
-
-def _digest(share: Share, rank: int, size: int, through_ray: bool) -> str:
-    block = read_share(share, rank, size, through_ray=through_ray)
+def _digest(root: Storage, manifest: Manifest, rank: int, size: int, through_ray: bool) -> str:
+    """Of a rank's block of the whole panel."""
+    block = read_block(
+        root,
+        manifest,
+        start=manifest.calendar[0].item(),
+        end=manifest.calendar[-1].item(),
+        buckets=range(rank, manifest.buckets, size),
+        read=read_files_by_ray if through_ray else None,
+    )
     return hashlib.sha256(block.features.tobytes()).hexdigest()
 
 
-def read(share: Share, workers: int, *, through_ray: bool) -> Read:
+def read(root: Storage, manifest: Manifest, workers: int, *, through_ray: bool) -> Read:
     """All workers' shares at once."""
     work = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_digest)
     begin = time.perf_counter()
-    digests = ray.get([work.remote(share, rank, workers, through_ray) for rank in range(workers)])
+    digests = ray.get(
+        [work.remote(root, manifest, rank, workers, through_ray) for rank in range(workers)]
+    )
     return Read(time.perf_counter() - begin, tuple(digests))
 
 
-def rounds(share: Share, workers: int, count: int) -> Iterator[tuple[str, Read]]:
+def rounds(
+    root: Storage, manifest: Manifest, workers: int, count: int
+) -> Iterator[tuple[str, Read]]:
     """Both roads in turn; the first round of each is left out."""
     for number in range(count + 1):
         for road in sorted(ROADS, reverse=number % 2 == 1):
-            done = read(share, workers, through_ray=ROADS[road])
+            done = read(root, manifest, workers, through_ray=ROADS[road])
             if number:
                 yield road, done
 
@@ -70,10 +77,10 @@ def rounds(share: Share, workers: int, count: int) -> Iterator[tuple[str, Read]]
 def measure(root: Storage, size: Size, *, workers: int, count: int) -> dict[str, list[Read]]:
     """Print each round and the medians; Ray runs already."""
     cfg = RunConfig(panel=PanelConfig(buckets=size.buckets))
-    share = share_of(root, store_panel(root, cfg, size))
-    print(f"{session.count_nodes()} nodes, {workers} workers, {share.manifest.rows:,} rows")
+    manifest = store_panel(root, cfg, size)
+    print(f"{session.count_nodes()} nodes, {workers} workers, {manifest.rows:,} rows")
     found: dict[str, list[Read]] = {road: [] for road in ROADS}
-    for road, done in rounds(share, workers, count):
+    for road, done in rounds(root, manifest, workers, count):
         found[road].append(done)
         print(f"{road}: {done.seconds:.1f} s", flush=True)
     for road, all_of in found.items():

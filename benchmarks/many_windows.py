@@ -37,7 +37,7 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import MODEL, Run
 from gangru_dist.training.launch import choose_windows, train_windows
-from gangru_dist.training.queue import Task, TaskQueue, WorkerGroup, task_identity
+from gangru_dist.training.queue import Task, WorkerGroup, task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -72,19 +72,19 @@ class StandIn:
             self.running += 1
             self.most = max(self.most, self.running)
         while (task := workers.tasks.take(workers.number)) is not None:
-            self._train(workers.tasks, task)
+            self._train(workers, task)
             _write_model(workers.run, manifest, task)
             workers.tasks.finish(workers.number)
         with self._lock:
             self.running -= 1
         remove_placement_group(group)
 
-    def _train(self, tasks: TaskQueue, task: Task) -> None:
+    def _train(self, workers: WorkerGroup, task: Task) -> None:
         for epoch in range(1, EPOCHS + 1):
             time.sleep(self.seconds / EPOCHS)
             result = PredictorEpoch(epoch=epoch, train_loss=-0.1, valid_ic=0.1)
             seconds = self.seconds / EPOCHS
-            tasks.report_epoch(task, TimedEpoch(result, seconds=seconds, samples_per_s=1e6))
+            workers.tasks.report_epoch(task, TimedEpoch(result, seconds=seconds, samples_per_s=1e6))
 
 
 def _write_model(run: Run, manifest: Manifest, task: Task) -> None:

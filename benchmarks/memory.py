@@ -39,10 +39,9 @@ from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
 from gangru_dist.training.window import train_window
-from gangru_dist.training.worker import read_share, share_of
+from gangru_dist.training.worker import read_share
 
 LIMIT = 1.3
 """Allowed growth of the peak, in MB per MB of shard."""
@@ -104,9 +103,8 @@ def measure(root: Storage, manifest: Manifest, cfg: RunConfig, train_days: int) 
         score_first=end + 1,
         score_last=end,
     )
-    share = share_of(Run(root, "memory", cfg), manifest, window)
-    block = read_share(share, 0, 1, through_ray=False)
-    data = prepare(block, window, manifest.calendar, cfg, Alone())
+    block = read_share(Run(root, "memory", cfg), manifest, window)
+    data = prepare(block, window, manifest.calendar, cfg)
     del block
     ready = high_water()
     train_window(data, TrainingState(cfg, 0), cfg, seed=0)

@@ -38,7 +38,6 @@ from gangru_dist.panel.store import PanelBlock, block_columns, files_of, read_bl
 from gangru_dist.panel.writer import write_bucket
 from gangru_dist.runs.model import PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import DayShare, WindowData, prepare
 from gangru_dist.training.window import train_window
 
@@ -129,7 +128,7 @@ def prepared_window(cfg: RunConfig, size: Size) -> WindowData:
         score_first=len(block.dates),
         score_last=len(block.dates) - 1,
     )
-    return prepare(block, window, block.dates, cfg, Alone())
+    return prepare(block, window, block.dates, cfg)
 
 
 class BareNetwork(nn.Module):

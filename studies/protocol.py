@@ -36,6 +36,7 @@ from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.maths import metrics
 from gangru_dist.maths.calendar import Window
 from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
+from gangru_dist.models.precision import prepare_torch
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.samples.channels import Standardizer
@@ -43,8 +44,7 @@ from gangru_dist.samples.labels import compute_forward_return
 from gangru_dist.samples.universe import select_universe
 from gangru_dist.scoring.predictor import predict, to_factor
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone, prepare_torch
-from gangru_dist.training.data import Kept, Scratch, WindowData, first_day, prepare
+from gangru_dist.training.data import Scratch, TensorCache, WindowData, first_day, prepare
 from gangru_dist.training.launch import choose_windows
 from gangru_dist.training.window import train_window
 
@@ -142,7 +142,7 @@ class Study:
         self.out = out.child(protocol.name)
         self._root = root
         self._training: tuple[str, WindowData] | None = None
-        self._samples: tuple[str, Kept] | None = None
+        self._samples: tuple[str, TensorCache] | None = None
         refit = dt.date.fromisoformat(protocol.refits[0])
         start = self._calendar[max(int(self._index(refit)) - 60, 0)].astype(dt.date)
         self.block = self._read(start, protocol.last)
@@ -238,11 +238,11 @@ class Study:
         key = json.dumps([*days, *(whole[part] for part in parts)], default=str)
         if self._training is None or self._training[0] != key:
             if self._training is not None:
-                self._training[1].close()
+                self._training[1].cache.close()
             start = self._calendar[first_day(window, cfg.samples.lookback)].astype(dt.date)
             block = self._read(start, self._calendar[window.refit].astype(dt.date))
             own = some_assets(block, self.part.mask(block.assets))
-            self._training = (key, prepare(own, window, self._calendar, cfg, Alone()))
+            self._training = (key, prepare(own, window, self._calendar, cfg))
         return self._training[1]
 
     def scored_days(self, window: Window) -> np.ndarray:
@@ -287,7 +287,7 @@ class Study:
                 chosen = torch.from_numpy(np.flatnonzero(members[day]))
                 return standardizer.standardize_day(panel, day, chosen)
 
-            self._samples = (key, Kept(make, Scratch(_SCRATCH)))
+            self._samples = (key, TensorCache(make, Scratch(_SCRATCH)))
         return self._samples[1]
 
     def _save(self, unit: Unit, days: np.ndarray, scores: np.ndarray) -> None:

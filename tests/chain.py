@@ -27,7 +27,6 @@ from gangru_dist.runs.model import EpochResult
 from gangru_dist.samples import universe
 from gangru_dist.scoring.predictor import score_block, to_factor
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import first_day, prepare
 from gangru_dist.training.window import train_window
 
@@ -117,7 +116,7 @@ def train(root: Storage, manifest: Manifest, window: Window, cfg: RunConfig) -> 
     """What a worker does: the panel up to the refit day, then both stages."""
     start = first_day(window, cfg.samples.lookback)
     block = read(root, manifest, start, window.refit, cfg, trading=False)
-    data = prepare(block, window, manifest.calendar, cfg, Alone())
+    data = prepare(block, window, manifest.calendar, cfg)
     return train_window(data, TrainingState(cfg, 0), cfg, seed=0)
 
 

@@ -70,20 +70,20 @@ def normal(keys: Int[Tensor, " M"], count: int) -> Float[Tensor, "M C"]:
 class Generator(nn.Module):
     """G(x, z): a sample of the shape of x. B samples, T days, F features, Z noise channels.
 
-    x are all channels of the samples, or those of `place` among them; see `seen`.
+    x are all channels of the samples, or those of `channels` among them; see `seen`.
     """
 
-    def __init__(self, place: range, cfg: GanConfig) -> None:
+    def __init__(self, channels: range, cfg: GanConfig) -> None:
         super().__init__()
-        features = len(place)
-        self.place = slice(place.start, place.stop)
+        features = len(channels)
+        self.channels = slice(channels.start, channels.stop)
         self.noise_channels = cfg.noise_channels
         self.lstm = LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers)
         self.out = nn.Linear(cfg.hidden, features)
 
     def seen(self, samples: Float[Tensor, "B T C"]) -> Float[Tensor, "B T F"]:
         """The channels that the GAN sees."""
-        return samples[..., self.place]
+        return samples[..., self.channels]
 
     def forward(
         self, x: Float[Tensor, "B T F"], noise: Float[Tensor, "B T Z"] | None = None
@@ -173,8 +173,7 @@ class Discriminator(nn.Module):
         return run_in_chunks(function, *inputs, chunk=CHUNK, stored=STORED)
 
     def _logit(self, x: Tensor, draws: Tensor | None = None) -> Float[Tensor, " B"]:
-        logit: Tensor = self.logit(self._maps(x, draws))  # (B, 1)
-        return logit.squeeze(-1)
+        return torch.squeeze(self.logit(self._maps(x, draws)), -1)  # of (B, 1)
 
     def _maps(self, x: Tensor, draws: Tensor | None = None) -> Float[Tensor, "B K"]:
         hidden = F.leaky_relu(self.first(x[:, None]), _SLOPE)  # (B, C1, T/2, F/2)

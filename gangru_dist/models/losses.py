@@ -25,7 +25,7 @@ def own_share(x: Tensor) -> Tensor:
     return x
 
 
-def through(x: Tensor, all_sum: AllSum) -> Tensor:
+def sum_shares(x: Tensor, all_sum: AllSum) -> Tensor:
     """Global sum of x whose gradient is that of this worker's share."""
     detached = x.detach()
     return all_sum(detached.clone()) + (x - detached)
@@ -45,7 +45,7 @@ def correlation(
     sums = all_sum(torch.stack([fixed.sum(dim=1), fixed.square().sum(dim=1), sizes]))
     x, y = both - (sums[0] / sums[2].clamp(min=1.0))[:, None]
     parts = torch.stack([(x * y).sum(), x.square().sum(), y.square().sum()])
-    xy, xx, yy = through(parts, all_sum).unbind()
+    xy, xx, yy = sum_shares(parts, all_sum).unbind()
     flat = (torch.stack([xx, yy]).detach() <= _FLAT * sums[1]).any()  # no branch: no GPU sync
     return torch.where(flat, 0.0, xy) / torch.where(flat, 1.0, xx * yy).sqrt()
 
@@ -59,7 +59,7 @@ def ic_loss(
 
 def _mean(x: Float[Tensor, "M *K"], all_sum: AllSum) -> Float[Tensor, "*K"]:  # noqa: UP037
     count = all_sum(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
-    return through(x.double().sum(dim=0), all_sum) / count.clamp(min=1.0)
+    return sum_shares(x.double().sum(dim=0), all_sum) / count.clamp(min=1.0)
 
 
 def discriminator_loss(

@@ -1,4 +1,4 @@
-"""What `training.precision` means to torch, and which devices have that arithmetic.
+"""Precision, devices and torch's settings: what `training.precision` means, and who has it.
 
 | value | networks compute in | devices that have it |
 |---|---|---|
@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from gangru_dist.base.errors import ConfigError
+from gangru_dist.base.errors import ConfigError, TrainingError
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
 
 _NEEDS = {
@@ -28,9 +29,6 @@ _NEEDS = {
     "bf16": "a CPU with avx512_bf16 or amx_bf16, or a GPU from sm_80",
 }
 """What does not come with every device."""
-
-_AUTO = ("bf16", "float32")
-"""What `auto` may stand for, best first."""
 
 _ATEN_WITHOUT = {"DEFAULT", "NO AVX", "AVX2"}
 """Capabilities of torch's own kernels that have no 512-bit registers."""
@@ -60,7 +58,7 @@ _ARITHMETIC = {
 }
 
 
-def arithmetic(cfg: RunConfig) -> Arithmetic:
+def find_arithmetic(cfg: RunConfig) -> Arithmetic:
     """What a configuration's precision asks of torch.
 
     Raises:
@@ -74,6 +72,18 @@ def arithmetic(cfg: RunConfig) -> Arithmetic:
     return _ARITHMETIC[cfg.training.precision]
 
 
+def prepare_torch(cfg: RunConfig) -> None:
+    """Set threads, and what float32 matrix products on a GPU may be rounded to (`tf32`)."""
+    torch.set_num_threads(cfg.resources.threads_per_worker)
+    torch.set_float32_matmul_precision(find_arithmetic(cfg).products)
+
+
+def choose_device(cfg: RunConfig) -> torch.device:
+    """The GPU that `resources.gpus_per_worker` asks for; the CPU where torch sees none."""
+    on_gpu = cfg.resources.gpus_per_worker > 0 and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Device:
     """What a worker computes on."""
@@ -84,58 +94,38 @@ class Device:
     """Precisions out of `_NEEDS` that it has."""
 
 
-def cpu() -> Device:
-    """This process's CPU. One that is told to use no more than AVX2 has no more."""
+def describe_device(device: torch.device) -> Device:
+    """What a device of this process is. A CPU limited to AVX2 by its environment has no more."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        major, minor = torch.cuda.get_device_capability(index)
+        name = f"GPU {torch.cuda.get_device_name(index)} (sm_{major}{minor})"
+        return Device(name=name, fast=frozenset({"tf32", "bf16"} if major >= 8 else ()))
     known = torch.cpu.get_capabilities()
     name = f"CPU {known.get('cpu_name') or platform.machine()}"
     if not (known.get("avx512_bf16") or known.get("amx_bf16")):
         return Device(name=name)
-    limits = _cpu_limits()
+    limits = []
+    if torch.backends.cpu.get_cpu_capability() in _ATEN_WITHOUT:
+        limits.append(f"ATEN_CPU_CAPABILITY={os.environ.get('ATEN_CPU_CAPABILITY')}")
+    for variable in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        if os.environ.get(variable, "").upper() in _ONEDNN_WITHOUT:
+            limits.append(f"{variable}={os.environ[variable]}")
     if limits:
         return Device(name=f"{name} limited by {' '.join(limits)}")
     return Device(name=name, fast=frozenset({"bf16"}))
 
 
-def _cpu_limits() -> list[str]:
-    """Variables that keep this process from its CPU's bf16, as they are set."""
-    limits = []
-    if torch.backends.cpu.get_cpu_capability() in _ATEN_WITHOUT:
-        limits.append(f"ATEN_CPU_CAPABILITY={os.environ.get('ATEN_CPU_CAPABILITY')}")
-    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-        if os.environ.get(name, "").upper() in _ONEDNN_WITHOUT:
-            limits.append(f"{name}={os.environ[name]}")
-    return limits
+def list_devices(gpus_per_worker: float) -> list[Device]:
+    """What this machine's workers may get; the CPU where promised GPUs are not seen."""
+    on_gpu = gpus_per_worker > 0 and torch.cuda.is_available()
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if on_gpu else ["cpu"]
+    return [describe_device(torch.device(name)) for name in found]
 
 
-def gpu(index: int) -> Device:
-    """One GPU that torch sees."""
-    major, minor = torch.cuda.get_device_capability(index)
-    name = f"GPU {torch.cuda.get_device_name(index)} (sm_{major}{minor})"
-    return Device(name=name, fast=frozenset({"tf32", "bf16"} if major >= 8 else ()))
-
-
-def device_of(place: torch.device) -> Device:
-    """What a torch device of this process is."""
-    if place.type != "cuda":
-        return cpu()
-    return gpu(torch.cuda.current_device() if place.index is None else place.index)
-
-
-def devices_here(gpus_per_worker: float) -> tuple[Device, ...]:
-    """What this machine's workers may get; the CPU too where promised GPUs are not seen."""
-    if gpus_per_worker > 0 and torch.cuda.is_available():
-        return tuple(gpu(index) for index in range(torch.cuda.device_count()))
-    return (cpu(),)
-
-
-def choose_precision(devices: Iterable[Device]) -> str:
-    """Choose what `auto` stands for: the best that all of the devices have."""
-    devices = tuple(devices)
-    return next(
-        precision
-        for precision in _AUTO
-        if precision in PLAIN_PRECISIONS or all(precision in device.fast for device in devices)
-    )
+def choose_precision(devices: Sequence[Device]) -> str:
+    """Choose what `auto` stands for: bf16 if all of the devices have it, else float32."""
+    return "bf16" if all("bf16" in device.fast for device in devices) else "float32"
 
 
 def describe_lack(precision: str, devices: Iterable[Device]) -> str | None:
@@ -147,3 +137,29 @@ def describe_lack(precision: str, devices: Iterable[Device]) -> str | None:
         return None
     names = ", ".join(without)
     return f"training.precision={precision} needs {_NEEDS[precision]}; without it: {names}"
+
+
+def require_precision(
+    cfg: RunConfig, device: torch.device, gather: Callable[[str | None], list[str | None]]
+) -> None:
+    """Check that the devices of all of a window's workers have the run's arithmetic.
+
+    The driver has checked the nodes of that time; this worker may be on a later one, or a process
+    that may use less of its CPU. Every worker raises alike, so that none waits for another.
+
+    Args:
+        cfg: The run.
+        device: This worker's.
+        gather: Gives every worker's value to all of them.
+
+    Raises:
+        TrainingError: One lacks it; another attempt would fail too.
+    """
+    reason = describe_lack(cfg.training.precision, [describe_device(device)])
+    found = gather(f"{reason} on node {socket.gethostname()}" if reason else None)
+    first = next(filter(None, found), None)
+    if first:
+        raise TrainingError(
+            f"{first}. The run keeps the precision it began with: keep its workers off that "
+            "node, or start another --run with --set training.precision=float32."
+        )

@@ -27,7 +27,7 @@ from gangru_dist.models.gan import Generator
 from gangru_dist.models.recurrent import GRU, LSTM
 
 
-def score_head(cfg: GruConfig) -> nn.Sequential:
+def make_head(cfg: GruConfig) -> nn.Sequential:
     """`cfg.hidden` values to one number."""
     layers: list[nn.Module] = []
     for wide, narrow in pairwise((cfg.hidden, *cfg.head)):
@@ -43,11 +43,11 @@ class GruPredictor(nn.Module):
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
         self.gru = GRU(features, cfg.hidden, cfg.layers)
-        self.head = score_head(cfg)
+        self.head = make_head(cfg)
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
-        score: Tensor = self.head(self.gru.newest(x))  # (B, 1)
-        return score.squeeze(-1)  # (B,); bare squeeze() would drop B when B == 1
+        # (B, 1) to (B,); bare squeeze() would drop B when B == 1
+        return torch.squeeze(self.head(self.gru.newest(x)), -1)
 
 
 class LstmPredictor(nn.Module):
@@ -56,11 +56,10 @@ class LstmPredictor(nn.Module):
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
         self.lstm = LSTM(features, cfg.hidden, cfg.layers)
-        self.head = score_head(cfg)
+        self.head = make_head(cfg)
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
-        score: Tensor = self.head(self.lstm.newest(x))
-        return score.squeeze(-1)
+        return torch.squeeze(self.head(self.lstm.newest(x)), -1)
 
 
 class TransformerPredictor(nn.Module):
@@ -91,15 +90,14 @@ class TransformerPredictor(nn.Module):
             )
             for _ in range(cfg.layers)
         )
-        self.head = score_head(cfg)
+        self.head = make_head(cfg)
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
         states = self.embed(x)
         states = states + _positions(states)
         for layer in self.layers:
             states = layer(states)
-        score: Tensor = self.head(states[:, -1])
-        return score.squeeze(-1)
+        return torch.squeeze(self.head(states[:, -1]), -1)
 
 
 def _positions(states: Float[Tensor, "B T H"]) -> Float[Tensor, "T H"]:
@@ -127,22 +125,22 @@ class FactorNetwork(nn.Module):
         gru: GruConfig,
         gan: GanConfig | None,
         predictor: str = "gru",
-        gan_place: range | None = None,
+        gan_channels: range | None = None,
     ) -> None:
         super().__init__()
-        place = range(features) if gan_place is None else gan_place
-        if not 0 <= place.start < place.stop <= features:
-            raise ValueError(f"the GAN sees channels {place} of {features}")
-        self.generator = Generator(place, gan) if gan else None
+        channels = range(features) if gan_channels is None else gan_channels
+        if not 0 <= channels.start < channels.stop <= features:
+            raise ValueError(f"the GAN sees channels {channels} of {features}")
+        self.generator = Generator(channels, gan) if gan else None
         self.is_beside = gan is not None and gan.output == "beside"
-        seen = features + len(place) if self.is_beside else features
+        seen = features + len(channels) if self.is_beside else features
         self.predictor: nn.Module = PREDICTORS[predictor](seen, gru)
         self.architecture: dict[str, Any] = {
             "predictor": predictor,
             "features": features,
             "gru": asdict(gru),
             "gan": asdict(gan) if gan else None,
-            "gan_channels": [place.start, place.stop] if gan else None,
+            "gan_channels": [channels.start, channels.stop] if gan else None,
         }
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
@@ -158,17 +156,17 @@ class FactorNetwork(nn.Module):
             return torch.cat([x, made], dim=-1)
         if made.shape == x.shape:
             return made
-        place = self.generator.place
-        return torch.cat([x[..., : place.start], made, x[..., place.stop :]], dim=-1)
+        channels = self.generator.channels
+        return torch.cat([x[..., : channels.start], made, x[..., channels.stop :]], dim=-1)
 
 
 def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
     """An untrained network of a stored architecture; weights are loaded afterwards."""
-    gan, place = architecture["gan"], architecture.get("gan_channels")  # older models do not say
+    gan, channels = architecture["gan"], architecture.get("gan_channels")  # older models do not say
     return FactorNetwork(
         architecture["features"],
         GruConfig(**architecture["gru"]),
         GanConfig(**gan) if gan else None,
         architecture.get("predictor", "gru"),  # older models do not say
-        None if place is None else range(*place),
+        None if channels is None else range(*channels),
     )

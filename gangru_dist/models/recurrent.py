@@ -240,14 +240,19 @@ def _chunks(cells: Sequence[_Cell], x: Tensor) -> tuple[tuple[Tensor, ...], int]
     return x.split(assets), asset * min(assets, max(1, len(x)))
 
 
-def _memory(numbers: int, dtype: torch.dtype) -> Tensor:
-    """`STORED_BYTES` or as much as one chunk needs, from before if no graph holds it."""
+def take_memory(numbers: int, dtype: torch.dtype) -> Tensor:
+    """Take `STORED_BYTES` or as much as one chunk needs, from before if no graph holds it."""
     size = max(STORED_BYTES, numbers * dtype.itemsize)
     with suppress(IndexError):
         memory = _free.pop()
         if len(memory) == size:
             return memory.view(dtype)
     return torch.empty(size, dtype=torch.uint8).view(dtype)
+
+
+def release_memory() -> None:
+    """Give the memory back that the process keeps for its next gradient."""
+    _free.clear()
 
 
 @torch.no_grad()
@@ -267,7 +272,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], stored: Tensor | None = None)
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.stored = _memory(_chunks(_cells(weights), x)[1], x.dtype)
+        ctx.stored = take_memory(_chunks(_cells(weights), x)[1], x.dtype)
         ctx.save_for_backward(x, *weights)
         return _forward(x, weights, ctx.stored)
 
@@ -281,7 +286,7 @@ class _Recurrence(torch.autograd.Function):
         for cell in cells:
             cell.start_backward()
         chunks, size = _chunks(cells, x)
-        memory = _memory(size, x.dtype) if stored is None else stored
+        memory = take_memory(size, x.dtype) if stored is None else stored
         room = 0 if stored is None else len(stored) // size
         for number, chunk in enumerate(chunks):
             known, first = number < room, number * len(chunks[0])

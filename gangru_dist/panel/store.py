@@ -8,7 +8,7 @@ works, is scattered file by file into preallocated arrays: reading holds one cop
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -126,6 +126,7 @@ def read_block(
     buckets: Sequence[int] | None = None,
     features: Sequence[str] | None = None,
     trading: bool = False,
+    read: Callable[..., Iterable[pa.Table]] | None = None,
 ) -> PanelBlock:
     """Dense panel of the trading days from `start` to `end`, both included.
 
@@ -140,6 +141,7 @@ def read_block(
         buckets: Only these; None = all.
         features: Names, in the order wanted; None = the panel's, () = none of them.
         trading: Also fill market cap, industry and price limits.
+        read: What reads the files; None = `read_files`.
 
     Raises:
         PanelError: No trading day lies in the span, a feature is unknown, a file is gone.
@@ -149,7 +151,7 @@ def read_block(
     _check_columns(manifest, columns)
     files = files_of(manifest, start, end, buckets)
     return scatter(
-        read_files(root, files, start, end, columns),
+        (read or read_files)(root, files, start, end, columns),
         calendar=manifest.calendar,
         dates=manifest.trading_days(start, end),
         assets=asset_names(root, files, start, end),

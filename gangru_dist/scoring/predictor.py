@@ -26,6 +26,7 @@ from gangru_dist.maths.cross_section import (
     cs_winsorize,
     cs_zscore,
 )
+from gangru_dist.models.precision import choose_device
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
@@ -35,7 +36,6 @@ from gangru_dist.samples.universe import select_universe
 from gangru_dist.scoring.plan import ScoringTask, ensemble_model, expect_coverage
 from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.training.checkpoint import read_model
-from gangru_dist.training.collective import promised_device
 
 MIN_KNOWN = 0.5
 """Share of scored assets with an industry (a market cap) below which a day is not neutralized by

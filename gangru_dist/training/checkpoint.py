@@ -16,13 +16,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, shorten
 from gangru_dist.base.records import parse_record, to_jsonable, write_record
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.models.gan import Discriminator
-from gangru_dist.models.precision import arithmetic
+from gangru_dist.models.precision import find_arithmetic
 from gangru_dist.models.predictors import FactorNetwork, from_architecture
 from gangru_dist.runs.model import Epoch, ModelRecord
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run
@@ -62,56 +62,52 @@ class TrainingState:
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
         standardizer = Standardizer(cfg.samples, cfg.features)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
-        features, place = (
-            len(standardizer.channels),
-            standardizer.channel_range(gan.sees if gan else None),
-        )
+        channels = standardizer.channel_range(gan.sees if gan else None)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = FactorNetwork(features, cfg.gru, gan, cfg.predictor, place)
-            lookback, seen = cfg.samples.lookback, len(place)
+            self.network = FactorNetwork(
+                len(standardizer.channels), cfg.gru, gan, cfg.predictor, channels
+            )
+            lookback, seen = cfg.samples.lookback, len(channels)
             self.discriminator = Discriminator(lookback, seen, gan) if gan else None
-        self.averaged = deepcopy(self.network.predictor) if cfg.training.average_epochs else None
+        predictor = self.network.predictor
+        self.averaged = deepcopy(predictor) if cfg.training.average_epochs else None
         """Mean of the predictor's newest weights, where that is what is validated and kept."""
+        self.validated = predictor if self.averaged is None else self.averaged
+        """The predictor that is validated, and kept if it is the best."""
         self.progress = Progress(stage="gan" if gan else "predictor")
         self.best: dict[str, Tensor] = {}
-        self._place(cfg, device)
+        parts = {
+            "generator": self.network.generator,
+            "discriminator": self.discriminator,
+            "predictor": predictor,
+            "averaged": self.averaged,
+        }
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        for part in self.parts.values():
+            part.to(device, find_arithmetic(cfg).dtype)
+            if cfg.training.compile:
+                part.compile()  # in place: names of weights stay
+        rates = {
+            "generator": cfg.gan.learning_rate,
+            "discriminator": cfg.gan.discriminator_learning_rate or cfg.gan.learning_rate,
+            "predictor": cfg.training.learning_rate,
+        }
         self.optimizers = {
             name: torch.optim.Adam(
-                part.parameters(),
-                lr=_rate(cfg, name),
+                self.parts[name].parameters(),
+                lr=rate,
                 weight_decay=cfg.training.weight_decay if name == "predictor" else 0.0,
                 decoupled_weight_decay=True,  # of 0: plain Adam
                 fused=torch.device(device).type == "cuda",
             )
-            for name, part in self._trained().items()
+            for name, rate in rates.items()
+            if name in self.parts
         }
-
-    def _place(self, cfg: RunConfig, device: torch.device | str) -> None:
-        for part in self._parts().values():
-            part.to(device, arithmetic(cfg).dtype)
-            if cfg.training.compile:
-                part.compile()  # in place: names of weights stay
-
-    def _trained(self) -> dict[str, nn.Module]:
-        parts: dict[str, nn.Module | None] = {
-            "generator": self.network.generator,
-            "discriminator": self.discriminator,
-            "predictor": self.network.predictor,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
-
-    def _parts(self) -> dict[str, nn.Module]:
-        return self._trained() | ({} if self.averaged is None else {"averaged": self.averaged})
-
-    @property
-    def judged(self) -> nn.Module:
-        """The predictor that is validated, and kept if it is the best."""
-        return self.network.predictor if self.averaged is None else self.averaged
 
     def keep_best(self) -> None:
         """Copy what was validated: this epoch is the best so far."""
-        weights = self.judged.state_dict()
+        weights = self.validated.state_dict()
         self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def use_best(self) -> None:
@@ -121,7 +117,7 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by a dotted name, on the CPU."""
         found = {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for part_name, part in self._parts().items():
+        for part_name, part in self.parts.items():
             found |= {f"{part_name}.{name}": t for name, t in part.state_dict().items()}
         for part_name, optimizer in self.optimizers.items():
             for index, values in optimizer.state_dict()["state"].items():
@@ -142,37 +138,31 @@ class TrainingState:
             ValueError: They are damaged; the state may then be half another's.
         """
         try:
-            self._restore(data, identity)
+            size = int.from_bytes(data[:8], "little")
+            about = json.loads(data[8 : 8 + size])["__metadata__"]["about"]
+            header = parse_record(_Header, about)
+            if header.identity != identity:
+                raise TrainingError(
+                    f"checkpoint of {header.identity} cannot continue {identity}; remove it or "
+                    "use another --run."
+                )
+            tensors = load(data)
+            if header.digest not in (None, _digest(tensors)):
+                raise ValueError("its tensors are not those that were written")
+            self.progress = header.progress
+            device = next(self.network.parameters()).device
+            self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
+            for name, part in self.parts.items():
+                part.load_state_dict(_below(f"{name}.", tensors))
+            for name, optimizer in self.optimizers.items():
+                state: dict[int, dict[str, Tensor]] = {}
+                for key, tensor in _below(f"adam.{name}.", tensors).items():
+                    index, _, what = key.partition(".")
+                    state.setdefault(int(index), {})[what] = tensor
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": state, "param_groups": groups})
         except (*_DAMAGE, SafetensorError) as error:
             raise ValueError(f"no checkpoint of this network ({shorten(error)})") from error
-
-    def _restore(self, data: bytes, identity: str) -> None:
-        header = _header(data)
-        if header.identity != identity:
-            raise TrainingError(
-                f"checkpoint of {header.identity} cannot continue {identity}; remove it or "
-                "use another --run."
-            )
-        tensors = load(data)
-        if header.digest not in (None, _digest(tensors)):
-            raise ValueError("its tensors are not those that were written")
-        self.progress = header.progress
-        device = next(self.network.parameters()).device
-        self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
-        for name, part in self._parts().items():
-            part.load_state_dict(_below(f"{name}.", tensors))
-        for name in self.optimizers:
-            self._restore_adam(name, _below(f"adam.{name}.", tensors))
-
-    def _restore_adam(self, name: str, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            index, _, what = key.partition(".")
-            state.setdefault(int(index), {})[what] = tensor
-        optimizer = self.optimizers[name]
-        optimizer.load_state_dict(
-            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -184,22 +174,8 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _rate(cfg: RunConfig, part: str) -> float:
-    """Learning rate of a part."""
-    if part == "predictor":
-        return cfg.training.learning_rate
-    own = cfg.gan.discriminator_learning_rate if part == "discriminator" else None
-    return own or cfg.gan.learning_rate
-
-
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _header(data: bytes) -> _Header:
-    """Header that `to_bytes` wrote."""
-    size = int.from_bytes(data[:8], "little")
-    return parse_record(_Header, json.loads(data[8 : 8 + size])["__metadata__"]["about"])
 
 
 def write_model(
@@ -226,11 +202,11 @@ def write_model(
         **facts,
     )
     before = run.read_model(window, seed)
-    place = run.model_folder(window, seed)
+    folder = run.model_folder(window, seed)
     if before is None or before.sha256 != digest:
-        run.folder.delete(f"{place}/{MODEL}")
-    run.folder.write_bytes(f"{place}/{WEIGHTS}", data)
-    write_record(run.folder, f"{place}/{MODEL}", record)
+        run.folder.delete(f"{folder}/{MODEL}")
+    run.folder.write_bytes(f"{folder}/{WEIGHTS}", data)
+    write_record(run.folder, f"{folder}/{MODEL}", record)
     return record
 
 
@@ -267,7 +243,12 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
             f"if these are, model.json was changed: {way_out}"
         )
     try:
-        network = _network(record.architecture, load(data))
+        tensors = load(data)
+        kinds = {tensor.dtype for tensor in tensors.values()}
+        if len(kinds) != 1 or not all(kind.is_floating_point for kind in kinds):
+            raise TypeError(f"weights of types {kinds or 'none'}")
+        network = from_architecture(record.architecture).to(kinds.pop())
+        network.load_state_dict(tensors)
     except ConfigError as error:
         raise WindowError(
             f"{where}: {error} If it is your own, import what registers it. Else: {way_out}"
@@ -277,13 +258,3 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
             f"{where} are not of the network that model.json describes. {way_out}"
         ) from error
     return network.eval(), record
-
-
-def _network(architecture: dict[str, Any], tensors: dict[str, Tensor]) -> FactorNetwork:
-    """One of `_DAMAGE` if the two do not belong together."""
-    kinds = {tensor.dtype for tensor in tensors.values()}
-    if len(kinds) != 1 or not all(kind.is_floating_point for kind in kinds):
-        raise TypeError(f"weights of types {kinds or 'none'}")
-    network = from_architecture(architecture).to(kinds.pop())
-    network.load_state_dict(tensors)
-    return network

@@ -15,9 +15,9 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -27,13 +27,13 @@ from torch import Tensor
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.models.gan import asset_keys
-from gangru_dist.models.precision import arithmetic
+from gangru_dist.models.precision import Arithmetic, find_arithmetic
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.samples.channels import ChannelSamples, Standardizer
 from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
 from gangru_dist.samples.standardize import Statistics
 from gangru_dist.samples.universe import select_universe
-from gangru_dist.training.collective import Collective
+from gangru_dist.training.collective import SINGLE, Collective
 
 _logger = logging.getLogger(__name__)
 _SPARE = 0.1
@@ -42,7 +42,7 @@ _SPARE_BYTES = 5e9
 
 
 class Scratch:
-    """A budget of bytes in temporary files, shared by what one worker keeps."""
+    """A budget of bytes in temporary files, shared by the caches of one worker."""
 
     def __init__(self, budget: float, folder: str | None = None) -> None:
         """`budget`: bytes; `folder`: None = the system's folder for temporary files."""
@@ -51,60 +51,42 @@ class Scratch:
         room = disk.free - min(_SPARE * disk.total, _SPARE_BYTES)
         self.left = max(0.0, min(budget, room))
 
-    def take(self, size: int) -> bool:
-        """Reserve `size` bytes; False if the budget has no room for them."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
 
-
-class Kept:
+class TensorCache:
     """Results of a function of a key, each made once; made anew where they do not fit.
 
-    Only for tensors on the CPU: others are made anew each time.
+    They are in an unnamed file, which the system removes when nobody holds this any more. Only
+    tensors on the CPU are cached: others are made anew each time.
     """
 
     def __init__(self, make: Callable[[int], Tensor], scratch: Scratch) -> None:
-        self._make, self._scratch = make, scratch
+        self._make, self._file = make, _ScratchFile(scratch)
         self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
-        self._file = _File(scratch)
         self._is_full = False
         weakref.finalize(self, self._file.close)
 
     def __call__(self, key: int) -> Tensor:
         """The result for `key`; the caller may change it."""
-        if key in self._places:
-            return self._read(*self._places[key])
-        value = self._make(key)
-        self.put(key, value)
-        return value
-
-    def put(self, key: int, value: Tensor) -> None:
-        """Keep a result that was made elsewhere, if there is room."""
-        if value.device.type != "cpu" or key in self._places or self._is_full:
-            return
-        data = value.detach().contiguous()
-        size = data.numel() * data.element_size()
-        if not self._scratch.take(size):
-            self._is_full = True
-            kept = self._file.size / 1e6
-            _logger.info("scratch_full kept_mb=%.0f: the rest is computed anew", kept)
-            return
-        try:
-            self._file.write(data)
-        except OSError as error:  # a full disk costs time, no result
-            self._is_full = True
-            self._scratch.left += size
-            _logger.warning("scratch_failed %s: the rest is computed anew", error)
-            return
-        self._places[key] = (self._file.size, data.shape, data.dtype)
-        self._file.size += size
-
-    def _read(self, start: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        if key not in self._places:
+            value = self._make(key)
+            self.put(key, value)
+            return value
+        start, shape, dtype = self._places[key]
         result = torch.empty(shape, dtype=dtype)
         self._file.read(result, start)
         return result
+
+    def put(self, key: int, value: Tensor) -> None:
+        """Cache a result that was made elsewhere, if there is room."""
+        if value.device.type != "cpu" or key in self._places or self._is_full:
+            return
+        try:
+            start = self._file.append(value.detach().contiguous())
+        except OSError as error:  # a full disk costs time, no result
+            self._is_full = True
+            _logger.info("scratch_full cached_mb=%.0f %s", self._file.size / 1e6, error)
+            return
+        self._places[key] = (start, value.shape, value.dtype)
 
     def close(self) -> None:
         """Release the space; done too when nobody holds this any more."""
@@ -112,47 +94,46 @@ class Kept:
         self._places.clear()
 
 
-class _File:
-    """An unnamed file, which is removed when it is closed or this process ends."""
+class _ScratchFile:
+    """An unnamed file within a budget; it is made with the first tensor."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
-        self._descriptor: int | None = None
+        self._file: IO[bytes] | None = None
         self.size = 0
         """Bytes taken of the budget; the next are written behind them."""
 
-    def write(self, data: Tensor) -> None:
-        view, place = _bytes(data), self.size
-        while len(view):
-            done = os.pwrite(self._open(), view, place)
-            view, place = view[done:], place + done
+    def append(self, data: Tensor) -> int:
+        """Write a tensor; return where it starts. OSError if there is no room."""
+        view = _view_bytes(data)
+        if len(view) > self._scratch.left:
+            raise OSError("the budget is used up: the rest is computed anew")
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._scratch.folder, buffering=0)  # noqa: SIM115
+        start = self.size
+        if os.pwrite(self._file.fileno(), view, start) < len(view):
+            raise OSError("the disk is full: the rest is computed anew")
+        self.size += len(view)
+        self._scratch.left -= len(view)
+        return start
 
     def read(self, into: Tensor, start: int) -> None:
-        view = _bytes(into)
-        while len(view):
-            done = os.preadv(self._open(), [view], start)
-            if not done:
-                raise OSError("the scratch file is shorter than what was written to it")
-            view, start = view[done:], start + done
-
-    def _open(self) -> int:
-        if self._descriptor is None:
-            self._descriptor, name = tempfile.mkstemp(prefix="gangru-", dir=self._scratch.folder)
-            Path(name).unlink()
-        return self._descriptor
+        """Fill a tensor of the CPU with what was written."""
+        view = _view_bytes(into)
+        if self._file is None or os.preadv(self._file.fileno(), [view], start) < len(view):
+            raise OSError("the scratch file is shorter than what was written to it")
 
     def close(self) -> None:
         """Give the space back, to the disk and to the budget."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        if self._file is not None:
+            self._file.close()
         self._scratch.left += self.size
-        self._descriptor, self.size = None, 0
+        self._file, self.size = None, 0
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def _view_bytes(tensor: Tensor) -> memoryview:
     """The memory of a contiguous tensor."""
-    flat = tensor.numpy().reshape(-1).data
-    return memoryview(flat).cast("B") if tensor.numel() else memoryview(b"")
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 _ASSETS_AT_ONCE = 256
@@ -189,8 +170,8 @@ class WindowData:
     dropped: tuple[str, ...]
     """Days with too few labelled assets, the GAN's own last."""
     standardizer: Standardizer
-    dtype: torch.dtype
-    kept: Kept
+    arithmetic: Arithmetic
+    cache: TensorCache
     """Samples by row of the day."""
     scratch: Scratch
     """Scratch space for other tensors."""
@@ -202,11 +183,11 @@ class WindowData:
 
     def samples(self, day: DayShare) -> Float[Tensor, "M T C"]:
         """Standardized samples of this worker's share."""
-        return self.kept(day.row)
+        return self.cache(day.row)
 
-    def close(self) -> None:
-        """Free the scratch file."""
-        self.kept.close()
+    def autocast(self) -> torch.autocast:
+        """bf16 arithmetic inside the networks, if it is asked for; losses and weights stay."""
+        return torch.autocast(self.panel.device.type, torch.bfloat16, enabled=self.arithmetic.bf16)
 
 
 def first_day(window: Window, lookback: int) -> int:
@@ -219,7 +200,7 @@ def prepare(
     window: Window,
     calendar: np.ndarray,
     cfg: RunConfig,
-    collective: Collective,
+    collective: Collective = SINGLE,
     device: torch.device | str = "cpu",
 ) -> WindowData:
     """Cut a worker's block into days: universe, labels and moments of whole cross-sections.
@@ -232,80 +213,63 @@ def prepare(
         collective: The window's workers.
         device: Where the panel is kept.
     """
-    panel = _to_device(torch.from_numpy(block.features), torch.device(device))
+    device = torch.device(device)
+    panel = torch.from_numpy(block.features)
+    if device.type == "cuda":
+        panel = panel.pin_memory()
+    panel = panel.to(device, non_blocking=True)
     # the predictor's days first: scratch space may not last, and its epochs are more
     days = (*window.train_days, *window.valid_days, *window.older_days)
     rows = {day: block.row(calendar[day]) for day in days}
-    labels = _labels(block, list(rows.values()), cfg, collective)
     universe = select_universe(block, cfg.universe, cfg.samples.lookback)
+    labels = _labels(block, universe, list(rows.values()), cfg, collective)
     standardizer = Standardizer(cfg.samples, cfg.features)
-    dtype = arithmetic(cfg).dtype
+    arithmetic = find_arithmetic(cfg)
     shares: dict[int, DayShare] = {}
 
-    def make(row: int) -> Tensor:
+    def standardize(row: int) -> Tensor:
         day = shares[row]
-        parts = standardizer.standardize_time(panel, row, day.members, dtype)
+        parts = standardizer.standardize_time(panel, row, day.members, arithmetic.dtype)
         return standardizer.standardize_assets(parts, day.statistics)
 
     scratch = Scratch(cfg.resources.scratch_gb * 1e9)
-    kept = Kept(make, scratch)
+    cache = TensorCache(standardize, scratch)
     for row, (label, total) in zip(rows.values(), labels, strict=True):
         members = np.flatnonzero(universe[row])
-        parts = standardizer.standardize_time(
-            panel, row, torch.from_numpy(members).to(device), dtype
-        )
+        assets = torch.from_numpy(members).to(device)
+        parts = standardizer.standardize_time(panel, row, assets, arithmetic.dtype)
         has_label = np.flatnonzero(~np.isnan(label))
         shares[row] = DayShare(
             date=str(block.dates[row]),
             row=row,
             members=torch.from_numpy(has_label).to(device),
-            label=torch.from_numpy(label[has_label]).to(device, dtype),
+            label=torch.from_numpy(label[has_label]).to(device, arithmetic.dtype),
             statistics=standardizer.compute_statistics(
-                parts, collective.all_sum, _gather(collective)
+                parts, collective.all_sum, collective.gather
             ),
             total=total,
         )
         if total >= cfg.universe.min_assets:
             chosen = torch.from_numpy(np.searchsorted(members, has_label)).to(device)
-            kept.put(
-                row, standardizer.standardize_assets(_some(parts, chosen), shares[row].statistics)
-            )
+            some = [ChannelSamples(part.value[chosen], part.known[chosen]) for part in parts]
+            cache.put(row, standardizer.standardize_assets(some, shares[row].statistics))
     usable = {row: share for row, share in shares.items() if share.total >= cfg.universe.min_assets}
+
+    def find_usable(days: Iterable[int]) -> tuple[DayShare, ...]:
+        return tuple(usable[rows[day]] for day in days if rows[day] in usable)
+
     return WindowData(
         panel=panel,
         keys=asset_keys(block.assets.tolist()).to(device),
-        train=_weighted(_on(usable, rows, window.train_days), cfg.windows.half_life_days),
-        valid=_on(usable, rows, window.valid_days),
-        older=_on(usable, rows, window.older_days),
+        train=_weighted(find_usable(window.train_days), cfg.windows.half_life_days),
+        valid=find_usable(window.valid_days),
+        older=find_usable(window.older_days),
         dropped=tuple(share.date for row, share in shares.items() if row not in usable),
         standardizer=standardizer,
-        dtype=dtype,
-        kept=kept,
+        arithmetic=arithmetic,
+        cache=cache,
         scratch=scratch,
     )
-
-
-def _gather(collective: Collective) -> Callable[[np.ndarray], list[np.ndarray]]:
-    return lambda value: collective.gather(value)
-
-
-def _some(parts: Iterable[ChannelSamples], chosen: Int[Tensor, " M"]) -> list[ChannelSamples]:
-    """The shares of some of their assets."""
-    return [ChannelSamples(part.value[chosen], part.known[chosen]) for part in parts]
-
-
-def _to_device(panel: Tensor, device: torch.device) -> Tensor:
-    """The panel on its device; copied to a GPU through pinned memory."""
-    if device.type != "cuda":
-        return panel.to(device)
-    return panel.pin_memory().to(device, non_blocking=True)
-
-
-def _on(
-    usable: Mapping[int, DayShare], rows: Mapping[int, int], days: Iterable[int]
-) -> tuple[DayShare, ...]:
-    """The usable ones of some calendar days."""
-    return tuple(usable[rows[day]] for day in days if rows[day] in usable)
 
 
 def _weighted(days: tuple[DayShare, ...], half_life: float | None) -> tuple[DayShare, ...]:
@@ -324,29 +288,27 @@ def _returns(block: PanelBlock, rows: list[int], horizon: int, entry_lag: int) -
 
     All at once, its temporaries would be half as large as the panel itself.
     """
+    starts = range(0, max(len(block.assets), 1), _ASSETS_AT_ONCE)  # a share may be empty
     found = [
         compute_forward_return(
-            block.adj_close[:, some],
-            block.traded[:, some],
+            block.adj_close[:, start : start + _ASSETS_AT_ONCE],
+            block.traded[:, start : start + _ASSETS_AT_ONCE],
             horizon=horizon,
             entry_lag=entry_lag,
         )[rows]
-        for some in _slices(len(block.assets))
+        for start in starts
     ]
     return np.concatenate(found, axis=1)
 
 
-def _slices(assets: int) -> list[slice]:
-    """At least one, for a share may be empty."""
-    starts = range(0, max(assets, 1), _ASSETS_AT_ONCE)
-    return [slice(start, start + _ASSETS_AT_ONCE) for start in starts]
-
-
 def _labels(
-    block: PanelBlock, rows: list[int], cfg: RunConfig, collective: Collective
+    block: PanelBlock,
+    universe: np.ndarray,
+    rows: list[int],
+    cfg: RunConfig,
+    collective: Collective,
 ) -> list[tuple[np.ndarray, int]]:
     """Per day: this worker's labels (N,), NaN outside the universe, and their global count."""
-    universe = select_universe(block, cfg.universe, cfg.samples.lookback)
     own = [
         np.where(universe[rows], _returns(block, rows, horizon, cfg.label.entry_lag), np.nan)
         for horizon in cfg.label.horizons

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashedError
 
 from gangru_dist.base.errors import ResourceError, StorageError, extract_reason
-from gangru_dist.config.settings import ResourcesConfig
 from gangru_dist.runs.run import CHECKPOINTS
 from gangru_dist.training.queue import WorkerGroup
 
@@ -28,23 +27,32 @@ _logger = logging.getLogger(__name__)
 _GONE = (RayActorError, WorkerCrashedError, NodeDiedError)
 """A process died before it took a task, which is not to blame."""
 
-_PAUSE_SECONDS = 3.0
-"""Before workers are started again: the cluster has noticed what died, and what held its CPUs."""
 
+def run_workers(
+    group: WorkerGroup,
+    *,
+    run_once: Callable[[WorkerGroup], Exception | None] | None = None,
+    pause_seconds: float = 3.0,
+) -> None:
+    """Run a group's workers until the queue has no task for them; every task is finished.
 
-def run_workers(group: WorkerGroup) -> None:
-    """Run a group's workers until the queue has no task for them; every task is finished."""
+    Args:
+        group: What to run.
+        run_once: Runs the workers; returns or raises why they could not go on. None = on Ray.
+        pause_seconds: Before workers are started again, so that the cluster has noticed what
+            died, and what held its CPUs.
+    """
     tasks, number = group.tasks, group.number
     in_vain = 0  # times in a row that workers ended before they took a task
     while not tasks.is_done(number):
         takes = tasks.count_takes(number)
         try:
-            error = _run_once(group)
+            error = (run_once or run_on_ray)(group)
         except (RayError, OSError, StorageError) as raised:
             error = raised
         if error is None:
             continue
-        time.sleep(_PAUSE_SECONDS)  # an interrupted driver is gone by then
+        time.sleep(pause_seconds)  # an interrupted driver is gone by then
         if not ray.is_initialized():
             raise error
         _logger.warning("workers_ended group=%d reason=%r", number, extract_reason(error))
@@ -56,10 +64,13 @@ def run_workers(group: WorkerGroup) -> None:
         else:
             in_vain = 0
             tasks.give_up(number, extract_reason(error))
-    _remove_traces(group)
+    try:  # what Ray Train wrote of its own: left over, it only uses disk
+        group.run.folder.delete_folder(f"{CHECKPOINTS}/{group.name}")
+    except (OSError, StorageError) as error:
+        _logger.warning("traces_left run=%s %s", group.name, extract_reason(error))
 
 
-def _run_once(group: WorkerGroup) -> Exception | None:
+def run_on_ray(group: WorkerGroup) -> Exception | None:
     """Run the workers once; return why they could not go on, None if they are through."""
     size = group.run.cfg.resources
     where = {"max_retries": 0, "scheduling_strategy": "SPREAD" if group.spread else "DEFAULT"}
@@ -87,23 +98,7 @@ def _run_worker(group: WorkerGroup) -> None:
 
 
 def _fit(group: WorkerGroup) -> Exception | None:
-    """Run Ray Train; return its failure, so that a Ray task need not raise it."""
-    from ray.train import TrainingFailedError  # with torch five seconds
-
-    try:
-        _trainer(group).fit()
-    except TrainingFailedError as error:
-        return ResourceError(extract_reason(_first_cause(error)))
-    return None
-
-
-def _first_cause(error: Exception) -> Exception:
-    """What went wrong in the first worker that failed."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    return next(iter(failures.values()), error)
-
-
-def _trainer(group: WorkerGroup) -> Any:
+    """Run Ray Train; return what failed first, so that a Ray task need not raise it."""
     import ray.train as rt  # with torch five seconds
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -113,10 +108,11 @@ def _trainer(group: WorkerGroup) -> Any:
     per_worker = {"CPU": size.cpus_per_worker}
     if size.gpus_per_worker:
         per_worker["GPU"] = size.gpus_per_worker
-    return TorchTrainer(
+    trainer = TorchTrainer(
         train_worker,
         train_loop_config={"workers": group},
-        torch_config=TorchConfig(backend=_backend(size)),
+        # two ranks on one GPU cannot speak NCCL
+        torch_config=TorchConfig(backend="nccl" if size.gpus_per_worker >= 1 else "gloo"),
         scaling_config=rt.ScalingConfig(
             num_workers=(size.min_workers, size.workers) if size.min_workers else size.workers,
             use_gpu=size.gpus_per_worker > 0,
@@ -130,16 +126,9 @@ def _trainer(group: WorkerGroup) -> Any:
             logging_config=rt.LoggingConfig(log_level="ERROR"),
         ),
     )
-
-
-def _backend(size: ResourcesConfig) -> str:
-    """NCCL between whole GPUs; two ranks on one GPU cannot speak it."""
-    return "nccl" if size.gpus_per_worker >= 1 else "gloo"
-
-
-def _remove_traces(group: WorkerGroup) -> None:
-    """What Ray Train wrote of its own; left over, it only uses disk."""
     try:
-        group.run.folder.delete_folder(f"{CHECKPOINTS}/{group.name}")
-    except (OSError, StorageError) as error:
-        _logger.warning("traces_left run=%s %s", group.name, extract_reason(error))
+        trainer.fit()
+    except rt.TrainingFailedError as error:
+        failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+        return ResourceError(extract_reason(next(iter(failures.values()), error)))
+    return None

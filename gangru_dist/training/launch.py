@@ -5,7 +5,7 @@ run the groups behind our own gate, because Ray would wait forever for a request
 cannot meet. One window's failure does not stop the others. [Ray]
 
 Precision and devices are checked before anything is written, so that a mistake claims no name;
-`collective.require_precision` checks again where a worker starts, on the device that it really has.
+`models.precision.require_precision` checks again where a worker starts, on its real device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from gangru_dist.base.errors import ResourceError, StorageError, WindowError, extract_reason
 from gangru_dist.base.log import publish, subscribe
@@ -112,18 +112,14 @@ def require_native(*variants: RunConfig) -> None:
 
 def _devices(cfg: RunConfig) -> list[Device]:
     """Every device that a worker may get, on every node that has room for one."""
-    from gangru_dist.models.precision import devices_here
+    from gangru_dist.models.precision import list_devices
 
-    here = partial(devices_here, cfg.resources.gpus_per_worker)
+    here = partial(list_devices, cfg.resources.gpus_per_worker)
     return [
         replace(device, name=f"{device.name}{node}")
         for node, devices in session.ask_nodes(cfg, here)
         for device in devices
     ]
-
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 Runner = Callable[[WorkerGroup], None]
@@ -292,7 +288,7 @@ def _train_all(
                     )
                 )
 
-            list(map_in_threads(range(groups), run_group, groups))
+            run_in_threads(run_group, groups)
         known = {(result.window, result.seed) for result in reader.results}
         lost = [task for task in tasks if (task.window.name, task.seed) not in known]
         return [*reader.results, *(find_result(TaskFinished(task, None)) for task in lost)]
@@ -303,7 +299,7 @@ class QueueReader:
 
     def __init__(
         self,
-        task_queue: TaskQueue,
+        task_queue: TaskQueue | RemoteTaskQueue,
         cfg: RunConfig,
         identities: Mapping[Task, str],
         find_result: Callable[[TaskFinished], WindowResult],
@@ -399,40 +395,27 @@ def _failed(task: Task, reason: str) -> WindowResult:
     return WindowResult(window=task.window.name, seed=task.seed, status="failed", reason=reason)
 
 
-def map_in_threads(items: Sequence[A], work: Callable[[A], B], at_once: int) -> Iterator[B]:
-    """Results of `work`, as they come, never more than `at_once` under way.
+def run_in_threads(work: Callable[[int], None], count: int) -> None:
+    """Do `work(0)` to `work(count - 1)` at once; raise the first error as it comes.
 
     By daemon threads: an interrupted driver ends at once, where a pool of `concurrent.futures`
-    would first wait for whatever is under way, for hours perhaps. Nothing new begins then.
+    would first wait for whatever is under way, for hours perhaps.
     """
-    todo: queue.SimpleQueue[A] = queue.SimpleQueue()
-    done: queue.SimpleQueue[B | BaseException] = queue.SimpleQueue()
-    for item in items:
-        todo.put(item)
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-    stopped = threading.Event()
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001  # raised where it can be seen
+            ended.put(error)
+        else:
+            ended.put(None)
 
-    def work_on() -> None:
-        while not stopped.is_set():
-            try:
-                item = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done.put(work(item))
-            except BaseException as error:  # noqa: BLE001  # raised where it can be seen
-                done.put(error)
-
-    for _ in range(at_once):
-        threading.Thread(target=work_on, daemon=True).start()
-    try:
-        for _ in items:
-            result = done.get()
-            if isinstance(result, BaseException):
-                raise result
-            yield result
-    finally:
-        stopped.set()
+    for number in range(count):
+        threading.Thread(target=run, args=(number,), daemon=True).start()
+    for _ in range(count):
+        if (error := ended.get()) is not None:
+            raise error
 
 
 def concurrency(cfg: RunConfig) -> int:

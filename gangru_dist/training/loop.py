@@ -10,17 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gangru_dist.config.settings import GanConfig
-from gangru_dist.models.gan import CHUNK, Discriminator, Generator, normal, sample_keys, uniform
-from gangru_dist.models.losses import (
-    correlation,
-    discriminator_loss,
-    feature_distance,
-    generator_loss,
-    ic_loss,
-)
+from gangru_dist.models import losses
+from gangru_dist.models.gan import CHUNK, normal, sample_keys, uniform
 from gangru_dist.models.predictors import FactorNetwork
-from gangru_dist.training.collective import Collective
-from gangru_dist.training.data import DayShare, Kept, WindowData
+from gangru_dist.runs.model import GanEpoch
+from gangru_dist.training.checkpoint import TrainingState
+from gangru_dist.training.collective import SINGLE, Collective
+from gangru_dist.training.data import DayShare, TensorCache, WindowData
 
 Inputs = Callable[[DayShare], Tensor]
 """What the predictor sees of a day: (M, T, C)."""
@@ -34,9 +30,21 @@ class Step:
     epoch: int
 
 
-def autocast(data: WindowData, *, bf16: bool) -> torch.autocast:
-    """bf16 arithmetic inside the networks; losses and weights stay as they are."""
-    return torch.autocast(data.panel.device.type, torch.bfloat16, enabled=bf16)
+class Draws:
+    """Random numbers of one day's step, functions of (seed, epoch, day, asset)."""
+
+    def __init__(self, data: WindowData, day: DayShare, step: Step) -> None:
+        self.keys, self.seed = data.keys[day.members], step.seed
+        self.where = f"epoch={step.epoch}/day={day.date}"
+
+    def noise(self, x: Float[Tensor, "M T F"], channels: int) -> Float[Tensor, "M T Z"]:
+        keys = sample_keys(self.keys, seed=self.seed, purpose=f"noise/{self.where}")
+        drawn = normal(keys, x.shape[1] * channels)
+        return drawn.view(len(x), x.shape[1], channels).to(x.dtype)
+
+    def dropout(self, which: str, count: int) -> Float[Tensor, "M C"]:
+        purpose = f"dropout={which}/{self.where}"
+        return uniform(sample_keys(self.keys, seed=self.seed, purpose=purpose), count)
 
 
 def _call(network: Callable[..., Tensor], *inputs: Tensor, width: tuple[int, ...] = ()) -> Tensor:
@@ -50,7 +58,7 @@ def _call(network: Callable[..., Tensor], *inputs: Tensor, width: tuple[int, ...
     return output.to(inputs[0].dtype)
 
 
-def frozen_inputs(network: FactorNetwork, data: WindowData, *, bf16: bool) -> Inputs:
+def make_inputs(network: FactorNetwork, data: WindowData) -> Inputs:
     """What the predictor is trained on: samples, or what the frozen generator makes of them."""
     if network.generator is None:
         return data.samples
@@ -58,22 +66,22 @@ def frozen_inputs(network: FactorNetwork, data: WindowData, *, bf16: bool) -> In
 
     @torch.no_grad()
     def generate(row: int) -> Tensor:
-        with autocast(data, bf16=bf16):
+        with data.autocast():
             return _call(network.inputs, data.samples(days[row])).detach()
 
-    kept = Kept(generate, data.scratch)
-    return lambda day: kept(day.row)
+    cache = TensorCache(generate, data.scratch)
+    return lambda day: cache(day.row)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], collective: Collective) -> None:
     """Replace each gradient by its sum over the workers: one flat all-reduce."""
     if collective.size == 1:
         return
-    kept = list(parameters)
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in kept]
+    trained = list(parameters)
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
     flat = collective.all_sum(torch.cat([grad.flatten() for grad in grads]))
-    for parameter, piece in zip(kept, flat.split([p.numel() for p in kept]), strict=True):
-        parameter.grad = piece.view_as(parameter)
+    for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        parameter.grad = grad.view_as(parameter)
 
 
 def _update(
@@ -91,49 +99,47 @@ def _update(
     optimizer.step()
 
 
-AfterStep = Callable[[], None]
-"""Called after each step of the optimizer."""
-
-
-def predictor_epoch(
+def train_predictor_epoch(
     predictor: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: WindowData,
     inputs: Inputs,
     order: Sequence[int],
-    collective: Collective,
+    collective: Collective = SINGLE,
     *,
-    bf16: bool = False,
-    after_step: AfterStep = lambda: None,
+    after_step: Callable[[], None] | None = None,
 ) -> float:
-    """One pass over the training days; returns the mean loss (-IC), unweighted."""
-    losses = []
+    """One pass over the training days; returns the mean loss (-IC), unweighted.
+
+    `after_step` is called after each step of the optimizer.
+    """
+    found = []
     for index in order:
         day = data.train[index]
-        with autocast(data, bf16=bf16):
+        with data.autocast():
             score = _call(predictor, inputs(day))
-        loss = ic_loss(score.to(data.dtype), day.label, collective.all_sum)
+        score = score.to(data.arithmetic.dtype)
+        loss = losses.ic_loss(score, day.label, collective.all_sum)
         _update(loss * day.weight, predictor, optimizer, collective)
-        after_step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+        if after_step is not None:
+            after_step()
+        found.append(loss.detach())
+    return float(torch.stack(found).mean())
 
 
-def with_dropout(inputs: Inputs, data: WindowData, share: float, step: Step) -> Inputs:
+def drop_channels(inputs: Inputs, data: WindowData, rate: float, step: Step) -> Inputs:
     """Inputs without some channels of each asset, the others scaled up: an epoch's draw."""
-    if share == 0:
+    if rate == 0:
         return inputs
 
-    def dropped(day: DayShare) -> Tensor:
+    def drop(day: DayShare) -> Tensor:
         x = inputs(day)
         if len(x) == 0:  # a share without assets
             return x
-        purpose = f"dropout=inputs/epoch={step.epoch}/day={day.date}"
-        keys = sample_keys(data.keys[day.members], seed=step.seed, purpose=purpose)
-        kept = uniform(keys, x.shape[2]) >= share  # (M, C)
-        return x * (kept / (1 - share)).to(x.dtype)[:, None, :]
+        stays = Draws(data, day, step).dropout("inputs", x.shape[2]) >= rate  # (M, C)
+        return x * (stays / (1 - rate)).to(x.dtype)[:, None, :]
 
-    return dropped
+    return drop
 
 
 class RunningMean:
@@ -153,96 +159,86 @@ class RunningMean:
 
 
 @torch.no_grad()
-def validation_ic(
+def validate(
     predictor: nn.Module,
     data: WindowData,
     inputs: Inputs,
-    days: Sequence[DayShare],
-    collective: Collective,
-    *,
-    bf16: bool = False,
-) -> list[float]:
-    """IC of each day's whole cross-section."""
+    collective: Collective = SINGLE,
+) -> float:
+    """Mean over the validation days of the IC of each whole cross-section."""
     found = []
-    for day in days:
-        with autocast(data, bf16=bf16):
+    for day in data.valid:
+        with data.autocast():
             score = _call(predictor, inputs(day))
-        found.append(float(correlation(score, day.label, collective.all_sum)))
-    return found
-
-
-@dataclass(frozen=True)
-class GanLosses:
-    """Means over an epoch. Accuracy: share of logits on the right side of 0, real and fake."""
-
-    discriminator: float
-    generator: float
-    accuracy: float
-    distance: float
-    """Mean |G - x|, in standard deviations of a feature."""
+        found.append(float(losses.correlation(score, day.label, collective.all_sum)))
+    return sum(found) / len(found)
 
 
 class GanTrainer:
     """One discriminator step and one generator step in turn, day by day [R]."""
 
-    def __init__(
-        self,
-        generator: Generator,
-        discriminator: Discriminator,
-        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
-        cfg: GanConfig,
-    ) -> None:
-        self.generator, self.discriminator = generator, discriminator
-        self.generator_optimizer, self.discriminator_optimizer = optimizers
-        self.cfg = cfg
+    def __init__(self, state: TrainingState, cfg: GanConfig) -> None:
+        """`state` has both players; their weights are changed in place."""
+        assert state.network.generator is not None
+        assert state.discriminator is not None
+        self.generator, self.discriminator = state.network.generator, state.discriminator
+        self.optimizers, self.cfg = state.optimizers, cfg
 
-    def epoch(
+    def train_epoch(
         self,
         data: WindowData,
         order: Sequence[int],
         step: Step,
-        collective: Collective,
-        *,
-        bf16: bool = False,
-    ) -> GanLosses:
+        collective: Collective = SINGLE,
+    ) -> GanEpoch:
         """One pass over the GAN's training days."""
-        days = [data.gan_days[index] for index in order]
-        sums = [self._day(data, day, step, collective, bf16=bf16) for day in days]
-        means = torch.stack(sums).mean(dim=0).tolist()
-        return GanLosses(*means)
+        figures = [self._train_day(data, data.gan_days[i], step, collective) for i in order]
+        loss_d, loss_g, accuracy, distance = torch.stack(figures).mean(dim=0).tolist()
+        return GanEpoch(
+            epoch=step.epoch + 1,
+            discriminator_loss=loss_d,
+            generator_loss=loss_g,
+            discriminator_accuracy=accuracy,
+            distance=distance,
+        )
 
-    def _day(
-        self, data: WindowData, day: DayShare, step: Step, collective: Collective, *, bf16: bool
+    def _train_day(
+        self, data: WindowData, day: DayShare, step: Step, collective: Collective
     ) -> Float[Tensor, " figures"]:
         x = self.generator.seen(data.samples(day))
-        draws = Draws(data.keys[day.members], day.date, step, self.discriminator.mask_size)
+        draws, maps = Draws(data, day, step), self.discriminator.mask_size
         noise = draws.noise(x, self.cfg.noise_channels)
-        with autocast(data, bf16=bf16):
-            fake = self._generate(x, noise)
+        with data.autocast():
+            fake = _call(self.generator, x, noise, width=x.shape[1:])
             both = torch.cat([x, fake.detach()])
-            real_masks = draws.dropout("real")
-            masks = torch.cat([real_masks, draws.dropout("fake")])
+            real_masks = draws.dropout("real", maps)
+            masks = torch.cat([real_masks, draws.dropout("fake", maps)])
             real_logit, fake_logit = _call(self.discriminator, both, masks).chunk(2)
-        loss_d = discriminator_loss(real_logit, fake_logit, collective.all_sum)
+        loss_d = losses.discriminator_loss(real_logit, fake_logit, collective.all_sum)
         _update(
             loss_d,
             self.discriminator,
-            self.discriminator_optimizer,
+            self.optimizers["discriminator"],
             collective,
-            also=lambda: self._penalize(data, x, real_masks, day.total, bf16=bf16),
+            also=lambda: self._penalize(data, x, real_masks, day.total),
         )
         self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
         distance = (fake - x).abs().mean(dim=(1, 2))
-        masks = draws.dropout("generator")
-        with autocast(data, bf16=bf16):
+        masks = draws.dropout("generator", maps)
+        with data.autocast():
             logit = _call(self.discriminator, fake, masks)
-        loss_g = generator_loss(logit, distance, self.cfg.reconstruction_weight, collective.all_sum)
+        loss_g = losses.generator_loss(
+            logit, distance, self.cfg.reconstruction_weight, collective.all_sum
+        )
         if self.cfg.feature_matching:
-            with autocast(data, bf16=bf16):
-                real, made = (self._features(of, masks) for of in (x, fake))
-            gap = feature_distance(real, made, collective.all_sum)
+            width = (self.discriminator.logit.in_features,)
+            with data.autocast():
+                real, made = (
+                    _call(self.discriminator.features, of, masks, width=width) for of in (x, fake)
+                )
+            gap = losses.feature_distance(real, made, collective.all_sum)
             loss_g = loss_g + self.cfg.feature_matching * gap
-        _update(loss_g, self.generator, self.generator_optimizer, collective)
+        _update(loss_g, self.generator, self.optimizers["generator"], collective)
         self.discriminator.requires_grad_(True)
         right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()).double() / (2 * day.total)
         health = torch.stack([right, distance.detach().double().sum() / day.total])
@@ -250,9 +246,7 @@ class GanTrainer:
             [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
         )
 
-    def _penalize(
-        self, data: WindowData, x: Tensor, masks: Tensor, total: int, *, bf16: bool
-    ) -> None:
+    def _penalize(self, data: WindowData, x: Tensor, masks: Tensor, total: int) -> None:
         """Add the gradient of R1's share.
 
         A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
@@ -261,33 +255,7 @@ class GanTrainer:
         weight = self.cfg.gradient_penalty / (2 * total)
         if weight == 0 or len(x) == 0:
             return
-        for part, share in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
-            with autocast(data, bf16=bf16):
-                steepness = self.discriminator.steepness(part, share)
-            (weight * steepness.to(data.dtype).sum()).backward()
-
-    def _features(self, x: Tensor, masks: Tensor) -> Tensor:
-        width = (self.discriminator.logit.in_features,)
-        return _call(self.discriminator.features, x, masks, width=width)
-
-    def _generate(self, x: Tensor, noise: Tensor) -> Tensor:
-        if len(x) == 0:
-            return torch.zeros_like(x, requires_grad=True)
-        return self.generator(x, noise).to(x.dtype)  # type: ignore[no-any-return]
-
-
-class Draws:
-    """Random numbers of one day's step, functions of (seed, epoch, day, asset)."""
-
-    def __init__(self, keys: Tensor, date: str, step: Step, mask_size: int) -> None:
-        self.keys, self.where = keys, f"epoch={step.epoch}/day={date}"
-        self.seed, self.mask_size = step.seed, mask_size
-
-    def noise(self, x: Float[Tensor, "M T F"], channels: int) -> Float[Tensor, "M T Z"]:
-        keys = sample_keys(self.keys, seed=self.seed, purpose=f"noise/{self.where}")
-        drawn = normal(keys, x.shape[1] * channels)
-        return drawn.view(len(x), x.shape[1], channels).to(x.dtype)
-
-    def dropout(self, which: str) -> Float[Tensor, "M C"]:
-        purpose = f"dropout={which}/{self.where}"
-        return uniform(sample_keys(self.keys, seed=self.seed, purpose=purpose), self.mask_size)
+        for part, draws in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
+            with data.autocast():
+                steepness = self.discriminator.steepness(part, draws)
+            (weight * steepness.to(data.arithmetic.dtype).sum()).backward()

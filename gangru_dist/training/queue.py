@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
@@ -142,14 +143,11 @@ class TaskQueue:
         return events
 
     def close(self) -> None:
-        """End the queue's actor, if it has one."""
+        """End it: there is nothing to end in this process."""
 
 
-class RemoteTaskQueue(TaskQueue):
-    """A `TaskQueue` as an actor that asks for no CPU, on the driver's node; the handle travels.
-
-    Where the actor is gone (the driver's node died), workers find no task any more, and end.
-    """
+class RemoteTaskQueue:
+    """A `TaskQueue` as an actor that asks for no CPU, on the driver's node; the handle travels."""
 
     def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
         here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
@@ -157,51 +155,35 @@ class RemoteTaskQueue(TaskQueue):
         actor = ray.remote(num_cpus=0, scheduling_strategy=strategy)(TaskQueue)
         self.actor = actor.remote(tasks, max_failures)
 
-    def take(self, group: int) -> Task | None:
-        task: Task | None = None
-        with suppress(RayActorError):
-            task = ray.get(self.actor.take.remote(group))
-        return task
+    def __getattr__(self, method: str) -> Any:
+        """A method of the queue, which waits for its answer."""
+        if method.startswith("_"):  # looked for while this is unpickled
+            raise AttributeError(method)
+        return partial(self._ask, method)
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        try:
+            return ray.get(getattr(self.actor, method).remote(*args))
+        except RayActorError as error:
+            raise ResourceError(
+                "the process that hands out the windows died; was this node short of memory? "
+                "Run the same command again to continue."
+            ) from error
 
     def report_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+        """Record that an epoch is done; nobody waits for it."""
         self.actor.report_epoch.remote(task, epoch)
 
-    def finish(self, group: int, reason: str | None = None) -> None:
-        with suppress(RayActorError):
-            ray.get(self.actor.finish.remote(group, reason))
-
-    def record_failure(self, group: int, reason: str) -> None:
-        with suppress(RayActorError):
-            ray.get(self.actor.record_failure.remote(group, reason))
-
-    def give_up(self, group: int, reason: str) -> None:
-        self._ask(self.actor.give_up.remote(group, reason))
-
-    def is_done(self, group: int) -> bool:
-        return bool(self._ask(self.actor.is_done.remote(group)))
-
-    def count_takes(self, group: int) -> int:
-        return int(self._ask(self.actor.count_takes.remote(group)))
-
     def drain_events(self) -> list[Event]:
-        """As above; nothing where the cluster is going down: the driver's error says more."""
+        """What happened since the last call; nothing where the cluster is going down."""
         events: list[Event] = []
         with suppress(RayError):
             events = ray.get(self.actor.drain_events.remote(), timeout=10)
         return events
 
     def close(self) -> None:
+        """End the actor."""
         ray.kill(self.actor)
-
-    def _ask(self, answer: Any) -> Any:
-        """The answer to the driver, who cannot go on without the queue."""
-        try:
-            return ray.get(answer)
-        except RayActorError as error:
-            raise ResourceError(
-                "the process that hands out the windows died; was this node short of memory? "
-                "Run the same command again to continue."
-            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +192,7 @@ class WorkerGroup:
 
     run: Run
     number: int
-    tasks: TaskQueue
+    tasks: TaskQueue | RemoteTaskQueue
     """Where it takes its tasks from."""
     made_by: Mapping[str, str | None] = field(default_factory=dict)
     """The driver's `read_code_version`, for `model.json`."""
@@ -222,4 +204,4 @@ class WorkerGroup:
     @property
     def name(self) -> str:
         """Of its Ray Train run, and of that run's folder in storage."""
-        return f"slot-{self.number}"
+        return f"group-{self.number}"

@@ -19,7 +19,7 @@ from torch import Tensor
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.models.gan import Generator
-from gangru_dist.models.precision import arithmetic
+from gangru_dist.models.precision import require_precision
 from gangru_dist.runs.model import (
     EpochResult,
     FeatureFigures,
@@ -29,21 +29,10 @@ from gangru_dist.runs.model import (
     TimedEpoch,
     get_figures,
 )
+from gangru_dist.training import loop
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone, Collective, require_precision
+from gangru_dist.training.collective import SINGLE, Collective
 from gangru_dist.training.data import WindowData
-from gangru_dist.training.loop import (
-    Draws,
-    GanTrainer,
-    Inputs,
-    RunningMean,
-    Step,
-    autocast,
-    frozen_inputs,
-    predictor_epoch,
-    validation_ic,
-    with_dropout,
-)
 
 BINS = 41
 """Of a histogram; odd, so that the 0 of a missing day falls into the middle of one."""
@@ -51,7 +40,12 @@ BINS = 41
 
 @torch.no_grad()
 def gan_samples(
-    generator: Generator, data: WindowData, cfg: RunConfig, *, seed: int, collective: Collective
+    generator: Generator,
+    data: WindowData,
+    cfg: RunConfig,
+    *,
+    seed: int,
+    collective: Collective = SINGLE,
 ) -> GanSamples:
     """Distributions of x and G(x, z) over the assets and lags of the last training day.
 
@@ -59,12 +53,12 @@ def gan_samples(
     """
     day = data.train[-1]
     real = generator.seen(data.samples(day))
-    names = data.standardizer.channels[generator.place]
-    draws = Draws(data.keys[day.members], day.date, Step(seed, cfg.gan.epochs - 1), mask_size=0)
+    names = data.standardizer.channels[generator.channels]
+    draws = loop.Draws(data, day, loop.Step(seed, cfg.gan.epochs - 1))
     fake = real
     if len(real):
         noise = draws.noise(real, cfg.gan.noise_channels)
-        with autocast(data, bf16=arithmetic(cfg).bf16):
+        with data.autocast():
             fake = generator(real, noise).to(real.dtype)
     reach = cfg.samples.z_clip
     return GanSamples(
@@ -90,12 +84,12 @@ def _by_feature(
     cs_std = _spread(second / count, first / count).square().mean(0).sqrt()
     return {
         name: FeatureFigures(
-            mean=float(mean[place]),
-            std=float(std[place]),
-            cs_std=float(cs_std[place]),
-            histogram=tuple(counts[place].tolist()),
+            mean=float(mean[index]),
+            std=float(std[index]),
+            cs_std=float(cs_std[index]),
+            histogram=tuple(counts[index].tolist()),
         )
-        for place, name in enumerate(features)
+        for index, name in enumerate(features)
     }
 
 
@@ -107,24 +101,14 @@ def _spread(mean_square: Tensor, mean: Tensor) -> Tensor:
 def _histogram(x: Float[Tensor, "M T F"], reach: float) -> Int[Tensor, "F bins"]:
     """Values of each feature nearest to each of `BINS` centers from -reach to reach."""
     half = BINS // 2
-    place = (x.clamp(-reach, reach) * (half / reach)).round().long() + half
+    bins = (x.clamp(-reach, reach) * (half / reach)).round().long() + half
     features = x.shape[2]
-    place += BINS * torch.arange(features, device=x.device)
-    return torch.bincount(place.flatten(), minlength=BINS * features).view(features, BINS)
+    bins += BINS * torch.arange(features, device=x.device)
+    return torch.bincount(bins.flatten(), minlength=BINS * features).view(features, BINS)
 
 
 Report = Callable[[TimedEpoch, TrainingState], None]
 """Called by every worker after every epoch."""
-
-_STAGE_NUMBER = {"gan": 0, "predictor": 1}
-
-
-def _nothing() -> None:
-    """After a step of weights that are not averaged."""
-
-
-def silent(epoch: TimedEpoch, state: TrainingState) -> None:
-    """Report nothing."""
 
 
 def train_window(
@@ -133,8 +117,8 @@ def train_window(
     cfg: RunConfig,
     *,
     seed: int,
-    collective: Collective | None = None,
-    report: Report = silent,
+    collective: Collective = SINGLE,
+    report: Report = lambda epoch, state: None,
 ) -> TrainingState:
     """Train from wherever `state` stands to the end; the best epoch's predictor is in place.
 
@@ -142,34 +126,31 @@ def train_window(
         TrainingError: No usable day is left, or a worker's device lacks `training.precision`.
         DivergedError: A loss is no longer finite.
     """
-    group = collective or Alone()
-    _check(data)
-    require_precision(cfg, data.panel.device, group)
-    inputs: Inputs | None = None  # made once the generator is frozen
+    _check_days(data)
+    require_precision(cfg, data.panel.device, collective.gather)
+    inputs: loop.Inputs | None = None  # made once the generator is frozen
     while state.progress.stage != "done":
         started = time.perf_counter()
-        stage, epoch = state.progress.stage, state.progress.epoch
-        days = data.gan_days if stage == "gan" else data.train
-        order = np.random.default_rng([seed, _STAGE_NUMBER[stage], epoch]).permutation(len(days))
+        is_gan, step = state.progress.stage == "gan", loop.Step(seed, state.progress.epoch)
+        days = data.gan_days if is_gan else data.train
+        rng = np.random.default_rng([seed, 0 if is_gan else 1, step.epoch])
+        order = rng.permutation(len(days)).tolist()
         result: EpochResult
-        if stage == "gan":
-            result = _gan_epoch(data, state, cfg, order.tolist(), Step(seed, epoch), group)
+        if is_gan:
+            result = loop.GanTrainer(state, cfg.gan).train_epoch(data, order, step, collective)
         else:
-            bf16 = arithmetic(cfg).bf16
-            inputs = inputs or frozen_inputs(state.network, data, bf16=bf16)
-            seen = with_dropout(inputs, data, cfg.training.dropout, Step(seed, epoch))
-            result = _predictor_epoch(data, (seen, inputs), state, cfg, order.tolist(), group)
+            inputs = inputs or loop.make_inputs(state.network, data)
+            result = _train_predictor(data, inputs, state, cfg, order, step, collective)
         seconds = time.perf_counter() - started
         _check_finite(result)
         samples = sum(day.total for day in days)
-        state.progress.history.append(result)
         _advance(state, cfg, result)
         report(TimedEpoch(result, seconds, samples / seconds), state)
     state.use_best()
     return state
 
 
-def _check(data: WindowData) -> None:
+def _check_days(data: WindowData) -> None:
     for name, days in (("training", data.train), ("validation", data.valid)):
         if not days:
             raise TrainingError(
@@ -187,63 +168,42 @@ def _check_finite(result: EpochResult) -> None:
             )
 
 
-def _gan_epoch(
+def _train_predictor(
     data: WindowData,
+    inputs: loop.Inputs,
     state: TrainingState,
     cfg: RunConfig,
     order: list[int],
-    step: Step,
-    group: Collective,
-) -> GanEpoch:
-    assert state.network.generator is not None
-    assert state.discriminator is not None
-    trainer = GanTrainer(
-        state.network.generator,
-        state.discriminator,
-        (state.optimizers["generator"], state.optimizers["discriminator"]),
-        cfg.gan,
-    )
-    losses = trainer.epoch(data, order, step, group, bf16=arithmetic(cfg).bf16)
-    return GanEpoch(
-        epoch=step.epoch + 1,
-        discriminator_loss=losses.discriminator,
-        generator_loss=losses.generator,
-        discriminator_accuracy=losses.accuracy,
-        distance=losses.distance,
-    )
-
-
-def _predictor_epoch(
-    data: WindowData,
-    inputs: tuple[Inputs, Inputs],
-    state: TrainingState,
-    cfg: RunConfig,
-    order: list[int],
-    group: Collective,
+    step: loop.Step,
+    collective: Collective,
 ) -> PredictorEpoch:
-    """`inputs`: for training, for validation."""
-    bf16 = arithmetic(cfg).bf16
-    predictor, optimizer = state.network.predictor, state.optimizers["predictor"]
-    averaged = state.averaged
-    after_step: Callable[[], None] = _nothing
+    """One epoch, and its validation."""
+    predictor, averaged = state.network.predictor, state.averaged
+    after_step: Callable[[], None] | None = None
     if averaged is not None:
-        after_step = RunningMean(
+        after_step = loop.RunningMean(
             averaged,
             predictor,
             steps=cfg.training.average_epochs * len(order),
-            done=state.progress.epoch * len(order),
+            done=step.epoch * len(order),
         )
-    loss = predictor_epoch(
-        predictor, optimizer, data, inputs[0], order, group, bf16=bf16, after_step=after_step
+    loss = loop.train_predictor_epoch(
+        predictor,
+        state.optimizers["predictor"],
+        data,
+        loop.drop_channels(inputs, data, cfg.training.dropout, step),
+        order,
+        collective,
+        after_step=after_step,
     )
-    daily = validation_ic(state.judged, data, inputs[1], data.valid, group, bf16=bf16)
-    valid_ic = sum(daily) / len(daily)
-    return PredictorEpoch(epoch=state.progress.epoch + 1, train_loss=loss, valid_ic=valid_ic)
+    valid_ic = loop.validate(state.validated, data, inputs, collective)
+    return PredictorEpoch(epoch=step.epoch + 1, train_loss=loss, valid_ic=valid_ic)
 
 
 def _advance(state: TrainingState, cfg: RunConfig, result: EpochResult) -> None:
     """Count the epoch, keep the best, and decide whether the stage is over."""
     progress = state.progress
+    progress.history.append(result)
     progress.epoch += 1
     if isinstance(result, GanEpoch):
         if progress.epoch >= cfg.gan.epochs:

@@ -26,10 +26,10 @@ from gangru_dist.cluster import session
 from gangru_dist.config.search import TuneConfig
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.events.callbacks import open_callbacks
+from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
-from gangru_dist.training.collective import prepare_torch, promised_device
 from gangru_dist.training.launch import require_native, resolve_precision
 from gangru_dist.tuning.queue import TrialQueue, identify_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
@@ -192,7 +192,7 @@ def _train(
 ) -> None:
     """Run one trial in a Tune worker."""
     logging.getLogger().setLevel(logging.WARNING)
-    device = promised_device(base)
+    device = choose_device(base)
     try:
         cfg = apply(base, json.loads(config["values"]))
         prepare_torch(cfg)

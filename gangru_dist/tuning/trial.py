@@ -22,14 +22,12 @@ from gangru_dist.base.errors import TrainingError, WindowError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, make_windows
-from gangru_dist.models.precision import arithmetic
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import PanelBlock, read_block
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, first_day, prepare
-from gangru_dist.training.loop import Inputs, frozen_inputs, validation_ic
+from gangru_dist.training.loop import Inputs, make_inputs, validate
 from gangru_dist.training.window import train_window
 
 Report = Callable[[dict[str, Any]], None]
@@ -220,11 +218,11 @@ def _load_data(
     with warnings.catch_warnings():
         # blocks are shared between trials, hence read-only; nothing writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        data = prepare(block, window, calendar, cfg, Alone(), device)
+        data = prepare(block, window, calendar, cfg, device=device)
         if validated == cfg:
             return data, None
         without_training = dataclasses.replace(window, train_days=(), older_days=())
-        validation = prepare(block, without_training, calendar, validated, Alone(), device)
+        validation = prepare(block, without_training, calendar, validated, device=device)
     if not validation.valid:
         raise TrainingError(
             f"no validation day of {window.name} has enough assets in the search's own universe; "
@@ -285,8 +283,6 @@ class _Reporter:
     def _validate(self, result: PredictorEpoch, state: TrainingState) -> float:
         if self.validation is None:
             return result.valid_ic
-        bf16 = arithmetic(self.cfg).bf16
         data = self.validation
-        self.inputs = self.inputs or frozen_inputs(state.network, data, bf16=bf16)
-        days = validation_ic(state.judged, data, self.inputs, data.valid, Alone(), bf16=bf16)
-        return sum(days) / len(days)
+        self.inputs = self.inputs or make_inputs(state.network, data)
+        return validate(state.validated, data, self.inputs)

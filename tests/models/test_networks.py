@@ -92,7 +92,7 @@ class TestReference:
         self, output: Literal["replace", "beside"]
     ) -> None:
         gan = dataclasses.replace(GAN, output=output)
-        net = FactorNetwork(6, GRU, gan, gan_place=range(2, 4))
+        net = FactorNetwork(6, GRU, gan, gan_channels=range(2, 4))
         x = torch.randn(4, 10, 6)
         assert net.generator is not None
         made = net.generator(x[:, :, 2:4])
@@ -178,7 +178,7 @@ class TestProperties:
         again = from_architecture(architecture)
         assert isinstance(again.predictor, GruPredictor)
         assert again.generator is not None
-        assert again.generator.place == slice(0, 3)
+        assert again.generator.channels == slice(0, 3)
 
     def test_architecture_rebuilds_the_network(self) -> None:
         net = FactorNetwork(3, GRU, GAN)

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cpu_kinds import LIMITS
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.identity import SETTINGS
 from gangru_dist.config.sources import load
-from gangru_dist.models import precision
-from gangru_dist.models.precision import Device, arithmetic, choose_precision, describe_lack
-from tests.training.cpu_kinds import LIMITS
+from gangru_dist.models.precision import (
+    Device,
+    choose_precision,
+    describe_device,
+    describe_lack,
+    find_arithmetic,
+    list_devices,
+)
 
+CPU = torch.device("cpu")
 OLD = Device(name="CPU old")
 NEW = Device(name="CPU new", fast=frozenset({"bf16"}))
 GPU = Device(name="GPU", fast=frozenset({"bf16", "tf32"}))
@@ -25,11 +32,13 @@ class TestReference:
         reason="flags of an x86 CPU under Linux",
     )
     def test_this_cpu_is_what_linux_says_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(precision, "_cpu_limits", list)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        for name in (*LIMITS, "DNNL_MAX_CPU_ISA"):
+            monkeypatch.delenv(name, raising=False)
         text = Path("/proc/cpuinfo").read_text()
         flags = next(line for line in text.splitlines() if line.startswith("flags")).split()
         has = bool({"avx512_bf16", "amx_bf16"} & set(flags))
-        assert ("bf16" in precision.cpu().fast) == has
+        assert ("bf16" in describe_device(CPU).fast) == has
 
 
 class TestCpu:
@@ -42,16 +51,16 @@ class TestCpu:
             monkeypatch.delenv(name, raising=False)
 
     def test_it_has_bf16_and_no_tf32(self) -> None:
-        assert precision.cpu() == Device(name="CPU Zen 4", fast=frozenset({"bf16"}))
+        assert describe_device(CPU) == Device(name="CPU Zen 4", fast=frozenset({"bf16"}))
 
     def test_one_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Zen 3"})
-        assert precision.cpu() == Device(name="CPU Zen 3")
+        assert describe_device(CPU) == Device(name="CPU Zen 3")
 
     def test_torch_limited_to_avx2(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-        assert precision.cpu() == Device(name="CPU Zen 4 limited by ATEN_CPU_CAPABILITY=avx2")
+        assert describe_device(CPU) == Device(name="CPU Zen 4 limited by ATEN_CPU_CAPABILITY=avx2")
 
     @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
     @pytest.mark.parametrize(
@@ -69,8 +78,8 @@ class TestCpu:
         self, name: str, value: str, has: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(name, value)
-        assert ("bf16" in precision.cpu().fast) == has
-        assert (f"{name}={value}" in precision.cpu().name) != has
+        assert ("bf16" in describe_device(CPU).fast) == has
+        assert (f"{name}={value}" in describe_device(CPU).name) != has
 
 
 @pytest.mark.parametrize(
@@ -84,13 +93,11 @@ def test_gpus_from_sm_80(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"number {index}")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    found = precision.devices_here(0.5)
+    found = list_devices(0.5)
     name = f"(sm_{capability[0]}{capability[1]})"
-    assert found == tuple(
-        Device(name=f"GPU number {i} {name}", fast=frozenset(fast)) for i in (0, 1)
-    )
-    assert precision.device_of(torch.device("cuda:1")) == found[1]
-    assert precision.devices_here(0) == (precision.cpu(),)
+    assert found == [Device(name=f"GPU number {i} {name}", fast=frozenset(fast)) for i in (0, 1)]
+    assert describe_device(torch.device("cuda:1")) == found[1]
+    assert list_devices(0) == [describe_device(CPU)]
 
 
 class TestProperties:
@@ -106,7 +113,9 @@ class TestProperties:
         dtypes = {}
         for name in typing.get_args(SETTINGS["training.precision"].type):
             if name != "auto":
-                dtypes[name] = arithmetic(load("demo", None, [f"training.precision={name}"])).dtype
+                dtypes[name] = find_arithmetic(
+                    load("demo", None, [f"training.precision={name}"])
+                ).dtype
         assert dtypes.pop("float64") == torch.float64
         assert set(dtypes.values()) == {torch.float32}
 
@@ -122,4 +131,4 @@ class TestValidation:
 
     def test_auto_computes_nothing(self) -> None:
         with pytest.raises(ConfigError, match="auto is decided when a run starts"):
-            arithmetic(load("demo", None, ["training.precision=auto"]))
+            find_arithmetic(load("demo", None, ["training.precision=auto"]))

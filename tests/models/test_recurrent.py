@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gangru_dist.models import precision, recurrent
-from gangru_dist.models.recurrent import GRU, LSTM
+from gangru_dist.models.recurrent import GRU, LSTM, release_memory
 
 STEPS = 7
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-6}
@@ -72,7 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(recurrent, "CHUNK", 4)
     monkeypatch.setattr(LSTM, "chunk", 4)
     yield
-    recurrent._free.clear()
+    release_memory()
 
 
 class TestReference:
@@ -131,7 +131,7 @@ class TestProperties:
         expected = result_and_gradients(net, x, fast=True)
         monkeypatch.setattr(recurrent, "STORED_BYTES", 1)
         assert_same(result_and_gradients(net, x, fast=True), expected, 1e-6)
-        recurrent._free.clear()
+        release_memory()
 
     def test_twice_the_same_bits(self, kind: tuple[type, type]) -> None:
         core, network = kind
@@ -145,7 +145,7 @@ class TestProperties:
         core, network = kind
         net, x = network(core, 18), torch.randn(5, STEPS, 18)
         expected = net(x)
-        monkeypatch.delattr(recurrent, "_memory")
+        monkeypatch.delattr(recurrent, "take_memory")
         with torch.no_grad():
             found = net(x)
         frozen = net.requires_grad_(False)(x)
@@ -191,7 +191,10 @@ class TestProperties:
             next(net.parameters()).zero_()
         assert not torch.equal(net(x), twin(x))
 
-    @pytest.mark.skipif("bf16" not in precision.cpu().fast, reason="this CPU has no bf16")
+    @pytest.mark.skipif(
+        "bf16" not in precision.describe_device(torch.device("cpu")).fast,
+        reason="this CPU has no bf16",
+    )
     def test_bf16_is_torchs(self, kind: tuple[type, type]) -> None:
         core, network = kind
         net, x = network(core, 18), torch.randn(5, STEPS, 18)

@@ -15,7 +15,6 @@ import torch
 
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
 from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, until, window
@@ -46,7 +45,7 @@ def train(cfg: RunConfig, seed: int = 0) -> Trained:
     """Both stages on a tiny made-up window."""
     world = block(0)
     chosen = window(world, cfg)
-    data = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+    data = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
     state = train_window(data, TrainingState(cfg, seed), cfg, seed=seed)
     flat = torch.cat([weight.detach().flatten().double() for weight in state.network.parameters()])
     return Trained(

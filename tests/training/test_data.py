@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.labels import compute_forward_return, make_label
 from gangru_dist.samples.universe import select_universe
-from gangru_dist.training.collective import Alone
+from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import first_day, prepare
 from tests.training.worlds import block, config, share, until, window
 
@@ -21,7 +20,7 @@ class TestReference:
         cfg, world = config(label={"also": also}), block()
         chosen = window(world, cfg)
         known = until(world, chosen.refit)
-        data = prepare(known, chosen, world.dates, cfg, Alone())
+        data = prepare(known, chosen, world.dates, cfg)
         members = select_universe(known, cfg.universe, 8)
         returns = np.stack(
             [
@@ -49,7 +48,7 @@ class TestReference:
     def test_block_may_start_at_the_first_day_needed(self, history: int | None) -> None:
         cfg, world = config(gan={"history_days": history}), block()
         chosen = window(world, cfg)
-        whole = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+        whole = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
         start = first_day(chosen, cfg.samples.lookback)
         first = chosen.older_days[0] if history else chosen.train_days[0]
         assert start == first - 7
@@ -74,8 +73,8 @@ class TestProperties:
             n: np.concatenate([getattr(world, n)[:cut], getattr(other, n)[cut:]]) for n in fields
         }
         tampered = dataclasses.replace(world, **mixed)
-        before = prepare(world, chosen, world.dates, cfg, Alone())
-        after = prepare(tampered, chosen, world.dates, cfg, Alone())
+        before = prepare(world, chosen, world.dates, cfg)
+        after = prepare(tampered, chosen, world.dates, cfg)
         assert before.older
         pairs = zip((*before.gan_days, *before.valid), (*after.gan_days, *after.valid), strict=True)
         for a, b in pairs:
@@ -91,16 +90,14 @@ class TestProperties:
         cap, industry = known.market_cap.copy(), known.industry.copy()
         cap[day + 1 :], industry[day + 1 :] = cap[day + 1 :, ::-1], industry[day + 1 :, ::-1]
         tampered = dataclasses.replace(known, market_cap=cap, industry=industry)
-        before, after = (
-            prepare(b, chosen, world.dates, cfg, Alone()).train for b in (known, tampered)
-        )
+        before, after = (prepare(b, chosen, world.dates, cfg).train for b in (known, tampered))
         same = [torch.equal(a.label, b.label) for a, b in zip(before, after, strict=True)]
         assert same == [a.row <= day for a in before]
 
     def test_weights_halve_with_age_and_are_1_on_average(self) -> None:
         cfg, world = config(windows={"half_life_days": 6.0}), block()
         chosen = window(world, cfg)
-        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
         weights = np.array([day.weight for day in data.train])
         assert weights.mean() == pytest.approx(1)
         assert [day.weight for day in data.valid] == [1.0] * len(data.valid)
@@ -114,7 +111,7 @@ class TestProperties:
         cfg, world = config(label={"neutralize": neutralize, "also": [2]}), block()
         chosen = window(world, cfg)
         known = until(world, chosen.refit)
-        whole = prepare(known, chosen, world.dates, cfg, Alone())
+        whole = prepare(known, chosen, world.dates, cfg)
         parts = [np.arange(0, 24, 2), np.arange(1, 24, 2)]
         pair = _Recorder()
         for assets in parts:  # first pass only records what each would send
@@ -132,7 +129,7 @@ class TestProperties:
         chosen = window(world, cfg)
         day = chosen.train_days[3]
         world.traded[day, 8:] = False
-        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
         assert str(world.dates[day]) in data.dropped
         assert len(data.train) == len(chosen.train_days) - len(
             [d for d in data.dropped if d <= str(world.dates[chosen.train_days[-1]])]
@@ -141,7 +138,7 @@ class TestProperties:
     def test_float64_is_float64_throughout(self) -> None:
         cfg, world = config(training={"precision": "float64"}), block()
         chosen = window(world, cfg)
-        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
         assert data.samples(data.train[0]).dtype == torch.float64
         assert data.train[0].label.dtype == torch.float64
 
@@ -160,10 +157,9 @@ class _Recorder:
         return _Playing(rank, self.sent[1 - rank])
 
 
-class _Recording:
-    rank, size = 0, 2
-
+class _Recording(Collective):
     def __init__(self, sent: list[Any]) -> None:
+        super().__init__(rank=0, size=2)
         self.sent = sent
 
     def all_sum(self, x: torch.Tensor) -> torch.Tensor:
@@ -175,11 +171,10 @@ class _Recording:
         return [value]
 
 
-class _Playing:
-    size = 2
-
+class _Playing(Collective):
     def __init__(self, rank: int, others: list[Any]) -> None:
-        self.rank, self.others = rank, list(others)
+        super().__init__(rank=rank, size=2)
+        self.others = list(others)
 
     def all_sum(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.others.pop(0)
@@ -193,5 +188,5 @@ class _Playing:
 def test_labels_end_by_the_refit_day(lag: int) -> None:
     cfg, world = config(label={"horizon": 4, "entry_lag": lag}), block()
     chosen = window(world, cfg)
-    data = prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+    data = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
     assert not data.dropped  # a label that needed a later day would be missing

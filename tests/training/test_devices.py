@@ -1,6 +1,5 @@
 """A run's precision: `auto` decided once, arithmetic that a device lacks refused."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.config.identity import model_identity, with_precision
 from gangru_dist.models import precision
-from gangru_dist.models.precision import Device
+from gangru_dist.models.precision import Device, require_precision
 from gangru_dist.runs.run import Run
 from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import require_precision
 from gangru_dist.training.launch import (
     require_native,
     resolve_precision,
@@ -39,7 +37,7 @@ def has(monkeypatch: pytest.MonkeyPatch) -> Has:
     def made(*found: Device) -> None:
         places = [(f" on node 10.0.0.{i}", (device,)) for i, device in enumerate(found, 1)]
         monkeypatch.setattr(session, "ask_nodes", lambda cfg, question: places)
-        monkeypatch.setattr(precision, "cpu", lambda: found[0])
+        monkeypatch.setattr(precision, "describe_device", lambda _: found[0])
 
     return made
 
@@ -108,28 +106,19 @@ class TestValidation:
 
     def test_a_worker_that_cannot_keep_it_stops_all(self, has: Has) -> None:
         """Rank 0 has bf16, rank 1 has not: both raise, so that none waits for the other."""
-
-        @dataclasses.dataclass
-        class Second:
-            told: list[str | None]
-            rank: int = 1
-            size: int = 2
-
-            def all_sum(self, x: torch.Tensor) -> torch.Tensor:
-                raise AssertionError
-
-            def gather(self, value: Any) -> list[Any]:
-                self.told.append(value)
-                return self.told
-
         cfg, cpu, told = with_precision(TINY, "bf16"), torch.device("cpu"), list[str | None]()
+
+        def gather(value: str | None) -> list[str | None]:
+            told.append(value)
+            return told
+
         has(NEW)
-        require_precision(cfg, cpu, Second(told))
+        require_precision(cfg, cpu, gather)
         assert told == [None]
         for mine in (OLD, NEW):
             has(mine)
             with pytest.raises(TrainingError, match=r"without it: CPU old on node .*another --run"):
-                require_precision(cfg, cpu, Second(told))
+                require_precision(cfg, cpu, gather)
 
 
 class TestScoring:

@@ -32,9 +32,9 @@ from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.groups import run_workers
 from gangru_dist.training.launch import (
     choose_windows,
-    map_in_threads,
     reads_through_ray,
     result_of,
+    run_in_threads,
     train_windows,
 )
 from gangru_dist.training.queue import Task, TaskFinished, TaskQueue, WorkerGroup, task_identity
@@ -254,7 +254,6 @@ class TestWorkersFail:
 
     @pytest.fixture
     def served(self, root: Storage, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr(groups, "_PAUSE_SECONDS", 0.0)
         monkeypatch.setattr(groups.ray, "is_initialized", lambda: True)
         manifest = read_manifest(root)
         windows = choose_windows(manifest, TWELVE, None)[0][:2]
@@ -269,8 +268,7 @@ class TestWorkersFail:
                 error: Exception | None = work(queue)
                 return error
 
-            monkeypatch.setattr(groups, "_run_once", go)
-            run_workers(group)
+            run_workers(group, run_once=go, pause_seconds=0.0)
             return [event.reason for event in queue.drain_events()]  # type: ignore[union-attr]
 
         return serve
@@ -384,33 +382,25 @@ class TestPanelChanges:
         assert len(identities) == 2
 
 
-class TestMapInThreads:
-    def test_every_item_once(self) -> None:
-        assert sorted(map_in_threads(range(50), lambda x: x * x, 7)) == [x * x for x in range(50)]
+class TestRunInThreads:
+    def test_every_number_once(self) -> None:
+        done: list[int] = []
+        run_in_threads(done.append, 7)
+        assert sorted(done) == list(range(7))
 
-    def test_an_error_of_ours_reaches_the_caller(self) -> None:
-        with pytest.raises(ZeroDivisionError):
-            list(map_in_threads([1, 0], lambda x: 1 / x, 2))
+    def test_an_error_reaches_the_caller_who_waits_for_nobody(self) -> None:
+        release = threading.Event()
 
-    def test_an_interrupted_caller_waits_for_nobody_and_nothing_new_begins(self) -> None:
-        release, begun = threading.Event(), []
-
-        def work(x: int) -> int:
-            begun.append(x)
-            if x:
-                release.wait(60)
-            return x
+        def work(number: int) -> None:
+            if number == 0:
+                raise ZeroDivisionError
+            release.wait(60)
 
         begin = time.monotonic()
-        results = map_in_threads([0, 1, 2, 3, 4], work, 2)
-        assert next(results) == 0
-        while len(begun) < 3:  # both threads are at work again
-            time.sleep(0.01)
-        results.close()  # type: ignore[attr-defined]
+        with pytest.raises(ZeroDivisionError):
+            run_in_threads(work, 3)
         assert time.monotonic() - begin < 30
         release.set()
-        time.sleep(0.2)
-        assert sorted(begun) == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("room_for_two")

@@ -14,8 +14,8 @@ from gangru_dist.base.records import parse_record, to_jsonable
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.model import GanSamples
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
-from gangru_dist.training.data import Kept, Scratch, WindowData, prepare
+from gangru_dist.training.collective import Collective
+from gangru_dist.training.data import Scratch, TensorCache, WindowData, prepare
 from gangru_dist.training.loop import Draws, Step
 from gangru_dist.training.window import BINS, gan_samples, train_window
 from tests.training.worlds import ASSETS, block, config, share, until, window
@@ -26,7 +26,7 @@ def data_of(cfg: RunConfig, assets: np.ndarray | None = None) -> WindowData:
     chosen = window(world, cfg)
     known = until(world, chosen.refit)
     mine = known if assets is None else share(known, assets)
-    return prepare(mine, chosen, world.dates, cfg, Alone())
+    return prepare(mine, chosen, world.dates, cfg)
 
 
 def generator_of(cfg: RunConfig) -> torch.nn.Module:
@@ -39,10 +39,10 @@ class TestReference:
     def test_numpy_finds_the_same(self) -> None:
         cfg = config(training={"precision": "float64"})
         data, generator = data_of(cfg), generator_of(cfg)
-        found = gan_samples(generator, data, cfg, seed=3, collective=Alone())
+        found = gan_samples(generator, data, cfg, seed=3)
         day = data.train[-1]
         real = data.samples(day)
-        draws = Draws(data.keys[day.members], day.date, Step(3, cfg.gan.epochs - 1), 0)
+        draws = Draws(data, day, Step(3, cfg.gan.epochs - 1))
         fake = generator(real, draws.noise(real, cfg.gan.noise_channels)).detach()
         assert found.day == day.date
         assert found.assets == len(day.members)
@@ -65,19 +65,18 @@ class TestReference:
             for name, weight in generator.named_parameters():
                 if "weight_ih" in name:
                     weight.zero_()  # blind to its input, but not constant in time
-        found = gan_samples(generator, data_of(cfg), cfg, seed=0, collective=Alone())
+        found = gan_samples(generator, data_of(cfg), cfg, seed=0)
         for name in cfg.panel.features:
             assert found.generated[name].cs_std < 1e-6
             assert found.generated[name].std > 1e-4
             assert found.real[name].cs_std > 0.5
 
 
-class _Recorded:
+class _Recorded(Collective):
     """A worker among several: keeps what it would add up."""
 
-    rank, size = 0, 2
-
     def __init__(self, others: list[Tensor]) -> None:
+        super().__init__(rank=0, size=2)
         self.own: list[Tensor] = []
         self.others = iter(others)
 
@@ -95,12 +94,12 @@ class TestProperties:
         cfg = config(training={"precision": "float64"})
         whole = data_of(cfg)
         day, generator = whole.train[-1], generator_of(cfg)
-        alone = gan_samples(generator, whole, cfg, seed=0, collective=Alone())
+        alone = gan_samples(generator, whole, cfg, seed=0)
 
         def part(members: slice, others: list[Tensor]) -> tuple[GanSamples, list[Tensor]]:
             some = dataclasses.replace(day, members=day.members[members], label=day.label[members])
-            kept = Kept(lambda row: whole.kept(row)[members], Scratch(0))
-            data = dataclasses.replace(whole, train=(some,), kept=kept)
+            cache = TensorCache(lambda row: whole.cache(row)[members], Scratch(0))
+            data = dataclasses.replace(whole, train=(some,), cache=cache)
             group = _Recorded(others)
             return gan_samples(generator, data, cfg, seed=0, collective=group), group.own
 
@@ -122,14 +121,14 @@ class TestProperties:
         before = {name: tensor.clone() for name, tensor in state.tensors().items()}
         global_state = torch.get_rng_state()
         assert state.network.generator is not None
-        gan_samples(state.network.generator, data, cfg, seed=0, collective=Alone())
+        gan_samples(state.network.generator, data, cfg, seed=0)
         assert torch.equal(torch.get_rng_state(), global_state)
         after = state.tensors()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
     def test_plain_json(self) -> None:
         cfg = config()
-        found = gan_samples(generator_of(cfg), data_of(cfg), cfg, seed=0, collective=Alone())
+        found = gan_samples(generator_of(cfg), data_of(cfg), cfg, seed=0)
         assert parse_record(GanSamples, json.dumps(to_jsonable(found))) == found
         assert sum(found.real["open"].histogram) == found.assets * cfg.samples.lookback
         assert len(found.bin_centers) == BINS

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gangru_dist.training.data import Kept, Scratch
+from gangru_dist.training.data import Scratch, TensorCache
 
 
 @pytest.fixture(autouse=True)
@@ -41,42 +41,42 @@ class TestReference:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_comes_back_bit_for_bit_and_is_made_once(self, dtype: torch.dtype) -> None:
         make = _Maker(dtype)
-        kept = Kept(make, Scratch(1e6))
-        first = [kept(key).clone() for key in (5, 0, 7)]
-        again = [kept(key) for key in (7, 5, 0)]
+        cache = TensorCache(make, Scratch(1e6))
+        first = [cache(key).clone() for key in (5, 0, 7)]
+        again = [cache(key) for key in (7, 5, 0)]
         assert make.asked == [5, 0, 7]
         assert all(torch.equal(a, b) for a, b in zip([first[2], *first[:2]], again, strict=True))
         assert {x.dtype for x in again} == {dtype}
 
     def test_what_was_put_is_not_made(self) -> None:
         make = _Maker()
-        kept = Kept(make, Scratch(1e6))
-        kept.put(3, torch.ones(3, 3, 2))
-        assert torch.equal(kept(3), torch.ones(3, 3, 2))
+        cache = TensorCache(make, Scratch(1e6))
+        cache.put(3, torch.ones(3, 3, 2))
+        assert torch.equal(cache(3), torch.ones(3, 3, 2))
         assert make.asked == []
 
 
 class TestProperties:
     def test_the_caller_may_change_what_it_got(self) -> None:
-        kept = Kept(_Maker(), Scratch(1e6))
-        before = kept(4).clone()
-        kept(4).zero_()
-        assert torch.equal(kept(4), before)
+        cache = TensorCache(_Maker(), Scratch(1e6))
+        before = cache(4).clone()
+        cache(4).zero_()
+        assert torch.equal(cache(4), before)
 
     def test_over_budget_is_made_anew(self) -> None:
         make = _Maker()
-        kept = Kept(make, Scratch(5 * 6 * 4))
+        cache = TensorCache(make, Scratch(5 * 6 * 4))
         for _ in range(2):
-            assert [len(kept(key)) for key in (5, 1)] == [5, 1]
+            assert [len(cache(key)) for key in (5, 1)] == [5, 1]
         assert make.asked == [5, 1, 1]
 
     def test_what_nobody_holds_gives_its_share_back(self) -> None:
         """The next seed of a window has the generator's output of its own."""
         scratch = Scratch(100)
-        kept = Kept(_Maker(), scratch)
-        kept(3)
+        cache = TensorCache(_Maker(), scratch)
+        cache(3)
         assert scratch.left < 100
-        del kept
+        del cache
         assert scratch.left == 100
 
     def test_what_could_not_be_written_takes_no_share(
@@ -87,12 +87,12 @@ class TestProperties:
 
         monkeypatch.setattr(os, "pwrite", full)
         scratch = Scratch(100)
-        Kept(_Maker(), scratch)(3)
+        TensorCache(_Maker(), scratch)(3)
         assert scratch.left == 100
 
     def test_two_share_a_budget_and_give_it_back(self) -> None:
         scratch = Scratch(100)
-        one, two = Kept(_Maker(), scratch), Kept(_Maker(), scratch)
+        one, two = TensorCache(_Maker(), scratch), TensorCache(_Maker(), scratch)
         one(3), two(3)
         assert scratch.left == 100 - 72
         one.close()
@@ -109,14 +109,14 @@ class TestProperties:
         assert Scratch(8e9).left == pytest.approx(left * 1e9)
 
     def test_no_file_is_left(self, tmp_path: Path) -> None:
-        kept = Kept(_Maker(), Scratch(1e6, str(tmp_path)))
-        kept(3)
+        cache = TensorCache(_Maker(), Scratch(1e6, str(tmp_path)))
+        cache(3)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_cannot_be_written_costs_time_only(self, tmp_path: Path) -> None:
         folder = tmp_path / "gone"
         folder.mkdir()
-        kept = Kept(make := _Maker(), Scratch(1e6, str(folder)))
+        cache = TensorCache(make := _Maker(), Scratch(1e6, str(folder)))
         folder.rmdir()
-        assert torch.equal(kept(3), kept(3))
+        assert torch.equal(cache(3), cache(3))
         assert make.asked == [3, 3]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gangru_dist.config.sources import load
-from gangru_dist.training.collective import prepare_torch, promised_device
+from gangru_dist.models.precision import choose_device, prepare_torch
 
 
 @pytest.fixture(autouse=True)
@@ -36,4 +36,4 @@ def test_a_promised_gpu_that_torch_does_not_see(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
     cfg = load("demo", None, [f"resources.gpus_per_worker={asked}"])
-    assert promised_device(cfg).type == device
+    assert choose_device(cfg).type == device

@@ -13,16 +13,15 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.models import precision
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import (
     GanTrainer,
     RunningMean,
     Step,
-    frozen_inputs,
-    predictor_epoch,
-    validation_ic,
-    with_dropout,
+    drop_channels,
+    make_inputs,
+    train_predictor_epoch,
+    validate,
 )
 from gangru_dist.training.window import gan_samples, train_window
 from tests.training.worlds import block, config, until, window
@@ -31,7 +30,7 @@ from tests.training.worlds import block, config, until, window
 def data_of(cfg: RunConfig, seed: int = 0) -> WindowData:
     world = block(seed)
     chosen = window(world, cfg)
-    return prepare(until(world, chosen.refit), chosen, world.dates, cfg, Alone())
+    return prepare(until(world, chosen.refit), chosen, world.dates, cfg)
 
 
 def weights(state: TrainingState) -> dict[str, torch.Tensor]:
@@ -49,7 +48,7 @@ def test_adam_step_is_the_bare_torch_loop() -> None:
     ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
     order = [2, 0, 1]
     predictor, optimizer = ours.network.predictor, ours.optimizers["predictor"]
-    predictor_epoch(predictor, optimizer, data, data.samples, order, Alone())
+    train_predictor_epoch(predictor, optimizer, data, data.samples, order)
     optimizer = torch.optim.Adam(plain.network.parameters(), lr=1e-3)
     for index in order:
         day = data.train[index]
@@ -89,7 +88,7 @@ class TestHelp:
         cfg = config(variant="gru", training={"precision": "float64", "weight_decay": 0.5})
         data, (ours, plain) = self.epoch(cfg, 2)
         predictor, optimizer = ours.network.predictor, ours.optimizers["predictor"]
-        predictor_epoch(predictor, optimizer, data, data.samples, [0, 1], Alone())
+        train_predictor_epoch(predictor, optimizer, data, data.samples, [0, 1])
         optimizer = torch.optim.AdamW(plain.network.parameters(), lr=1e-3, weight_decay=0.5)
         for day in data.train[:2]:
             score = plain.network(data.samples(day))
@@ -108,7 +107,7 @@ class TestHelp:
             day = dataclasses.replace(data.train[0], weight=weight)
             some = dataclasses.replace(data, train=(day,))
             still = torch.optim.SGD(predictor.parameters(), lr=0.0)
-            predictor_epoch(predictor, still, some, data.samples, [0], Alone())
+            train_predictor_epoch(predictor, still, some, data.samples, [0])
             grads.append([p.grad.clone() for p in predictor.parameters() if p.grad is not None])
         for a, b in zip(*grads, strict=True):
             torch.testing.assert_close(0.25 * a, b)
@@ -133,9 +132,7 @@ class TestHelp:
         for epoch in range(2):
             order = np.random.default_rng([0, 1, epoch]).permutation(len(data.train)).tolist()
             optimizer = again.optimizers["predictor"]
-            predictor_epoch(
-                predictor, optimizer, data, data.samples, order, Alone(), after_step=note
-            )
+            train_predictor_epoch(predictor, optimizer, data, data.samples, order, after_step=note)
             torch.testing.assert_close(seen[epoch], torch.stack(steps).mean(dim=0))
 
     def test_old_steps_fade(self) -> None:
@@ -155,17 +152,18 @@ class TestHelp:
         train_window(data, state, cfg, seed=0)
         assert state.averaged is not None
         assert same(dict(state.network.predictor.state_dict()), dict(state.averaged.state_dict()))
-        daily = validation_ic(state.averaged, data, data.samples, data.valid, Alone())
-        assert state.progress.best_ic == pytest.approx(sum(daily) / len(daily))
+        assert state.progress.best_ic == validate(state.averaged, data, data.samples)
 
     def test_dropout_hides_whole_channels_by_asset(self) -> None:
         cfg = config(variant="gru")
         data, _ = self.epoch(cfg)
         day = data.train[0]
         whole = data.samples(day)
-        epochs = [with_dropout(data.samples, data, 0.3, Step(0, epoch))(day) for epoch in range(40)]
+        epochs = [
+            drop_channels(data.samples, data, 0.3, Step(0, epoch))(day) for epoch in range(40)
+        ]
         assert not torch.equal(epochs[0], epochs[1])
-        again = with_dropout(data.samples, data, 0.3, Step(0, 0))(day)
+        again = drop_channels(data.samples, data, 0.3, Step(0, 0))(day)
         assert torch.equal(epochs[0], again)
         some = whole.abs().sum(dim=1) > 0
         for seen in epochs:
@@ -227,13 +225,6 @@ class TestStages:
         assert same(seen[1], seen[-1])
 
 
-def _gan_trainer(state: TrainingState, cfg: RunConfig) -> GanTrainer:
-    assert state.network.generator
-    assert state.discriminator
-    optimizers = (state.optimizers["generator"], state.optimizers["discriminator"])
-    return GanTrainer(state.network.generator, state.discriminator, optimizers, cfg.gan)
-
-
 class TestGan:
     @pytest.mark.parametrize("gan", [{}, DESIGNED], ids=["plain", "designed"])
     def test_each_step_leaves_the_other_network_alone(self, gan: dict[str, Any]) -> None:
@@ -244,7 +235,7 @@ class TestGan:
             for group in state.optimizers[idle].param_groups:
                 group["lr"] = 0.0
             before = weights(state)
-            _gan_trainer(state, cfg).epoch(data, [0, 1], Step(0, 0), Alone())
+            GanTrainer(state, cfg.gan).train_epoch(data, [0, 1], Step(0, 0))
             after = weights(state)
             moved = {name for name in before if not torch.equal(before[name], after[name])}
             assert moved
@@ -255,7 +246,7 @@ class TestGan:
         cfg = config(gan=DESIGNED | {"dropout": 0.0, "noise_channels": 0}, training=FLOAT64)
         data = data_of(cfg)
         ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
-        _gan_trainer(ours, cfg).epoch(data, [1], Step(0, 0), Alone())
+        GanTrainer(ours, cfg.gan).train_epoch(data, [1], Step(0, 0))
         x, made, judge = data.samples(data.older[1]), plain.network.generator, plain.discriminator
         assert made is not None
         assert judge is not None
@@ -273,7 +264,7 @@ class TestGan:
         (bce(judge(fake), ones) + 3.0 * gap.square().mean()).backward()
         adams[1].step()
         for name, expected in (("generator", made), ("discriminator", judge)):
-            for a, b in zip(ours._parts()[name].parameters(), expected.parameters(), strict=True):
+            for a, b in zip(ours.parts[name].parameters(), expected.parameters(), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize(
@@ -291,7 +282,7 @@ class TestGan:
         made = []
         for cfg in (config(), config(gan=change)):
             data, state = data_of(cfg), TrainingState(cfg, 0)
-            _gan_trainer(state, cfg).epoch(data, [0, 1], Step(0, 0), Alone())
+            GanTrainer(state, cfg.gan).train_epoch(data, [0, 1], Step(0, 0))
             assert state.network.generator is not None
             made.append(dict(state.network.generator.state_dict()))
         assert not same(*made)
@@ -316,9 +307,9 @@ class TestGan:
         for weight in (0.0, 100.0):
             cfg = config(gan={"gradient_penalty": weight, "epochs": 6, "learning_rate": 1e-2})
             data, state = data_of(cfg), TrainingState(cfg, 0)
-            trainer = _gan_trainer(state, cfg)
+            trainer = GanTrainer(state, cfg.gan)
             for epoch in range(6):
-                trainer.epoch(data, range(len(data.train)), Step(0, epoch), Alone())
+                trainer.train_epoch(data, range(len(data.train)), Step(0, epoch))
             assert state.discriminator is not None
             x = data.samples(data.train[0])
             slopes.append(float(state.discriminator.steepness(x).mean().detach()))
@@ -329,7 +320,7 @@ class TestGan:
         data, state = data_of(cfg), TrainingState(cfg, 0)
         day, generator = data.train[0], state.network.generator
         assert generator is not None
-        seen = frozen_inputs(state.network, data, bf16=False)(day)
+        seen = make_inputs(state.network, data)(day)
         x = data.samples(day)
         torch.testing.assert_close(seen, torch.cat([x, generator(x)], dim=2))
 
@@ -344,17 +335,17 @@ class TestGan:
         assert plain.discriminator is not None
         plain.discriminator.load_state_dict(state.discriminator.state_dict())
         for part, its, of in ((state, data, cfg), (plain, alone, own)):
-            _gan_trainer(part, of).epoch(its, range(len(its.train)), Step(0, 0), Alone())
+            GanTrainer(part, of.gan).train_epoch(its, range(len(its.train)), Step(0, 0))
         assert state.network.generator is not None
         assert plain.network.generator is not None
         assert same(state.network.generator.state_dict(), plain.network.generator.state_dict())
         day = data.train[0]
-        seen = frozen_inputs(state.network, data, bf16=False)(day)
+        seen = make_inputs(state.network, data)(day)
         made = plain.network.generator(alone.samples(day))
         shape, level = data.samples(day).chunk(2, dim=2)
         expected = [made, level] if kind == "shape" else [shape, made]
         torch.testing.assert_close(seen, torch.cat(expected, dim=2))
-        names = gan_samples(state.network.generator, data, cfg, seed=0, collective=Alone()).real
+        names = gan_samples(state.network.generator, data, cfg, seed=0).real
         assert tuple(names) == alone.standardizer.channels
 
     def test_reconstruction_weight_brings_the_output_near_the_sample(self) -> None:
@@ -419,7 +410,10 @@ class TestResume:
 
 
 class TestPrecision:
-    @pytest.mark.skipif("bf16" not in precision.cpu().fast, reason="this CPU has no bf16")
+    @pytest.mark.skipif(
+        "bf16" not in precision.describe_device(torch.device("cpu")).fast,
+        reason="this CPU has no bf16",
+    )
     def test_bf16_trains(self) -> None:
         gan = {"epochs": 1, "gradient_penalty": 5.0}
         cfg = config(gan=gan, training={"precision": "bf16", "epochs": 1})
@@ -433,7 +427,8 @@ class TestPrecision:
     def test_bf16_is_refused_where_it_would_be_emulated(
         self, variant: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(precision, "cpu", lambda: precision.Device(name="CPU old"))
+        old = precision.Device(name="CPU old")
+        monkeypatch.setattr(precision, "describe_device", lambda _: old)
         cfg = config(variant=variant, training={"precision": "bf16"})
         state = TrainingState(cfg, 0)
         with pytest.raises(TrainingError, match=r"bf16 needs .*without it: CPU old on node"):

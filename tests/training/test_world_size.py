@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from gangru_dist.runs.model import get_figures
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import current
+from gangru_dist.training.collective import join_workers
 from gangru_dist.training.data import prepare
 from gangru_dist.training.window import gan_samples, train_window
 from tests.training.worlds import block, config, share, until, window
@@ -64,11 +64,11 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
         owner[owner == 2], owner[3] = 1, 2  # the third worker: one asset, listed late
     mine = share(until(world, chosen.refit), np.flatnonzero(owner == rank))
     data = prepare(mine, chosen, world.dates, cfg, current())
-    state = train_window(data, TrainingState(cfg, 5), cfg, seed=5, collective=current())
+    state = train_window(data, TrainingState(cfg, 5), cfg, seed=5, collective=join_workers())
     losses = [value for epoch in state.progress.history for value in get_figures(epoch).values()]
     tensors = {n: t.detach().clone() for n, t in state.network.state_dict().items()}
     assert state.network.generator is not None
-    samples = gan_samples(state.network.generator, data, cfg, seed=5, collective=current())
+    samples = gan_samples(state.network.generator, data, cfg, seed=5, collective=join_workers())
     by_feature = [*samples.real.values(), *samples.generated.values()]
     moments = [[of.mean, of.std, of.cs_std] for of in by_feature]
     tensors["sample moments"] = torch.tensor(moments, dtype=torch.float64)

@@ -11,9 +11,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import LabelConfig, RunConfig, UniverseConfig
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Alone
 from gangru_dist.training.data import prepare
-from gangru_dist.training.loop import frozen_inputs, validation_ic
+from gangru_dist.training.loop import make_inputs, validate
 from gangru_dist.training.window import train_window
 from gangru_dist.tuning.trial import (
     compute_objective,
@@ -54,12 +53,11 @@ def trial(
 def by_hand(cfg: RunConfig, ruler: RunConfig, name: str) -> tuple[TrainingState, float]:
     """Train a window; IC of the kept model on the ruler's labels."""
     window = make_all_windows(MARKET.dates, cfg)[name]
-    data = prepare(until_refit(name), window, MARKET.dates, cfg, Alone())
-    judged = prepare(until_refit(name), window, MARKET.dates, ruler, Alone())
+    data = prepare(until_refit(name), window, MARKET.dates, cfg)
+    judged = prepare(until_refit(name), window, MARKET.dates, ruler)
     state = train_window(data, TrainingState(cfg, 0), cfg, seed=0)
-    inputs = frozen_inputs(state.network, judged, bf16=False)
-    days = validation_ic(state.network.predictor, judged, inputs, judged.valid, Alone())
-    return state, sum(days) / len(days)
+    inputs = make_inputs(state.network, judged)
+    return state, validate(state.network.predictor, judged, inputs)
 
 
 class TestReference:
