@@ -243,7 +243,7 @@ class Scorer:
                 f"window {task.window} was trained again while it was scored (model {task.model} "
                 f"became {model}). Run the job again."
             )
-        device = promised_device(cfg)
+        device = choose_device(cfg)
         self._networks = [network.to(device) for network, _ in loaded]
         start, end = map(dt.date.fromisoformat, key[1:])
         self._block = read_block(
