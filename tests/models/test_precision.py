@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cpu_kinds import LIMITS
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.identity import SETTINGS
@@ -19,6 +18,7 @@ from gangru_dist.models.precision import (
     find_arithmetic,
     list_devices,
 )
+from tests.training.cpu_kinds import LIMITS
 
 CPU = torch.device("cpu")
 OLD = Device(name="CPU old")
