@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gangru_dist.samples.channels import Standardizer
+from gangru_dist.samples.labels import compute_forward_return, make_label
 from gangru_dist.samples.universe import select_universe
 from gangru_dist.training.collective import Collective
 from gangru_dist.training.data import first_day, prepare

@@ -63,7 +63,7 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
     if size == 3:
         owner[owner == 2], owner[3] = 1, 2  # the third worker: one asset, listed late
     mine = share(until(world, chosen.refit), np.flatnonzero(owner == rank))
-    data = prepare(mine, chosen, world.dates, cfg, current())
+    data = prepare(mine, chosen, world.dates, cfg, join_workers())
     state = train_window(data, TrainingState(cfg, 5), cfg, seed=5, collective=join_workers())
     losses = [value for epoch in state.progress.history for value in get_figures(epoch).values()]
     tensors = {n: t.detach().clone() for n, t in state.network.state_dict().items()}
