@@ -26,7 +26,7 @@ def own_share(x: Tensor) -> Tensor:
 
 
 def sum_shares(x: Tensor, all_sum: AllSum) -> Tensor:
-    """Global sum of x whose gradient is that of this worker's share."""
+    """Sum x over all workers; its gradient flows through this worker's share alone."""
     detached = x.detach()
     return all_sum(detached.clone()) + (x - detached)
 

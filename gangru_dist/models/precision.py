@@ -59,7 +59,7 @@ _ARITHMETIC = {
 
 
 def find_arithmetic(cfg: RunConfig) -> Arithmetic:
-    """What a configuration's precision asks of torch.
+    """What torch must be set to for a configuration's precision.
 
     Raises:
         ConfigError: It is still `auto`.

@@ -140,7 +140,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> tuple[list[str], GangruError |
 
 
 def _are_dated(bars: Bars) -> bool:
-    """Whether a changed file would show: its size may be the same, so its time must be known."""
+    """Whether all files have a time, by which a change without a new size is noticed."""
     undated = [file.name for file in bars.files if file.modified is None]
     if undated:
         _logger.info(
@@ -152,7 +152,7 @@ def _are_dated(bars: Bars) -> bool:
 
 
 def _describe_source(bars: Bars, cfg: RunConfig) -> dict[str, Any]:
-    """What a panel is made from; equal sources give equal panels, if the files are dated."""
+    """Describe what a panel is made from; equal descriptions give equal panels."""
     listing = "\n".join(f"{file.name} {file.size} {file.modified}" for file in bars.files)
     own = [FEATURES.hash_user_code(name) for name in cfg.panel.features]
     days = bars.rule.calendar

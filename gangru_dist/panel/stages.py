@@ -50,7 +50,7 @@ _MAY_BE_EMPTY = ("turnover_rate", "market_cap", "industry")
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """How far a build came; readers see nothing of it yet."""
+    """Result of both stages of a build; readers see nothing of it yet."""
 
     columns: Mapping[str, frozenset[str]]
     """File -> which of our columns it has, with a value in any traded row."""
@@ -173,7 +173,7 @@ def _map_items(
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """What stage 1 tells of some rows of the bars; sums with `merge_staged`."""
+    """What the driver must know of some staged rows; `merge_staged` adds them up."""
 
     names: tuple[str, ...] = ()
     """Staged files, in order."""

@@ -345,7 +345,7 @@ def read_files(
 
 
 def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:
-    """Columns of a file, and its dates, once all of it is what was written.
+    """Read columns of a file, and its dates, after its hash was checked.
 
     By the hash of its bytes: 4 % of the time that reading takes. Files of versions that did not
     write it down are checked by their rows, which takes four times as long as reading them.

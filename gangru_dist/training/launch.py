@@ -213,7 +213,7 @@ def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
 
 
 def _remove_checkpoints(run: Run) -> None:
-    """Of finished models: a job that was killed may have written one after another job's model."""
+    """Delete checkpoints of finished models, which a killed job may have left."""
     done = {model.identity for model in run.read_models().values()}
     folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
     for folder in sorted(folders & done):

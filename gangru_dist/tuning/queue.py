@@ -55,7 +55,7 @@ _logger = logging.getLogger(__name__)
 def identify_search(
     cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str
 ) -> dict[str, Any]:
-    """What decides a search's trials, except their number and the time limit."""
+    """Settings that determine a search's trials, without their number and the time limit."""
     return {
         "model": model_settings(cfg),
         "seed": cfg.training.seeds[0],

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy import stats
 
 from gangru_dist.base.errors import ConfigError
@@ -144,10 +145,14 @@ class TestProperties:
 
 class TestValidation:
     @pytest.mark.parametrize(
-        ("also", "reason"), [((5, 20), "must be shorter than label.horizon=20"), ((5, 5), "unique")]
+        ("also", "error", "reason"),
+        [
+            ((5, 20), ConfigError, "must be shorter than label.horizon=20"),
+            ((5, 5), ValidationError, "unique"),
+        ],
     )
     def test_further_periods_are_shorter_and_unique(
-        self, also: tuple[int, ...], reason: str
+        self, also: tuple[int, ...], error: type[Exception], reason: str
     ) -> None:
-        with pytest.raises(ConfigError, match=reason):
+        with pytest.raises(error, match=reason):
             LabelConfig(also=also)
