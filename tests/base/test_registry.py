@@ -69,7 +69,7 @@ class TestNames:
             table["zzz"]
         assert "clos" not in table
         assert table.check_name("open") == "open"
-        with pytest.raises(ValueError, match=r"no thing; nearest: \['open'"):
+        with pytest.raises(ValueError, match=r"no thing 'opne'; nearest: \['open'"):
             table.check_name("opne")
 
     def test_two_items_of_one_name(self) -> None:
