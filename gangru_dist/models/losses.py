@@ -57,7 +57,7 @@ def ic_loss(
     return -correlation(score, label, all_sum)
 
 
-def _mean(x: Float[Tensor, "M *K"], all_sum: AllSum) -> Float[Tensor, "*K"]:  # noqa: UP037
+def _mean(x: Float[Tensor, "M *K"], all_sum: AllSum) -> Float[Tensor, "*K"]:  # noqa: F821, UP037
     count = all_sum(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
     return sum_shares(x.double().sum(dim=0), all_sum) / count.clamp(min=1.0)
 
