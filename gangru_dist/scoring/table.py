@@ -326,9 +326,10 @@ class FactorTable:
     def _read_days(self, path: str) -> list[DayCoverage]:
         """Days of a file, read once; none, and a warning, if it is damaged."""
         if path not in self._days:
-            self._days[path] = []
+            days: list[DayCoverage] = []
             with _skip_damaged():
-                self._days[path] = read_days(self._folder, path)
+                days = read_days(self._folder, path)
+            self._days[path] = days  # not if the store failed: the next attempt reads it again
         return self._days[path]
 
 

@@ -347,6 +347,22 @@ class TestProperties:
             FactorTable(factor).commit(write(factor, "2019-01-03", "2019-01-08", model="m2"))
         pd.testing.assert_frame_equal(content(root), before)
 
+    def test_a_file_that_cannot_be_read_at_once_keeps_its_days(self, root, factor, monkeypatch):
+        FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-04"))
+        real, failures = table.read_days, [OSError(5, "input/output error")]
+
+        def read(*where):
+            if failures:
+                raise failures.pop()
+            return real(*where)
+
+        monkeypatch.setattr(table, "read_days", read)
+        FactorTable(factor).commit(write(factor, "2019-01-07", "2019-01-08", model="m2"))
+        assert not failures
+        days = days_between("2019-01-02", "2019-01-08")
+        assert sorted(FactorTable(factor).read_coverage()) == days
+        assert sorted(set(read_factor(root.uri, "r")["date"].dt.date)) == days
+
     def test_log_is_checkpointed(self, factor):
         for _ in range(11):
             FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-02"))
