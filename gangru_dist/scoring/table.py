@@ -206,18 +206,27 @@ class FactorTable:
         """Add the files' days to the table in one version; they replace the same days there.
 
         Args:
-            files: Written by `write_file`; each day is in one of them.
+            files: Written by `write_file`; of one month each, and each day is in one of them.
             drop: Days, ISO, that the table is to lose in the same version.
 
         Returns:
             The table's newest version afterwards.
 
         Raises:
-            FactorError: The store refused every attempt. The table is then unchanged.
+            FactorError: The store refused every attempt, or a day is in two of the files or not in
+                its month's. The table is then unchanged.
         """
         months: dict[str, list[DataFile]] = {day[:7]: [] for day in drop}
+        seen: dict[str, str] = {}
         for file in files:
             months.setdefault(file.month, []).append(file)
+            for day in file.days:
+                if day.date in seen or not day.date.startswith(file.month):
+                    raise FactorError(
+                        f"{day.date} is in {file.path} and in {seen.get(day.date, 'another month')}"
+                        "; each day must be in one file."
+                    )
+                seen[day.date] = file.path
         transaction = f"gangru_dist-{uuid.uuid4().hex}"
         failure: Exception | None = None
         for attempt in range(_ATTEMPTS + 1):

@@ -402,6 +402,22 @@ class TestValidation:
         with pytest.raises(FactorError, match="no version as of"):
             read_factor(root.uri, "r", as_of=as_of)
 
+    @pytest.mark.parametrize(
+        ("first", "last", "day"),
+        [("2019-01-04", "2019-01-07", "2019-01-04"), ("2019-01-30", "2019-02-04", "2019-02-01")],
+        ids=["in two files", "of another month"],
+    )
+    def test_a_day_belongs_to_one_file_of_its_month(self, factor, first, last, day):
+        ours = FactorTable(factor)
+        ours.commit(write(factor, "2019-01-02", "2019-01-04"))
+        before = ours.read_coverage()
+        days = days_between(first, last)
+        covered = [DayCoverage(date=str(d), window="w", model="m1", basis="b") for d in days]
+        odd = write_file(factor, rows_of(days, "m1"), covered)
+        with pytest.raises(FactorError, match=f"{day} is in .*each day must be in one file"):
+            ours.commit([*write(factor, "2019-01-02", "2019-01-04"), odd])
+        assert FactorTable(factor).read_coverage() == before
+
     def test_filesystem_unknown_to_delta(self):
         with pytest.raises(StorageError, match="Delta supports"):
             delta_address(Storage("local:///somewhere"))
