@@ -51,7 +51,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         PanelError: No panel is there.
         FactorError: A run has no factor table, or none of its rows is of its windows.
         EvaluationError: The table does not span two rebalances, or is not of this panel.
-        BarsError: `evaluation.portfolio` cannot be read.
+        BarsError: `evaluation.index` cannot be read.
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration; or a callback lacks its package or a setting.
     """

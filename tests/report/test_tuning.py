@@ -8,7 +8,7 @@ import pytest
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.report.document import write_report
-from gangru_dist.report.tuning import write_page
+from gangru_dist.report.tuning import describe_search, write_page
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import make_trial_table, read_search
 from tests.report.store import RUN, write_world
@@ -102,6 +102,12 @@ class TestReference:
         first, second, *_ = re.findall(r'<p class="warn">(.*?)</p>', page)
         assert "of windows that were looked at" in first
         assert "reported as well: 2019-06-28." in second
+
+    def test_windows_on_the_same_page_are_reported(self, run: Storage) -> None:
+        search = read_search(run.child("tune"))
+        assert search is not None
+        found = describe_search(search, reported=("2019-06-28", "2019-12-31"))
+        assert found["reported"] == ["2019-06-28"]
 
 
 class TestProperties:
