@@ -32,7 +32,13 @@ from jaxtyping import Bool, Float
 
 from gangru_dist.evaluation.ic import compute_return
 from gangru_dist.evaluation.market import Market, Rebalances
-from gangru_dist.evaluation.portfolio import Portfolio, choose_top, deduct_costs, find_spans
+from gangru_dist.evaluation.portfolio import (
+    Portfolio,
+    choose_top,
+    choose_tops,
+    deduct_costs,
+    find_spans,
+)
 from gangru_dist.maths import metrics
 from gangru_dist.maths.cross_section import cs_mean, cs_quantile
 
@@ -173,19 +179,19 @@ def decompose(
     earned = compute_return(market, starts, stops)
     at_once = compute_return(market, starts - lag, stops - lag)
     days = int(stops[-1] - starts[0])
-    picks = _top(factor, top_fraction)
+    picks = choose_tops(factor, top_fraction)
 
     def excess(chosen: np.ndarray, returns: np.ndarray) -> float:
         over = np.prod((1 + cs_mean(returns, chosen)) / (1 + cs_mean(returns, members)))
-        return _annual(float(over), days)
+        return _annualize(float(over), days)
 
     gross, net = (
-        _annual(float(value[-1] / universe.value[-1]), days)
+        _annualize(float(value[-1] / universe.value[-1]), days)
         for value in (long.value, deduct_costs(long, cost_bps))
     )
     signal, delayed = excess(picks, at_once), excess(picks, earned)
     average = cs_mean(earned, members)
-    bottom = _top(-factor, top_fraction)
+    bottom = choose_tops(-factor, top_fraction)
     cap = market.market_cap[rebalances.day[rows]]
     known = np.where(members & (cap > 0), cap, 0.0)
     total = known.sum(axis=1, keepdims=True)
@@ -201,21 +207,17 @@ def decompose(
         ("path", "costs"): net - gross,
         ("path", "net"): net,
         ("benchmark", "equal"): gross,
-        ("benchmark", "cap"): _annual(float(long.value[-1] / by_cap), days),
-        ("breadth", "half"): excess(_top(factor, top_fraction / 2), earned),
+        ("benchmark", "cap"): _annualize(float(long.value[-1] / by_cap), days),
+        ("breadth", "half"): excess(choose_tops(factor, top_fraction / 2), earned),
         ("breadth", "once"): delayed,
-        ("breadth", "twice"): excess(_top(factor, min(2 * top_fraction, 1.0)), earned),
+        ("breadth", "twice"): excess(choose_tops(factor, min(2 * top_fraction, 1.0)), earned),
         ("trading", "turnover"): metrics.mean(long.trades["turnover"].to_numpy()),
     }
     table = pd.DataFrame([(*name, value) for name, value in parts.items()])
     return table.set_axis(["group", "part", "value"], axis=1)
 
 
-def _top(factor: Float[np.ndarray, "P N"], fraction: float) -> Bool[np.ndarray, "P N"]:
-    return np.stack([choose_top(row, fraction) for row in factor])
-
-
-def _annual(growth: float, days: int) -> float:
+def _annualize(growth: float, days: int) -> float:
     return float(growth ** (metrics.DAYS_PER_YEAR / days) - 1) if days else float("nan")
 
 

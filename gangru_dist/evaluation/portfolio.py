@@ -71,6 +71,11 @@ def choose_top(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndar
     return chosen
 
 
+def choose_tops(factor: Float[np.ndarray, "K N"], fraction: float) -> Bool[np.ndarray, "K N"]:
+    """Call `choose_top` for each of K rebalances."""
+    return np.stack([choose_top(row, fraction) for row in factor])
+
+
 def rebalance(
     weights: Float[np.ndarray, " N"],
     targets: Bool[np.ndarray, " N"],
@@ -100,8 +105,7 @@ def rebalance(
 
 def simulate_long(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
     """Equal weights in the top of the universe under the trading rules, before costs."""
-    factor = rebalances.factor[rebalances.entered]
-    targets = np.array([choose_top(row, top_fraction) for row in factor])
+    targets = choose_tops(rebalances.factor[rebalances.entered], top_fraction)
     return _simulate(
         market,
         rebalances,
@@ -250,12 +254,12 @@ def measure_against_index(
         "value": measure_value(index),
         "excess": measure_value(long / index),
         "excess_with_costs": measure_value(net / index),
-        **_tracking(long, index),
-        "with_costs": _tracking(net, index),
+        **_measure_tracking(long, index),
+        "with_costs": _measure_tracking(net, index),
     }
 
 
-def _tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float]:
+def _measure_tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float]:
     ours, theirs = metrics.daily_returns(long), metrics.daily_returns(index)
     if len(ours) < 2:
         return dict.fromkeys(("tracking_error", "information_ratio", "beta"), np.nan)

@@ -116,7 +116,7 @@ class ProgressPage:
 
     def __call__(self, event: object) -> None:
         """Note an event, as a sink of `log.subscribe`."""
-        with self._changed():
+        with self._record_change():
             match event:
                 case log.Progress():
                     self._note_stage(event)
@@ -174,7 +174,7 @@ class ProgressPage:
             self._ends = now + (now - self._trials_began) / self._trials_ended * left
 
     @contextmanager
-    def _changed(self) -> Iterator[None]:
+    def _record_change(self) -> Iterator[None]:
         with self._lock:
             yield
             self._version += 1

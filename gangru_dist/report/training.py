@@ -102,7 +102,7 @@ def tabulate_features(models: Sequence[ModelRecord]) -> pd.DataFrame:
     columns += ["generated_mean", "generated_std", "spread"]
     rows = [
         (*key, name, real.mean, real.std, made.mean, made.std, compute_spread(real, made))
-        for key, name, real, made, _ in _measured(models)
+        for key, name, real, made, _ in _iterate_features(models)
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -115,13 +115,13 @@ def tabulate_histograms(models: Sequence[ModelRecord]) -> pd.DataFrame:
     columns = ["window", "seed", "day", "assets", "feature", "center", "real", "generated"]
     rows = [
         (*key, name, *values)
-        for key, name, real, made, centers in _measured(models)
+        for key, name, real, made, centers in _iterate_features(models)
         for values in zip(centers, compute_shares(real), compute_shares(made), strict=True)
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _measured(
+def _iterate_features(
     models: Sequence[ModelRecord],
 ) -> Iterator[
     tuple[tuple[str, int, str, int], str, FeatureFigures, FeatureFigures, tuple[float, ...]]

@@ -159,7 +159,7 @@ class Run:
             ConfigError: The name belongs to another configuration, without `overwrite`.
             StorageError: The folder cannot be written, or its `config.json` is damaged.
         """
-        changed = [] if overwrite else self._changed()
+        changed = [] if overwrite else self._list_differences()
         if changed:
             raise ConfigError(
                 f"run {self.name!r} in {self.root.uri} has another configuration: "
@@ -182,7 +182,7 @@ class Run:
                 "it too), or correct --run and --storage."
             )
 
-    def _changed(self) -> list[str]:
+    def _list_differences(self) -> list[str]:
         """Differences from the configuration that the name belongs to; empty if it is free."""
         there = self.read_claim()
         if there is None:

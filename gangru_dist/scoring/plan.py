@@ -76,7 +76,9 @@ def ensemble_model(models: Iterable[ModelRecord]) -> str:
     return hashlib.sha256("/".join(hashes).encode()).hexdigest()[:12]
 
 
-def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest) -> str | None:
+def _explain_unscored(
+    window: Window, models: Models, cfg: RunConfig, manifest: Manifest
+) -> str | None:
     """Why a window cannot score; None if it can."""
     seeds = cfg.training.seeds
     missing = [seed for seed in seeds if (window.name, seed) not in models]
@@ -93,7 +95,7 @@ def _why_not(window: Window, models: Models, cfg: RunConfig, manifest: Manifest)
     return None
 
 
-def _basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
+def _hash_basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
     """Hash of what decides a day's rows beside the weights, up to the end of the month before."""
     before = np.datetime64(month, "M").astype("datetime64[D]") - 1
     values = select_settings(cfg, Affects.MODEL | Affects.RUN)
@@ -113,7 +115,7 @@ def expect_coverage(
         date="",
         window=window,
         model=model,
-        basis=_basis(cfg, manifest, month),
+        basis=_hash_basis(cfg, manifest, month),
         month_end=str(manifest.calendar[np.searchsorted(manifest.calendar, end) - 1]),
         month_rows=manifest.months.get(month, "")[:12],
     )
@@ -146,7 +148,7 @@ def expect_table(
         days = [day for day in calendar if low <= day <= high]
         if not days:
             continue
-        if reason := _why_not(window, models, cfg, manifest):
+        if reason := _explain_unscored(window, models, cfg, manifest):
             first, last = str(days[0]), str(days[-1])
             unscored.append(
                 Unscored(window=window.name, first=first, last=last, days=len(days), reason=reason)

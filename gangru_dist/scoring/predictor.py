@@ -65,7 +65,7 @@ class Factor:
     by_size: Bool[np.ndarray, " D"]
     """Whether the day was neutralized by log market cap."""
 
-    def neutralized(self, day: int) -> str:
+    def name_exposures(self, day: int) -> str:
         """Exposures removed on a day: `industry+size`, `industry`, `size` or `` (none)."""
         parts = [("industry", self.by_industry[day]), ("size", self.by_size[day])]
         return "+".join(name for name, done in parts if done)
@@ -179,7 +179,7 @@ class Scorer:
         self._manifest = read_manifest(run.root)
         self._networks: list[FactorNetwork] = []
         self._block: PanelBlock | None = None
-        self._kept = ("", "", "")
+        self._key = ("", "", "")
 
     def __call__(self, task: ScoringTask) -> DataFile:
         """Score a task's days and write their file, which no reader sees before the commit.
@@ -213,7 +213,7 @@ class Scorer:
                 ranked=int(ranked[row]),
                 missing_industry=int(factor.missing_industry[row]),
                 missing_market_cap=int(factor.missing_market_cap[row]),
-                neutralized=factor.neutralized(row),
+                neutralized=factor.name_exposures(row),
             )
             for row, (date, day) in enumerate(zip(task.days, days, strict=True))
         ]
@@ -232,7 +232,7 @@ class Scorer:
     def _load(self, task: ScoringTask) -> PanelBlock:
         """Block of the task, once models and block of its window are read."""
         key = (task.window, task.block_start, task.block_end)
-        if self._block is not None and self._kept == key:
+        if self._block is not None and self._key == key:
             return self._block
         self._block = None  # frees the old block before the new one is read
         run, cfg = self._run, self._run.cfg
@@ -249,5 +249,5 @@ class Scorer:
         self._block = read_block(
             run.root, self._manifest, start=start, end=end, features=cfg.features, trading=True
         )
-        self._kept = key
+        self._key = key
         return self._block

@@ -42,7 +42,7 @@ class TestReference:
         result = to_factor(*market, FactorConfig())
         for day, columns in enumerate(zip(*market, strict=True)):
             np.testing.assert_allclose(result.factor[day], by_hand(*columns), atol=1e-9)
-        assert result.neutralized(0) == "industry+size"
+        assert result.name_exposures(0) == "industry+size"
 
     def test_quantiles_have_equal_sizes_and_follow_the_factor(self, market):
         result = to_factor(*market, FactorConfig(quantiles=4))
@@ -72,7 +72,7 @@ class TestProperties:
         result = to_factor(score, codes, none, FactorConfig())
         plain = to_factor(*market, FactorConfig(neutralize=()))
         np.testing.assert_array_equal(result.factor, plain.factor)
-        assert {result.neutralized(day) for day in range(DAYS)} == {""}
+        assert {result.name_exposures(day) for day in range(DAYS)} == {""}
         np.testing.assert_array_equal(result.missing_industry, result.scored)
         np.testing.assert_array_equal(result.missing_market_cap, result.scored)
 
@@ -81,7 +81,7 @@ class TestProperties:
         cap[1] = np.nan
         industry[2] = -1
         result = to_factor(score, industry, cap, FactorConfig())
-        said = [result.neutralized(day) for day in range(4)]
+        said = [result.name_exposures(day) for day in range(4)]
         assert said == ["industry+size", "industry", "size", "industry+size"]
 
     def test_some_missing_are_counted_and_still_get_a_factor(self, market):
@@ -92,7 +92,7 @@ class TestProperties:
         assert result.missing_industry[0] == member[:20].sum()
         assert result.missing_market_cap[0] == member[10:30].sum()
         np.testing.assert_array_equal(np.isnan(result.factor[0]), ~member)
-        assert result.neutralized(0) == "industry+size"
+        assert result.name_exposures(0) == "industry+size"
 
     def test_a_day_with_too_few_assets_has_scores_but_no_factor(self, market):
         score, industry, cap = market
@@ -101,7 +101,7 @@ class TestProperties:
         assert result.scored[3] < 10
         assert np.isnan(result.factor[3]).all()
         assert (result.quantile[3] == 0).all()
-        assert result.neutralized(3) == ""
+        assert result.name_exposures(3) == ""
 
     def test_scores_that_industry_explains_wholly_give_zero_and_no_noise(self, market):
         _, industry, cap = market
