@@ -116,11 +116,6 @@ def month_after(day: str) -> str:
     return f"{year + month // 12}-{month % 12 + 1:02d}"
 
 
-def format_span(first: str, last: str) -> str:
-    """Format `2019-02 to 2020-08`."""
-    return gettext("%(first)s to %(last)s") % {"first": first, "last": last}
-
-
 def join(texts: Iterable[str]) -> str:
     """Join the texts of a list as the language does."""
     return gettext(", ").join(texts)
