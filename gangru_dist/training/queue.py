@@ -146,8 +146,15 @@ class TaskQueue:
         """End it: there is nothing to end in this process."""
 
 
+_OF_WORKERS = ("take", "finish", "record_failure")
+"""Methods that workers call."""
+
+
 class RemoteTaskQueue:
-    """A `TaskQueue` as an actor that asks for no CPU, on the driver's node; the handle travels."""
+    """A `TaskQueue` as an actor that asks for no CPU, on the driver's node; the handle travels.
+
+    Where the actor is gone, workers find no task any more, and end; the driver says why.
+    """
 
     def __init__(self, tasks: Sequence[Task], max_failures: int) -> None:
         here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
@@ -165,6 +172,8 @@ class RemoteTaskQueue:
         try:
             return ray.get(getattr(self.actor, method).remote(*args))
         except RayActorError as error:
+            if method in _OF_WORKERS:
+                return None
             raise ResourceError(
                 "the process that hands out the windows died; was this node short of memory? "
                 "Run the same command again to continue."

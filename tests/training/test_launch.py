@@ -155,6 +155,19 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
+def test_where_the_queue_is_gone_workers_end_and_the_driver_says_so() -> None:
+    """Else Ray Train would start them again, as often as `max_failures` allows."""
+    from gangru_dist.training.queue import RemoteTaskQueue
+
+    queue = RemoteTaskQueue([], 0)
+    queue.close()
+    queue.record_failure(0, "no answer")
+    queue.finish(0)
+    assert queue.take(0) is None
+    with pytest.raises(ResourceError, match="hands out the windows died"):
+        queue.is_done(0)
+
+
 class TestValidation:
     @pytest.mark.parametrize("more", [{"workers": 4}, {"gpus_per_worker": 2}])
     def test_request_that_can_never_be_met_fails_at_once(
