@@ -60,7 +60,7 @@ class TensorCache:
     """
 
     def __init__(self, make: Callable[[int], Tensor], scratch: Scratch) -> None:
-        self._make, self._file = make, _ScratchFile(scratch)
+        self._make, self._scratch, self._file = make, scratch, _ScratchFile(scratch)
         self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
         self._is_full = False
         weakref.finalize(self, self._file.close)
@@ -80,11 +80,16 @@ class TensorCache:
         """Cache a result that was made elsewhere, if there is room."""
         if value.device.type != "cpu" or key in self._places or self._is_full:
             return
+        if value.nbytes > self._scratch.left:
+            self._is_full = True
+            cached = self._file.size / 1e6
+            _logger.info("scratch_full cached_mb=%.0f: the rest is computed anew", cached)
+            return
         try:
             start = self._file.append(value.detach().contiguous())
         except OSError as error:  # a full disk costs time, no result
             self._is_full = True
-            _logger.info("scratch_full cached_mb=%.0f %s", self._file.size / 1e6, error)
+            _logger.warning("scratch_failed %s: the rest is computed anew", error)
             return
         self._places[key] = (start, value.shape, value.dtype)
 
@@ -104,15 +109,13 @@ class _ScratchFile:
         """Bytes taken of the budget; the next are written behind them."""
 
     def append(self, data: Tensor) -> int:
-        """Write a tensor; return where it starts. OSError if there is no room."""
+        """Write a tensor; return where it starts. OSError if the disk refuses it."""
         view = _view_bytes(data)
-        if len(view) > self._scratch.left:
-            raise OSError("the budget is used up: the rest is computed anew")
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._scratch.folder, buffering=0)  # noqa: SIM115
         start = self.size
         if os.pwrite(self._file.fileno(), view, start) < len(view):
-            raise OSError("the disk is full: the rest is computed anew")
+            raise OSError("the disk is full")
         self.size += len(view)
         self._scratch.left -= len(view)
         return start
@@ -261,7 +264,7 @@ def prepare(
     return WindowData(
         panel=panel,
         keys=asset_keys(block.assets.tolist()).to(device),
-        train=_weighted(find_usable(window.train_days), cfg.windows.half_life_days),
+        train=_weigh_days(find_usable(window.train_days), cfg.windows.half_life_days),
         valid=find_usable(window.valid_days),
         older=find_usable(window.older_days),
         dropped=tuple(share.date for row, share in shares.items() if row not in usable),
@@ -272,7 +275,7 @@ def prepare(
     )
 
 
-def _weighted(days: tuple[DayShare, ...], half_life: float | None) -> tuple[DayShare, ...]:
+def _weigh_days(days: tuple[DayShare, ...], half_life: float | None) -> tuple[DayShare, ...]:
     """The training days with their weights by age."""
     if half_life is None or not days:
         return days

@@ -80,7 +80,7 @@ class TestProperties:
         assert scratch.left == 100
 
     def test_what_could_not_be_written_takes_no_share(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def full(*_: object) -> int:
             raise OSError("No space left on device")
@@ -89,6 +89,9 @@ class TestProperties:
         scratch = Scratch(100)
         TensorCache(_Maker(), scratch)(3)
         assert scratch.left == 100
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"  # workers log nothing below
+        assert record.getMessage().startswith("scratch_failed No space left on device")
 
     def test_two_share_a_budget_and_give_it_back(self) -> None:
         scratch = Scratch(100)
