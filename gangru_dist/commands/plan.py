@@ -48,11 +48,11 @@ def preview_training(job: Job) -> Facts:
 
     manifest = read_manifest(job.run.root)
     only = getattr(job.args, "windows", None)
-    run, results, todo = plan_training(job.run, manifest, only, anew=job.args.overwrite)
+    run, over, todo = plan_training(job.run, manifest, only, anew=job.args.overwrite)
     windows = list(dict.fromkeys(task.window for task in todo))
     return {
         "models_to_train": [task.name for task in todo],
-        "models_to_skip": dict(Counter(result.status for result in results)),
+        "models_to_skip": dict(Counter(event.result.status for event in over)),
         "bytes_to_read": sum(_count_bytes(run.root, manifest, w, run.cfg) for w in windows),
         **_estimate_memory(run.cfg, manifest, windows, len(todo)),
     }

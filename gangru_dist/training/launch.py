@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import logging
 import queue
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gangru_dist.base.errors import ResourceError, StorageError, WindowError, extract_reason
+from gangru_dist.base.errors import ResourceError, StorageError, WindowError
 from gangru_dist.base.log import publish, subscribe
 from gangru_dist.base.records import read_code_version
 from gangru_dist.cluster import session
@@ -30,10 +28,9 @@ from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
 from gangru_dist.events import prometheus
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.console import TrainingConsole
-from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
+from gangru_dist.events.events import ModelsPlanned, WindowDone
 from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.summaries import (
     TrainSummary,
@@ -43,11 +40,10 @@ from gangru_dist.runs.summaries import (
 )
 from gangru_dist.training.groups import run_workers
 from gangru_dist.training.queue import (
-    EpochDone,
+    QueueReader,
     RemoteTaskQueue,
     Task,
     TaskFinished,
-    TaskQueue,
     WorkerGroup,
     task_identity,
 )
@@ -56,7 +52,6 @@ if TYPE_CHECKING:
     from gangru_dist.models.precision import Device
 
 _logger = logging.getLogger(__name__)
-_POLL_SECONDS = 1.0
 
 
 def resolve_run(run: Run, *, anew: bool = False) -> Run:
@@ -182,14 +177,15 @@ def train_windows(
         ResourceError: The cluster can never run one window, or not in `training.precision`.
     """
     manifest = read_manifest(run.root)
-    run, results, todo = plan_training(run, manifest, only, anew=overwrite)
+    run, over, todo = plan_training(run, manifest, only, anew=overwrite)
+    results = [event.result for event in over]
     if todo:
         require_native(run.cfg)
     with open_callbacks(run), subscribe(prometheus.record):
         run.claim(overwrite=overwrite)
         _warn_of_missing_neutralizers(run.cfg, manifest)
-        for result in results:
-            publish_window(run, result)
+        for event in over:
+            publish(event)
         publish(ModelsPlanned([task.name for task in todo]))
         if todo:
             results += _train_all(run, manifest, todo, runner or run_workers)
@@ -197,19 +193,6 @@ def train_windows(
     summary = summarize_windows(results)
     write_train_summary(run, summary)
     return summary
-
-
-def publish_window(run: Run, result: WindowResult, identity: str = "") -> None:
-    """Publish what became of a window and seed, with its model if it has one."""
-    model = None
-    if result.seed is not None and result.status != "failed":
-        try:
-            model = run.read_model(result.window, result.seed)
-        except (OSError, StorageError) as error:
-            _logger.warning(
-                "model_unreadable window=%s error=%s", result.window, extract_reason(error)
-            )
-    publish(WindowDone(result=result, identity=identity, model=model))
 
 
 def _remove_checkpoints(run: Run) -> None:
@@ -222,7 +205,7 @@ def _remove_checkpoints(run: Run) -> None:
 
 def plan_training(
     run: Run, manifest: Manifest, only: Sequence[str] | None = None, *, anew: bool = False
-) -> tuple[Run, list[WindowResult], list[Task]]:
+) -> tuple[Run, list[WindowDone], list[Task]]:
     """Find the run with its precision resolved, what needs no training, and what is to be trained.
 
     Raises:
@@ -231,15 +214,19 @@ def plan_training(
     manifest.require_features(run.cfg.features)
     windows, skipped = choose_windows(manifest, run.cfg, only)
     run = resolve_run(run, anew=anew)
-    results = [WindowResult(window=s.name, status="no history", reason=s.reason) for s in skipped]
+    over = [
+        WindowDone(result=WindowResult(window=s.name, status="no history", reason=s.reason))
+        for s in skipped
+    ]
     todo = []
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
         model = run.read_model(task.window.name, task.seed)
         if model is not None and model.identity == task_identity(run.cfg, manifest, task):
-            results.append(WindowResult.from_model(model, "finished before"))
+            result = WindowResult.from_model(model, "finished before")
+            over.append(WindowDone(result=result, identity=model.identity, model=model))
         else:
             todo.append(task)
-    return run, results, todo
+    return run, over, todo
 
 
 def _warn_of_missing_neutralizers(cfg: RunConfig, manifest: Manifest) -> None:
@@ -258,10 +245,10 @@ def _train_all(
 ) -> list[WindowResult]:
     identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
 
-    def find_result(finished: TaskFinished) -> WindowResult:
-        result = result_of(run, manifest, finished)
-        publish_window(run, result, identities[finished.task])
-        return result
+    def publish_end(finished: TaskFinished) -> WindowResult:
+        event = find_model(run, finished, identities[finished.task])
+        publish(event)
+        return event.result
 
     with session.open_session(run.cfg):
         groups = min(len(tasks), concurrency(run.cfg))
@@ -273,7 +260,7 @@ def _train_all(
         _logger.info(text, len(tasks), groups, run.cfg.resources.workers, ingest, spread)
         made_by = read_code_version()
         task_queue = RemoteTaskQueue(tasks, run.cfg.resources.max_failures)
-        reader = QueueReader(task_queue, run.cfg, identities, find_result)
+        reader = QueueReader(task_queue, run.cfg, identities, publish_end)
         with closing(task_queue), TrainingConsole(run.cfg, len(tasks)).show(), reader.run():
 
             def run_group(number: int) -> None:
@@ -291,77 +278,7 @@ def _train_all(
             run_in_threads(run_group, groups)
         known = {(result.window, result.seed) for result in reader.results}
         lost = [task for task in tasks if (task.window.name, task.seed) not in known]
-        return [*reader.results, *(find_result(TaskFinished(task, None)) for task in lost)]
-
-
-class QueueReader:
-    """Publishes what a queue's workers report, in a thread of its own."""
-
-    def __init__(
-        self,
-        task_queue: TaskQueue | RemoteTaskQueue,
-        cfg: RunConfig,
-        identities: Mapping[Task, str],
-        find_result: Callable[[TaskFinished], WindowResult],
-    ) -> None:
-        """Read nothing yet.
-
-        Args:
-            task_queue: The job's queue.
-            cfg: The job's configuration.
-            identities: Of all models of the job.
-            find_result: Finds and publishes the result of a task that is over.
-        """
-        self.results: list[WindowResult] = []
-        self._queue, self._cfg, self._identities = task_queue, cfg, identities
-        self._find_result = find_result
-        self._started: float | None = None
-        self._shares: dict[Task, float] = {}
-
-    @contextmanager
-    def run(self) -> Iterator[None]:
-        """Read until the block ends, and what is left then; not after an interrupt."""
-        over = threading.Event()
-
-        def follow() -> None:
-            while not over.wait(_POLL_SECONDS):
-                self._read()
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(timeout=10)
-            if not isinstance(sys.exception(), KeyboardInterrupt):
-                self._read()
-
-    def _read(self) -> None:
-        for event in self._queue.drain_events():
-            if isinstance(event, EpochDone):
-                self._publish_epoch(event.task, event.epoch)
-            else:
-                self._shares[event.task] = 1.0
-                self.results.append(self._find_result(event))
-
-    def _publish_epoch(self, task: Task, epoch: TimedEpoch) -> None:
-        if self._started is None:  # the pace of training, without Ray's start-up
-            self._started = time.time() - epoch.seconds
-        gan = self._cfg.gan.epochs if self._cfg.variant == "gan_gru" else 0
-        done = epoch.result.epoch + (0 if isinstance(epoch.result, GanEpoch) else gan)
-        total = gan + self._cfg.training.epochs
-        self._shares[task] = done / total
-        share = sum(self._shares.values()) / len(self._identities)
-        event = EpochTrained(
-            name=task.name,
-            identity=self._identities[task],
-            epoch=epoch,
-            done=done,
-            total=total,
-            seconds_left=(time.time() - self._started) * (1 - share) / share,
-        )
-        publish(event)
+        return [*reader.results, *(publish_end(TaskFinished(task, None)) for task in lost)]
 
 
 def reads_through_ray(run: Run, nodes: int) -> bool:
@@ -375,24 +292,24 @@ def reads_through_ray(run: Run, nodes: int) -> bool:
     return ingest == "ray"
 
 
-def result_of(run: Run, manifest: Manifest, finished: TaskFinished) -> WindowResult:
-    """Result of a finished task: its model, or why there is none."""
+def find_model(run: Run, finished: TaskFinished, identity: str) -> WindowDone:
+    """Find the model that a finished task should have, or the reason why it has none."""
     task, reason = finished.task, finished.reason
+    model = None
     try:
         model = run.read_model(task.window.name, task.seed)
     except (OSError, StorageError) as error:
-        return _failed(task, reason or str(error))
-    if reason is not None:
-        return _failed(task, reason)
-    if model is None or model.identity != task_identity(run.cfg, manifest, task):
-        return _failed(task, "ended without a model and without an error")
+        reason = reason or str(error)
+    if reason is not None or model is None or model.identity != identity:
+        reason = reason or "ended without a model and without an error"
+        result = WindowResult(
+            window=task.window.name, seed=task.seed, status="failed", reason=reason
+        )
+        return WindowDone(result=result, identity=identity)
     if run.cfg.resources.gpus_per_worker and model.device == "cpu":
         _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
-    return WindowResult.from_model(model, "resumed" if model.resumed_epochs else "trained")
-
-
-def _failed(task: Task, reason: str) -> WindowResult:
-    return WindowResult(window=task.window.name, seed=task.seed, status="failed", reason=reason)
+    result = WindowResult.from_model(model, "resumed" if model.resumed_epochs else "trained")
+    return WindowDone(result=result, identity=identity, model=model)
 
 
 def run_in_threads(work: Callable[[int], None], count: int) -> None:

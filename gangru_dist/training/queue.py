@@ -8,9 +8,12 @@ task fails, and the group goes on. The queue is an actor beside the driver [Ray]
 from __future__ import annotations
 
 import datetime as dt
+import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,12 +23,17 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist.base.errors import ResourceError, WindowError
+from gangru_dist.base.log import publish
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.events.events import EpochTrained
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.runs.model import TimedEpoch
+from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
+from gangru_dist.runs.summaries import WindowResult
+
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +201,76 @@ class RemoteTaskQueue:
     def close(self) -> None:
         """End the actor."""
         ray.kill(self.actor)
+
+
+class QueueReader:
+    """Publishes what a queue's workers report, in a thread of its own."""
+
+    def __init__(
+        self,
+        task_queue: TaskQueue | RemoteTaskQueue,
+        cfg: RunConfig,
+        identities: Mapping[Task, str],
+        publish_end: Callable[[TaskFinished], WindowResult],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            task_queue: The job's queue.
+            cfg: The job's configuration.
+            identities: Of all models of the job.
+            publish_end: Publishes what became of a task that is over, and returns it.
+        """
+        self.results: list[WindowResult] = []
+        self._queue, self._cfg, self._identities = task_queue, cfg, identities
+        self._publish_end = publish_end
+        self._started: float | None = None
+        self._shares: dict[Task, float] = {}
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Read until the block ends, and what is left then; not after an interrupt."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(_POLL_SECONDS):
+                self._read()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=10)
+            if not isinstance(sys.exception(), KeyboardInterrupt):
+                self._read()
+
+    def _read(self) -> None:
+        for event in self._queue.drain_events():
+            if isinstance(event, EpochDone):
+                self._publish_epoch(event.task, event.epoch)
+            else:
+                self._shares[event.task] = 1.0
+                self.results.append(self._publish_end(event))
+
+    def _publish_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+        if self._started is None:  # the pace of training, without Ray's start-up
+            self._started = time.time() - epoch.seconds
+        gan = self._cfg.gan.epochs if self._cfg.variant == "gan_gru" else 0
+        done = epoch.result.epoch + (0 if isinstance(epoch.result, GanEpoch) else gan)
+        total = gan + self._cfg.training.epochs
+        self._shares[task] = done / total
+        share = sum(self._shares.values()) / len(self._identities)
+        event = EpochTrained(
+            name=task.name,
+            identity=self._identities[task],
+            epoch=epoch,
+            done=done,
+            total=total,
+            seconds_left=(time.time() - self._started) * (1 - share) / share,
+        )
+        publish(event)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.groups import run_workers
 from gangru_dist.training.launch import (
     choose_windows,
+    find_model,
     reads_through_ray,
-    result_of,
     run_in_threads,
     train_windows,
 )
@@ -342,7 +342,10 @@ class TestResult:
         for task in tasks[:2]:
             write_untrained(run, manifest, task)
         run.folder.write_bytes(f"{run.model_folder(window.name, 1)}/model.json", b"{")
-        results = [result_of(run, manifest, TaskFinished(task, None)) for task in tasks]
+        results = [
+            find_model(run, TaskFinished(task, None), task_identity(TWELVE, manifest, task)).result
+            for task in tasks
+        ]
         assert [result.status for result in results] == ["trained", "failed", "failed"]
         assert "model.json is damaged" in results[1].reason
         assert results[2].reason == "ended without a model and without an error"
