@@ -232,6 +232,33 @@ class TestErrors:
         over.set()
         assert "callback_too_slow callback=slow events_left=2" in caplog.text  # with the end's mark
 
+    def test_a_killed_job_repeats_its_last_call_alone(self, tmp_path: Path) -> None:
+        received: list[int] = []
+        in_call, over = threading.Event(), threading.Event()
+
+        class Killed:
+            def on_figures(self, step: int, **_: object) -> None:
+                received.append(step)
+                if step == 2:  # received, and the job ends before that is recorded
+                    in_call.set()
+                    over.wait(30)
+
+        class Next:
+            def on_figures(self, step: int, **_: object) -> None:
+                received.append(step)
+
+        killed, after = (
+            CallbackSink("c", callback, Storage(str(tmp_path))) for callback in (Killed(), Next())
+        )
+        for sink in (killed, after):
+            for number in (1, 2):
+                sink(EpochTrained(name=TASK, identity="a", epoch=epoch(number)))
+            assert in_call.wait(30)
+        after.close()
+        assert received == [1, 2, 2]
+        over.set()
+        killed.close()
+
 
 class TestNames:
     def test_one_that_cannot_be_found_is_refused_at_once(self) -> None:
