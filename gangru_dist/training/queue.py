@@ -2,7 +2,8 @@
 
 A group takes a task, trains it, finishes it, takes the next. When its workers are lost they come
 back and are given the same task again, as often as `resources.max_failures` allows; then only that
-task fails, and the group goes on. The queue is an actor beside the driver [Ray].
+task fails, and the group goes on. The queue is an actor beside the driver, which publishes what it
+reports [Ray].
 """
 
 from __future__ import annotations
