@@ -203,6 +203,8 @@ def _read_parquet(
     rows = 0
     with filesystem.open_input_file(part.file.path) as source:
         footer = pq.read_metadata(source)
+        if not set(wanted) <= set(footer.schema.to_arrow_schema().names):
+            raise _explain_change(part.file, "it has other columns now")
         leaves = {footer.schema.column(i).path for i in range(len(footer.schema))}  # no lists
         coded = [name for name in text if name in leaves]
         file = pq.ParquetFile(source, metadata=footer, read_dictionary=coded)
@@ -213,10 +215,14 @@ def _read_parquet(
         if not rows:
             yield file.schema_arrow.empty_table().select(wanted)
     if rows != part.rows:
-        raise BarsError(
-            f"{part.file.name} changed while it was read: {rows} of {part.rows} rows were read. "
-            "Let its download end, then run the same command again."
-        )
+        raise _explain_change(part.file, f"{rows} of {part.rows} rows were read")
+
+
+def _explain_change(file: BarsFile, what: str) -> BarsError:
+    return BarsError(
+        f"{file.name} changed while it was read: {what}. Let its download end, then run the same "
+        "command again."
+    )
 
 
 def _convert_batch(batch: pa.Table, part: BarsPart, form: BarsFormat, first: int) -> pa.Table:

@@ -98,7 +98,7 @@ class TestValidation:
         with pytest.raises(BarsError, match=r"^a.csv cannot be read as CSV: .*No such file"):
             read(tmp_path, (tmp_path / "a.csv").unlink)
 
-    def test_a_footer_that_promises_other_rows(self, tmp_path: Path) -> None:
+    def test_other_rows_or_columns_than_the_footer_promised(self, tmp_path: Path) -> None:
         """As `_read_parquet` would see a file whose storage tells no modification times."""
         market = make_market()
         save(market, tmp_path / "a.parquet", row_group_size=100)
@@ -106,6 +106,9 @@ class TestValidation:
         parts = read_headings(str(tmp_path), files, GENERIC)
         save(market.head(250), tmp_path / "a.parquet", row_group_size=50)
         with pytest.raises(BarsError, match=r"a.parquet changed .* 50 of 100 rows were read"):
+            list(read_part(str(tmp_path), parts[0], GENERIC))
+        save(market.drop(columns="close"), tmp_path / "a.parquet")
+        with pytest.raises(BarsError, match=r"a.parquet changed .* it has other columns now"):
             list(read_part(str(tmp_path), parts[0], GENERIC))
 
     def test_a_cut_off_download(self, tmp_path: Path) -> None:
