@@ -32,14 +32,14 @@ def bars_of(folder: Path, frame: pd.DataFrame) -> str:
     return str(folder)
 
 
-def overtaken_by(bars: str, root: Storage, *, overwrite: bool = False) -> Runner:
-    """A runner during whose last stage another build begins and ends."""
+def overtaken_by(bars: str, root: Storage, *, overwrite: bool = False, after: int = 2) -> Runner:
+    """A runner after whose first or second stage another build begins and ends."""
     stages: list[Sequence[Any]] = []
 
     def run(cfg: RunConfig, make: Make, items: Sequence[Any], **_: Any) -> Done:
         stages.append(items)
         yield from map_here(cfg, make, items)
-        if len(stages) == 2:
+        if len(stages) == after:
             build_panel(bars, root, CFG, overwrite=overwrite, runner=map_here)
 
     return run
@@ -70,9 +70,10 @@ def test_other_bars_meanwhile_stay(
     assert count_rows(root, grown) == grown.rows > manifest.rows
 
 
-def test_the_same_bars_meanwhile_are_taken(root: Storage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [1, 2])
+def test_the_same_bars_meanwhile_are_taken(root: Storage, tmp_path: Path, after: int) -> None:
     bars = bars_of(tmp_path / "bars", make_bars())
-    built = build_panel(bars, root, CFG, runner=overtaken_by(bars, root))
+    built = build_panel(bars, root, CFG, runner=overtaken_by(bars, root, after=after))
     assert built.to_json() == read_manifest(root).to_json()
     assert count_rows(root, built) == built.rows
 
