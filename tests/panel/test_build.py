@@ -118,13 +118,15 @@ class TestProperties:
             panel.write_bytes(f"staging-{kind}/unit.arrow", b"half")
             panel.write_bytes(f"bucket=00/2018-{kind}.parquet", b"half")
             Path(panel.full_path(f"bucket=00/x-{kind}.{'a' * 32}.part")).write_bytes(b"ha")
+        panel.write_bytes("staging-running/dead-first.arrow", b"of a build that takes days")
         for file in Path(panel.path).rglob("*dead*"):
             for path in (file, *file.rglob("*")):
                 os.utime(path, (1e9, 1e9))
         manifest = build_panel(str(bars), root, CFG)
         left = {str(file.relative_to(panel.path)) for file in Path(panel.path).rglob("*.*")}
         assert left == {file.name for file in manifest.files} | {
-            "manifest.json", "quality.json", "staging-running/unit.arrow",
+            "manifest.json", "quality.json",
+            "staging-running/unit.arrow", "staging-running/dead-first.arrow",
             "bucket=00/2018-running.parquet", f"bucket=00/x-running.{'a' * 32}.part",
         }  # fmt: skip
         assert not Path(panel.full_path("staging-dead")).exists()
