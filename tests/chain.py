@@ -22,7 +22,7 @@ from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.stages import build_bucket, stage_unit
 from gangru_dist.panel.store import PanelBlock, read_block
-from gangru_dist.panel.writer import add_hashes
+from gangru_dist.panel.writer import make_manifest
 from gangru_dist.runs.model import EpochResult
 from gangru_dist.samples import universe
 from gangru_dist.scoring.predictor import score_block, to_factor
@@ -90,17 +90,8 @@ def build_panel(bars: pa.Table, cfg: RunConfig, folder: Path, root: Storage) -> 
         files=tuple(file.name for file in files),
     )
     written = [build_bucket(number, staged.names, task, **where) for number in range(count)]
-    months = add_hashes(bucket.months for bucket in written)
-    files_written = tuple(file for bucket in written for file in bucket.files)
-    return Manifest(
-        features=cfg.panel.features,
-        buckets=count,
-        calendar=staged.dates,
-        files=files_written,
-        rows=sum(file.rows for file in files_written),
-        assets=sum(bucket.assets for bucket in written),
-        months={month: f"{value:064x}" for month, value in sorted(months.items())},
-        source={},
+    return make_manifest(
+        written, features=cfg.panel.features, buckets=count, calendar=staged.dates, source={}
     )
 
 

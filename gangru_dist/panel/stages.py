@@ -39,7 +39,7 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
 from gangru_dist.panel.checks import check_built, check_columns, check_staged
 from gangru_dist.panel.manifest import Manifest, bucket_of
-from gangru_dist.panel.writer import WrittenBucket, add_hashes, name_changes, write_bucket
+from gangru_dist.panel.writer import WrittenBucket, make_manifest, name_changes, write_bucket
 
 _logger = logging.getLogger(__name__)
 
@@ -124,22 +124,15 @@ def compute_panel(
     finally:
         panel.delete_folder(folder)
     quality = merge([staged.quality, market.quality, *(bucket.quality for bucket in written)])
-    files = tuple(file for bucket in written for file in bucket.files)
-    months = add_hashes(bucket.months for bucket in written)
     return Computed(
         columns=staged.columns,
         quality=quality,
-        manifest=Manifest(
+        manifest=make_manifest(
+            written,
             features=cfg.panel.features,
             buckets=buckets,
             calendar=calendar,
-            files=files,
-            rows=sum(file.rows for file in files),
-            assets=sum(bucket.assets for bucket in written),
-            months={month: f"{months[month]:064x}" for month in sorted(months)},
             source=source,
-            has_industry=any(bucket.has_industry for bucket in written),
-            has_market_cap=any(bucket.has_market_cap for bucket in written),
             has_members=cfg.panel.members is not None,
             set_aside=str(staged.newest) if staged.newest > calendar[-1] else None,
         ),

@@ -18,6 +18,7 @@ import hashlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from gangru_dist.bars.quality import Quality
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.jumps import JumpSums
-from gangru_dist.panel.manifest import PanelFile
+from gangru_dist.panel.manifest import Manifest, PanelFile
 
 NAMES = "names.parquet"
 """Its name below `<storage>/panel`."""
@@ -94,6 +95,35 @@ def write_bucket(
         months=add_hashes({month: h} for (_, month), h in hashes.items()),
         has_industry=rows["industry"].null_count < len(rows),
         has_market_cap=rows["market_cap"].null_count < len(rows),
+    )
+
+
+def make_manifest(
+    written: Sequence[WrittenBucket],
+    *,
+    features: tuple[str, ...],
+    buckets: int,
+    calendar: np.ndarray,
+    source: dict[str, Any],
+    has_members: bool = False,
+    set_aside: str | None = None,
+) -> Manifest:
+    """Describe a panel whose buckets are written, in their order; the fields are `Manifest`'s."""
+    files = tuple(file for bucket in written for file in bucket.files)
+    months = add_hashes(bucket.months for bucket in written)
+    return Manifest(
+        features=features,
+        buckets=buckets,
+        calendar=calendar,
+        files=files,
+        rows=sum(file.rows for file in files),
+        assets=sum(bucket.assets for bucket in written),
+        months={month: f"{months[month]:064x}" for month in sorted(months)},
+        source=source,
+        has_industry=any(bucket.has_industry for bucket in written),
+        has_market_cap=any(bucket.has_market_cap for bucket in written),
+        has_members=has_members,
+        set_aside=set_aside,
     )
 
 

@@ -30,7 +30,7 @@ from gangru_dist.panel.store import (
     read_rows,
     scatter,
 )
-from gangru_dist.panel.writer import add_hashes, row_group_hashes, write_bucket
+from gangru_dist.panel.writer import make_manifest, row_group_hashes, write_bucket
 
 FEATURES = ("close", "volume")
 DAYS = pd.bdate_range("2018-11-20", "2019-01-31")
@@ -71,16 +71,9 @@ def build(
         part = rows.filter(pa.array(bucket == number))
         if len(part):
             written.append(write_bucket(panel, number, buckets, part))
-    months = add_hashes(w.months for w in written)
-    manifest = Manifest(
-        features=FEATURES,
-        buckets=buckets,
-        calendar=np.array(days, dtype="datetime64[D]"),
-        files=tuple(file for w in written for file in w.files),
-        rows=len(rows),
-        assets=sum(w.assets for w in written),
-        months={month: f"{value:064x}" for month, value in sorted(months.items())},
-        source={},
+    calendar = np.array(days, dtype="datetime64[D]")
+    manifest = make_manifest(
+        written, features=FEATURES, buckets=buckets, calendar=calendar, source={}
     )
     panel.write_json("manifest.json", manifest.to_json())
     return manifest

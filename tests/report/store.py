@@ -20,7 +20,7 @@ from gangru_dist.config.settings import RunConfig, WindowConfig
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
 from gangru_dist.panel.store import PanelBlock
-from gangru_dist.panel.writer import add_hashes, write_bucket
+from gangru_dist.panel.writer import make_manifest, write_bucket
 from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder
 from gangru_dist.runs.summaries import DayCoverage
@@ -87,16 +87,8 @@ def write_panel(root: Storage, block: PanelBlock) -> None:
     bucket = bucket_of(table["asset"].to_pylist(), 2)
     parts = [table.filter(pa.array(bucket == number)) for number in range(2)]
     written = [write_bucket(panel, n, 2, part) for n, part in enumerate(parts) if len(part)]
-    manifest = Manifest(
-        features=(),
-        buckets=2,
-        calendar=block.dates,
-        files=tuple(file for one in written for file in one.files),
-        rows=len(table),
-        assets=len(block.assets),
-        months={m: f"{v:064x}" for m, v in sorted(add_hashes(w.months for w in written).items())},
-        source={"uri": "made up"},
-    )
+    source = {"uri": "made up"}
+    manifest = make_manifest(written, features=(), buckets=2, calendar=block.dates, source=source)
     panel.write_json("manifest.json", manifest.to_json())
     quality = {
         "rows_read": 12345,

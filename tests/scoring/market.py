@@ -23,7 +23,7 @@ from gangru_dist.config.settings import (
 )
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
-from gangru_dist.panel.writer import add_hashes, write_bucket
+from gangru_dist.panel.writer import make_manifest, write_bucket
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import ScoreSummary
 from gangru_dist.scoring.score import score_days
@@ -95,15 +95,9 @@ def write_panel(
     bucket = bucket_of(rows["asset"].to_pylist(), buckets)
     parts = {number: rows.filter(pa.array(bucket == number)) for number in range(buckets)}
     written = [write_bucket(panel, n, buckets, part) for n, part in parts.items() if len(part)]
-    manifest = Manifest(
-        features=FEATURES,
-        buckets=buckets,
-        calendar=np.array(days, dtype="datetime64[D]"),
-        files=tuple(file for w in written for file in w.files),
-        rows=len(rows),
-        assets=sum(w.assets for w in written),
-        months={m: f"{v:064x}" for m, v in sorted(add_hashes(w.months for w in written).items())},
-        source={},
+    calendar = np.array(days, dtype="datetime64[D]")
+    manifest = make_manifest(
+        written, features=FEATURES, buckets=buckets, calendar=calendar, source={}
     )
     panel.write_json("manifest.json", manifest.to_json())
     return manifest

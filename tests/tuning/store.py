@@ -11,7 +11,7 @@ from gangru_dist.config.identity import from_dict, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
 from gangru_dist.panel.store import PanelBlock
-from gangru_dist.panel.writer import add_hashes, write_bucket
+from gangru_dist.panel.writer import make_manifest, write_bucket
 from tests.training import worlds
 
 SPACE = {
@@ -72,15 +72,9 @@ def write_panel(root: Storage, block: PanelBlock) -> Manifest:
     panel = root.child("panel")
     parts = [(number, table.filter(pa.array(bucket == number))) for number in range(8)]
     written = [write_bucket(panel, number, 8, part) for number, part in parts if len(part)]
-    manifest = Manifest(
-        features=block.feature_names,
-        buckets=8,
-        calendar=block.dates,
-        files=tuple(file for one in written for file in one.files),
-        rows=len(table),
-        assets=len(block.assets),
-        months={m: f"{v:064x}" for m, v in sorted(add_hashes(w.months for w in written).items())},
-        source={"uri": "made up"},
+    source = {"uri": "made up"}
+    manifest = make_manifest(
+        written, features=block.feature_names, buckets=8, calendar=block.dates, source=source
     )
     panel.write_json("manifest.json", manifest.to_json())
     return manifest
