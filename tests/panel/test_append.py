@@ -163,6 +163,20 @@ class TestProperties:
         left = {name[15:-8] for name in contents(root) if name.startswith("bucket=00/2017-")}
         assert left == {"before", "running"}
 
+    def test_a_running_builds_files_stay_if_the_storages_clock_is_behind(
+        self, root: Storage, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "bars", make_bars())
+        build(root, tmp_path / "bars")
+        age(root)
+        panel, name = root.child("panel"), "bucket=00/2017-running.parquet"
+        panel.write_bytes(name, b"x")
+        os.utime(panel.full_path(name), (1e9 + 60, 1e9 + 60))
+        write(tmp_path / "bars", make_bars().assign(close=-1.0))
+        with pytest.raises(BarsError, match="would be set aside"):
+            build(root, tmp_path / "bars")
+        assert panel.exists(name)
+
     def test_a_correction_of_the_same_size_where_files_have_no_time(
         self,
         root: Storage,

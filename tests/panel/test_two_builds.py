@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,21 @@ def bars_of(folder: Path, frame: pd.DataFrame) -> str:
     return str(folder)
 
 
-def overtaken_by(bars: str, root: Storage, *, overwrite: bool = False, after: int = 2) -> Runner:
-    """A runner after whose first or second stage another build begins and ends."""
+def interrupted_by(meanwhile: Callable[[], object], *, after: int = 2) -> Runner:
+    """A runner that calls something after its first or second stage."""
     stages: list[Sequence[Any]] = []
 
     def run(cfg: RunConfig, make: Make, items: Sequence[Any], **_: Any) -> Done:
         stages.append(items)
         yield from map_here(cfg, make, items)
         if len(stages) == after:
-            build_panel(bars, root, CFG, overwrite=overwrite, runner=map_here)
+            meanwhile()
 
     return run
+
+
+def build(bars: str, root: Storage, *, overwrite: bool = False) -> Manifest:
+    return build_panel(bars, root, CFG, overwrite=overwrite, runner=map_here)
 
 
 def count_rows(root: Storage, manifest: Manifest) -> int:
@@ -59,23 +64,42 @@ def test_other_bars_meanwhile_stay(
     early, late = (bars_of(tmp_path / day, frame[frame["date"] <= day])
                    for day in ("2019-03-14", "2019-04-01"))  # fmt: skip
     if there:
-        build_panel(early, root, CFG, runner=map_here)
+        build(early, root)
     ours = bars_of(tmp_path / "ours", frame)
+    other = interrupted_by(lambda: build(late, root))
     with pytest.raises(PanelError, match=r"another build has replaced the panel .* same command"):
-        build_panel(ours, root, CFG, runner=overtaken_by(late, root), overwrite=overwrite)
+        build_panel(ours, root, CFG, runner=other, overwrite=overwrite)
     manifest = read_manifest(root)
     assert manifest.source["uri"] == late
     assert count_rows(root, manifest) == manifest.rows
-    grown = build_panel(ours, root, CFG, runner=map_here)
+    grown = build(ours, root)
     assert count_rows(root, grown) == grown.rows > manifest.rows
 
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_the_same_bars_meanwhile_are_taken(root: Storage, tmp_path: Path, after: int) -> None:
     bars = bars_of(tmp_path / "bars", make_bars())
-    built = build_panel(bars, root, CFG, runner=overtaken_by(bars, root, after=after))
+    other = interrupted_by(lambda: build(bars, root), after=after)
+    built = build_panel(bars, root, CFG, runner=other)
     assert built.to_json() == read_manifest(root).to_json()
     assert count_rows(root, built) == built.rows
+
+
+def test_other_rows_of_files_that_look_the_same_stay(root: Storage, tmp_path: Path) -> None:
+    path, frame = tmp_path / "bars" / "a.csv", make_bars()
+    path.parent.mkdir()
+
+    def save(cap: float) -> None:
+        path.write_text(frame.assign(market_cap=cap).to_csv(index=False))
+        os.utime(path, (1e9, 1e9))
+
+    def build_others() -> None:
+        save(2e7)
+        build(str(path.parent), root)
+
+    save(1e7)
+    with pytest.raises(PanelError, match="another build has replaced the panel"):
+        build_panel(str(path.parent), root, CFG, runner=interrupted_by(build_others))
 
 
 def test_three_at_once(root: Storage, tmp_path: Path) -> None:
@@ -84,7 +108,7 @@ def test_three_at_once(root: Storage, tmp_path: Path) -> None:
 
     def work() -> None:
         try:
-            found.append(build_panel(bars, root, CFG, runner=map_here).fingerprint)
+            found.append(build(bars, root).fingerprint)
         except Exception as error:  # noqa: BLE001  # to be seen
             found.append(error)
 
