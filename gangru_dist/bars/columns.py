@@ -56,25 +56,25 @@ def choose_columns(
         BarsError: A required column is missing, one that we need is there twice, or the factor
             and the user's word on the prices contradict each other.
     """
-    chosen = _find(file, names, form, (*BAR_COLUMNS, *form.further))
+    chosen = _find_columns(file, names, form, (*BAR_COLUMNS, *form.further))
     needed = [name for name in REQUIRED if not (name == "amount" and "vwap" in chosen)]
     missing = [name for name in needed if name not in chosen]
     if missing:
-        raise _missing(file, names, form, missing, chosen)
+        raise _explain_missing(file, names, form, missing, chosen)
     twice = sorted(set(given) & set(chosen))
     if twice:
         raise BarsError(
             f"{file} has the column {chosen[twice[0]]} ({twice[0]}), and the table beside the bars "
-            f"in {_folder_of(twice[0], form)}/ has it too. Move that table away, or leave the "
+            f"in {_find_folder(twice[0], form)}/ has it too. Move that table away, or leave the "
             "column out of the bars."
         )
     has_factor = "adj_factor" in {*chosen, *given}
     if form.prices == "traded" and not has_factor:
-        raise _no_factor(file, form)
+        raise _explain_no_factor(file, form)
     if form.prices == "adjusted" and has_factor:
         raise BarsError(
             f"bars.prices=adjusted says that prices need no factor, and {file} comes with one "
-            f"({chosen.get('adj_factor', _folder_of('adj_factor', form))}): prices would be "
+            f"({chosen.get('adj_factor', _find_folder('adj_factor', form))}): prices would be "
             "adjusted twice, or not at all. Leave out the setting, or the factor."
         )
     return chosen
@@ -89,7 +89,7 @@ def choose_table_columns(
         BarsError: A key is missing, or everything that the table is there for.
     """
     form = form.of_table(table)
-    chosen = _find(file, names, form, (*table.keys, *table.gives))
+    chosen = _find_columns(file, names, form, (*table.keys, *table.gives))
     missing = [name for name in table.keys if name not in chosen]
     if not set(table.gives) & set(chosen):
         missing += table.gives
@@ -120,7 +120,7 @@ def check_renamed(uri: str, there: Sequence[str], form: BarsFormat) -> None:
         )
 
 
-def _find(
+def _find_columns(
     file: str, names: Sequence[str], form: BarsFormat, columns: Collection[str]
 ) -> dict[str, str]:
     chosen = {ours: name for ours in columns if (name := form.find(ours, names)) is not None}
@@ -130,7 +130,7 @@ def _find(
     return chosen
 
 
-def _missing(
+def _explain_missing(
     file: str,
     names: Sequence[str],
     form: BarsFormat,
@@ -160,7 +160,7 @@ def _missing(
     return BarsError(f"{start}{text} If it is no bars file, point --bars at the bars only. {end}")
 
 
-def _no_factor(file: str, form: BarsFormat) -> BarsError:
+def _explain_no_factor(file: str, form: BarsFormat) -> BarsError:
     folders = [folder for folder, table in form.tables.items() if "adj_factor" in table.gives]
     beside = f", or a table beside the bars in {' or '.join(f'{f}/' for f in folders)}"
     call = f" ({form.calls['adj_factor']})" if "adj_factor" in form.calls else ""
@@ -172,7 +172,7 @@ def _no_factor(file: str, form: BarsFormat) -> BarsError:
     )
 
 
-def _folder_of(column: str, form: BarsFormat) -> str:
+def _find_folder(column: str, form: BarsFormat) -> str:
     return next((name for name, table in form.tables.items() if column in table.gives), column)
 
 

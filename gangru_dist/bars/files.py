@@ -62,10 +62,10 @@ class BarsFile:
         if self.fields:
             found = filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
             fields = [info for info in found if info.path.endswith(".day.bin")]
-            now = _instrument(self.name, self.path, [_bars_file(f, self.path) for f in fields])
+            now = _make_instrument(self.name, self.path, [_make_file(f, self.path) for f in fields])
         else:
             info = filesystem.get_file_info(self.path)
-            now = _bars_file(info, self.path[: -len(self.name) - 1])
+            now = _make_file(info, self.path[: -len(self.name) - 1])
         before, after, second = self.modified, now.modified, 10**9
         changed = now.size != self.size
         if before is not None and after is not None and before != after:
@@ -95,7 +95,7 @@ def list_files(uri: str) -> list[BarsFile]:
         found, base = filesystem.get_file_info(selector), path.rstrip("/")
     files = []
     for info in found:
-        file = _bars_file(info, base)
+        file = _make_file(info, base)
         if _is_hidden(file.name):
             continue
         if info.type == pafs.FileType.Unknown:
@@ -111,7 +111,7 @@ def list_files(uri: str) -> list[BarsFile]:
     is_qlib = any(file.name == _QLIB_DAYS for file in files)
     for file in files:
         _check_file(file, is_qlib=is_qlib)
-    return _instruments(files, base) if is_qlib else files
+    return _group_instruments(files, base) if is_qlib else files
 
 
 def check_apart(uri: str, root: Storage) -> None:
@@ -130,7 +130,7 @@ def check_apart(uri: str, root: Storage) -> None:
         )
 
 
-def _bars_file(info: pafs.FileInfo, base: str) -> BarsFile:
+def _make_file(info: pafs.FileInfo, base: str) -> BarsFile:
     name = info.path[len(base) + 1 :]
     return BarsFile(name=name, path=info.path, size=info.size or 0, modified=info.mtime_ns)
 
@@ -167,7 +167,7 @@ def _check_file(file: BarsFile, *, is_qlib: bool) -> None:
         )
 
 
-def _instruments(files: Sequence[BarsFile], base: str) -> list[BarsFile]:
+def _group_instruments(files: Sequence[BarsFile], base: str) -> list[BarsFile]:
     """Qlib's files as one a stock; the calendar and the list of instruments stay for the record."""
     folders: dict[str, list[BarsFile]] = {}
     for file in files:
@@ -175,10 +175,10 @@ def _instruments(files: Sequence[BarsFile], base: str) -> list[BarsFile]:
         if found and not _QLIB_INDEX.fullmatch(found["folder"]):
             folders.setdefault(found["folder"], []).append(file)
     rest = [file for file in files if file.name in (_QLIB_DAYS, "instruments/all.txt")]
-    return [*rest, *(_instrument(name, f"{base}/{name}", folders[name]) for name in folders)]
+    return [*rest, *(_make_instrument(name, f"{base}/{name}", folders[name]) for name in folders)]
 
 
-def _instrument(name: str, path: str, files: Sequence[BarsFile]) -> BarsFile:
+def _make_instrument(name: str, path: str, files: Sequence[BarsFile]) -> BarsFile:
     times = [file.modified for file in files]
     return BarsFile(
         name=name,

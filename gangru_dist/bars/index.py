@@ -110,7 +110,7 @@ def read_members(uri: str) -> Members:
     Raises:
         BarsError: It cannot be read, lacks a column, has a row without date or code, or no row.
     """
-    table = _read(uri, ("date", "code"), setting="panel.members")
+    table = _read_table(uri, ("date", "code"), setting="panel.members")
     date, code = table["date"], table["code"]
     days, row = np.unique(date, return_inverse=True)
     names, column = np.unique(code, return_inverse=True)
@@ -125,7 +125,7 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         BarsError: It cannot be read, lacks a column, or has a day twice or a close not above 0.
     """
-    table = _read(uri, ("date", "close"), setting="evaluation.index")
+    table = _read_table(uri, ("date", "close"), setting="evaluation.index")
     date, close = table["date"], table["close"]
     days, first, count = np.unique(date, return_index=True, return_counts=True)
     if count.max() > 1:
@@ -142,7 +142,7 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
     return days, close[first]
 
 
-def _read(uri: str, wanted: tuple[str, ...], *, setting: str) -> dict[str, np.ndarray]:
+def _read_table(uri: str, wanted: tuple[str, ...], *, setting: str) -> dict[str, np.ndarray]:
     """Our column -> (n,) values of all rows; none is missing."""
     filesystem, _ = open_filesystem(uri)
     parts = [_read_file(filesystem, file, wanted, setting) for file in list_files(uri)]
@@ -159,10 +159,10 @@ def _read_file(
         if file.is_parquet:
             with filesystem.open_input_file(file.path) as source:
                 raw = pq.read_table(source)
-            theirs = _choose(raw.column_names, wanted, file, setting)
+            theirs = _choose_columns(raw.column_names, wanted, file, setting)
         else:
             shape = read_csv_shape(filesystem, file, "auto")
-            theirs = _choose(shape.names, wanted, file, setting)
+            theirs = _choose_columns(shape.names, wanted, file, setting)
             raw = pa.concat_tables(read_csv(filesystem, file, shape, list(theirs.values())))
     except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
@@ -183,7 +183,7 @@ def _read_file(
     return found
 
 
-def _choose(
+def _choose_columns(
     there: list[str], wanted: tuple[str, ...], file: BarsFile, setting: str
 ) -> dict[str, str]:
     found = {ours: name for ours in wanted for name in reversed(NAMES[ours]) if name in there}

@@ -33,13 +33,14 @@ def read_instrument(
             with a first and a last day.
     """
     base = file.path.removesuffix(f"/{file.name}")
-    calendar = _calendar(_text(filesystem, f"{base}/calendars/day.txt"))
-    code, spans = _spans(_listed(_text(filesystem, f"{base}/instruments/all.txt")), file)
+    calendar = _parse_calendar(_read_text(filesystem, f"{base}/calendars/day.txt"))
+    listed = _parse_instruments(_read_text(filesystem, f"{base}/instruments/all.txt"))
+    code, spans = _find_spans(listed, file)
     inside = np.zeros(len(calendar), dtype=bool)
     for first, last in spans:
         inside |= (calendar >= first) & (calendar <= last)
     values = {
-        name: _field(filesystem, f"{file.path}/{name[1:]}.day.bin", file, len(calendar))
+        name: _read_field(filesystem, f"{file.path}/{name[1:]}.day.bin", file, len(calendar))
         for name in wanted
         if name.startswith("$")
     }
@@ -51,10 +52,11 @@ def read_instrument(
 
 
 @lru_cache(maxsize=2)
-def _calendar(text: str) -> np.ndarray:
+def _parse_calendar(text: str) -> np.ndarray:
     """(days,) datetime64[D] of calendars/day.txt."""
     try:
-        days = np.array([_day(line) for line in text.split("\n") if line.strip()], "datetime64[D]")
+        lines = [_format_day(line) for line in text.split("\n") if line.strip()]
+        days = np.array(lines, "datetime64[D]")
     except ValueError as error:
         raise BarsError(f"calendars/day.txt has a line that is no day: {error}.") from error
     if (np.diff(days.astype(np.int64)) <= 0).any():
@@ -63,7 +65,7 @@ def _calendar(text: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _listed(text: str) -> dict[str, list[list[str]]]:
+def _parse_instruments(text: str) -> dict[str, list[list[str]]]:
     """Folder's name -> the lines of instruments/all.txt: code, first day, last day."""
     result: dict[str, list[list[str]]] = {}
     for line in text.splitlines():
@@ -73,7 +75,7 @@ def _listed(text: str) -> dict[str, list[list[str]]]:
     return result
 
 
-def _spans(
+def _find_spans(
     listed: Mapping[str, list[list[str]]], file: BarsFile
 ) -> tuple[str, list[tuple[np.datetime64, np.datetime64]]]:
     """The instrument's code as instruments/all.txt spells it, and its first and last days."""
@@ -83,12 +85,12 @@ def _spans(
             f"{file.name} is not in instruments/all.txt as code, first and last day. Dump it "
             "again, or move the folder away."
         )
-    return own[0][0], [_span(line) for line in own]
+    return own[0][0], [_parse_span(line) for line in own]
 
 
-def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
+def _parse_span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
     """First and last day of a line; numpy would take 2019 for a day, and nothing for NaT."""
-    written = [_day(text) for text in line[1:]]
+    written = [_format_day(text) for text in line[1:]]
     try:
         first, last = np.array(written, "datetime64[D]")
     except ValueError:
@@ -101,7 +103,7 @@ def _span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
     return first, last
 
 
-def _field(
+def _read_field(
     filesystem: pafs.FileSystem, path: str, file: BarsFile, days: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(days,) float64 values, NaN outside the file; and where the file has any."""
@@ -128,12 +130,12 @@ def _field(
     return values, there
 
 
-def _day(text: str) -> str:
+def _format_day(text: str) -> str:
     """ISO day of 2018-12-28, 20181228 or either with a time behind."""
     day = text.strip()[:10]
     return f"{day[:4]}-{day[4:6]}-{day[6:8]}" if day[:8].isdigit() else day
 
 
-def _text(filesystem: pafs.FileSystem, path: str) -> str:
+def _read_text(filesystem: pafs.FileSystem, path: str) -> str:
     with filesystem.open_input_file(path) as source:
         return bytes(source.read()).decode("utf-8-sig")

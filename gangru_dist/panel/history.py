@@ -60,7 +60,7 @@ def compare(root: Storage, old: Manifest, new: Manifest) -> Rewritten:
     newest = str(last.astype("datetime64[M]"))
     known = {month: value for month, value in new.months.items() if month <= newest}
     if known.get(newest) != old.months.get(newest) and newest in known:
-        groups = row_group_hashes(_rows(root, new, newest, last))
+        groups = row_group_hashes(_read_month(root, new, newest, last))
         grown = add_hashes({month: value} for (_, month), value in groups.items())
         known.pop(newest)
         known |= {month: f"{value:064x}" for month, value in grown.items()}
@@ -84,8 +84,8 @@ def continue_history(root: Storage, old: Manifest, new: Manifest, *, overwrite: 
         _logger.info(
             "panel_code_unknown: an earlier version built the panel; its rows are compared"
         )
-    if rewritten and not overwrite and _made_alike(old.source, new.source):
-        raise _refusal(root, old, new, rewritten)
+    if rewritten and not overwrite and _is_made_alike(old.source, new.source):
+        raise _explain_refusal(root, old, new, rewritten)
     if rewritten:
         _logger.warning(
             "panel_rewritten reason=%s months=%d first=%s",
@@ -93,23 +93,25 @@ def continue_history(root: Storage, old: Manifest, new: Manifest, *, overwrite: 
             len(rewritten.all_months),
             rewritten.all_months[0],
         )
-    return replace(new, rewritten=_marks(old, new, rewritten))
+    return replace(new, rewritten=_mark_months(old, new, rewritten))
 
 
-def _made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _is_made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether the same settings and code make rows of both sources' bars.
 
     Code that is not known counts as the same: so the panels of earlier versions are guarded too.
     """
     known = [name for name in _CODE if name in old]
-    return _settings(old) == _settings(new) and all(old[name] == new[name] for name in known)
+    return _select_settings(old) == _select_settings(new) and all(
+        old[name] == new[name] for name in known
+    )
 
 
 def _is_code_known(manifest: Manifest) -> bool:
     return all(name in manifest.source for name in _CODE)
 
 
-def _settings(source: dict[str, Any]) -> dict[str, Any]:
+def _select_settings(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the rows beside bars and code; the number of buckets does not."""
     given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
     affecting = {key for key, setting in SETTINGS.items() if setting.affects}
@@ -117,7 +119,7 @@ def _settings(source: dict[str, Any]) -> dict[str, Any]:
     return {"bars": bars, **{name: source.get(name) for name in ("features", "members")}}
 
 
-def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
+def _mark_months(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
     """Return the old marks and one for each month that has changed."""
     marks = dict(old.rewritten)
     for month in rewritten.all_months:
@@ -127,19 +129,22 @@ def _marks(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]
     return dict(sorted(marks.items()))
 
 
-def _refusal(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> PanelError:
+def _explain_refusal(
+    root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten
+) -> PanelError:
+    what = _describe_rewrite(root, old, new, rewritten)
     by_whom = "" if _is_code_known(old) else _UNKNOWN
     return PanelError(
-        f"these bars rewrite history: {_what(root, old, new, rewritten)}{by_whom} The panel that "
-        f"is there ends on {old.calendar[-1]} and stays as it was; models and scores depend on it. "
-        "--bars must name all bars, the old days unchanged and the new ones after them (with a "
+        f"these bars rewrite history: {what}{by_whom} The panel that is there ends on "
+        f"{old.calendar[-1]} and stays as it was; models and scores depend on it. --bars "
+        "must name all bars, the old days unchanged and the new ones after them (with a "
         "backward adj_factor: a forward one changes all earlier prices at each dividend). If the "
         "correction is intended, run again with --overwrite: `gangru train` and `gangru score` "
         "then redo what depends on it."
     )
 
 
-def _what(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> str:
+def _describe_rewrite(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> str:
     if rewritten.gone:
         lost = rewritten.gone
         return (
@@ -152,9 +157,9 @@ def _what(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> 
             "the panel lacks."
         )
     month = rewritten.months[0]
-    count, example = _differences(
-        _rows(root, old, month, old.calendar[-1]), _rows(root, new, month, old.calendar[-1])
-    )
+    last = old.calendar[-1]
+    was, now = (_read_month(root, manifest, month, last) for manifest in (old, new))
+    count, example = _count_differences(was, now)
     months = ", ".join(rewritten.months)
     if len(rewritten.months) > 12:
         months = f"{', '.join(rewritten.months[:6])} ... {rewritten.months[-1]}"
@@ -164,7 +169,7 @@ def _what(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> 
     )
 
 
-def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) -> pa.Table:
+def _read_month(root: Storage, manifest: Manifest, month: str, last: np.datetime64) -> pa.Table:
     """Rows of a month up to a day, every column."""
     first = np.datetime64(month, "M").astype("datetime64[D]")
     end = min((np.datetime64(month, "M") + 1).astype("datetime64[D]") - 1, last)
@@ -173,10 +178,10 @@ def _rows(root: Storage, manifest: Manifest, month: str, last: np.datetime64) ->
     return read_rows(root, manifest, start=days[0], end=days[1], columns=names)
 
 
-def _differences(old: pa.Table, new: pa.Table) -> tuple[int, str]:
+def _count_differences(old: pa.Table, new: pa.Table) -> tuple[int, str]:
     """Number of differing rows, and the first of them in words."""
     names = [name for name in old.column_names if name in new.column_names]
-    before, after = (_frame(rows.select(names)) for rows in (old, new))
+    before, after = (_index_rows(rows.select(names)) for rows in (old, new))
     rows = before.index.union(after.index)
     gone, added = ~rows.isin(after.index), ~rows.isin(before.index)
     before, after = before.reindex(rows), after.reindex(rows)
@@ -189,12 +194,11 @@ def _differences(old: pa.Table, new: pa.Table) -> tuple[int, str]:
         return int(wrong.sum()), f"{where} {words}"
     column = int(np.argmax(differs[row]))
     was, now = (str(frame.iloc[row, column]) for frame in (before, after))
-    return int(
-        wrong.sum()
-    ), f"{where} {before.columns[column]}: {was} in the panel, {now} in the bars"
+    example = f"{where} {before.columns[column]}: {was} in the panel, {now} in the bars"
+    return int(wrong.sum()), example
 
 
-def _frame(rows: pa.Table) -> pd.DataFrame:
+def _index_rows(rows: pa.Table) -> pd.DataFrame:
     """Rows by (date, asset), in that order."""
     frame: pd.DataFrame = rows.to_pandas().astype({"asset": object, "industry": object})
     return frame.assign(date=pd.to_datetime(frame["date"])).set_index(["date", "asset"])

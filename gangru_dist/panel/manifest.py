@@ -101,7 +101,7 @@ def _parse_days(days: Any) -> np.ndarray:
     return np.array(days, dtype="datetime64[D]")
 
 
-def _with_version(source: dict[str, Any]) -> dict[str, Any]:
+def _replace_rows_code(source: dict[str, Any]) -> dict[str, Any]:
     """A manifest's source with the version of the rows in place of the hash of their code.
 
     A hash that is not known leaves neither: such a panel is compared with what replaces it.
@@ -129,7 +129,7 @@ class Manifest:
     """Assets that ever traded."""
     months: dict[str, str]
     """Month ("2018-12") -> hash of its rows, whatever their order or bucket."""
-    source: Annotated[dict[str, Any], AfterValidator(_with_version)]
+    source: Annotated[dict[str, Any], AfterValidator(_replace_rows_code)]
     """Bars' URI and what they looked like; settings they were read with."""
     has_industry: bool = True
     """Whether any row names its industry."""
