@@ -106,20 +106,8 @@ def build_panel(
     there = find_manifest(root)
     if there is not None and (old is None or there.to_json() != old.to_json()):
         return _accept_other_build(there, manifest, panel)
-    write_names(panel, computed.names)
-    panel.write_json(QUALITY, _quality_json(computed, manifest, parts=len(bars.parts)))
-    panel.write_json(MANIFEST, manifest.to_json())
+    _publish(panel, manifest, computed, parts=len(bars.parts))
     remove_leftovers(panel, before | {file.name for file in manifest.files})
-    _warn_of_newest_day(manifest)
-    _logger.info(
-        "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
-        manifest.rows,
-        manifest.assets,
-        len(manifest.calendar),
-        computed.quality.set_aside,
-        manifest.fingerprint[:12],
-        panel.uri,
-    )
     return manifest
 
 
@@ -179,6 +167,23 @@ def find_manifest(root: Storage) -> Manifest | None:
         return read_manifest(root)
     except PanelError:
         return None
+
+
+def _publish(panel: Storage, manifest: Manifest, computed: Computed, *, parts: int) -> None:
+    """Swap the manifest, after what stands beside it: from here on readers see the new panel."""
+    write_names(panel, computed.names)
+    panel.write_json(QUALITY, _quality_json(computed, manifest, parts=parts))
+    panel.write_json(MANIFEST, manifest.to_json())
+    _warn_of_newest_day(manifest)
+    _logger.info(
+        "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
+        manifest.rows,
+        manifest.assets,
+        len(manifest.calendar),
+        computed.quality.set_aside,
+        manifest.fingerprint[:12],
+        panel.uri,
+    )
 
 
 def _accept_other_build(there: Manifest, ours: Manifest, panel: Storage) -> Manifest:
