@@ -140,23 +140,21 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
     """Find the trading days among the days of the bars.
 
     Args:
-        days: (days,) datetime64[D], distinct, ascending.
+        days: (days,) datetime64[D], distinct, ascending; on one of them at least a stock traded.
         count: (days,) stocks that traded on each of them.
         rule: An explicit calendar overrides the number of stocks.
 
     Raises:
         BarsError: The days are so far apart that these are no daily bars.
     """
-    width, market = min(MARKET_DAYS, len(count)), count
-    if width:  # the median of the days before; at the start, of the first
-        medians = np.median(np.lib.stride_tricks.sliding_window_view(count, width), axis=1)
-        market = np.concatenate([np.repeat(medians[0], width), medians])[: len(count)]
+    # the market is the median of the days before; at the start, of the first
+    width = min(MARKET_DAYS, len(count))
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(count, width), axis=1)
+    market = np.concatenate([np.repeat(medians[0], width), medians])[: len(count)]
     listed = rule.calendar
     thin = (count < THIN_SHARE * market) & (listed is None)
     calendar, traded, half = days[~thin], count[~thin].astype(int), _HALF * market[~thin]
     notes: dict[str, Finding] = {}
-    if not len(calendar):
-        return MarketDays(calendar=calendar, closed=days[thin], quality=Quality())
     apart = np.median(np.diff(calendar).astype(int)) if len(calendar) >= _FEWEST_DAYS else 1
     if apart > _APART:
         raise BarsError(
