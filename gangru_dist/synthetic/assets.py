@@ -4,8 +4,6 @@ Everything here is drawn before prices move and knows nothing of them, so that n
 an asset's life tells anything about its returns. Rates are assumptions of the right size
 for the A-share market, not estimates. Codes look like A-share codes, because the price-limit
 rule reads the board from them; they name no real company.
-
-Names of the synthetic market's files, by which they are recognized.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import SyntheticConfig
 
 FILE = re.compile(r"\d{4}-[0-9a-f]{12}\.parquet")
-"""Year and hash of the content."""
+"""Names of the market's files, by which they are recognized: year and hash of the content."""
 
 
 def is_synthetic(bars: Storage) -> bool:

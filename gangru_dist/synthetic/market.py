@@ -1,4 +1,9 @@
-"""How the synthetic market moves: returns, limits, volume, and the planted dependence.
+"""The synthetic market: bars that look like the real ones, with a planted, known dependence.
+
+Industries, market caps, listings, delistings, suspensions, special treatment, splits and
+dividends, price limits, fat tails. `synthetic.signal_ic` is the rank IC that the planted signal
+has with the return of the 20 days from the next close on; with 0, no statistic of the past has
+any. Suspended days have no row.
 
 The planted signal of an asset is high when its price lies low within its own last 40 days and
 its recent volume is quiet: a reversal with drying turnover. Both are shapes within the 40
@@ -18,13 +23,6 @@ t - 1 on, which is the entry day of a label with `entry_lag` 1.
 
 Constants are assumptions of the right size for the A-share market, not estimates; `RANK_ICS`
 was measured on the market they make and belongs to them.
-
-The synthetic market: bars that look like the real ones, with a planted, known dependence.
-
-Industries, market caps, listings, delistings, suspensions, special treatment, splits and
-dividends, price limits, fat tails. `synthetic.signal_ic` is the rank IC that the
-planted signal (`synthetic/market.py` says what it is) has with the return of the 20 days from
-the next close on; with 0, no statistic of the past has any. Suspended days have no row.
 """
 
 from __future__ import annotations
