@@ -66,6 +66,8 @@ def _list_runs(args: argparse.Namespace) -> int:
         sys.stdout.writelines(f"{json.dumps(row)}\n" for row in found)
     elif found:
         sys.stdout.writelines(f"{line}\n" for line in (*_format_table(found), page))
+    else:
+        sys.stdout.write(f"there are no runs in {root.uri} yet\n")
     return 0
 
 

@@ -64,8 +64,8 @@ class TrainingConsole:
 
 def _log_window(name: str, result: WindowResult) -> None:
     ic = "none" if result.best_valid_ic is None else f"{result.best_valid_ic:+.4f}"
-    text = "window_done window=%s status=%s valid_ic=%s %s"
-    _logger.info(text, name, result.status, ic, result.reason)
+    reason = f" {result.reason}" if result.reason else ""
+    _logger.info("window_done window=%s status=%s valid_ic=%s%s", name, result.status, ic, reason)
 
 
 def _format_losses(result: EpochResult) -> str:

@@ -281,4 +281,7 @@ class TestCommand:
 
     def test_nothing_there_writes_nothing(self, root, capsys):
         assert commands.main(["runs", "--storage", root.path]) == 0
+        assert capsys.readouterr().out == f"there are no runs in {root.uri} yet\n"
+        assert commands.main(["runs", "--storage", root.path, "--json"]) == 0
+        assert capsys.readouterr().out == ""
         assert root.list_files() == []
