@@ -125,10 +125,12 @@ def _format_key(key: str) -> str:
 
 
 def _parse_flag(text: str) -> Source:
-    """Read `--set`: a line of TOML, or a key and a bare word."""
+    """Read `--set`: a line of TOML, where a key needs no quotes and a value may be a bare word."""
     key, equals, value = text.partition("=")
     origin = f"--set {_shorten(text)}"
-    for line in (text, f"{key} = {json.dumps(value.strip(), ensure_ascii=False)}"):
+    is_quoted = '"' in key or "'" in key
+    name = key if is_quoted else ".".join(_format_key(part.strip()) for part in key.split("."))
+    for line in (f"{name}={value}", f"{name}={json.dumps(value.strip(), ensure_ascii=False)}"):
         try:
             if equals and key.strip():
                 return origin, tomllib.loads(line)

@@ -39,6 +39,8 @@ class TestReference:
             ("factor.neutralize=[]", "factor.neutralize", ()),
             ("bars.calendar=C:\\days.txt", "bars.calendar", "C:\\days.txt"),
             ("bars.columns.close=收盘价 (元)", "bars.columns", {"close": "收盘价 (元)"}),
+            ("bars.columns.市盈率 (TTM)=pe", "bars.columns", {"市盈率 (TTM)": "pe"}),
+            ("bars.columns.'a.b'=c", "bars.columns", {"a.b": "c"}),
             ("training = {epochs = 6}  # a line of TOML", "training.epochs", 6),
         ],
     )
