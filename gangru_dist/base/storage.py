@@ -234,8 +234,9 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Delete a file; no error if it does not exist."""
-        with suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.full_path(name))
+        if self.exists(name):  # HDFS gives an input/output error if it does not
+            with suppress(FileNotFoundError):  # another job deleted it first
+                self.filesystem.delete_file(self.full_path(name))
 
     def delete_unfinished(self, before: dt.datetime) -> None:
         """Delete unfinished writes that were begun before a time: whoever wrote them is dead."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.fs as pafs
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
@@ -195,6 +196,22 @@ class TestProperties:
         for content in (b"old", b"new"):
             root.write_bytes("a/x", content)
         assert root.read_bytes("a/x") == b"new"
+
+    def test_deleting_what_is_not_there_where_that_is_an_error(self, tmp_path: Path) -> None:
+        """HDFS gives EIO, which is not a FileNotFoundError."""
+
+        class Hdfs(pafs.FSSpecHandler):
+            def delete_file(self, path: str) -> None:
+                if not Path(path).exists():
+                    raise OSError(errno.EIO, "Input/output error")
+                super().delete_file(path)
+
+        root = Storage(f"local://{tmp_path}")
+        root.filesystem = pafs.PyFileSystem(Hdfs(LocalFileSystem()))
+        root.write_bytes("x", b"1")
+        root.delete("x")
+        root.delete("x")
+        assert root.list_files() == []
 
     def test_unfinished_writes_are_not_listed(self, tmp_path: Path) -> None:
         (tmp_path / "x.json.0123.part").write_bytes(b"{")
