@@ -35,7 +35,7 @@ from gangru_dist.config.settings import (
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
-from gangru_dist.runs.run import MODEL, Run
+from gangru_dist.runs.run import MODEL, WEIGHTS, Run
 from gangru_dist.training.launch import choose_windows, train_windows
 from gangru_dist.training.queue import Task, WorkerGroup, task_identity
 
@@ -88,7 +88,7 @@ class StandIn:
 
 
 def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
-    """Write the record of a trained model, without weights."""
+    """Write the record of a trained model, and a file in place of its weights."""
     record = ModelRecord(
         window=task.window.name,
         seed=task.seed,
@@ -101,7 +101,9 @@ def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
         best_valid_ic=0.1,
         history=(),
     )
-    write_record(run.folder, f"{run.model_folder(task.window.name, task.seed)}/{MODEL}", record)
+    folder = run.model_folder(task.window.name, task.seed)
+    run.folder.write_bytes(f"{folder}/{WEIGHTS}", b"")
+    write_record(run.folder, f"{folder}/{MODEL}", record)
 
 
 def config() -> RunConfig:
