@@ -72,8 +72,8 @@ def forget(folder: Path) -> None:
                 os.close(file)
 
 
-def copied(checkout: Path, folder: Path) -> Path:
-    """The source and `.venv` of a checkout, as files that nobody else has open."""
+def copy_checkout(checkout: Path, folder: Path) -> Path:
+    """Copy the source and `.venv` of a checkout, so that nobody else has the files open."""
     place = folder / checkout.name
     place.mkdir()
     for name in ("gangru_dist", "jobs", ".venv"):
@@ -89,7 +89,7 @@ def measure(sides: dict[str, Path], rounds: int, *, cold: bool) -> dict[str, lis
         if cold:
             for name in sides:
                 (folder / name).mkdir()
-            sides = {name: copied(side, folder / name) for name, side in sides.items()}
+            sides = {name: copy_checkout(side, folder / name) for name, side in sides.items()}
         else:
             for side in sides.values():
                 demo(side, folder)

@@ -80,7 +80,9 @@ def _models(before: Run, after: Run, tolerance: float) -> list[Line]:
         apart = 0.0 if one == two else math.inf
         if tolerance and apart and "none" not in (one, two):
             apart = _weights_apart(*(_weights(run, *place) for run in (before, after)))
-        lines.append(Line(what, one[:12], f"{two[:12]}{_shown(apart)}", apart <= tolerance))
+        lines.append(
+            Line(what, one[:12], f"{two[:12]}{_format_difference(apart)}", apart <= tolerance)
+        )
     return lines
 
 
@@ -105,7 +107,9 @@ def _factor(before: Run, after: Run, tolerance: float) -> Line:
         values = [table[["score", "factor"]].to_numpy(float) for table in (one, two)]
         if (np.isnan(values[0]) == np.isnan(values[1])).all():
             apart = float(np.nanmax(np.abs(values[0] - values[1])))
-    return Line(what, f"{len(one)} rows", f"{len(two)} rows{_shown(apart)}", apart <= tolerance)
+    return Line(
+        what, f"{len(one)} rows", f"{len(two)} rows{_format_difference(apart)}", apart <= tolerance
+    )
 
 
 def _metrics(before: Run, after: Run, tolerance: float) -> list[Line]:
@@ -113,7 +117,7 @@ def _metrics(before: Run, after: Run, tolerance: float) -> list[Line]:
     apart = {key: _apart(value, two.get(key, ...)) for key, value in one.items()}
     differ = [key for key in sorted(apart) if apart[key] > tolerance]
     what = f"{before.name}: metrics.json"
-    most = _shown(max(apart.values(), default=0.0))
+    most = _format_difference(max(apart.values(), default=0.0))
     found = f"{len({*one} & {*two})} of them, {len({*two} - {*one})} more{most}"
     whole = Line(what, f"{len(one)} figures", found, not differ)
     return [whole, *(Line(key, str(one.get(key)), str(two.get(key)), False) for key in differ)]
@@ -128,7 +132,7 @@ def _apart(one: Any, two: Any) -> float:
     return math.inf
 
 
-def _shown(apart: float) -> str:
+def _format_difference(apart: float) -> str:
     return f" ({apart:.1e} apart)" if 0 < apart < math.inf else ""
 
 

@@ -173,11 +173,11 @@ class Training:
         self.preparing = cost_of(lambda: setattr(self, "data", prepared_window(self.cfg, size)))
         self.data: WindowData
         order = np.random.default_rng([0, 1, 0]).permutation(size.train_days)  # as train_window's
-        self.train = [self._kept(self.data.train[index]) for index in order]
-        self.valid = [self._kept(day) for day in self.data.valid]
+        self.train = [self._cut_samples(self.data.train[index]) for index in order]
+        self.valid = [self._cut_samples(day) for day in self.data.valid]
         self.samples = sum(len(label) for _, label in self.train)
 
-    def _kept(self, day: DayShare) -> tuple[Tensor, Tensor]:
+    def _cut_samples(self, day: DayShare) -> tuple[Tensor, Tensor]:
         return self.data.samples(day).contiguous(), day.label
 
     def ours(self) -> tuple[float, float]:

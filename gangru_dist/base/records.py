@@ -81,17 +81,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def write_table(folder: Storage, name: str, table: pd.DataFrame) -> None:
     """Write a table without its index, atomically; texts that look like formulas get a quote."""
-    shown = table.rename(columns=_defused)
+    shown = table.rename(columns=_defuse)
     for column in shown.columns:
         values = shown[column]
         if not is_numeric_dtype(values) and not is_datetime64_any_dtype(values):
-            shown[column] = values.astype(object).map(_defused)
+            shown[column] = values.astype(object).map(_defuse)
     text = shown.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
     folder.write_bytes(name, text.encode())
 
 
-def _defused(cell: Any) -> Any:
-    """The cell, after a `'` if a spreadsheet would run it; numbers stay, also as text."""
+def _defuse(cell: Any) -> Any:
+    """Put a `'` before a cell that a spreadsheet would run; numbers stay, also as text."""
     if not isinstance(cell, str) or not cell.lstrip(" ").startswith(_FORMULA):
         return cell
     try:

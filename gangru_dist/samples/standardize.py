@@ -63,14 +63,14 @@ def masked_median(
         return values.new_full((*values.shape[:-1], 1), torch.nan)
     if count is None:
         count = values.isnan().logical_not().sum(dim=-1, keepdim=True)
-    ordered = _sorted(values.contiguous())
+    ordered = _sort_rows(values.contiguous())
     upper = ordered.gather(-1, (count // 2).clamp(max=values.shape[-1] - 1))
     lower = ordered.gather(-1, ((count - 1) // 2).clamp(min=0))
     return (lower + upper) / 2
 
 
-def _sorted(rows: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
-    """Ascending along the last axis, NaN last; numpy sorts short rows faster than torch."""
+def _sort_rows(rows: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
+    """Sort along the last axis, ascending, NaN last; numpy sorts short rows faster than torch."""
     if rows.device.type != "cpu":
         return rows.sort(dim=-1).values
     return torch.from_numpy(np.sort(rows.numpy(), axis=-1))
