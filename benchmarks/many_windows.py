@@ -37,7 +37,7 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run
 from gangru_dist.training.launch import choose_windows, train_windows
-from gangru_dist.training.queue import Task, WorkerGroup, task_identity
+from gangru_dist.training.queue import Task, WorkerGroup, make_task_identity
 
 WORKERS, EPOCHS, AT_ONCE = 8, 5, 20
 FEW, MANY = 20, 200
@@ -94,7 +94,7 @@ def _write_model(run: Run, manifest: Manifest, task: Task) -> None:
         seed=task.seed,
         model="",
         sha256="",
-        identity=task_identity(run.cfg, manifest, task),
+        identity=make_task_identity(run.cfg, manifest, task),
         device="cuda",
         architecture={},
         best_epoch=1,

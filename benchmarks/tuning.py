@@ -22,13 +22,14 @@ import numpy as np
 from gangru_dist.api import SYNTHETIC, build_panel
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.session import open_session
-from gangru_dist.config.search import SearchRange, TuneConfig
 from gangru_dist.config.settings import (
     GruConfig,
     PanelConfig,
     RunConfig,
+    SearchRange,
     SyntheticConfig,
     TrainingConfig,
+    TuneConfig,
     WindowConfig,
 )
 from gangru_dist.panel.manifest import read_manifest

@@ -66,6 +66,11 @@ def hash_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def hash_bytes(data: bytes) -> str:
+    """Hash the bytes of a file, to name it by its content; 128 bits of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
 def describe_error(error: ValidationError) -> str:
     """The first error: `not JSON (...)`, or the key and what it should be."""
     first = error.errors()[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,8 +13,7 @@ from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.records import hash_json
 from gangru_dist.base.registry import STORED
 from gangru_dist.config.schema import Affects, list_settings
-from gangru_dist.config.search import flatten_space
-from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, RunConfig
+from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, RunConfig, SearchRange
 
 _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _DEFAULTS = _ADAPTER.dump_python(RunConfig(), mode="json")
@@ -44,6 +45,25 @@ def from_dict(values: dict[str, Any], *, stored: bool = False) -> RunConfig:
         values = {**values, "tune": {**tune, "space": flatten_space(tune["space"])}}
     context = STORED if stored else None
     return _ADAPTER.validate_json(json.dumps(values), strict=True, context=context)
+
+
+_RANGE_KEYS = frozenset(part.name for part in fields(SearchRange))
+
+
+def flatten_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a search space: dotted key -> range or None, whichever way it is nested.
+
+    In a file it is nested as the settings are: `gru.hidden = {low = 8, high = 64}` below
+    `[tune.space]`. A table without any key of a range is a level of dotted keys.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in space.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value and _RANGE_KEYS.isdisjoint(value):
+            flat |= flatten_space(value, f"{key}.")
+        else:
+            flat[key] = value
+    return flat
 
 
 def _migrate(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,8 @@ from gangru_dist.base.errors import ConfigError, shorten
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.base.registry import find_close_names
 from gangru_dist.config import presets
-from gangru_dist.config.identity import SETTINGS, from_dict, to_dict
+from gangru_dist.config.identity import SETTINGS, flatten_space, from_dict, to_dict
 from gangru_dist.config.schema import Setting
-from gangru_dist.config.search import flatten_space
 from gangru_dist.config.settings import RunConfig
 
 REMOVED = {"training.tensorboard": "Give callbacks=['tensorboard']."}

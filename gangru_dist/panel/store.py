@@ -20,8 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from gangru_dist.bars.columns import encode
 from gangru_dist.base.errors import PanelError, shorten
+from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.registry import suggest_names
 from gangru_dist.base.storage import Storage
+from gangru_dist.config.settings import UniverseConfig
 from gangru_dist.panel.manifest import (
     BASE_COLUMNS,
     MEMBER,
@@ -31,7 +33,7 @@ from gangru_dist.panel.manifest import (
     locate_listings,
     panel_schema,
 )
-from gangru_dist.panel.writer import bytes_digest, row_group_hashes, rows_digest
+from gangru_dist.panel.writer import row_group_hashes, rows_digest
 
 MOST_INDUSTRIES = 2**15 - 1
 """Codes of industries are int16."""
@@ -369,7 +371,7 @@ def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> 
 
 def _columns_of(data: bytes, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:
     """ValueError if the bytes are not the file's."""
-    if file.digest not in (None, bytes_digest(data)):
+    if file.digest not in (None, hash_bytes(data)):
         raise ValueError("its bytes are not those that were written under this name")
     parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_AS_DICTIONARIES)
     if file.digest is None:
@@ -393,3 +395,35 @@ def _unchecked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -
     except (pa.ArrowException, OSError, KeyError, ValueError):
         pass
     return _checked_rows(panel, file, columns)  # says what is wrong
+
+
+def count_traded_days(traded: Bool[np.ndarray, "D N"], lookback: int) -> np.ndarray:
+    """Days traded among the last `lookback`, including the day itself; (D, N) int32.
+
+    Days before the block count as not traded.
+    """
+    total = np.cumsum(traded, axis=0, dtype=np.int32)
+    total[lookback:] -= total[:-lookback].copy()
+    return total
+
+
+def select_universe(
+    block: PanelBlock, cfg: UniverseConfig, lookback: int
+) -> Bool[np.ndarray, "D N"]:
+    """Members of the universe on each day [R, D].
+
+    They traded that day, are members if the panel marks members, are not under special treatment,
+    have been listed long enough, and traded on enough of the last `lookback` days. The first
+    `lookback - 1` days of a block lack history, so callers read that many days before the first
+    day they need.
+    """
+    mask = (
+        block.traded
+        & (block.listed_days >= cfg.min_listed_days)
+        & (count_traded_days(block.traded, lookback) >= cfg.min_traded_days)
+    )
+    if cfg.members and block.member.shape == mask.shape:
+        mask &= block.member
+    if cfg.exclude_st:
+        mask &= ~block.is_st
+    return mask

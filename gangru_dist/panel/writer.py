@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from gangru_dist.bars.columns import encode
 from gangru_dist.bars.quality import Quality
 from gangru_dist.base.errors import PanelError, shorten
+from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import Manifest, PanelFile
@@ -86,7 +87,7 @@ def write_bucket(
         name = next((name for name in kept if name.startswith(start)), None)
         if name is None or not panel.exists(name):
             data = _parquet(part)
-            name = f"{start}{bytes_digest(data)}.parquet"
+            name = f"{start}{hash_bytes(data)}.parquet"
             panel.write_bytes(name, data)
         files.append(PanelFile(name=name, bucket=bucket, year=value, rows=len(part)))
     return WrittenBucket(
@@ -125,11 +126,6 @@ def make_manifest(
         has_members=has_members,
         set_aside=set_aside,
     )
-
-
-def bytes_digest(data: bytes) -> str:
-    """The part of a file's name that stands for its bytes: 128 bits of their SHA-256."""
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def rows_digest(columns: Sequence[str], hashes: Mapping[tuple[str, str], int]) -> str:

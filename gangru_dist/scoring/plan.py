@@ -35,7 +35,7 @@ class ScoringTask:
     window: str
     """Refit day, ISO."""
     model: str
-    """Hash of the weights; see `ensemble_model`."""
+    """Hash of the weights; see `hash_models`."""
     month: str
     """"2019-07"."""
     days: tuple[str, ...]
@@ -65,7 +65,7 @@ class Plan:
         return sum(len(task.days) for task in self.tasks)
 
 
-def ensemble_model(models: Iterable[ModelRecord]) -> str:
+def hash_models(models: Iterable[ModelRecord]) -> str:
     """Hash of the weights of all seeds of a window, twelve hex digits.
 
     For one seed it is the model's own hash, as in `model.json`.
@@ -154,7 +154,7 @@ def expect_table(
                 Unscored(window=window.name, first=first, last=last, days=len(days), reason=reason)
             )
             continue
-        model = ensemble_model(models[window.name, seed] for seed in cfg.training.seeds)
+        model = hash_models(models[window.name, seed] for seed in cfg.training.seeds)
         for month, group in itertools.groupby(days, key="{:%Y-%m}".format):
             one = expect_coverage(window.name, model, month, cfg, manifest)
             expected |= {day: replace(one, date=str(day)) for day in group}

@@ -29,11 +29,10 @@ from gangru_dist.maths.cross_section import (
 from gangru_dist.models.precision import choose_device
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.panel.store import PanelBlock, read_block, select_universe
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.universe import select_universe
-from gangru_dist.scoring.plan import ScoringTask, ensemble_model, expect_coverage
+from gangru_dist.scoring.plan import ScoringTask, expect_coverage, hash_models
 from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.training.checkpoint import read_model
 
@@ -237,7 +236,7 @@ class Scorer:
         self._block = None  # frees the old block before the new one is read
         run, cfg = self._run, self._run.cfg
         loaded = [read_model(run, task.window, seed) for seed in sorted(cfg.training.seeds)]
-        model = ensemble_model(record for _, record in loaded)
+        model = hash_models(record for _, record in loaded)
         if model != task.model:
             raise FactorError(
                 f"window {task.window} was trained again while it was scored (model {task.model} "

@@ -42,10 +42,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from gangru_dist.base.errors import FactorError, StorageError, shorten
 from gangru_dist.base.filesystems import retry
-from gangru_dist.base.records import describe_error
+from gangru_dist.base.records import describe_error, hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.store import PanelBlock
-from gangru_dist.panel.writer import bytes_digest
 from gangru_dist.runs.run import FACTOR, run_folder
 from gangru_dist.runs.summaries import DayCoverage
 
@@ -82,7 +81,7 @@ Parsed = TypeVar("Parsed")
 _logger = logging.getLogger(__name__)
 
 
-def delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
+def find_delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
     """URI and options of the table for delta-rs; credentials come from the environment.
 
     Raises:
@@ -141,7 +140,7 @@ class FactorTable:
             StorageError: Delta does not support the filesystem.
         """
         self._folder = folder
-        self._uri, self._options = delta_address(folder)
+        self._uri, self._options = find_delta_address(folder)
         self._days: dict[str, list[DayCoverage]] = {}
         self._delta: DeltaTable | None = None
         try:
@@ -391,7 +390,7 @@ def write_file(factor: Storage, rows: pa.Table, days: Iterable[DayCoverage]) -> 
     rows = rows.cast(FILE_SCHEMA).replace_schema_metadata({_FOOTER: footer})
     pq.write_table(rows, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
-    path = f"{PARTITION}={covered[0].date[:7]}/{uuid.uuid4().hex}-{bytes_digest(data)}.parquet"
+    path = f"{PARTITION}={covered[0].date[:7]}/{uuid.uuid4().hex}-{hash_bytes(data)}.parquet"
     factor.write_bytes(path, data)
     return DataFile(path=path, size=len(data), rows=rows.num_rows, days=covered)
 
@@ -429,7 +428,7 @@ def _read_file(factor: Storage, path: str, parse: Callable[[pq.ParquetFile], Par
     except FileNotFoundError as error:
         raise _damaged_file(factor, path, "it is gone") from error
     named = _NAMED.search(path)
-    if named and named["digest"] != bytes_digest(data):
+    if named and named["digest"] != hash_bytes(data):
         reason = "its bytes are not those that were written under this name"
         raise _damaged_file(factor, path, reason)
     try:

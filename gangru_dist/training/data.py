@@ -17,10 +17,11 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -28,17 +29,53 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.models.gan import asset_keys
 from gangru_dist.models.precision import Arithmetic, find_arithmetic
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.store import PanelBlock, select_universe
 from gangru_dist.samples.channels import ChannelSamples, Standardizer
 from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
 from gangru_dist.samples.standardize import Statistics
-from gangru_dist.samples.universe import select_universe
-from gangru_dist.training.collective import SINGLE, Collective
 
 _logger = logging.getLogger(__name__)
 _SPARE = 0.1
 """Share of the disk that is never filled; of a large disk `_SPARE_BYTES`."""
 _SPARE_BYTES = 5e9
+
+
+@dataclass
+class Collective:
+    """The workers of one window: torch.distributed's process group, or one process alone.
+
+    The training core knows only this, and runs the same in a test, a Tune trial and a worker.
+
+    Every worker calls the same methods in the same order.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def all_sum(self, x: Tensor) -> Tensor:
+        """Sum of `x` over the workers, in its place."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value, in rank order, on every worker; nothing of it reaches storage."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+SINGLE = Collective()
+"""One process, which is a window's only worker."""
+
+
+def join_workers() -> Collective:
+    """All workers of this process's group; this process alone if it is in none."""
+    if dist.is_available() and dist.is_initialized():
+        return Collective(dist.get_rank(), dist.get_world_size())
+    return SINGLE
 
 
 class Scratch:

@@ -45,7 +45,7 @@ from gangru_dist.training.queue import (
     Task,
     TaskFinished,
     WorkerGroup,
-    task_identity,
+    make_task_identity,
 )
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def plan_training(
     todo = []
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
         model = run.read_model(task.window.name, task.seed)
-        if model is not None and model.identity == task_identity(run.cfg, manifest, task):
+        if model is not None and model.identity == make_task_identity(run.cfg, manifest, task):
             result = WindowResult.from_model(model, "finished before")
             over.append(WindowDone(result=result, identity=model.identity, model=model))
         else:
@@ -243,7 +243,7 @@ def _train_all(
     tasks: list[Task],
     runner: Runner,
 ) -> list[WindowResult]:
-    identities = {task: task_identity(run.cfg, manifest, task) for task in tasks}
+    identities = {task: make_task_identity(run.cfg, manifest, task) for task in tasks}
 
     def publish_end(finished: TaskFinished) -> WindowResult:
         event = find_model(run, finished, identities[finished.task])
@@ -251,10 +251,10 @@ def _train_all(
         return event.result
 
     with session.open_session(run.cfg):
-        groups = min(len(tasks), concurrency(run.cfg))
+        groups = min(len(tasks), count_concurrent(run.cfg))
         nodes = session.count_nodes()
         spread = groups > 1 and nodes > 1
-        through_ray = reads_through_ray(run, nodes)
+        through_ray = choose_ray_ingest(run, nodes)
         text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
         ingest = "ray" if through_ray else "direct"
         _logger.info(text, len(tasks), groups, run.cfg.resources.workers, ingest, spread)
@@ -281,7 +281,7 @@ def _train_all(
         return [*reader.results, *(publish_end(TaskFinished(task, None)) for task in lost)]
 
 
-def reads_through_ray(run: Run, nodes: int) -> bool:
+def choose_ray_ingest(run: Run, nodes: int) -> bool:
     """Whether Ray Data reads the panel: `resources.ingest`, or what `auto` stands for here.
 
     On one machine with its own disk a worker reads its files itself, which saves Ray Data's start.
@@ -335,7 +335,7 @@ def run_in_threads(work: Callable[[int], None], count: int) -> None:
             raise error
 
 
-def concurrency(cfg: RunConfig) -> int:
+def count_concurrent(cfg: RunConfig) -> int:
     """Windows to train at once: what the cluster has room for, at most `max_concurrent`.
 
     On a cluster that grows (`wait_for_nodes_minutes`), `max_concurrent` itself if it is given:

@@ -15,8 +15,7 @@ from gangru_dist.models.gan import CHUNK, normal, sample_keys, uniform
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.runs.model import GanEpoch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import SINGLE, Collective
-from gangru_dist.training.data import DayShare, TensorCache, WindowData
+from gangru_dist.training.data import SINGLE, Collective, DayShare, TensorCache, WindowData
 
 Inputs = Callable[[DayShare], Tensor]
 """What the predictor sees of a day: (M, T, C)."""

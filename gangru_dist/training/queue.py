@@ -70,7 +70,7 @@ class TaskFinished:
 Event = EpochDone | TaskFinished
 
 
-def task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
+def make_task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
     """Hash of what determines the task's weights, with the panel up to its refit day.
 
     Raises:

@@ -31,8 +31,7 @@ from gangru_dist.runs.model import (
 )
 from gangru_dist.training import loop
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import SINGLE, Collective
-from gangru_dist.training.data import WindowData
+from gangru_dist.training.data import SINGLE, Collective, WindowData
 
 BINS = 41
 """Of a histogram; odd, so that the 0 of a missing day falls into the middle of one."""

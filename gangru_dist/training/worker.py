@@ -32,9 +32,8 @@ from gangru_dist.panel.store import PanelBlock, read_block, read_files
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.training.checkpoint import TrainingState, write_model
-from gangru_dist.training.collective import Collective, join_workers
-from gangru_dist.training.data import WindowData, first_day, prepare
-from gangru_dist.training.queue import Task, WorkerGroup, task_identity
+from gangru_dist.training.data import Collective, WindowData, first_day, join_workers, prepare
+from gangru_dist.training.queue import Task, WorkerGroup, make_task_identity
 from gangru_dist.training.window import gan_samples, train_window
 
 _logger = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ class _Trainer:
         reason = None
         try:
             manifest = read_manifest(self.run.root)
-            identity = task_identity(self.run.cfg, manifest, task)
+            identity = make_task_identity(self.run.cfg, manifest, task)
             model = self.run.read_model(task.window.name, task.seed)
             if model is None or model.identity != identity:
                 self._train(task, manifest, identity)

@@ -23,8 +23,7 @@ from ray.tune.search import Searcher
 from gangru_dist.base.errors import DivergedError, GangruError, TrainingError
 from gangru_dist.base.records import find_record
 from gangru_dist.cluster import session
-from gangru_dist.config.search import TuneConfig
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import RunConfig, TuneConfig
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.panel.manifest import read_manifest

@@ -41,8 +41,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict, value_at
 from gangru_dist.config.schema import Affects
-from gangru_dist.config.search import SearchRange, TuneConfig
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import RunConfig, SearchRange, TuneConfig
 from gangru_dist.runs.search import Choices, Numbers, TrialRecord
 
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
@@ -164,8 +163,8 @@ def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     try:
         return sources.with_values(cfg, values, "tune.space")
     except ConfigError as error:
-        told = ", ".join(f"tune.space.{key} = {value!r}" for key, value in values.items())
-        raise ConfigError(f"{told} is not a valid configuration: {error}") from error
+        given = ", ".join(f"tune.space.{key} = {value!r}" for key, value in values.items())
+        raise ConfigError(f"{given} is not a valid configuration: {error}") from error
 
 
 def read_baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:

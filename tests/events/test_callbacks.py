@@ -67,7 +67,7 @@ class Trainer:
             if not self.fails:
                 state = TrainingState(group.run.cfg, 0)
                 state.progress.history = [epoch(number).result for number in (1, 2, 3)]
-                identity = launch.task_identity(group.run.cfg, manifest, task)
+                identity = launch.make_task_identity(group.run.cfg, manifest, task)
                 write_model(group.run, task.window.name, task.seed, state, identity=identity)
             group.tasks.finish(group.number, self.fails or None)
 

@@ -13,7 +13,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.runs.run import Run
-from gangru_dist.training.launch import reads_through_ray
+from gangru_dist.training.launch import choose_ray_ingest
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
 
@@ -42,7 +42,7 @@ def test_both_roads_give_the_same_bytes_and_auto_takes_ray_data() -> None:
     root = Storage(f"s3://{BUCKET}/ingest")
     assert session.count_nodes() == 3
     auto = dataclasses.replace(RunConfig(), resources=ResourcesConfig(ingest="auto"))
-    assert reads_through_ray(Run(root, "auto", auto), session.count_nodes())
+    assert choose_ray_ingest(Run(root, "auto", auto), session.count_nodes())
     size = Size(stored_assets=400, stored_days=480, buckets=16)
     found = ingest.measure(root, size, workers=2, count=5)
     digests = {done.digests for rounds in found.values() for done in rounds}

@@ -25,7 +25,7 @@ from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring import table
 from gangru_dist.scoring.table import (
     FactorTable,
-    delta_address,
+    find_delta_address,
     read_factor,
     to_alphalens,
     write_file,
@@ -420,13 +420,13 @@ class TestValidation:
 
     def test_filesystem_unknown_to_delta(self):
         with pytest.raises(StorageError, match="Delta supports"):
-            delta_address(Storage("local:///somewhere"))
+            find_delta_address(Storage("local:///somewhere"))
 
     def test_options_hold_no_keys(self, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "hush")
         uri = "s3://bucket/prefix?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-west-1"
-        assert delta_address(run_folder(Storage(uri), "r").child("factor")) == (
+        assert find_delta_address(run_folder(Storage(uri), "r").child("factor")) == (
             "s3://bucket/prefix/runs/r/factor",
             {
                 "AWS_REGION": "eu-west-1",

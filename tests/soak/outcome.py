@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from gangru_dist.base.errors import PanelError
+from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.build import remove_leftovers
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.panel.writer import bytes_digest
 from gangru_dist.runs.run import CLAIM, Run
 from gangru_dist.runs.search import read_trials
 from gangru_dist.scoring.table import FactorTable, read_factor
@@ -47,7 +47,7 @@ def _panel(root: Storage) -> dict[str, str]:
         return {}
     panel = root.child("panel")
     for file in manifest.files:
-        assert bytes_digest(panel.read_bytes(file.name)) == file.digest, file.name
+        assert hash_bytes(panel.read_bytes(file.name)) == file.digest, file.name
     return {
         "panel": manifest.fingerprint,
         "panel_files": _hash([file.name for file in manifest.files]),

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from gangru_dist.panel.store import select_universe
 from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.labels import compute_forward_return, make_label
-from gangru_dist.samples.universe import select_universe
-from gangru_dist.training.collective import Collective
-from gangru_dist.training.data import first_day, prepare
+from gangru_dist.training.data import Collective, first_day, prepare
 from tests.training.worlds import block, config, share, until, window
 
 

@@ -31,13 +31,19 @@ from gangru_dist.training import groups, launch
 from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.groups import run_workers
 from gangru_dist.training.launch import (
+    choose_ray_ingest,
     choose_windows,
     find_model,
-    reads_through_ray,
     run_in_threads,
     train_windows,
 )
-from gangru_dist.training.queue import Task, TaskFinished, TaskQueue, WorkerGroup, task_identity
+from gangru_dist.training.queue import (
+    Task,
+    TaskFinished,
+    TaskQueue,
+    WorkerGroup,
+    make_task_identity,
+)
 from tests.training.store import TINY, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
@@ -97,7 +103,7 @@ class Runner:
 
 def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
     """A model of the right identity, of first weights."""
-    identity, state = task_identity(run.cfg, manifest, task), TrainingState(run.cfg, 0)
+    identity, state = make_task_identity(run.cfg, manifest, task), TrainingState(run.cfg, 0)
     write_model(run, task.window.name, task.seed, state, identity=identity)
 
 
@@ -343,7 +349,9 @@ class TestResult:
             write_untrained(run, manifest, task)
         run.folder.write_bytes(f"{run.model_folder(window.name, 1)}/model.json", b"{")
         results = [
-            find_model(run, TaskFinished(task, None), task_identity(TWELVE, manifest, task)).result
+            find_model(
+                run, TaskFinished(task, None), make_task_identity(TWELVE, manifest, task)
+            ).result
             for task in tasks
         ]
         assert [result.status for result in results] == ["trained", "failed", "failed"]
@@ -353,10 +361,10 @@ class TestResult:
     @pytest.mark.parametrize("nodes", [1, 3])
     def test_ray_data_reads_where_there_are_several_nodes(self, root: Storage, nodes: int) -> None:
         run = Run(root, "ingest", TWELVE)
-        assert reads_through_ray(run, nodes) is (nodes > 1)
+        assert choose_ray_ingest(run, nodes) is (nodes > 1)
         for ingest in ("direct", "ray"):
             chosen = dataclasses.replace(run, cfg=with_resources(TWELVE, ingest=ingest))
-            assert reads_through_ray(chosen, nodes) is (ingest == "ray")
+            assert choose_ray_ingest(chosen, nodes) is (ingest == "ray")
 
 
 class TestPanelChanges:
@@ -371,7 +379,7 @@ class TestPanelChanges:
         task = Task(window=choose_windows(manifest, TWELVE, None)[0][0], seed=0)
         changed = dataclasses.replace(manifest, calendar=np.delete(manifest.calendar, 3))
         with pytest.raises(WindowError, match="was built again while this job ran"):
-            task_identity(TWELVE, changed, task)
+            make_task_identity(TWELVE, changed, task)
 
     def test_days_without_a_row_are_part_of_a_models_identity(self, root: Storage) -> None:
         """On a day all are suspended there is no row; samples and labels count it all the same."""
@@ -381,7 +389,7 @@ class TestPanelChanges:
         identities = set()
         for panel in (manifest, fewer):
             (window,) = (w for w in choose_windows(panel, TWELVE, None)[0] if w.name == name)
-            identities.add(task_identity(TWELVE, panel, Task(window=window, seed=0)))
+            identities.add(make_task_identity(TWELVE, panel, Task(window=window, seed=0)))
         assert len(identities) == 2
 
 

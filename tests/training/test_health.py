@@ -14,8 +14,7 @@ from gangru_dist.base.records import parse_record, to_jsonable
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.model import GanSamples
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import Collective
-from gangru_dist.training.data import Scratch, TensorCache, WindowData, prepare
+from gangru_dist.training.data import Collective, Scratch, TensorCache, WindowData, prepare
 from gangru_dist.training.loop import Draws, Step
 from gangru_dist.training.window import BINS, gan_samples, train_window
 from tests.training.worlds import ASSETS, block, config, share, until, window

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from gangru_dist.runs.model import get_figures
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.collective import join_workers
-from gangru_dist.training.data import prepare
+from gangru_dist.training.data import join_workers, prepare
 from gangru_dist.training.window import gan_samples, train_window
 from tests.training.worlds import block, config, share, until, window
 

@@ -6,8 +6,7 @@ import pytest
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
-from gangru_dist.config.search import SearchRange
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import RunConfig, SearchRange
 from gangru_dist.runs.search import Numbers
 from gangru_dist.tuning.space import (
     apply,
