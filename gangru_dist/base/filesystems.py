@@ -189,10 +189,10 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
             allow_delayed_open=True,
             **dict(options),
         )
-        self._gangru_options = options
+        self.options = options
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RetryingS3FileSystem, (self._gangru_options,))
+        return (RetryingS3FileSystem, (self.options,))
 
     # As pyarrow's, but a refusal is a StorageError.
     get_file_info = explain_refusals()(pafs.S3FileSystem.get_file_info)

@@ -143,32 +143,27 @@ class Progress:
         *,
         total: int,
         unit: str = "",
-        bar: bool | None = None,
+        console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`bar` says whether to draw one; None = if there is a terminal or a notebook."""
         self.name, self.total, self.unit, self.done = name, total, unit, 0
         self._clock, self._reported = clock, clock()
         self._first: tuple[float, int] | None = None
         self._waiting = ExitStack()
-        self._bar = _make_bar() if (_is_live(_console) if bar is None else bar) else None
-        self._task = TaskID(0)
-        if self._bar:
-            self._task = self._bar.add_task(name, total=total, note=unit)
+        self._bar = _make_bar(console)
+        self._task = self._bar.add_task(name, total=total, note=unit)
 
     def __enter__(self) -> Progress:
         self._reported = self._clock()
-        if self._bar:
-            self._bar.start()
-        else:
+        self._bar.start()
+        if self._bar.disable:
             self._waiting.enter_context(log_waiting(self.name))
         publish(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._waiting.close()
-        if self._bar:
-            self._bar.stop()
+        self._bar.stop()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` as done; `note`, such as `epoch=3/50`, stands beside the count."""
@@ -176,9 +171,9 @@ class Progress:
         self._waiting.close()
         if self._first is None:
             self._first = self._clock(), self.done
-        if self._bar:
-            self._bar.update(self._task, advance=steps, note=note or self.unit)
-        elif self._clock() - self._reported >= LINE_EVERY_SECONDS and self.done < self.total:
+        self._bar.update(self._task, advance=steps, note=note or self.unit)
+        is_due = self._clock() - self._reported >= LINE_EVERY_SECONDS
+        if self._bar.disable and is_due and self.done < self.total:
             self._reported = self._clock()
             _logger.info("progress %s", self.line(note))
         publish(self)
@@ -202,25 +197,22 @@ class Progress:
 class Rows:
     """Concurrent tasks in one display: a bar for each running task and one for all of them.
 
-    Without a terminal (`is_live` is False) nothing is drawn; the caller logs lines instead.
+    A context manager. Without a terminal (`is_live` is False) nothing is drawn; the caller logs
+    lines instead.
     """
 
     def __init__(self, name: str, *, total: int, console: Console | None = None) -> None:
-        self._console = console or _console
-        self.is_live = _is_live(self._console)
-        self._bar = _make_bar(self._console)
+        self._bar = _make_bar(console)
+        self.is_live = not self._bar.disable
         self._all = self._bar.add_task(name, total=total, note="")
         self._rows: dict[str, TaskID] = {}
 
-    def start(self) -> None:
-        """Start drawing."""
-        if self.is_live:
-            self._bar.start()
+    def __enter__(self) -> Rows:
+        self._bar.start()
+        return self
 
-    def stop(self) -> None:
-        """Stop drawing."""
-        if self.is_live:
-            self._bar.stop()
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def update(self, row: str, *, done: int, total: int, note: str) -> None:
         """Show a task at `done` of `total`; the first call adds its row."""
@@ -233,11 +225,6 @@ class Rows:
         if row in self._rows:
             self._bar.remove_task(self._rows.pop(row))
         self._bar.advance(self._all)
-
-
-def _is_live(console: Console) -> bool:
-    """Return whether bars can be drawn: on a terminal or in a notebook."""
-    return console.is_terminal or console.is_jupyter
 
 
 class _NotebookBar(Bar):
@@ -271,7 +258,9 @@ class _NotebookBar(Bar):
         return {"text/plain": text.getvalue()}
 
 
-def _make_bar(console: Console = _console) -> Bar:
+def _make_bar(console: Console | None) -> Bar:
+    """Bars are drawn on a terminal and in a notebook."""
+    console = console or _console
     kind = _NotebookBar if console.is_jupyter else Bar
     return kind(
         TextColumn("{task.description}"),
@@ -280,4 +269,5 @@ def _make_bar(console: Console = _console) -> Bar:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
         console=console,
+        disable=not (console.is_terminal or console.is_jupyter),
     )

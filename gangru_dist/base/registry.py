@@ -176,7 +176,7 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
     if _qualified_name(item) in parts:
         return
     try:
-        tree = _bare(inspect.getsource(item))
+        tree = _Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(item))))
     except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
             f"the source of {_qualified_name(item)} cannot be found, so changes would go "
@@ -186,20 +186,12 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
     scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
     for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & set(scope):
         value = scope[name]
+        # from a class also other classes: bases and parts of a network
+        is_code = inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
         if isinstance(value, int | float | str | tuple):
             parts[f"{item.__module__}.{name}"] = repr(value)
-        elif _is_followed(item, value) and value.__module__.partition(".")[0] == package:
+        elif is_code and value.__module__.partition(".")[0] == package:
             _collect(value, parts)
-
-
-def _is_followed(item: Any, value: Any) -> bool:
-    """Functions, and from classes also other classes: bases and parts of a network."""
-    return inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
-
-
-def _bare(source: str) -> ast.AST:
-    tree: ast.AST = _Bare().visit(ast.parse(textwrap.dedent(source)))
-    return tree
 
 
 class _Bare(ast.NodeTransformer):

@@ -25,13 +25,9 @@ class TrainingConsole:
     @contextmanager
     def show(self) -> Iterator[None]:
         """Receive events until the block ends."""
-        self._rows.start()
-        try:
-            with self._waiting, subscribe(self):
-                self._waiting.enter_context(log_waiting("workers_and_first_epoch"))
-                yield
-        finally:
-            self._rows.stop()
+        with self._rows, self._waiting, subscribe(self):
+            self._waiting.enter_context(log_waiting("workers_and_first_epoch"))
+            yield
 
     def __call__(self, event: object) -> None:
         """Show an event."""

@@ -54,6 +54,16 @@ class Claim:
         except (ValidationError, GangruError):
             return None
 
+    def list_differences(self, cfg: RunConfig) -> list[str]:
+        """How the configuration differs from this one, given the panel."""
+        own = self.parse_settings()
+        if own is None:
+            return [
+                f"{CLAIM} was written by package version {self.package_version}, or names code "
+                "that this command was not given"
+            ]
+        return sources.difference(run_settings(own), run_settings(cfg))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -159,8 +169,8 @@ class Run:
             ConfigError: The name belongs to another configuration, without `overwrite`.
             StorageError: The folder cannot be written, or its `config.json` is damaged.
         """
-        changed = [] if overwrite else self._list_differences()
-        if changed:
+        there = None if overwrite else self.read_claim()
+        if there and (changed := there.list_differences(self.cfg)):
             raise ConfigError(
                 f"run {self.name!r} in {self.root.uri} has another configuration: "
                 f"{'; '.join(changed)}. Use the run's own --preset, --config and --set, give a new "
@@ -181,19 +191,6 @@ class Run:
                 f"{', '.join(list_runs(self.root)) or 'none'}. Train it first (for a report, score "
                 "it too), or correct --run and --storage."
             )
-
-    def _list_differences(self) -> list[str]:
-        """Differences from the configuration that the name belongs to; empty if it is free."""
-        there = self.read_claim()
-        if there is None:
-            return []
-        old = there.parse_settings()
-        if old is None:
-            return [
-                f"{CLAIM} was written by package version {there.package_version}, or names code "
-                "that this command was not given"
-            ]
-        return sources.difference(run_settings(old), run_settings(self.cfg))
 
 
 def run_folder(root: Storage, name: str) -> Storage:

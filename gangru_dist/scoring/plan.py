@@ -95,27 +95,25 @@ def _explain_unscored(
     return None
 
 
-def _hash_basis(cfg: RunConfig, manifest: Manifest, month: str) -> str:
-    """Hash of what decides a day's rows beside the weights, up to the end of the month before."""
-    before = np.datetime64(month, "M").astype("datetime64[D]") - 1
-    values = select_settings(cfg, Affects.MODEL | Affects.RUN)
-    facts = [values["factor"], values["universe"], values["samples"]]
-    facts.append(manifest.fingerprint_to(before.astype(dt.date)))
-    marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]
-    facts += marks  # rewritten rows of this month; its hash does not tell them from added rows
-    return hash_json(facts)
-
-
 def expect_coverage(
     window: str, model: str, month: str, cfg: RunConfig, manifest: Manifest
 ) -> DayCoverage:
-    """Coverage that the month's days get if they are scored now, without date and counts."""
+    """Coverage that the month's days get if they are scored now, without date and counts.
+
+    `basis` hashes what decides a day's rows beside the weights, up to the end of the month before.
+    """
+    first = np.datetime64(month, "M").astype("datetime64[D]")
+    values = select_settings(cfg, Affects.MODEL | Affects.RUN)
+    facts = [values["factor"], values["universe"], values["samples"]]
+    facts.append(manifest.fingerprint_to((first - 1).astype(dt.date)))
+    marks = [[at, mark] for at, mark in sorted(manifest.rewritten.items()) if at <= month]
+    facts += marks  # rewritten rows of this month; its hash does not tell them from added rows
     end = (np.datetime64(month, "M") + 1).astype("datetime64[D]")
     return DayCoverage(
         date="",
         window=window,
         model=model,
-        basis=_hash_basis(cfg, manifest, month),
+        basis=hash_json(facts),
         month_end=str(manifest.calendar[np.searchsorted(manifest.calendar, end) - 1]),
         month_rows=manifest.months.get(month, "")[:12],
     )

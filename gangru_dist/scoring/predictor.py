@@ -59,15 +59,12 @@ class Factor:
     """Scored assets without an industry; they form one group."""
     missing_market_cap: Int[np.ndarray, " D"]
     """Scored assets without a market cap; they get their industry's mean size."""
-    by_industry: Bool[np.ndarray, " D"]
-    """Whether the day was neutralized by industry."""
-    by_size: Bool[np.ndarray, " D"]
-    """Whether the day was neutralized by log market cap."""
+    removed: dict[str, Bool[np.ndarray, " D"]]
+    """Whether the day was neutralized by `industry`, by `size` (log market cap)."""
 
     def name_exposures(self, day: int) -> str:
         """Exposures removed on a day: `industry+size`, `industry`, `size` or `` (none)."""
-        parts = [("industry", self.by_industry[day]), ("size", self.by_size[day])]
-        return "+".join(name for name, done in parts if done)
+        return "+".join(name for name, days in self.removed.items() if days[day])
 
 
 def to_factor(
@@ -86,7 +83,7 @@ def to_factor(
 
     Returns:
         The factor. Neutralization by an exposure is skipped on days with too little data
-        (`MIN_KNOWN`); `by_industry`, `by_size` and the counts record it. A day whose scores are
+        (`MIN_KNOWN`); `removed` and the counts record it. A day whose scores are
         equal up to rounding (`FLAT_SCORE`) has factor 0 for all assets.
     """
     member = ~np.isnan(score)
@@ -96,30 +93,29 @@ def to_factor(
     if market_cap is None or market_cap.shape != score.shape:
         market_cap = np.full(score.shape, np.nan)
     size = np.log(np.where(market_cap > 0, market_cap, np.nan))
-    missing_industry = (member & (industry < 0)).sum(axis=1)
-    missing_cap = (member & np.isnan(size)).sum(axis=1)
+    unknown = {"industry": industry < 0, "size": np.isnan(size)}
+    missing = {name: (member & one).sum(axis=1) for name, one in unknown.items()}
     enough = scored >= cfg.min_assets
-    by_industry, by_size = (
-        enough & (scored > 0) & (scored - missing >= MIN_KNOWN * scored) & (name in cfg.neutralize)
-        for name, missing in (("industry", missing_industry), ("size", missing_cap))
-    )
+    removed = {
+        name: enough & (scored - count >= MIN_KNOWN * scored) & (name in cfg.neutralize)
+        for name, count in missing.items()
+    }
     clipped = cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad)
     z = cs_zscore(clipped, flat=FLAT_SCORE)
     z = np.where(enough[:, None], z, np.nan)
     residual = cs_neutralize(
         z,
-        groups=np.where(by_industry[:, None], industry, -1),  # else one group
-        exposure=np.where(by_size[:, None], size, np.nan),  # else no regressor
+        groups=np.where(removed["industry"][:, None], industry, -1),  # else one group
+        exposure=np.where(removed["size"][:, None], size, np.nan),  # else no regressor
     )
     factor = cs_zscore(np.where(np.abs(residual) < _NOISE, 0.0, residual))
     return Factor(
         factor=factor,
         quantile=cs_quantile(factor, cfg.quantiles),
         scored=scored,
-        missing_industry=missing_industry,
-        missing_market_cap=missing_cap,
-        by_industry=by_industry,
-        by_size=by_size,
+        missing_industry=missing["industry"],
+        missing_market_cap=missing["size"],
+        removed=removed,
     )
 
 

@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -87,9 +87,9 @@ def find_delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
     Raises:
         StorageError: delta-rs does not support the filesystem.
     """
-    scheme = urlsplit(factor.uri).scheme if "://" in factor.uri else "file"
-    if scheme == "file":
+    if factor.is_local:
         return factor.path, {}
+    scheme = urlsplit(factor.uri).scheme
     if scheme not in ("s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs"):
         raise StorageError(
             f"the factor table cannot be stored at {factor.uri!r}: Delta supports local folders, "
@@ -97,14 +97,12 @@ def find_delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
         )
     if scheme != "s3":
         return factor.uri.split("?")[0], {}
-    query = dict(parse_qsl(urlsplit(factor.uri).query))
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if "endpoint_override" in query:
-        endpoint = f"{query.get('scheme', 'https')}://{query['endpoint_override']}"
-    options = {"AWS_REGION": query["region"]} if "region" in query else {}
-    if endpoint:
-        options["AWS_ENDPOINT_URL"] = endpoint
-        options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
+    given = dict(factor.filesystem.options)
+    options = {"AWS_REGION": given["region"]} if "region" in given else {}
+    if "endpoint_override" in given:
+        protocol = given.get("scheme", "https")
+        options["AWS_ENDPOINT_URL"] = f"{protocol}://{given['endpoint_override']}"
+        options["AWS_ALLOW_HTTP"] = str(protocol == "http").lower()
         if not os.environ.get("AWS_ACCESS_KEY_ID"):  # else delta-rs tries only the node's role
             options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
     return f"s3://{factor.path}", options
@@ -182,13 +180,10 @@ class FactorTable:
 
     def list_files(self) -> dict[str, list[str]]:
         """Month -> paths of its files below the table; one, unless another tool wrote too."""
-        months: dict[str, list[str]] = {}
-        if self._delta is not None:
-            actions = pa.table(self._delta.get_add_actions(flatten=True))
-            month = actions[f"partition.{PARTITION}"].to_pylist()
-            for key, path in zip(month, actions["path"].to_pylist(), strict=True):
-                months.setdefault(key, []).append(path)
-        return months
+        if self._delta is None:
+            return {}
+        actions = pa.table(self._delta.get_add_actions(flatten=True)).to_pandas()
+        return dict(actions.groupby(f"partition.{PARTITION}")["path"].agg(list))
 
     def read_coverage(self) -> dict[dt.date, DayCoverage]:
         """Days of the table, ascending; empty if there is no table yet.
@@ -547,10 +542,10 @@ def to_alphalens(
     dates = pd.DatetimeIndex(block.dates, name="date")
     assets = pd.Index(block.assets, name="asset")
     prices = pd.DataFrame(block.adj_close, index=dates, columns=assets)
-    places = [dates.get_indexer(pd.Index(known["date"])), assets.get_indexer(known["asset"])]
-    strange = np.flatnonzero((places[0] < 0) | (places[1] < 0))
+    places = dates.get_indexer(pd.Index(known["date"])), assets.get_indexer(known["asset"])
+    strange = index[np.minimum(*places) < 0]
     if len(strange):
-        day, asset = known["date"].iloc[strange[0]], known["asset"].iloc[strange[0]]
+        day, asset = strange[0]
         raise FactorError(
             f"{len(strange)} factor values are outside the block of {dates[0]:%Y-%m-%d} to "
             f"{dates[-1]:%Y-%m-%d}, first {day:%Y-%m-%d} {asset}. Read the block from the frame's "
@@ -559,8 +554,7 @@ def to_alphalens(
     if block.industry.shape != block.adj_close.shape:
         return factor, prices, pd.Series(dtype="str", name="group")
     names = np.array([*block.industries, "unknown"], dtype=object)  # code -1 is the last
-    codes = block.industry[places[0], places[1]]
-    return factor, prices, pd.Series(names[codes], index, name="group")
+    return factor, prices, pd.Series(names[block.industry[places]], index, name="group")
 
 
 def to_qlib(frame: pd.DataFrame) -> pd.DataFrame:

@@ -81,9 +81,12 @@ class TestProperties:
         assert capfd.readouterr() == ("", "")
 
     def test_the_bar_counts_as_the_lines_do(self) -> None:
-        with log.Progress("score", total=4, unit="days", bar=True) as progress:
+        console = Console(file=io.StringIO(), force_terminal=True, width=120)
+        with log.Progress("score", total=4, unit="days", console=console) as progress:
             progress.advance(3)
         assert progress.done == 3
+        assert isinstance(console.file, io.StringIO)
+        assert "3/4" in console.file.getvalue()
 
     def test_setup_twice_speaks_once(self, capfd: pytest.CaptureFixture[str]) -> None:
         log.setup()
@@ -101,12 +104,11 @@ class TestRows:
     def test_a_row_while_it_runs_and_one_of_all(self) -> None:
         console = self.console(terminal=True)
         rows = log.Rows("train", total=2, console=console)
-        rows.start()
-        rows.update("2018-12-31/seed-0", done=3, total=12, note="gan d_loss=0.69")
-        rows.update("2019-06-28/seed-0", done=1, total=12, note="gan d_loss=0.70")
-        rows.finish("2018-12-31/seed-0")
-        rows.finish("2019-12-31/seed-0")  # ended before its first epoch
-        rows.stop()
+        with rows:
+            rows.update("2018-12-31/seed-0", done=3, total=12, note="gan d_loss=0.69")
+            rows.update("2019-06-28/seed-0", done=1, total=12, note="gan d_loss=0.70")
+            rows.finish("2018-12-31/seed-0")
+            rows.finish("2019-12-31/seed-0")  # ended before its first epoch
         assert isinstance(console.file, io.StringIO)
         last = console.file.getvalue().rpartition("train")[2]
         assert "2/2" in last
@@ -117,10 +119,9 @@ class TestRows:
     def test_no_terminal_no_drawing(self) -> None:
         console = self.console(terminal=False)
         rows = log.Rows("train", total=1, console=console)
-        rows.start()
-        rows.update("a", done=1, total=2, note="")
-        rows.finish("a")
-        rows.stop()
+        with rows:
+            rows.update("a", done=1, total=2, note="")
+            rows.finish("a")
         assert not rows.is_live
         assert isinstance(console.file, io.StringIO)
         assert console.file.getvalue() == ""
@@ -138,10 +139,9 @@ def test_a_notebook_gets_the_rows_as_text(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "IPython.display", stand_in)
     rows = log.Rows("train", total=2, console=Console(file=io.StringIO(), force_jupyter=True))
     assert rows.is_live
-    rows.start()
-    rows.update("2018-12-31/seed-0", done=3, total=9, note="gan")
-    rows.finish("2018-12-31/seed-0")
-    rows.stop()
+    with rows:
+        rows.update("2018-12-31/seed-0", done=3, total=9, note="gan")
+        rows.finish("2018-12-31/seed-0")
     assert "2018-12-31/seed-0" in shown[0]
     assert "3/9 gan" in shown[0]
     assert "1/2" in shown[-1]
