@@ -203,7 +203,9 @@ def _list_heat(monthly: pd.DataFrame) -> list[tuple[str, list[float | None]]]:
 
 def _summarize_coverage(table: pd.DataFrame) -> dict[str, Any]:
     """What the page says of the coverage in words."""
-    removed = table.loc[table["scored"] > 0, "neutralized"]
+    removed = table.loc[table["scored"] > 0, "neutralized"].unique()  # `industry+size`
+    words = {"industry": _("industry"), "size": _("market cap"), "": _("nothing")}
+    named = {" + ".join(words[part] for part in one.split("+")) for one in removed}
     return {
         "days": len(table),
         "first": f"{table['date'].min():%Y-%m-%d}",
@@ -213,14 +215,8 @@ def _summarize_coverage(table: pd.DataFrame) -> dict[str, Any]:
         "without_factor": int((table["scored"] == 0).sum()),
         "missing_industry": int(table["missing_industry"].sum()),
         "missing_market_cap": int(table["missing_market_cap"].sum()),
-        "neutralized": ", ".join(sorted({_name_removed(name) for name in removed})),
+        "neutralized": ", ".join(sorted(named)),
     }
-
-
-def _name_removed(neutralized: str) -> str:
-    """`industry+size` in words."""
-    names = {"industry": _("industry"), "size": _("market cap"), "": _("nothing")}
-    return " + ".join(names[part] for part in neutralized.split("+"))
 
 
 def _list_settings(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, cast
 
 import matplotlib as mpl
@@ -28,28 +29,9 @@ BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"
 WIDE, HALF = (10.4, 3.6), (5.1, 3.1)
 """Inches: the whole width of the page, half of it."""
 
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.color": INK,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "text.parse_math": False,  # an industry's name may hold a dollar sign
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "figure.constrained_layout.use": True,
-}
+_STYLE = mpl.rc_params_from_file(
+    Path(__file__).parent / "templates" / "figures.mplstyle", use_default_template=False
+)
 _FULL_WIDTH = re.compile(
     "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 )
@@ -64,8 +46,6 @@ PERCENT = FuncFormatter(lambda value, _: f"{value:.0%}".replace("-", "\N{MINUS S
 TENTHS = FuncFormatter(lambda value, _: f"{value:.1%}".replace("-", "\N{MINUS SIGN}"))
 MOST_TIPS = 120
 """Areas a picture: what a pointer can tell apart."""
-Values = Mapping[str, tuple[Any, Callable[[Any], str]]]
-"""Name -> its (n,) values and how one is formatted; a name may be empty."""
 P = ParamSpec("P")
 
 
@@ -110,8 +90,7 @@ def picture(
         @functools.wraps(draw)
         def draw_svg(*args: P.args, **kwargs: P.kwargs) -> str:
             font_size = 9.5 if size[0] == WIDE[0] else 8.5
-            style: Any = {**_STYLE, "svg.hashsalt": name, "font.size": font_size}
-            with mpl.rc_context(style):
+            with mpl.rc_context({**_STYLE, "svg.hashsalt": name, "font.size": font_size}):
                 figure = _Picture(size)
                 draw(figure, *args, **kwargs)
                 return _to_svg(figure, name)
@@ -137,8 +116,9 @@ def _to_svg(figure: _Picture, name: str) -> str:
 def add_tips(
     axes: Axes,
     positions: Sequence[Any] | np.ndarray | pd.Series,
-    series: Values,
-    heads: Sequence[str],
+    heads: Sequence[str] | pd.Series,
+    values: Mapping[str, Any],
+    show: Callable[[Any], str],
     *,
     vertical: bool = False,
 ) -> None:
@@ -147,18 +127,17 @@ def add_tips(
     Args:
         axes: Part of a `picture`.
         positions: (n,) ascending, on the x axis (`vertical`: on the y axis), or dates.
-        series: What is said at each.
         heads: (n,) first line of each text.
+        values: Name, which may be empty -> its (n,) values.
+        show: Formats one of them.
         vertical: Whether positions lie one above the other.
     """
     numbers = np.asarray(positions if vertical else axes.convert_xunits(positions), dtype=float)
     step = -(-len(numbers) // MOST_TIPS)
     chosen = range(len(numbers) - 1, -1, -step)[::-1] if len(numbers) else range(0)
-    columns = {name: (np.asarray(values), show) for name, (values, show) in series.items()}
+    firsts, columns = list(heads), {name: np.asarray(column) for name, column in values.items()}
     texts = [
-        "\n".join(
-            [heads[n], *(f"{name} {show(x[n])}".strip() for name, (x, show) in columns.items())]
-        )
+        "\n".join([firsts[n], *(f"{name} {show(x[n])}".strip() for name, x in columns.items())])
         for n in chosen
     ]
     cast(_Picture, axes.figure).tips.append((axes, numbers[list(chosen)], texts, vertical))

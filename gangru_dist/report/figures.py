@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -36,11 +37,8 @@ def draw_monthly_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     left.set_ylabel(_("rank IC"))
     drawing.set_month_ticks(left, table["month"])
     drawing.add_legend(left)
-    values = {
-        _("IC of the month"): (table["ic"], text.format_signed),
-        _("mean of 12 months"): (table["ic_mean_12"], text.format_signed),
-    }
-    drawing.add_tips(left, positions, values, list(table["month"]))
+    values = {_("IC of the month"): table["ic"], _("mean of 12 months"): table["ic_mean_12"]}
+    drawing.add_tips(left, positions, table["month"], values, text.format_signed)
     _draw_by_run(right, runs, "ic_cumulative")
     right.set_ylabel(_("cumulative rank IC"))
     right.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
@@ -60,10 +58,9 @@ def _draw_by_run(axes: Axes, runs: dict[str, pd.DataFrame], column: str) -> None
     months = next(iter(runs.values()))["month"]
     _set_date_ticks(axes, mdates.MonthLocator(interval=max(1, -(-len(months) // 6))))
     values = {
-        name: (table.set_index("month")[column].reindex(months), text.format_signed)
-        for name, table in runs.items()
+        name: table.set_index("month")[column].reindex(months) for name, table in runs.items()
     }
-    drawing.add_tips(axes, pd.to_datetime(months), values, list(months))
+    drawing.add_tips(axes, pd.to_datetime(months), months, values, text.format_signed)
 
 
 @drawing.picture("ic-context", WIDE)
@@ -83,10 +80,8 @@ def draw_ic_in_context(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     left.set_ylabel(_("months"))
     left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     drawing.add_legend(left, 2)
-    heads = [
-        f"{text.format_signed(a)} … {text.format_signed(b)}" for a, b in itertools.pairwise(edges)
-    ]
-    drawing.add_tips(left, centers, {_("months"): (counts, text.format_count)}, heads)
+    heads = [" … ".join(map(text.format_signed, ends)) for ends in itertools.pairwise(edges)]
+    drawing.add_tips(left, centers, heads, {_("months"): counts}, text.format_count)
     _draw_by_run(right, runs, "ic_mean_12")
     right.axhline(theirs, color=RED, ls="--", lw=1.4)
     last = float(text.PUBLISHED["ic_mean_12"])
@@ -117,12 +112,8 @@ def draw_decay(figure: Figure, table: pd.DataFrame) -> None:
     axes.set_ylabel(_("mean rank IC (± 2 s.e.)"))
     days = _("%(days)s days")
     heads = [days % {"days": number} for number in table["horizon"]]
-    drawing.add_tips(
-        axes,
-        positions,
-        {"IC": (table["ic"], text.format_signed), "±": (error, text.format_four)},
-        heads,
-    )
+    values = {"IC": table["ic"].map(text.format_signed), "±": error.map(text.format_four)}
+    drawing.add_tips(axes, positions, heads, values, str)
 
 
 @drawing.picture("quantiles", HALF)
@@ -139,11 +130,8 @@ def draw_quantile_bars(figure: Figure, table: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(drawing.TENTHS)
     heads = [_("quantile %(number)s") % {"number": n} for n in table["quantile"]]
-    drawing.add_tips(axes, table["quantile"], {"": (excess, _format_hundredths)}, heads)
-
-
-def _format_hundredths(value: Any) -> str:
-    return text.format_signed_percent(value, 2)
+    show = functools.partial(text.format_signed_percent, digits=2)
+    drawing.add_tips(axes, table["quantile"], heads, {"": excess}, show)
 
 
 @drawing.picture("curves", HALF)
@@ -166,60 +154,57 @@ def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     axes.set_ylabel(_("value of 1, log scale"))
     _set_date_ticks(axes, mdates.AutoDateLocator(minticks=3, maxticks=5))
     drawing.add_legend(axes, 3)
-    values: dict[str, Any] = {name.upper(): (grown[name], text.format_number) for name in names}
-    values |= {_("highest less lowest"): (grown["long_short"], text.format_number)}
-    drawing.add_tips(axes, dates, values, list(months["month"]))
+    values = {name.upper(): grown[name] for name in names}
+    values[_("highest less lowest")] = grown["long_short"]
+    drawing.add_tips(axes, dates, months["month"], values, text.format_number)
 
 
 @drawing.picture("values", (WIDE[0], 4.2))
 def draw_values(
-    figure: Figure,
-    daily: pd.DataFrame,
-    cost_bps: float,
-    *,
-    index: str | None = None,
+    figure: Figure, daily: pd.DataFrame, cost_bps: float, *, index: str | None = None
 ) -> None:
     """Draw daily values of long, universe and a named index, and the drawdown of long."""
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
-    date = daily["date"]
-    after = _("after %(cost)s bp per side") % {"cost": f"{cost_bps:g}"}
     lines: dict[str, tuple[Any, Any]] = {
         _("long portfolio"): (daily["long"], {"color": BLUE}),
-        after: (daily["long_net"], {"color": BLUE, "ls": ":"}),
+        _name_costs(cost_bps): (daily["long_net"], {"color": BLUE, "ls": ":"}),
         _("universe, equal weight"): (daily["universe"], {"color": GREY, "ls": "--"}),
     }
     if index:
         lines[_("index %(name)s") % {"name": index}] = (daily["index"], {"color": INK, "lw": 1})
-    _draw_over_drawdown(upper, lower, date, lines)
+    _draw_over_drawdown(figure, daily["date"], lines)
 
 
-@drawing.picture("excess", (WIDE[0], 3.6))
+@drawing.picture("excess", WIDE)
 def draw_excess(
-    figure: Figure,
-    daily: pd.DataFrame,
-    cost_bps: float,
-    others: dict[str, pd.DataFrame],
+    figure: Figure, daily: pd.DataFrame, cost_bps: float, others: dict[str, pd.DataFrame]
 ) -> None:
     """Draw long over universe on an axis of its own, and its drawdown."""
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
     date = daily["date"]
-    after = _("after %(cost)s bp per side") % {"cost": f"{cost_bps:g}"}
     lines: dict[str, tuple[Any, Any]] = {
         _("long / universe"): (daily["excess"], {"color": RED}),
-        after: (daily["excess_net"], {"color": RED, "ls": ":"}),
+        _name_costs(cost_bps): (daily["excess_net"], {"color": RED, "ls": ":"}),
     }
     for name, other in others.items():
         style = {"color": ORANGE, "ls": (0, (4, 1, 1, 1, 1, 1)), "lw": 1.2}
         theirs = other.set_index("date")["excess"].reindex(date).to_numpy()
         lines[_("long / universe, %(run)s") % {"run": name}] = (theirs, style)
-    upper.axhline(1, color=INK, lw=0.8)
-    _draw_over_drawdown(upper, lower, date, lines)
+    _draw_over_drawdown(figure, date, lines, level=1)
+
+
+def _name_costs(cost_bps: float) -> str:
+    return _("after %(cost)s bp per side") % {"cost": f"{cost_bps:g}"}
 
 
 def _draw_over_drawdown(
-    upper: Axes, lower: Axes, date: pd.Series, lines: dict[str, tuple[Any, Any]]
+    figure: Figure,
+    date: pd.Series,
+    lines: dict[str, tuple[Any, Any]],
+    level: float | None = None,
 ) -> None:
-    """Draw lines over the drawdown of the first of them."""
+    """Draw lines, and a level one if given, over the drawdown of the first of them."""
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
+    if level is not None:
+        upper.axhline(level, color=INK, lw=0.8)
     for name, (line, style) in lines.items():
         upper.plot(date, line, label=name, **style)
     upper.set_ylabel(_("value of 1"))
@@ -232,10 +217,10 @@ def _draw_over_drawdown(
     lower.yaxis.set_major_formatter(PERCENT)
     lower.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     lower.set_xlim(date.iloc[0], date.iloc[-1])
-    days = list(date.dt.strftime("%Y-%m-%d"))
-    values = {name: (line, text.format_four) for name, (line, style) in lines.items()}
-    drawing.add_tips(upper, date, values, days)
-    drawing.add_tips(lower, date, {_("drawdown"): (fall, text.format_percent)}, days)
+    days = date.dt.strftime("%Y-%m-%d")
+    values = {name: line for name, (line, style) in lines.items()}
+    drawing.add_tips(upper, date, days, values, text.format_four)
+    drawing.add_tips(lower, date, days, {_("drawdown"): fall}, text.format_percent)
 
 
 @drawing.picture("turnover", HALF)
@@ -254,29 +239,24 @@ def draw_turnover(figure: Figure, trades: pd.DataFrame) -> None:
     drawing.add_legend(lower)
     months = trades["entry"].dt.strftime("%Y-%m")
     drawing.set_month_ticks(lower, months)
-    drawing.add_tips(
-        upper, positions, {"": (trades["turnover"], text.format_percent)}, list(months)
-    )
-    lost = {_("not bought"): (trades["not_bought"], text.format_count)}
-    lost |= {_("not sold"): (trades["not_sold"], text.format_count)}
-    drawing.add_tips(lower, positions, lost, list(months))
+    drawing.add_tips(upper, positions, months, {"": trades["turnover"]}, text.format_percent)
+    lost = {_("not bought"): trades["not_bought"], _("not sold"): trades["not_sold"]}
+    drawing.add_tips(lower, positions, months, lost, text.format_count)
 
 
 @drawing.picture("coverage", HALF)
 def draw_coverage(figure: Figure, table: pd.DataFrame) -> None:
-    """Draw the assets with a factor on each day, and those with a bar where that is known."""
+    """Draw the assets with a factor on each day, and those with a bar."""
     axes = figure.subplots()
-    if "traded" in table:
-        axes.plot(table["date"], table["traded"], color=GREY, ls="--", label=_("traded"))
+    axes.plot(table["date"], table["traded"], color=GREY, ls="--", label=_("traded"))
     axes.plot(table["date"], table["scored"], color=BLUE, label=_("with a factor"))
     axes.set_ylim(bottom=0)
     axes.set_ylabel(_("assets"))
     _set_date_ticks(axes, mdates.AutoDateLocator(minticks=3, maxticks=6))
     drawing.add_legend(axes)
-    values = {_("with a factor"): (table["scored"], text.format_count)}
-    if "traded" in table:
-        values |= {_("traded"): (table["traded"], text.format_count)}
-    drawing.add_tips(axes, table["date"], values, list(table["date"].dt.strftime("%Y-%m-%d")))
+    values = {_("with a factor"): table["scored"], _("traded"): table["traded"]}
+    days = table["date"].dt.strftime("%Y-%m-%d")
+    drawing.add_tips(axes, table["date"], days, values, text.format_count)
 
 
 @drawing.picture("industries", WIDE)
@@ -286,11 +266,13 @@ def draw_industries(figure: Figure, table: pd.DataFrame) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     ordered = table.sort_values("ic_mean_12", na_position="first")
     positions = np.arange(len(ordered))
-    for axes, name in ((left, "ic"), (right, "excess")):
-        axes.barh(positions, ordered[f"{name}_mean_12"], color=PALE, label=_("mean of 12 months"))
-        axes.plot(
-            ordered[f"{name}_latest"], positions, "o", ms=4, color=BLUE, label=_("latest month")
-        )
+    shows = {"ic": text.format_signed, "excess": text.format_signed_percent}
+    for axes, (name, show) in zip((left, right), shows.items(), strict=True):
+        mean, latest = ordered[f"{name}_mean_12"], ordered[f"{name}_latest"]
+        axes.barh(positions, mean, color=PALE, label=_("mean of 12 months"))
+        axes.plot(latest, positions, "o", ms=4, color=BLUE, label=_("latest month"))
+        values = {_("mean of 12 months"): mean, _("latest month"): latest}
+        drawing.add_tips(axes, positions, ordered["industry"], values, show, vertical=True)
         axes.axvline(0, color=INK, lw=0.8)
         axes.grid(visible=False)
     left.set_yticks(positions, list(ordered["industry"]))
@@ -298,10 +280,3 @@ def draw_industries(figure: Figure, table: pd.DataFrame) -> None:
     right.set_xlabel(_("top of the industry less all of it, per month"))
     right.xaxis.set_major_formatter(PERCENT)
     drawing.add_legend(left, 2)
-    for axes, name, show in (
-        (left, "ic", text.format_signed),
-        (right, "excess", text.format_signed_percent),
-    ):
-        values = {_("mean of 12 months"): (ordered[f"{name}_mean_12"], show)}
-        values |= {_("latest month"): (ordered[f"{name}_latest"], show)}
-        drawing.add_tips(axes, positions, values, list(ordered["industry"]), vertical=True)

@@ -96,7 +96,7 @@ class ProgressPage:
         self._ends: float | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
         self._version = 0
-        self._begun = self._failed = False
+        self._failed = False
         self._thread = threading.Thread(target=self._serve, name=PAGE, daemon=True)
 
     @contextmanager
@@ -116,7 +116,7 @@ class ProgressPage:
 
     def __call__(self, event: object) -> None:
         """Note an event, as a sink of `log.subscribe`."""
-        with self._record_change():
+        with self._lock:
             match event:
                 case log.Progress():
                     self._note_stage(event)
@@ -129,6 +129,9 @@ class ProgressPage:
                     self._note_window(event)
                 case TrialChanged(trial=trial):
                     self._note_trial(trial)
+            self._version += 1
+            if self._version == 1:
+                self._thread.start()
 
     def _note_stage(self, progress: log.Progress) -> None:
         self._stages[progress.name], left = progress, progress.eta_minutes
@@ -173,21 +176,12 @@ class ProgressPage:
             left = max(0, self._run.cfg.tune.trials - over)
             self._ends = now + (now - self._trials_began) / self._trials_ended * left
 
-    @contextmanager
-    def _record_change(self) -> Iterator[None]:
-        with self._lock:
-            yield
-            self._version += 1
-            if not self._begun:
-                self._begun = True
-                self._thread.start()
-
     def _stop(self, state: str, reason: str = "") -> None:
         """Write the last page; wait for it, but not for long."""
         with self._lock:
             self._state, self._reason = state, reason
         self._over.set()
-        if self._begun:
+        if self._version:
             self._thread.join(timeout=self._patience)
 
     def _serve(self) -> None:

@@ -75,11 +75,6 @@ class Listed:
         return written
 
     @property
-    def language(self) -> str:
-        """Of its report."""
-        return self.cfg.report.language if self.cfg else "en"
-
-    @property
     def failed(self) -> int:
         """Windows and seeds that failed in the last training job."""
         return self.trained.failed if self.trained else 0
@@ -224,7 +219,8 @@ def render(runs: list[Listed], judged: list[Listed], *, tried: int | None = None
         tried: Runs of the storage; None = `runs` are all.
     """
     figures = _compare_runs(judged)
-    with text.use_language(runs[0].language if runs else "en"):
+    newest = runs[0].cfg if runs else None
+    with text.use_language(newest.report.language if newest else "en"):
         return text.render_page(
             "runs.html",
             runs=runs,

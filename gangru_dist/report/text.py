@@ -14,7 +14,6 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -28,28 +27,19 @@ DASH = "\N{EN DASH}"
 """Stands for "there is none"."""
 
 
-@dataclass(frozen=True)
-class Language:
-    """One catalogue."""
-
-    tag: str
-    """The page's `lang` attribute: it chooses the browser's fonts."""
-    texts: Mapping[str, str]
-    """English text -> translation."""
-
-
-_ENGLISH = Language("en", {})
+_ENGLISH: dict[str, Any] = {"tag": "en", "texts": {}}
 _language = ContextVar("language", default=_ENGLISH)
+"""A catalogue. `tag`: the page's `lang` attribute, which chooses the browser's fonts. `texts`:
+English text -> translation."""
 
 
 @contextmanager
 def use_language(name: str) -> Iterator[None]:
     """Translate into `name`, a value of `report.language`, while the block runs."""
-    if name == "en":
-        chosen = _ENGLISH
-    else:
+    chosen = _ENGLISH
+    if name != "en":
         file = resources.files("gangru_dist.report") / "languages" / f"{name}.toml"
-        chosen = Language(**tomllib.loads(file.read_text(encoding="utf-8")))
+        chosen = tomllib.loads(file.read_text(encoding="utf-8"))
     token = _language.set(chosen)
     try:
         yield
@@ -59,12 +49,12 @@ def use_language(name: str) -> Iterator[None]:
 
 def gettext(message: str) -> str:
     """Translate a text; one that the catalogue lacks stays as it is."""
-    return _language.get().texts.get(message, message)
+    return str(_language.get()["texts"].get(message, message))
 
 
 def ngettext(singular: str, plural: str, number: int) -> str:
     """Translate by number; a catalogue has one form, under the English singular."""
-    return _language.get().texts.get(singular, singular if number == 1 else plural)
+    return str(_language.get()["texts"].get(singular, singular if number == 1 else plural))
 
 
 def mark(text: str) -> str:
@@ -154,7 +144,7 @@ _TEMPLATES.filters.update(_FILTERS)
 
 def render_page(template: str, **values: Any) -> str:
     """Fill a template in the language in use; values are escaped, and all it asks for is there."""
-    return _TEMPLATES.get_template(template).render(language=_language.get().tag, **values)
+    return _TEMPLATES.get_template(template).render(language=_language.get()["tag"], **values)
 
 
 def write_page(folder: Storage, name: str, page: str) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gangru_dist.report import drawing, text
-from gangru_dist.report.drawing import GREY, HALF, INK, PALE, PERCENT, WIDE, Values
+from gangru_dist.report.drawing import GREY, HALF, INK, PALE, PERCENT, WIDE
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.model import FeatureFigures, GanSamples, ModelRecord
 
@@ -36,27 +36,25 @@ def tabulate_models(models: Sequence[ModelRecord]) -> pd.DataFrame:
     attempt, without the `resumed_epochs` before it.
     """
     lowest = tabulate_features(models).groupby(["window", "seed"])["spread"].min()
-    rows = []
-    for model in models:
-        gan = model.gan_epochs
-        rows.append(
-            {
-                "window": model.window,
-                "seed": model.seed,
-                "model": model.model,
-                "variant": model.variant,
-                "train_days": len(model.train_days),
-                "valid_days": len(model.valid_days),
-                "epochs": len(model.predictor_epochs),
-                "best_epoch": model.best_epoch,
-                "best_valid_ic": np.nan if model.best_valid_ic is None else model.best_valid_ic,
-                "discriminator_accuracy": gan[-1].discriminator_accuracy if gan else np.nan,
-                "distance": gan[-1].distance if gan else np.nan,
-                "lowest_spread": lowest.get((model.window, model.seed), np.nan),
-                "seconds": model.seconds,
-                "resumed_epochs": model.resumed_epochs,
-            }
-        )
+    rows = [
+        {
+            "window": model.window,
+            "seed": model.seed,
+            "model": model.model,
+            "variant": model.variant,
+            "train_days": len(model.train_days),
+            "valid_days": len(model.valid_days),
+            "epochs": len(model.predictor_epochs),
+            "best_epoch": model.best_epoch,
+            "best_valid_ic": np.nan if model.best_valid_ic is None else model.best_valid_ic,
+            "discriminator_accuracy": gan[-1].discriminator_accuracy if gan else np.nan,
+            "distance": gan[-1].distance if gan else np.nan,
+            "lowest_spread": lowest.get((model.window, model.seed), np.nan),
+            "seconds": model.seconds,
+            "resumed_epochs": model.resumed_epochs,
+        }
+        for model, gan in ((one, one.gan_epochs) for one in models)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -198,9 +196,9 @@ def _draw_windows(axes: Axes, history: pd.DataFrame, column: str) -> None:
         dashes = ("-", "--", "-.", ":")[number % 4]
         axes.plot(mean.index, mean, color=shades[number], ls=dashes, label=window)
     epochs = sorted({epoch for mean in means.values() for epoch in mean.index})
-    values = {name: (mean.reindex(epochs), text.format_signed) for name, mean in means.items()}
-    head = _("epoch %(number)s")
-    drawing.add_tips(axes, epochs, values, [head % {"number": epoch} for epoch in epochs])
+    values = {name: mean.reindex(epochs) for name, mean in means.items()}
+    heads = [_("epoch %(number)s") % {"number": epoch} for epoch in epochs]
+    drawing.add_tips(axes, epochs, heads, values, text.format_signed)
 
 
 _COLUMNS = 6
@@ -240,9 +238,9 @@ def _draw_feature(axes: Axes, name: str, samples: GanSamples) -> None:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", length=2, labelsize=7.5)
     axes.grid(visible=False)
-    moments: Values = {
-        _("real"): ([f"{real.mean:.2f} ± {real.std:.2f}"], str),
-        _("generated"): ([f"{made.mean:.2f} ± {made.std:.2f}"], str),
-        _("spread"): ([compute_spread(real, made)], text.format_number),
+    moments = {
+        _("real"): [f"{real.mean:.2f} ± {real.std:.2f}"],
+        _("generated"): [f"{made.mean:.2f} ± {made.std:.2f}"],
+        _("spread"): [text.format_number(compute_spread(real, made))],
     }
-    drawing.add_tips(axes, [0.0], moments, [name])
+    drawing.add_tips(axes, [0.0], [name], moments, str)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gangru_dist.report import drawing, text
-from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE, Values
+from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, make_trial_table, read_search
@@ -91,11 +91,9 @@ def draw_progress(figure: Figure, table: pd.DataFrame) -> None:
     axes.set_ylabel(_("objective, or mean reached"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawing.add_legend(axes, 5)
-    values = {
-        _("reached"): (table["reached"], text.format_four),
-        _("best so far"): (best, text.format_four),
-    }
-    drawing.add_tips(axes, number, values, [f"{_('trial')} {n}" for n in number])
+    values = {_("reached"): table["reached"], _("best so far"): best}
+    heads = [f"{_('trial')} {n}" for n in number]
+    drawing.add_tips(axes, number, heads, values, text.format_four)
 
 
 @drawing.picture("slices", WIDE)
@@ -138,9 +136,9 @@ def _draw_slice(
         whole = isinstance(span, Numbers) and span.kind == "int"
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
     at = table["reached"].groupby(values).agg(["max", "size"])
-    tips: Values = {_("best"): (at["max"], text.format_four), _("trials"): (at["size"], str)}
+    tips = {_("best"): at["max"].map(text.format_four), _("trials"): at["size"]}
     names = [choices[int(x)] if choices else f"{x:g}" for x in at.index]
-    drawing.add_tips(axes, at.index.to_numpy(), tips, names)
+    drawing.add_tips(axes, at.index.to_numpy(), names, tips, str)
 
 
 @drawing.picture("importance", WIDE)
@@ -153,6 +151,4 @@ def draw_importance(figure: Figure, shares: dict[str, float]) -> None:
     axes.grid(visible=False)
     axes.set_xlim(0, 1)
     axes.set_xlabel(_("share"))
-    drawing.add_tips(
-        axes, range(len(keys)), {"": (values, text.format_percent)}, keys, vertical=True
-    )
+    drawing.add_tips(axes, range(len(keys)), keys, {"": values}, text.format_percent, vertical=True)
