@@ -141,15 +141,14 @@ def explain_refusals() -> Iterator[None]:
                 "continue."
             ) from None
         found = _AWS.search(str(error))
-        if found is None and error.errno in _PLACE:
-            raise StorageError(
-                f"{error}. Free some space or correct the path, then run the same command again "
-                "to continue."
-            ) from error
-        if found is None or found["code"] not in _REFUSALS:
+        if found and (advice := _REFUSALS.get(found["code"])):
+            raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
+        if found or error.errno not in _PLACE:
             raise
-        advice = _REFUSALS[found["code"]]
-        raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
+        raise StorageError(
+            f"{error}. Free some space or correct the path, then run the same command again to "
+            "continue."
+        ) from error
 
 
 def is_refused(error: OSError) -> bool:

@@ -23,8 +23,6 @@ from gangru_dist.base.errors import StorageError
 from gangru_dist.base.storage import Storage
 
 Record = TypeVar("Record")
-
-
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
@@ -111,17 +109,14 @@ def read_code_version() -> dict[str, str | None]:
 
     Workers may have the source without its git history, so the driver passes its own on to them.
     """
-    return {"package_version": _version(), "commit": _commit()}
-
-
-def _version() -> str:
     try:
-        return version("gangru_dist")
+        installed = version("gangru_dist")
     except PackageNotFoundError:
-        return "not installed"
+        installed = "not installed"
+    return {"package_version": installed, "commit": _find_commit()}
 
 
-def _commit() -> str | None:
+def _find_commit() -> str | None:
     """Commit of the source tree, with `-dirty` if there are changes; None without git."""
     source = Path(__file__).parents[2]
     if not (source / "pyproject.toml").exists():  # installed: a repository above is not ours

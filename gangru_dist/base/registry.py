@@ -69,9 +69,6 @@ class Registry(dict[str, T]):
         if (item := self._made(name)) is not None:
             self[name] = item
             return item
-        return self._import(name)
-
-    def _import(self, name: str) -> T:
         path = self._find_path(name)
         if path is None:
             raise self._error(f"no {self._kind} {name!r}; nearest: {suggest_names(name, self)}.")
@@ -84,13 +81,13 @@ class Registry(dict[str, T]):
                 "(the working folder is), here and on all workers."
             ) from error
         same = [item for item in self.values() if not isinstance(item, str)]
-        item = next((item for item in same if self._code(item) is found), found)
+        item = next((item for item in same if self._code(item) is found), cast("T", found))
         try:
             self._code(item)
         except AttributeError:
             raise self._error(f"{path} is no {self._kind}: it lacks the decorator.") from None
         self[name] = item
-        return cast("T", item)
+        return item
 
     def _find_path(self, name: str) -> str | None:
         """Return `module:attribute` of a name, which may be an entry point's; None if unknown."""

@@ -49,8 +49,7 @@ class Mlflow:
                 "the callback mlflow does not know its server: set MLFLOW_TRACKING_URI in the "
                 "environment of the command, to http://HOST:PORT for instance."
             )
-        self._entities, self._client = mlflow.entities, mlflow.MlflowClient()
-        self._set_experiment = mlflow.set_experiment
+        self._mlflow, self._client = mlflow, mlflow.MlflowClient()
         self._ids: dict[str, str] = {}
 
     def on_figures(self, series: Series, step: int, figures: Mapping[str, float]) -> None:
@@ -83,7 +82,7 @@ class Mlflow:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        now, kinds = int(time.time() * 1000), self._entities
+        now, kinds = int(time.time() * 1000), self._mlflow.entities
         self._client.log_batch(
             run_id,
             metrics=[kinds.Metric(_rename(name), x, now, step) for name, x in figures.items()],
@@ -119,9 +118,10 @@ class Mlflow:
         """Return the id of the key's MLflow run, which is created if the server has none."""
         tag = hash_json([self.run.root.uri, self.run.name, *key])
         if tag not in self._ids:
-            experiment = self._set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"]).experiment_id
-            wanted = f"tags.`{KEY}` = '{tag}'"
-            found = self._client.search_runs([experiment], wanted, max_results=1)
+            wanted = os.environ["MLFLOW_EXPERIMENT_NAME"]
+            experiment = self._mlflow.set_experiment(wanted).experiment_id
+            same = f"tags.`{KEY}` = '{tag}'"
+            found = self._client.search_runs([experiment], same, max_results=1)
             if not found:
                 found = [
                     self._client.create_run(experiment, tags={KEY: tag, **tags}, run_name=name)

@@ -26,7 +26,6 @@ from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.config.sources import with_values
 from gangru_dist.runs.model import ModelRecord
 
 CLAIM, MODEL, WEIGHTS = "config.json", "model.json", "model.safetensors"
@@ -251,5 +250,5 @@ def open_run(
     root = Storage(storage)
     _, _, cfg = load_settings(root, name, preset, config)
     if settings:
-        cfg = with_values(cfg, settings, "settings")
+        cfg = sources.with_values(cfg, settings, "settings")
     return Run(root, name or preset or "default", cfg)

@@ -509,9 +509,8 @@ def read_factor(
     with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(partial(read_rows, factor), paths))
     rows = pa.concat_tables([FILE_SCHEMA.empty_table(), *tables])
-    days = [pa.scalar(day, pa.date32()) for day in (low, high)]
-    date = rows["date"]
-    rows = rows.filter(pc.and_(pc.greater_equal(date, days[0]), pc.less_equal(date, days[1])))
+    date = pc.field("date")
+    rows = rows.filter((date >= low) & (date <= high))
     frame: pd.DataFrame = rows.sort_by([("date", "ascending"), ("asset", "ascending")]).to_pandas()
     frame["date"] = pd.to_datetime(frame["date"])
     return frame
