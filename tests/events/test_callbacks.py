@@ -79,7 +79,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(launch, "RemoteTaskQueue", TaskQueue)
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
-    monkeypatch.setattr(launch, "concurrency", lambda _: 1)
+    monkeypatch.setattr(launch, "count_concurrent", lambda _: 1)
     monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
 
 
