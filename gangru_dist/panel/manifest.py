@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -117,31 +117,31 @@ class Manifest:
 
     features: tuple[str, ...]
     """Names of the feature columns, in the model's order."""
-    buckets: int
-    """Number of hash buckets."""
-    calendar: Annotated[np.ndarray, PlainValidator(_parse_days)]
-    """(days,) datetime64[D], ascending: every date in the bars, suspended rows included."""
-    files: tuple[PanelFile, ...]
-    """Sorted by (bucket, year)."""
     rows: int
     """Traded (date, asset) rows."""
     assets: int
     """Assets that ever traded."""
-    months: dict[str, str]
-    """Month ("2018-12") -> hash of its rows, whatever their order or bucket."""
-    source: Annotated[dict[str, Any], AfterValidator(_replace_rows_code)]
-    """Bars' URI and what they looked like; settings they were read with."""
+    buckets: int
+    """Number of hash buckets."""
     has_industry: bool = True
     """Whether any row names its industry."""
     has_market_cap: bool = True
     """Whether any row has a market cap."""
     has_members: bool = False
     """Whether the rows have the column `member`."""
+    source: Annotated[dict[str, Any], AfterValidator(_replace_rows_code)]
+    """Bars' URI and what they looked like; settings they were read with."""
+    months: dict[str, str]
+    """Month ("2018-12") -> hash of its rows, whatever their order or bucket."""
     rewritten: dict[str, str] = field(default_factory=dict)
     """Month -> mark that changes whenever a build changed rows or days of it that an earlier one
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
     set_aside: str | None = None
     """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
+    calendar: Annotated[np.ndarray, PlainValidator(_parse_days)]
+    """(days,) datetime64[D], ascending: every date in the bars, suspended rows included."""
+    files: tuple[PanelFile, ...]
+    """Sorted by (bucket, year)."""
 
     @property
     def fingerprint(self) -> str:
@@ -188,30 +188,20 @@ class Manifest:
         if missing:
             raise PanelError(
                 f"the panel lacks the feature(s) {', '.join(missing)}; it holds "
-                f"{', '.join(self.features)}. Build it again with `gangru panel --overwrite`, or "
-                "leave them out of samples.features."
+                f"{', '.join(self.features)}. Add them to panel.features and build it again with "
+                "`gangru panel --overwrite`, or leave them out of samples.features."
             )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for `Storage.write_json`."""
+        days = [str(day) for day in self.calendar]
         values = {
             "version": VERSION,
             "fingerprint": self.fingerprint,
-            "rows": self.rows,
-            "assets": self.assets,
-            "buckets": self.buckets,
-            "features": list(self.features),
-            "first_day": str(self.calendar[0]),
-            "last_day": str(self.calendar[-1]),
-            "has_industry": self.has_industry,
-            "has_market_cap": self.has_market_cap,
-            "has_members": self.has_members,
-            "source": self.source,
-            "months": self.months,
-            "rewritten": self.rewritten,
-            "set_aside": self.set_aside,
-            "calendar": [str(day) for day in self.calendar],
-            "files": [list(file) for file in self.files],
+            "first_day": days[0],
+            "last_day": days[-1],
+            **asdict(self),
+            "calendar": days,
         }
         return {**values, "checksum": _checksum(values)}
 

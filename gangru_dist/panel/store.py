@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float, Int
 from gangru_dist.bars.columns import encode
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.records import hash_bytes
-from gangru_dist.base.registry import suggest_names
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import UniverseConfig
 from gangru_dist.panel.manifest import (
@@ -91,7 +90,6 @@ def read_rows(
     *,
     start: dt.date,
     end: dt.date,
-    buckets: Sequence[int] | None = None,
     columns: Sequence[str],
 ) -> pa.Table:
     """Panel rows of the days from `start` to `end`, both included.
@@ -101,18 +99,16 @@ def read_rows(
         manifest: Which files count.
         start: First day.
         end: Last day.
-        buckets: Only these; None = all.
         columns: Names of panel columns.
 
     Returns:
         A table sorted by (asset, date) within each year and bucket, else in no order.
 
     Raises:
-        PanelError: A column is unknown, or a listed file is gone.
+        PanelError: A listed file is gone.
     """
-    wanted = files_of(manifest, start, end, buckets)
-    _check_columns(manifest, columns)
-    tables = list(read_files(root, wanted, start, end, tuple(columns)))
+    files = files_of(manifest, start, end)
+    tables = list(read_files(root, files, start, end, tuple(columns)))
     if tables:
         return pa.concat_tables(tables).unify_dictionaries()
     schema = panel_schema(manifest.features, members=manifest.has_members)
@@ -149,8 +145,8 @@ def read_block(
         PanelError: No trading day lies in the span, a feature is unknown, a file is gone.
     """
     names = manifest.features if features is None else tuple(features)
+    manifest.require_features(names)
     columns = block_columns(names, trading=trading, members=manifest.has_members)
-    _check_columns(manifest, columns)
     files = files_of(manifest, start, end, buckets)
     return scatter(
         (read or read_files)(root, files, start, end, columns),
@@ -299,17 +295,6 @@ def files_of(
     ]
 
 
-def _check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
-    known = panel_schema(manifest.features, members=manifest.has_members).names
-    for name in columns:
-        if name not in known:
-            raise PanelError(
-                f"the panel has no column {name!r}; nearest: {suggest_names(name, known)}. Add a "
-                "feature to panel.features and build the panel again with `gangru panel "
-                "--overwrite`."
-            )
-
-
 def read_files(
     root: Storage,
     files: Sequence[PanelFile],
@@ -354,33 +339,27 @@ def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> 
     """
     try:
         data = panel.read_bytes(file.name)
+        if file.digest not in (None, hash_bytes(data)):
+            raise ValueError("its bytes are not those that were written under this name")
+        parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_AS_DICTIONARIES)
+        if file.digest is None:
+            rows = parquet.read()
+            if rows_digest(rows.column_names, row_group_hashes(rows)) != file.rows_digest:
+                raise ValueError("its rows are not those that were written under this name")
+        if parquet.metadata.num_rows != file.rows:
+            raise ValueError(f"it has {parquet.metadata.num_rows} rows, the manifest {file.rows}")
+        return parquet.read(columns=list(dict.fromkeys((*columns, "date"))))
     except FileNotFoundError as error:
         raise PanelError(
             f"{panel.uri}/{file.name} is listed in the manifest but cannot be read: it is gone. "
             "If the panel was built again twice while this job ran, run the job again; only if "
             "that does not help, build the panel again with `gangru panel --overwrite`."
         ) from error
-    try:
-        return _columns_of(data, file, columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise PanelError(
             f"{panel.uri}/{file.name} is damaged: {shorten(error)}. Restore the file, or "
             "build the panel again with `gangru panel --overwrite`."
         ) from error
-
-
-def _columns_of(data: bytes, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:
-    """ValueError if the bytes are not the file's."""
-    if file.digest not in (None, hash_bytes(data)):
-        raise ValueError("its bytes are not those that were written under this name")
-    parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_AS_DICTIONARIES)
-    if file.digest is None:
-        rows = parquet.read()
-        if rows_digest(rows.column_names, row_group_hashes(rows)) != file.rows_digest:
-            raise ValueError("its rows are not those that were written under this name")
-    if parquet.metadata.num_rows != file.rows:
-        raise ValueError(f"it has {parquet.metadata.num_rows} rows, the manifest {file.rows}")
-    return parquet.read(columns=list(dict.fromkeys((*columns, "date"))))
 
 
 def _unchecked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> pa.Table:

@@ -99,32 +99,18 @@ def write_bucket(
     )
 
 
-def make_manifest(
-    written: Sequence[WrittenBucket],
-    *,
-    features: tuple[str, ...],
-    buckets: int,
-    calendar: np.ndarray,
-    source: dict[str, Any],
-    has_members: bool = False,
-    set_aside: str | None = None,
-) -> Manifest:
-    """Describe a panel whose buckets are written, in their order; the fields are `Manifest`'s."""
+def make_manifest(written: Sequence[WrittenBucket], **known: Any) -> Manifest:
+    """Describe a panel of written buckets, in their order; `known`: the fields beside the rows'."""
     files = tuple(file for bucket in written for file in bucket.files)
     months = add_hashes(bucket.months for bucket in written)
     return Manifest(
-        features=features,
-        buckets=buckets,
-        calendar=calendar,
         files=files,
         rows=sum(file.rows for file in files),
         assets=sum(bucket.assets for bucket in written),
         months={month: f"{months[month]:064x}" for month in sorted(months)},
-        source=source,
         has_industry=any(bucket.has_industry for bucket in written),
         has_market_cap=any(bucket.has_market_cap for bucket in written),
-        has_members=has_members,
-        set_aside=set_aside,
+        **known,
     )
 
 

@@ -304,10 +304,10 @@ class TestValidation:
         with pytest.raises(PanelError, match=match):
             read_manifest(root)
 
-    def test_unknown_feature_names_the_nearest(self, root: Storage) -> None:
+    def test_unknown_feature_names_those_there_are(self, root: Storage) -> None:
         manifest = build(root, make_rows())
         day = DAYS[0].date()
-        with pytest.raises(PanelError, match=r"no column 'volumes'; nearest: \['volume'\]"):
+        with pytest.raises(PanelError, match=r"lacks the feature.s. volumes; it holds .*volume"):
             read_block(root, manifest, start=day, end=day, features=("volumes",))
 
     def test_span_without_a_trading_day(self, root: Storage) -> None:
