@@ -11,6 +11,7 @@ Headings are opened once: missing columns are found before Ray starts and before
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
@@ -33,11 +35,10 @@ from gangru_dist.bars.columns import (
     convert,
 )
 from gangru_dist.bars.csv_files import CsvShape, read_csv, read_csv_shape
-from gangru_dist.bars.days import DayRule, read_day_rule
+from gangru_dist.bars.days import DayRule, read_day_rule, to_days
 from gangru_dist.bars.files import BarsFile, list_files
 from gangru_dist.bars.formats import STANDS_FOR, BarsFormat, kind_of, resolve_format
-from gangru_dist.bars.index import Members, read_members
-from gangru_dist.bars.side_tables import find_code
+from gangru_dist.bars.side_tables import Members, find_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import RunConfig
@@ -47,6 +48,12 @@ BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
 
 _CSV_ROW_BYTES = 60  # a guess, for cutting units only
+_INDEX_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "date": ("date", "trade_date", "updateDate", "日期", "交易日期"),
+    "code": ("code", "con_code", "成分券代码", "品种代码", "股票代码", "asset"),
+    "close": ("close", "收盘", "收盘价"),
+}
+"""Our column -> names it may have in a file of an index: ours, Tushare's, BaoStock's, AKShare's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,3 +308,76 @@ def _explain_errors(file: BarsFile) -> Iterator[None]:
         raise BarsError(
             f"{file.name} cannot be read as {kind}: {reason}. Replace it, or move it away."
         ) from error
+
+
+def read_members(uri: str) -> Members:
+    """Read the members from a file, or all files of a folder, with the columns date and code.
+
+    Each of its dates has a list of all members, which holds until the next date. So month-end
+    lists, lists at changes and one list a day are read alike, and a day knows nothing of later
+    lists.
+
+    Raises:
+        BarsError: It cannot be read, lacks a column, has a row without date or code, or no row.
+    """
+    table = _read_columns(uri, ("date", "code"), setting="panel.members")
+    date, code = table["date"], table["code"]
+    days, row = np.unique(date, return_inverse=True)
+    names, column = np.unique(code, return_inverse=True)
+    listed = np.zeros((len(days), len(names)), dtype=bool)
+    listed[row, column] = True
+    return Members(dates=days, codes=tuple(names.tolist()), listed=listed)
+
+
+def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) datetime64[D], ascending, and (T,) float64: an index's closes by day.
+
+    Raises:
+        BarsError: It cannot be read, lacks a column, or has a day twice or a close not above 0.
+    """
+    table = _read_columns(uri, ("date", "close"), setting="evaluation.index")
+    date, close = table["date"], table["close"]
+    days, first, count = np.unique(date, return_index=True, return_counts=True)
+    if count.max() > 1:
+        raise BarsError(
+            f"evaluation.index={uri} has {days[np.argmax(count)]} {count.max()} times. Give the "
+            "closes of one index, each day once."
+        )
+    if not (close > 0).all() or not np.isfinite(close).all():
+        wrong = int(np.argmin(np.isfinite(close) & (close > 0)))
+        raise BarsError(
+            f"evaluation.index={uri} has close={close[wrong]} on {date[wrong]}. Correct it, or "
+            "leave the day out."
+        )
+    return days, close[first]
+
+
+def _read_columns(uri: str, wanted: tuple[str, ...], *, setting: str) -> dict[str, np.ndarray]:
+    """Our column -> (n,) values of all rows of an index's files; none is missing."""
+    filesystem, _ = open_filesystem(uri)
+    form, tables = BarsFormat(columns=_INDEX_COLUMNS), []
+    try:
+        for number, file in enumerate(list_files(uri)):
+            parts, names = _open(filesystem, number, file, form)
+            columns = {ours: theirs for ours in wanted if (theirs := form.find(ours, names))}
+            for ours in wanted:
+                if ours not in columns:
+                    raise BarsError(
+                        f"{file.name} lacks the column {ours} (or "
+                        f"{', '.join(form.names(ours)[1:])}); it has {', '.join(names[:40])}. "
+                        "Rename it."
+                    )
+            found = [read_part(uri, replace(part, columns=columns), form) for part in parts]
+            tables.append(pa.concat_tables(itertools.chain(*found)))
+            for ours, theirs in columns.items():
+                missing = pc.is_null(tables[-1][ours], nan_is_null=True).to_numpy()
+                if missing.any():
+                    origin = Origin(file=file.name, column=theirs, ours=ours, first_row=0)
+                    raise origin.error(f"is empty in row {int(np.argmax(missing))}", "Fill it in.")
+    except BarsError as error:
+        raise BarsError(f"{setting}: {error}") from error
+    rows = pa.concat_tables(tables)
+    if not len(rows):
+        raise BarsError(f"{setting}={uri} has no row. Export it again.")
+    values = {name: np.array(rows[name].to_pylist()) for name in wanted if name != "date"}
+    return {**values, "date": to_days(rows["date"])}

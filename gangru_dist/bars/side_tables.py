@@ -9,8 +9,11 @@ one stock has two names.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,6 +24,8 @@ from gangru_dist.bars.columns import CODED, encode, is_st_name
 from gangru_dist.bars.formats import SideTable
 from gangru_dist.bars.rows import CHECKED, clean_caps
 from gangru_dist.base.errors import BarsError
+
+_logger = logging.getLogger(__name__)
 
 _CLEAR_JUMP = 0.3
 """A first factor's logarithm from which on the price must show the jump too: no day's own move
@@ -104,6 +109,73 @@ class Spellings:
             # bars without exchanges take any; bars with one take none of another exchange
             found = bare if bare is not None and normalize_code(bare) == key[:6] else None
         return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Members:
+    """S lists of an index's members over C codes; each holds until the next one's first day."""
+
+    dates: np.ndarray
+    """(S,) datetime64[D], ascending: each list's first day."""
+    codes: tuple[str, ...]
+    """C codes, ascending."""
+    listed: np.ndarray
+    """(S, C) bool."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of all lists."""
+        parts = [self.dates.astype("datetime64[D]").tobytes(), "\n".join(self.codes).encode()]
+        return hashlib.sha256(b"\0".join([*parts, self.listed.tobytes()])).hexdigest()
+
+    def respell(self, codes: Collection[str], calendar: np.ndarray) -> Members:
+        """The same lists under the bars' spellings of codes; the log says what they lack.
+
+        Args:
+            codes: Of the bars.
+            calendar: (days,) datetime64[D], the bars' trading days.
+
+        Raises:
+            BarsError: The bars have none of the members, or no day from the first list on.
+        """
+        if self.dates[0] > calendar[-1]:
+            raise BarsError(
+                f"panel.members begins on {self.dates[0]}, after the bars' last day "
+                f"{calendar[-1]}: no day would have a member. Give lists from the first day on."
+            )
+        spellings = Spellings(codes)
+        own = {name: i for i, code in enumerate(self.codes) if (name := spellings.find(code))}
+        if not own:
+            raise BarsError(
+                f"panel.members names no stock of the bars: it has {self.codes[0]}, the bars "
+                f"{next(iter(sorted(codes)), 'none')}. Give the members of these bars' market."
+            )
+        names = tuple(sorted(own))
+        _logger.info(
+            "members_read lists=%d stocks=%d without_bars=%d first=%s last=%s",
+            len(self.dates),
+            len(names),
+            len(self.codes) - len(names),
+            self.dates[0],
+            self.dates[-1],
+        )
+        if self.dates[0] > calendar[0]:
+            _logger.warning("members_begin_late lists=%s panel=%s", self.dates[0], calendar[0])
+        listed = self.listed[:, [own[name] for name in names]]
+        return Members(dates=self.dates, codes=names, listed=listed)
+
+    def find_members(self, code: pa.DictionaryArray, date: np.ndarray) -> np.ndarray:
+        """(n,) bool of rows: listed in the newest list up to their day; before the first, nobody.
+
+        Args:
+            code: (n,) codes as `respell` gives them.
+            date: (n,) datetime64[D].
+        """
+        own = pc.index_in(code.dictionary, pa.array(self.codes, pa.string()))
+        column = pc.fill_null(own, -1).take(code.indices).to_numpy()
+        row = np.searchsorted(self.dates, date, side="right") - 1
+        known = (row >= 0) & (column >= 0)
+        return np.asarray(known & self.listed[np.maximum(row, 0), np.maximum(column, 0)])
 
 
 def respell_rows(rows: pa.Table, spellings: Spellings, number: int) -> pa.Table:

@@ -29,9 +29,8 @@ from jaxtyping import Bool, Float
 from gangru_dist.bars.columns import encode
 from gangru_dist.bars.days import THIN, to_days
 from gangru_dist.bars.formats import BarsFormat, SideTable
-from gangru_dist.bars.index import Members
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
-from gangru_dist.bars.side_tables import check_same
+from gangru_dist.bars.side_tables import Members, check_same
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
 from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
