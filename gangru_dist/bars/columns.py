@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -88,9 +88,10 @@ def choose_table_columns(
     Raises:
         BarsError: A key is missing, or everything that the table is there for.
     """
-    form = form.of_table(table)
-    chosen = _find_columns(file, names, form, (*table.keys, *table.gives))
-    missing = [name for name in table.keys if name not in chosen]
+    form = replace(form, columns={**form.columns, **table.columns})
+    keys = ("code",) if table.join == "stock" else ("code", "date")
+    chosen = _find_columns(file, names, form, (*keys, *table.gives))
+    missing = [name for name in keys if name not in chosen]
     if not set(table.gives) & set(chosen):
         missing += table.gives
     if missing:
@@ -139,9 +140,9 @@ def _explain_missing(
 ) -> BarsError:
     """What is missing, who exports it, and the setting that would find it."""
     start = f"{file} lacks the column(s) {_spell(missing, form)}; it has {_enumerate(names)}."
-    for other in () if form.renamed else FORMATS.values():
-        if other.name != form.name and all(other.find(name, names) for name in REQUIRED):
-            way_out = format_flag("bars.format", other.name)
+    for name, other in {} if form.renamed else FORMATS.items():
+        if all(other.find(column, names) for column in REQUIRED):
+            way_out = format_flag("bars.format", name)
             return BarsError(f"{start} They read like another format: {way_out}")
     calls = sorted({form.calls[name] for name in missing if name in form.calls})
     text = f" {', '.join(calls)} exports what is missing." if calls else ""

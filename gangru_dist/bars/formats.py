@@ -75,18 +75,11 @@ class SideTable:
     one_before: bool = False
     """Whether the factor is 1 before a stock's first row, and throughout if it has none."""
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Columns that its files must have."""
-        return ("code",) if self.join == "stock" else ("code", "date")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BarsFormat:
     """How a file's columns become ours."""
 
-    name: str = "generic"
-    """Its name in `FORMATS`."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Our column -> names it may have in the file, best first."""
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -132,10 +125,6 @@ class BarsFormat:
             return self.scales.get(column, 1.0)
         return stated
 
-    def of_table(self, table: SideTable) -> BarsFormat:
-        """The same for the files of a side table."""
-        return replace(self, columns={**self.columns, **table.columns})
-
 
 _PERCENT = 0.01
 _LOT = 100.0  # shares
@@ -162,14 +151,12 @@ FORMATS: Registry[BarsFormat] = Registry("bars format")
 FORMATS |= {
     "generic": BarsFormat(columns={"code": ("code", "asset")}, tables=_OWN_TABLES),
     "ashare": BarsFormat(
-        name="ashare",
         scales={"turnover_rate": _PERCENT},
         tables=_OWN_TABLES,
         price_limits="ashare",
     ),
     # Tushare Pro: daily; adj_factor, daily_basic and stock_basic beside it, or joined to it
     "tushare": BarsFormat(
-        name="tushare",
         columns={
             "date": ("trade_date",),
             "code": ("ts_code",),
@@ -205,7 +192,6 @@ FORMATS |= {
     ),
     # AKShare: stock_zh_a_hist(adjust=""), factor from stock_zh_a_daily(adjust="hfq-factor")
     "akshare": BarsFormat(
-        name="akshare",
         columns={
             "date": ("日期", "交易日期"),
             "code": ("股票代码", "代码", "证券代码"),
@@ -238,7 +224,6 @@ FORMATS |= {
     ),
     # BaoStock: query_history_k_data_plus(adjustflag="3"), factor from query_adjust_factor
     "baostock": BarsFormat(
-        name="baostock",
         columns={
             "adj_factor": ("backAdjustFactor", "adj_factor"),
             "turnover_rate": ("turn",),
@@ -263,16 +248,13 @@ FORMATS |= {
     # Qlib: its folder of binary files, dumped CSV, or D.features(...).reset_index(); prices and
     # volume are adjusted there, and all numbers of a suspended day are NaN
     "qlib": BarsFormat(
-        name="qlib",
         columns={
             "date": ("date", "datetime"),
             "code": ("symbol", "instrument", "code"),
             **{name: (name, f"${name}") for name in ("open", "high", "low", "close", "volume")},
+            **{name: (name, f"${name}") for name in ("vwap", "turnover_rate", "market_cap")},
             "amount": ("amount", "$amount", "money", "$money"),
-            "vwap": ("vwap", "$vwap"),
             "adj_factor": ("factor", "$factor", "adj_factor"),
-            "turnover_rate": ("turnover_rate", "$turnover_rate"),
-            "market_cap": ("market_cap", "$market_cap"),
         },
         adjusted=True,
         price_limits="ashare",

@@ -7,6 +7,7 @@ its spans of instruments/all.txt, and so does this. Source: qlib's scripts/dump_
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -16,11 +17,6 @@ import pyarrow.fs as pafs
 
 from gangru_dist.bars.files import BarsFile
 from gangru_dist.base.errors import BarsError
-
-
-def list_columns(file: BarsFile) -> list[str]:
-    """Columns of an instrument: date, instrument, and its fields as Qlib writes them."""
-    return ["date", "instrument", *(f"${name}" for name in file.fields)]
 
 
 def read_instrument(
@@ -55,10 +51,10 @@ def read_instrument(
 def _parse_calendar(text: str) -> np.ndarray:
     """(days,) datetime64[D] of calendars/day.txt."""
     try:
-        lines = [_format_day(line) for line in text.split("\n") if line.strip()]
-        days = np.array(lines, "datetime64[D]")
+        lines = [_parse_day(line) for line in text.split("\n") if line.strip()]
     except ValueError as error:
         raise BarsError(f"calendars/day.txt has a line that is no day: {error}.") from error
+    days = np.array(lines, "datetime64[D]")
     if (np.diff(days.astype(np.int64)) <= 0).any():
         raise BarsError("calendars/day.txt is not in order, or has a day twice. Dump it again.")
     return days
@@ -77,7 +73,7 @@ def _parse_instruments(text: str) -> dict[str, list[list[str]]]:
 
 def _find_spans(
     listed: Mapping[str, list[list[str]]], file: BarsFile
-) -> tuple[str, list[tuple[np.datetime64, np.datetime64]]]:
+) -> tuple[str, list[tuple[dt.date, dt.date]]]:
     """The instrument's code as instruments/all.txt spells it, and its first and last days."""
     own = listed.get(file.name.rpartition("/")[2].lower(), [])
     if not own or any(len(line) != 3 for line in own):
@@ -85,22 +81,20 @@ def _find_spans(
             f"{file.name} is not in instruments/all.txt as code, first and last day. Dump it "
             "again, or move the folder away."
         )
-    return own[0][0], [_parse_span(line) for line in own]
-
-
-def _parse_span(line: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
-    """First and last day of a line; numpy would take 2019 for a day, and nothing for NaT."""
-    written = [_format_day(text) for text in line[1:]]
-    try:
-        first, last = np.array(written, "datetime64[D]")
-    except ValueError:
-        first = last = np.datetime64("NaT")
-    if [str(first), str(last)] != written or not first <= last:
-        raise BarsError(
-            f"instruments/all.txt has the line {' '.join(line)!r}: it must give a code, its first "
-            "day as 2019-01-02, and its last day, which is no earlier. Dump it again."
-        )
-    return first, last
+    spans = []
+    for code, *days in own:
+        try:
+            first, last = map(_parse_day, days)
+            if last < first:
+                raise ValueError("the last day is earlier than the first")
+        except ValueError as error:
+            raise BarsError(
+                f"instruments/all.txt has the line {' '.join([code, *days])!r}: it must give a "
+                "code, its first day as 2019-01-02, and its last day, which is no earlier. Dump it "
+                "again."
+            ) from error
+        spans.append((first, last))
+    return own[0][0], spans
 
 
 def _read_field(
@@ -130,10 +124,10 @@ def _read_field(
     return values, there
 
 
-def _format_day(text: str) -> str:
-    """ISO day of 2018-12-28, 20181228 or either with a time behind."""
+def _parse_day(text: str) -> dt.date:
+    """Day of 2018-12-28, 20181228 or either with a time behind; ValueError if it is none."""
     day = text.strip()[:10]
-    return f"{day[:4]}-{day[4:6]}-{day[6:8]}" if day[:8].isdigit() else day
+    return dt.date.fromisoformat(day[:8] if day[:8].isdigit() else day)
 
 
 def _read_text(filesystem: pafs.FileSystem, path: str) -> str:

@@ -62,9 +62,9 @@ class Quality:
     """Rows read."""
     suspended: int = 0
     """Rows of days without trading, dropped; their dates stay in the calendar."""
-    quarantined: Mapping[str, Finding] = field(default_factory=dict)
+    quarantined: dict[str, Finding] = field(default_factory=dict)
     """Reason -> rows set aside."""
-    notes: Mapping[str, Finding] = field(default_factory=dict)
+    notes: dict[str, Finding] = field(default_factory=dict)
     """What was repaired or passed over without losing a row, by kind."""
     suspects: tuple[Suspect, ...] = ()
     """Files of which most rows contradict themselves in one way."""
@@ -100,10 +100,8 @@ class Findings:
     """Names of the files by number; the rows' column `file` holds the number."""
     first_row: int | None = None
     """Rows of the file before these, if the rows are one batch of one file."""
-    quarantined: dict[str, Finding] = field(default_factory=dict)
-    """Reason -> rows set aside."""
-    notes: dict[str, Finding] = field(default_factory=dict)
-    """Kind -> rows that stay."""
+    quality: Quality = field(default_factory=Quality)
+    """What was found so far."""
 
     def take(
         self, rows: pa.Table, reasons: Mapping[str, np.ndarray], **shown: Sequence[str]
@@ -120,7 +118,7 @@ class Findings:
         """
         stays = np.ones(len(rows), dtype=bool)
         for reason, mask in reasons.items():
-            self.note(rows, {reason: mask & stays}, into=self.quarantined, **shown)
+            self.note(rows, {reason: mask & stays}, into=self.quality.quarantined, **shown)
             stays &= ~mask
         return stays
 
@@ -147,7 +145,7 @@ class Findings:
             if len(places):
                 examples = [self._show(rows, int(i), show, previous) for i in places[:_EXAMPLES]]
                 found = Finding(count=len(places), example=examples[0], more=tuple(examples[1:]))
-                (self.notes if into is None else into)[kind] = found
+                (self.quality.notes if into is None else into)[kind] = found
 
     def _show(
         self, rows: pa.Table, index: int, show: Sequence[str], previous: Sequence[str]

@@ -259,7 +259,7 @@ def _open(
     parts = []
     with _explain_errors(file):
         if file.fields:
-            names = qlib.list_columns(file)
+            names = ["date", "instrument", *(f"${name}" for name in file.fields)]
             whole = replace(whole, rows=file.size // (4 * len(file.fields)))
         elif file.is_parquet:
             with filesystem.open_input_file(file.path) as source:

@@ -16,6 +16,7 @@ break the same one, a unit is wrong, not a row: `find_suspects` tells, and `pane
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -140,13 +141,9 @@ def check_rows(
     findings.note(rows, {kind: mask & traded for kind, mask in notes.items()}, show=show)
     for kind, is_so in (("file without rows", not len(rows)), (UNSORTED, not _is_sorted(rows))):
         if is_so:
-            findings.notes[kind] = Finding(count=1, example={"file": file})
-    quality = Quality(
-        rows=len(rows),
-        suspended=int((suspended & stays).sum()),
-        quarantined=findings.quarantined,
-        notes=findings.notes,
-    )
+            findings.quality.notes[kind] = Finding(count=1, example={"file": file})
+    suspended_days = int((suspended & stays).sum())
+    quality = replace(findings.quality, rows=len(rows), suspended=suspended_days)
     return (rows if stays.all() else rows.filter(pa.array(stays))), quality
 
 
@@ -165,8 +162,7 @@ def check_joined(
     traded = stays & ~rows["suspended"].to_numpy()
     missing = {name: np.isnan(rows[name].to_numpy()) & traded for name in form.further}
     findings.note(rows, {f"{name} missing or infinite": mask for name, mask in missing.items()})
-    quality = Quality(quarantined=findings.quarantined, notes=findings.notes)
-    return (rows if stays.all() else rows.filter(pa.array(stays))), quality
+    return (rows if stays.all() else rows.filter(pa.array(stays))), findings.quality
 
 
 def clean_caps(caps: np.ndarray) -> np.ndarray:

@@ -135,8 +135,7 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     renamed = same & ~_is_as_before(bars["industry"]) & known
     renamed[1:] &= known[:-1]
     findings.note(bars, {RENAMED: renamed}, show=("industry",), previous=("industry",))
-    quality = Quality(quarantined=findings.quarantined, notes=findings.notes)
-    return _keep(bars, stays), quality, sums
+    return _keep(bars, stays), findings.quality, sums
 
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:

@@ -106,7 +106,20 @@ def build_panel(
     there = find_manifest(root)
     if there is not None and (old is None or there.to_json() != old.to_json()):
         return _accept_other_build(there, manifest, panel)
-    _publish(panel, manifest, computed, parts=len(bars.parts))
+    # from the swap of the manifest on readers see the new panel, and what stands beside it
+    write_names(panel, computed.names)
+    panel.write_json(QUALITY, _quality_json(computed, manifest, parts=len(bars.parts)))
+    panel.write_json(MANIFEST, manifest.to_json())
+    _warn_of_newest_day(manifest)
+    _logger.info(
+        "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
+        manifest.rows,
+        manifest.assets,
+        len(manifest.calendar),
+        computed.quality.set_aside,
+        manifest.fingerprint[:12],
+        panel.uri,
+    )
     remove_leftovers(panel, before | {file.name for file in manifest.files})
     return manifest
 
@@ -167,23 +180,6 @@ def find_manifest(root: Storage) -> Manifest | None:
         return read_manifest(root)
     except PanelError:
         return None
-
-
-def _publish(panel: Storage, manifest: Manifest, computed: Computed, *, parts: int) -> None:
-    """Swap the manifest, after what stands beside it: from here on readers see the new panel."""
-    write_names(panel, computed.names)
-    panel.write_json(QUALITY, _quality_json(computed, manifest, parts=parts))
-    panel.write_json(MANIFEST, manifest.to_json())
-    _warn_of_newest_day(manifest)
-    _logger.info(
-        "panel_done rows=%d assets=%d days=%d quarantined=%d fingerprint=%s uri=%s",
-        manifest.rows,
-        manifest.assets,
-        len(manifest.calendar),
-        computed.quality.set_aside,
-        manifest.fingerprint[:12],
-        panel.uri,
-    )
 
 
 def _accept_other_build(there: Manifest, ours: Manifest, panel: Storage) -> Manifest:
@@ -247,8 +243,8 @@ def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict
         "newest_day_set_aside": manifest.set_aside,
         **computed.quality.to_json(),
         "optional_columns_missing": {
-            name: {"files": len(files), "example": files[0]}
-            for name, files in find_lacking(computed.columns).items()
+            name: {"files": found.count, "example": found.example["file"]}
+            for name, found in find_lacking(computed.columns).items()
         },
     }
 
@@ -271,10 +267,7 @@ def _quality_table(computed: Computed) -> list[str]:
         "rows set aside, by reason": quality.quarantined,
         "files in another unit": {f"{s.file}: {s.reason}": s.finding for s in quality.suspects},
         "odd, but kept": quality.notes,
-        "columns that files lack": {
-            name: Finding(count=len(files), example={"file": files[0]})
-            for name, files in find_lacking(computed.columns).items()
-        },
+        "columns that files lack": find_lacking(computed.columns),
     }
     for title, findings in sections.items():
         if findings:

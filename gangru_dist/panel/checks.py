@@ -13,7 +13,7 @@ import numpy as np
 
 from gangru_dist.bars.days import check_shifted
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.quality import Quality, check_share, describe
+from gangru_dist.bars.quality import Finding, Quality, check_share, describe
 from gangru_dist.bars.reader import Bars
 from gangru_dist.bars.rows import (
     ADJUSTED_TWICE,
@@ -94,11 +94,14 @@ def check_columns(
     return there
 
 
-def find_lacking(columns: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-    """Optional column -> the files, sorted, without it or with an empty one."""
-    files = sorted(columns)
-    without = {name: [file for file in files if name not in columns[file]] for name in _OPTIONAL}
-    return {name: lacking for name, lacking in without.items() if lacking}
+def find_lacking(columns: Mapping[str, Collection[str]]) -> dict[str, Finding]:
+    """Optional column -> the files without it or with an empty one, the first by name."""
+    lacking = {name: [f for f in columns if name not in columns[f]] for name in _OPTIONAL}
+    return {
+        name: Finding(count=len(files), example={"file": min(files)})
+        for name, files in lacking.items()
+        if files
+    }
 
 
 def check_staged(

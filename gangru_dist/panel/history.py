@@ -44,9 +44,6 @@ class Rewritten:
     added: tuple[str, ...] = ()
     """Trading days that only the new calendar has, up to the old one's last day."""
 
-    def __bool__(self) -> bool:
-        return bool(self.months or self.gone or self.added)
-
     @property
     def all_months(self) -> tuple[str, ...]:
         """Months with any difference, of rows or of trading days, ascending."""
@@ -80,19 +77,25 @@ def continue_history(root: Storage, old: Manifest, new: Manifest, *, overwrite: 
             not `overwrite`. The message has an example and the way out.
     """
     rewritten = compare(root, old, new)
+    months = rewritten.all_months
     if not _is_code_known(old):
         _logger.info(
             "panel_code_unknown: an earlier version built the panel; its rows are compared"
         )
-    if rewritten and not overwrite and _is_made_alike(old.source, new.source):
-        raise _explain_refusal(root, old, new, rewritten)
-    if rewritten:
-        _logger.warning(
-            "panel_rewritten reason=%s months=%d first=%s",
-            "overwrite" if overwrite else "other_settings_or_features",
-            len(rewritten.all_months),
-            rewritten.all_months[0],
+    if months and not overwrite and _is_made_alike(old.source, new.source):
+        by_whom = "" if _is_code_known(old) else _UNKNOWN
+        raise PanelError(
+            f"these bars rewrite history: {_describe_rewrite(root, old, new, rewritten)}{by_whom} "
+            f"The panel that is there ends on {old.calendar[-1]} and stays as it was; models and "
+            "scores depend on it. --bars must name all bars, the old days unchanged and the new "
+            "ones after them (with a backward adj_factor: a forward one changes all earlier prices "
+            "at each dividend). If the correction is intended, run again with --overwrite: "
+            "`gangru train` and `gangru score` then redo what depends on it."
         )
+    if months:
+        reason = "overwrite" if overwrite else "other_settings_or_features"
+        text = "panel_rewritten reason=%s months=%d first=%s"
+        _logger.warning(text, reason, len(months), months[0])
     return replace(new, rewritten=_mark_months(old, new, rewritten))
 
 
@@ -127,21 +130,6 @@ def _mark_months(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str
         text = repr([*facts, *rewritten.gone])
         marks[month] = hashlib.sha256(text.encode()).hexdigest()[:12]
     return dict(sorted(marks.items()))
-
-
-def _explain_refusal(
-    root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten
-) -> PanelError:
-    what = _describe_rewrite(root, old, new, rewritten)
-    by_whom = "" if _is_code_known(old) else _UNKNOWN
-    return PanelError(
-        f"these bars rewrite history: {what}{by_whom} The panel that is there ends on "
-        f"{old.calendar[-1]} and stays as it was; models and scores depend on it. --bars "
-        "must name all bars, the old days unchanged and the new ones after them (with a "
-        "backward adj_factor: a forward one changes all earlier prices at each dividend). If the "
-        "correction is intended, run again with --overwrite: `gangru train` and `gangru score` "
-        "then redo what depends on it."
-    )
 
 
 def _describe_rewrite(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> str:

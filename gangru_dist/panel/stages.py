@@ -290,17 +290,14 @@ def _stage_tables(
         BarsError: A file cannot be understood, or a table has no stock of the bars.
     """
     tables = sorted({part.table for part in bars.parts if part.table is not None})
-    units = [
-        (name, unit)
-        for name in tables
-        for unit in group_units([part for part in bars.parts if part.table == name])
-    ]
+    parts = [[part for part in bars.parts if part.table == name] for name in tables]
+    units = [unit for own in parts for unit in group_units(own)]
     work = partial(stage_table, bars.uri, codes=codes, **stage)
-    items = [(unit, f"{folder}/table-{i:05d}") for i, (_, unit) in enumerate(units)]
+    items = [(unit, f"{folder}/table-{i:05d}") for i, unit in enumerate(units)]
     staged = run("panel_tables", work, items)
     result = []
     for name in tables:
-        own = [done for (table, _), done in zip(units, staged, strict=True) if table == name]
+        own = [done for unit, done in zip(units, staged, strict=True) if unit[0].table == name]
         files = tuple(file for files, _ in own for file in files)
         if not files:
             example = next((code for _, code in own if code), "no row")
