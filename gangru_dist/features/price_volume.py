@@ -207,34 +207,17 @@ def last(values: Values, days: int) -> Float[np.ndarray, "days K *N"]:
     return np.stack([ago(values, back) for back in range(days)])
 
 
-@feature("open", level="price")
-def open(bars: AdjustedBars) -> Values:  # the column's name; builtins.open is not used here
-    """Adjusted open, currency per share."""
-    return bars.open
+def _take_field(name: str, level: Level) -> Feature:
+    """A field of the bars as a feature."""
+
+    def take(bars: AdjustedBars) -> Values:
+        return getattr(bars, name)
+
+    take.__name__ = name
+    return Feature(compute=take, inputs=(name,), level=level)
 
 
-@feature("high", level="price")
-def high(bars: AdjustedBars) -> Values:
-    """Adjusted high, currency per share."""
-    return bars.high
-
-
-@feature("low", level="price")
-def low(bars: AdjustedBars) -> Values:
-    """Adjusted low, currency per share."""
-    return bars.low
-
-
-@feature("close", level="price")
-def close(bars: AdjustedBars) -> Values:
-    """Adjusted close, currency per share."""
-    return bars.close
-
-
-@feature("vwap", level="price")
-def vwap(bars: AdjustedBars) -> Values:
-    """Adjusted average price paid, currency per share."""
-    return bars.vwap
+FEATURES |= {name: _take_field(name, "price") for name in ("open", "high", "low", "close", "vwap")}
 
 
 @feature("volume", level="own_mean")
@@ -249,10 +232,7 @@ def amount(bars: AdjustedBars) -> Values:
     return np.log1p(bars.amount)
 
 
-@feature("turnover_rate")
-def turnover_rate(bars: AdjustedBars) -> Values:
-    """Traded share of the free float, a fraction."""
-    return bars.turnover_rate
+FEATURES["turnover_rate"] = _take_field("turnover_rate", "as_is")
 
 
 @feature("close")

@@ -81,18 +81,6 @@ def _days(
     return train, valid
 
 
-def _older_days(refit: int, first: int, every: int, history: int, lookback: int) -> list[int]:
-    """Days before the first training day, as far apart, within `history` days."""
-    oldest = max(refit - history + 1, lookback - 1)
-    return list(range(first - every, oldest - 1, -every))[::-1]
-
-
-def _least(cfg: WindowConfig) -> str:
-    """The setting that says how much history there must be."""
-    name = "history_days" if cfg.min_history_days is None else "min_history_days"
-    return f"{name}={cfg.least_history}"
-
-
 def make_windows(
     calendar: np.ndarray,
     cfg: WindowConfig,
@@ -110,6 +98,7 @@ def make_windows(
     windows, skipped = [], []
     refits = find_refit_days(calendar, cfg)
     need = cfg.least_history + lookback - 1
+    least = "history_days" if cfg.min_history_days is None else "min_history_days"
     for position, refit in enumerate(refits):
         date = calendar[refit].astype(dt.date)
         if (cfg.first and date < cfg.first) or (cfg.last and date > cfg.last):
@@ -118,7 +107,7 @@ def make_windows(
         if refit + 1 < need or not train:
             reason = (
                 f"{refit + 1} trading days of history up to {date}, {need} needed "
-                f"(windows.{_least(cfg)} + samples.lookback={lookback} - 1)"
+                f"(windows.{least}={cfg.least_history} + samples.lookback={lookback} - 1)"
                 if refit + 1 < need
                 else f"no training day is left before the first validation day "
                 f"(windows.history_days={cfg.history_days}, embargo of {label.reach} days)"
@@ -126,15 +115,14 @@ def make_windows(
             skipped.append(SkippedWindow(name=str(date), reason=reason))
             continue
         after = refits[position + 1] if position + 1 < len(refits) else len(calendar) - 1
+        oldest, every = max(refit - gan_history + 1, lookback - 1), cfg.sample_every
         windows.append(
             Window(
                 name=str(date),
                 refit=refit,
                 train_days=tuple(train),
                 valid_days=tuple(valid),
-                older_days=tuple(
-                    _older_days(refit, train[0], cfg.sample_every, gan_history, lookback)
-                ),
+                older_days=tuple(range(train[0] - every, oldest - 1, -every))[::-1],
                 score_first=refit + 1,
                 score_last=after,
             )

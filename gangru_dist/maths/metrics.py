@@ -1,4 +1,4 @@
-"""Figures of a factor and a portfolio as functions of arrays: numpy and scipy only.
+"""Figures of a factor and a portfolio as functions of arrays.
 
 D dates, N assets, T daily values. Returns are fractions (0.01 = 1 %). A daily value is the worth
 of one unit of capital; the first entry is the start.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
@@ -48,16 +49,11 @@ def rank_ic(
     NaN as in `ic`. Ranks are taken among complete pairs only.
     """
     both = np.isfinite(score) & np.isfinite(forward_return)
-    return _correlation(_ranks(score, both), _ranks(forward_return, both), both)
-
-
-def _ranks(values: Float[np.ndarray, "D N"], take: Bool[np.ndarray, "D N"]) -> np.ndarray:
-    """Ranks from 1 (ties: mean) among the taken values of each date; NaN elsewhere."""
-    ranks = np.full(values.shape, np.nan)
-    for row, chosen in enumerate(take):
-        if chosen.any():
-            ranks[row, chosen] = stats.rankdata(values[row, chosen])
-    return ranks
+    ours, theirs = (
+        pd.DataFrame(np.where(both, side, np.nan)).rank(axis=1).to_numpy()
+        for side in (score, forward_return)
+    )
+    return _correlation(ours, theirs, both)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, take: Bool[np.ndarray, "D N"]) -> np.ndarray:
@@ -104,8 +100,6 @@ def t_test(values: Float[np.ndarray, " T"]) -> TTest:
     """t-test of mean = 0 over the finite values, taken as independent [R]."""
     kept = drop_nonfinite(values)
     ratio = icir(values)
-    if np.isnan(ratio):
-        return TTest(statistic=float("nan"), p_value=float("nan"), count=len(kept))
     statistic = ratio * float(np.sqrt(len(kept)))
     p_value = float(2 * stats.t.sf(abs(statistic), len(kept) - 1))
     return TTest(statistic=statistic, p_value=p_value, count=len(kept))

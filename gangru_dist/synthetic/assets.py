@@ -170,8 +170,7 @@ def _draw_st(
     start, length = rng.integers(0, days, count), rng.integers(_ST_DAYS, 2 * _ST_DAYS, count)
     spell = chosen & (day >= start) & (day < start + length)
     dying = (last < days - 1) & (day > last - _ST_DAYS)
-    marked: Bool[np.ndarray, "D N"] = (spell | dying) & listed
-    return marked
+    return np.asarray((spell | dying) & listed)
 
 
 def _draw_suspensions(

@@ -33,6 +33,7 @@ from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
@@ -222,8 +223,7 @@ def _recent_against_window(
     deviation = np.where(traded, values - mean, 0.0)
     spread = np.sqrt(np.square(deviation).sum(axis=0) / count)
     newest = deviation[-recent:].sum(axis=0) / np.maximum(traded[-recent:].sum(axis=0), 1)
-    result: np.ndarray = np.divide(newest, spread, out=np.zeros_like(newest), where=spread > 0)
-    return result
+    return np.asarray(np.divide(newest, spread, out=np.zeros_like(newest), where=spread > 0))
 
 
 def _across(values: Float[np.ndarray, " N"], known: np.ndarray) -> Float[np.ndarray, " N"]:
@@ -250,8 +250,7 @@ def limit_prices(
 def to_tick(price: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Round to cents, half up, never under ten cents."""
     cents = np.floor(price / _TICK + 0.5 + 1e-6)
-    rounded: np.ndarray = np.maximum(np.round(cents * _TICK, 2), _LOWEST)
-    return rounded
+    return np.asarray(np.maximum(np.round(cents * _TICK, 2), _LOWEST))
 
 
 def _student(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -307,10 +306,12 @@ def write_bars(storage: Storage, cfg: SyntheticConfig) -> None:
             f"{storage.uri} holds {len(foreign)} files that are not of the synthetic market, first "
             f"{foreign[0]}. Choose another --storage, or remove them."
         )
-    year = bars["date"].to_numpy().astype("datetime64[Y]")
-    first = np.flatnonzero(np.r_[True, year[1:] != year[:-1]])
-    ends = np.r_[first[1:], len(year)]
-    files = dict(_write_year(bars.slice(a, b - a)) for a, b in zip(first, ends, strict=True))
+    files, year = {}, pc.year(bars["date"])
+    for value in pc.unique(year).to_pylist():
+        sink = io.BytesIO()
+        pq.write_table(bars.filter(pc.equal(year, value)), sink, compression="zstd")
+        data = sink.getvalue()
+        files[f"{value}-{sha256(data).hexdigest()[:12]}.parquet"] = data
     present = set(storage.list_files())
     for name in sorted(present - set(files)):
         storage.delete(name)
@@ -343,11 +344,3 @@ def _to_table(
             "list_date": pa.array(lives.list_date[column]),
         }
     )
-
-
-def _write_year(bars: pa.Table) -> tuple[str, bytes]:
-    """Name and content of one year's file; the name follows from the content."""
-    sink = io.BytesIO()
-    pq.write_table(bars, sink, compression="zstd")
-    data = sink.getvalue()
-    return f"{bars['date'][0].as_py().year}-{sha256(data).hexdigest()[:12]}.parquet", data

@@ -247,7 +247,7 @@ class TestValidation:
 
     def test_an_input_that_bars_do_not_have(self) -> None:
         with pytest.raises(PanelError, match=r"no input 'closed' of a feature; nearest: \['close'"):
-            feature("closed")(price_volume.close)
+            feature("closed")(price_volume.daily_return)
 
     @pytest.mark.parametrize("column", ["turnover_rate", "market_cap"])
     def test_one_of_both_is_enough(self, column: str) -> None:
