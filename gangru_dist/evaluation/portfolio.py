@@ -210,34 +210,26 @@ def measure_value(value: Float[np.ndarray, " T"]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class IndexCloses:
-    """An index's daily closes, as the user gives them."""
+def sample_index(closes: pd.Series, days: np.ndarray) -> tuple[Float[np.ndarray, " T"], int]:
+    """The index as a daily value from 1, and the number of days it has no close of.
 
-    name: str
-    """Of the file, for the reader."""
-    dates: np.ndarray
-    """(K,) datetime64[D], ascending, unique."""
-    close: Float[np.ndarray, " K"]
-    """Above 0; points."""
+    Args:
+        closes: Above 0, by ascending, unique days; its name is the reader's.
+        days: (T,) datetime64[D], trading days. One without a close keeps the one before.
 
-    def sample(self, days: np.ndarray) -> tuple[Float[np.ndarray, " T"], int]:
-        """The index as a daily value from 1, and the number of days it has no close of.
-
-        Args:
-            days: (T,) datetime64[D], trading days. One without a close keeps the one before.
-
-        Raises:
-            EvaluationError: The closes begin later or end earlier than these days.
-        """
-        if self.dates[0] > days[0] or self.dates[-1] < days[-1]:
-            raise EvaluationError(
-                f"evaluation.index={self.name} has closes from {self.dates[0]} to "
-                f"{self.dates[-1]}, the portfolio runs from {days[0]} to {days[-1]}. Give closes "
-                "of that whole time, or leave evaluation.index out."
-            )
-        value = self.close[np.searchsorted(self.dates, days, side="right") - 1]
-        return np.asarray(value / value[0]), int((~np.isin(days, self.dates)).sum())
+    Raises:
+        EvaluationError: The closes begin later or end earlier than these days.
+    """
+    first, last = closes.index[0], closes.index[-1]
+    if first > days[0] or last < days[-1]:
+        raise EvaluationError(
+            f"evaluation.index={closes.name} has closes from {first:%Y-%m-%d} to "
+            f"{last:%Y-%m-%d}, the portfolio runs from {days[0]} to {days[-1]}. Give closes "
+            "of that whole time, or leave evaluation.index out."
+        )
+    wanted = pd.DatetimeIndex(days)
+    value = closes.reindex(wanted, method="ffill").to_numpy()
+    return np.asarray(value / value[0]), int((~wanted.isin(closes.index)).sum())
 
 
 def measure_against_index(

@@ -12,7 +12,7 @@ from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import decomposition, ic, picks, portfolio
 from gangru_dist.evaluation.market import Market, Rebalances, filter_members, to_rebalances
-from gangru_dist.evaluation.portfolio import IndexCloses, Portfolio, measure_against_index
+from gangru_dist.evaluation.portfolio import Portfolio, measure_against_index, sample_index
 from gangru_dist.maths import metrics
 
 
@@ -79,7 +79,7 @@ def evaluate(
     *,
     entry_lag: int,
     quantiles: int,
-    index: IndexCloses | None = None,
+    index: pd.Series | None = None,
 ) -> Evaluation:
     """Evaluate any factor table against the market.
 
@@ -91,7 +91,7 @@ def evaluate(
         cfg: Portfolio, trading costs and holding periods.
         entry_lag: Trading days from the factor to the trade.
         quantiles: Number of quantiles; 1 = lowest factor.
-        index: A second benchmark.
+        index: Closes of a second benchmark by day, under its name.
 
     Raises:
         EvaluationError: The table is empty, does not fit the market, has another number of
@@ -139,7 +139,7 @@ def evaluate(
         "picks": tables["ranked"].head(cfg.picks)[_PICKED],
     }
     if index is not None:
-        beside, missing = index.sample(market.dates[long.days])
+        beside, missing = sample_index(index, market.dates[long.days])
         own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()
         daily["index"] = beside
         figures["index"] = {"name": index.name, **measure_against_index(own, net, beside)}
@@ -148,7 +148,7 @@ def evaluate(
                 Note(
                     "The index %(name)s has no close on %(days)s trading day(s): "
                     "the one before stands.",
-                    {"name": index.name, "days": str(missing)},
+                    {"name": str(index.name), "days": str(missing)},
                 )
             )
     figures["notes"] = [str(note) for note in notes]

@@ -17,7 +17,6 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.market import AMOUNT, Market, to_market
-from gangru_dist.evaluation.portfolio import IndexCloses
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
@@ -166,7 +165,7 @@ def read_market(root: Storage, manifest: Manifest, factors: Iterable[pd.DataFram
     return to_market(block)
 
 
-def read_index(uri: str | None) -> IndexCloses | None:
+def read_index(uri: str | None) -> pd.Series | None:
     """Closes of `evaluation.index`, the second benchmark; None if none is given.
 
     Raises:
@@ -175,4 +174,4 @@ def read_index(uri: str | None) -> IndexCloses | None:
     if uri is None:
         return None
     dates, close = read_closes(uri)
-    return IndexCloses(name=PurePosixPath(uri).stem, dates=dates, close=close)
+    return pd.Series(close, index=pd.DatetimeIndex(dates), name=PurePosixPath(uri).stem)

@@ -11,7 +11,7 @@ import pytest
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
-from gangru_dist.evaluation.portfolio import IndexCloses, measure_against_index
+from gangru_dist.evaluation.portfolio import measure_against_index
 from gangru_dist.evaluation.summary import Evaluation
 from tests.evaluation.worlds import config, random_block, random_table
 
@@ -19,12 +19,13 @@ BLOCK = random_block()
 TABLE = random_table(BLOCK)
 
 
-def closes(seed: int = 3) -> IndexCloses:
+def closes(seed: int = 3) -> pd.Series:
     moves = np.random.default_rng(seed).normal(0, 0.01, len(BLOCK.dates))
-    return IndexCloses(name="300", dates=BLOCK.dates, close=3000 * np.exp(np.cumsum(moves)))
+    days = pd.DatetimeIndex(BLOCK.dates)
+    return pd.Series(3000 * np.exp(np.cumsum(moves)), index=days, name="300")
 
 
-def judged(index: IndexCloses | None = None, member: np.ndarray | None = None) -> Evaluation:
+def judged(index: pd.Series | None = None, member: np.ndarray | None = None) -> Evaluation:
     cfg = config(top_fraction=0.2)
     market = dataclasses.replace(to_market(BLOCK), member=member)
     rules = {"entry_lag": cfg.label.entry_lag, "quantiles": cfg.factor.quantiles}
@@ -45,7 +46,7 @@ class TestReference:
         assert figures["beta"] == pytest.approx(slope)
         excess = daily["long_net"].iloc[-1] / daily["index"].iloc[-1] - 1
         assert figures["excess_with_costs"]["total_return"] == pytest.approx(excess)
-        own = pd.Series(closes().close, index=BLOCK.dates.astype("datetime64[s]"))
+        own = closes()
         expected = own.reindex(daily.index) / own[daily.index[0]]
         np.testing.assert_allclose(daily["index"], expected)
 
@@ -66,8 +67,7 @@ class TestProperties:
     def test_a_day_without_a_close_keeps_the_one_before_and_is_noted(self) -> None:
         index = closes()
         there = np.arange(len(BLOCK.dates)) != len(BLOCK.dates) // 2
-        short = IndexCloses(name="300", dates=index.dates[there], close=index.close[there])
-        found = judged(short)
+        found = judged(index[there])
         assert any("no close on 1 trading day(s)" in str(note) for note in found.notes)
 
     def test_members_alone_are_judged(self) -> None:
@@ -87,8 +87,7 @@ class TestProperties:
 class TestValidation:
     def test_closes_that_end_too_early(self) -> None:
         index = closes()
-        half = len(index.dates) // 2
-        short = IndexCloses(name="300", dates=index.dates[:half], close=index.close[:half])
+        short = index.iloc[: len(index) // 2]
         with pytest.raises(EvaluationError, match=r"evaluation.index=300 has closes from .* Give"):
             judged(short)
 
