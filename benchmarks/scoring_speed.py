@@ -44,7 +44,7 @@ from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import MANIFEST, Manifest
 from gangru_dist.panel.store import read_block, select_universe
 from gangru_dist.runs.run import Run
-from gangru_dist.samples.channels import Standardizer
+from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.plan import ScoringTask, make_plan
 from gangru_dist.scoring.predictor import Scorer
 from gangru_dist.training.checkpoint import TrainingState, read_model, write_model

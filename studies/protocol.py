@@ -39,8 +39,8 @@ from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.models.precision import prepare_torch
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block, select_universe
-from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.labels import compute_forward_return
+from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.predictor import predict, to_factor
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import Scratch, TensorCache, WindowData, first_day, prepare

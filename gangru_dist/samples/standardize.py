@@ -1,8 +1,9 @@
-"""Samples cut from the dense panel on demand, and their standardization (docs/method.md, 1).
+"""Samples cut from the dense panel on demand and standardized: in training as in scoring.
 
 Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
-days, F features. Samples are not kept: all together they would be 40 times the panel.
-Level channels hold the levels that standardizing along time removes [D].
+days, F features, C channels: F for each kind in `samples.channels`. Samples are not kept: all
+together they would be 40 times the panel. Level channels hold the levels that standardizing along
+time removes [D]. Formulas: docs/method.md, 1.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gangru_dist.base.errors import ConfigError
-from gangru_dist.config.settings import SampleConfig
-from gangru_dist.features.price_volume import Level
+from gangru_dist.config.settings import ChannelKind, SampleConfig
+from gangru_dist.features.price_volume import FEATURES, Level
 from gangru_dist.maths.cross_section import MAD_TO_SIGMA
 
 AllSum = Callable[[Tensor], Tensor]
 """Sums a tensor over all workers."""
+Gather = Callable[[np.ndarray], list[np.ndarray]]
+"""Gives every worker the arrays of all workers, in rank order."""
 
 _FLAT = 1e-6
 """Relative spread below which a series counts as constant."""
-
+_AT_ONCE = 512
+"""Assets standardized along time at once, so that temporaries stay in the CPU cache."""
 
 Bounds = tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]]
 """Lowest and highest value that is no outlier, per (lag, feature)."""
@@ -63,17 +67,14 @@ def masked_median(
         return values.new_full((*values.shape[:-1], 1), torch.nan)
     if count is None:
         count = values.isnan().logical_not().sum(dim=-1, keepdim=True)
-    ordered = _sort_rows(values.contiguous())
+    values = values.contiguous()
+    if values.device.type == "cpu":  # numpy sorts short rows faster; both put NaN last
+        ordered = torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    else:
+        ordered = values.sort(dim=-1).values
     upper = ordered.gather(-1, (count // 2).clamp(max=values.shape[-1] - 1))
     lower = ordered.gather(-1, ((count - 1) // 2).clamp(min=0))
     return (lower + upper) / 2
-
-
-def _sort_rows(rows: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
-    """Sort along the last axis, ascending, NaN last; numpy sorts short rows faster than torch."""
-    if rows.device.type != "cpu":
-        return rows.sort(dim=-1).values
-    return torch.from_numpy(np.sort(rows.numpy(), axis=-1))
 
 
 def ts_standardize(
@@ -131,10 +132,6 @@ def cs_standardize(
     inside = z if day.bounds is None else z.clamp(*day.bounds)
     scored = (inside - day.mean.to(z.dtype)).mul_(scale)
     return scored.clamp_(-cfg.z_clip, cfg.z_clip).mul_(known)
-
-
-Gather = Callable[[np.ndarray], list[np.ndarray]]
-"""Gives every worker the arrays of all workers, in rank order."""
 
 
 def ts_level(
@@ -196,3 +193,101 @@ def cs_bounds(
     low = (middle - reach).masked_fill(is_open, -torch.inf)[..., 0]
     high = (middle + reach).masked_fill(is_open, torch.inf)[..., 0]
     return low.to(value.device), high.to(value.device)
+
+
+@dataclass(frozen=True)
+class ChannelSamples:
+    """One kind of channels of a worker's samples, standardized along time only."""
+
+    value: Float[Tensor, "M T F"]
+    """0 where missing."""
+    known: Float[Tensor, "M T F"]
+    """1 or 0."""
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Cuts and standardizes samples; has no state but its settings."""
+
+    cfg: SampleConfig
+    features: tuple[str, ...]
+    """Names of the panel's features, in order."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the C channels: `<feature>` for its shape, `<feature>_level` for its level."""
+        names = {"shape": "", "level": "_level"}
+        return tuple(f"{f}{names[kind]}" for kind in self.cfg.channels for f in self.features)
+
+    def channel_range(self, kind: ChannelKind | None) -> range:
+        """Where the channels of a kind are among all; None = all of them."""
+        first = 0 if kind is None else self.cfg.channels.index(kind) * len(self.features)
+        return range(first, first + len(self.features if kind else self.channels))
+
+    def standardize_time(
+        self,
+        panel: Float[Tensor, "D N F"],
+        day: int,
+        members: Int[Tensor, " M"],
+        dtype: torch.dtype,
+    ) -> tuple[ChannelSamples, ...]:
+        """Samples of some assets, standardized along time; one part per kind of channels."""
+        blocks = [
+            [self._along_time(kind, raw) for kind in self.cfg.channels]
+            for some in members.split(_AT_ONCE)
+            for raw in [cut_samples(panel, day, some, self.cfg.lookback).to(dtype)]
+        ]
+        return tuple(
+            ChannelSamples(*map(torch.cat, zip(*parts, strict=True)))
+            for parts in zip(*blocks, strict=True)
+        )
+
+    def _along_time(self, kind: ChannelKind, raw: Float[Tensor, "M T F"]) -> tuple[Tensor, Tensor]:
+        """Values, and 1 where known, of one kind."""
+        if kind == "shape":
+            return ts_standardize(raw, self.cfg)
+        close = self.features.index("close") if "close" in self.features else None
+        return ts_level(raw, [FEATURES[name].level for name in self.features], close)
+
+    def compute_statistics(
+        self,
+        parts: Sequence[ChannelSamples],
+        all_sum: AllSum = lambda x: x,
+        gather: Gather = lambda x: [x],
+    ) -> tuple[Statistics, ...]:
+        """Statistics of the day's whole universe, one per kind of channels.
+
+        Args:
+            parts: This worker's part of the universe.
+            all_sum: Sums a tensor over the workers.
+            gather: Gives every worker the arrays of all workers.
+        """
+        found = []
+        for kind, part in zip(self.cfg.channels, parts, strict=True):
+            value, bounds = part.value, None
+            if kind == "level":
+                bounds = cs_bounds(value, part.known, self.cfg, gather)
+                value = value.clamp(*bounds) * part.known
+            found.append(compute_statistics(all_sum(cs_sums(value, part.known)), bounds))
+        return tuple(found)
+
+    def standardize_assets(
+        self, parts: Sequence[ChannelSamples], day: Sequence[Statistics]
+    ) -> Float[Tensor, "M T C"]:
+        """Standardize across the day's universe and concatenate the kinds of channels."""
+        done = [
+            cs_standardize(part.value, part.known, statistics, self.cfg)
+            for part, statistics in zip(parts, day, strict=True)
+        ]
+        return done[0] if len(done) == 1 else torch.cat(done, dim=2)
+
+    def standardize_day(
+        self,
+        panel: Float[Tensor, "D N F"],
+        day: int,
+        members: Int[Tensor, " M"],
+        dtype: torch.dtype = torch.float32,
+    ) -> Float[Tensor, "M T C"]:
+        """Samples of one day's whole universe, in one process."""
+        parts = self.standardize_time(panel, day, members, dtype)
+        return self.standardize_assets(parts, self.compute_statistics(parts))

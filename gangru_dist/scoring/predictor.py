@@ -31,7 +31,7 @@ from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block, select_universe
 from gangru_dist.runs.run import Run
-from gangru_dist.samples.channels import Standardizer
+from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.plan import ScoringTask, expect_coverage, hash_models
 from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.training.checkpoint import read_model

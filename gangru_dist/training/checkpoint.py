@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, shorten
 from gangru_dist.base.records import parse_record, to_jsonable, write_record
@@ -26,7 +26,7 @@ from gangru_dist.models.precision import find_arithmetic
 from gangru_dist.models.predictors import FactorNetwork, from_architecture
 from gangru_dist.runs.model import Epoch, ModelRecord
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run
-from gangru_dist.samples.channels import Standardizer
+from gangru_dist.samples.standardize import Standardizer
 
 _DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
 Stage = Literal["gan", "predictor", "done"]
@@ -77,16 +77,17 @@ class TrainingState:
         """The predictor that is validated, and kept if it is the best."""
         self.progress = Progress(stage="gan" if gan else "predictor")
         self.best: dict[str, Tensor] = {}
+        """The validated predictor's weights after its best epoch."""
         parts = {
             "generator": self.network.generator,
             "discriminator": self.discriminator,
             "predictor": predictor,
             "averaged": self.averaged,
         }
-        self.parts = {name: part for name, part in parts.items() if part is not None}
-        for part in self.parts.values():
-            part.to(device, find_arithmetic(cfg).dtype)
-            if cfg.training.compile:
+        self.parts = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        self.parts.to(device, find_arithmetic(cfg).dtype)
+        if cfg.training.compile:
+            for part in self.parts.values():
                 part.compile()  # in place: names of weights stay
         rates = {
             "generator": cfg.gan.learning_rate,
@@ -105,20 +106,10 @@ class TrainingState:
             if name in self.parts
         }
 
-    def keep_best(self) -> None:
-        """Copy what was validated: this epoch is the best so far."""
-        weights = self.validated.state_dict()
-        self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
-
-    def use_best(self) -> None:
-        """Put the best epoch's predictor in place."""
-        self.network.predictor.load_state_dict(self.best)
-
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by a dotted name, on the CPU."""
         found = {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for part_name, part in self.parts.items():
-            found |= {f"{part_name}.{name}": t for name, t in part.state_dict().items()}
+        found |= self.parts.state_dict()
         for part_name, optimizer in self.optimizers.items():
             for index, values in optimizer.state_dict()["state"].items():
                 found |= {f"adam.{part_name}.{index}.{key}": t for key, t in values.items()}

@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -30,9 +29,8 @@ from gangru_dist.maths.calendar import Window
 from gangru_dist.models.gan import asset_keys
 from gangru_dist.models.precision import Arithmetic, find_arithmetic
 from gangru_dist.panel.store import PanelBlock, select_universe
-from gangru_dist.samples.channels import ChannelSamples, Standardizer
 from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
-from gangru_dist.samples.standardize import Statistics
+from gangru_dist.samples.standardize import ChannelSamples, Standardizer, Statistics
 
 _logger = logging.getLogger(__name__)
 _SPARE = 0.1
@@ -97,10 +95,11 @@ class TensorCache:
     """
 
     def __init__(self, make: Callable[[int], Tensor], scratch: Scratch) -> None:
-        self._make, self._scratch, self._file = make, scratch, _ScratchFile(scratch)
+        self._make, self._scratch = make, scratch
+        self._file: IO[bytes] | None = None  # made with the first tensor
+        self._size = 0  # bytes taken of the budget; the next are written behind them
         self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
         self._is_full = False
-        weakref.finalize(self, self._file.close)
 
     def __call__(self, key: int) -> Tensor:
         """The result for `key`; the caller may change it."""
@@ -110,7 +109,9 @@ class TensorCache:
             return value
         start, shape, dtype = self._places[key]
         result = torch.empty(shape, dtype=dtype)
-        self._file.read(result, start)
+        view = _view_bytes(result)
+        if self._file is None or os.preadv(self._file.fileno(), [view], start) < len(view):
+            raise OSError("the scratch file is shorter than what was written to it")
         return result
 
     def put(self, key: int, value: Tensor) -> None:
@@ -119,56 +120,33 @@ class TensorCache:
             return
         if value.nbytes > self._scratch.left:
             self._is_full = True
-            cached = self._file.size / 1e6
+            cached = self._size / 1e6
             _logger.info("scratch_full cached_mb=%.0f: the rest is computed anew", cached)
             return
+        view = _view_bytes(value.detach().contiguous())
         try:
-            start = self._file.append(value.detach().contiguous())
-        except OSError as error:  # a full disk costs time, no result
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._scratch.folder, buffering=0)  # noqa: SIM115
+            if os.pwrite(self._file.fileno(), view, self._size) < len(view):
+                raise OSError("the disk is full")
+        except OSError as error:  # costs time, no result
             self._is_full = True
             _logger.warning("scratch_failed %s: the rest is computed anew", error)
             return
-        self._places[key] = (start, value.shape, value.dtype)
-
-    def close(self) -> None:
-        """Release the space; done too when nobody holds this any more."""
-        self._file.close()
-        self._places.clear()
-
-
-class _ScratchFile:
-    """An unnamed file within a budget; it is made with the first tensor."""
-
-    def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
-        self._file: IO[bytes] | None = None
-        self.size = 0
-        """Bytes taken of the budget; the next are written behind them."""
-
-    def append(self, data: Tensor) -> int:
-        """Write a tensor; return where it starts. OSError if the disk refuses it."""
-        view = _view_bytes(data)
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._scratch.folder, buffering=0)  # noqa: SIM115
-        start = self.size
-        if os.pwrite(self._file.fileno(), view, start) < len(view):
-            raise OSError("the disk is full")
-        self.size += len(view)
+        self._places[key] = (self._size, value.shape, value.dtype)
+        self._size += len(view)
         self._scratch.left -= len(view)
-        return start
-
-    def read(self, into: Tensor, start: int) -> None:
-        """Fill a tensor of the CPU with what was written."""
-        view = _view_bytes(into)
-        if self._file is None or os.preadv(self._file.fileno(), [view], start) < len(view):
-            raise OSError("the scratch file is shorter than what was written to it")
 
     def close(self) -> None:
-        """Give the space back, to the disk and to the budget."""
+        """Give the space back, to the disk and to the budget; done too when nobody holds this."""
         if self._file is not None:
             self._file.close()
-        self._scratch.left += self.size
-        self._file, self.size = None, 0
+        self._scratch.left += self._size
+        self._file, self._size = None, 0
+        self._places.clear()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _view_bytes(tensor: Tensor) -> memoryview:

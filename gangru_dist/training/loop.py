@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gangru_dist.config.settings import GanConfig
+from gangru_dist.config.settings import GanConfig, TrainingConfig
 from gangru_dist.models import losses
 from gangru_dist.models.gan import CHUNK, normal, sample_keys, uniform
 from gangru_dist.models.predictors import FactorNetwork
-from gangru_dist.runs.model import GanEpoch
+from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import SINGLE, Collective, DayShare, TensorCache, WindowData
 
@@ -72,17 +72,6 @@ def make_inputs(network: FactorNetwork, data: WindowData) -> Inputs:
     return lambda day: cache(day.row)
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter], collective: Collective) -> None:
-    """Replace each gradient by its sum over the workers: one flat all-reduce."""
-    if collective.size == 1:
-        return
-    trained = list(parameters)
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
-    flat = collective.all_sum(torch.cat([grad.flatten() for grad in grads]))
-    for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-        parameter.grad = grad.view_as(parameter)
-
-
 def _update(
     loss: Tensor,
     network: nn.Module,
@@ -90,40 +79,17 @@ def _update(
     collective: Collective,
     also: Callable[[], None] = lambda: None,
 ) -> None:
-    """One step; `also` adds to the gradients of this worker's share."""
+    """One step on the gradients' sum over the workers; `also` adds to this worker's own."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     also()
-    sum_gradients(network.parameters(), collective)
+    if collective.size > 1:  # one flat all-reduce
+        trained = list(network.parameters())
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
+        flat = collective.all_sum(torch.cat([grad.flatten() for grad in grads]))
+        for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = grad.view_as(parameter)
     optimizer.step()
-
-
-def train_predictor_epoch(
-    predictor: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: WindowData,
-    inputs: Inputs,
-    order: Sequence[int],
-    collective: Collective = SINGLE,
-    *,
-    after_step: Callable[[], None] | None = None,
-) -> float:
-    """One pass over the training days; returns the mean loss (-IC), unweighted.
-
-    `after_step` is called after each step of the optimizer.
-    """
-    found = []
-    for index in order:
-        day = data.train[index]
-        with data.autocast():
-            score = _call(predictor, inputs(day))
-        score = score.to(data.arithmetic.dtype)
-        loss = losses.ic_loss(score, day.label, collective.all_sum)
-        _update(loss * day.weight, predictor, optimizer, collective)
-        if after_step is not None:
-            after_step()
-        found.append(loss.detach())
-    return float(torch.stack(found).mean())
 
 
 def drop_channels(inputs: Inputs, data: WindowData, rate: float, step: Step) -> Inputs:
@@ -141,20 +107,11 @@ def drop_channels(inputs: Inputs, data: WindowData, rate: float, step: Step) -> 
     return drop
 
 
-class RunningMean:
-    """Exponential mean of a network's weights over about so many steps; of all steps at first."""
-
-    def __init__(self, mean: nn.Module, newest: nn.Module, *, steps: float, done: int) -> None:
-        """`mean` is changed in place; `done`: steps it has seen."""
-        self.mean: list[Tensor] = [*mean.parameters()]
-        self.newest: list[Tensor] = [*newest.parameters()]
-        self.steps, self.done = max(steps, 1.0), done
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        """Update the mean with the newest weights."""
-        self.done += 1
-        torch._foreach_lerp_(self.mean, self.newest, 1 / min(self.done, self.steps))
+@torch.no_grad()
+def average_weights(mean: nn.Module, newest: nn.Module, *, step: int, steps: float) -> None:
+    """Move an exponential mean over about `steps` steps, of all steps at first, to the newest."""
+    share = 1 / min(step, max(steps, 1.0))
+    torch._foreach_lerp_([*mean.parameters()], [*newest.parameters()], share)
 
 
 @torch.no_grad()
@@ -171,6 +128,36 @@ def validate(
             score = _call(predictor, inputs(day))
         found.append(float(losses.correlation(score, day.label, collective.all_sum)))
     return sum(found) / len(found)
+
+
+def train_predictor_epoch(
+    state: TrainingState,
+    data: WindowData,
+    inputs: Inputs,
+    cfg: TrainingConfig,
+    order: Sequence[int],
+    step: Step,
+    collective: Collective = SINGLE,
+) -> PredictorEpoch:
+    """One pass over the training days, whose mean loss (-IC) is unweighted, and its validation."""
+    predictor, found = state.network.predictor, []
+    seen = drop_channels(inputs, data, cfg.dropout, step)
+    for number, index in enumerate(order, start=step.epoch * len(order) + 1):
+        day = data.train[index]
+        with data.autocast():
+            score = _call(predictor, seen(day))
+        score = score.to(data.arithmetic.dtype)
+        loss = losses.ic_loss(score, day.label, collective.all_sum)
+        _update(loss * day.weight, predictor, state.optimizers["predictor"], collective)
+        if state.averaged is not None:
+            steps = cfg.average_epochs * len(order)
+            average_weights(state.averaged, predictor, step=number, steps=steps)
+        found.append(loss.detach())
+    return PredictorEpoch(
+        epoch=step.epoch + 1,
+        train_loss=float(torch.stack(found).mean()),
+        valid_ic=validate(state.validated, data, inputs, collective),
+    )
 
 
 class GanTrainer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from gangru_dist.runs.model import (
     FeatureFigures,
     GanEpoch,
     GanSamples,
-    PredictorEpoch,
     TimedEpoch,
     get_figures,
 )
@@ -139,13 +139,15 @@ def train_window(
             result = loop.GanTrainer(state, cfg.gan).train_epoch(data, order, step, collective)
         else:
             inputs = inputs or loop.make_inputs(state.network, data)
-            result = _train_predictor(data, inputs, state, cfg, order, step, collective)
+            result = loop.train_predictor_epoch(
+                state, data, inputs, cfg.training, order, step, collective
+            )
         seconds = time.perf_counter() - started
         _check_finite(result)
         samples = sum(day.total for day in days)
         _advance(state, cfg, result)
         report(TimedEpoch(result, seconds, samples / seconds), state)
-    state.use_best()
+    state.network.predictor.load_state_dict(state.best)
     return state
 
 
@@ -167,38 +169,6 @@ def _check_finite(result: EpochResult) -> None:
             )
 
 
-def _train_predictor(
-    data: WindowData,
-    inputs: loop.Inputs,
-    state: TrainingState,
-    cfg: RunConfig,
-    order: list[int],
-    step: loop.Step,
-    collective: Collective,
-) -> PredictorEpoch:
-    """One epoch, and its validation."""
-    predictor, averaged = state.network.predictor, state.averaged
-    after_step: Callable[[], None] | None = None
-    if averaged is not None:
-        after_step = loop.RunningMean(
-            averaged,
-            predictor,
-            steps=cfg.training.average_epochs * len(order),
-            done=step.epoch * len(order),
-        )
-    loss = loop.train_predictor_epoch(
-        predictor,
-        state.optimizers["predictor"],
-        data,
-        loop.drop_channels(inputs, data, cfg.training.dropout, step),
-        order,
-        collective,
-        after_step=after_step,
-    )
-    valid_ic = loop.validate(state.validated, data, inputs, collective)
-    return PredictorEpoch(epoch=step.epoch + 1, train_loss=loss, valid_ic=valid_ic)
-
-
 def _advance(state: TrainingState, cfg: RunConfig, result: EpochResult) -> None:
     """Count the epoch, keep the best, and decide whether the stage is over."""
     progress = state.progress
@@ -210,7 +180,7 @@ def _advance(state: TrainingState, cfg: RunConfig, result: EpochResult) -> None:
         return
     if progress.best_ic is None or result.valid_ic > progress.best_ic:
         progress.best_ic, progress.best_epoch = result.valid_ic, progress.epoch
-        state.keep_best()
+        state.best = deepcopy(state.validated.state_dict())
     waited = progress.epoch - progress.best_epoch
     if progress.epoch >= cfg.training.epochs or waited >= cfg.training.patience:
         progress.stage = "done"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import SampleConfig
-from gangru_dist.samples.channels import Standardizer
+from gangru_dist.samples.standardize import Standardizer
 
 NAMES = ("open", "close", "volume", "turnover_rate")
 LEVEL = SampleConfig(lookback=10, channels=("level",), mad_clip=3.0, z_clip=2.0)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangru_dist.config.settings import SampleConfig
-from gangru_dist.samples.channels import Standardizer
 from gangru_dist.samples.standardize import (
+    Standardizer,
     compute_statistics,
     cs_standardize,
     cs_sums,

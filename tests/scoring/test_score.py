@@ -17,8 +17,7 @@ from gangru_dist.config.settings import FactorConfig, TrainingConfig
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.samples.channels import Standardizer
-from gangru_dist.samples.standardize import ts_standardize
+from gangru_dist.samples.standardize import Standardizer, ts_standardize
 from gangru_dist.scoring import predictor, score
 from gangru_dist.scoring.predictor import to_factor
 from gangru_dist.scoring.score import score_days

@@ -16,8 +16,8 @@ from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import (
     GanTrainer,
-    RunningMean,
     Step,
+    average_weights,
     drop_channels,
     make_inputs,
     train_predictor_epoch,
@@ -47,8 +47,7 @@ def test_adam_step_is_the_bare_torch_loop() -> None:
     data = data_of(cfg)
     ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
     order = [2, 0, 1]
-    predictor, optimizer = ours.network.predictor, ours.optimizers["predictor"]
-    train_predictor_epoch(predictor, optimizer, data, data.samples, order)
+    train_predictor_epoch(ours, data, data.samples, cfg.training, order, Step(0, 0))
     optimizer = torch.optim.Adam(plain.network.parameters(), lr=1e-3)
     for index in order:
         day = data.train[index]
@@ -87,8 +86,7 @@ class TestHelp:
     def test_weight_decay_is_torchs_adamw(self) -> None:
         cfg = config(variant="gru", training={"precision": "float64", "weight_decay": 0.5})
         data, (ours, plain) = self.epoch(cfg, 2)
-        predictor, optimizer = ours.network.predictor, ours.optimizers["predictor"]
-        train_predictor_epoch(predictor, optimizer, data, data.samples, [0, 1])
+        train_predictor_epoch(ours, data, data.samples, cfg.training, [0, 1], Step(0, 0))
         optimizer = torch.optim.AdamW(plain.network.parameters(), lr=1e-3, weight_decay=0.5)
         for day in data.train[:2]:
             score = plain.network(data.samples(day))
@@ -106,8 +104,8 @@ class TestHelp:
         for weight in (1.0, 0.25):
             day = dataclasses.replace(data.train[0], weight=weight)
             some = dataclasses.replace(data, train=(day,))
-            still = torch.optim.SGD(predictor.parameters(), lr=0.0)
-            train_predictor_epoch(predictor, still, some, data.samples, [0])
+            state.optimizers["predictor"] = torch.optim.SGD(predictor.parameters(), lr=0.0)
+            train_predictor_epoch(state, some, data.samples, cfg.training, [0], Step(0, 0))
             grads.append([p.grad.clone() for p in predictor.parameters() if p.grad is not None])
         for a, b in zip(*grads, strict=True):
             torch.testing.assert_close(0.25 * a, b)
@@ -126,22 +124,22 @@ class TestHelp:
         again = TrainingState(cfg, 0)
         predictor = again.network.predictor
 
-        def note() -> None:
+        def note(*_: Any) -> None:
             steps.append(torch.nn.utils.parameters_to_vector(predictor.parameters()).detach())
 
+        again.optimizers["predictor"].register_step_post_hook(note)
         for epoch in range(2):
             order = np.random.default_rng([0, 1, epoch]).permutation(len(data.train)).tolist()
-            optimizer = again.optimizers["predictor"]
-            train_predictor_epoch(predictor, optimizer, data, data.samples, order, after_step=note)
+            step = Step(0, epoch)
+            train_predictor_epoch(again, data, data.samples, cfg.training, order, step)
             torch.testing.assert_close(seen[epoch], torch.stack(steps).mean(dim=0))
 
     def test_old_steps_fade(self) -> None:
         mean, newest = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
-        average = RunningMean(mean, newest, steps=4.0, done=0)
         expected = None
         for step, value in enumerate([3.0, 1.0, 5.0, 2.0, 8.0, 1.0], start=1):
             torch.nn.init.constant_(newest.weight, value)
-            average()
+            average_weights(mean, newest, step=step, steps=4.0)
             share = 1 / min(step, 4)
             expected = value if expected is None else (1 - share) * expected + share * value
         assert mean.weight.item() == pytest.approx(expected)
