@@ -70,7 +70,7 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
     variants = list_extremes(cfg, space)
     manifest = read_manifest(root)
     windows = choose_windows(manifest.calendar, cfg, variants, None)
-    blocks = {name: read_window(root, manifest, name, variants) for name in windows.names}
+    blocks = {name: read_window(root, manifest, name, variants) for name in windows}
     records: list[TrialRecord] = []
     curves: list[list[dict[str, Any]]] = []
     for number in range(cfg.tune.trials):
@@ -81,7 +81,7 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
         run_trial(
             apply(cfg, values),
             base=cfg,
-            windows=windows.names,
+            windows=windows,
             calendar=manifest.calendar,
             read_block=blocks.__getitem__,
             steps_per_window=cfg.training.epochs,

@@ -86,7 +86,7 @@ def preview_search(job: Job) -> Facts:
     from gangru_dist.tuning.trial import choose_windows, make_all_windows
 
     manifest, cfg = read_manifest(job.run.root), job.run.cfg
-    names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows).names
+    names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows)
     windows = [make_all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
     memory = _estimate_memory(cfg, manifest, windows, trials)

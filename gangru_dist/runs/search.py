@@ -80,7 +80,7 @@ class SearchRecord:
     """A search without its trials."""
 
     identity: dict[str, Any]
-    """What decides its trials; see `tuning.queue.identify_search`."""
+    """What decides its trials; see `tuning.queue.describe_search`."""
     windows: tuple[str, ...]
     """Refit days of every trial."""
     reported_first: str | None

@@ -6,11 +6,14 @@ from these records. Does not use Ray.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError
@@ -41,7 +44,7 @@ from gangru_dist.tuning.space import (
     read_baseline,
     write_study,
 )
-from gangru_dist.tuning.trial import TuningWindows
+from gangru_dist.tuning.trial import make_all_windows
 
 BEST, TABLE = "best.toml", "trials.csv"
 _REPORTED = (
@@ -52,17 +55,47 @@ _REPORTED = (
 _logger = logging.getLogger(__name__)
 
 
-def identify_search(
-    cfg: RunConfig, windows: TuningWindows, panel_fingerprint: str
-) -> dict[str, Any]:
-    """Settings that determine a search's trials, without their number and the time limit."""
-    return {
-        "model": model_settings(cfg),
-        "seed": cfg.training.seeds[0],
-        **select_settings(cfg, Affects.SEARCH),
-        "windows": list(windows.names),
-        "panel": panel_fingerprint,
-    }
+def describe_search(
+    cfg: RunConfig,
+    space: Sequence[Parameter],
+    calendar: np.ndarray,
+    windows: Sequence[str],
+    panel_fingerprint: str,
+) -> SearchRecord:
+    """A search before its trials.
+
+    Its identity has what determines them, without their number and the time limit. Reports begin
+    with the first refit day that no trial used, or with `windows.first`.
+
+    Args:
+        cfg: The search's configuration.
+        space: What is searched.
+        calendar: (D,) datetime64[D] of the panel.
+        windows: Refit days of every trial, ascending.
+        panel_fingerprint: Of the panel up to the last of them.
+    """
+    first, last, newest = cfg.windows.first, cfg.windows.last, windows[-1]
+    next_day = str(dt.date.fromisoformat(newest) + dt.timedelta(days=1))
+    following = (name for name in make_all_windows(calendar, cfg) if name > newest)
+    reported_first = str(first or next(following, next_day))
+    return SearchRecord(
+        identity={
+            "model": model_settings(cfg),
+            "seed": cfg.training.seeds[0],
+            **select_settings(cfg, Affects.SEARCH),
+            "windows": list(windows),
+            "panel": panel_fingerprint,
+        },
+        windows=tuple(windows),
+        reported_first=reported_first if last is None or reported_first <= str(last) else None,
+        overlap=tuple(name for name in windows if first and name >= str(first)),
+        incomparable=tuple(list_incomparable(space)),
+        space={p.key: p.span for p in space},
+        asked_trials=cfg.tune.trials,
+        spread_penalty=cfg.tune.spread_penalty,
+        best_trial=None,
+        importances={},
+    )
 
 
 class TrialQueue:
@@ -73,8 +106,7 @@ class TrialQueue:
         folder: Storage,
         cfg: RunConfig,
         space: tuple[Parameter, ...],
-        windows: TuningWindows,
-        facts: Mapping[str, Any],
+        record: SearchRecord,
         *,
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -85,8 +117,7 @@ class TrialQueue:
             folder: A run's `tune` folder.
             cfg: The search's configuration.
             space: What is searched.
-            windows: Of every trial.
-            facts: Its `identity`.
+            record: The search before its trials.
             overwrite: Begin a new one, whatever is stored.
             clock: Seconds.
 
@@ -94,13 +125,13 @@ class TrialQueue:
             ConfigError: The folder has another search, without `overwrite`.
         """
         self.folder, self.cfg, self.space = folder, cfg, space
-        self.windows, self.facts, self._clock = windows, dict(facts), clock
-        self._identity = hash_json(self.facts)
+        self.record, self._clock = record, clock
+        self._identity = hash_json(record.identity)
         if overwrite:
             folder.delete(BEST)
             folder.delete_folder(TRIALS)
         there = None if overwrite else find_record(SearchRecord, folder, SEARCH)
-        if there and (changed := sources.difference(there.identity, self.facts)):
+        if there and (changed := sources.difference(there.identity, record.identity)):
             raise ConfigError(
                 f"{folder.uri} has another search: {'; '.join(changed)}. Give the new one "
                 "another --run, or replace the old one with --overwrite."
@@ -161,8 +192,8 @@ class TrialQueue:
         record = self._trials[number] = replace(record, reports=(*before.reports, point))
         log.publish(TrialChanged(record, self._identity))
         done = record.windows_done
-        if before.windows_done < done < len(self.windows.names):
-            name, ic = self.windows.names[done - 1], record.window_ics[done - 1]
+        if before.windows_done < done < len(self.record.windows):
+            name, ic = self.record.windows[done - 1], record.window_ics[done - 1]
             _logger.info("trial_window trial=%d window=%s valid_ic=%+.4f", number, name, ic)
 
     def end(self, number: int, *, error: str | None = None) -> None:
@@ -204,7 +235,7 @@ class TrialQueue:
         """Write best.toml (once a trial is complete), trials.csv, study.log and search.json."""
         search, best = self.search(), find_best_trial(self.records)
         if best:
-            text = format_best(self.cfg, [p.key for p in self.space], best, self.windows)
+            text = format_best(self.cfg, best, search.record)
             self.folder.write_bytes(BEST, text.encode())
         write_table(self.folder, TABLE, make_trial_table(search))
         write_study(self.folder, self.space, self.records)
@@ -213,43 +244,34 @@ class TrialQueue:
     def search(self) -> Search:
         """The search so far, as the report reads it."""
         best = find_best_trial(self.records)
-        record = SearchRecord(
-            identity=self.facts,
-            windows=self.windows.names,
-            reported_first=self.windows.reported_first,
-            overlap=self.windows.overlap,
-            incomparable=tuple(list_incomparable(self.space)),
-            space={p.key: p.span for p in self.space},
-            asked_trials=self.cfg.tune.trials,
-            spread_penalty=self.cfg.tune.spread_penalty,
+        record = replace(
+            self.record,
             best_trial=best.number if best else None,
             importances=rate_importance(self.space, self.records),
         )
         return Search(record=record, trials=self.records)
 
 
-def format_best(
-    cfg: RunConfig, searched: Sequence[str], best: TrialRecord, windows: TuningWindows
-) -> str:
+def format_best(cfg: RunConfig, best: TrialRecord, search: SearchRecord) -> str:
     """Settings of the best trial, as a file for `--config`.
 
     It has every setting that decides a model, so the preset beneath it does not matter, and
     `windows.first`, so that the tuning windows are not reported.
     """
     values = to_dict(apply(cfg, best.settings))
-    but = " except the windows named above" if windows.overlap else ""
+    but = " except the windows named above" if search.overlap else ""
     note = f"No window from windows.first on was used for tuning{but}."
-    if windows.reported_first is None:
+    if search.reported_first is None:
         note = (
             "windows.last leaves no window after those named above, so a report would be of "
             "windows used for tuning. Raise windows.last."
         )
     else:
-        values["windows"]["first"] = windows.reported_first
+        values["windows"]["first"] = search.reported_first
     lines = [
         f"# Trial {best.number}: objective {best.objective:+.4f}, mean validation IC "
-        f"{best.mean_ic:+.4f} on {', '.join(windows.names)}.",
-        f"# Searched: {', '.join(searched)}.",
+        f"{best.mean_ic:+.4f} on {', '.join(search.windows)}.",
+        f"# Searched: {', '.join(search.space)}.",
         f"# {note}",
         *(f"{name} = {sources.format_toml(values[name])}" for name in ("variant", "predictor")),
     ]

@@ -6,6 +6,7 @@ experiment state is kept in a temporary folder only.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
 from gangru_dist.training.launch import require_native, resolve_precision
-from gangru_dist.tuning.queue import TrialQueue, identify_search
+from gangru_dist.tuning.queue import TrialQueue, describe_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
 from gangru_dist.tuning.trial import choose_windows, list_features, read_window, run_trial
 
@@ -78,19 +79,19 @@ def search(
     manifest = read_manifest(run.root)
     manifest.require_features(list_features(variants))
     windows = choose_windows(manifest.calendar, cfg, variants, only)
-    last = np.datetime64(windows.names[-1]).astype("datetime64[D]").item()
-    facts = identify_search(cfg, windows, manifest.fingerprint_to(last))
+    panel = manifest.fingerprint_to(dt.date.fromisoformat(windows[-1]))
+    record = describe_search(cfg, space, manifest.calendar, windows, panel)
     if stored is None:
         require_native(*variants)
     with open_callbacks(run):
-        queue = TrialQueue(run.tune, cfg, space, windows, facts, overwrite=overwrite)
+        queue = TrialQueue(run.tune, cfg, space, record, overwrite=overwrite)
         _log_start(queue)
         if queue.remaining:
             require_native(*variants)
             with session.open_session(cfg, dashboard=True):
                 blocks = {
                     name: ray.put(read_window(run.root, manifest, name, variants))
-                    for name in windows.names
+                    for name in windows
                 }
                 steps = max(one.training.epochs for one in variants)
                 run_trials(queue, manifest.calendar, blocks, steps_per_window=steps)
@@ -102,23 +103,23 @@ def search(
 
 
 def _log_start(queue: TrialQueue) -> None:
-    windows = queue.windows
+    search = queue.record
     _logger.info(
         "search_start trials=%d kept=%d windows=%s reported_from=%s searched=%s",
-        queue.cfg.tune.trials,
+        search.asked_trials,
         queue.ended_before,
-        ",".join(windows.names),
-        windows.reported_first or "none",
-        ",".join(parameter.key for parameter in queue.space),
+        ",".join(search.windows),
+        search.reported_first or "none",
+        ",".join(search.space),
     )
-    if windows.overlap:
+    if search.overlap:
         _logger.warning(
             "windows_overlap windows=%s: used for tuning and reported too (windows.first=%s); "
             "their figures in the report are not out of sample",
-            ",".join(windows.overlap),
+            ",".join(search.overlap),
             queue.cfg.windows.first,
         )
-    for key in queue.search().record.incomparable:
+    for key in search.incomparable:
         _logger.warning("not_comparable key=%s: changes what the validation IC measures", key)
 
 
@@ -149,7 +150,6 @@ def run_trials(
         tune.with_parameters(
             _train,
             base=cfg,
-            windows=queue.windows.names,
             calendar=calendar,
             blocks=blocks,
             steps_per_window=steps_per_window,
@@ -160,7 +160,7 @@ def run_trials(
         os.environ.setdefault(name, value)
     # hides tracebacks of failed trials and Tune's summary; the queue logs both in one line
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    scheduler = make_scheduler(cfg.tune, steps_per_window * len(queue.windows.names))
+    scheduler = make_scheduler(cfg.tune, steps_per_window * len(blocks))
     _replay(scheduler, queue.records)
     with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
         tune.Tuner(
@@ -184,7 +184,6 @@ def _train(
     config: dict[str, Any],
     *,
     base: RunConfig,
-    windows: Sequence[str],
     calendar: np.ndarray,
     blocks: dict[str, Any],
     steps_per_window: int,
@@ -198,7 +197,7 @@ def _train(
         run_trial(
             cfg,
             base=base,
-            windows=windows,
+            windows=tuple(blocks),
             calendar=calendar,
             read_block=lambda name: ray.get(blocks[name]),
             steps_per_window=steps_per_window,

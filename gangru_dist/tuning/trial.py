@@ -11,7 +11,7 @@ import datetime as dt
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +24,7 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import PanelBlock, read_block
-from gangru_dist.runs.model import GanEpoch, PredictorEpoch, TimedEpoch
+from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import WindowData, first_day, prepare
 from gangru_dist.training.loop import Inputs, make_inputs, validate
@@ -32,18 +32,6 @@ from gangru_dist.training.window import train_window
 
 Report = Callable[[dict[str, Any]], None]
 """Called after every predictor epoch; does not return if the trial is stopped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningWindows:
-    """The windows of every trial."""
-
-    names: tuple[str, ...]
-    """Refit days, ascending."""
-    reported_first: str | None
-    """The first refit day not used for tuning; None if `windows.last` is before it."""
-    overlap: tuple[str, ...]
-    """Tuning windows that are also reported, by `windows.first`."""
 
 
 def make_all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
@@ -56,8 +44,8 @@ def make_all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
 
 def choose_windows(
     calendar: np.ndarray, cfg: RunConfig, variants: Sequence[RunConfig], only: Sequence[str] | None
-) -> TuningWindows:
-    """Tuning windows: the named ones, else the last before `windows.first`, else the first.
+) -> tuple[str, ...]:
+    """Every trial's refit days: those named, else the last before `windows.first`, else the first.
 
     Args:
         calendar: (D,) datetime64[D] of the panel.
@@ -70,7 +58,7 @@ def choose_windows(
     """
     per_variant = [make_all_windows(calendar, variant) for variant in variants]
     common = [name for name in per_variant[0] if all(name in made for made in per_variant)]
-    first, last = cfg.windows.first, cfg.windows.last
+    first = cfg.windows.first
     wanted = set(only if only is not None else map(str, cfg.tune.windows))
     if unknown := sorted(wanted - set(common)):
         raise WindowError(
@@ -90,14 +78,7 @@ def choose_windows(
             f"{', '.join(common) or 'none'}. Name some with --windows, or search a shorter "
             "samples.lookback."
         )
-    next_day = str(dt.date.fromisoformat(names[-1]) + dt.timedelta(days=1))
-    following = next((name for name in per_variant[0] if name > names[-1]), next_day)
-    reported_first = str(first or following)
-    return TuningWindows(
-        names=tuple(names),
-        reported_first=reported_first if last is None or reported_first <= str(last) else None,
-        overlap=tuple(name for name in names if first and name >= str(first)),
-    )
+    return tuple(names)
 
 
 def find_panel_span(
@@ -185,7 +166,7 @@ def run_trial(
     """
     made = make_all_windows(calendar, cfg)
     seed = cfg.training.seeds[0]
-    reporter = _Reporter(cfg, base, len(windows), steps_per_window, report)
+    reporter = _Reporter(len(windows), steps_per_window, base.tune.spread_penalty, report)
     for name in windows:
         block = select_features(read_block(name), cfg.features)
         data, validation = _load_data(block, made[name], calendar, cfg, base, device)
@@ -232,27 +213,31 @@ def _load_data(
     return data, validation
 
 
+@dataclass
 class _Reporter:
     """Turns the epochs of the training core into a trial's reports."""
 
-    def __init__(
-        self, cfg: RunConfig, base: RunConfig, windows: int, steps: int, report: Report
-    ) -> None:
-        self.cfg, self.base, self.report = cfg, base, report
-        self.windows, self.steps = windows, steps
-        self.validation: WindowData | None = None
-        """Validation data, if it differs from the trial's own."""
-        self.inputs: Inputs | None = None
-        """The predictor's input on the validation days, once the generator is frozen."""
-        self.ics: list[float] = []
-        """For each window started, the IC of its best epoch."""
-        self.epochs = self.gan_epochs = 0
-        self.epoch_ics: list[float] = []
-        """Of the window's epochs so far."""
+    windows: int
+    """How many the trial has."""
+    steps: int
+    """Of each."""
+    penalty: float
+    report: Report
+    validation: WindowData | None = None
+    """Validation data, if it differs from the trial's own."""
+    inputs: Inputs | None = None
+    """The predictor's input on the validation days, once the generator is frozen."""
+    ics: list[float] = field(default_factory=list)
+    """For each window started, the IC of its best epoch."""
+    epoch_ics: list[float] = field(default_factory=list)
+    """Of the window's epochs so far."""
+    epochs: int = 0
+    gan_epochs: int = 0
 
     def start_window(self, validation: WindowData | None) -> None:
         """Begin a new window."""
         self.validation, self.epoch_ics, self.inputs = validation, [], None
+        self.ics.append(0.0)
 
     def report_epoch(self, epoch: TimedEpoch, state: TrainingState) -> None:
         """The `report` of `train_window`."""
@@ -260,14 +245,16 @@ class _Reporter:
             self.gan_epochs += 1
             return
         self.epochs += 1
-        self.epoch_ics.append(self._validate(epoch.result, state))
+        ic = epoch.result.valid_ic
+        if self.validation is not None:
+            self.inputs = self.inputs or make_inputs(state.network, self.validation)
+            ic = validate(state.validated, self.validation, self.inputs)
+        self.epoch_ics.append(ic)
         progress = state.progress
-        if len(self.epoch_ics) == 1:
-            self.ics.append(0.0)
         self.ics[-1] = self.epoch_ics[progress.best_epoch - 1]
         is_done = progress.stage == "done"
         done = len(self.ics) - (not is_done)
-        penalty = self.base.tune.spread_penalty
+        is_over = done == self.windows
         self.report(
             {
                 "step": self.steps * done + (0 if is_done else progress.epoch),
@@ -276,13 +263,6 @@ class _Reporter:
                 "windows_done": done,
                 "epochs": self.epochs,
                 "gan_epochs": self.gan_epochs,
-                "objective": compute_objective(self.ics, penalty) if done == self.windows else None,
+                "objective": compute_objective(self.ics, self.penalty) if is_over else None,
             }
         )
-
-    def _validate(self, result: PredictorEpoch, state: TrainingState) -> float:
-        if self.validation is None:
-            return result.valid_ic
-        data = self.validation
-        self.inputs = self.inputs or make_inputs(state.network, data)
-        return validate(state.validated, data, self.inputs)

@@ -39,7 +39,7 @@ def run_trials(
             run_trial(
                 apply(queue.cfg, record.settings),
                 base=queue.cfg,
-                windows=queue.windows.names,
+                windows=queue.record.windows,
                 calendar=calendar,
                 read_block=blocks.__getitem__,
                 steps_per_window=steps_per_window,

@@ -24,7 +24,7 @@ from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.runs.search import TrialRecord, find_best_trial, read_trials
-from gangru_dist.tuning.queue import TrialQueue, identify_search
+from gangru_dist.tuning.queue import TrialQueue, describe_search
 from gangru_dist.tuning.search import Listener
 from gangru_dist.tuning.space import apply, make_parameters, propose, rate_importance
 from gangru_dist.tuning.trial import choose_windows
@@ -35,8 +35,8 @@ from tests.tuning.test_windows import CALENDAR
 def open_queue(folder: Path, cfg: RunConfig, **more: Any) -> TrialQueue:
     space = make_parameters(cfg)
     windows = choose_windows(CALENDAR, cfg, [cfg], None)
-    facts = identify_search(cfg, windows, "fingerprint")
-    return TrialQueue(Storage(str(folder)), cfg, space, windows, facts, **more)
+    record = describe_search(cfg, space, CALENDAR, windows, "fingerprint")
+    return TrialQueue(Storage(str(folder)), cfg, space, record, **more)
 
 
 def quality(values: Mapping[str, Any]) -> float:

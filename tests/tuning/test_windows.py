@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from gangru_dist.base.errors import WindowError
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.runs.search import SearchRecord
 from gangru_dist.training.data import first_day
+from gangru_dist.tuning.queue import describe_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
 from gangru_dist.tuning.trial import choose_windows, find_panel_span, make_all_windows
 from tests.tuning import store
@@ -14,24 +17,29 @@ CALENDAR = np.datetime64("2020-01-01") + np.arange(200)
 ALL = ["2020-03-31", "2020-04-30", "2020-05-31"]
 
 
+def describe(cfg: RunConfig, only: list[str] | None = None) -> SearchRecord:
+    windows = choose_windows(CALENDAR, cfg, [cfg], only)
+    return describe_search(cfg, make_parameters(cfg), CALENDAR, windows, "fingerprint")
+
+
 class TestReference:
     def test_the_first_windows_by_default_and_reports_begin_after_them(self) -> None:
         cfg = store.config()
         assert list(make_all_windows(CALENDAR, cfg)) == ALL
-        found = choose_windows(CALENDAR, cfg, [cfg], None)
-        assert found.names == tuple(ALL[:2])
+        found = describe(cfg)
+        assert found.windows == tuple(ALL[:2])
         assert (found.reported_first, found.overlap) == ("2020-05-31", ())
 
     def test_the_last_ones_before_the_reported_windows(self) -> None:
         cfg = store.config(windows={"first": "2020-05-31"}, tune={"max_windows": 1})
-        found = choose_windows(CALENDAR, cfg, [cfg], None)
-        assert (found.names, found.overlap) == ((ALL[1],), ())
+        found = describe(cfg)
+        assert (found.windows, found.overlap) == ((ALL[1],), ())
 
     def test_what_is_named_counts_and_an_overlap_is_told(self) -> None:
         cfg = store.config(windows={"first": "2020-04-30"}, tune={"windows": ["2020-05-31"]})
-        assert choose_windows(CALENDAR, cfg, [cfg], None).overlap == ("2020-05-31",)
-        found = choose_windows(CALENDAR, cfg, [cfg], [ALL[0]])
-        assert (found.names, found.overlap) == ((ALL[0],), ())
+        assert describe(cfg).overlap == ("2020-05-31",)
+        found = describe(cfg, [ALL[0]])
+        assert (found.windows, found.overlap) == ((ALL[0],), ())
 
     def test_the_span_covers_the_longest_lookback_and_ends_with_the_refit_day(self) -> None:
         cfg, longer = store.config(), store.config(samples={"lookback": 20})
@@ -64,7 +72,7 @@ class TestProperties:
     def test_a_window_needs_history_for_every_trial(self) -> None:
         cfg = store.config()
         longer = store.config(samples={"lookback": 40})
-        assert choose_windows(CALENDAR, cfg, [cfg, longer], None).names == tuple(ALL[1:])
+        assert choose_windows(CALENDAR, cfg, [cfg, longer], None) == tuple(ALL[1:])
 
     def test_a_window_needs_history_for_both_ends_at_once(self) -> None:
         space = {
@@ -72,7 +80,7 @@ class TestProperties:
             "windows.history_days": {"low": 60, "high": 80},
         }
         cfg = store.config(tune={"space": space})
-        found = choose_windows(CALENDAR, cfg, list_extremes(cfg, make_parameters(cfg)), None).names
+        found = choose_windows(CALENDAR, cfg, list_extremes(cfg, make_parameters(cfg)), None)
         widest = apply(cfg, {"samples.lookback": 30, "windows.history_days": 80})
         assert found
         assert set(found) <= set(make_all_windows(CALENDAR, widest))
