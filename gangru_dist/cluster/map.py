@@ -75,7 +75,7 @@ def map_on_ray(
             done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))
         else:
             size = cfg.resources
-            count = choose_pool_size(cfg, min(actors, len(items)))
+            count = min(actors, len(items), session.find_room("a scoring actor", size))
             _logger.info("actors_start actors=%d", count)
             done = _rows(items, len(items)).map(
                 _Actor,
@@ -100,17 +100,6 @@ def read_tables(
     return _rows(items, tasks).map_batches(
         _read, fn_kwargs={"read": read}, batch_size=1, num_cpus=0, concurrency=at_once
     )
-
-
-def choose_pool_size(cfg: RunConfig, at_most: int) -> int:
-    """Actors of a worker's size that fit.
-
-    Raises:
-        ResourceError: Not even one ever fits.
-    """
-    ask = {"cpus": cfg.resources.cpus_per_worker, "gpus": cfg.resources.gpus_per_worker}
-    session.check_capacity("a scoring actor", workers=1, **ask)
-    return min(at_most, session.count_workers(**ask))
 
 
 def _data() -> Any:

@@ -30,7 +30,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import gangru_dist
 from gangru_dist.base.errors import ResourceError
 from gangru_dist.cluster import start
-from gangru_dist.config.settings import CALLBACKS, LABEL_TRANSFORMS, PREDICTORS, RunConfig
+from gangru_dist.config.settings import (
+    CALLBACKS,
+    LABEL_TRANSFORMS,
+    PREDICTORS,
+    ResourcesConfig,
+    RunConfig,
+)
 from gangru_dist.features.price_volume import FEATURES
 
 _logger = logging.getLogger(__name__)
@@ -177,9 +183,9 @@ def list_user_files() -> list[str]:
     return [str(place) for place in places if not str(place).startswith(installed)]
 
 
-def count_workers(*, cpus: float, gpus: float = 0.0) -> int:
+def count_workers(size: ResourcesConfig) -> int:
     """How many workers of that size the living nodes hold at once, each on one node."""
-    return sum(_room(node, cpus, gpus) for node in _nodes())
+    return sum(_room(node, size) for node in _nodes())
 
 
 def count_nodes() -> int:
@@ -198,10 +204,9 @@ def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
     if _is_alone():
         return [("", question())]
     size = cfg.resources
-    ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
     with open_session(cfg):
-        check_capacity("one worker", workers=1, wait_minutes=size.wait_for_nodes_minutes, **ask)
-        nodes = [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], **ask)]
+        find_room("one worker", size)
+        nodes = [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], size)]
         tasks = [
             ray.remote(
                 num_cpus=0,
@@ -227,30 +232,38 @@ def _is_alone() -> bool:
     return all(node["NodeID"] == here for node in ray.nodes() if node["Alive"])
 
 
-def check_capacity(
-    what: str, *, workers: int, cpus: float, gpus: float = 0.0, wait_minutes: float = 0.0
-) -> None:
-    """Check that the cluster can ever run `workers` workers of that size together.
+def find_room(what: str, size: ResourcesConfig, workers: int = 1) -> int:
+    """How many workers of a job's size the cluster holds at once: at least `workers`.
+
+    A cluster that grows is told what is needed, and its autoscaler is given
+    `resources.wait_for_nodes_minutes`: Ray cannot say how far a cluster may grow, so a time limit
+    must decide.
 
     Args:
         what: Who asks, for the message.
-        workers: How many at once.
-        cpus: Of each.
-        gpus: Of each.
-        wait_minutes: On a cluster that grows, the time its autoscaler is given; it is told what
-            is needed. Ray cannot say how far a cluster may grow, so a time limit must decide.
+        size: Of each worker.
+        workers: How many are needed together.
 
     Raises:
-        ResourceError: It cannot; Ray itself would wait for ever.
+        ResourceError: There is no such room; Ray itself would wait for ever.
     """
-    if wait_minutes and count_workers(cpus=cpus, gpus=gpus) < workers:
-        _grow(what, workers, cpus, gpus, wait_minutes)
-    room = count_workers(cpus=cpus, gpus=gpus)
+    cpus, gpus, minutes = size.cpus_per_worker, size.gpus_per_worker, size.wait_for_nodes_minutes
+    room = count_workers(size)
+    if minutes and room < workers:
+        _logger.info("wait_for_nodes for=%s workers=%d at_most_min=%g", what, workers, minutes)
+        bundle = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
+        deadline = time.monotonic() + 60 * minutes
+        request_resources(bundles=[bundle] * workers)
+        try:
+            while (room := count_workers(size)) < workers and time.monotonic() < deadline:
+                time.sleep(min(_POLL_SECONDS, 60 * minutes))
+        finally:
+            request_resources(bundles=[])  # the runs ask for themselves from here on
     if room >= workers:
-        return
+        return room
     there = ", ".join(f"{node.get('CPU', 0):g} CPU {node.get('GPU', 0):g} GPU" for node in _nodes())
-    late = f" after {wait_minutes:g} minutes" if wait_minutes else ""
-    way_out = "" if wait_minutes else " (if it grows by itself: resources.wait_for_nodes_minutes)"
+    late = f" after {minutes:g} minutes" if minutes else ""
+    way_out = "" if minutes else " (if it grows by itself: resources.wait_for_nodes_minutes)"
     raise ResourceError(
         f"{what} asks for {workers} worker(s) of {cpus:g} CPU and {gpus:g} GPU each; the cluster "
         f"has room for {room}{late} (nodes: {there or 'none'}). Lower resources.workers, "
@@ -258,25 +271,12 @@ def check_capacity(
     )
 
 
-def _grow(what: str, workers: int, cpus: float, gpus: float, wait_minutes: float) -> None:
-    """Ask the autoscaler for room and wait until it is there, at most `wait_minutes`."""
-    _logger.info("wait_for_nodes for=%s workers=%d at_most_min=%g", what, workers, wait_minutes)
-    bundle = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
-    deadline = time.monotonic() + 60 * wait_minutes
-    request_resources(bundles=[bundle] * workers)
-    try:
-        while count_workers(cpus=cpus, gpus=gpus) < workers and time.monotonic() < deadline:
-            time.sleep(min(_POLL_SECONDS, 60 * wait_minutes))
-    finally:
-        request_resources(bundles=[])  # the runs ask for themselves from here on
-
-
 def _nodes() -> list[dict[str, float]]:
     """Total resources of each living node."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _room(node: dict[str, float], cpus: float, gpus: float) -> int:
+def _room(node: dict[str, float], size: ResourcesConfig) -> int:
     """Workers one node holds, whole; the 1e-9 forgives 3 x 0.1 > 0.3."""
-    asked = {"CPU": cpus, "GPU": gpus}
+    asked = {"CPU": size.cpus_per_worker, "GPU": size.gpus_per_worker}
     return min(int(node.get(name, 0.0) / need + 1e-9) for name, need in asked.items() if need > 0)

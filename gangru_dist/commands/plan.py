@@ -127,7 +127,7 @@ def _count_groups(cfg: RunConfig) -> int:
     from gangru_dist.cluster import session
 
     with session.open_session(cfg):
-        slots = session.count_workers(cpus=need.cpus_per_worker, gpus=need.gpus_per_worker)
+        slots = session.count_workers(need)
     return max(1, slots // need.workers)
 
 

@@ -345,12 +345,8 @@ def count_concurrent(cfg: RunConfig) -> int:
         ResourceError: Not even one ever fits.
     """
     size = cfg.resources
-    ask = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    least = size.min_workers or size.workers
-    session.check_capacity(
-        "one window", workers=least, wait_minutes=size.wait_for_nodes_minutes, **ask
-    )
+    room = session.find_room("one window", size, size.min_workers or size.workers)
     if size.wait_for_nodes_minutes and size.max_concurrent:
         return size.max_concurrent
-    room = max(1, session.count_workers(**ask) // size.workers)
-    return min(room, size.max_concurrent or room)
+    at_once = max(1, room // size.workers)
+    return min(at_once, size.max_concurrent or at_once)

@@ -139,12 +139,8 @@ def run_trials(
     """
     cfg = queue.cfg
     size = cfg.resources
-    asked = {"cpus": size.cpus_per_worker, "gpus": size.gpus_per_worker}
-    session.check_capacity(
-        "one trial", workers=1, **asked, wait_minutes=size.wait_for_nodes_minutes
-    )
-    room = session.count_workers(**asked)
-    at_once = max(1, min(room, size.max_concurrent or room, queue.remaining))
+    room = session.find_room("one trial", size)
+    at_once = min(room, size.max_concurrent or room, queue.remaining)
     _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
     trainable: Callable[..., Any] = tune.with_resources(
         tune.with_parameters(

@@ -20,6 +20,10 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.ray, "nodes", lambda: [*as_ray_says(NODES), gone])
 
 
+def size(cpus: float, gpus: float = 0.0, **more: float) -> ResourcesConfig:
+    return ResourcesConfig(cpus_per_worker=cpus, gpus_per_worker=gpus, **more)  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("nodes")
 class TestReference:
     @pytest.mark.parametrize(
@@ -38,18 +42,20 @@ class TestReference:
     def test_slots_are_whole_workers_of_single_nodes(
         self, cpus: float, gpus: float, expected: int
     ) -> None:
-        assert session.count_workers(cpus=cpus, gpus=gpus) == expected
+        assert session.count_workers(size(cpus, gpus)) == expected
+        if expected:
+            assert session.find_room("a window", size(cpus, gpus)) == expected
 
 
 class TestValidation:
     @pytest.mark.usefixtures("nodes")
     def test_a_request_that_can_never_be_met_says_the_numbers(self) -> None:
-        session.check_capacity("a window", workers=2, cpus=2)
+        session.find_room("a window", size(2), 2)
         match = (
             r"a window asks for 4 worker\(s\) of 2 CPU and 0 GPU.*room for 3.*4 CPU 1 GPU, 2 CPU"
         )
         with pytest.raises(ResourceError, match=match):
-            session.check_capacity("a window", workers=4, cpus=2)
+            session.find_room("a window", size(2), 4)
 
     def test_a_cluster_that_grows_is_given_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It starts with no node; what is asked of the autoscaler is taken back in the end."""
@@ -63,15 +69,15 @@ class TestValidation:
         monkeypatch.setattr(session.ray, "nodes", lambda: as_ray_says(there))
         monkeypatch.setattr(session, "request_resources", request)
         with pytest.raises(ResourceError, match=r"nodes: none.*resources\.wait_for_nodes_minutes"):
-            session.check_capacity("a window", workers=2, cpus=1, gpus=0.5)
-        session.check_capacity("a window", workers=2, cpus=1, gpus=0.5, wait_minutes=1)
+            session.find_room("a window", size(1, 0.5), 2)
+        session.find_room("a window", size(1, 0.5, wait_for_nodes_minutes=1), 2)
         assert asked == [[{"CPU": 1, "GPU": 0.5}] * 2, []]
 
     @pytest.mark.usefixtures("nodes")
     def test_time_that_was_not_enough_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(session, "request_resources", lambda bundles: None)
         with pytest.raises(ResourceError, match=r"room for 1 after 0\.001 minutes"):
-            session.check_capacity("a window", workers=2, cpus=3, wait_minutes=0.001)
+            session.find_room("a window", size(3, wait_for_nodes_minutes=0.001), 2)
 
 
 @pytest.mark.ray
@@ -93,5 +99,5 @@ class TestCluster:
     def test_a_session_inside_another_leaves_it_running(self) -> None:
         cfg = RunConfig(resources=ResourcesConfig())
         with session.open_session(cfg):
-            assert session.count_workers(cpus=1) == 2
+            assert session.count_workers(cfg.resources) == 2
         assert session.ray.is_initialized()

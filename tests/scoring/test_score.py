@@ -12,7 +12,6 @@ from deltalake import DeltaTable
 
 from gangru_dist.base.errors import ConfigError, FactorError, PanelError, WindowError
 from gangru_dist.base.storage import Storage
-from gangru_dist.cluster import map
 from gangru_dist.config.settings import FactorConfig, TrainingConfig
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import read_manifest
@@ -172,13 +171,12 @@ class TestReference:
 
     @pytest.mark.ray
     @pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.trials), 3])
-    def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, monkeypatch):
+    def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, caplog):
         resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
-        cfg, sizes = dataclasses.replace(CFG, resources=resources), []
-        real = map.choose_pool_size
-        monkeypatch.setattr(map, "choose_pool_size", lambda *a: sizes.append(real(*a)) or sizes[-1])
-        summary = score_days(run_of(root, cfg))
-        assert sizes == [actors]
+        cfg = dataclasses.replace(CFG, resources=resources)
+        with caplog.at_level("INFO", logger="gangru_dist.cluster.map"):
+            summary = score_days(run_of(root, cfg))
+        assert f"actors_start actors={actors}" in caplog.messages
         assert summary.scored == len(summary.days)
         got = table(root).set_index(["date", "asset"])["score"]
         for day in got.index.get_level_values("date").unique()[::9]:

@@ -56,8 +56,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
     near = {
         "open_session": lambda *_, **__: nullcontext(),
         "share_session": lambda *_, **__: nullcontext(),
-        "check_capacity": lambda *_, **__: None,
-        "count_workers": lambda **_: 1,
+        "find_room": lambda *_: 1,
         "count_nodes": lambda: 1,
     }
     return [

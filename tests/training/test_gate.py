@@ -111,8 +111,7 @@ def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "RemoteTaskQueue", TaskQueue)
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
-    monkeypatch.setattr(launch.session, "check_capacity", lambda *_, **__: None)
-    monkeypatch.setattr(launch.session, "count_workers", lambda **_: 2)
+    monkeypatch.setattr(launch.session, "find_room", lambda *_: 2)
     monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
 
 
