@@ -70,7 +70,7 @@ def normal(keys: Int[Tensor, " M"], count: int) -> Float[Tensor, "M C"]:
 class Generator(nn.Module):
     """G(x, z): a sample of the shape of x. B samples, T days, F features, Z noise channels.
 
-    x are all channels of the samples, or those of `channels` among them; see `seen`.
+    x are all channels of the samples, or those of the slice `channels`.
     """
 
     def __init__(self, channels: range, cfg: GanConfig) -> None:
@@ -80,10 +80,6 @@ class Generator(nn.Module):
         self.noise_channels = cfg.noise_channels
         self.lstm = LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers)
         self.out = nn.Linear(cfg.hidden, features)
-
-    def seen(self, samples: Float[Tensor, "B T C"]) -> Float[Tensor, "B T F"]:
-        """The channels that the GAN sees."""
-        return samples[..., self.channels]
 
     def forward(
         self, x: Float[Tensor, "B T F"], noise: Float[Tensor, "B T Z"] | None = None

@@ -116,11 +116,13 @@ def describe_device(device: torch.device) -> Device:
     return Device(name=name, fast=frozenset({"bf16"}))
 
 
-def list_devices(gpus_per_worker: float) -> list[Device]:
+def list_devices(cfg: RunConfig) -> list[Device]:
     """What this machine's workers may get; the CPU where promised GPUs are not seen."""
-    on_gpu = gpus_per_worker > 0 and torch.cuda.is_available()
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if on_gpu else ["cpu"]
-    return [describe_device(torch.device(name)) for name in found]
+    device = choose_device(cfg)
+    if device.type == "cpu":
+        return [describe_device(device)]
+    count = torch.cuda.device_count()
+    return [describe_device(torch.device("cuda", index)) for index in range(count)]
 
 
 def choose_precision(devices: Sequence[Device]) -> str:

@@ -151,12 +151,12 @@ class FactorNetwork(nn.Module):
         """The predictor's input: samples, or the generator's output for them."""
         if self.generator is None:
             return x
-        made: Tensor = self.generator(self.generator.seen(x))
+        channels = self.generator.channels
+        made: Tensor = self.generator(x[..., channels])
         if self.is_beside:
             return torch.cat([x, made], dim=-1)
         if made.shape == x.shape:
             return made
-        channels = self.generator.channels
         return torch.cat([x[..., : channels.start], made, x[..., channels.stop :]], dim=-1)
 
 

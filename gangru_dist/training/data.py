@@ -331,8 +331,12 @@ def _labels(
         np.where(universe[rows], _returns(block, rows, horizon, cfg.label.entry_lag), np.nan)
         for horizon in cfg.label.horizons
     ]  # (days, N) each
-    exposed = _exposures(block, rows) if cfg.label.neutralize else ()
-    shares = collective.gather((np.asarray(block.assets), *own, *exposed))
+    about: list[np.ndarray] = []
+    if cfg.label.neutralize:  # names of industries, for codes are each worker's own
+        industries = np.array([*block.industries, ""], dtype=np.str_)  # code -1 is the last
+        cap = block.market_cap[rows]
+        about = [industries[block.industry[rows]], np.log(np.where(cap > 0, cap, np.nan))]
+    shares = collective.gather((np.asarray(block.assets), *own, *about))
     names = np.concatenate([share[0] for share in shares])
     order = np.argsort(names)  # the same sums in the same order, whoever owns what
     everyone = [
@@ -341,20 +345,9 @@ def _labels(
     ]
     mine = np.searchsorted(names[order], block.assets)
     found = []
-    count = len(own)
     for day in zip(*everyone, strict=True):
-        returns, about = np.stack(day[:count]), day[count:]
-        exposures = Exposures(industry=about[0], log_cap=about[1]) if about else None
+        returns = np.stack(day[: len(own)])
+        exposures = Exposures(industry=day[-2], log_cap=day[-1]) if about else None
         label = make_label(returns, cfg.label, exposures)
         found.append((label[mine], int((~np.isnan(label)).sum())))
     return found
-
-
-def _exposures(block: PanelBlock, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Names of industries and log market caps of some rows, (days, N) each.
-
-    Names, for codes are each worker's own.
-    """
-    names = np.array([*block.industries, ""], dtype=np.str_)  # code -1 is the last
-    cap = block.market_cap[rows]
-    return names[block.industry[rows]], np.log(np.where(cap > 0, cap, np.nan))

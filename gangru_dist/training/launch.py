@@ -109,10 +109,9 @@ def _devices(cfg: RunConfig) -> list[Device]:
     """Every device that a worker may get, on every node that has room for one."""
     from gangru_dist.models.precision import list_devices
 
-    here = partial(list_devices, cfg.resources.gpus_per_worker)
     return [
         replace(device, name=f"{device.name}{node}")
-        for node, devices in session.ask_nodes(cfg, here)
+        for node, devices in session.ask_nodes(cfg, partial(list_devices, cfg))
         for device in devices
     ]
 

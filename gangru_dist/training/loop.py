@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gangru_dist.config.settings import GanConfig, TrainingConfig
 from gangru_dist.models import losses
-from gangru_dist.models.gan import CHUNK, normal, sample_keys, uniform
+from gangru_dist.models.gan import CHUNK, Discriminator, normal, sample_keys, uniform
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState
@@ -160,88 +160,85 @@ def train_predictor_epoch(
     )
 
 
-class GanTrainer:
-    """One discriminator step and one generator step in turn, day by day [R]."""
+def train_gan_epoch(
+    state: TrainingState,
+    data: WindowData,
+    cfg: GanConfig,
+    order: Sequence[int],
+    step: Step,
+    collective: Collective = SINGLE,
+) -> GanEpoch:
+    """One pass over the GAN's training days: a step of each player in turn, day by day [R]."""
+    figures = [_train_gan_day(state, data, cfg, data.gan_days[i], step, collective) for i in order]
+    loss_d, loss_g, accuracy, distance = torch.stack(figures).mean(dim=0).tolist()
+    return GanEpoch(
+        epoch=step.epoch + 1,
+        discriminator_loss=loss_d,
+        generator_loss=loss_g,
+        discriminator_accuracy=accuracy,
+        distance=distance,
+    )
 
-    def __init__(self, state: TrainingState, cfg: GanConfig) -> None:
-        """`state` has both players; their weights are changed in place."""
-        assert state.network.generator is not None
-        assert state.discriminator is not None
-        self.generator, self.discriminator = state.network.generator, state.discriminator
-        self.optimizers, self.cfg = state.optimizers, cfg
 
-    def train_epoch(
-        self,
-        data: WindowData,
-        order: Sequence[int],
-        step: Step,
-        collective: Collective = SINGLE,
-    ) -> GanEpoch:
-        """One pass over the GAN's training days."""
-        figures = [self._train_day(data, data.gan_days[i], step, collective) for i in order]
-        loss_d, loss_g, accuracy, distance = torch.stack(figures).mean(dim=0).tolist()
-        return GanEpoch(
-            epoch=step.epoch + 1,
-            discriminator_loss=loss_d,
-            generator_loss=loss_g,
-            discriminator_accuracy=accuracy,
-            distance=distance,
-        )
-
-    def _train_day(
-        self, data: WindowData, day: DayShare, step: Step, collective: Collective
-    ) -> Float[Tensor, " figures"]:
-        x = self.generator.seen(data.samples(day))
-        draws, maps = Draws(data, day, step), self.discriminator.mask_size
-        noise = draws.noise(x, self.cfg.noise_channels)
+def _train_gan_day(
+    state: TrainingState,
+    data: WindowData,
+    cfg: GanConfig,
+    day: DayShare,
+    step: Step,
+    collective: Collective,
+) -> Float[Tensor, " figures"]:
+    generator, discriminator = state.network.generator, state.discriminator
+    assert generator is not None
+    assert discriminator is not None
+    x = data.samples(day)[..., generator.channels]
+    draws, maps = Draws(data, day, step), discriminator.mask_size
+    noise = draws.noise(x, cfg.noise_channels)
+    with data.autocast():
+        fake = _call(generator, x, noise, width=x.shape[1:])
+        both = torch.cat([x, fake.detach()])
+        real_masks = draws.dropout("real", maps)
+        masks = torch.cat([real_masks, draws.dropout("fake", maps)])
+        real_logit, fake_logit = _call(discriminator, both, masks).chunk(2)
+    loss_d = losses.discriminator_loss(real_logit, fake_logit, collective.all_sum)
+    penalty = cfg.gradient_penalty / (2 * day.total)
+    _update(
+        loss_d,
+        discriminator,
+        state.optimizers["discriminator"],
+        collective,
+        also=lambda: _penalize(discriminator, data, x, real_masks, penalty),
+    )
+    discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
+    distance = (fake - x).abs().mean(dim=(1, 2))
+    masks = draws.dropout("generator", maps)
+    with data.autocast():
+        logit = _call(discriminator, fake, masks)
+    loss_g = losses.generator_loss(logit, distance, cfg.reconstruction_weight, collective.all_sum)
+    if cfg.feature_matching:
+        width = (discriminator.logit.in_features,)
         with data.autocast():
-            fake = _call(self.generator, x, noise, width=x.shape[1:])
-            both = torch.cat([x, fake.detach()])
-            real_masks = draws.dropout("real", maps)
-            masks = torch.cat([real_masks, draws.dropout("fake", maps)])
-            real_logit, fake_logit = _call(self.discriminator, both, masks).chunk(2)
-        loss_d = losses.discriminator_loss(real_logit, fake_logit, collective.all_sum)
-        _update(
-            loss_d,
-            self.discriminator,
-            self.optimizers["discriminator"],
-            collective,
-            also=lambda: self._penalize(data, x, real_masks, day.total),
-        )
-        self.discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
-        distance = (fake - x).abs().mean(dim=(1, 2))
-        masks = draws.dropout("generator", maps)
+            real, made = (_call(discriminator.features, of, masks, width=width) for of in (x, fake))
+        gap = losses.feature_distance(real, made, collective.all_sum)
+        loss_g = loss_g + cfg.feature_matching * gap
+    _update(loss_g, generator, state.optimizers["generator"], collective)
+    discriminator.requires_grad_(True)
+    right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()).double() / (2 * day.total)
+    health = torch.stack([right, distance.detach().double().sum() / day.total])
+    return torch.cat([torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)])
+
+
+def _penalize(
+    discriminator: Discriminator, data: WindowData, x: Tensor, masks: Tensor, weight: float
+) -> None:
+    """Add the gradient of R1's share.
+
+    A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
+    al., "Which training methods for GANs do actually converge?" (ICML 2018), 4.
+    """
+    if weight == 0 or len(x) == 0:
+        return
+    for part, draws in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
         with data.autocast():
-            logit = _call(self.discriminator, fake, masks)
-        loss_g = losses.generator_loss(
-            logit, distance, self.cfg.reconstruction_weight, collective.all_sum
-        )
-        if self.cfg.feature_matching:
-            width = (self.discriminator.logit.in_features,)
-            with data.autocast():
-                real, made = (
-                    _call(self.discriminator.features, of, masks, width=width) for of in (x, fake)
-                )
-            gap = losses.feature_distance(real, made, collective.all_sum)
-            loss_g = loss_g + self.cfg.feature_matching * gap
-        _update(loss_g, self.generator, self.optimizers["generator"], collective)
-        self.discriminator.requires_grad_(True)
-        right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()).double() / (2 * day.total)
-        health = torch.stack([right, distance.detach().double().sum() / day.total])
-        return torch.cat(
-            [torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)]
-        )
-
-    def _penalize(self, data: WindowData, x: Tensor, masks: Tensor, total: int) -> None:
-        """Add the gradient of R1's share.
-
-        A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
-        al., "Which training methods for GANs do actually converge?" (ICML 2018), 4.
-        """
-        weight = self.cfg.gradient_penalty / (2 * total)
-        if weight == 0 or len(x) == 0:
-            return
-        for part, draws in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
-            with data.autocast():
-                steepness = self.discriminator.steepness(part, draws)
-            (weight * steepness.to(data.arithmetic.dtype).sum()).backward()
+            steepness = discriminator.steepness(part, draws)
+        (weight * steepness.to(data.arithmetic.dtype).sum()).backward()

@@ -51,7 +51,7 @@ def gan_samples(
     z is the noise of the last GAN epoch.
     """
     day = data.train[-1]
-    real = generator.seen(data.samples(day))
+    real = data.samples(day)[..., generator.channels]
     names = data.standardizer.channels[generator.channels]
     draws = loop.Draws(data, day, loop.Step(seed, cfg.gan.epochs - 1))
     fake = real
@@ -136,7 +136,7 @@ def train_window(
         order = rng.permutation(len(days)).tolist()
         result: EpochResult
         if is_gan:
-            result = loop.GanTrainer(state, cfg.gan).train_epoch(data, order, step, collective)
+            result = loop.train_gan_epoch(state, data, cfg.gan, order, step, collective)
         else:
             inputs = inputs or loop.make_inputs(state.network, data)
             result = loop.train_predictor_epoch(

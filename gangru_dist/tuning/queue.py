@@ -209,10 +209,6 @@ class TrialQueue:
         self._trials[number] = record
         write_trial(self.folder, record)
         log.publish(TrialChanged(record, self._identity))
-        self._log_end(record)
-        self.publish()
-
-    def _log_end(self, record: TrialRecord) -> None:
         over, asked = sum(r.is_over for r in self.records), self.cfg.tune.trials
         best = find_best_trial(self.records)
         pace = (self._clock() - min(self._starts.values())) / max(1, over - self.ended_before)
@@ -230,6 +226,7 @@ class TrialQueue:
             pace * (asked - over) / 60,
             record.reason,
         )
+        self.publish()
 
     def publish(self) -> None:
         """Write best.toml (once a trial is complete), trials.csv, study.log and search.json."""

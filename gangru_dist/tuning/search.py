@@ -156,8 +156,7 @@ def run_trials(
         os.environ.setdefault(name, value)
     # hides tracebacks of failed trials and Tune's summary; the queue logs both in one line
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    scheduler = make_scheduler(cfg.tune, steps_per_window * len(blocks))
-    _replay(scheduler, queue.records)
+    scheduler = make_scheduler(cfg.tune, steps_per_window * len(blocks), queue.records)
     with tempfile.TemporaryDirectory(prefix="gangru-tune-") as scratch:
         tune.Tuner(
             trainable,
@@ -264,11 +263,16 @@ class _Asha(ASHAScheduler):  # type: ignore[misc]  # untyped
         return TrialScheduler.CONTINUE if is_first else decision
 
 
-def make_scheduler(cfg: TuneConfig, steps: int) -> TrialScheduler:
-    """ASHA on the running mean of validation IC; a complete trial has `steps` steps."""
+def make_scheduler(
+    cfg: TuneConfig, steps: int, records: Sequence[TrialRecord] = ()
+) -> TrialScheduler:
+    """ASHA on the running mean of validation IC; a complete trial has `steps` steps.
+
+    It compares new trials with those of earlier sessions, which it hears of here.
+    """
     if not cfg.prune:
         return FIFOScheduler()
-    return _Asha(
+    scheduler = _Asha(
         time_attr="step",
         metric="mean_ic",
         mode="max",
@@ -277,10 +281,6 @@ def make_scheduler(cfg: TuneConfig, steps: int) -> TrialScheduler:
         reduction_factor=cfg.reduction,
         stop_last_trials=False,  # else a trial that skips a rung is judged again at the lower one
     )
-
-
-def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
-    """Report the trials of earlier sessions, so that ASHA compares new ones with them."""
     for record in records:
         if record.is_over and record.reports:
             config = {"number": record.number}
@@ -288,3 +288,4 @@ def _replay(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
             scheduler.on_trial_add(None, past)
             for step, mean_ic in record.reports:
                 scheduler.on_trial_result(None, past, {"step": step, "mean_ic": mean_ic})
+    return scheduler

@@ -9,6 +9,7 @@ import torch
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.identity import SETTINGS
+from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.config.sources import load
 from gangru_dist.models.precision import (
     Device,
@@ -93,11 +94,11 @@ def test_gpus_from_sm_80(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"number {index}")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    found = list_devices(0.5)
+    found = list_devices(RunConfig(resources=ResourcesConfig(gpus_per_worker=0.5)))
     name = f"(sm_{capability[0]}{capability[1]})"
     assert found == [Device(name=f"GPU number {i} {name}", fast=frozenset(fast)) for i in (0, 1)]
     assert describe_device(torch.device("cuda:1")) == found[1]
-    assert list_devices(0) == [describe_device(CPU)]
+    assert list_devices(RunConfig()) == [describe_device(CPU)]
 
 
 class TestProperties:

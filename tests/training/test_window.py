@@ -15,11 +15,11 @@ from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import (
-    GanTrainer,
     Step,
     average_weights,
     drop_channels,
     make_inputs,
+    train_gan_epoch,
     train_predictor_epoch,
     validate,
 )
@@ -233,7 +233,7 @@ class TestGan:
             for group in state.optimizers[idle].param_groups:
                 group["lr"] = 0.0
             before = weights(state)
-            GanTrainer(state, cfg.gan).train_epoch(data, [0, 1], Step(0, 0))
+            train_gan_epoch(state, data, cfg.gan, [0, 1], Step(0, 0))
             after = weights(state)
             moved = {name for name in before if not torch.equal(before[name], after[name])}
             assert moved
@@ -244,7 +244,7 @@ class TestGan:
         cfg = config(gan=DESIGNED | {"dropout": 0.0, "noise_channels": 0}, training=FLOAT64)
         data = data_of(cfg)
         ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
-        GanTrainer(ours, cfg.gan).train_epoch(data, [1], Step(0, 0))
+        train_gan_epoch(ours, data, cfg.gan, [1], Step(0, 0))
         x, made, judge = data.samples(data.older[1]), plain.network.generator, plain.discriminator
         assert made is not None
         assert judge is not None
@@ -280,7 +280,7 @@ class TestGan:
         made = []
         for cfg in (config(), config(gan=change)):
             data, state = data_of(cfg), TrainingState(cfg, 0)
-            GanTrainer(state, cfg.gan).train_epoch(data, [0, 1], Step(0, 0))
+            train_gan_epoch(state, data, cfg.gan, [0, 1], Step(0, 0))
             assert state.network.generator is not None
             made.append(dict(state.network.generator.state_dict()))
         assert not same(*made)
@@ -305,9 +305,8 @@ class TestGan:
         for weight in (0.0, 100.0):
             cfg = config(gan={"gradient_penalty": weight, "epochs": 6, "learning_rate": 1e-2})
             data, state = data_of(cfg), TrainingState(cfg, 0)
-            trainer = GanTrainer(state, cfg.gan)
             for epoch in range(6):
-                trainer.train_epoch(data, range(len(data.train)), Step(0, epoch))
+                train_gan_epoch(state, data, cfg.gan, range(len(data.train)), Step(0, epoch))
             assert state.discriminator is not None
             x = data.samples(data.train[0])
             slopes.append(float(state.discriminator.steepness(x).mean().detach()))
@@ -333,7 +332,7 @@ class TestGan:
         assert plain.discriminator is not None
         plain.discriminator.load_state_dict(state.discriminator.state_dict())
         for part, its, of in ((state, data, cfg), (plain, alone, own)):
-            GanTrainer(part, of.gan).train_epoch(its, range(len(its.train)), Step(0, 0))
+            train_gan_epoch(part, its, of.gan, range(len(its.train)), Step(0, 0))
         assert state.network.generator is not None
         assert plain.network.generator is not None
         assert same(state.network.generator.state_dict(), plain.network.generator.state_dict())
