@@ -36,7 +36,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 from gangru_dist.tuning.search import make_scheduler
-from gangru_dist.tuning.space import apply, list_extremes, make_parameters, propose, read_baseline
+from gangru_dist.tuning.space import apply, list_extremes, make_parameters, propose
 from gangru_dist.tuning.trial import choose_windows, read_window, run_trial
 
 
@@ -74,7 +74,7 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
     records: list[TrialRecord] = []
     curves: list[list[dict[str, Any]]] = []
     for number in range(cfg.tune.trials):
-        values = propose(cfg, space, records) if records else read_baseline(cfg, space)
+        values = propose(cfg, space, records)
         assert values is not None
         records.append(TrialRecord(number=number, settings=values, status="complete", objective=0))
         told: list[dict[str, Any]] = []

@@ -144,7 +144,7 @@ class Discriminator(nn.Module):
     def features(
         self, x: Float[Tensor, "B T F"], draws: Float[Tensor, "B C"] | None = None
     ) -> Float[Tensor, "B K"]:
-        """What the logit weighs: the second convolution's maps."""
+        """The second convolution's maps, which the logit weighs."""
         return self._in_chunks(self._maps, x, draws)
 
     def steepness(

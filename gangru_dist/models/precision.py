@@ -28,7 +28,7 @@ _NEEDS = {
     "tf32": "a GPU from sm_80",
     "bf16": "a CPU with avx512_bf16 or amx_bf16, or a GPU from sm_80",
 }
-"""What does not come with every device."""
+"""Precisions that not every device has."""
 
 _ATEN_WITHOUT = {"DEFAULT", "NO AVX", "AVX2"}
 """Capabilities of torch's own kernels that have no 512-bit registers."""
@@ -40,7 +40,7 @@ _ONEDNN_WITHOUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """What torch is set to for a precision."""
+    """Settings of torch for a precision."""
 
     dtype: torch.dtype = torch.float32
     """Of samples, labels and weights."""
@@ -59,7 +59,7 @@ _ARITHMETIC = {
 
 
 def find_arithmetic(cfg: RunConfig) -> Arithmetic:
-    """What torch must be set to for a configuration's precision.
+    """Settings of torch for a configuration's precision.
 
     Raises:
         ConfigError: It is still `auto`.
@@ -86,7 +86,7 @@ def choose_device(cfg: RunConfig) -> torch.device:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What a worker computes on."""
+    """A device that a worker computes on."""
 
     name: str
     """For messages: model, where it is, and why it can do less than its kind."""
@@ -95,7 +95,7 @@ class Device:
 
 
 def describe_device(device: torch.device) -> Device:
-    """What a device of this process is. A CPU limited to AVX2 by its environment has no more."""
+    """Describe a device of this process. A CPU limited to AVX2 by its environment has no more."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         major, minor = torch.cuda.get_device_capability(index)
@@ -117,7 +117,7 @@ def describe_device(device: torch.device) -> Device:
 
 
 def list_devices(cfg: RunConfig) -> list[Device]:
-    """What this machine's workers may get; the CPU where promised GPUs are not seen."""
+    """Devices that this machine's workers may get; the CPU where promised GPUs are not seen."""
     device = choose_device(cfg)
     if device.type == "cpu":
         return [describe_device(device)]

@@ -256,25 +256,26 @@ def release_memory() -> None:
 
 
 @torch.no_grad()
-def _forward(x: Tensor, weights: Sequence[Tensor], stored: Tensor | None = None) -> Tensor:
-    """The newest states; the first chunks leave their tapes in `stored`, as far as it has room."""
+def _forward(x: Tensor, weights: Sequence[Tensor], *, store: bool) -> tuple[Tensor, Tensor]:
+    """The newest states, and the memory with the tapes of as many chunks as it has room for."""
     cells = _cells(weights)
     result = x.new_empty(len(x), cells[-1].hidden)
     chunks, size = _chunks(cells, x)
-    room = 0 if stored is None else len(stored) // size
+    stored = take_memory(size, x.dtype) if store else x.new_empty(0)
     scratch = x.new_empty(_size(cells, x.shape[1], len(chunks[0]), whole=False))
     for number, (chunk, part) in enumerate(zip(chunks, result.split(len(chunks[0])), strict=True)):
-        memory = scratch if stored is None or number >= room else stored[number * size :]
-        part.copy_(_Tape(cells, chunk, memory, whole=number < room).run().t())
-    return result
+        is_stored = number < len(stored) // size
+        memory = stored[number * size :] if is_stored else scratch
+        part.copy_(_Tape(cells, chunk, memory, whole=is_stored).run().t())
+    return result, stored
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.stored = take_memory(_chunks(_cells(weights), x)[1], x.dtype)
         ctx.save_for_backward(x, *weights)
-        return _forward(x, weights, ctx.stored)
+        result, ctx.stored = _forward(x, weights, store=True)
+        return result
 
     @staticmethod
     @once_differentiable
@@ -316,7 +317,9 @@ class GRU(nn.GRU):
         weights = [weight for layer in self.all_weights for weight in layer]
         tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
         if self._is_ours(x):
-            return cast(Tensor, _Recurrence.apply(x, *weights) if tracked else _forward(x, weights))
+            if tracked:
+                return cast(Tensor, _Recurrence.apply(x, *weights))
+            return _forward(x, weights, store=False)[0]
         parts = (x,) if tracked or x.device.type != "cpu" else x.split(CHUNK)
         return torch.cat([self(part)[0][:, -1] for part in parts])
 

@@ -49,7 +49,7 @@ def compute_forward_return(
 
 @dataclass(frozen=True, kw_only=True)
 class Exposures:
-    """What `label.neutralize` removes, of N assets as known on the signal day."""
+    """Exposures that `label.neutralize` removes, of N assets as known on the signal day."""
 
     industry: Shaped[np.ndarray, " N"]
     """Names; empty = unknown, a group of its own."""

@@ -186,6 +186,8 @@ def write_model(
         model=digest[:12],
         sha256=digest,
         identity=identity,
+        variant=run.cfg.variant,
+        features=run.cfg.features,
         architecture=state.network.architecture,
         best_epoch=state.progress.best_epoch,
         best_valid_ic=state.progress.best_ic,

@@ -196,7 +196,7 @@ class WindowData:
 
     @property
     def gan_days(self) -> tuple[DayShare, ...]:
-        """What the GAN is trained on."""
+        """The days that the GAN is trained on."""
         return (*self.older, *self.train)
 
     def samples(self, day: DayShare) -> Float[Tensor, "M T C"]:

@@ -18,7 +18,7 @@ from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import SINGLE, Collective, DayShare, TensorCache, WindowData
 
 Inputs = Callable[[DayShare], Tensor]
-"""What the predictor sees of a day: (M, T, C)."""
+"""A day as the predictor sees it: (M, T, C)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _call(network: Callable[..., Tensor], *inputs: Tensor, width: tuple[int, ...
 
 
 def make_inputs(network: FactorNetwork, data: WindowData) -> Inputs:
-    """What the predictor is trained on: samples, or what the frozen generator makes of them."""
+    """The predictor's input: samples, or what the frozen generator makes of them."""
     if network.generator is None:
         return data.samples
     days = {day.row: day for day in (*data.train, *data.valid)}

@@ -1,4 +1,4 @@
-"""What each worker runs, alone in a Ray task or in a group of Ray Train: wiring only [Ray].
+"""The code of each worker, alone in a Ray task or in a group of Ray Train: wiring only [Ray].
 
 A group of workers stays for as long as there are tasks: it takes one, trains it, takes the next.
 A task is continued from its own checkpoint, whoever began it, so a restart by Ray, a job submitted
@@ -32,7 +32,14 @@ from gangru_dist.panel.store import PanelBlock, read_block, read_files
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.training.checkpoint import TrainingState, write_model
-from gangru_dist.training.data import Collective, WindowData, first_day, join_workers, prepare
+from gangru_dist.training.data import (
+    SINGLE,
+    Collective,
+    WindowData,
+    first_day,
+    join_workers,
+    prepare,
+)
 from gangru_dist.training.queue import Task, WorkerGroup, make_task_identity
 from gangru_dist.training.window import gan_samples, train_window
 
@@ -65,12 +72,11 @@ def read_share(
     run: Run,
     manifest: Manifest,
     window: Window,
+    collective: Collective = SINGLE,
     *,
-    rank: int = 0,
-    size: int = 1,
     through_ray: bool = False,
 ) -> PanelBlock:
-    """A rank's assets, with the days a window may know: from its first sample to its refit day."""
+    """This worker's assets on the days a window may know: from its first sample to its refit day."""
     days = manifest.calendar[[first_day(window, run.cfg.samples.lookback), window.refit]]
     start, end = days.tolist()
     return read_block(
@@ -78,7 +84,7 @@ def read_share(
         manifest,
         start=start,
         end=end,
-        buckets=range(rank, manifest.buckets, size),
+        buckets=range(collective.rank, manifest.buckets, collective.size),
         features=run.cfg.features,
         trading=bool(run.cfg.label.neutralize),
         read=read_files_by_ray if through_ray else read_files,
@@ -165,8 +171,6 @@ class _Trainer:
             state,
             identity=identity,
             **self.group.made_by,
-            variant=cfg.variant,
-            features=cfg.features,
             workers=collective.size,
             device=self.device.type,
             resumed_epochs=resumed,
@@ -191,14 +195,8 @@ class _Trainer:
         if self._data is not None and self._data[:2] == (window, panel):
             return self._data[2]
         self._data = None  # never two windows in memory
-        block = read_share(
-            self.run,
-            manifest,
-            window,
-            rank=collective.rank,
-            size=collective.size,
-            through_ray=self.group.through_ray,
-        )
+        through_ray = self.group.through_ray
+        block = read_share(self.run, manifest, window, collective, through_ray=through_ray)
         data = prepare(block, window, manifest.calendar, cfg, collective, self.device)
         self._data = (window, panel, data)
         return data

@@ -41,7 +41,6 @@ from gangru_dist.tuning.space import (
     list_incomparable,
     propose,
     rate_importance,
-    read_baseline,
     write_study,
 )
 from gangru_dist.tuning.trial import make_all_windows
@@ -51,7 +50,7 @@ _REPORTED = (
     *("status", "reason", "objective", "mean_ic", "window_ics", "windows_done"),
     *("epochs", "gan_epochs"),
 )
-"""What a trial reports of its record."""
+"""Fields of its record that a trial reports."""
 _logger = logging.getLogger(__name__)
 
 
@@ -165,11 +164,7 @@ class TrialQueue:
             old = self._interrupted.pop(0)
             record = TrialRecord(number=old.number, settings=old.settings, starts=old.starts + 1)
         else:
-            values = (
-                propose(self.cfg, self.space, self.records)
-                if self._trials
-                else read_baseline(self.cfg, self.space)
-            )
+            values = propose(self.cfg, self.space, self.records)
             if values is None:
                 return None
             record = TrialRecord(number=max(self._trials, default=-1) + 1, settings=values)

@@ -167,12 +167,6 @@ def apply(cfg: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(f"{given} is not a valid configuration: {error}") from error
 
 
-def read_baseline(cfg: RunConfig, space: Iterable[Parameter]) -> Values:
-    """The configuration's own values of the searched settings: the first trial."""
-    plain = to_dict(cfg)
-    return {parameter.key: value_at(plain, parameter.key) for parameter in space}
-
-
 def list_extremes(cfg: RunConfig, space: Sequence[Parameter]) -> list[RunConfig]:
     """The most demanding trials: the configuration, each bound in turn, and the corners.
 
@@ -199,9 +193,12 @@ def propose(
 ) -> Values | None:
     """Settings for the next trial; None if no untried valid combination was found.
 
-    A function of its arguments: the same records give the same proposal. No combination is
-    proposed twice.
+    The first trial has the configuration's own values. The same records give the same proposal,
+    and no combination is proposed twice.
     """
+    if not records:
+        plain = to_dict(cfg)
+        return {p.key: value_at(plain, p.key) for p in space}
     distributions: dict[str, BaseDistribution] = {p.key: p.distribution for p in space}
     for attempt in range(_ATTEMPTS):
         sampler = _make_sampler(cfg.tune, len(records), attempt)

@@ -164,12 +164,24 @@ def run_trial(
         DivergedError: A loss is no longer finite.
         TrainingError: A window has no usable day.
     """
-    made = make_all_windows(calendar, cfg)
-    seed = cfg.training.seeds[0]
+    made, seed = make_all_windows(calendar, cfg), cfg.training.seeds[0]
+    validated = make_validation_config(cfg, base)
     reporter = _Reporter(len(windows), steps_per_window, base.tune.spread_penalty, report)
     for name in windows:
-        block = select_features(read_block(name), cfg.features)
-        data, validation = _load_data(block, made[name], calendar, cfg, base, device)
+        block, validation = select_features(read_block(name), cfg.features), None
+        with warnings.catch_warnings():
+            # blocks are shared between trials, hence read-only; nothing writes to them
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            data = prepare(block, made[name], calendar, cfg, device=device)
+            if validated != cfg:
+                without_training = dataclasses.replace(made[name], train_days=(), older_days=())
+                validation = prepare(block, without_training, calendar, validated, device=device)
+        if validation is not None and not validation.valid:
+            raise TrainingError(
+                f"no validation day of {name} has enough assets in the search's own universe; "
+                f"left out: {', '.join(validation.dropped)}. See universe.min_assets="
+                f"{base.universe.min_assets}."
+            )
         reporter.start_window(validation)
         state = TrainingState(cfg, seed, device)
         train_window(data, state, cfg, seed=seed, report=reporter.report_epoch)
@@ -184,33 +196,6 @@ def select_features(block: PanelBlock, features: tuple[str, ...]) -> PanelBlock:
     return dataclasses.replace(
         block, feature_names=features, features=block.features[:, :, columns]
     )
-
-
-def _load_data(
-    block: PanelBlock,
-    window: Window,
-    calendar: np.ndarray,
-    cfg: RunConfig,
-    base: RunConfig,
-    device: torch.device | str,
-) -> tuple[WindowData, WindowData | None]:
-    """Training data of the trial, and its validation data if that is not the same."""
-    validated = make_validation_config(cfg, base)
-    with warnings.catch_warnings():
-        # blocks are shared between trials, hence read-only; nothing writes to them
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        data = prepare(block, window, calendar, cfg, device=device)
-        if validated == cfg:
-            return data, None
-        without_training = dataclasses.replace(window, train_days=(), older_days=())
-        validation = prepare(block, without_training, calendar, validated, device=device)
-    if not validation.valid:
-        raise TrainingError(
-            f"no validation day of {window.name} has enough assets in the search's own universe; "
-            f"left out: {', '.join(validation.dropped)}. See universe.min_assets="
-            f"{base.universe.min_assets}."
-        )
-    return data, validation
 
 
 @dataclass
