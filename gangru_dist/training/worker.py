@@ -76,7 +76,7 @@ def read_share(
     *,
     through_ray: bool = False,
 ) -> PanelBlock:
-    """This worker's assets on the days a window may know: from its first sample to its refit day."""
+    """This worker's assets on the days a window may know: its first sample to its refit day."""
     days = manifest.calendar[[first_day(window, run.cfg.samples.lookback), window.refit]]
     start, end = days.tolist()
     return read_block(
