@@ -121,7 +121,7 @@ def start_ray(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
     for is_last in (False, True):
         _check_room()
         _check_port()
-        before = _children()
+        before = psutil.Process().children()
         try:
             with (
                 log.reserve_stderr(),
@@ -235,18 +235,14 @@ def _check_port() -> None:
             ) from error
 
 
-def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children()}
-
-
-def _clean_up(before: set[int]) -> None:
+def _clean_up(before: list[psutil.Process]) -> None:
     """End what a failed start has left: Ray forgets its processes if it fails among them."""
     ray.shutdown()
     home = str(Path(ray.__file__).parent)
     left: list[psutil.Process] = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if child.pid not in before and any(home in word for word in child.cmdline()):
+            if child not in before and any(home in word for word in child.cmdline()):
                 left += [child, *child.children(recursive=True)]
     for process in left:
         with suppress(psutil.Error):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 from scipy.special import ndtri  # scipy.stats would add 0.6 s to the start of every worker
 
-from gangru_dist.config.settings import LABEL_TRANSFORMS, LabelConfig
+from gangru_dist.config.settings import LABEL_TRANSFORMS, Exposure, LabelConfig
 from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore, ts_carry_forward
 
 _NOISE = 1e-10
@@ -47,18 +47,10 @@ def compute_forward_return(
     return result
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exposures:
-    """Exposures that `label.neutralize` removes, of N assets as known on the signal day."""
-
-    industry: Shaped[np.ndarray, " N"]
-    """Names; empty = unknown, a group of its own."""
-    log_cap: Float[np.ndarray, " N"]
-    """NaN = unknown: counts as its industry's mean."""
-
-
 def make_label(
-    returns: Float[np.ndarray, "H N"], cfg: LabelConfig, exposures: Exposures | None = None
+    returns: Float[np.ndarray, "H N"],
+    cfg: LabelConfig,
+    exposures: Mapping[Exposure, Shaped[np.ndarray, " N"]] | None = None,
 ) -> Float[np.ndarray, " N"]:
     """One day's labels: winsorized and z-scored over the day's assets, or normal ranks [D].
 
@@ -66,7 +58,9 @@ def make_label(
         returns: Forward returns of the day's universe over each of `cfg.horizons`, whose labels
             are averaged; NaN = no label.
         cfg: Clip and transform.
-        exposures: Of the same assets; needed by `cfg.neutralize` alone.
+        exposures: Of the same assets, as known on the signal day, to be removed: "industry", names,
+            of which the empty one is a group of its own; "size", log market caps, of which NaN
+            counts as its industry's mean.
 
     Returns:
         Mean 0, standard deviation 1 over the assets with a label, NaN elsewhere; all 0 if all
@@ -81,25 +75,14 @@ def make_label(
     label = cs_zscore(np.stack([transform(period, cfg) for period in values]))
     if len(label) > 1:
         label = cs_zscore(label.mean(axis=0, keepdims=True))
-    if exposures is not None:
-        label = cs_zscore(_residual(label, exposures, known, cfg))
+    if exposures:
+        about = {name: values[None, known] for name, values in exposures.items()}
+        if "industry" in about:
+            about["industry"] = np.unique(about["industry"][0], return_inverse=True)[1][None]
+        residual = cs_neutralize(label, groups=about.get("industry"), exposure=about.get("size"))
+        label = cs_zscore(np.where(np.abs(residual) < _NOISE, 0.0, residual))
     result[known] = label[0]
     return result
-
-
-def _residual(
-    label: Float[np.ndarray, "1 K"], exposures: Exposures, known: np.ndarray, cfg: LabelConfig
-) -> Float[np.ndarray, "1 K"]:
-    """Residual of the day's regression; residuals within rounding become 0."""
-    industry, size = exposures.industry[known], exposures.log_cap[known]
-    residual = cs_neutralize(
-        label,
-        groups=np.unique(industry, return_inverse=True)[1][None]
-        if "industry" in cfg.neutralize
-        else None,
-        exposure=size[None] if "size" in cfg.neutralize else None,
-    )
-    return np.where(np.abs(residual) < _NOISE, 0.0, residual)
 
 
 def winsorize(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:

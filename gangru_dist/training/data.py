@@ -24,12 +24,12 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import Exposure, RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.models.gan import asset_keys
 from gangru_dist.models.precision import Arithmetic, find_arithmetic
 from gangru_dist.panel.store import PanelBlock, select_universe
-from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
+from gangru_dist.samples.labels import compute_forward_return, make_label
 from gangru_dist.samples.standardize import ChannelSamples, Standardizer, Statistics
 
 _logger = logging.getLogger(__name__)
@@ -331,12 +331,14 @@ def _labels(
         np.where(universe[rows], _returns(block, rows, horizon, cfg.label.entry_lag), np.nan)
         for horizon in cfg.label.horizons
     ]  # (days, N) each
-    about: list[np.ndarray] = []
-    if cfg.label.neutralize:  # names of industries, for codes are each worker's own
+    about: dict[Exposure, np.ndarray] = {}
+    if "industry" in cfg.label.neutralize:  # names, for codes are each worker's own
         industries = np.array([*block.industries, ""], dtype=np.str_)  # code -1 is the last
+        about["industry"] = industries[block.industry[rows]]
+    if "size" in cfg.label.neutralize:
         cap = block.market_cap[rows]
-        about = [industries[block.industry[rows]], np.log(np.where(cap > 0, cap, np.nan))]
-    shares = collective.gather((np.asarray(block.assets), *own, *about))
+        about["size"] = np.log(np.where(cap > 0, cap, np.nan))
+    shares = collective.gather((np.asarray(block.assets), *own, *about.values()))
     names = np.concatenate([share[0] for share in shares])
     order = np.argsort(names)  # the same sums in the same order, whoever owns what
     everyone = [
@@ -346,8 +348,7 @@ def _labels(
     mine = np.searchsorted(names[order], block.assets)
     found = []
     for day in zip(*everyone, strict=True):
-        returns = np.stack(day[: len(own)])
-        exposures = Exposures(industry=day[-2], log_cap=day[-1]) if about else None
-        label = make_label(returns, cfg.label, exposures)
+        exposures = dict(zip(about, day[len(own) :], strict=True))
+        label = make_label(np.stack(day[: len(own)]), cfg.label, exposures)
         found.append((label[mine], int((~np.isnan(label)).sum())))
     return found

@@ -1,5 +1,7 @@
 """Forward returns and training labels."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,11 +12,11 @@ from scipy import stats
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import LABEL_TRANSFORMS, Exposure, LabelConfig
-from gangru_dist.samples.labels import Exposures, compute_forward_return, make_label
+from gangru_dist.samples.labels import compute_forward_return, make_label
 
 
 def label_of(
-    returns: np.ndarray, cfg: LabelConfig, exposures: Exposures | None = None
+    returns: np.ndarray, cfg: LabelConfig, exposures: Mapping[Exposure, np.ndarray] | None = None
 ) -> np.ndarray:
     """Of one holding period."""
     return make_label(returns[None], cfg, exposures)
@@ -60,7 +62,8 @@ class TestReference:
         returns[::7] = np.nan
         known = ~np.isnan(returns)
         cfg = LabelConfig(neutralize=removed, winsorize_mad=50)
-        label = label_of(returns, cfg, Exposures(industry=industry, log_cap=size))
+        exposures: dict[Exposure, np.ndarray] = {"industry": industry, "size": size}
+        label = label_of(returns, cfg, {name: exposures[name] for name in removed})
         dummies = pd.get_dummies(industry[known]).to_numpy(float)
         columns = [dummies if "industry" in removed else np.ones((known.sum(), 1))]
         columns += [size[known, None]] if "size" in removed else []
@@ -130,7 +133,7 @@ class TestProperties:
     def test_what_industry_alone_explains_is_no_label(self) -> None:
         industry = np.array(["Coal", "Banks"] * 6)
         returns = np.where(industry == "Coal", 0.1, -0.1)
-        exposures = Exposures(industry=industry, log_cap=np.full(12, np.nan))
+        exposures: dict[Exposure, np.ndarray] = {"industry": industry, "size": np.full(12, np.nan)}
         cfg = LabelConfig(neutralize=("industry", "size"))
         np.testing.assert_array_equal(label_of(returns, cfg, exposures), 0.0)
 
