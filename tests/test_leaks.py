@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from gangru_dist.panel.build import build_panel
 from gangru_dist.scoring.table import FactorTable
 from gangru_dist.training import launch
 from gangru_dist.training.launch import train_windows
-from gangru_dist.training.queue import TaskQueue
+from gangru_dist.training.units import Report, TrainingJob, Unit
+from gangru_dist.training.worker import train_unit
 from tests.made_bars import write
 from tests.scoring.market import CFG, DAYS, make_rows, make_world, run_of, score_here, write_panel
 from tests.soak import near
@@ -89,18 +91,17 @@ def test_windows_of_a_driver(tmp_path: Path, times: int, monkeypatch: pytest.Mon
     """And of its worker, which is in this process; each has a checkpoint an epoch."""
     held: list[Held] = []
 
-    class Counted(TaskQueue):
-        finished = 0
+    def train_counted(job: TrainingJob, unit: Unit, report: Report) -> None:
+        train_unit(job, unit, report)
+        counted.update([unit])
+        if counted.total() in (times // 4, times):
+            held.append(Held.now())
 
-        def finish(self, group: int, reason: str | None = None) -> None:
-            super().finish(group, reason)
-            self.finished += 1
-            if self.finished in (times // 4, times):
-                held.append(Held.now())
-
+    counted = Counter[Unit]()
+    monkeypatch.setattr(near, "train_unit", train_counted)
+    monkeypatch.setattr(launch, "count_concurrent", lambda _: times)  # a unit a model
     for owner, name, value in near.replacements():
         monkeypatch.setattr(owner, name, value)
-    monkeypatch.setattr(launch, "RemoteTaskQueue", Counted)
     root = Storage(str(tmp_path))
     write_panel(root, make_rows())
     training = TrainingConfig(epochs=2, seeds=tuple(range(times)))

@@ -359,10 +359,10 @@ class ResourcesConfig:
     threads_per_worker: int = Field(default=1, ge=1)
     """Torch threads; two spinning threads can be slower than one."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Windows trained at once; None = as many as fit into the cluster."""
+    """Windows trained at once, and trials; None = as many as fit into the cluster."""
     windows_per_run: int | None = Field(default=None, ge=1)
-    """Windows that one group of workers trains before it is replaced; None = no limit, so that
-    workers are started once."""
+    """With one worker: windows that a process trains before it is replaced; None = no limit on a
+    CPU, one on a GPU. A group of workers trains one window."""
     max_failures: int = Field(default=2, ge=0)
     """Restarts of a window's workers before the window counts as failed."""
     wait_for_nodes_minutes: float = Field(default=0.0, ge=0)

@@ -1,8 +1,7 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
-A group of workers takes one task after the other, so that starting it is paid once. Driver threads
-run the groups behind our own gate, because Ray would wait forever for a request that the cluster
-cannot meet. One window's failure does not stop the others. [Ray]
+A request that the cluster can never meet is refused first, because Ray would wait for it forever;
+then Ray gets all units of work (`units`). One window's failure does not stop the others. [Ray]
 
 Precision and devices are checked before anything is written, so that a mistake claims no name;
 `models.precision.require_precision` checks again where a worker starts, on its real device.
@@ -11,10 +10,9 @@ Precision and devices are checked before anything is written, so that a mistake 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,9 +26,10 @@ from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
 from gangru_dist.events import prometheus
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.console import TrainingConsole
-from gangru_dist.events.events import ModelsPlanned, WindowDone
+from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
 from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, select_windows
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 from gangru_dist.runs.summaries import (
     TrainSummary,
@@ -38,14 +37,18 @@ from gangru_dist.runs.summaries import (
     summarize_windows,
     write_train_summary,
 )
-from gangru_dist.training.groups import run_workers
-from gangru_dist.training.queue import (
-    QueueReader,
-    RemoteTaskQueue,
+from gangru_dist.training.units import (
+    EpochDone,
+    Event,
     Task,
     TaskFinished,
-    WorkerGroup,
+    TrainingJob,
+    Unit,
+    UnitFinished,
+    UnitStarted,
     make_task_identity,
+    make_units,
+    run_units,
 )
 
 if TYPE_CHECKING:
@@ -116,8 +119,8 @@ def _devices(cfg: RunConfig) -> list[Device]:
     ]
 
 
-Runner = Callable[[WorkerGroup], None]
-"""Trains the queue's tasks in one group: `run_workers`, or a stand-in for tests."""
+Runner = Callable[[TrainingJob, Sequence[Unit], int], Iterator[Event]]
+"""`units.run_units`, or a stand-in for tests."""
 
 
 def choose_windows(
@@ -163,7 +166,7 @@ def train_windows(
         run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What runs a group once the gate lets it through; None = workers on Ray.
+        runner: What runs the units; None = workers on Ray.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -187,7 +190,7 @@ def train_windows(
             publish(event)
         publish(ModelsPlanned([task.name for task in todo]))
         if todo:
-            results += _train_all(run, manifest, todo, runner or run_workers)
+            results += _train_all(run, manifest, todo, runner or run_units)
     _remove_checkpoints(run)
     summary = summarize_windows(results)
     write_train_summary(run, summary)
@@ -237,47 +240,82 @@ def _warn_of_missing_neutralizers(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run,
-    manifest: Manifest,
-    tasks: list[Task],
-    runner: Runner,
+    run: Run, manifest: Manifest, tasks: list[Task], runner: Runner
 ) -> list[WindowResult]:
-    identities = {task: make_task_identity(run.cfg, manifest, task) for task in tasks}
-
-    def publish_end(finished: TaskFinished) -> WindowResult:
-        event = find_model(run, finished, identities[finished.task])
-        publish(event)
-        return event.result
-
+    publisher = _Publisher(run, manifest, tasks)
+    size = run.cfg.resources
     with session.open_session(run.cfg):
-        groups = min(len(tasks), count_concurrent(run.cfg))
-        nodes = session.count_nodes()
-        spread = groups > 1 and nodes > 1
-        through_ray = choose_ray_ingest(run, nodes)
-        text = "train_start windows=%d at_once=%d workers_each=%d ingest=%s spread=%s"
-        ingest = "ray" if through_ray else "direct"
-        _logger.info(text, len(tasks), groups, run.cfg.resources.workers, ingest, spread)
-        made_by = read_code_version()
-        task_queue = RemoteTaskQueue(tasks, run.cfg.resources.max_failures)
-        reader = QueueReader(task_queue, run.cfg, identities, publish_end)
-        with closing(task_queue), TrainingConsole(run.cfg, len(tasks)).show(), reader.run():
+        slots, nodes = count_concurrent(run.cfg), session.count_nodes()
+        units = make_units(tasks, slots)
+        if size.workers == 1:  # Ray's own queue holds them all
+            slots = size.max_concurrent or len(units)
+        at_once = min(slots, len(units))
+        job = TrainingJob(
+            run=run,
+            made_by=read_code_version(),
+            through_ray=choose_ray_ingest(run, nodes),
+            spread=at_once > 1 and nodes > 1,
+        )
+        text = "train_start models=%d units=%d at_once=%d workers_each=%d ingest=%s spread=%s"
+        ingest = "ray" if job.through_ray else "direct"
+        _logger.info(text, len(tasks), len(units), at_once, size.workers, ingest, job.spread)
+        with TrainingConsole(run.cfg, len(tasks)).show():
+            for event in runner(job, units, at_once):
+                publisher.handle(event)
+    return list(publisher.results.values())
 
-            def run_group(number: int) -> None:
-                runner(
-                    WorkerGroup(
-                        run=run,
-                        number=number,
-                        tasks=task_queue,
-                        made_by=made_by,
-                        through_ray=through_ray,
-                        spread=spread,
-                    )
-                )
 
-            run_in_threads(run_group, groups)
-        known = {(result.window, result.seed) for result in reader.results}
-        lost = [task for task in tasks if (task.window.name, task.seed) not in known]
-        return [*reader.results, *(publish_end(TaskFinished(task, None)) for task in lost)]
+class _Publisher:
+    """Publishes what workers report, and keeps what became of every task."""
+
+    def __init__(self, run: Run, manifest: Manifest, tasks: Sequence[Task]) -> None:
+        self.results: dict[Task, WindowResult] = {}
+        self._run = run
+        self._identities = {task: make_task_identity(run.cfg, manifest, task) for task in tasks}
+        self._starts = Counter[Unit]()
+        self._first_epoch: float | None = None
+        self._shares: dict[Task, float] = {}
+
+    def handle(self, event: Event) -> None:
+        """Publish one event of the workers."""
+        match event:
+            case UnitStarted(unit):
+                self._starts[unit] += 1
+                if self._starts[unit] > 1:
+                    text = "window_restarted window=%s starts=%d: its workers were lost"
+                    _logger.warning(text, unit[0].name, self._starts[unit])
+            case EpochDone(task, epoch):
+                self._publish_epoch(task, epoch)
+            case TaskFinished(task, reason):
+                self._publish_end(task, reason)
+            case UnitFinished(unit, reason):
+                for task in unit:
+                    self._publish_end(task, reason)
+
+    def _publish_end(self, task: Task, reason: str | None) -> None:
+        if task not in self.results:  # a unit that began again passes its finished tasks
+            event = find_model(self._run, task, reason, self._identities[task])
+            self.results[task], self._shares[task] = event.result, 1.0
+            publish(event)
+
+    def _publish_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+        if self._first_epoch is None:  # the pace of training, without Ray's start-up
+            self._first_epoch = time.time() - epoch.seconds
+        cfg = self._run.cfg
+        gan = cfg.gan.epochs if cfg.variant == "gan_gru" else 0
+        done = epoch.result.epoch + (0 if isinstance(epoch.result, GanEpoch) else gan)
+        total = gan + cfg.training.epochs
+        self._shares[task] = done / total
+        share = sum(self._shares.values()) / len(self._identities)
+        event = EpochTrained(
+            name=task.name,
+            identity=self._identities[task],
+            epoch=epoch,
+            done=done,
+            total=total,
+            seconds_left=(time.time() - self._first_epoch) * (1 - share) / share,
+        )
+        publish(event)
 
 
 def choose_ray_ingest(run: Run, nodes: int) -> bool:
@@ -291,9 +329,8 @@ def choose_ray_ingest(run: Run, nodes: int) -> bool:
     return ingest == "ray"
 
 
-def find_model(run: Run, finished: TaskFinished, identity: str) -> WindowDone:
+def find_model(run: Run, task: Task, reason: str | None, identity: str) -> WindowDone:
     """Find the model that a finished task should have, or the reason why it has none."""
-    task, reason = finished.task, finished.reason
     model = None
     try:
         model = run.read_model(task.window.name, task.seed)
@@ -309,29 +346,6 @@ def find_model(run: Run, finished: TaskFinished, identity: str) -> WindowDone:
         _logger.warning("no_gpu window=%s: trained on the CPU, torch sees no GPU", task.name)
     result = WindowResult.from_model(model, "resumed" if model.resumed_epochs else "trained")
     return WindowDone(result=result, identity=identity, model=model)
-
-
-def run_in_threads(work: Callable[[int], None], count: int) -> None:
-    """Do `work(0)` to `work(count - 1)` at once; raise the first error as it comes.
-
-    By daemon threads: an interrupted driver ends at once, where a pool of `concurrent.futures`
-    would first wait for whatever is under way, for hours perhaps.
-    """
-    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:  # noqa: BLE001  # raised where it can be seen
-            ended.put(error)
-        else:
-            ended.put(None)
-
-    for number in range(count):
-        threading.Thread(target=run, args=(number,), daemon=True).start()
-    for _ in range(count):
-        if (error := ended.get()) is not None:
-            raise error
 
 
 def count_concurrent(cfg: RunConfig) -> int:

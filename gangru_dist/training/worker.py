@@ -1,6 +1,5 @@
 """The code of each worker, alone in a Ray task or in a group of Ray Train: wiring only [Ray].
 
-A group of workers stays for as long as there are tasks: it takes one, trains it, takes the next.
 A task is continued from its own checkpoint, whoever began it, so a restart by Ray, a job submitted
 again and an undisturbed run all end with the same weights.
 
@@ -21,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 import torch
 
-from gangru_dist.base.errors import StorageError, TrainingError, extract_reason
+from gangru_dist.base.errors import StorageError, TrainingError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import read_tables
 from gangru_dist.config.settings import RunConfig
@@ -40,7 +39,16 @@ from gangru_dist.training.data import (
     join_workers,
     prepare,
 )
-from gangru_dist.training.queue import Task, WorkerGroup, make_task_identity
+from gangru_dist.training.units import (
+    EpochDone,
+    Report,
+    Task,
+    TaskFinished,
+    TrainingJob,
+    Unit,
+    UnitStarted,
+    make_task_identity,
+)
 from gangru_dist.training.window import gan_samples, train_window
 
 _logger = logging.getLogger(__name__)
@@ -91,54 +99,51 @@ def read_share(
     )
 
 
-def train_worker(config: dict[str, WorkerGroup]) -> None:
-    """Train tasks until none is left, or as many as `resources.windows_per_run`.
+def train_unit(job: TrainingJob, unit: Unit, report: Report) -> None:
+    """Train what a unit has no model of yet, in this process, with the other workers of its group.
 
     A `TrainingError` is the same on every worker and in every attempt: the task has failed, and
-    the next one follows. Any other error ends the workers, and new ones are started.
+    the next one follows. Any other error ends the workers, and the unit is run again.
+
+    Args:
+        job: What all units have in common.
+        unit: Seeds of one window.
+        report: Takes what happens; called by the first worker alone.
     """
-    group = config["workers"]
-    prepare_torch(group.run.cfg)
+    prepare_torch(job.run.cfg)
     logging.getLogger().setLevel(logging.WARNING)
-    trainer = _Trainer(group, join_workers())
-    most = group.run.cfg.resources.windows_per_run
-    count = 0
-    while (most is None or count < most) and (task := trainer.take()) is not None:
-        trainer.train(task)
-        count += 1
+    collective = join_workers()
+    trainer = _Trainer(job, collective, report if collective.rank == 0 else lambda _: None)
+    trainer.report(UnitStarted(unit))
+    for task in unit:
+        reason = None
+        try:
+            trainer.train(task)
+        except TrainingError as error:
+            reason = str(error)
+        collective.gather(None)  # all wait until the model is stored
+        trainer.report(TaskFinished(task, reason))
 
 
 class _Trainer:
-    """One worker of a group; keeps the data of the newest window for its next seed."""
+    """One worker of a unit; keeps the window's data for its next seed."""
 
-    def __init__(self, group: WorkerGroup, collective: Collective) -> None:
-        self.group, self.collective = group, collective
-        self.run, self.device = group.run, _find_device(group.run.cfg)
-        self._data: tuple[Window, str, WindowData] | None = None
-
-    def take(self) -> Task | None:
-        """Take the next task, the same on every worker."""
-        own = self.group.tasks.take(self.group.number) if self.collective.rank == 0 else None
-        task: Task | None = self.collective.gather(own)[0]
-        return task
+    def __init__(self, job: TrainingJob, collective: Collective, report: Report) -> None:
+        self.job, self.collective, self.report = job, collective, report
+        self.run, self.device = job.run, _find_device(job.run.cfg)
+        self._data: tuple[str, WindowData] | None = None
 
     def train(self, task: Task) -> None:
-        """Train one task to its model, or record why there is none."""
-        reason = None
-        try:
-            manifest = read_manifest(self.run.root)
-            identity = make_task_identity(self.run.cfg, manifest, task)
-            model = self.run.read_model(task.window.name, task.seed)
-            if model is None or model.identity != identity:
-                self._train(task, manifest, identity)
-        except TrainingError as error:
-            reason = str(error)
-        except Exception as error:
-            self.group.tasks.record_failure(self.group.number, extract_reason(error))
-            raise
-        self.collective.gather(None)  # all wait until the model is stored
-        if self.collective.rank == 0:
-            self.group.tasks.finish(self.group.number, reason)
+        """Train one task to its model, if it has none of this identity.
+
+        Raises:
+            TrainingError: It cannot have one.
+        """
+        manifest = read_manifest(self.run.root)
+        identity = make_task_identity(self.run.cfg, manifest, task)
+        model = self.run.read_model(task.window.name, task.seed)
+        if model is None or model.identity != identity:
+            self._train(task, manifest, identity)
 
     def _train(self, task: Task, manifest: Manifest, identity: str) -> None:
         started = time.time()
@@ -156,7 +161,7 @@ class _Trainer:
             is_due = len(state.progress.history) % cfg.training.checkpoint_every == 0
             if is_due and state.progress.stage != "done":  # else the model itself follows
                 run.folder.write_bytes(_state_file(identity), state.to_bytes(identity))
-            self.group.tasks.report_epoch(task, epoch)
+            self.report(EpochDone(task, epoch))
 
         train_window(data, state, cfg, seed=task.seed, collective=collective, report=report)
         samples, generator = None, state.network.generator
@@ -170,7 +175,7 @@ class _Trainer:
             task.seed,
             state,
             identity=identity,
-            **self.group.made_by,
+            **self.job.made_by,
             workers=collective.size,
             device=self.device.type,
             resumed_epochs=resumed,
@@ -189,17 +194,16 @@ class _Trainer:
             _logger.warning("checkpoint_left task=%s %s", identity, error)
 
     def _load_data(self, task: Task, manifest: Manifest) -> WindowData:
-        """This rank's share of the window; read once for all seeds that follow each other."""
+        """This rank's share of the window; read once for all seeds of the same panel."""
         cfg, window, collective = self.run.cfg, task.window, self.collective
         panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
-        if self._data is not None and self._data[:2] == (window, panel):
-            return self._data[2]
-        self._data = None  # never two windows in memory
-        through_ray = self.group.through_ray
-        block = read_share(self.run, manifest, window, collective, through_ray=through_ray)
-        data = prepare(block, window, manifest.calendar, cfg, collective, self.device)
-        self._data = (window, panel, data)
-        return data
+        if self._data is None or self._data[0] != panel:
+            self._data = None  # never two windows in memory
+            through_ray = self.job.through_ray
+            block = read_share(self.run, manifest, window, collective, through_ray=through_ray)
+            data = prepare(block, window, manifest.calendar, cfg, collective, self.device)
+            self._data = (panel, data)
+        return self._data[1]
 
     def _restore(self, task: Task, identity: str) -> TrainingState:
         """The stored training state; a new one if there is none or it is damaged."""

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ from gangru_dist.runs.summaries import WindowResult
 from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.launch import train_windows
-from gangru_dist.training.queue import TaskQueue, WorkerGroup
+from gangru_dist.training.units import (
+    EpochDone,
+    Event,
+    TaskFinished,
+    TrainingJob,
+    Unit,
+    make_task_identity,
+)
 from tests.training.store import TINY, stored_panel
 
 CODE = "my_plugin"
@@ -59,17 +67,17 @@ class Trainer:
     def __init__(self, epochs: tuple[int, ...], fails: str = "") -> None:
         self.epochs, self.fails = epochs, fails
 
-    def __call__(self, group: WorkerGroup) -> None:
-        manifest = read_manifest(group.run.root)
-        while (task := group.tasks.take(group.number)) is not None:
+    def __call__(self, job: TrainingJob, units: Sequence[Unit], at_once: int) -> Iterator[Event]:
+        manifest = read_manifest(job.run.root)
+        for task in (task for unit in units for task in unit):
             for number in self.epochs:
-                group.tasks.report_epoch(task, epoch(number))
+                yield EpochDone(task, epoch(number))
             if not self.fails:
-                state = TrainingState(group.run.cfg, 0)
+                state = TrainingState(job.run.cfg, 0)
                 state.progress.history = [epoch(number).result for number in (1, 2, 3)]
-                identity = launch.make_task_identity(group.run.cfg, manifest, task)
-                write_model(group.run, task.window.name, task.seed, state, identity=identity)
-            group.tasks.finish(group.number, self.fails or None)
+                identity = make_task_identity(job.run.cfg, manifest, task)
+                write_model(job.run, task.window.name, task.seed, state, identity=identity)
+            yield TaskFinished(task, self.fails or None)
 
 
 @pytest.fixture
@@ -77,7 +85,6 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without Ray."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(launch, "RemoteTaskQueue", TaskQueue)
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
     monkeypatch.setattr(launch, "count_concurrent", lambda _: 1)
     monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)

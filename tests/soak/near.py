@@ -1,10 +1,11 @@
 """Ray's part of a job, done in this process: trials by the hundred cannot wait for its start.
 
-Everything else is the job's own: command line, queue, worker, checkpoints, queue of trials.
+Everything else is the job's own: command line, worker, checkpoints, queue of trials.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -15,18 +16,21 @@ import numpy as np
 from gangru_dist.base.errors import DivergedError, GangruError
 from gangru_dist.cluster import session
 from gangru_dist.training import launch
-from gangru_dist.training.queue import TaskQueue, WorkerGroup
-from gangru_dist.training.worker import train_worker
+from gangru_dist.training.units import Event, TrainingJob, Unit, UnitFinished
+from gangru_dist.training.worker import train_unit
 from gangru_dist.tuning import search
 from gangru_dist.tuning.queue import TrialQueue
 from gangru_dist.tuning.space import apply
 from gangru_dist.tuning.trial import run_trial
 
 
-def run_workers_here(group: WorkerGroup) -> None:
-    """`run_workers` without processes of their own, which nobody starts again."""
-    while not group.tasks.is_done(group.number):
-        train_worker({"workers": group})
+def run_units_here(job: TrainingJob, units: Sequence[Unit], at_once: int) -> Iterator[Event]:
+    """`run_units` without processes of their own, which nobody starts again."""
+    for unit in units:
+        events: list[Event] = []
+        train_unit(job, unit, events.append)
+        yield from events
+        yield UnitFinished(unit, None)
 
 
 def run_trials(
@@ -61,8 +65,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
     }
     return [
         *((session, name, value) for name, value in near.items()),
-        (launch, "RemoteTaskQueue", TaskQueue),
-        (launch, "run_workers", run_workers_here),
+        (launch, "run_units", run_units_here),
         (search, "run_trials", run_trials),
         (search, "ray", SimpleNamespace(put=lambda block: block)),
     ]

@@ -1,21 +1,18 @@
-"""Our gate in front of Ray Train, without Ray: who runs, how many at once, under which name."""
+"""A training job without Ray: what runs, how many at once, under which name."""
 
 import dataclasses
 import datetime as dt
-import threading
-import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from gangru_dist.base.errors import (
     ConfigError,
     GangruError,
     ResourceError,
-    StorageError,
     WindowError,
 )
 from gangru_dist.base.log import subscribe
@@ -27,22 +24,25 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
-from gangru_dist.training import groups, launch
+from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState, write_model
-from gangru_dist.training.groups import run_workers
 from gangru_dist.training.launch import (
     choose_ray_ingest,
     choose_windows,
     find_model,
-    run_in_threads,
     train_windows,
 )
-from gangru_dist.training.queue import (
+from gangru_dist.training.units import (
+    EpochDone,
+    Event,
     Task,
     TaskFinished,
-    TaskQueue,
-    WorkerGroup,
+    TrainingJob,
+    Unit,
+    UnitFinished,
+    UnitStarted,
     make_task_identity,
+    make_units,
 )
 from tests.training.store import TINY, stored_panel, with_resources
 
@@ -78,27 +78,23 @@ class Recorder:
 
 
 class Runner:
-    """Trains nothing; fails the first window; remembers how many were under way at once."""
+    """Trains nothing; fails the windows of one refit day; remembers what it was given."""
 
     def __init__(self, bad: str) -> None:
-        self.bad, self.now, self.most = bad, 0, 0
-        self.served: list[int] = []
-        self._lock = threading.Lock()
+        self.bad, self.at_once = bad, 0
+        self.units: list[Unit] = []
 
-    def __call__(self, group: WorkerGroup) -> None:
-        manifest = read_manifest(group.run.root)
-        with self._lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-        while (task := group.tasks.take(group.number)) is not None:
-            time.sleep(0.02)
-            bad = task.window.name == self.bad
-            if not bad:
-                write_untrained(group.run, manifest, task)
-            group.tasks.finish(group.number, "bad" if bad else None)
-            self.served.append(group.number)
-        with self._lock:
-            self.now -= 1
+    def __call__(self, job: TrainingJob, units: Sequence[Unit], at_once: int) -> Iterator[Event]:
+        manifest = read_manifest(job.run.root)
+        self.units, self.at_once = list(units), at_once
+        for unit in units:
+            for task in unit:
+                if task.window.name == self.bad:
+                    yield TaskFinished(task, "bad")
+                    continue
+                write_untrained(job.run, manifest, task)
+                yield TaskFinished(task, None)
+            yield UnitFinished(unit, None)
 
 
 def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
@@ -109,7 +105,6 @@ def write_untrained(run: Run, manifest: Manifest, task: Task) -> None:
 
 @pytest.fixture
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "RemoteTaskQueue", TaskQueue)
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
     monkeypatch.setattr(launch.session, "find_room", lambda *_: 2)
     monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
@@ -147,15 +142,15 @@ class TestClaim:
 
 
 @pytest.mark.usefixtures("room_for_two")
-def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
+def test_every_window_has_a_result_and_none_is_trained_twice(root: Storage) -> None:
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:6]
     runner = Runner(bad=windows[0])
     seen = Recorder()
     run = Run(root, "queue", TWELVE)
     with subscribe(seen):
         summary = train_windows(run, only=windows, runner=runner)
-    assert runner.most == 2
-    assert sorted(set(runner.served)) == [0, 1]
+    assert runner.at_once == 6  # Ray's queue holds all: two run
+    assert [[task.seed for task in unit] for unit in runner.units] == [[0, 1]] * 6
     statuses = [result.status for result in summary.windows]
     assert statuses == ["failed"] * 2 + ["trained"] * 10
     assert summary.failed == 2
@@ -172,29 +167,50 @@ def test_all_windows_pass_two_at_a_time(root: Storage) -> None:
 
 
 @pytest.mark.usefixtures("room_for_two")
-def test_a_task_whose_end_was_never_heard_of_has_a_result(
-    root: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The queue's answer came too late: what storage has of the task decides."""
-    monkeypatch.setattr(TaskQueue, "drain_events", lambda _: [])
+def test_a_task_whose_end_was_never_heard_of_has_a_result(root: Storage) -> None:
+    """The news of it were lost: what storage has of the task decides."""
     windows = [window.name for window in choose_windows(read_manifest(root), TWELVE, None)[0]][:2]
     seen = Recorder()
     run = Run(root, "unheard", TWELVE)
     runner = Runner(bad=windows[0])
+
+    def run_silently(job: TrainingJob, units: Sequence[Unit], at_once: int) -> Iterator[Event]:
+        events = runner(job, units, at_once)
+        return (event for event in events if isinstance(event, UnitFinished))
+
     with subscribe(seen):
-        summary = train_windows(run, only=windows, runner=runner)
+        summary = train_windows(run, only=windows, runner=run_silently)
     assert [result.status for result in summary.windows] == ["failed"] * 2 + ["trained"] * 2
     assert "without a model" in summary.windows[0].reason
     assert len(seen.over) == 4
 
 
 @pytest.mark.usefixtures("room_for_two")
+def test_a_unit_that_began_again_is_told_of_and_its_models_count_once(
+    root: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run_twice(job: TrainingJob, units: Sequence[Unit], at_once: int) -> Iterator[Event]:
+        unit = units[0] + units[1]
+        write_untrained(job.run, read_manifest(root), unit[0])
+        for _ in range(2):
+            yield UnitStarted(unit)
+            yield TaskFinished(unit[0], None)
+        yield UnitFinished(unit, "No space left on device")
+
+    seen, run = Recorder(), Run(root, "twice", TWELVE)
+    with subscribe(seen):
+        summary = train_windows(run, only=["2018-12-31"], runner=run_twice)
+    assert [result.status for result in summary.windows] == ["trained", "failed"]
+    assert summary.windows[1].reason == "No space left on device"
+    assert len(seen.over) == 2
+    assert caplog.text.count("window_restarted window=2018-12-31/seed-0 starts=2") == 1
+
+
+@pytest.mark.usefixtures("room_for_two")
 def test_a_sink_receives_epochs(root: Storage) -> None:
-    def runner(group: WorkerGroup) -> None:
-        task = group.tasks.take(group.number)
-        assert task is not None
+    def runner(job: TrainingJob, units: Sequence[Unit], at_once: int) -> Iterator[Event]:
         result = PredictorEpoch(epoch=1, train_loss=0.0, valid_ic=0.1)
-        group.tasks.report_epoch(task, TimedEpoch(result, 1.0, 1))
+        yield EpochDone(units[0][0], TimedEpoch(result, 1.0, 1))
         raise ResourceError("no room\nleft")
 
     seen, run = Recorder(), Run(root, "broken", TWELVE)
@@ -206,135 +222,11 @@ def test_a_sink_receives_epochs(root: Storage) -> None:
     assert share == (TWELVE.gan.epochs + 1) / (TWELVE.gan.epochs + TWELVE.training.epochs)
 
 
-class TestTaskQueue:
-    """Who gets which task, and when a task counts as failed."""
-
-    @pytest.fixture
-    def tasks(self, root: Storage) -> list[Task]:
-        windows = choose_windows(read_manifest(root), TWELVE, None)[0][:2]
-        return [Task(window=window, seed=seed) for window in windows for seed in (0, 1)]
-
-    def test_a_group_keeps_to_the_window_it_has_in_memory(self, tasks: list[Task]) -> None:
-        queue = TaskQueue(tasks, 0)
-        first, other = queue.take(0), queue.take(1)
-        assert (first, other) == (tasks[0], tasks[1])
-        queue.finish(1)
-        assert queue.take(1) == tasks[2]
-        queue.finish(0)
-        assert queue.take(0) == tasks[3]
-        assert not queue.is_done(0)
-        queue.finish(0)
-        assert queue.is_done(0)
-        assert not queue.is_done(1)
-
-    def test_lost_workers_get_their_task_again_and_then_the_next(self, tasks: list[Task]) -> None:
-        queue = TaskQueue(tasks[:2], max_failures=2)
-        assert [queue.take(0) for _ in range(3)] == [tasks[0]] * 3
-        queue.record_failure(0, "the disk is full")
-        assert queue.take(0) == tasks[1]
-        assert queue.drain_events() == [TaskFinished(tasks[0], "the disk is full")]
-        queue.finish(0)
-        assert queue.take(0) is None
-
-    def test_failures_are_counted_by_task(self, tasks: list[Task]) -> None:
-        queue = TaskQueue(tasks[:2], max_failures=1)
-        for task in tasks[:2]:
-            assert [queue.take(0), queue.take(0)] == [task, task]
-            queue.finish(0)
-        assert [event.reason for event in queue.drain_events()] == [None, None]  # type: ignore[union-attr]
-
-    def test_a_group_that_cannot_be_had_fails_one_task(self, tasks: list[Task]) -> None:
-        queue = TaskQueue(tasks[:2], max_failures=1)
-        queue.give_up(0, "no room")
-        queue.take(0)
-        queue.record_failure(0, "worse")
-        queue.give_up(0, "no room")
-        queue.give_up(0, "no room")  # nothing is left to fail
-        reasons = [event.reason for event in queue.drain_events()]  # type: ignore[union-attr]
-        assert reasons == ["no room", "worse"]
-
-
-class TestWorkersFail:
-    """Whatever happens to one group's workers, every task is finished."""
-
-    @pytest.fixture
-    def served(self, root: Storage, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr(groups.ray, "is_initialized", lambda: True)
-        manifest = read_manifest(root)
-        windows = choose_windows(manifest, TWELVE, None)[0][:2]
-        queue = TaskQueue([Task(window=window, seed=0) for window in windows], 1)
-        run = Run(root, "slots", with_resources(TWELVE, max_failures=1))
-        group = WorkerGroup(run=run, number=0, tasks=queue)
-        self.goes = 0
-
-        def serve(work: Any) -> list[str | None]:
-            def go(*_: object, **__: object) -> Exception | None:
-                self.goes += 1
-                error: Exception | None = work(queue)
-                return error
-
-            run_workers(group, run_once=go, pause_seconds=0.0)
-            return [event.reason for event in queue.drain_events()]  # type: ignore[union-attr]
-
-        return serve
-
-    @pytest.mark.parametrize("error", [OSError("no answer"), StorageError("no answer")])
-    def test_a_store_that_does_not_answer(self, served: Any, error: Exception) -> None:
-        def work(_: TaskQueue) -> None:
-            raise error
-
-        assert served(work) == ["no answer", "no answer"]
-        assert self.goes == 2
-
-    def test_workers_that_died_are_replaced(self, served: Any) -> None:
-        died = iter([True, False])
-
-        def work(queue: TaskQueue) -> None:
-            task = queue.take(0)
-            if next(died, False):
-                raise WorkerCrashedError
-            while task is not None:
-                queue.finish(0)
-                task = queue.take(0)
-
-        assert served(work) == [None, None]
-
-    def test_losses_of_one_task_do_not_count_for_the_next(self, served: Any) -> None:
-        """Each of two tasks may lose its workers once."""
-
-        def work(queue: TaskQueue) -> None:
-            queue.take(0)
-            if self.goes % 2:
-                raise WorkerCrashedError
-            queue.finish(0)
-
-        assert served(work) == [None, None]
-        assert self.goes == 4
-
-    def test_workers_that_die_before_they_take_a_task(self, served: Any) -> None:
-        def work(_: TaskQueue) -> None:
-            raise WorkerCrashedError
-
-        assert served(work) == [str(WorkerCrashedError())[:500].strip()] * 2
-        assert self.goes == 4
-
-    def test_workers_that_cannot_go_on_are_tried_again_and_their_reason_is_kept(
-        self, served: Any
-    ) -> None:
-        def work(queue: TaskQueue) -> Exception | None:
-            return ResourceError("out of memory") if queue.take(0) else None
-
-        assert served(work) == ["out of memory"] * 2
-
-    def test_an_error_of_a_worker_names_its_last_line(self, served: Any) -> None:
-        """As Ray raises it: with the worker's traceback in front."""
-
-        def work(queue: TaskQueue) -> None:
-            if queue.take(0):
-                cause = OSError("No space left on device")
-                raise RayTaskError("_run_worker", "Traceback ...\nOSError: No space left", cause)
-
-        assert served(work) == ["OSError: No space left"] * 2
+def test_seeds_share_a_unit_unless_there_are_more_slots_than_windows(root: Storage) -> None:
+    windows = choose_windows(read_manifest(root), TWELVE, None)[0][:2]
+    tasks = [Task(window=window, seed=seed) for window in windows for seed in (0, 1)]
+    assert make_units(tasks, 2) == [tuple(tasks[:2]), tuple(tasks[2:])]
+    assert make_units(tasks, 3) == [(task,) for task in tasks]
 
 
 class TestResult:
@@ -348,9 +240,7 @@ class TestResult:
             write_untrained(run, manifest, task)
         run.folder.write_bytes(f"{run.model_folder(window.name, 1)}/model.json", b"{")
         results = [
-            find_model(
-                run, TaskFinished(task, None), make_task_identity(TWELVE, manifest, task)
-            ).result
+            find_model(run, task, None, make_task_identity(TWELVE, manifest, task)).result
             for task in tasks
         ]
         assert [result.status for result in results] == ["trained", "failed", "failed"]
@@ -390,27 +280,6 @@ class TestPanelChanges:
             (window,) = (w for w in choose_windows(panel, TWELVE, None)[0] if w.name == name)
             identities.add(make_task_identity(TWELVE, panel, Task(window=window, seed=0)))
         assert len(identities) == 2
-
-
-class TestRunInThreads:
-    def test_every_number_once(self) -> None:
-        done: list[int] = []
-        run_in_threads(done.append, 7)
-        assert sorted(done) == list(range(7))
-
-    def test_an_error_reaches_the_caller_who_waits_for_nobody(self) -> None:
-        release = threading.Event()
-
-        def work(number: int) -> None:
-            if number == 0:
-                raise ZeroDivisionError
-            release.wait(60)
-
-        begin = time.monotonic()
-        with pytest.raises(ZeroDivisionError):
-            run_in_threads(work, 3)
-        assert time.monotonic() - begin < 30
-        release.set()
 
 
 @pytest.mark.usefixtures("room_for_two")

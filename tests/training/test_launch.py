@@ -145,7 +145,7 @@ def test_killed_worker_resumes_to_the_same_bits(root: Storage, undisturbed: dict
 def train_workers() -> list[psutil.Process]:
     """Processes below this one's cluster that train."""
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if "ray::_run_worker" in " ".join(_cmdline(p))]
+    return [p for p in found if "ray::_train" in " ".join(_cmdline(p))]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:
@@ -155,17 +155,27 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_where_the_queue_is_gone_workers_end_and_the_driver_says_so() -> None:
-    """Else Ray Train would start them again, as often as `max_failures` allows."""
-    from gangru_dist.training.queue import RemoteTaskQueue
+def test_where_the_news_are_lost_training_goes_on(
+    root: Storage, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor that carries them dies at once: the models are those of an undisturbed run."""
+    import ray
 
-    queue = RemoteTaskQueue([], 0)
-    queue.close()
-    queue.record_failure(0, "no answer")
-    queue.finish(0)
-    assert queue.take(0) is None
-    with pytest.raises(ResourceError, match="hands out the windows died"):
-        queue.is_done(0)
+    from gangru_dist.training import units
+    from gangru_dist.training.launch import train_windows
+
+    class Dying:
+        def __init__(self) -> None:
+            os._exit(1)
+
+        def append(self, _: object) -> None: ...
+
+        def drain(self) -> None: ...
+
+    monkeypatch.setattr(units, "News", Dying)
+    assert ray.is_initialized()
+    summary = train_windows(Run(root, "no-news", TINY), only=WINDOWS[:1])
+    assert [r.model for r in summary.windows] == [undisturbed[WINDOWS[0]]]
 
 
 class TestValidation:

@@ -79,7 +79,7 @@ class Nodes:
 
     def train_workers(self) -> list[psutil.Process]:
         """Processes that train: a plain task where a window has one worker, else Ray Train's."""
-        return self.running("ray::_run_worker") + self.running("RayTrainWorker")
+        return self.running("ray::_train") + self.running("RayTrainWorker")
 
     def kill_under(self, process: psutil.Process) -> None:
         """Kill the node that a worker runs on, without a word, and add another."""
@@ -289,17 +289,16 @@ def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: i
     assert cpus_in_use() == 0
 
 
-def test_many_windows_cost_the_driver_no_more_than_few() -> None:
-    """20 and 200 windows of eight workers on promised GPUs; see the benchmark."""
+def test_many_units_cost_the_driver_no_more_than_few() -> None:
+    """20 and 200 units on 20 slots; see the benchmark."""
     command = [sys.executable, "-m", "benchmarks.many_windows"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         command, cwd=SOURCE, env=environment, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    pattern = r"([\d.]+) s a window, at most (\d+) at once, driver (\d+) MB \(([+-][\d.]+)\)"
+    pattern = r"([\d.]+) s a unit, driver ([\d.]+) % of a core, (\d+) MB \(([+-][\d.]+)\)"
     few, many = ([float(value) for value in line] for line in re.findall(pattern, done.stdout))
     assert many[0] <= 1.3 * few[0], done.stdout
-    assert many[1] == few[1] == 20
+    assert many[1] <= 1.3 * few[1], done.stdout
     assert many[3] <= 30, done.stdout  # MB
-    assert "placement groups left: 0" in done.stdout

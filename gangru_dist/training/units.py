@@ -1,0 +1,273 @@
+"""Units of training, each a window with its seeds, and how Ray runs them [Ray].
+
+| `resources.workers` | what a unit is |
+|---|---|
+| 1 | a plain Ray task: nothing to form a group of, so no controller and no placement group |
+| more | a Ray Train run, which forms the group and replaces workers that die |
+
+Ray's own queue, placement and retries serve both. All plain tasks are submitted at once, so that
+an autoscaler sees the demand; a Ray Train run waits until there is room, for its controller takes
+0.7 GB. Whatever dies, a worker, Train's controller or the node under it, Ray runs the unit again,
+as often as `resources.max_failures` allows. Models that are done stay, the others continue from
+their checkpoints.
+
+Workers report through one actor beside the driver. It carries news alone: whether a model is there,
+storage says.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gangru_dist.base.errors import StorageError, WindowError, extract_reason
+from gangru_dist.config.identity import model_identity
+from gangru_dist.config.settings import RunConfig
+from gangru_dist.maths.calendar import Window
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.runs.model import TimedEpoch
+from gangru_dist.runs.run import CHECKPOINTS, Run
+
+_logger = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One window and seed to train."""
+
+    window: Window
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For logs and tables."""
+        return f"{self.window.name}/seed-{self.seed}"
+
+
+Unit = tuple[Task, ...]
+"""Seeds of one window, trained one after the other by the same workers."""
+
+
+@dataclass(frozen=True)
+class UnitStarted:
+    """Workers have begun a unit, perhaps not for the first time."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """A worker trained an epoch."""
+
+    task: Task
+    epoch: TimedEpoch
+
+
+@dataclass(frozen=True)
+class TaskFinished:
+    """A task is over."""
+
+    task: Task
+    reason: str | None
+    """Why there is no model; None if there should be one."""
+
+
+@dataclass(frozen=True)
+class UnitFinished:
+    """No worker trains a unit any more."""
+
+    unit: Unit
+    reason: str | None
+    """What ended its workers for good; None if they have done what they could."""
+
+
+Event = UnitStarted | EpochDone | TaskFinished | UnitFinished
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What all units have in common; sent to each of them."""
+
+    run: Run
+    made_by: Mapping[str, str | None] = field(default_factory=dict)
+    """The driver's `read_code_version`, for `model.json`."""
+    through_ray: bool = False
+    """Whether Ray Data reads the panel; else the workers do."""
+    spread: bool = False
+    """Whether units go to all nodes in turn, Ray Train's controllers too."""
+
+
+Train = Callable[[TrainingJob, Unit, Report], None]
+
+
+def make_task_identity(cfg: RunConfig, manifest: Manifest, task: Task) -> str:
+    """Hash of what determines the task's weights, with the panel up to its refit day.
+
+    Raises:
+        WindowError: The window is not of this panel's calendar, which changed under the job.
+    """
+    refit = task.window.refit
+    if refit >= len(manifest.calendar) or str(manifest.calendar[refit]) != task.window.name:
+        raise WindowError(
+            f"window {task.window.name} is not day {refit} of the panel's calendar any more: the "
+            "panel was built again while this job ran. Start `gangru train` again."
+        )
+    day: dt.date = manifest.calendar[refit].astype(dt.date)
+    return model_identity(cfg, task.window.name, task.seed, manifest.fingerprint_to(day))
+
+
+def make_units(tasks: Sequence[Task], slots: int) -> list[Unit]:
+    """A unit a window, whose data its seeds share; a unit a task if there are more slots."""
+    windows: dict[str, list[Task]] = {}
+    for task in tasks:
+        windows.setdefault(task.window.name, []).append(task)
+    if len(windows) < slots:
+        return [(task,) for task in tasks]
+    return [tuple(unit) for unit in windows.values()]
+
+
+def run_units(
+    job: TrainingJob, units: Sequence[Unit], at_once: int, *, train: Train | None = None
+) -> Iterator[Event]:
+    """Run units on Ray; each ends with `UnitFinished`.
+
+    Args:
+        job: What they have in common.
+        units: What is to be trained.
+        at_once: Units that Ray is given at the same time.
+        train: What a worker does; None = `worker.train_unit`.
+
+    Yields:
+        What happens, in the order in which it is heard of.
+    """
+    here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
+    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+    news = ray.remote(num_cpus=0, scheduling_strategy=strategy)(News).remote()
+    submit = _make_remote(job)
+    waiting, running = deque(units), dict[Any, Unit]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                unit = waiting.popleft()
+                running[submit.remote(job, unit, news, train)] = unit
+            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_POLL_SECONDS)
+            with suppress(RayError):  # the news are lost; storage has what is trained
+                yield from ray.get(news.drain.remote(), timeout=10)
+            for reference in ended:
+                unit = running.pop(reference)
+                yield UnitFinished(unit, _find_reason(reference))
+                _delete_traces(job.run, unit)
+    finally:
+        ray.kill(news)
+
+
+def _make_remote(job: TrainingJob) -> Any:
+    """The Ray task of a unit: training itself, or a Ray Train run."""
+    size = job.run.cfg.resources
+    where: dict[str, Any] = {
+        "max_retries": size.max_failures,
+        "scheduling_strategy": "SPREAD" if job.spread else "DEFAULT",
+    }
+    if size.workers > 1:  # Train's workers have retries of their own; its controller dies too
+        return ray.remote(num_cpus=0, retry_exceptions=[RayActorError], **where)(_fit)
+    return ray.remote(
+        num_cpus=size.cpus_per_worker,
+        num_gpus=size.gpus_per_worker,
+        retry_exceptions=True,
+        # 0: the process stays, with its imports, for whoever needs one like it
+        max_calls=size.windows_per_run or (1 if size.gpus_per_worker else 0),
+        **where,
+    )(_train)
+
+
+def _find_reason(reference: Any) -> str | None:
+    try:
+        reason: str | None = ray.get(reference)
+    except RayError as error:
+        reason = extract_reason(error)
+    return reason
+
+
+def _delete_traces(run: Run, unit: Unit) -> None:
+    """Delete what Ray Train wrote of its own; left over, it only uses disk."""
+    try:
+        run.folder.delete_folder(f"{CHECKPOINTS}/{_name_run(unit)}")
+    except (OSError, StorageError) as error:
+        _logger.warning("traces_left window=%s %s", unit[0].name, extract_reason(error))
+
+
+def _name_run(unit: Unit) -> str:
+    return f"ray-{unit[0].name.replace('/', '-')}"
+
+
+class News:
+    """An actor that keeps what workers report until the driver asks."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        self._events.append(event)
+
+    def drain(self) -> list[Event]:
+        """What was reported since the last call."""
+        events, self._events = self._events, []
+        return events
+
+
+def _train(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> None:
+    """Train in this process."""
+    from gangru_dist.training.worker import train_unit  # torch: not for the driver
+
+    def report(event: Event) -> None:
+        sent = news.append.remote(event)
+        if isinstance(event, TaskFinished):  # the driver hears of it before the unit's end
+            with suppress(RayActorError):
+                ray.get(sent)
+
+    (train or train_unit)(job, unit, report)
+
+
+def _fit(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> str | None:
+    """Train in a group of workers; return why they could not go on."""
+    import ray.train as rt  # with torch five seconds
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    run, size = job.run, job.run.cfg.resources
+    per_worker = {"CPU": size.cpus_per_worker}
+    if size.gpus_per_worker:
+        per_worker["GPU"] = size.gpus_per_worker
+    trainer = TorchTrainer(
+        lambda: _train(job, unit, news, train),
+        # two ranks on one GPU cannot speak NCCL
+        torch_config=TorchConfig(backend="nccl" if size.gpus_per_worker >= 1 else "gloo"),
+        scaling_config=rt.ScalingConfig(
+            num_workers=(size.min_workers, size.workers) if size.min_workers else size.workers,
+            use_gpu=size.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+        ),
+        run_config=rt.RunConfig(
+            name=_name_run(unit),
+            storage_path=run.folder.full_path(CHECKPOINTS),
+            storage_filesystem=run.folder.filesystem,
+            failure_config=rt.FailureConfig(max_failures=size.max_failures),
+            logging_config=rt.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except rt.TrainingFailedError as error:
+        failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+        return extract_reason(next(iter(failures.values()), error))
+    return None
