@@ -150,7 +150,9 @@ _shared: _Shared | None = None
 
 
 def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
-    for name, value in _DRIVER_ENV.items():
+    # Ray's default has no limit: a task that needs more memory than there is would never end
+    oom_retries = {"RAY_task_oom_retries": str(cfg.resources.max_failures)}
+    for name, value in (_DRIVER_ENV | oom_retries).items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     _logger.info("ray_start address=%s", address or "local")

@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gangru_dist.base.errors import StorageError, WindowError, extract_reason
+from gangru_dist.base.errors import StorageError, WindowError, extract_reason, shorten
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window
@@ -153,7 +153,8 @@ def run_units(
     """
     here = ray.get_runtime_context().get_node_id()  # must not go down with a worker's node
     strategy = NodeAffinitySchedulingStrategy(here, soft=False)
-    news = ray.remote(num_cpus=0, scheduling_strategy=strategy)(News).remote()
+    # where memory is short, Ray kills more than the process that takes it
+    news = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=strategy)(News).remote()
     submit = _make_remote(job)
     waiting, running = deque(units), dict[Any, Unit]()
     try:
@@ -194,6 +195,8 @@ def _make_remote(job: TrainingJob) -> Any:
 def _find_reason(reference: Any) -> str | None:
     try:
         reason: str | None = ray.get(reference)
+    except OutOfMemoryError as error:
+        reason = shorten(error)
     except RayError as error:
         reason = extract_reason(error)
     return reason

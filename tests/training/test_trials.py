@@ -289,6 +289,43 @@ def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: i
     assert cpus_in_use() == 0
 
 
+def test_a_unit_that_needs_more_memory_than_there_is_ends() -> None:
+    """Ray kills its process; as often as `max_failures` allows it is run again."""
+    code = """
+import os, psutil, ray, tempfile, time
+import numpy as np
+used = psutil.virtual_memory().percent / 100
+os.environ |= {"RAY_memory_usage_threshold": f"{used + 0.06:.2f}", "OMP_NUM_THREADS": "1"}
+from gangru_dist.cluster.session import open_session
+from gangru_dist.config.settings import ResourcesConfig, RunConfig
+from gangru_dist.maths.calendar import Window
+from gangru_dist.base.storage import Storage
+from gangru_dist.runs.run import Run
+from gangru_dist.training.units import Task, TrainingJob, run_units
+
+def fill_memory(job, unit, report):
+    held = []
+    while True:
+        held.append(np.ones(2**26))
+        time.sleep(0.1)
+
+cfg = RunConfig(resources=ResourcesConfig(max_failures=1))
+days = dict(train_days=(), valid_days=(), score_first=0, score_last=0)
+window = Window(name="2019-06-28", refit=0, **days)
+with open_session(cfg), tempfile.TemporaryDirectory() as folder:
+    job = TrainingJob(run=Run(Storage(folder), "r", cfg))
+    unit = (Task(window=window, seed=0),)
+    for event in run_units(job, [unit], 1, train=fill_memory):
+        print(type(event).__name__, getattr(event, "reason", ""))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ends = re.findall(r"^UnitFinished \d worker.* were killed due to .* memory", done.stdout, re.M)
+    assert len(ends) == 1, done.stdout
+
+
 def test_many_units_cost_the_driver_no_more_than_few() -> None:
     """20 and 200 units on 20 slots; see the benchmark."""
     command = [sys.executable, "-m", "benchmarks.many_windows"]
