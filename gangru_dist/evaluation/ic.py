@@ -28,7 +28,8 @@ TRAILING = 12
 def compute_return(market: Market, start: np.ndarray, stop: np.ndarray) -> Float[np.ndarray, "P N"]:
     """Return of each asset from the close of row start[p] to the close of row stop[p].
 
-    A suspended or delisted asset keeps its last price; NaN if it had not traded by `start`.
+    A suspended asset keeps its last price, one that ended what it was settled at; NaN if it had not
+    traded by `start`.
     """
     return np.asarray(market.price[stop] / market.price[start] - 1)
 

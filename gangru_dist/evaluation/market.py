@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from gangru_dist.panel.store import PanelBlock
 FACTOR_COLUMNS = ("date", "asset", "factor")
 """Required columns of a factor table; `score` and `quantile` are optional."""
 
+ENDED_AFTER = 60
+"""Trading days without a bar, up to the market's last day, after which an asset has ended: it
+trades no more."""
 AMOUNT = "amount"
 """The panel's feature that capacity and turnover are read from, where it has it."""
 
@@ -45,6 +48,13 @@ class Market:
     """Names, ascending."""
     member: Bool[np.ndarray, "D N"] | None = None
     """Of `panel.members`; None = nobody is marked."""
+
+    @property
+    def last_bar(self) -> Int[np.ndarray, " N"]:
+        """Row of the last bar of each asset that has ended; of others the number of days."""
+        days = len(self.dates)
+        since = np.argmax(~self.suspended[::-1], axis=0)
+        return np.where(since >= ENDED_AFTER, days - 1 - since, days)
 
 
 def to_market(block: PanelBlock) -> Market:
@@ -205,6 +215,22 @@ def filter_members(table: pd.DataFrame, market: Market) -> pd.DataFrame:
         )
     members: pd.DataFrame = table[member].drop(columns="quantile", errors="ignore")
     return members
+
+
+def settle_prices(market: Market, rebalances: Rebalances, loss: float) -> Market:
+    """The market with the prices at which assets that have ended are settled.
+
+    From the entry day of the first rebalance after its last bar on, such an asset has lost this
+    fraction of its last price.
+    """
+    if not loss:
+        return market
+    reached = np.flatnonzero(rebalances.entry >= 0)
+    after = np.searchsorted(rebalances.day[reached], market.last_bar, side="right")
+    price = market.price.copy()
+    for asset in np.flatnonzero(after < len(reached)):
+        price[rebalances.entry[reached[after[asset]]] :, asset] *= 1 - loss
+    return replace(market, price=price)
 
 
 def _locate(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,12 @@ factor, at least one; ties go to the alphabetically first asset.
 5. The remaining capital is spread equally over the other targets. If there are none, it stays in
    cash, without interest, until the next rebalance.
 
-Between rebalances weights drift with prices. A suspended or delisted asset keeps its last price.
+Between rebalances weights drift with prices. A suspended asset keeps its last price.
+
+**An asset that trades no more** (`Market.last_bar`) is settled on the entry day of the first
+rebalance after its last bar: it is sold at its last price less `evaluation.delisting_loss`, and not
+bought again. The benchmark and every return between two entry days take the same loss.
+
 A month-end without a factor, or with the same factor for all assets, trades nothing.
 
 **Costs** are a fraction of the traded value (purchases and sales), paid by all positions in
@@ -56,7 +61,7 @@ class Portfolio:
     """Purchases plus sales that day, as a fraction of the value; 0 on days without trades."""
     trades: pd.DataFrame
     """One row per rebalance: row (of `Rebalances`), turnover, held, targets, not_bought, not_sold,
-    frozen_weight, cash."""
+    frozen_weight, settled (assets that trade no more), settled_weight, cash."""
     weights: Float[np.ndarray, "K N"]
     """Weights after the trades of each rebalance."""
 
@@ -154,9 +159,13 @@ def _simulate(
     first, end = starts[0], stops[-1]
     value, traded = np.ones(end - first + 1), np.zeros(end - first + 1)
     weights, history, trades = np.zeros(len(market.assets)), [], []
+    last_bar = market.last_bar
     for row, day, stop, wanted in zip(rows, starts, stops, targets, strict=True):
-        after, frozen = rebalance(weights, wanted, no_buy=no_buy[day], no_sell=no_sell[day])
-        trades.append({"row": row, **_describe_trade(weights, after, wanted, frozen)})
+        ended = last_bar < rebalances.day[row]
+        after, frozen = rebalance(
+            weights, wanted & ~ended, no_buy=no_buy[day], no_sell=no_sell[day] & ~ended
+        )
+        trades.append({"row": row, **_describe_trade(weights, after, wanted, frozen, ended)})
         traded[day - first] = np.abs(after - weights).sum()
         growth, weights = _drift(market, after, day, stop)
         value[day - first : stop - first + 1] = value[day - first] * growth
@@ -184,7 +193,11 @@ def _drift(market: Market, weights: np.ndarray, day: int, stop: int) -> tuple[np
 
 
 def _describe_trade(
-    before: np.ndarray, after: np.ndarray, targets: np.ndarray, frozen: np.ndarray
+    before: np.ndarray,
+    after: np.ndarray,
+    targets: np.ndarray,
+    frozen: np.ndarray,
+    ended: np.ndarray,
 ) -> dict[str, int | float]:
     """A row of `Portfolio.trades`."""
     cash = [1.0 - weights.sum() for weights in (before, after)]
@@ -195,6 +208,8 @@ def _describe_trade(
         "not_bought": int((targets & (before == 0) & (after == 0)).sum()),
         "not_sold": int((frozen & ~targets).sum()),
         "frozen_weight": float(before[frozen].sum()),
+        "settled": int((ended & (before > 0)).sum()),
+        "settled_weight": float(before[ended].sum()),
         "cash": float(max(0.0, cash[1])),
     }
 

@@ -11,7 +11,13 @@ import pandas as pd
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import decomposition, ic, picks, portfolio
-from gangru_dist.evaluation.market import Market, Rebalances, filter_members, to_rebalances
+from gangru_dist.evaluation.market import (
+    Market,
+    Rebalances,
+    filter_members,
+    settle_prices,
+    to_rebalances,
+)
 from gangru_dist.evaluation.portfolio import Portfolio, measure_against_index, sample_index
 from gangru_dist.maths import metrics
 
@@ -102,6 +108,7 @@ def evaluate(
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
     if "quantile" in table:
         _require_quantiles(table, quantiles)
+    market = settle_prices(market, rebalances, cfg.delisting_loss)
     top, cost_bps = cfg.top_fraction, cfg.cost_bps
     long = portfolio.simulate_long(market, rebalances, top_fraction=top)
     universe = portfolio.simulate_universe(market, rebalances)
@@ -131,6 +138,7 @@ def evaluate(
     }
     notes = _list_notes(market, rebalances)
     settings = {"entry_lag": entry_lag, "top_fraction": top, "cost_bps": cost_bps}
+    settings["delisting_loss"] = cfg.delisting_loss
     figures = {
         "period": _describe_period(monthly, daily, market, rebalances),
         "settings": {**settings, "quantiles": quantiles},
@@ -280,6 +288,10 @@ def _collect_figures(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
             for name in _VALUES
         },
         "turnover": metrics.mean(tables["trades"]["turnover"].to_numpy()),
+        "settled": {
+            "holdings": int(tables["trades"]["settled"].sum()),
+            "largest_weight": tables["trades"]["settled_weight"].max(),
+        },
         "quantiles": {
             "monotonicity": ic.measure_monotonicity(tables["quantiles"]),
             "long_short_mean": metrics.mean(long_short),

@@ -21,8 +21,9 @@ import statistics
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ FROM_AMOUNT = re.compile(r"capacity\..*|.*\.traded_value|exposures\.styles\[2\]\
 AMOUNT_TOLERANCE = 3e-5
 """Of figures from traded values: the panel keeps their logarithms as float32."""
 LAGS = (1, 2, 3, 6, 12)
+Settled = list[tuple[int, float]]
+"""Number and weight of the holdings that trade no more, by trade."""
 DAYS = 20
 """Behind volatility, turnover and traded value."""
 
@@ -67,6 +70,8 @@ class Rules:
     quantiles: int
     horizons: tuple[int, ...]
     picks: int = 50
+    loss: float = 0.0
+    """Of an asset's last price, once it trades no more."""
     limits: bool = True
     """Whether the A-share market's price limits hold."""
 
@@ -86,6 +91,12 @@ class Bars:
     """amount, market_cap, adjusted close, day by asset; NaN without a bar."""
     before: dict[tuple[pd.Timestamp, str], float] = field(default_factory=dict)
     """Adjusted close of the asset's traded day before."""
+
+    @cached_property
+    def ended(self) -> dict[str, pd.Timestamp]:
+        """Last bar of the assets that have none on the last 60 days."""
+        last = self.rows.reset_index().groupby("code")["date"].max()
+        return {code: day for code, day in last.items() if day < self.days[-60]}
 
     def open(self, day: pd.Timestamp, code: str) -> bool:
         return (day, code) in self.rows.index
@@ -372,14 +383,19 @@ class Account:
     shares: dict[str, float] = field(default_factory=dict)
     cash: float = 1.0
     turnovers: list[float] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    settled: Settled = field(default_factory=list)
 
     def worth(self, day: pd.Timestamp) -> dict[str, float]:
         return {code: count * self.bars.price.loc[day, code] for code, count in self.shares.items()}
 
-    def trade(self, day: pd.Timestamp, targets: pd.Index) -> None:
+    def trade(self, day: pd.Timestamp, targets: pd.Index, signal: pd.Timestamp) -> None:
         """To equal weights of the targets, as far as the market lets."""
+        self.gone = {code for code, last in self.bars.ended.items() if last < signal}
         before = self.worth(day)
         total = self.cash + math.fsum(before.values())
+        gone = [money / total for code, money in before.items() if code in self.gone]
+        self.settled.append((len(gone), math.fsum(gone)))
         wanted = set(targets)
         after = {code: money for code, money in before.items() if self._stuck(day, code, wanted)}
         buyable = [code for code in targets if code not in after and self._buyable(day, code)]
@@ -394,13 +410,15 @@ class Account:
         self.cash = kept * cash
 
     def _stuck(self, day: pd.Timestamp, code: str, wanted: set[str]) -> bool:
-        if not self.restricted:
+        if not self.restricted or code in self.gone:
             return False
         limit = self.bars.limit(day, code)
         stays = limit == "down" or (limit == "up" and code in wanted)
         return stays or not self.bars.open(day, code)
 
     def _buyable(self, day: pd.Timestamp, code: str) -> bool:
+        if code in self.gone:
+            return False
         if not self.restricted:
             return True
         return self.bars.open(day, code) and self.bars.limit(day, code) != "up"
@@ -414,8 +432,8 @@ class Account:
 
 def account_values(
     months: list[Month], bars: Bars, rules: Rules, *, everyone: bool, cost_bps: float
-) -> tuple[pd.Series, list[tuple[pd.Timestamp, float]], list[dict[str, float]]]:
-    """Daily value from 1, before each day's costs; turnover of every entry day; money then held."""
+) -> tuple[pd.Series, list[tuple[pd.Timestamp, float]], list[dict[str, float]], Settled]:
+    """Daily value from 1, before each day's costs; of each entry: turnover, money held, settled."""
     entered = [month for month in months if month.entry is not None and len(month.table)]
     last = entered[-1].exit or bars.days[-1]
     account = Account(bars, cost=cost_bps / 1e4, restricted=not everyone)
@@ -424,13 +442,13 @@ def account_values(
         targets = month.table.index
         if not everyone:
             targets = top_of(month.table["factor"], rules.top_fraction)
-        account.trade(month.entry, targets)
+        account.trade(month.entry, targets, month.day)
         held.append(account.worth(month.entry))
         days = [day for day in bars.days if month.entry < day <= stop]
         if days:
             pieces.append(account.values(days))
     turnover = [(m.entry, value) for m, value in zip(entered, account.turnovers, strict=True)]
-    return pd.concat(pieces), turnover, held
+    return pd.concat(pieces), turnover, held, account.settled
 
 
 def decomposition_figures(
@@ -733,11 +751,12 @@ def targets_of(
 def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
     """Everything of metrics.json but its texts, in the same layout; NaN = undefined."""
     months = months_of(table, bars, rules.entry_lag)
+    bars = settle(bars, months, rules.loss)
     done = [month for month in months if len(month.table) and month.exit is not None]
     gains = [earned(bars, month.entry, month.exit, month.table.index) for month in done]
     pairs = list(zip(done, gains, strict=True))
     ics = {month.name: spearman(month.table["factor"], gain) for month, gain in pairs}
-    values, turnover, held = _all_values(months, bars, rules)
+    values, turnover, held, settled = _all_values(months, bars, rules)
     long = values["long"]
     newest = [month for month in months if len(month.table)][-1]
     return {
@@ -754,6 +773,7 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
             "entry_lag": rules.entry_lag,
             "top_fraction": rules.top_fraction,
             "cost_bps": rules.cost_bps,
+            "delisting_loss": rules.loss,
             "quantiles": rules.quantiles,
         },
         "ic": ic_figures(ics),
@@ -764,6 +784,10 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
         "universe": value_figures(values["universe"]),
         "excess": value_figures(values["excess"]),
         "excess_with_costs": value_figures(values["excess_net"]),
+        "settled": {
+            "holdings": sum(count for count, _ in settled),
+            "largest_weight": max(weight for _, weight in settled),
+        },
         "turnover": pd.Series([value for _, value in turnover[1:]], dtype=float).mean(),
         "quantiles": quantile_figures(done, bars, rules.quantiles),
         "decomposition": decomposition_figures(months, bars, rules, values, turnover),
@@ -778,14 +802,24 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
     }
 
 
-def _all_values(
-    months: list[Month], bars: Bars, rules: Rules
-) -> tuple[dict[str, pd.Series], list[tuple[pd.Timestamp, float]], list[dict[str, float]]]:
-    long, turnover, held = account_values(months, bars, rules, everyone=False, cost_bps=0.0)
-    net, *_ = account_values(months, bars, rules, everyone=False, cost_bps=rules.cost_bps)
-    universe, *_ = account_values(months, bars, rules, everyone=True, cost_bps=0.0)
+def settle(bars: Bars, months: list[Month], loss: float) -> Bars:
+    """The market in which assets that have ended lose this part of their last price."""
+    price = bars.price.copy()
+    for code, last in bars.ended.items():
+        entries = [month.entry for month in months if month.day > last and month.entry is not None]
+        if entries:
+            price.loc[entries[0] :, code] *= 1 - loss
+    return replace(bars, price=price)
+
+
+def _all_values(months: list[Month], bars: Bars, rules: Rules) -> tuple[Any, ...]:
+    def value(everyone: bool, cost_bps: float) -> tuple[Any, ...]:
+        return account_values(months, bars, rules, everyone=everyone, cost_bps=cost_bps)
+
+    long, *of_entries = value(everyone=False, cost_bps=0.0)
+    net, universe = value(everyone=False, cost_bps=rules.cost_bps)[0], value(True, 0.0)[0]
     values = {"long": long, "long_net": net, "universe": universe}
-    return values | {"excess": long / universe, "excess_net": net / universe}, turnover, held
+    return values | {"excess": long / universe, "excess_net": net / universe}, *of_entries
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -851,6 +885,7 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
         quantiles=cfg["factor"]["quantiles"],
         horizons=tuple(cfg["evaluation"]["decay_horizons"]),
         picks=cfg["evaluation"]["picks"],
+        loss=cfg["evaluation"].get("delisting_loss", 0.0),
         limits=limits == "ashare",
     )
     return table, to_bars(read_bars(bars, read["columns"]), limits=rules.limits), rules

@@ -27,9 +27,10 @@ class Simulator:
         top_fraction: float,
         cost_bps: float,
         restricted: bool = True,
+        loss: float = 0.0,
     ) -> None:
         self.block, self.lag, self.fraction = block, entry_lag, top_fraction
-        self.cost, self.restricted = cost_bps / 10_000, restricted
+        self.cost, self.restricted, self.loss = cost_bps / 10_000, restricted, loss
         self.days = [pd.Timestamp(day) for day in block.dates]
         self.universe: dict[pd.Timestamp, dict[str, float]] = {}
         for row in table.itertuples():
@@ -39,14 +40,28 @@ class Simulator:
             day: factor for day, factor in self.universe.items() if len({*factor.values()}) > 1
         }
         self.column = {asset: number for number, asset in enumerate(block.assets)}
+        self.settled = self.settle()
 
     def price(self, day: int, asset: str) -> float:
-        column = self.column[asset]
+        column, asked = self.column[asset], day
         while np.isnan(self.block.adj_close[day, column]):
             day -= 1
             if day < 0:
                 raise AssertionError(f"{asset} never had a price")
-        return float(self.block.adj_close[day, column])
+        settled = self.settled.get(asset)
+        kept = 1 - self.loss if settled is not None and asked >= settled else 1
+        return kept * float(self.block.adj_close[day, column])
+
+    def settle(self) -> dict[str, int]:
+        """When each asset without a bar for the last 60 days is settled: an entry day."""
+        found = {}
+        for asset, column in self.column.items():
+            bars = [day for day in range(len(self.days)) if self.block.traded[day, column]]
+            later = [day for day in self.month_ends() if bars and day > bars[-1]]
+            ended = len(self.days) - 1 - bars[-1] >= 60
+            if ended and later and later[0] + self.lag < len(self.days):
+                found[asset] = later[0] + self.lag
+        return found
 
     def month_ends(self) -> list[int]:
         ends = []
@@ -102,6 +117,7 @@ class Simulator:
             suspended = not self.block.traded[day, column]
             stuck = suspended or self.block.limit_down[day, column]
             stuck = stuck or (asset in targets and self.block.limit_up[day, column])
+            stuck = stuck and not self.settled.get(asset, day + 1) <= day
             if self.restricted and stuck and money > 0:
                 new[asset] = money
         buyable = []

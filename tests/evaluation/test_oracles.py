@@ -68,6 +68,7 @@ class World:
     def recomputed(self, **given: Any) -> dict[str, Any]:
         cfg = self.with_values(**given)
         rules = recompute.Rules(
+            loss=cfg.evaluation.delisting_loss,
             entry_lag=cfg.label.entry_lag,
             top_fraction=cfg.evaluation.top_fraction,
             cost_bps=cfg.evaluation.cost_bps,
@@ -133,8 +134,9 @@ class TestReference:
             {"label__entry_lag": 0},
             {"label__entry_lag": 3, "evaluation__cost_bps": 0.0, "factor__quantiles": 5},
             {"evaluation__top_fraction": 0.01, "evaluation__decay_horizons": [1, 90, 252]},
+            {"evaluation__top_fraction": 0.5, "evaluation__delisting_loss": 0.75},
         ],
-        ids=["demo", "same_close", "late_and_free", "one_asset"],
+        ids=["demo", "same_close", "late_and_free", "one_asset", "loss"],
     )
     def test_every_figure(self, world, given):
         rows = recompute.compare(world.metrics(**given), world.recomputed(**given))

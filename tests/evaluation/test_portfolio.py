@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.evaluation import portfolio
-from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
+from gangru_dist.config.settings import EvaluationConfig
+from gangru_dist.evaluation import portfolio, summary
+from gangru_dist.evaluation.market import (
+    Market,
+    Rebalances,
+    settle_prices,
+    to_market,
+    to_rebalances,
+)
 from gangru_dist.evaluation.portfolio import choose_top, rebalance
+from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.store import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import random_block, random_table
@@ -72,6 +82,81 @@ class TestReference:
         oracle = Simulator(block, table, entry_lag=1, top_fraction=0.2, cost_bps=0).run()
         assert len(ours.value) == len(oracle["value"])
         np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+
+    @pytest.mark.parametrize("entry_lag", [0, 1, 3])
+    @pytest.mark.parametrize("top_fraction", [0.5, 1.0])
+    def test_a_loss_at_the_end_equals_the_slow_simulator(self, entry_lag, top_fraction):
+        block, table, market, rebalances = _world(2, entry_lag)
+        market = settle_prices(market, rebalances, 0.6)
+        given = {"entry_lag": entry_lag, "cost_bps": 0, "loss": 0.6}
+        ours = portfolio.simulate_long(market, rebalances, top_fraction=top_fraction)
+        oracle = Simulator(block, table, top_fraction=top_fraction, **given).run()
+        np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+        universe = portfolio.simulate_universe(market, rebalances)
+        oracle = Simulator(block, table, top_fraction=1, restricted=False, **given).run()
+        np.testing.assert_allclose(universe.value, oracle["value"], rtol=1e-12)
+        assert ours.trades["settled"].sum() == 1 or top_fraction < 1
+
+
+class TestEnded:
+    """Two of four holdings have no bar from 2019-03-15 on; the others double in April."""
+
+    def evaluate(self, *, loss: float = 0.0, quiet: int = 60, back: bool = False) -> Evaluation:
+        """Up to `quiet` days after the last bar of both; one of them `back` on the last day."""
+        last = np.datetime64("2019-03-14")
+        days = np.busday_count("2019-01-02", last) + 1 + quiet
+        block = random_block(days=int(days), assets=8)
+        shape, price = block.traded.shape, np.full(block.traded.shape, 10.0)
+        price[block.dates >= np.datetime64("2019-02-11"), :2] = 12.0  # +20 % before they end
+        price[block.dates >= np.datetime64("2019-04-15"), 2:4] = 20.0
+        traded = np.ones(shape, dtype=bool)
+        traded[block.dates > last, :2] = False
+        traded[-1, 0] |= back
+        none = np.zeros(shape, dtype=bool)
+        block = replace(
+            block, traded=traded, adj_close=np.where(traded, price, np.nan), limit_up=none,
+            limit_down=none, market_cap=np.full(shape, 1e8),
+        )  # fmt: skip
+        table = random_table(block).drop(columns="quantile")
+        table["factor"] = -table["asset"].str[:6].astype(float)
+        cfg = EvaluationConfig(top_fraction=0.5, delisting_loss=loss, cost_bps=0.0)
+        return summary.evaluate(table, to_market(block), cfg, entry_lag=1, quantiles=2)
+
+    @pytest.mark.parametrize("loss", [0.0, 0.25])
+    def test_they_are_settled_at_the_next_rebalance_in_both(self, loss):
+        found = self.evaluate(loss=loss)
+        value = found.daily.set_index("date")
+        # A quarter each in February, of which two gain 20 %; a quarter each again in March.
+        march = 1.1 * (0.5 * (1 - loss) + 0.5)
+        assert value.loc["2019-03-29", "long"] == pytest.approx(1.1)
+        assert value.loc["2019-04-01", "long"] == pytest.approx(march)
+        # Of the six that are left the best three are held: a third each, two of them double.
+        assert value.loc["2019-04-30", "long"] == pytest.approx(march * 5 / 3)
+        fifth = 1.05 * (1 - loss * 2 / 8)
+        assert value.loc["2019-04-01", "universe"] == pytest.approx(fifth)
+        assert value.loc["2019-04-30", "universe"] == pytest.approx(fifth * 8 / 6)
+        april = found.trades.set_index("entry").loc["2019-04-01"]
+        assert april["settled"] == 2
+        assert april["settled_weight"] == pytest.approx((1 - loss) / (2 - loss))
+        assert (april["frozen_weight"], april["cash"], april["held"]) == (0, 0, 3)
+        assert found.weights.loc["2019-04-01"].to_list() == pytest.approx([0, 0, *[1 / 3] * 3])
+        counted = {"holdings": 2, "largest_weight": april["settled_weight"]}
+        assert found.metrics["settled"] == counted
+        assert found.metrics["settings"]["delisting_loss"] == loss
+
+    @pytest.mark.parametrize("given", [{"quiet": 59}, {"quiet": 70, "back": True}])
+    def test_one_that_may_come_back_or_does_keeps_its_weight(self, given):
+        found = self.evaluate(**given)
+        april = found.trades.set_index("entry").loc["2019-04-01"]
+        stay = 1 if "back" in given else 2
+        assert (april["not_sold"], april["settled"]) == (stay, 2 - stay)
+        assert april["frozen_weight"] == pytest.approx(stay / 4)
+
+    def test_a_loss_counts_in_ic_and_quantiles(self):
+        plain, lost = (self.evaluate(loss=loss).quantile_months for loss in (0.0, 0.25))
+        march = plain["month"] == "2019-03"
+        np.testing.assert_allclose(plain.loc[march, "q2"], 0)
+        np.testing.assert_allclose(lost.loc[march, "q2"], -0.25 * 2 / 4)
 
 
 class TestProperties:
