@@ -38,7 +38,8 @@ _TRUE = ("1", "true", "t", "yes", "y", "1.0")
 _FALSE = ("0", "false", "f", "no", "n", "0.0")
 _THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
 _DATE = re.compile(r"(\d{4})(?:(\d\d)(\d\d)|[-/](\d{1,2})[-/](\d{1,2}))(?:\.0)?(?:[ T]00:00:00)?")
-_NO_DATE = ("", "0", "NaT", "nan", "None")
+_MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT")
+"""Texts that stand for no value; of codes only the empty one does, for NA and NAN are stocks."""
 
 
 def choose_columns(
@@ -229,7 +230,7 @@ def convert(column: pa.ChunkedArray, kind: Kind, origin: Origin) -> pa.ChunkedAr
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), _TYPES[kind])
     if kind in TEXT_KINDS:
-        return _to_text(column, origin, numbers=kind == "string")
+        return _to_text(column, origin, is_code=kind == "code")
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return {"float": _to_floats, "bool": _to_bools, "date": _to_dates}[kind](column, origin)
@@ -246,27 +247,27 @@ def is_st_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.match_substring_regex(names.cast(pa.string()), r"^[S*]*ST")
 
 
-def _to_text(column: pa.ChunkedArray, origin: Origin, *, numbers: bool) -> pa.ChunkedArray:
-    """Dictionary-coded text; an empty or blank one is missing, as it is in a CSV file."""
+def _to_text(column: pa.ChunkedArray, origin: Origin, *, is_code: bool) -> pa.ChunkedArray:
+    """Dictionary-coded text, numbers too if it is no code; missing as in `_MISSING`."""
     is_coded = pa.types.is_dictionary(column.type)
     values = column.type.value_type if is_coded else column.type
-    if not (values in _TEXTS or (numbers and pa.types.is_integer(values))):
+    if not (values in _TEXTS or (not is_code and pa.types.is_integer(values))):
         raise origin.error(
             f"is of type {column.type}, text is needed", "Export it as text (leading zeros!)"
         )
     coded = column.cast(CODED) if is_coded else column.cast(pa.string()).dictionary_encode()
-    chunks = []
+    chunks, words = [], pa.array(_MISSING[:1] if is_code else _MISSING)
     for chunk in coded.chunks:
-        blank = pc.equal(pc.utf8_trim_whitespace(chunk.dictionary), "")
+        blank = pc.is_in(pc.utf8_trim_whitespace(chunk.dictionary), words)
         known = pc.if_else(blank.take(chunk.indices), None, chunk.indices)
         chunks.append(pa.DictionaryArray.from_arrays(known, chunk.dictionary))
     return pa.chunked_array(chunks, CODED)
 
 
 def _trim(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text without blanks around it; empty ones missing."""
+    """Text without blanks around it; missing as in `_MISSING`."""
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return pc.if_else(pc.is_in(text, pa.array(_MISSING)), pa.scalar(None, pa.string()), text)
 
 
 def _to_floats(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
@@ -338,7 +339,7 @@ def _parse_date(text: str) -> str | None:
     A text that is no day gives "".
     """
     plain = text.strip()
-    if plain in _NO_DATE:
+    if plain in _MISSING or plain == "0":
         return None
     found = _DATE.fullmatch(plain)
     try:

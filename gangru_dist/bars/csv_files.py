@@ -20,7 +20,6 @@ import pyarrow.fs as pafs
 from gangru_dist.bars.files import BarsFile
 from gangru_dist.base.errors import BarsError
 
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT"]
 _PACKED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
 _HEAD = 1 << 18
 _BLOCK = 32 << 20
@@ -89,7 +88,7 @@ def read_csv(
         "convert_options": pa_csv.ConvertOptions(
             include_columns=schema.names,
             column_types=schema,
-            null_values=_MISSING,
+            null_values=[""],  # `columns.convert` knows the words for it
             strings_can_be_null=True,
         ),
     }

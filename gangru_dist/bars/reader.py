@@ -166,14 +166,22 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
 
 
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
-    """Neighbouring parts together until a unit has `rows` rows."""
+    """Neighbouring parts together until a unit has `rows` rows.
+
+    A unit's row groups of one file become one part, so that it parses the footer once.
+    """
     units: list[list[BarsPart]] = []
     filled = 0
     for part in parts:
         if not units or filled + part.rows > rows:
             units.append([])
             filled = 0
-        units[-1].append(part)
+        last = units[-1][-1] if units[-1] else None
+        if last is not None and last.number == part.number:
+            groups = (*last.row_groups, *part.row_groups)
+            units[-1][-1] = replace(last, row_groups=groups, rows=last.rows + part.rows)
+        else:
+            units[-1].append(part)
         filled += part.rows
     return units
 
@@ -214,7 +222,9 @@ def _read_parquet(
             raise _explain_change(part.file, "it has other columns now")
         leaves = {footer.schema.column(i).path for i in range(len(footer.schema))}  # no lists
         coded = [name for name in text if name in leaves]
-        file = pq.ParquetFile(source, metadata=footer, read_dictionary=coded)
+        file = pq.ParquetFile(
+            source, metadata=footer, read_dictionary=coded, page_checksum_verification=True
+        )
         groups = list(part.row_groups)
         for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted):
             rows += len(batch)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.bars.corpus_case import Case, case, files
 from tests.bars.corpus_market import (
@@ -69,6 +70,8 @@ def rubbish() -> Iterator[Case]:
                     "cannot be read as parquet")  # fmt: skip
     yield files("a parquet file with 40 bytes overwritten", _named("a.parquet", _overwritten),
                 "refused", "a.parquet")  # fmt: skip
+    yield files("a parquet file with a bit turned, its pages with checksums", _checksums,
+                "refused", "checksum")  # fmt: skip
     yield files("a gzip file cut off", _named("a.csv.gz", _cut(lambda f: gzip.compress(csv(f)))),
                 "refused", "cannot be read as CSV")  # fmt: skip
     yield files("a bz2 file cut off", _named("a.csv.bz2", _cut(lambda f: bz2.compress(csv(f)))),
@@ -83,6 +86,17 @@ def rubbish() -> Iterator[Case]:
     yield files(
         "a bad byte in one row", _named("bars.csv", _bad_byte), "refused", "is neither UTF-8 nor"
     )
+
+
+def _checksums(frame: Frame) -> Files:
+    """Plain pages with a checksum each, one bit of a close turned."""
+    sink = io.BytesIO()
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, sink, write_page_checksum=True, **plain)
+    data = bytearray(sink.getvalue())
+    data[data.index(frame["close"].iloc[500:502].to_numpy().tobytes())] ^= 1
+    return {"a.parquet": bytes(data)}
 
 
 def layouts() -> Iterator[Case]:

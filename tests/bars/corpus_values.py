@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tests.bars.corpus_case import Case, case
 from tests.bars.corpus_market import (
+    CODES,
     CUT,
     DAY,
     DAYS,
@@ -124,6 +125,8 @@ def lives() -> Iterator[Case]:
     """Codes, listing dates, industries."""
     for text in ("", "   "):
         yield case(f"code is {text!r} in one row", put("code", text), "set aside", "code missing")
+    yield case("codes NA, NULL and nan in a CSV file", _named_for_nothing, "accepted",
+               "three stocks, as in parquet")  # fmt: skip
     yield case("list_date is 'soon' in one row", _listed("soon"), "refused", "has 'soon' in row")
     yield case("list_date lies after the stock's first row", _listed("2019-03-01"), "noted",
                "list_date after the stock's first row")  # fmt: skip
@@ -324,6 +327,11 @@ def _date(text: str):  # type: ignore[no-untyped-def]
         return frame
 
     return change
+
+
+def _named_for_nothing(frame: Frame) -> Frame:
+    names = dict(zip(CODES[:3], ("NA", "NULL", "nan"), strict=True))
+    return frame.assign(code=frame["code"].replace(names))
 
 
 def _listed(text: str):  # type: ignore[no-untyped-def]

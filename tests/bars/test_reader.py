@@ -135,6 +135,25 @@ class TestProperties:
         assert [part for unit in units for part in unit] == parts
         assert [len(unit) for unit in units] == [2, 2, 2, 1]
 
+    def test_a_unit_parses_a_footer_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        frame = make_frame(days=50)
+        for name in ("a", "b"):
+            write_parquet(frame, tmp_path / f"{name}.parquet", row_group_size=1)
+        parts = read_headings(str(tmp_path), list_files(str(tmp_path)), GENERIC)
+        units = group_units(parts, rows=150)
+        assert [[(p.number, p.first_row, p.rows) for p in unit] for unit in units] == [
+            [(0, 0, 100), (1, 0, 50)],
+            [(1, 50, 50)],
+        ]
+        opened: list[object] = []
+        parse = pq.read_metadata
+        monkeypatch.setattr(pq, "read_metadata", lambda *a: opened.append(a) or parse(*a))
+        tables = [t for unit in units for p in unit for t in read_part(str(tmp_path), p, GENERIC)]
+        assert_same(pa.concat_tables(tables).unify_dictionaries(), pd.concat([frame, frame]))
+        assert len(opened) == 3
+
     def test_a_parquet_file_without_rows_gives_an_empty_table(self, tmp_path: Path) -> None:
         write_parquet(make_frame().head(0), tmp_path / "none.parquet")
         write_parquet(make_frame(), tmp_path / "some.parquet")
@@ -172,6 +191,19 @@ class TestProperties:
         found = read_all(tmp_path)["industry"].to_pylist()
         assert found == ["bank", None, None, "coal"]
 
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_a_word_for_nothing_may_be_a_stock(self, tmp_path: Path, suffix: str) -> None:
+        codes = ("NA", "NULL", "NaN", "nan", "None", "N/A")
+        frame = make_frame(codes=codes).assign(industry="NA", market_cap="NaN", list_date="null")
+        if suffix == "csv":
+            frame.to_csv(tmp_path / "a.csv", index=False)
+        else:
+            write_parquet(frame, tmp_path / "a.parquet")
+        found = read_all(tmp_path)
+        assert found["code"].to_pylist() == frame["code"].tolist()
+        assert found["industry"].null_count == found["list_date"].null_count == len(frame)
+        assert np.isnan(found["market_cap"].to_numpy()).all()
+
     def test_leading_zeros_stay(self, tmp_path: Path) -> None:
         frame = make_frame(codes=("000001", "600000")).assign(industry=np.arange(10))
         write_parquet(frame, tmp_path / "a.parquet")
@@ -182,6 +214,19 @@ class TestProperties:
 
 
 class TestValidation:
+    def test_a_page_that_its_checksum_denies(self, tmp_path: Path) -> None:
+        """Without the check one bit gives another price in silence."""
+        path = tmp_path / "a.parquet"
+        frame = make_frame()
+        plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        pq.write_table(pa.Table.from_pandas(frame), path, write_page_checksum=True, **plain)
+        data = bytearray(path.read_bytes())
+        place = data.index(frame["close"].iloc[3].tobytes())
+        data[place + 5] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(BarsError, match=r"^a.parquet cannot be read as parquet: .*checksum"):
+            read_all(tmp_path)
+
     def test_no_encoding_that_is_known(self, tmp_path: Path) -> None:
         text = make_frame().assign(industry="Bäcker").to_csv(index=False)
         (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
