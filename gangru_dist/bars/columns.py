@@ -243,8 +243,22 @@ def encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def is_st_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST."""
-    return pc.match_substring_regex(names.cast(pa.string()), r"^[S*]*ST")
+    """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST.
+
+    Of any width, and behind the day's own mark: XD, XR, DR for an ex-day, N for a new share.
+    """
+    return _match_name(names, r"^\s*(XD|XR|DR|N)?[S*]*ST|^\s*(?i:[S*]*ST)\p{Han}")
+
+
+def is_delisting_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether a short name carries the mark of the delisting period, in which *ST leaves it."""
+    return _match_name(names, "退")
+
+
+def _match_name(names: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    coded = encode(names)
+    found = pc.match_substring_regex(pc.utf8_normalize(coded.dictionary, "NFKC"), pattern)
+    return pa.chunked_array([found.take(coded.indices)])
 
 
 def _to_text(column: pa.ChunkedArray, origin: Origin, *, is_code: bool) -> pa.ChunkedArray:

@@ -37,12 +37,14 @@ BAR_COLUMNS: dict[str, Kind] = {
     **dict.fromkeys(("adj_factor", "turnover_rate", "market_cap", "total_shares"), "float"),
     "industry": "string",
     "is_st": "bool",
+    "is_delisting": "bool",
     "list_date": "date",
     "vwap": "float",
     "traded": "bool",
     "name": "string",
 }
-"""The bars' columns and their kinds; `traded` false marks a suspended day."""
+"""The bars' columns and their kinds; `traded` false marks a suspended day, `is_delisting` one of
+a stock's last days on the exchange, which count as special treatment."""
 
 REQUIRED = ("date", "code", "open", "high", "low", "close", "volume", "amount")
 """Columns that bars must have."""

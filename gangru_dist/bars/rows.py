@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED, Origin, encode, is_st_name
+from gangru_dist.bars.columns import CODED, Origin, encode, is_delisting_name, is_st_name
 from gangru_dist.bars.days import EPOCH, FIRST_DAY, DayRule, check_span, to_days
 from gangru_dist.bars.formats import BarsFormat, derive
 from gangru_dist.bars.quality import NUMBERS, PRICES, Finding, Findings, Quality, Suspect
@@ -35,6 +35,7 @@ CHECKED = pa.schema(
         ("industry", CODED),
         ("name", CODED),
         ("is_st", pa.bool_()),
+        ("is_delisting", pa.bool_()),
         ("list_date", pa.date32()),
         ("suspended", pa.bool_()),
         ("file", pa.int32()),
@@ -202,7 +203,12 @@ def _complete(
         notes["is_st missing, taken as no"] = columns["is_st"].is_null().to_numpy()
     elif "name" in columns:
         columns["is_st"] = is_st_name(columns["name"])
-    columns["is_st"] = pc.fill_null(columns.get("is_st", pa.nulls(count, pa.bool_())), False)
+    none = pa.array(np.zeros(count, dtype=bool))
+    leaving = pc.fill_null(columns.get("is_delisting", none), False)
+    if "name" in columns:
+        leaving = pc.or_(leaving, pc.fill_null(is_delisting_name(columns["name"]), False))
+    columns["is_delisting"] = leaving
+    columns["is_st"] = pc.or_(pc.fill_null(columns.get("is_st", none), False), leaving)
     numbers = dict(values)
     if "turnover_rate" in values:
         notes["turnover_rate missing"] = np.isnan(values["turnover_rate"])

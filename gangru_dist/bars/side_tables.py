@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED, encode, is_st_name
+from gangru_dist.bars.columns import CODED, encode, is_delisting_name, is_st_name
 from gangru_dist.bars.formats import SideTable
 from gangru_dist.bars.rows import CHECKED, clean_caps
 from gangru_dist.base.errors import BarsError
@@ -220,7 +220,10 @@ def join_table(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence
         shares = columns.pop("total_shares")
         columns.setdefault("market_cap", pc.multiply(shares, bars["close"]))
     if "name" in columns:
-        columns["is_st"] = pc.fill_null(is_st_name(columns["name"]), False)
+        leaving = pc.fill_null(is_delisting_name(columns["name"]), False)
+        columns["is_delisting"] = pc.or_(leaving, bars["is_delisting"])
+        marked = pc.fill_null(is_st_name(columns["name"]), False)
+        columns["is_st"] = pc.or_(marked, columns["is_delisting"])
     if "market_cap" in columns:
         columns["market_cap"] = pa.array(clean_caps(columns["market_cap"].to_numpy()))
     for name, column in columns.items():

@@ -3,18 +3,10 @@
 Works on flat columns sorted by (code, date); features on dense (K, N) arrays, row k being an
 asset's k-th traded day.
 
-Daily price limits of the A-share market say who closed at one and so could not be traded:
-
-| board | code | limit |
-|---|---|---|
-| main | other | 10 %, ST 5 % |
-| STAR | 688, 689 | 20 %; none on the first 5 days |
-| ChiNext | 300, 301, 302 | 10 %, ST 5 %; from 2020-08-24 20 %, none on the first 5 days |
-| Beijing | 43, 83, 87, 88, 92 | 30 %; none on the first day |
-
-On the main board none applies on the first day (it had 44 %), and from 2023-04-10 on the first
-5 days. Source: the exchanges' trading rules. Not modeled: the first day of a stock's delisting
-period, suspensions during the day, B shares' ticks of 0.001.
+Daily price limits of the A-share market say who closed at one and so could not be traded. Boards
+are told by code: STAR 688, 689; ChiNext 300, 301, 302; Beijing 43, 83, 87, 88, 92; main, the rest.
+`LIMITS` has their rules by date. Not modeled: suspensions during the day, B shares' ticks of 0.001,
+the 44 % of a main-board stock's first day.
 """
 
 from __future__ import annotations
@@ -37,17 +29,36 @@ from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
-CHINEXT_REFORM = np.datetime64("2020-08-24", "D")
-"""ChiNext: 20 % and registration from this day."""
-MAIN_REFORM = np.datetime64("2023-04-10", "D")
-"""Main board: registration, first listings from this day."""
+LIMITS = (
+    # The exchanges' notice of December 1996.
+    ("main", str(jumps.LIMITS_SINCE), 0.10, 0.10, 1),
+    # Listing rules of 1998: special treatment.
+    ("main", "1998-04-22", 0.10, 0.05, 1),
+    # Trading rules of 2023: registration.
+    ("main", "2023-04-10", 0.10, 0.05, 5),
+    # The exchanges' "notice on the price limit of risk-warning stocks of the main board", draft of
+    # 2025-06-27. Its day is from public reports (akfamily/akquant#249,
+    # simonlin1212/TradingAgents-astock#85; rustdx-complete measured it): the text was not found.
+    ("main", "2026-07-06", 0.10, 0.10, 5),
+    # Shanghai's special rules for trading on the STAR market, 2019: registration.
+    ("star", "1990-01-01", 0.20, 0.20, 5),
+    ("chinext", "1990-01-01", 0.10, 0.05, 1),
+    # Shenzhen's special rules for trading on ChiNext, 2020: registration.
+    ("chinext", "2020-08-24", 0.20, 0.20, 5),
+    # Beijing's trading rules of 2021.
+    ("beijing", "1990-01-01", 0.30, 0.30, 1),
+)
+"""Board, first day; limit as a fraction of the reference price, and the same under special
+treatment; days from the listing on that have none. There are none before the first row."""
+FREE_LEAVING = np.datetime64("2020-12-31", "D")
+"""From this day on, the first day of a stock's delisting period has no limit; the board's own, not
+that of special treatment, holds in it. Listing rules of December 2020."""
 _BOARDS = {
     **dict.fromkeys(("688", "689"), "star"),
     **dict.fromkeys(("300", "301", "302"), "chinext"),
     **dict.fromkeys(("43", "83", "87", "88", "92"), "beijing"),
 }
 _TICK = 0.01  # CNY
-_OLD_DAYS = 5
 
 LISTED, LIMIT = "@listed", "@limit"
 """Columns of selected rows: listing day; largest move of the day, a fraction (infinite = none, NaN
@@ -118,8 +129,7 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     position, limit = np.searchsorted(task.calendar, date), np.full(len(bars), np.nan)
     if task.form.price_limits != "none":
         since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
-        boards = find_boards(encode(bars["code"]))
-        limit = limit_share(boards, date, since, bars["is_st"].to_numpy())
+        limit = find_limits(bars, date, since)
     bars = bars.append_column(LIMIT, pa.array(limit))
     rows = {name: bars[name].to_numpy() for name in NUMBERS}
     rows |= {"asset": np.cumsum(~same), "date": date, "position": position, "limit": limit}
@@ -178,7 +188,9 @@ def find_boards(codes: pa.DictionaryArray) -> np.ndarray:
 def limit_share(
     board: np.ndarray, date: np.ndarray, listed_days: np.ndarray, is_st: np.ndarray
 ) -> Float[np.ndarray, " n"]:
-    """Largest move of a day as a fraction of the reference price; infinite where there is none.
+    """Largest move of a day as a fraction of the reference price, by `LIMITS`.
+
+    Infinite where there is none.
 
     Args:
         board: (n,) of `find_boards`.
@@ -186,14 +198,22 @@ def limit_share(
         listed_days: (n,) trading days since listing, 0 on the first day.
         is_st: (n,) bool, special treatment that day.
     """
-    free = (board == "star") | ((board == "chinext") & (date >= CHINEXT_REFORM))
-    share = np.where(is_st & (board != "beijing") & ~free, 0.05, 0.10)
-    share[free] = 0.20
-    share[board == "beijing"] = 0.30
-    registered = free | ((board == "main") & (date >= MAIN_REFORM))
-    unlimited = np.where(registered, _OLD_DAYS, 1)
-    early = (listed_days >= 0) & (listed_days < unlimited)
-    return np.where(early, np.inf, share)
+    limits, free_days = np.full(len(date), np.inf), np.zeros(len(date))
+    for name, first, share, share_st, days in LIMITS:
+        holds = (board == name) & (date >= np.datetime64(first))
+        limits[holds] = np.where(is_st[holds], share_st, share)
+        free_days[holds] = days
+    return np.where((listed_days >= 0) & (listed_days < free_days), np.inf, limits)
+
+
+def find_limits(bars: pa.Table, date: np.ndarray, since: np.ndarray) -> Float[np.ndarray, " n"]:
+    """Largest moves of sorted rows, `since` trading days after their listings."""
+    leaving, marked = (bars[name].to_numpy() for name in ("is_delisting", "is_st"))
+    limit = limit_share(find_boards(encode(bars["code"])), date, since, marked & ~leaving)
+    first = leaving & _is_as_before(bars["code"]) & (date >= FREE_LEAVING)
+    first[1:] &= ~leaving[:-1]
+    limit[first] = np.inf
+    return limit
 
 
 def at_limit(

@@ -145,7 +145,8 @@ def limit_share(code: str, day: pd.Timestamp, is_st: bool, age: int) -> Decimal 
         return Decimal("0.30")
     if free:
         return Decimal("0.20")
-    return Decimal("0.05") if is_st else Decimal("0.10")
+    special = is_st and (not main or day < pd.Timestamp("2026-07-06"))
+    return Decimal("0.05") if special else Decimal("0.10")
 
 
 def to_bars(frame: pd.DataFrame, *, limits: bool) -> Bars:

@@ -135,6 +135,7 @@ def test_more_industries_than_codes() -> None:
         "date": [day] * count,
         "asset": assets,
         "is_st": [False] * count,
+        "is_delisting": [False] * count,
         "list_date": [day] * count,
         "adj_close": [1.0] * count,
         "market_cap": [1.0] * count,

@@ -6,17 +6,21 @@ import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from gangru_dist.bars.columns import is_delisting_name, is_st_name
 from gangru_dist.bars.rows import CHECKED
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.panel.bucket import find_limits
 from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.manifest import BASE_COLUMNS, Manifest
+from gangru_dist.panel.store import read_rows
 from gangru_dist.panel.writer import (
     LONGEST_NAME,
     NAMES,
@@ -51,6 +55,76 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
     days = sorted(frame["date"].unique())
     later = frame["date"] >= days[len(days) // 2]
     return frame.assign(name=frame["code"] + later.map({False: " old", True: " new"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "st", "leaving"),
+    [
+        *[(name, True, False) for name in ("ST康美", "*ST康美", "S*ST前锋", "SST华新", "XDST康美")],
+        *[
+            (name, True, False)
+            for name in ("\uff0a\uff33\uff34康美", "XR*ST康美", "NST康美", "st康美", " *ST长油")
+        ],
+        *[(name, False, True) for name in ("退市长油", "康得退", "长生退", "退 市 海 润")],
+        *[(name, False, False) for name in ("平安银行", "N康美", "XD平安银", "stone", "BEST", "")],
+        ("*ST退", True, True),
+    ],
+)
+def test_marks_in_names(name: str, st: bool, leaving: bool) -> None:
+    names = pa.chunked_array([pa.array([name]).dictionary_encode()])
+    assert is_st_name(names).to_pylist() == [st]
+    assert is_delisting_name(names).to_pylist() == [leaving]
+
+
+class TestLeaving:
+    """A stock whose *ST leaves its name with the first day of its delisting period."""
+
+    def build(self, root: Path, *, by: str, first: str = "2019-04-01") -> pd.DataFrame:
+        """Its panel rows of 2019-03-29 on, the period's first day."""
+        frame = make_bars(assets=3).assign(is_st=False)
+        frame = frame[frame["volume"] > 0].drop(columns="industry")
+        own = frame["code"] == "600001.SH"
+        leaving = own & (frame["date"] >= first)
+        st = own & ~leaving
+        if by == "is_delisting":
+            frame = frame.assign(is_st=st, is_delisting=leaving)
+        else:
+            name = np.where(leaving, "康美退", np.where(st, "*ST康美", "平安银行"))
+            frame = frame.assign(name=name)
+        if by == "name alone":
+            frame = frame.drop(columns="is_st")
+        elif by == "name beside is_st":
+            frame = frame.assign(is_st=st)
+        manifest = build(root, frame)
+        days = {"start": dt.date(2019, 1, 1), "end": dt.date(2019, 12, 31)}
+        columns = [*BASE_COLUMNS, "limit_up", "limit_down"]
+        rows = read_rows(Storage(str(root)), manifest, **days, columns=columns).to_pandas()
+        rows["leaving"] = (rows["asset"] == "600001.SH") & (rows["date"] >= dt.date(2019, 4, 1))
+        return rows
+
+    @pytest.mark.parametrize("by", ["is_delisting", "name alone", "name beside is_st"])
+    def test_it_stays_out_of_the_universe(self, tmp_path: Path, by: str) -> None:
+        rows = self.build(tmp_path / "s", by=by)
+        assert rows["leaving"].sum() > 5
+        assert (rows["is_st"] == (rows["asset"] == "600001.SH")).all()
+
+    def test_rewriting_its_end_changes_no_day_before(self, tmp_path: Path) -> None:
+        one, other = (
+            self.build(tmp_path / first, by="name alone", first=first)
+            for first in ("2019-04-01", "2019-04-09")
+        )
+        pd.testing.assert_frame_equal(one[~one["leaving"]], other[~other["leaving"]])
+
+    def test_the_boards_limit_holds_and_none_on_the_first_day(self) -> None:
+        days = np.array(["2020-12-31", "2021-01-04", "2021-01-05", "2020-12-30"], "datetime64[D]")
+        rows = pa.table(
+            {
+                "code": pa.array(["600001.SH"] * 3 + ["600002.SH"]).dictionary_encode(),
+                "is_st": [True] * 4,
+                "is_delisting": [False, True, True, True],  # the last one: whole in its period
+            }
+        )
+        assert find_limits(rows, days, np.full(4, 500)).tolist() == [0.05, np.inf, 0.10, 0.10]
 
 
 class TestReference:

@@ -46,6 +46,12 @@ class TestReference:
             ("chinext", "2020-08-24", 500, True, 0.20),
             ("chinext", "2020-08-24", 0, False, np.inf),
             ("beijing", "2022-01-04", 1, True, 0.30),
+            ("main", "1996-12-13", 500, False, np.inf),
+            ("main", "1996-12-16", 500, False, 0.10),
+            ("main", "2026-07-03", 500, True, 0.05),
+            ("main", "2026-07-06", 500, True, 0.10),
+            ("main", "2026-07-06", 4, True, np.inf),
+            ("chinext", "2026-07-06", 500, True, 0.20),
         ],
     )
     def test_share(self, board: str, day: str, listed: int, st: bool, share: float) -> None:

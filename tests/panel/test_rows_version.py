@@ -28,17 +28,16 @@ CFG = RunConfig(panel=PanelConfig(features=("close", "volume", "daily_return"), 
 AFC845F = "fd1f26a2a1cefa25312bdbd0c9ef5c6537ac3738be973d0314097c3951c8c807"
 """`rows_code` of that commit, of all eighteen features."""
 
-GOLDEN = {
-    1: {
-        "akshare": "3ee2e9528f37abd4e25bfd405e671780fa3455edba9a463835d979508fe9bb5e",
-        "baostock": "7bb400bdbe52ed177d545bcc142fda110b47b5fc0d2f2ec65c175f56f2c12574",
-        "members": "983413813bd5d9c6bc8d5e2db5534736a577a864d18e4835c5b7205fd91e2141",
-        "qlib csv": "1cae88c08a2e230d1d03c57a45ce08150f997d025433bba75f02b48cd3d8ac78",
-        "spoiled": "c2cea148c5eee6bb65fb40395978438c933658c16bdda01877fe0b20f748d3b6",
-        "tushare": "616bab39ea32cef593d4b400f5673acf44cc6813eab1e98e3a934a95052161ae",
-        "whole": "9ce1d506e55afef7d0dfa260ce1f4c5c790181a0e8163ca251b0819d1adc2e9a",
-    }
+_FIRST = {
+    "akshare": "3ee2e9528f37abd4e25bfd405e671780fa3455edba9a463835d979508fe9bb5e",
+    "baostock": "7bb400bdbe52ed177d545bcc142fda110b47b5fc0d2f2ec65c175f56f2c12574",
+    "members": "983413813bd5d9c6bc8d5e2db5534736a577a864d18e4835c5b7205fd91e2141",
+    "qlib csv": "1cae88c08a2e230d1d03c57a45ce08150f997d025433bba75f02b48cd3d8ac78",
+    "spoiled": "c2cea148c5eee6bb65fb40395978438c933658c16bdda01877fe0b20f748d3b6",
+    "tushare": "616bab39ea32cef593d4b400f5673acf44cc6813eab1e98e3a934a95052161ae",
+    "whole": "9ce1d506e55afef7d0dfa260ce1f4c5c790181a0e8163ca251b0819d1adc2e9a",
 }
+GOLDEN = {1: _FIRST, 2: _FIRST}
 """Version of the rows -> market -> fingerprint of its panel."""
 
 

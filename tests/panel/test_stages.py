@@ -63,6 +63,7 @@ def make_checked(assets: int = 5, seed: int = 0) -> pd.DataFrame:
         industry=np.array(["bank", None], dtype=object)[rng.integers(0, 2, count)],
         name=frame["code"],
         list_date=None,
+        is_delisting=False,
         suspended=rng.random(count) < 0.05,
         file=0,
     )
