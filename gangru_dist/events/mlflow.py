@@ -21,6 +21,8 @@ from gangru_dist.events.callbacks import Series
 from gangru_dist.runs.run import Run
 
 KEY = "gangru.key"
+_MOST_PARAMS = 100
+"""Parameters of one request; MLflow refuses more."""
 _STATUS = {"failed": "FAILED", "diverged": "FAILED", "pruned": "KILLED"}
 _ENVIRONMENT = {
     "MLFLOW_EXPERIMENT_NAME": "gangru_dist",
@@ -115,7 +117,10 @@ class Mlflow:
         tags: Mapping[str, str],
         params: Mapping[str, Any] | None = None,
     ) -> str:
-        """Return the id of the key's MLflow run, which is created if the server has none."""
+        """Return the id of the key's MLflow run, which is created if the server has none.
+
+        Parameters that it lacks are sent, also to one whose first job could not.
+        """
         tag = hash_json([self.run.root.uri, self.run.name, *key])
         if tag not in self._ids:
             wanted = os.environ["MLFLOW_EXPERIMENT_NAME"]
@@ -126,8 +131,11 @@ class Mlflow:
                 found = [
                     self._client.create_run(experiment, tags={KEY: tag, **tags}, run_name=name)
                 ]
-                self._log(found[0].info.run_id, {}, params=params)
-            self._ids[tag] = found[0].info.run_id
+            run_id, known = found[0].info.run_id, found[0].data.params
+            left = [(name, x) for name, x in (params or {}).items() if _rename(name) not in known]
+            for first in range(0, len(left), _MOST_PARAMS):
+                self._log(run_id, {}, params=dict(left[first : first + _MOST_PARAMS]))
+            self._ids[tag] = run_id
         return self._ids[tag]
 
 

@@ -1,5 +1,7 @@
 """MLflow, with a real server: `make mlflow` installs one beside, and its client here."""
 
+from __future__ import annotations
+
 import builtins
 import os
 import socket
@@ -11,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ import pytest
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.log import publish
 from gangru_dist.base.storage import Storage
+from gangru_dist.config.identity import SETTINGS
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone
 from gangru_dist.events.mlflow import Mlflow
@@ -89,6 +93,58 @@ def is_of(one: Any, run: Run) -> bool:
 
 def of(one: Any) -> str:
     return str(one.data.tags.get("mlflow.parentRunId"))
+
+
+class FakeServer:
+    """What the callback asks of MLflow: runs by tag, with at most 100 parameters a request."""
+
+    def __init__(self) -> None:
+        self.runs: list[SimpleNamespace] = []
+        self.fails = 0
+        self.entities = SimpleNamespace(Metric=tuple, Param=lambda *pair: pair, RunTag=tuple)
+
+    def is_tracking_uri_set(self) -> bool:
+        return True
+
+    def MlflowClient(self) -> FakeServer:  # noqa: N802  # MLflow's name
+        return self
+
+    def set_experiment(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(experiment_id=name)
+
+    def search_runs(self, _: list[str], query: str, max_results: int) -> list[SimpleNamespace]:
+        return [one for one in self.runs if one.tag in query][:max_results]
+
+    def create_run(self, _: str, tags: dict[str, str], run_name: str) -> SimpleNamespace:
+        data = SimpleNamespace(params={})
+        info = SimpleNamespace(run_id=str(len(self.runs)))
+        self.runs.append(SimpleNamespace(tag=tags["gangru.key"], info=info, data=data))
+        return self.runs[-1]
+
+    def log_batch(self, run_id: str, metrics: list, params: list, tags: list) -> None:
+        assert len(params) <= 100
+        if self.fails:
+            self.fails -= 1
+            raise ConnectionError("no answer")
+        self.runs[int(run_id)].data.params.update(params)
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_parameters_are_sent_until_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    server = FakeServer()
+    monkeypatch.setitem(sys.modules, "mlflow", server)
+    run = run_at(tmp_path)
+    server.fails = fails
+    for _ in range(3):  # three jobs
+        with suppress(ConnectionError):
+            Mlflow(run)._run_id  # noqa: B018
+    (there,) = server.runs
+    expected = {key for key in SETTINGS if not key.startswith("tune.")}
+    assert len(expected) > 100  # more than one request takes
+    assert set(there.data.params) == expected
+    assert there.data.params["gru.hidden"] == str(run.cfg.gru.hidden)
 
 
 @needs_server
