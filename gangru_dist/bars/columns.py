@@ -7,6 +7,7 @@ through the same parser. Null stays null. What cannot be read is an error that n
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.formats import BAR_COLUMNS, FORMATS, REQUIRED, BarsFormat, Kind, SideTable
+from gangru_dist.bars.formats import (
+    BAR_COLUMNS,
+    FORMATS,
+    REQUIRED,
+    BarsFormat,
+    Kind,
+    SideTable,
+    kind_of,
+)
 from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.base.registry import find_close_names
 
@@ -57,11 +66,26 @@ def choose_columns(
         BarsError: A required column is missing, one that we need is there twice, or the factor
             and the user's word on the prices contradict each other.
     """
-    chosen = _find_columns(file, names, form, (*BAR_COLUMNS, *form.further))
-    needed = [name for name in REQUIRED if not (name == "amount" and "vwap" in chosen)]
-    missing = [name for name in needed if name not in chosen]
+    ours = [name for name in BAR_COLUMNS if name != "total_shares" or name in form.stand_ins]
+    chosen = _find_columns(file, names, form, (*ours, *form.further))
+    has_factor = "adj_factor" in {*chosen, *given}
+    if form.prices == "adjusted" and has_factor:
+        raise BarsError(
+            f"bars.prices=adjusted says that prices need no factor, and {file} comes with one "
+            f"({chosen.get('adj_factor', _find_folder('adj_factor', form))}): prices would be "
+            "adjusted twice, or not at all. Leave out the setting, or the factor."
+        )
+    missing = [name for name in REQUIRED if name not in chosen]
+    missing += _find_unpaid({*chosen, *given}, form)
     if missing:
         raise _explain_missing(file, names, form, missing, chosen)
+    for one, two in itertools.combinations(ours, 2):
+        if kind_of(one) not in TEXT_KINDS and chosen.get(one, "") == chosen.get(two):
+            raise BarsError(
+                f"{file}: bars.columns takes the column {chosen[one]} for {one} and for {two}, and "
+                "one number cannot be both. Leave one of them out; features that need an amount go "
+                f"with {_leave_out(form, 'amount', 'vwap')}"
+            )
     twice = sorted(set(given) & set(chosen))
     if twice:
         raise BarsError(
@@ -69,15 +93,8 @@ def choose_columns(
             f"in {_find_folder(twice[0], form)}/ has it too. Move that table away, or leave the "
             "column out of the bars."
         )
-    has_factor = "adj_factor" in {*chosen, *given}
     if form.prices == "traded" and not has_factor:
-        raise _explain_no_factor(file, form)
-    if form.prices == "adjusted" and has_factor:
-        raise BarsError(
-            f"bars.prices=adjusted says that prices need no factor, and {file} comes with one "
-            f"({chosen.get('adj_factor', _find_folder('adj_factor', form))}): prices would be "
-            "adjusted twice, or not at all. Leave out the setting, or the factor."
-        )
+        raise _explain_no_factor(file, form, chosen)
     return chosen
 
 
@@ -132,6 +149,21 @@ def _find_columns(
     return chosen
 
 
+def _find_unpaid(there: set[str], form: BarsFormat) -> list[str]:
+    """What a feature needs of what was paid: amount, or vwap beside adjusted prices."""
+    paid = "amount" in there or ("vwap" in there and "vwap" in form.stand_ins)
+    by_amount = ("amount", "vwap") if form.paid_gives_vwap else ("amount",)
+    lacks_amount = not paid and any(form.readers.get(name) for name in by_amount)
+    lacks_vwap = not form.paid_gives_vwap and "vwap" not in there and form.readers.get("vwap")
+    return ["amount"] * lacks_amount + ["vwap"] * bool(lacks_vwap)
+
+
+def _leave_out(form: BarsFormat, *inputs: str) -> str:
+    """The setting that leaves out all features of these inputs."""
+    needy = [name for ours in inputs for name in form.readers.get(ours, ())]
+    return format_flag("panel.without", list(dict.fromkeys([*form.left_out, *needy])))
+
+
 def _explain_missing(
     file: str,
     names: Sequence[str],
@@ -139,9 +171,10 @@ def _explain_missing(
     missing: Sequence[str],
     chosen: Mapping[str, str],
 ) -> BarsError:
-    """What is missing, who exports it, and the setting that would find it."""
+    """What is missing, who exports it, and the setting that would find it or do without it."""
     start = f"{file} lacks the column(s) {_spell(missing, form)}; it has {_enumerate(names)}."
-    for name, other in {} if form.renamed else FORMATS.items():
+    is_bars = not set(missing) & set(REQUIRED)
+    for name, other in {} if form.renamed or is_bars else FORMATS.items():
         if all(other.find(column, names) for column in REQUIRED):
             way_out = format_flag("bars.format", name)
             return BarsError(f"{start} They read like another format: {way_out}")
@@ -159,18 +192,35 @@ def _explain_missing(
         end = f"If the file's name is the stock, say so: {format_flag('bars.code_from_name', True)}"
     else:
         end = "If they go by other names, name those in bars.columns."
+    if is_bars:
+        inputs = ["amount", "vwap"] if "amount" in missing else ["vwap"]
+        inputs += ["turnover_rate"] if {"amount", "turnover_rate"}.isdisjoint(chosen) else []
+        if "vwap" in missing:
+            text += (
+                " amount / volume is a price as traded and the prices are adjusted, so a vwap must "
+                "come in their adjustment; prices as traded with their adj_factor need none."
+            )
+        return BarsError(
+            f"{start}{text} {end} Or leave out what needs it: {_leave_out(form, *inputs)}"
+        )
     return BarsError(f"{start}{text} If it is no bars file, point --bars at the bars only. {end}")
 
 
-def _explain_no_factor(file: str, form: BarsFormat) -> BarsError:
+def _explain_no_factor(file: str, form: BarsFormat, chosen: Mapping[str, str]) -> BarsError:
     folders = [folder for folder, table in form.tables.items() if "adj_factor" in table.gives]
     beside = f", or a table beside the bars in {' or '.join(f'{f}/' for f in folders)}"
     call = f" ({form.calls['adj_factor']})" if "adj_factor" in form.calls else ""
+    mixed = not (form.adjusted or "vwap" in chosen) and form.readers.get("vwap")
     return BarsError(
         f"{file} has no adjustment factor{call}: without it every split and dividend would read "
         f"as a loss. Add the column {'/'.join(form.names('adj_factor'))}"
         f"{beside if folders else ''}; docs/data.md names the calls. If the prices are adjusted "
         f"already, say so: {format_flag('bars.prices', 'adjusted')}"
+        + (
+            f" and leave out what mixes them with amounts: {_leave_out(form, 'vwap')}"
+            if mixed
+            else ""
+        )
     )
 
 

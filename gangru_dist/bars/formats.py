@@ -46,8 +46,8 @@ BAR_COLUMNS: dict[str, Kind] = {
 """The bars' columns and their kinds; `traded` false marks a suspended day, `is_delisting` one of
 a stock's last days on the exchange, which count as special treatment."""
 
-REQUIRED = ("date", "code", "open", "high", "low", "close", "volume", "amount")
-"""Columns that bars must have."""
+REQUIRED = ("date", "code", "open", "high", "low", "close", "volume")
+"""Columns that bars must have, whatever is computed from them."""
 
 STANDS_FOR = {"total_shares": "market_cap", "vwap": "amount", "name": "is_st"}
 """A column -> the one that it stands in for (x close, x volume, by its ST mark) where that is
@@ -109,6 +109,31 @@ class BarsFormat:
     """Our columns that the user's own scales name."""
     further: tuple[str, ...] = ()
     """Columns beyond ours, numbers that features read as they come."""
+    readers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """amount, vwap or turnover_rate -> the features that read it."""
+    left_out: tuple[str, ...] = ()
+    """Features that the user leaves out already, for messages."""
+
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """`STANDS_FOR`, as far as the product has a meaning.
+
+        Adjusted prices times shares as traded are neither an amount nor a market cap.
+        """
+        if self.prices == "traded":
+            return STANDS_FOR
+        mixed = {"total_shares"} if self.adjusted else {"total_shares", "vwap"}
+        return {name: ours for name, ours in STANDS_FOR.items() if name not in mixed}
+
+    @property
+    def paid_gives_vwap(self) -> bool:
+        """Whether amount / volume is a price in the adjustment of the others."""
+        return self.prices == "traded" or self.adjusted
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Columns that are kept beside those of `rows.CHECKED`, numbers all."""
+        return self.further if self.paid_gives_vwap else ("vwap", *self.further)
 
     def names(self, column: str) -> tuple[str, ...]:
         """Names that our column may have in the file."""
@@ -267,7 +292,13 @@ FORMATS |= {
 """By the name used in `bars.format`; another one is added as to any dictionary."""
 
 
-def resolve_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
+def resolve_format(
+    cfg: BarsConfig,
+    further: Sequence[str] = (),
+    *,
+    readers: Mapping[str, Sequence[str]] | None = None,
+    left_out: Sequence[str] = (),
+) -> BarsFormat:
     """The configured format with the user's own columns, scales and price limits on top.
 
     A column that the user renames keeps the format's scale unless `bars.scales` names it too.
@@ -275,12 +306,21 @@ def resolve_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
     Args:
         cfg: The user's settings.
         further: Columns beyond ours that features read, from the bars or a side table by day.
+        readers: As of `BarsFormat`.
+        left_out: Features that the user leaves out already.
 
     Raises:
         ConfigError: There is no such format, `bars.columns` or `bars.scales` names a column
-            that we do not have, or a further column is one of ours.
+            that we do not have, a further column is one of ours, or shares are to be multiplied
+            by adjusted prices.
     """
     _check_names(cfg, further)
+    if cfg.prices == "adjusted" and "total_shares" in cfg.columns:
+        raise ConfigError(
+            f"bars.columns.total_shares={cfg.columns['total_shares']} with bars.prices=adjusted: "
+            "shares times an adjusted price are no market cap. Leave the mapping out, map a market "
+            "cap (bars.columns.market_cap), or give prices as traded with their adj_factor."
+        )
     base = FORMATS[cfg.format]
     return replace(
         base,
@@ -290,10 +330,18 @@ def resolve_format(cfg: BarsConfig, further: Sequence[str] = ()) -> BarsFormat:
             **{ours: (theirs,) for ours, theirs in cfg.columns.items()},
         },
         tables={
-            folder: replace(table, gives=(*table.gives, *further)) if table.join == "day" else table
+            folder: replace(
+                table,
+                gives=(
+                    *(n for n in table.gives if n != "total_shares" or cfg.prices == "traded"),
+                    *(further if table.join == "day" else ()),
+                ),
+            )
             for folder, table in base.tables.items()
         },
         further=tuple(further),
+        readers=readers or {},
+        left_out=tuple(left_out),
         scales={**base.scales, **cfg.scales},
         price_limits=base.price_limits if cfg.price_limits == "auto" else cfg.price_limits,
         code_in_name="any" if cfg.code_from_name else base.code_in_name,
@@ -313,7 +361,7 @@ def derive(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.n
 
     Returns:
         In our units: `amount` from vwap x volume and `market_cap` from close x total_shares
-        where the file has no such column.
+        where the file has no such column and the product has a meaning.
     """
     ours = dict(values)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -322,10 +370,10 @@ def derive(values: Mapping[str, np.ndarray], form: BarsFormat) -> dict[str, np.n
                 if name in ours:
                     ours[name] = _without_noise(ours[name] / ours["adj_factor"])
             ours["volume"] = _without_noise(ours["volume"] * ours["adj_factor"])
-        if "amount" not in ours:
-            ours["amount"] = ours["vwap"] * ours["volume"]
-        if "market_cap" not in ours and "total_shares" in ours:
-            ours["market_cap"] = ours["close"] * ours["total_shares"]
+        for name, factor in (("vwap", "volume"), ("total_shares", "close")):
+            product = form.stand_ins.get(name)
+            if name in ours and product is not None and product not in ours:
+                ours[product] = ours[name] * ours[factor]
     return ours
 
 

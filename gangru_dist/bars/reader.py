@@ -37,12 +37,12 @@ from gangru_dist.bars.columns import (
 from gangru_dist.bars.csv_files import CsvShape, read_csv, read_csv_shape
 from gangru_dist.bars.days import DayRule, read_day_rule, to_days
 from gangru_dist.bars.files import BarsFile, list_files
-from gangru_dist.bars.formats import STANDS_FOR, BarsFormat, kind_of, resolve_format
+from gangru_dist.bars.formats import BarsFormat, kind_of, resolve_format
 from gangru_dist.bars.side_tables import Members, find_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.features.price_volume import list_further_columns, list_inputs
+from gangru_dist.features.price_volume import list_further_columns, list_inputs, list_readers
 
 BATCH_ROWS = 500_000
 """Rows held at once by a task; also the least of a unit, where files are small."""
@@ -70,6 +70,8 @@ class BarsPart:
     """Columns that the file's name and folders give -> their value."""
     given: frozenset[str] = frozenset()
     """Our columns that side tables bring to its rows."""
+    derived: frozenset[str] = frozenset()
+    """Our columns that others stand in for."""
     table: str | None = None
     """Name of the side table it belongs to; None = daily bars."""
     row_groups: tuple[int, ...] = ()
@@ -84,8 +86,7 @@ class BarsPart:
     @property
     def has(self) -> frozenset[str]:
         """Our columns that its rows will have: own, given, and those that others stand in for."""
-        there = self.given.union(self.columns)
-        return there.union(STANDS_FOR[name] for name in there & STANDS_FOR.keys())
+        return self.given.union(self.columns, self.derived)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,12 @@ def open_bars(uri: str, cfg: RunConfig) -> Bars:
         ConfigError: The mapping names a column that we do not have.
     """
     list_inputs((*cfg.panel.features, *cfg.panel.without))
-    form = resolve_format(cfg.bars, list_further_columns(cfg.panel.features))
+    form = resolve_format(
+        cfg.bars,
+        list_further_columns(cfg.panel.features),
+        readers=list_readers(cfg.panel.features),
+        left_out=cfg.panel.without,
+    )
     return Bars(
         uri=uri,
         files=list_files(uri),
@@ -156,7 +162,9 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
     for parts, names in opened:
         if parts[0].table is None:
             columns = choose_columns(parts[0].file.name, names, form, given=given)
-            bars += [replace(part, columns=columns, given=given) for part in parts]
+            there = given.union(columns)
+            derived = frozenset(ours for name, ours in form.stand_ins.items() if name in there)
+            bars += [replace(p, columns=columns, given=given, derived=derived) for p in parts]
     if not bars:
         raise BarsError(
             f"{uri} has the side tables {', '.join(sorted(form.tables))} at most, and no daily "

@@ -70,6 +70,7 @@ ZERO_AMOUNT = "amount is 0 although volume is not"
 EXCHANGED = "volume / amount lies within low to high: the two seem exchanged"
 ADJUSTED_TWICE = "amount / volume x adj_factor lies within low to high: prices seem adjusted"
 OUTSIDE = "amount / volume outside low to high"
+OTHER_VWAP = "vwap outside low to high: it is not in the adjustment of the prices"
 TURNOVER_LOW = "turnover_rate below volume x close / market_cap"
 TURNOVER_HIGH = "turnover_rate above 90 x volume x close / market_cap"
 TURNOVER_BOUND = "turnover_rate too large to be true"
@@ -89,7 +90,7 @@ UNSORTED = "batch not sorted by date, nor by code and date"
 
 UNIT_REASONS = (
     ZERO_AMOUNT, NO_VOLUME, NOT_TRADED, EXCHANGED, ADJUSTED_TWICE, TURNOVER_LOW, TURNOVER_HIGH,
-    TURNOVER_BOUND, ABOVE_CAP, OUTSIDE, *TIMES_PRICE,
+    TURNOVER_BOUND, ABOVE_CAP, OUTSIDE, OTHER_VWAP, *TIMES_PRICE,
 )  # fmt: skip
 """Reasons that, where they hold for most rows of a file, come from a wrong unit or column."""
 _ODD = {ABOVE_ONE: (MANY, _FEWEST), ONE_PRICE: (0.9, _FEWEST_LOCKED)}
@@ -132,7 +133,7 @@ def check_rows(
     reasons = {
         "date missing": np.isnat(date),
         "code missing": rows["code"].is_null().to_numpy(),
-        **_find_wrong(rows, form),
+        **_find_wrong(rows, form, has_amount="amount" in values),
         **days.find_wrong(date),
     }
     findings = Findings(files={number: file}, first_row=first_row)
@@ -219,12 +220,12 @@ def _complete(
     for name in values.keys() & set(form.further):
         notes[f"{name} missing or infinite"] = ~np.isfinite(values[name])
         numbers[name] = np.where(np.isfinite(values[name]), values[name], np.nan)
-    for name in (*NUMBERS, *form.further):
+    for name in (*NUMBERS, *form.kept):
         missing = 1.0 if name == "adj_factor" else np.nan
         columns[name] = pa.array(numbers.get(name, np.full(count, missing)))
     columns["suspended"] = pa.array(_find_suspended(table, values, form))
     columns["file"] = pa.array(np.full(count, number, dtype=np.int32))
-    schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.further)])
+    schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.kept)])
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
     return pa.table(arrays, schema=schema), notes
 
@@ -241,12 +242,15 @@ def _find_suspended(
     return np.asarray(result)
 
 
-def _find_wrong(rows: pa.Table, form: BarsFormat) -> dict[str, np.ndarray]:
+def _find_wrong(
+    rows: pa.Table, form: BarsFormat, *, has_amount: bool = False
+) -> dict[str, np.ndarray]:
     """Reason -> (n,) bool, in the order in which they count.
 
-    A suspended day's numbers mean nothing, so they are not judged: only whether it is one.
+    A suspended day's numbers mean nothing, so they are not judged: only whether it is one. Without
+    `has_amount` a missing amount is none: the file has no such column, or rows were judged before.
     """
-    values = {name: rows[name].to_numpy() for name in NUMBERS}
+    values = {name: rows[name].to_numpy() for name in (*NUMBERS, *form.kept)}
     suspended = rows["suspended"].to_numpy()
     price = np.stack([values[name] for name in PRICES])
     volume, amount, factor = (values[name] for name in ("volume", "amount", "adj_factor"))
@@ -261,7 +265,9 @@ def _find_wrong(rows: pa.Table, form: BarsFormat) -> dict[str, np.ndarray]:
                 | (inner < values["low"] * (1 - _PRICE_TOLERANCE))
             ).any(axis=0),
             "volume missing, infinite or negative": ~(np.isfinite(volume) & (volume >= 0)),
-            "amount missing, infinite or negative": ~(np.isfinite(amount) & (amount >= 0)),
+            "amount missing, infinite or negative": np.isinf(amount)
+            | (amount < 0)
+            | (np.isnan(amount) & has_amount),
             "turnover_rate infinite or negative": np.isinf(rate) | (rate < 0),
             "adj_factor missing, infinite or not above 0": ~(np.isfinite(factor) & (factor > 0)),
             **_find_contradictions(values, form),
@@ -294,6 +300,9 @@ def _find_contradictions(
     }
     if form.prices == "traded":
         found |= _find_wrong_average(values, form)
+    if not form.paid_gives_vwap:
+        low, high, vwap = values["low"], values["high"], values["vwap"]
+        found[OTHER_VWAP] = (vwap < low * (1 - TOLERANCE)) | (vwap > high * (1 + TOLERANCE))
     found[TURNOVER_BOUND] = rate > MOST_TURNOVER[form.price_limits]
     if form.prices == "traded":
         least = volume * close / cap  # market_cap / close are all shares

@@ -63,7 +63,8 @@ class AdjustedBars:
     amount: Values
     """Currency."""
     vwap: Values
-    """Currency per share, adjusted: amount / volume x factor; NaN if there was no trade."""
+    """Currency per share, adjusted: amount / volume x factor, or a column of bars whose prices are
+    adjusted already; NaN if there was no trade."""
     turnover_rate: Values
     """Fraction of the free float; of all shares (amount / market cap) if the bars have no rate."""
     columns: Columns = field(default_factory=Columns)
@@ -75,13 +76,14 @@ def adjust_bars(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> A
 
     Args:
         bars: open, high, low, close (as traded), volume, amount, adj_factor, turnover_rate and
-            market_cap, each (K, N) or (K,) float64, NaN where there is no value; all others are
-            further columns.
+            market_cap, each (K, N) or (K,) float64, NaN where there is no value; vwap, if it is
+            given in the adjustment of the prices; all others are further columns.
         has_turnover_rate: Whether the bars have a turnover rate; else it is amount / market cap.
     """
     factor, volume, amount = bars["adj_factor"], bars["volume"], bars["amount"]
     with np.errstate(divide="ignore", invalid="ignore"):
-        paid = np.where((amount > 0) & (volume > 0), amount / volume * factor, np.nan)
+        paid = bars["vwap"] if "vwap" in bars else amount / volume
+        is_paid = (paid > 0) & (volume > 0)
         turnover = bars["turnover_rate"] if has_turnover_rate else amount / bars["market_cap"]
     return AdjustedBars(
         open=bars["open"] * factor,
@@ -90,14 +92,14 @@ def adjust_bars(bars: Mapping[str, np.ndarray], *, has_turnover_rate: bool) -> A
         close=bars["close"] * factor,
         volume=volume / factor,
         amount=amount,
-        vwap=paid,
+        vwap=np.where(is_paid, paid * factor, np.nan),
         turnover_rate=turnover,
         columns=Columns({name: values for name, values in bars.items() if name not in _OWN}),
     )
 
 
 _OWN = {"open", "high", "low", "close", "volume", "amount"}
-_OWN |= {"adj_factor", "turnover_rate", "market_cap"}
+_OWN |= {"adj_factor", "turnover_rate", "market_cap", "vwap"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,26 +165,41 @@ def list_further_columns(features: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(n.removeprefix(COLUMN) for n in inputs if n.startswith(COLUMN)))
 
 
+def list_readers(features: Sequence[str]) -> dict[str, list[str]]:
+    """Inputs that bars may lack -> the features that read them.
+
+    Raises:
+        PanelError: A name is unknown.
+    """
+    inputs = ("amount", "vwap", "turnover_rate")
+    return {name: [f for f in features if name in list_inputs([f])] for name in inputs}
+
+
 def check_inputs(
-    features: Sequence[str], columns: Collection[str], *, call: str | None = None
+    features: Sequence[str],
+    columns: Collection[str],
+    *,
+    left_out: Sequence[str] = (),
+    call: str | None = None,
 ) -> None:
-    """Check before any work that the bars have the columns for these features.
+    """Check before any work that the bars give the turnover rate, if a feature reads it.
 
     Args:
         features: Their names.
         columns: Ours that the bars have.
+        left_out: What `panel.without` has already.
         call: The vendor's, that exports `turnover_rate`.
 
     Raises:
-        PanelError: A name is unknown, or no column gives `turnover_rate`.
+        PanelError: A name is unknown, or the bars do not give the rate.
     """
-    needy = [name for name in features if "turnover_rate" in list_inputs([name])]
-    if needy and not {"turnover_rate", "market_cap"} & set(columns):
+    needy = list_readers(features)["turnover_rate"]
+    if needy and not ("turnover_rate" in columns or {"market_cap", "amount"} <= set(columns)):
         raise PanelError(
-            f"feature {', '.join(map(repr, needy))} needs the column turnover_rate, market_cap or "
-            "total_shares, but the bars have none of them."
+            f"feature {', '.join(map(repr, needy))} needs the column turnover_rate, or amount with "
+            "market_cap or (prices as traded) total_shares, but the bars have none of them."
             f"{f' {call} exports them.' if call else ''} "
-            f"Leave it out: {format_flag('panel.without', needy)}"
+            f"Leave it out: {format_flag('panel.without', [*left_out, *needy])}"
         )
 
 

@@ -6,7 +6,8 @@ asset's k-th traded day.
 Daily price limits of the A-share market say who closed at one and so could not be traded. Boards
 are told by code: STAR 688, 689; ChiNext 300, 301, 302; Beijing 43, 83, 87, 88, 92; main, the rest.
 `LIMITS` has their rules by date. Not modeled: suspensions during the day, B shares' ticks of 0.001,
-the 44 % of a main-board stock's first day.
+the 44 % of a main-board stock's first day. Prices that come adjusted have a tick that is not known,
+so none of them is known to be at a limit.
 """
 
 from __future__ import annotations
@@ -150,12 +151,16 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     """Panel rows of `select_rows`' rows: `panel_schema`, sorted by (asset, date)."""
-    columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.further)}
+    columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.kept)}
     same = _is_as_before(bars["code"])
     values = _compute_features(columns, np.cumsum(~same) - 1, task)
     adjusted, cap = columns["close"] * columns["adj_factor"], columns["market_cap"]
     reference = np.where(same, np.roll(adjusted, 1) / columns["adj_factor"], np.nan)
-    up, down = at_limit(columns["close"], reference, bars[LIMIT].to_numpy())
+    # the tick of prices that come adjusted is not known, so no close is known to be at a limit
+    limit = bars[LIMIT].to_numpy()
+    if task.form.prices == "adjusted":
+        limit = np.full(len(bars), np.nan)
+    up, down = at_limit(columns["close"], reference, limit)
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),

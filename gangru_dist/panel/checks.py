@@ -21,6 +21,7 @@ from gangru_dist.bars.rows import (
     NO_VOLUME,
     NOT_TRADED,
     ONE_PRICE,
+    OTHER_VWAP,
     OUTSIDE,
     TIMES_PRICE,
     UNIT_REASONS,
@@ -34,7 +35,15 @@ from gangru_dist.panel.jumps import JumpSums
 
 _logger = logging.getLogger(__name__)
 
-_OPTIONAL = ("adj_factor", "turnover_rate", "market_cap", "industry", "is_st", "list_date")
+_OPTIONAL = (
+    "amount",
+    "adj_factor",
+    "turnover_rate",
+    "market_cap",
+    "industry",
+    "is_st",
+    "list_date",
+)
 
 _RESTLESS_ASSETS = 0.01  # share of stocks
 _NIGHT = 0.03  # standard deviation of an overnight gap: an upper bound
@@ -90,7 +99,12 @@ def check_columns(
                 "Export it with every file, or with none."
             )
     there = frozenset().union(*columns.values())
-    check_inputs(features, there, call=form.calls.get("turnover_rate"))
+    check_inputs(
+        features,
+        there,
+        left_out=form.left_out,
+        call=form.calls.get("turnover_rate"),
+    )
     return there
 
 
@@ -264,6 +278,7 @@ def _mend(reason: str, form: BarsFormat) -> str:
     if reason in TIMES_PRICE:
         return _mend_unit(TIMES_PRICE[reason], form)
     names = {ours: form.names(ours)[0] for ours in ("volume", "amount")}
+    without = [*form.left_out, *form.readers.get("vwap", ())]
     rate = form.scales.get("turnover_rate", 1.0)
     other = 1.0 if rate != 1.0 else 0.01
     turnover = (
@@ -282,6 +297,8 @@ def _mend(reason: str, form: BarsFormat) -> str:
         f"--set bars.columns.amount={names['volume']}",
         ADJUSTED_TWICE: "adj_factor would adjust these prices a second time. Export prices as "
         "traded beside it, or leave adj_factor out of every file",
+        OTHER_VWAP: "Export vwap in the adjustment of the prices, or leave the column out and what "
+        f"needs it: {format_flag('panel.without', without)}",
         OUTSIDE: "Prices, volume and amount are not of one unit, or prices are adjusted already. "
         "Export prices as traded, and volume and amount of the same day in shares and currency",
     }.get(reason, turnover)

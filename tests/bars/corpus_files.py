@@ -28,7 +28,7 @@ from tests.bars.corpus_market import (
     two_files,
 )  # fmt: skip
 
-_NEEDED = ("date", "code", "open", "high", "low", "close", "volume", "amount")
+_NEEDED = ("date", "code", "open", "high", "low", "close", "volume")
 
 
 def _text(change):  # type: ignore[no-untyped-def]
@@ -161,6 +161,8 @@ def layouts() -> Iterator[Case]:
 
 def headers() -> Iterator[Case]:
     """Missing, doubled and misspelt columns; lines that are no rows."""
+    yield case("no column amount, and no feature of it", lambda f: f.drop(columns="amount"),
+               "noted", "amount")  # fmt: skip
     for column in _NEEDED:
         yield case(f"no column {column}", lambda f, c=column: f.drop(columns=c), "refused",
                    f"lacks the column(s) {column}")  # fmt: skip

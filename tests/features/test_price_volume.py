@@ -240,7 +240,7 @@ class TestValidation:
             PanelError, match=r"'turned' needs .*--set 'panel.without=\[\"turned\"\]'"
         ):
             check_inputs(("open", "turned"), {"date", "close"})
-        check_inputs(("open", "turned"), {"market_cap"})
+        check_inputs(("open", "turned"), {"market_cap", "amount"})
         bars = adjust_bars(make_bars(), has_turnover_rate=True)
         expected = (bars.turnover_rate * bars.close).astype(np.float32)
         np.testing.assert_array_equal(compute_features(bars, ["open", "turned"])[..., 1], expected)
@@ -251,4 +251,8 @@ class TestValidation:
 
     @pytest.mark.parametrize("column", ["turnover_rate", "market_cap"])
     def test_one_of_both_is_enough(self, column: str) -> None:
-        check_inputs(("turnover_rate",), {column})
+        check_inputs(("turnover_rate",), {column, "amount"})
+
+    def test_market_cap_needs_an_amount(self) -> None:
+        with pytest.raises(PanelError, match="needs the column turnover_rate, or amount with mark"):
+            check_inputs(("turnover_rate",), {"market_cap"})
