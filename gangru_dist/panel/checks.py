@@ -51,7 +51,7 @@ _FEWEST_STEPS = 20
 _SLOPE_OFF, _ERRORS = 0.25, 4  # of the factor's slope from 1, beside so many standard errors
 _INVERSE, _HALF = -0.5, 0.25  # slopes: 1 over the factor; less than half a factor
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
-_SERIOUS = (*_COUNTED, jumps.RESTLESS, jumps.STALE_CAP)
+_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP)
 _TOGETHER, _FEWEST_TOGETHER = 0.25, 10
 """Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
 
@@ -158,9 +158,10 @@ def check_built(
     """
     check_jumps(quality, sum(sums, JumpSums()), allowed=cfg.max_jumps)
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
+    counted = {**quality.quarantined, **quality.notes}
     for name in _SERIOUS:
-        if name in quality.notes:
-            found = quality.notes[name]
+        if name in counted:
+            found = counted[name]
             _logger.warning(
                 "bars_suspicious count=%d what=%r example=[%s]",
                 found.count,
@@ -196,8 +197,8 @@ def check_jumps(quality: Quality, sums: JumpSums, *, allowed: float) -> None:
     raise BarsError(
         f"{count} of {sums.pairs} daily moves{near} contradict the market's rules, "
         f"bars.max_jumps allows {allowed:.4%}: {shown}. Prices as traded need their adj_factor "
-        "(price x adj_factor = adjusted price) in every file, in one unit throughout. If these "
-        "moves are real: "
+        "(price x adj_factor = adjusted price) in every file, in one unit throughout. To go on "
+        "(where no limits are known, with such moves as real; else without the rows after one): "
         f"--set bars.max_jumps={share:g}"
     )
 

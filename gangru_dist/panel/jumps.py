@@ -5,9 +5,10 @@
     any market       a step of adj_factor shows in the price; nothing moves eightfold in a day
 
 Four years of the real market (3.4 million moves) break none between neighbouring days. A row that
-leaves its neighbours is set aside, judged by earlier rows alone, so that appended days change
-nothing. What stays different for good (a split without a factor) is counted, and stops the build
-where it is no single stock's: `panel.checks`.
+leaves its neighbours is set aside, and so are all rows after it until a later move takes the stock
+back to its level: no return is made of two levels. Rows are judged by earlier ones alone, so that
+appended days change nothing. What stays different (a split without a factor) is counted, and stops
+the build where it is no single stock's: `panel.checks`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ NEAR = 0.025
 """Distance of an overnight gap's logarithm to a ratio's: what a night may add to it."""
 FLAT_DAYS = 20
 """Traded days with one and the same open, high, low, close; the real market's most is 5."""
+_BACK = 2 * np.log(1 + LEAST_LIMIT) + SLACK  # two days' own moves, as the stock leaves and returns
 _HALVED = np.log(1.9)  # overnight, where no limits are known
 _NO_STEP, _STEP, _LARGE_STEP = 1e-6, 0.1, np.log(1.2)  # of log adj_factor
 _EXPLAINED = 0.5  # share of a large step that the price must show
@@ -45,10 +47,12 @@ _DAY = np.log(1.12)  # of an ex-date's own move: a price limit
 _UNIT_JUMP = np.log(20)  # no split is so large: another unit
 _CLOSURE = np.timedelta64(15, "D")  # the market's longest holidays
 _SILENT = np.timedelta64(366, "D")
+_SURGE = 3  # of the amount before a suspension: what ends one without a limit has news
 _RESTLESS, _RESTLESS_LEAST = 0.1, 10  # share and number of a stock's rows where the factor changes
 
 LEAVES = "price moves further than the market allows"
 SPIKE = "adj_factor changes and the price does not"
+AFTER = "after a step that nothing explains, and before one that takes it back"
 FLAT = "price has not moved for 20 traded days"
 REPEATED = "prices, volume and amount are those of the day before"
 JUMP = "lasting move that the market does not allow, adj_factor unchanged"
@@ -113,15 +117,14 @@ def find_jumps(rows: Mapping[str, np.ndarray]) -> tuple[Masks, Masks, JumpSums]:
     notes = {name: np.zeros(len(stays), dtype=bool) for name in lasting}
     for name, mask in lasting.items():
         notes[name][stays] = mask
-    # the next row's price is nearer to this row's than to that of the row before
-    level = pairs["level"]
-    followed = np.zeros(len(stays), dtype=bool)
-    later, before = np.abs(level[2:] - level[1:-1]), np.abs(level[2:] - level[:-2])
-    followed[1:-1] = (later < before) & pairs["same"][2:]
+    before = np.append(True, stays[:-1])[: len(stays)]
+    followed = np.append((wrong[AFTER] | wrong[LEAVES] | wrong[SPIKE])[1:], False)[: len(stays)]
+    followed &= np.append(pairs["same"][1:], False)[: len(stays)]
     for reason, note in ((LEAVES, JUMP), (SPIKE, STEP)):
-        # over a removed row two days look like one; whether it was right, the row after it tells
-        notes[note] &= np.append(True, stays[:-1])[: len(stays)]
         notes[note] |= wrong[reason] & followed
+        notes[note] &= before  # two rows with one removed between them are not neighbours
+    together = notes[STEP] & pairs["close_by"]
+    sums.steps_on_day.update(_count_days(rows["date"][together]))
     notes[TYPICAL] = notes[JUMP] & pairs["near_ratio"]
     return wrong, notes, sums
 
@@ -133,16 +136,18 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         level, log of the adjusted close; same, whether both rows are of one stock; step, log step
         of the factor; gap, log overnight gap from close to open; near_ratio, whether it is down
         to, or up from, one share of a split; close_by, whether so few days lie between that limits
-        of a day bound the move; far, whether open or close is further from the reference price
-        than the market allows; unexplained, whether the factor makes a large step of which the
-        price shows less than half.
+        of a day bound the move; reused, whether more than a year does; anew, the same or a
+        suspension that ends with many times the trade, and may end without a limit; far, whether
+        open or close is further from the reference price than the market allows; unexplained,
+        whether the factor makes a large step of which the price shows less than half.
     """
     close, factor, date = rows["close"], rows["adj_factor"], rows["date"]
     level = np.log(close) + np.log(factor)
     move, step = _subtract(np.log(close)), _subtract(np.log(factor))
     gap = np.log(rows["open"] / _shift(close))
     days, reference = _subtract(rows["position"]), _shift(close * factor) / factor
-    close_by = (days <= NEIGHBORS) & (np.diff(date, prepend=np.datetime64("NaT")) <= _CLOSURE)
+    away = np.diff(date, prepend=np.datetime64("NaT"))
+    close_by = (days <= NEIGHBORS) & (away <= _CLOSURE)
     with np.errstate(invalid="ignore"):  # NaN compares as False: not known
         most = (1 + np.maximum(rows["limit"], LEAST_LIMIT)) ** np.maximum(days, 1) - 1
         most += SLACK + 0.01 / reference
@@ -153,6 +158,7 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     near[wide] = (np.abs(np.abs(gap[wide])[:, None] - np.log(RATIOS)) < NEAR).any(axis=1)
     shown = _EXPLAINED * np.abs(step) + _DAY
     hidden = (np.abs(gap + step) > shown) & (np.abs(move + step) > shown)
+    resumed = (days > 1) & (rows["amount"] > _SURGE * _shift(rows["amount"]))
     return {
         "level": level,
         "same": _subtract(rows["asset"]) == 0,
@@ -160,18 +166,19 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "gap": gap,
         "near_ratio": near,
         "close_by": close_by,
+        "reused": away > _SILENT,
+        "anew": (away > _SILENT) | (resumed & (np.abs(step) <= _NO_STEP)),
         "far": (far & close_by & (date >= LIMITS_SINCE)) | (np.abs(_subtract(level)) > EIGHTFOLD),
         "unexplained": (np.abs(step) > _LARGE_STEP) & hidden,
     }
 
 
 def _find_wrong(rows: Mapping[str, np.ndarray], pairs: Mapping[str, np.ndarray]) -> Masks:
-    """Reason -> (n,) bool: rows that leave the row before, but for those that come back to it."""
-    same, level = pairs["same"], pairs["level"]
-    bad = same & (pairs["far"] | pairs["unexplained"])
-    # a row that returns to the level of two rows before is right, that one was not
-    twice = np.abs(level - _shift(_shift(level))) < _EXPLAINED * np.abs(_shift(_subtract(level)))
-    bad &= ~(twice & (_shift(bad) == 1))
+    """Reason -> (n,) bool: rows that leave their stock's level, and those that do not return."""
+    same = pairs["same"]
+    odd = same & (pairs["far"] | pairs["unexplained"])
+    off = _find_off(rows["asset"], pairs, odd)
+    bad = off & odd
     by_factor = bad & (pairs["unexplained"] | (np.abs(pairs["step"]) > _NO_STEP))
     still = same & np.all([_subtract(rows[name]) == 0 for name in PRICES], axis=0)
     repeated = still & ~bad  # no two traded days agree in all of these
@@ -179,7 +186,32 @@ def _find_wrong(rows: Mapping[str, np.ndarray], pairs: Mapping[str, np.ndarray])
     number = np.arange(len(same))
     flat = number - np.maximum.accumulate(np.where(still, 0, number)) >= FLAT_DAYS
     wrong = {LEAVES: bad & ~by_factor, SPIKE: by_factor, REPEATED: repeated}
-    return {**wrong, FLAT: flat & ~bad & ~repeated}
+    return {**wrong, FLAT: flat & ~bad & ~repeated, AFTER: off & ~bad & ~repeated & ~flat}
+
+
+def _find_off(asset: np.ndarray, pairs: Mapping[str, np.ndarray], odd: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows that are off the level of the last row which could be trusted.
+
+    The sum of a stock's odd moves says how far off it is. A move that takes back half of it or
+    more, and leaves no more than two days' own moves, ends that: an odd one, the first one
+    after, or one over many days. A stock that begins anew keeps the level to which it moved. Each
+    row is judged by it and the rows before alone.
+    """
+    off, known = np.zeros(len(odd)), ~pairs["same"]
+    may_end = odd | np.append(False, odd[:-1])[: len(odd)] | ~pairs["close_by"]
+    move = _subtract(pairs["level"])
+    distance, of = 0.0, -1
+    for row in np.flatnonzero(pairs["same"] & may_end & np.isin(asset, asset[odd])).tolist():
+        before = distance if asset[row] == of else 0.0
+        of, distance = asset[row], before + (move[row] if odd[row] else 0.0)
+        back, left = -move[row] * np.sign(before), abs(before + move[row])
+        if before and back >= _EXPLAINED * abs(before) and left <= _BACK:
+            distance = 0.0
+        off[row], known[row] = distance, True
+        if not before and pairs["anew"][row]:
+            distance = 0.0
+    last = np.maximum.accumulate(np.where(known, np.arange(len(odd)), 0))
+    return np.asarray(off[last] != 0)
 
 
 def _find_lasting(
@@ -208,7 +240,7 @@ def _find_lasting(
         VOLUME_JUMP: same & volume_jump,
         TURNOVER_JUMP: same & turnover_jump,
         STALE_CAP: same & (_subtract(rows["market_cap"]) == 0) & (_subtract(rows["close"]) != 0),
-        REUSED: same & (np.diff(date, prepend=np.datetime64("NaT")) > _SILENT),
+        REUSED: same & pairs["reused"],
         RESTLESS: first,
     }
     sums = JumpSums(

@@ -22,6 +22,7 @@ from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.panel import jumps
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest, panel_schema, read_manifest
 from gangru_dist.panel.store import read_rows
@@ -66,6 +67,12 @@ def all_rows(root: Storage, manifest: Manifest) -> pd.DataFrame:
     columns = panel_schema(manifest.features).names
     days = (DAYS[0].date(), DAYS[-1].date())
     return read_rows(root, manifest, start=days[0], end=days[1], columns=columns).to_pandas()
+
+
+def mean_return(rows: pd.DataFrame) -> pd.Series:
+    """(days,) the universe's equal-weighted daily return."""
+    close = rows.pivot_table(index="date", columns="asset", values="adj_close")
+    return close.ffill().pct_change(fill_method=None).mean(axis=1)[1:]
 
 
 def age(root: Storage) -> None:
@@ -114,6 +121,27 @@ class TestReference:
         assert second.rewritten == {}
         before = pd.Timestamp(last) - pd.offsets.MonthEnd(1)
         assert second.fingerprint_to(before.date()) == first.fingerprint_to(before.date())
+
+    def test_a_factor_lost_for_months_reaches_no_return(
+        self, root: Storage, tmp_path: Path
+    ) -> None:
+        """One stock of many with adj_factor = 1: the universe earns what it does without it."""
+        made = {f"6{seed:02}": make_bars(seed) for seed in range(27)}
+        parts = [f.assign(code=f["code"].str.replace("600", by, n=1)) for by, f in made.items()]
+        frame = pd.concat(parts, ignore_index=True).drop(columns="market_cap")
+        is_lost = (frame["code"] == "612005.SH") & frame["date"].between("2018-12-20", "2019-03-20")
+        factor = frame["adj_factor"] * 30.7
+        frame["adj_factor"] = factor.where(~is_lost, 1.0)
+        right = frame.assign(adj_close=frame["close"] * factor)[~is_lost & (frame["volume"] > 0)]
+        expected = mean_return(right.rename(columns={"code": "asset"}))
+        for last in ("2019-01-31", "2019-03-21", DAYS[-1]):
+            write(tmp_path / "bars", frame[frame["date"] <= last])
+            built = build(root, tmp_path / "bars")
+            found = mean_return(all_rows(root, built))
+            np.testing.assert_allclose(found, expected[: len(found)], rtol=1e-9)
+        quality = root.child("panel").read_json("quality.json")
+        assert quality["quarantined"][jumps.AFTER]["example"]["code"] == "612005.SH"
+        assert quality["rows_quarantined"] == (is_lost & (frame["volume"] > 0)).sum()
 
 
 class TestProperties:

@@ -17,6 +17,7 @@ from gangru_dist.config.settings import BarsConfig, SyntheticConfig
 from gangru_dist.panel import jumps
 from gangru_dist.panel.checks import check_jumps
 from gangru_dist.panel.jumps import (
+    AFTER,
     FLAT,
     JUMP,
     LEAVES,
@@ -75,29 +76,33 @@ def find(h: pd.DataFrame) -> tuple[Masks, Masks, JumpSums]:
     return jumps.find_jumps(rows | {"date": rows["date"].astype("datetime64[D]")})
 
 
-def left_by_a_loop(h: pd.DataFrame) -> set[int]:
-    """Rows beyond the limit that do not come back, one after the other."""
-    level = (h["close"] * h["adj_factor"]).to_numpy()
-    opens = (h["open"] * h["adj_factor"]).to_numpy()
+def off_by_a_loop(h: pd.DataFrame) -> set[int]:
+    """Rows off their stock's level, one after the other: beyond a limit, until a move goes back."""
+    level = np.log(h["close"] * h["adj_factor"]).to_numpy()
+    opens = np.log(h["open"] * h["adj_factor"]).to_numpy()
     found: set[int] = set()
-    bad_before = False
+    distance, was_odd = 0.0, False
     for row in range(1, len(level)):
         if h.asset[row] != h.asset[row - 1]:
-            bad_before = False
+            distance, was_odd = 0.0, False
             continue
-        reference = level[row - 1] / h["adj_factor"][row]
+        reference = np.exp(level[row - 1]) / h["adj_factor"][row]
         most = h.limit[row] + jumps.SLACK + 0.01 / reference
-        move = max(abs(level[row] / level[row - 1] - 1), abs(opens[row] / level[row - 1] - 1))
-        bad = move > most
-        back = (
-            bad_before
-            and row >= 2
-            and abs(np.log(level[row] / level[row - 2]))
-            < 0.5 * abs(np.log(level[row - 1] / level[row - 2]))
-        )
-        if bad and not back:
+        move = level[row] - level[row - 1]
+        is_odd = max(abs(np.expm1(move)), abs(np.expm1(opens[row] - level[row - 1]))) > most
+        back = -move if distance > 0 else move
+        if (
+            distance
+            and (is_odd or was_odd)
+            and back >= abs(distance) / 2
+            and abs(distance + move) <= 2 * np.log(1.1) + 0.03
+        ):
+            distance = 0.0
+        elif is_odd:
+            distance += move
+        if distance:
             found.add(row)
-        bad_before = bad
+        was_odd = is_odd
     return found
 
 
@@ -109,9 +114,9 @@ class TestReference:
         for row in rng.choice(len(h.asset), 12, replace=False):
             spoil(h, int(row), PRICES, rng.choice([0.3, 0.8, 1.3, 5.0]))
         found = rows_of(find(h)[0])  # on a day of a dividend it may be the factor's fault
-        found = [*found.get(LEAVES, []), *found.get(SPIKE, [])]
-        assert set(found) == left_by_a_loop(h)
-        assert len(found) > 5
+        off = {row for name in (LEAVES, SPIKE, AFTER) for row in found.get(name, [])}
+        assert off == off_by_a_loop(h)
+        assert len(off) > 5
 
     def test_slope_of_a_right_factor_and_of_its_inverse(self) -> None:
         h = history(assets=200)
@@ -166,6 +171,8 @@ class TestProperties:
         for row in (20, DAYS + 20, 2 * DAYS + 21, 3 * DAYS + 21):
             spoil(h, row, PRICES, 3.0, last=row > 2 * DAYS)
         spoil(h, 4 * DAYS + 20, ["adj_factor"], 10.0)
+        h.loc[6 * DAYS + 15 : 6 * DAYS + 30, "adj_factor"] *= 30.0
+        spoil(h, 7 * DAYS + 18, ["adj_factor"], 0.1, last=True)
         first, names = 5 * DAYS + 20, [*PRICES, "volume"]
         h.loc[first : first + 3, names] = h.loc[first - 1, names].to_numpy()
         early = h["position"] <= cut
@@ -187,6 +194,50 @@ class TestProperties:
         spoil(h, DAYS + 30, ["adj_factor"], 10.0, last=True)
         notes = rows_of(find(h)[1])
         assert (notes[JUMP], notes[STEP]) == ([30], [DAYS + 30])
+
+    @pytest.mark.parametrize("limit", [0.1, np.nan])
+    @pytest.mark.parametrize("by", [1 / 30, 0.5, 2.0, 30.0])
+    def test_a_span_with_another_factor_goes_whole_and_the_stock_returns(
+        self, by: float, limit: float
+    ) -> None:
+        h = history(limit=limit)
+        h.loc[15:44, "adj_factor"] *= by
+        reasons, notes, _ = find(h)
+        assert rows_of(reasons) == {SPIKE: [15], AFTER: list(range(16, 45))}
+        assert rows_of(notes) == {STEP: [15]}
+
+    def test_what_does_not_return_goes_to_the_end(self) -> None:
+        h = history()
+        spoil(h, 30, PRICES, 1 / 1.3, last=True)  # ten for three, without a factor
+        spoil(h, DAYS + 30, ["adj_factor"], 4.0, last=True)
+        spoil(h, DAYS + 40, ["adj_factor"], 0.5, last=True)  # halfway is not back
+        reasons = rows_of(find(h)[0])
+        assert reasons[LEAVES] == [30]
+        assert reasons[SPIKE] == [DAYS + 30, DAYS + 40]
+        ends = [31, DAYS], [DAYS + 31, DAYS + 40], [DAYS + 41, 2 * DAYS]
+        assert reasons[AFTER] == [row for low, high in ends for row in range(low, high)]
+
+    def test_a_bad_row_before_a_suspension(self) -> None:
+        h = history()
+        spoil(h, 30, PRICES, 3.0)
+        h.loc[31 : DAYS - 1, "position"] += 20
+        h.loc[31 : DAYS - 1, "date"] += np.timedelta64(20, "D")
+        assert rows_of(find(h)[0]) == {LEAVES: [30]}
+
+    def test_a_suspension_that_ends_without_a_limit(self) -> None:
+        """A stock is renamed, and rises by 30 % with many times the trade: no row after is lost."""
+        h = history()
+        for stock in range(3):
+            first, last = stock * DAYS + 30, (stock + 1) * DAYS - 1
+            spoil(h, first, PRICES, 1.45, last=True)
+            h.loc[first:last, "position"] += 1
+            h.loc[first:last, "date"] += np.timedelta64(1, "D")
+        h.loc[[30, 2 * DAYS + 30], ["volume", "amount"]] *= 40
+        h.loc[2 * DAYS + 20 : 3 * DAYS - 1, "adj_factor"] /= 30  # what was wrong before stays so
+        reasons = rows_of(find(h)[0])
+        assert reasons[LEAVES] == [30, DAYS + 30, 2 * DAYS + 30]
+        ends = [DAYS + 31, 2 * DAYS], [2 * DAYS + 21, 2 * DAYS + 30], [2 * DAYS + 31, 3 * DAYS]
+        assert reasons[AFTER] == [row for low, high in ends for row in range(low, high)]
 
     def test_limits_are_not_asked_where_there_are_none(self) -> None:
         for limit, gap in ((np.inf, 1), (0.1, 200)):
