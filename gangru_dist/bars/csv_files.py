@@ -2,6 +2,7 @@
 
 All columns are read as text; `columns.convert` makes numbers and dates of them. CR, LF and CRLF end
 a line. A file in another encoding than it was taken for is an error, never other characters.
+通达信's text export has a title above its headings and a source below its rows.
 """
 
 from __future__ import annotations
@@ -23,12 +24,21 @@ from gangru_dist.base.errors import BarsError
 _PACKED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
 _HEAD = 1 << 18
 _BLOCK = 32 << 20
+_SHOWN = 10  # lines
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """First bytes -> encoding. The decoder takes the mark away itself, and Arrow that of UTF-8."""
+
+
+_TITLE = re.compile(r"\s*(\d{6})\s+\S.*")
+"""The line above the headings: code, name, period and adjustment."""
+_SOURCE = re.compile(r"\W*数据来源")
+_SPAN = re.compile(r"[^\t]+(\t\d{4}-?\d\d-?\d\d){2}")
+"""A line of Qlib's lists of instruments, which have no headings."""
+_SPAN_NAMES = ["code", "start", "end"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,18 +51,28 @@ class CsvShape:
     """Between fields."""
     encoding: str
     """As Python names it."""
+    skip: int = 0
+    """Lines before the rows."""
+    title: str = ""
+    """The line above the headings; empty if it does not begin with a code."""
+    lines: tuple[tuple[str, ...], ...] = ()
+    """Fields of the first lines, for messages."""
 
 
-def read_csv_shape(filesystem: pafs.FileSystem, file: BarsFile, encoding: str) -> CsvShape:
+def read_csv_shape(
+    filesystem: pafs.FileSystem, file: BarsFile, encoding: str, skip: int = 0
+) -> CsvShape:
     """Look at the start of a CSV file.
 
     Args:
         filesystem: Where it is.
         file: Compressed or not, by its name.
         encoding: As Python names it, or `auto`.
+        skip: Lines before the headings; a title that begins with a stock's code is found.
 
     Raises:
-        BarsError: The encoding is unknown, or the file is none of those that `auto` knows.
+        BarsError: The encoding is unknown, the file is none of those that `auto` knows, or it has
+            no line after those to skip.
         UnicodeDecodeError: The file is not in the encoding it was said to be in.
     """
     with filesystem.open_input_file(file.path) as source:
@@ -67,10 +87,24 @@ def read_csv_shape(filesystem: pafs.FileSystem, file: BarsFile, encoding: str) -
             "gb18030 and utf-16. Leave it out to have it detected."
         ) from error
     text = codec.incrementaldecoder().decode(head).removeprefix("\ufeff")
-    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
-    delimiter = max(",\t;|", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter), [])
-    return CsvShape(names=names, delimiter=delimiter, encoding=codec.name)
+    lines = re.split(r"\r\n|\n|\r", text, maxsplit=skip + _SHOWN)[: skip + _SHOWN]
+    title = next((line for line in lines[: max(skip, 1)] if _TITLE.fullmatch(line)), "")
+    skip = max(skip, bool(title) and len(lines) > 1)
+    if skip >= len(lines):
+        raise BarsError(f"bars.skip_rows={skip}: {file.name} has {len(lines)} lines. Skip fewer.")
+    delimiter = max(",\t;|", key=lines[skip].count)
+    names = next(csv.reader([lines[skip]], delimiter=delimiter), [])
+    names = [name.strip() for name in names] if title else names
+    if _SPAN.fullmatch(lines[skip]):
+        names, skip = _SPAN_NAMES, skip - 1
+    return CsvShape(
+        names=names,
+        delimiter=delimiter,
+        encoding=codec.name,
+        skip=skip + 1,
+        title=title,
+        lines=tuple(tuple(line.split(delimiter)) for line in lines),
+    )
 
 
 def read_csv(
@@ -83,8 +117,16 @@ def read_csv(
     """
     schema = pa.schema([(name, pa.string()) for name in wanted])
     options = {
-        "read_options": pa_csv.ReadOptions(block_size=_BLOCK, encoding=shape.encoding),
-        "parse_options": pa_csv.ParseOptions(delimiter=shape.delimiter),
+        "read_options": pa_csv.ReadOptions(
+            block_size=_BLOCK,
+            encoding=shape.encoding,
+            skip_rows=shape.skip,
+            column_names=shape.names,
+        ),
+        "parse_options": pa_csv.ParseOptions(
+            delimiter=shape.delimiter,
+            invalid_row_handler=lambda row: "skip" if _SOURCE.match(row.text or "") else "error",
+        ),
         "convert_options": pa_csv.ConvertOptions(
             include_columns=schema.names,
             column_types=schema,

@@ -21,7 +21,9 @@ from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.base.storage import Storage
 
 _PARQUET = (".parquet", ".pq", ".parq")
-_CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
+_CSV = tuple(
+    f".{kind}{packed}" for kind in ("csv", "txt") for packed in ("", ".gz", ".bz2", ".zst", ".lz4")
+)
 _QLIB_DAYS = "calendars/day.txt"
 _QLIB = re.compile(r"(calendars|instruments)/[^/]+\.txt|features/[^/]+/[^/]+\.bin")
 _QLIB_INDEX = re.compile(r"features/(sh000|sz399)\d{3}", re.IGNORECASE)

@@ -46,6 +46,15 @@ BAR_COLUMNS: dict[str, Kind] = {
 """The bars' columns and their kinds; `traded` false marks a suspended day, `is_delisting` one of
 a stock's last days on the exchange, which count as special treatment."""
 
+MEMBER_COLUMNS: dict[str, Kind] = {
+    "members_of": "string",
+    "members_from": "date",
+    "members_to": "date",
+    "members_until": "date",
+}
+"""Columns of an index's members beside date and code: which index; a span's first and last day, or
+the first day after it."""
+
 REQUIRED = ("date", "code", "open", "high", "low", "close", "volume")
 """Columns that bars must have, whatever is computed from them."""
 
@@ -56,7 +65,7 @@ missing."""
 
 def kind_of(name: str) -> Kind:
     """Kind of one of our columns; a further one, which a feature reads, is a number."""
-    return BAR_COLUMNS.get(name, "float")
+    return {**BAR_COLUMNS, **MEMBER_COLUMNS}.get(name, "float")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +112,8 @@ class BarsFormat:
     """The user's word on the prices: adjusted = there is no factor, and none is needed."""
     encoding: str = "auto"
     """Of CSV files."""
+    skip_rows: int = 0
+    """Lines before the headings of CSV files."""
     renamed: tuple[str, ...] = ()
     """Our columns that the user's own mapping names."""
     rescaled: tuple[str, ...] = ()
@@ -347,6 +358,7 @@ def resolve_format(
         code_in_name="any" if cfg.code_from_name else base.code_in_name,
         prices=cfg.prices,
         encoding=cfg.encoding,
+        skip_rows=cfg.skip_rows,
         renamed=tuple(cfg.columns),
         rescaled=tuple(cfg.scales),
     )

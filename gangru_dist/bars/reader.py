@@ -12,6 +12,7 @@ Headings are opened once: missing columns are found before Ray starts and before
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,10 +51,17 @@ BATCH_ROWS = 500_000
 _CSV_ROW_BYTES = 60  # a guess, for cutting units only
 _INDEX_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "date": ("date", "trade_date", "updateDate", "日期", "交易日期"),
-    "code": ("code", "con_code", "成分券代码", "品种代码", "股票代码", "asset"),
+    "code": ("code", "con_code", "成分券代码", "品种代码", "股票代码", "asset", "instrument"),
     "close": ("close", "收盘", "收盘价"),
-}
+    "members_of": (
+        "index_code", "index_symbol", "index_name", "IndexCode", "Indexcd", "指数代码", "指数名称",
+    ),
+    "members_from": ("start", "start_date", "start_datetime", "in_date", "开始日期", "纳入日期"),
+    "members_to": ("end", "end_date", "end_datetime", "结束日期"),
+    "members_until": ("out_date", "剔除日期"),
+}  # fmt: skip
 """Our column -> names it may have in a file of an index: ours, Tushare's, BaoStock's, AKShare's."""
+_SPAN = ("code", "members_from")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +154,8 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
     filesystem, _ = open_filesystem(uri)
     with ThreadPoolExecutor(16) as pool:
         # Qlib's texts say how its files are to be read
-        rows = [i for i, file in enumerate(files) if not file.name.endswith(".txt")]
+        is_qlib = any(file.fields for file in files)
+        rows = [i for i, file in enumerate(files) if file.fields or not is_qlib]
         opened = list(pool.map(lambda i: _open(filesystem, i, files[i], form), rows))
     if form.renamed:
         check_renamed(uri, list(dict.fromkeys(n for _, names in opened for n in names)), form)
@@ -288,7 +297,7 @@ def _open(
                 parts.append(replace(whole, row_groups=(group,), first_row=first, rows=rows))
                 first += rows
         else:
-            shape = read_csv_shape(filesystem, file, form.encoding)
+            shape = read_csv_shape(filesystem, file, form.encoding, form.skip_rows)
             names = shape.names
             whole = replace(whole, shape=shape, rows=file.size // _CSV_ROW_BYTES)
     constants = _find_constants(file.name, names, form)
@@ -329,21 +338,91 @@ def _explain_errors(file: BarsFile) -> Iterator[None]:
 
 
 def read_members(uri: str) -> Members:
-    """Read the members from a file, or all files of a folder, with the columns date and code.
+    """Read the members from a file, or all files of a folder.
 
-    Each of its dates has a list of all members, which holds until the next date. So month-end
-    lists, lists at changes and one list a day are read alike, and a day knows nothing of later
-    lists.
+    Either lists, with the columns date and code: each date has a list of all members, which holds
+    until the next date. So month-end lists, lists at changes and one list a day are read alike,
+    and a day knows nothing of later lists. Or spans, with a stock and its first and last day, as
+    Qlib's instruments/csi300.txt; an empty last day, or the file's latest where none is empty,
+    has not come yet.
 
     Raises:
-        BarsError: It cannot be read, lacks a column, has a row without date or code, or no row.
+        BarsError: It cannot be read, lacks a column, has a row without date or code, or no row;
+            or it has more than one index.
     """
-    table = _read_columns(uri, ("date", "code"), setting="panel.members")
-    date, code = table["date"], table["code"]
-    days, row = np.unique(date, return_inverse=True)
+    kinds = (("date", "code"), *((*_SPAN, last) for last in ("members_to", "members_until")))
+    tables = _read_tables(uri, kinds, setting="panel.members", more=("members_of",))
+    _check_one_index(uri, tables)
+    if all("date" in table.column_names for table in tables.values()):
+        return _join_lists(uri, tables)
+    if len(tables) > 1:
+        raise BarsError(
+            f"panel.members={uri} has spans of days in {len(tables)} files, for example "
+            f"{', '.join(list(tables)[:2])}: of several indices? Name the file of one index."
+        )
+    return _list_spans(*tables.values())
+
+
+def _check_one_index(uri: str, tables: Mapping[str, pa.Table]) -> None:
+    having = {name: table for name, table in tables.items() if "members_of" in table.column_names}
+    found = {name: pc.unique(table["members_of"]).drop_null() for name, table in having.items()}
+    indices = sorted({value for values in found.values() for value in values.to_pylist()})
+    if len(indices) > 1:
+        raise BarsError(
+            f"panel.members={uri} has members of {len(indices)} indices ({', '.join(indices[:5])}) "
+            "and they would be united. Write the rows of one index to a file of its own and name "
+            f"that: rows[rows[INDEX] == {indices[0]!r}].to_parquet('members.parquet')"
+        )
+
+
+def _join_lists(uri: str, tables: Mapping[str, pa.Table]) -> Members:
+    """The lists of all files; a date that two files have must have one list."""
+    rows = pa.concat_tables([table.select(("date", "code")) for table in tables.values()])
+    days, row = np.unique(to_days(rows["date"]), return_inverse=True)
+    names, column = np.unique(np.array(rows["code"].to_pylist()), return_inverse=True)
+    listed = np.zeros((len(days), len(names)), dtype=bool)
+    owner = np.full(len(days), -1)
+    ends = np.cumsum([len(table) for table in tables.values()])
+    for number, (end, table) in enumerate(zip(ends, tables.values(), strict=True)):
+        here = slice(end - len(table), end)
+        own_days, own_row = np.unique(row[here], return_inverse=True)
+        own = np.zeros((len(own_days), len(names)), dtype=bool)
+        own[own_row, column[here]] = True
+        differs = (owner[own_days] >= 0) & (own != listed[own_days]).any(axis=1)
+        if differs.any():
+            day = own_days[np.argmax(differs)]
+            one, two = list(tables)[owner[day]], list(tables)[number]
+            raise BarsError(
+                f"panel.members={uri} lists other stocks for {days[day]} in {one} than in {two}: "
+                "of two indices? They would be united. Name the file of one index; if both files "
+                "are parts of one list, write them as one."
+            )
+        listed[own_days], owner[own_days] = own, number
+    return Members(dates=days, codes=tuple(names.tolist()), listed=listed)
+
+
+def _list_spans(table: pa.Table) -> Members:
+    """A list for each day on which a span begins or has ended."""
+    code, first = np.array(table["code"].to_pylist()), to_days(table["members_from"])
+    if "members_to" in table.column_names:
+        after = to_days(table["members_to"]) + np.timedelta64(1, "D")
+    else:
+        after = to_days(table["members_until"])
+    wrong = after < first
+    if wrong.any():
+        raise BarsError(
+            f"panel.members: the span of {code[wrong][0]} ends before it begins on "
+            f"{first[wrong][0]}. Correct it."
+        )
+    if not np.isnat(after).any():
+        after[after == after.max()] = np.datetime64("NaT")
+    days = np.unique(np.concatenate([first, after[~np.isnat(after)]]))
     names, column = np.unique(code, return_inverse=True)
     listed = np.zeros((len(days), len(names)), dtype=bool)
-    listed[row, column] = True
+    begin = np.searchsorted(days, first)
+    end = np.where(np.isnat(after), len(days), np.searchsorted(days, after))
+    for number, start, stop in zip(column, begin, end, strict=True):
+        listed[start:stop, number] = True
     return Members(dates=days, codes=tuple(names.tolist()), listed=listed)
 
 
@@ -353,8 +432,9 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         BarsError: It cannot be read, lacks a column, or has a day twice or a close not above 0.
     """
-    table = _read_columns(uri, ("date", "close"), setting="evaluation.index")
-    date, close = table["date"], table["close"]
+    tables = _read_tables(uri, [("date", "close")], setting="evaluation.index")
+    rows = pa.concat_tables(tables.values())
+    date, close = to_days(rows["date"]), rows["close"].to_numpy()
     days, first, count = np.unique(date, return_index=True, return_counts=True)
     if count.max() > 1:
         raise BarsError(
@@ -370,32 +450,48 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
     return days, close[first]
 
 
-def _read_columns(uri: str, wanted: tuple[str, ...], *, setting: str) -> dict[str, np.ndarray]:
-    """Our column -> (n,) values of all rows of an index's files; none is missing."""
+def _read_tables(
+    uri: str, kinds: Sequence[Sequence[str]], *, setting: str, more: Sequence[str] = ()
+) -> dict[str, pa.Table]:
+    """File of an index -> its rows in our columns; only the end of a span may be missing.
+
+    Args:
+        uri: File or folder.
+        kinds: Which columns a file must have, one kind or another.
+        setting: What names the file.
+        more: Columns that it may have.
+    """
     filesystem, _ = open_filesystem(uri)
-    form, tables = BarsFormat(columns=_INDEX_COLUMNS), []
+    form, tables = BarsFormat(columns=_INDEX_COLUMNS), {}
     try:
         for number, file in enumerate(list_files(uri)):
             parts, names = _open(filesystem, number, file, form)
-            columns = {ours: theirs for ours in wanted if (theirs := form.find(ours, names))}
-            for ours in wanted:
-                if ours not in columns:
-                    raise BarsError(
-                        f"{file.name} lacks the column {ours} (or "
-                        f"{', '.join(form.names(ours)[1:])}); it has {', '.join(names[:40])}. "
-                        "Rename it."
-                    )
-            found = [read_part(uri, replace(part, columns=columns), form) for part in parts]
-            tables.append(pa.concat_tables(itertools.chain(*found)))
-            for ours, theirs in columns.items():
-                missing = pc.is_null(tables[-1][ours], nan_is_null=True).to_numpy()
+            columns = {
+                ours: theirs for ours in _INDEX_COLUMNS if (theirs := form.find(ours, names))
+            }
+            kind = next((kind for kind in kinds if columns.keys() >= set(kind)), None)
+            if kind is None:
+                ours = next(name for name in kinds[0] if name not in columns)
+                raise BarsError(
+                    f"{file.name} lacks the column {ours} (or "
+                    f"{', '.join(form.names(ours)[1:])}); it has {', '.join(names[:40])}. "
+                    "Rename it."
+                )
+            columns = {name: columns[name] for name in (*kind, *more) if name in columns}
+            found = [
+                read_part(uri, replace(part, columns=columns), form)
+                for part in group_units(parts, rows=sys.maxsize)[0]
+            ]
+            table = pa.concat_tables(itertools.chain(*found))
+            for ours in set(kind) - {"members_to", "members_until"}:
+                missing = pc.is_null(table[ours], nan_is_null=True).to_numpy()
                 if missing.any():
+                    theirs = columns[ours]
                     origin = Origin(file=file.name, column=theirs, ours=ours, first_row=0)
                     raise origin.error(f"is empty in row {int(np.argmax(missing))}", "Fill it in.")
+            tables[file.name] = table
     except BarsError as error:
         raise BarsError(f"{setting}: {error}") from error
-    rows = pa.concat_tables(tables)
-    if not len(rows):
+    if not any(map(len, tables.values())):
         raise BarsError(f"{setting}={uri} has no row. Export it again.")
-    values = {name: np.array(rows[name].to_pylist()) for name in wanted if name != "date"}
-    return {**values, "date": to_days(rows["date"])}
+    return tables

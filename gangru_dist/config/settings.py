@@ -104,6 +104,9 @@ class BarsConfig:
     """Whether a file without a code column holds the single stock given by its name."""
     encoding: Annotated[str, NEW_PANEL] = "auto"
     """Encoding of CSV files, a Python name; `auto` detects UTF-8, UTF-16 and GB18030 (GBK)."""
+    skip_rows: Annotated[int, NEW_PANEL] = Field(default=0, ge=0)
+    """Lines before the headings of CSV files; a title that begins with a stock's code (通达信) is
+    found without."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
     """Daily price-limit rule; `auto` takes the format's own."""
     max_quarantined: Annotated[float, Affects.NOTHING] = Field(default=0.01, ge=0, le=1)
@@ -132,7 +135,8 @@ class PanelConfig:
     """Features to remove from `features`, e.g. one whose column the bars lack."""
     members: Annotated[str | None, NEW_PANEL] = None
     """File of an index's members, with the columns date and code: each date lists all members
-    from that day until the file's next date. The panel marks them day by day."""
+    from that day until the file's next date; or with code, start and end: each row is a span of
+    days. The panel marks them day by day."""
     buckets: Annotated[int, Affects.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the maximum number of workers per window."""
 

@@ -50,7 +50,7 @@ def rubbish() -> Iterator[Case]:
     yield files("only hidden files", _named("_SUCCESS"), "refused", "no files at")
     yield files("a file of 0 bytes", _beside("more.csv", b""), "refused", "is empty (0 bytes)")
     yield files("a parquet file of 0 bytes", _beside("x.parquet", b""), "refused", "is empty")
-    for name in ("bars.txt", "bars.xlsx", "bars.json", "bars.feather", "bars.zip", "bars.csv.part",
+    for name in ("bars.xlsx", "bars.json", "bars.feather", "bars.zip", "bars.csv.part",
                  "bars", "bars.csv~", "bars.csv.bak"):  # fmt: skip
         yield files(f"a file called {name}", _named(name), "refused", "neither parquet nor CSV")
     yield files("a readme beside the bars", _beside("README.md", b"x"), "refused",
@@ -107,6 +107,7 @@ def layouts() -> Iterator[Case]:
     yield files("Hive folders by date", _hive, "same panel")
     yield files("files in folders in folders", lambda f: {"a/b/c/bars.csv": csv(f)}, "same panel")
     yield files("gzip", _named("bars.csv.gz", lambda f: gzip.compress(csv(f))), "same panel")
+    yield files("a file called bars.txt", _named("bars.txt"), "same panel")
     yield files("name in capitals", _named("BARS.CSV"), "same panel")
     for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
         yield files(f"{name} for commas", lambda f, s=separator: {"bars.csv": csv(f, sep=s)},

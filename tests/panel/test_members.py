@@ -33,10 +33,16 @@ def rows(lists: dict[str, tuple[str, ...]]) -> pd.DataFrame:
                         columns=["date", "code"])  # fmt: skip
 
 
-def build(folder: Path, lists: pd.DataFrame | None, *, overwrite: bool = False) -> Manifest:
+def build(
+    folder: Path,
+    lists: pd.DataFrame | None,
+    *,
+    overwrite: bool = False,
+    members: Path | None = None,
+) -> Manifest:
     if not (folder / "bars").exists():
         write(folder / "bars", make_bars())
-    path = None
+    path = None if members is None else str(members)
     if lists is not None:
         path = str(folder / "members.csv")
         lists.to_csv(path, index=False)
@@ -77,6 +83,33 @@ class TestReference:
         renamed = rows(LISTS).set_axis(["updateDate", "code"], axis=1)
         renamed["code"] = "sh." + renamed["code"].str[:6]
         assert build(tmp_path, renamed).fingerprint == one.fingerprint
+
+    def test_spans_of_days(self, tmp_path: Path) -> None:
+        """Qlib's list, Tushare's index_member and a loop over days mark the same."""
+        one = build(tmp_path, rows(LISTS))
+        spans = [
+            ("600000.SH", "2018-11-20", "2019-01-30"), ("600001.SH", "2018-11-20", "2019-03-14"),
+            ("600002.SH", "2018-11-20", "2019-03-14"), ("600003.SH", "2019-01-31", "2020-01-02"),
+            ("600004.SH", "2019-03-15", "2020-01-02"),
+        ]  # fmt: skip
+        qlib = tmp_path / "csi300.txt"
+        text = ("\t".join([f"SH{code[:6]}", *days]) + "\n" for code, *days in spans)
+        qlib.write_text("".join(text))
+        assert build(tmp_path, None, members=qlib).fingerprint == one.fingerprint
+        table = pd.DataFrame(spans, columns=["con_code", "in_date", "out_date"])
+        after = pd.to_datetime(table["out_date"]) + pd.Timedelta(days=1)
+        table["out_date"] = after.dt.strftime("%Y%m%d").where(after < "2020-01-01")
+        table["index_code"] = "000300.SH"
+        assert build(tmp_path, table).fingerprint == one.fingerprint
+
+    def test_a_folder_of_lists_is_one_index(self, tmp_path: Path) -> None:
+        one = build(tmp_path, rows(LISTS))
+        folder = tmp_path / "lists"
+        folder.mkdir()
+        for day, codes in LISTS.items():
+            for copy in ("", " (1)"):
+                rows({day: codes}).to_csv(folder / f"{day}{copy}.csv", index=False)
+        assert build(tmp_path, None, members=folder).fingerprint == one.fingerprint
 
 
 class TestProperties:
@@ -130,6 +163,16 @@ class TestValidation:
             (rows(LISTS).assign(date="x"), "column 'date'"),
             (rows(LISTS).assign(code=None), "column 'code' is empty in row 0"),
             (rows({}), "has no row"),
+            (
+                pd.concat([rows(LISTS).assign(index_code=name) for name in ("300", "905")]),
+                "has members of 2 indices .300, 905. and they would be united",
+            ),
+            (
+                pd.DataFrame(
+                    [("600000.SH", "2019-02-01", "2019-01-01")], columns=["code", "start", "end"]
+                ),
+                "the span of 600000.SH ends before it begins on 2019-02-01",
+            ),
         ],
     )
     def test_lists_that_cannot_be_meant(
@@ -137,6 +180,25 @@ class TestValidation:
     ) -> None:
         with pytest.raises(BarsError, match=match):
             build(tmp_path, lists)
+
+    @pytest.mark.parametrize(
+        ("texts", "match"),
+        [
+            (
+                ("date,code\n2019-01-31,600000\n", "date,code\n2019-01-31,600001\n"),
+                "other stocks for 2019-01-31 in 300.csv than in 905.csv: of two indices",
+            ),
+            (
+                ("SH600000\t2019-01-02\t2019-02-01\n", "SH600001\t2019-01-02\t2019-02-01\n"),
+                "spans of days in 2 files, .* of several indices",
+            ),
+        ],
+    )
+    def test_files_of_two_indices(self, tmp_path: Path, texts: tuple[str, str], match: str) -> None:
+        for name, text in zip(("300.csv", "905.csv"), texts, strict=True):
+            (tmp_path / name).write_text(text)
+        with pytest.raises(BarsError, match=match):
+            read_members(str(tmp_path))
 
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(BarsError, match="no files at"):
