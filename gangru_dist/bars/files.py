@@ -2,8 +2,8 @@
 
 Names that start with `_` or `.` (markers, checksums) are ignored, and so is what an
 interrupted write of ours leaves (`.<32 hex digits>.part`); every other file must be parquet, CSV or
-one of Qlib's. What is there and cannot be read is an error, never left out: a broken link, a
-pipe, a name that is not UTF-8.
+one of Qlib's. Of a Delta table, the files of its newest version count. What is there and cannot be
+read is an error, never left out: a broken link, a pipe, a name that is not UTF-8.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 import pyarrow.fs as pafs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
@@ -29,6 +32,16 @@ _QLIB = re.compile(r"(calendars|instruments)/[^/]+\.txt|features/[^/]+/[^/]+\.bi
 _QLIB_INDEX = re.compile(r"features/(sh000|sz399)\d{3}", re.IGNORECASE)
 """An index of the exchanges, not a stock."""
 _QLIB_FIELD = re.compile(r"(?P<folder>features/[^/]+)/(?P<field>[^/.]+)\.day\.bin")
+_TABLE_LOG = re.compile(
+    r"^(?:.*/)?(?:_delta_log|\.hoodie[^/]*|metadata(?=/[^/]*\.metadata\.json|/version-hint\.text))"
+)
+"""Where a table keeps what its files do not say: which rows count."""
+_TABLES = {
+    "_delta_log": ("Delta", "DeltaTable(PATH).to_pandas().to_parquet(OTHER)"),
+    ".hoodie": ("Hudi", "spark.read.format('hudi').load(PATH).write.parquet(OTHER)"),
+    "metadata": ("Iceberg", "catalog.load_table(NAME).scan().to_pandas().to_parquet(OTHER)"),
+}
+"""Part of the log's name -> the table's kind, and the call that gives its rows."""
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part$")
 """Our own; a vendor's `.part` is an unfinished download, and an error."""
 
@@ -95,10 +108,11 @@ def list_files(uri: str) -> list[BarsFile]:
             _check_local_names(path)
         selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
         found, base = filesystem.get_file_info(selector), path.rstrip("/")
+    stale = _find_stale(filesystem, path, base, [_make_file(info, base) for info in found])
     files = []
     for info in found:
         file = _make_file(info, base)
-        if _is_hidden(file.name):
+        if file.name in stale or _is_hidden(file.name):
             continue
         if info.type == pafs.FileType.Unknown:
             raise BarsError(
@@ -114,6 +128,58 @@ def list_files(uri: str) -> list[BarsFile]:
     for file in files:
         _check_file(file, is_qlib=is_qlib)
     return _group_instruments(files, base) if is_qlib else files
+
+
+def _find_stale(
+    filesystem: pafs.FileSystem, path: str, base: str, there: Sequence[BarsFile]
+) -> set[str]:
+    """Names of a Delta table's files that its log no longer lists: their rows were replaced.
+
+    Raises:
+        BarsError: The table is one whose current rows only its own reader finds.
+    """
+    folder = PurePosixPath(path)
+    while "=" in folder.name or folder.name == "data" or str(folder.parent) == base:
+        folder = folder.parent  # a part of a table: its log lies above
+        for mark in ("_delta_log", ".hoodie", "metadata"):
+            selector = pafs.FileSelector(f"{folder}/{mark}", allow_not_found=True)
+            for info in filesystem.get_file_info(selector):
+                if _TABLE_LOG.search(info.path):
+                    raise _explain_table(path, mark)
+    stale: set[str] = set()
+    for log in sorted({found[0] for file in there if (found := _TABLE_LOG.search(file.name))}):
+        root = f"{base}/{log.rpartition('/')[0]}".rstrip("/")
+        if not (log.endswith("_delta_log") and isinstance(filesystem, pafs.LocalFileSystem)):
+            raise _explain_table(root, log)
+        stale |= _find_removed(root, [f for f in there if f.path.startswith(f"{root}/")])
+    return stale
+
+
+def _find_removed(root: str, there: Sequence[BarsFile]) -> set[str]:
+    """Names of the parquet files below a local Delta table that are not of its newest version."""
+    try:
+        table = DeltaTable(root)
+        protocol, mapping = table.protocol(), table.metadata().configuration
+        current = {unquote(path) for path in table.file_uris()}
+    except DeltaError as error:
+        raise BarsError(f"{root} is a Delta table whose log cannot be read: {error}") from error
+    features = {*(protocol.reader_features or ())} - {"timestampNtz", "v2Checkpoint"}
+    if features or mapping.get("delta.columnMapping.mode", "none") != "none":
+        raise _explain_table(root, "_delta_log")
+    data = {unquote(file.path): file.name for file in there if file.is_parquet}
+    lost = sorted(current - data.keys())
+    if lost:
+        raise BarsError(f"{root} is a Delta table whose log lists {lost[0]}, which is not there.")
+    return {name for path, name in data.items() if path not in current}
+
+
+def _explain_table(path: str, mark: str) -> BarsError:
+    kind, call = next(call for name, call in _TABLES.items() if name in mark)
+    return BarsError(
+        f"{path} is a {kind} table or part of one: deleted rows are still in its files, and only "
+        f"its log tells which count. Write the current rows elsewhere, and point --bars there: "
+        f"{call}"
+    )
 
 
 def check_apart(uri: str, root: Storage) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from gangru_dist.bars.files import check_apart, list_files
 from gangru_dist.bars.formats import resolve_format
@@ -61,8 +62,61 @@ class TestReference:
         os.mkfifo(tmp_path / "_pipe")
         assert read(tmp_path) == len(make_market())
 
+    def test_a_delta_table_without_its_deleted_rows(self, tmp_path: Path) -> None:
+        bars, market = tmp_path / "bars", make_market()
+        write_deltalake(bars, market, partition_by=["code"])
+        write_deltalake(bars, market[market["code"] == "000001.SZ"].head(3), mode="append")
+        DeltaTable(bars).delete("date >= '2019-03-01' or code = '600000.SH'")
+        expected = DeltaTable(bars).to_pandas()
+        parts = read_headings(str(bars), list_files(str(bars)), GENERIC)
+        tables = [table for part in parts for table in read_part(str(bars), part, GENERIC)]
+        found = pa.concat_tables(tables).select(["date", "code", "close"]).to_pandas()
+        keys = [
+            sorted(zip(rows["date"].astype(str).str[:10], rows["code"], rows["close"], strict=True))
+            for rows in (found, expected)
+        ]
+        assert keys[0] == keys[1]
+        assert len(found) < len(market)
+
 
 class TestValidation:
+    @pytest.mark.parametrize(
+        ("mark", "kind"),
+        [("part/_delta_log/0.json", "Delta"), (".hoodie/hoodie.properties", "Hudi"),
+         ("date=2019-01-02/.hoodie_partition_metadata", "Hudi"),
+         ("metadata/00000-0.metadata.json", "Iceberg"), ("metadata/version-hint.text", "Iceberg")],
+    )  # fmt: skip
+    def test_tables_that_only_their_own_readers_know(
+        self, tmp_path: Path, mark: str, kind: str
+    ) -> None:
+        below = {"Delta": "part/code=1", "Hudi": "date=2019-01-02", "Iceberg": "data"}[kind]
+        for name in (mark, f"{below}/a.parquet"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("{}")
+        paths = (tmp_path, tmp_path / below, tmp_path / below / "a.parquet")
+        for path in paths[: 3 - mark.endswith("n_metadata")]:
+            with pytest.raises(BarsError, match=f"is a {kind} table"):
+                list_files(str(path))
+
+    def test_rows_that_a_delta_log_alone_marks_as_deleted(self, tmp_path: Path) -> None:
+        write_deltalake(tmp_path, make_market())
+        log = tmp_path / "_delta_log" / f"{0:020d}.json"
+        text = log.read_text()
+        found = re.search(r'"protocol":\{.*?\}', text)
+        assert found
+        features = '"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]'
+        versions = '"minReaderVersion":3,"minWriterVersion":7'
+        log.write_text(text.replace(found[0], f'"protocol":{{{versions},{features}}}'))
+        with pytest.raises(BarsError, match="deleted rows are still in its files"):
+            list_files(str(tmp_path))
+
+    def test_a_folder_of_data_beside_metadata(self, tmp_path: Path) -> None:
+        (tmp_path / "metadata").mkdir()
+        (tmp_path / "metadata" / "readme.json").write_text("{}")
+        (tmp_path / "data").mkdir()
+        save(make_market(), tmp_path / "data" / "a.parquet")
+        assert read(tmp_path / "data") == len(make_market())
+
     @pytest.mark.parametrize("suffix", ["parquet", "csv"])
     @pytest.mark.parametrize("rows", [10, 400])
     def test_replaced_between_listing_and_rows(
