@@ -104,7 +104,8 @@ class TestValidation:
         text = log.read_text()
         found = re.search(r'"protocol":\{.*?\}', text)
         assert found
-        features = '"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]'
+        names = '["deletionVectors","timestampNtz"]'
+        features = f'"readerFeatures":{names},"writerFeatures":{names}'
         versions = '"minReaderVersion":3,"minWriterVersion":7'
         log.write_text(text.replace(found[0], f'"protocol":{{{versions},{features}}}'))
         with pytest.raises(BarsError, match="deleted rows are still in its files"):
