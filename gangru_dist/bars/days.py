@@ -2,7 +2,8 @@
 
 A date outside the market's span stops the build, for a panel that ends in 2081 can never be
 appended to again. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are
-set aside. Decisions about a day rest on days before it, so that later bars never change them.
+set aside, and so are days of whose rows the comparison of a stock's days leaves less than half.
+Decisions about a day rest on days before it, so that later bars never change them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ THIN_SHARE = 0.01
 MARKET_DAYS = 60
 """The market is the median of traded stocks over so many days before."""
 _HALF = 0.5
+_FEWER, _LEAST = 0.9, 0.05
+"""A day is incomplete below this share of the `_LEAST` quantile of the stocks that traded on each
+of `MARKET_DAYS` before. The whole market of 2018-2020 stays above 0.96 of their median."""
+_LOOKED_BACK = 2
+"""Earlier days that a row is compared with: `panel.jumps`."""
 _HOLE = 30  # days without a trading day; the longest closure of the real market is 11
 _APART = 3  # days from one trading day to the next, median; weekly bars have 7
 _FEWEST_DAYS = 5
@@ -40,8 +46,9 @@ EPOCH = np.datetime64("1970-01-01")
 WEEKEND = "date is a Saturday or Sunday"
 UNLISTED = "date is not in bars.calendar"
 THIN = "less than a hundredth of the market traded that day"
-INCOMPLETE = "newest day with less than half of the market"
-FEW = "day with less than half of the market, not the newest"
+EMPTIED = "most rows of that day are set aside: no trading day"
+INCOMPLETE = "newest day with clearly fewer stocks than usual"
+FEW = "day with clearly fewer stocks than usual, not the newest"
 NO_ROW = "working day without a row: a holiday, or a day that is lost"
 HOLE = "more than 30 days without a trading day"
 LACKING = "day of bars.calendar without a row"
@@ -66,6 +73,13 @@ class DayRule:
             return {UNLISTED: ~np.isnat(days) & ~np.isin(days, self.calendar)}
         return {} if self.weekends else {WEEKEND: is_weekend(days)}
 
+    def may_be_newest(self, days: np.ndarray) -> np.ndarray:
+        """(n,) bool of (n,) datetime64[D]: trading days, or later than all that the user lists."""
+        works = np.full(len(days), fill_value=True) if self.weekends else ~is_weekend(days)
+        if self.calendar is None:
+            return works
+        return np.asarray(np.isin(days, self.calendar) | (works & (days > self.calendar[-1])))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MarketDays:
@@ -77,6 +91,8 @@ class MarketDays:
     """(days,) datetime64[D]: days with rows that are no trading days; their rows are dropped."""
     quality: Quality
     """What is odd about them."""
+    incomplete: bool
+    """Whether clearly fewer stocks than usual traded on the newest one."""
 
 
 def read_day_rule(cfg: BarsConfig, form: BarsFormat, *, today: dt.date | None = None) -> DayRule:
@@ -136,6 +152,24 @@ def check_span(days: np.ndarray, rule: DayRule, origin: Origin) -> None:
         )
 
 
+def check_calendar(newest: np.datetime64, rule: DayRule) -> None:
+    """Refuse bars that go on after the days of `bars.calendar`: none of them would be a day.
+
+    Args:
+        newest: Latest day of any row.
+        rule: It may have no list.
+
+    Raises:
+        BarsError: Names both days and the way out.
+    """
+    if rule.calendar is not None and newest > rule.calendar[-1]:
+        raise BarsError(
+            f"bars.calendar ends on {rule.calendar[-1]}, and the bars have later days, up to "
+            f"{newest}: the panel would never grow again. Add the trading days up to {newest} to "
+            "that file, or leave the setting out: --set bars.calendar=none"
+        )
+
+
 def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> MarketDays:
     """Find the trading days among the days of the bars.
 
@@ -147,13 +181,9 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
     Raises:
         BarsError: The days are so far apart that these are no daily bars.
     """
-    # the market is the median of the days before; at the start, of the first
-    width = min(MARKET_DAYS, len(count))
-    medians = np.median(np.lib.stride_tricks.sliding_window_view(count, width), axis=1)
-    market = np.concatenate([np.repeat(medians[0], width), medians])[: len(count)]
-    listed = rule.calendar
+    market, listed = _measure(count), rule.calendar
     thin = (count < THIN_SHARE * market) & (listed is None)
-    calendar, traded, half = days[~thin], count[~thin].astype(int), _HALF * market[~thin]
+    calendar, traded = days[~thin], count[~thin].astype(int)
     notes: dict[str, Finding] = {}
     apart = np.median(np.diff(calendar).astype(int)) if len(calendar) >= _FEWEST_DAYS else 1
     if apart > _APART:
@@ -161,7 +191,8 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
             f"the bars have {len(calendar)} days from {calendar[0]} to {calendar[-1]}, one every "
             f"{apart:g} days: these are weekly or monthly bars. Export daily ones."
         )
-    if traded[-1] < half[-1]:
+    few = traded < np.maximum(_HALF * market[~thin], _FEWER * _measure(traded, _LEAST))
+    if few[-1]:
         newest = {"date": str(calendar[-1]), "stocks": int(traded[-1])}
         notes[INCOMPLETE] = Finding(count=1, example=newest)
     gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
@@ -174,8 +205,7 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
         lacking = lacking[~is_weekend(lacking)]
     found = {
         FEW: [
-            {"date": str(calendar[i]), "stocks": str(traded[i])}
-            for i in np.flatnonzero(traded[:-1] < half[:-1])
+            {"date": str(calendar[i]), "stocks": str(traded[i])} for i in np.flatnonzero(few[:-1])
         ],
         HOLE: hole,
         NO_ROW if listed is None else LACKING: [
@@ -186,7 +216,46 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
         if examples:
             more = () if kind == HOLE else tuple(examples[1:5])
             notes[kind] = Finding(count=len(examples), example=examples[0], more=more)
-    return MarketDays(calendar=calendar, closed=days[thin], quality=Quality(notes=notes))
+    return MarketDays(
+        calendar=calendar,
+        closed=days[thin],
+        quality=Quality(notes=notes),
+        incomplete=bool(few[-1]),
+    )
+
+
+def _measure(count: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """(days,) this quantile of the stocks of the days before; at the start, of the first."""
+    width = min(MARKET_DAYS, len(count))
+    windows = np.lib.stride_tricks.sliding_window_view(count, width)
+    found = np.quantile(windows, share, axis=1)
+    return np.asarray(np.concatenate([np.repeat(found[0], width), found])[: len(count)])
+
+
+def find_emptied_days(traded: np.ndarray, kept: np.ndarray, rule: DayRule) -> np.ndarray:
+    """Find days that are no trading days by the rows that were kept.
+
+    Yesterday's rows served again, or a factor that is not published yet, empty a whole day. Rows
+    of the days behind it were compared with it, so of neighbours only the first is named: without
+    it, the others are to be judged again.
+
+    Args:
+        traded: (days,) stocks that traded on each trading day, before their days were compared.
+        kept: (days,) those that stayed.
+        rule: An explicit calendar overrides the number of stocks.
+
+    Returns:
+        (days,) bool. None if no day would be left: that is no matter of days.
+    """
+    empty = (kept == 0) | (kept < _HALF * traded)
+    if rule.calendar is None:
+        empty |= kept < THIN_SHARE * _measure(traded)
+    if empty.all():
+        return np.zeros_like(empty)
+    first = np.array(empty)
+    for back in range(1, _LOOKED_BACK + 1):
+        first[back:] &= ~empty[:-back]
+    return np.asarray(first)
 
 
 def check_shifted(quality: Quality, dates: np.ndarray) -> None:

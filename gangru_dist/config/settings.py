@@ -137,6 +137,9 @@ class PanelConfig:
     """File of an index's members, with the columns date and code: each date lists all members
     from that day until the file's next date; or with code, start and end: each row is a span of
     days. The panel marks them day by day."""
+    late_days: Annotated[int, Affects.NOTHING] = Field(default=3, ge=0)
+    """So many of the panel's newest days may be late or corrected: their rows are taken without
+    `--overwrite`, and scores and models that rest on them are made again."""
     buckets: Annotated[int, Affects.NOTHING] = Field(default=64, ge=1, le=4096)
     """Hash buckets of assets; also the maximum number of workers per window."""
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float
 
 from gangru_dist.bars.columns import encode
-from gangru_dist.bars.days import THIN, to_days
+from gangru_dist.bars.days import EMPTIED, THIN, to_days
 from gangru_dist.bars.formats import BarsFormat, SideTable
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.bars.side_tables import Members, check_same
@@ -95,6 +95,8 @@ class BucketTask:
     """Of an index; None = nobody is marked."""
     closed: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[D]"))
     """(days,) datetime64[D], days with rows that are no trading days."""
+    emptied: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[D]"))
+    """(days,) datetime64[D], days that are none for most of their rows were set aside here."""
 
 
 def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, jumps.JumpSums]:
@@ -126,16 +128,16 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     moves[1:] &= (close[1:] != close[:-1]) & (close[:-1] > 0)
     findings.note(bars, {UNSOLD: moves}, show=("close",), previous=("close",))
     bars = _keep(bars, traded)
-    same, date = _is_as_before(bars["code"]), to_days(bars["date"])
-    position, limit = np.searchsorted(task.calendar, date), np.full(len(bars), np.nan)
-    if task.form.price_limits != "none":
-        since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
-        limit = find_limits(bars, date, since)
+    shown = {"show": ("open", *_SHOWN), "previous": ("date", *_SHOWN)}
+    emptied = np.isin(to_days(bars["date"]), task.emptied)
+    if emptied.any():  # their rows go for their own reasons, and no other day meets them
+        _, (reasons, _, _) = _compare_days(bars, task)
+        reasons = {reason: mask & emptied for reason, mask in reasons.items()}
+        bars = _keep(bars, findings.take(bars, {**reasons, EMPTIED: emptied}, **shown))
+    limit, (reasons, notes, sums) = _compare_days(bars, task)
     bars = bars.append_column(LIMIT, pa.array(limit))
-    rows = {name: bars[name].to_numpy() for name in NUMBERS}
-    rows |= {"asset": np.cumsum(~same), "date": date, "position": position, "limit": limit}
-    reasons, notes, sums = jumps.find_jumps(rows)
-    stays = findings.take(bars, reasons, show=("open", *_SHOWN), previous=("date", *_SHOWN))
+    same = _is_as_before(bars["code"])
+    stays = findings.take(bars, reasons, **shown)
     if task.form.prices == "adjusted":
         del notes[jumps.STALE_CAP]  # dividends move an adjusted price and no market cap
     for kind, mask in notes.items():
@@ -147,6 +149,20 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     renamed[1:] &= known[:-1]
     findings.note(bars, {RENAMED: renamed}, show=("industry",), previous=("industry",))
     return _keep(bars, stays), findings.quality, sums
+
+
+def _compare_days(
+    bars: pa.Table, task: BucketTask
+) -> tuple[np.ndarray, tuple[jumps.Masks, jumps.Masks, jumps.JumpSums]]:
+    """(n,) largest moves of the rows' days, and what `find_jumps` says of the rows."""
+    date, limit = to_days(bars["date"]), np.full(len(bars), np.nan)
+    position = np.searchsorted(task.calendar, date)
+    if task.form.price_limits != "none":
+        since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
+        limit = find_limits(bars, date, since)
+    rows = {name: bars[name].to_numpy() for name in NUMBERS}
+    rows |= {"asset": np.cumsum(~_is_as_before(bars["code"])), "date": date}
+    return limit, jumps.find_jumps({**rows, "position": position, "limit": limit})
 
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:

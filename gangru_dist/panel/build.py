@@ -99,7 +99,9 @@ def build_panel(
         assert computed.manifest is not None
         manifest = computed.manifest
         if old is not None:
-            manifest = continue_history(root, old, manifest, overwrite=overwrite)
+            manifest = continue_history(
+                root, old, manifest, overwrite=overwrite, late_days=cfg.panel.late_days
+            )
     except GangruError:
         remove_leftovers(panel, None)
         raise
@@ -228,6 +230,8 @@ def _warn_of_newest_day(manifest: Manifest) -> None:
             manifest.calendar[-1],
             QUALITY,
         )
+    if manifest.incomplete:
+        _logger.warning("newest_day_incomplete date=%s see=%s", manifest.incomplete, QUALITY)
 
 
 def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict[str, Any]:
@@ -241,6 +245,7 @@ def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict
         "first_day": str(manifest.calendar[0]),
         "last_day": str(manifest.calendar[-1]),
         "newest_day_set_aside": manifest.set_aside,
+        "newest_day_incomplete": manifest.incomplete,
         **computed.quality.to_json(),
         "optional_columns_missing": {
             name: {"files": found.count, "example": found.example["file"]}
@@ -261,7 +266,8 @@ def _quality_table(computed: Computed) -> list[str]:
         days = manifest.calendar
         counts |= {"stocks": manifest.assets, "trading days": len(days)}
         counts |= {"first day": days[0], "last day": days[-1]}
-        counts |= {"newest day set aside": manifest.set_aside} if manifest.set_aside else {}
+        newest = {"set aside": manifest.set_aside, "incomplete": manifest.incomplete}
+        counts |= {f"newest day {what}": day for what, day in newest.items() if day}
     lines = [f"{name:<24}{value}" for name, value in counts.items()]
     sections: dict[str, Mapping[str, Finding]] = {
         "rows set aside, by reason": quality.quarantined,

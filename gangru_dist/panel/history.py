@@ -50,42 +50,62 @@ class Rewritten:
         return tuple(sorted({*self.months, *(day[:7] for day in (*self.gone, *self.added))}))
 
 
-def compare(root: Storage, old: Manifest, new: Manifest) -> Rewritten:
-    """What `new` changes of the days up to `old`'s last; files of both must be there."""
-    last = old.calendar[-1]
-    again = new.calendar[new.calendar <= last]
+def compare(root: Storage, old: Manifest, new: Manifest, last: np.datetime64) -> Rewritten:
+    """What `new` changes of the days up to `last`, a day of `old`; files of both must be there."""
+    was, now = (manifest.calendar[manifest.calendar <= last] for manifest in (old, new))
     newest = str(last.astype("datetime64[M]"))
-    known = {month: value for month, value in new.months.items() if month <= newest}
-    if known.get(newest) != old.months.get(newest) and newest in known:
-        groups = row_group_hashes(_read_month(root, new, newest, last))
-        grown = add_hashes({month: value} for (_, month), value in groups.items())
-        known.pop(newest)
-        known |= {month: f"{value:064x}" for month, value in grown.items()}
-    months = {*known, *old.months}
+    before, after = (_hash_months(root, manifest, newest) for manifest in (old, new))
+    if before.get(newest) != after.get(newest):
+        after |= _hash_months(root, new, newest, last)
+        if last < old.calendar[-1]:
+            before |= _hash_months(root, old, newest, last)
+    months = {*before, *after}
     return Rewritten(
-        months=tuple(sorted(m for m in months if known.get(m) != old.months.get(m))),
-        gone=tuple(str(day) for day in np.setdiff1d(old.calendar, again)),
-        added=tuple(str(day) for day in np.setdiff1d(again, old.calendar)),
+        months=tuple(sorted(m for m in months if before.get(m) != after.get(m))),
+        gone=tuple(str(day) for day in np.setdiff1d(was, now)),
+        added=tuple(str(day) for day in np.setdiff1d(now, was)),
     )
 
 
-def continue_history(root: Storage, old: Manifest, new: Manifest, *, overwrite: bool) -> Manifest:
+def _hash_months(
+    root: Storage, manifest: Manifest, newest: str, last: np.datetime64 | None = None
+) -> dict[str, str | None]:
+    """Hashes of the months up to `newest`; with `last`, of the rows of `newest` up to that day."""
+    if last is None:
+        return {month: value for month, value in manifest.months.items() if month <= newest}
+    groups = row_group_hashes(_read_month(root, manifest, newest, last))
+    sums = add_hashes({month: value} for (_, month), value in groups.items())
+    return {newest: f"{sums[newest]:064x}" if newest in sums else None}
+
+
+def continue_history(
+    root: Storage, old: Manifest, new: Manifest, *, overwrite: bool, late_days: int = 0
+) -> Manifest:
     """`new` as the successor of `old`, with the marks of what it rewrites.
+
+    Args:
+        root: Storage root.
+        old: The panel that is there.
+        new: The one that is to replace it.
+        overwrite: Whether any difference is accepted.
+        late_days: So many of `old`'s newest days may come out otherwise, but not be missing.
 
     Raises:
         PanelError: It changes days that `old` has, by other bars rather than other settings, and
             not `overwrite`. The message has an example and the way out.
     """
-    rewritten = compare(root, old, new)
-    months = rewritten.all_months
+    rewritten = compare(root, old, new, old.calendar[-1])
+    months, refused = rewritten.all_months, rewritten
+    if months and not rewritten.gone and 0 < late_days < len(old.calendar):
+        refused = compare(root, old, new, old.calendar[-1 - late_days])
     if not _is_code_known(old):
         _logger.info(
             "panel_code_unknown: an earlier version built the panel; its rows are compared"
         )
-    if months and not overwrite and _is_made_alike(old.source, new.source):
+    if refused.all_months and not overwrite and _is_made_alike(old.source, new.source):
         by_whom = "" if _is_code_known(old) else _UNKNOWN
         raise PanelError(
-            f"these bars rewrite history: {_describe_rewrite(root, old, new, rewritten)}{by_whom} "
+            f"these bars rewrite history: {_describe_rewrite(root, old, new, refused)}{by_whom} "
             f"The panel that is there ends on {old.calendar[-1]} and stays as it was; models and "
             "scores depend on it. --bars must name all bars, the old days unchanged and the new "
             "ones after them (with a backward adj_factor: a forward one changes all earlier prices "
@@ -94,6 +114,7 @@ def continue_history(root: Storage, old: Manifest, new: Manifest, *, overwrite: 
         )
     if months:
         reason = "overwrite" if overwrite else "other_settings_or_features"
+        reason = reason if refused.all_months else "late_or_corrected_newest_days"
         text = "panel_rewritten reason=%s months=%d first=%s"
         _logger.warning(text, reason, len(months), months[0])
     return replace(new, rewritten=_mark_months(old, new, rewritten))

@@ -138,8 +138,10 @@ class Manifest:
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
     set_aside: str | None = None
     """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
+    incomplete: str | None = None
+    """The panel's newest day, ISO, if clearly fewer stocks than usual have a row of it."""
     calendar: Annotated[np.ndarray, PlainValidator(_parse_days)]
-    """(days,) datetime64[D], ascending: every date in the bars, suspended rows included."""
+    """(days,) datetime64[D], ascending: the trading days of the bars."""
     files: tuple[PanelFile, ...]
     """Sorted by (bucket, year)."""
 

@@ -24,7 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars.columns import encode
-from gangru_dist.bars.days import DayRule, find_market_days
+from gangru_dist.bars.days import (
+    DayRule,
+    check_calendar,
+    find_emptied_days,
+    find_market_days,
+    to_days,
+)
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, Bars, BarsPart, group_units, read_part
@@ -100,7 +106,7 @@ def compute_panel(
         staged = merge_staged(run("panel_read", read, items))
         problem = catch_error(
             lambda: check_staged(staged.quality, staged.columns, staged.dates, bars.form, cfg.bars)
-        )
+        ) or catch_error(lambda: check_calendar(staged.newest, bars.rule))
         if problem is not None:
             return Computed(columns=staged.columns, quality=staged.quality, problem=problem)
         market = find_market_days(staged.dates, staged.traded, bars.rule)
@@ -117,10 +123,20 @@ def compute_panel(
             tables=_stage_tables(bars, staged.codes, folder, run, **stage) if beside else (),
             members=bars.members and bars.members.respell(staged.codes, calendar),
         )
-        build = partial(
-            build_bucket, names=staged.names, task=task, panel=panel, buckets=buckets, kept=kept
-        )
-        written = run("panel_features", build, [(number,) for number in range(buckets)])
+        build = partial(build_bucket, names=staged.names, panel=panel, buckets=buckets, kept=kept)
+        numbers = [(number,) for number in range(buckets)]
+        written = run("panel_features", partial(build, task=task), numbers)
+        most = cfg.bars.max_quarantined * staged.quality.rows  # more is refused below
+        while (emptied := _find_emptied(staged, written, task, bars.rule)).any():
+            if sum(part.quality.set_aside for part in (staged, *written)) > most:
+                break
+            closed = np.union1d(task.emptied, task.calendar[emptied])
+            left = ~np.isin(staged.dates, closed)
+            market = find_market_days(staged.dates[left], staged.traded[left], bars.rule)
+            task = replace(task, calendar=market.calendar, closed=market.closed, emptied=closed)
+            written = run("panel_features", partial(build, task=task), numbers)
+        calendar = task.calendar
+        market = find_market_days(calendar, _count_kept(written), bars.rule)
     finally:
         panel.delete_folder(folder)
     quality = merge([staged.quality, market.quality, *(bucket.quality for bucket in written)])
@@ -135,12 +151,26 @@ def compute_panel(
             source=source,
             has_members=cfg.panel.members is not None,
             set_aside=str(staged.newest) if staged.newest > calendar[-1] else None,
+            incomplete=str(calendar[-1]) if market.incomplete else None,
         ),
         names=[bucket.names for bucket in written],
         problem=catch_error(
             lambda: check_built([b.sums for b in written], quality, bars.form, cfg.bars)
         ),
     )
+
+
+def _find_emptied(
+    staged: Staged, written: Sequence[WrittenBucket], task: BucketTask, rule: DayRule
+) -> np.ndarray:
+    """(days,) bool of the task's calendar: days that are none by the rows that were kept."""
+    traded = staged.traded[np.isin(staged.dates, task.calendar)]
+    return find_emptied_days(traded, _count_kept(written), rule)
+
+
+def _count_kept(written: Sequence[WrittenBucket]) -> np.ndarray:
+    """(days,) rows of all buckets on each trading day."""
+    return np.asarray(np.stack([bucket.kept for bucket in written]).sum(axis=0))
 
 
 def _map_items(
@@ -269,8 +299,7 @@ def _summarize(
         columns -= {name for name, is_empty in zip(_MAY_BE_EMPTY, empty, strict=True) if is_empty}
     dates = pc.unique(table["date"].drop_null()).to_numpy(zero_copy_only=False)
     dates = dates.astype("datetime64[D]")
-    for wrong in days.find_wrong(dates).values():  # one at most
-        dates = dates[~wrong]
+    dates = dates[days.may_be_newest(dates)]
     return Staged(
         columns={part.file.name: columns},
         dates=(there + first).astype("datetime64[D]"),
@@ -370,7 +399,14 @@ def build_bucket(
     written = WrittenBucket(assets=sums.assets)
     if kept is not None:
         written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
-    return replace(written, names=name_changes(rows), quality=merge([beside, quality]), sums=sums)
+    place = np.searchsorted(task.calendar, to_days(rows["date"]))
+    return replace(
+        written,
+        names=name_changes(rows),
+        quality=merge([beside, quality]),
+        sums=sums,
+        kept=np.bincount(place, minlength=len(task.calendar)),
+    )
 
 
 def write_staged(panel: Storage, name: str, tables: Sequence[pa.Table], buckets: int) -> str:

@@ -62,6 +62,8 @@ class WrittenBucket:
     """Rows set aside in it, and what days say of each other."""
     sums: JumpSums = field(default_factory=JumpSums)
     """How prices and factors move."""
+    kept: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """(days,) its rows on each trading day."""
 
 
 def write_bucket(

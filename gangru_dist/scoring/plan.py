@@ -225,6 +225,19 @@ def make_plan(
             f"configuration are {names}; each window scores the days after its refit day up to the "
             "next."
         )
+    newest = dt.date.fromisoformat(manifest.incomplete) if manifest.incomplete else None
+    if newest in expected and not (start or end):
+        left_out = expected.pop(newest)
+        reason = describe_incomplete(manifest)
+        unscored.append(
+            Unscored(
+                window=left_out.window,
+                first=left_out.date,
+                last=left_out.date,
+                days=1,
+                reason=reason,
+            )
+        )
     stale = [
         one for day, one in expected.items() if again or not _is_current(covered.get(day), one)
     ]
@@ -237,6 +250,16 @@ def make_plan(
         unscored=tuple(unscored),
         up_to_date=len(expected) - len(stale),
         gone=tuple(str(day) for day in sorted(covered.keys() - set(calendar))),
+    )
+
+
+def describe_incomplete(manifest: Manifest) -> str:
+    """Say why the panel's newest day is not scored unless it is asked for."""
+    day = manifest.incomplete
+    return (
+        f"{day}, the newest day of the panel, has clearly fewer stocks than the days before "
+        "(panel/quality.json counts them), so its ranks would not be the market's. Export the rest "
+        f"of that day and run gangru panel; or, if no more stocks traded: --from {day}"
     )
 
 

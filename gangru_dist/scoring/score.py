@@ -20,7 +20,7 @@ from gangru_dist.events.events import RowsScored
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
-from gangru_dist.scoring.plan import Plan, make_plan
+from gangru_dist.scoring.plan import Plan, describe_incomplete, make_plan
 from gangru_dist.scoring.predictor import Scorer
 from gangru_dist.scoring.table import DataFile, FactorTable
 
@@ -120,6 +120,8 @@ def plan_scoring(
             f"{manifest.calendar[-1]} instead. Correct that day's bars and run gangru panel; "
             f"or, if the day before is meant: --from {manifest.calendar[-1]}"
         )
+    if daily and manifest.incomplete:
+        raise FactorError(describe_incomplete(manifest))
     again = start is not None or end is not None
     if daily:
         start = end = manifest.calendar[-1].astype(dt.date)

@@ -28,6 +28,7 @@ from tests.bars.corpus_market import (
 SATURDAY, SUNDAY = pd.Timestamp("2019-03-09"), pd.Timestamp("2019-03-10")
 _SPAN = "1970-01-01 stands for a lost date"
 _THIN = "less than a hundredth of the market traded that day"
+_FEW = "day with clearly fewer stocks than usual, not the newest"
 _WEEKEND = "date is a Saturday or Sunday"
 CALENDAR = "\n".join(f"{day:%Y-%m-%d}" for day in DAYS)
 
@@ -56,7 +57,7 @@ def weekends() -> Iterator[Case]:
     yield case("a Saturday with all stocks, bars.weekends", _copied(SATURDAY), "accepted",
                "a trading day, as told", weekends=True)  # fmt: skip
     yield case("a Saturday with one stock, bars.weekends", _moved(SATURDAY, copies=1), "noted",
-               "day with less than half of the market, not the newest", weekends=True)  # fmt: skip
+               _FEW, weekends=True)  # fmt: skip
     yield case("all dates a day early (time zone)", _shift(-1), "refused", "a day early")
     yield case("all dates a day late", _shift(1), "refused", "a day late")
     yield case("all dates two days early", _shift(-2), "refused", "Saturday or Sunday")
@@ -80,9 +81,9 @@ def thin() -> Iterator[Case]:
     yield case("a newest day with all rows bad, 2 % allowed", _newest_bad, "set aside",
                "price missing, infinite or not above 0", max_quarantined=0.02)  # fmt: skip
     yield case("a newest day with two of twelve stocks", _newest_few, "noted",
-               "newest day with less than half of the market")  # fmt: skip
+               "newest day with clearly fewer stocks than usual")  # fmt: skip
     yield case("a day with two of twelve stocks", _few, "noted",
-               "day with less than half of the market, not the newest")  # fmt: skip
+               _FEW)  # fmt: skip
     yield case("no row of one day: its file is missing", lambda f: f[f["date"] != DAY], "noted",
                "working day without a row: a holiday, or a day that is lost")  # fmt: skip
     yield case("a day with the rows of the day before", _again, "refused",

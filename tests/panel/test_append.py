@@ -278,6 +278,12 @@ def friday(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["date"] == "2019-02-15"]
 
 
+def saturday(frame: pd.DataFrame) -> pd.DataFrame:
+    """Friday's prices with a volume of their own: no copy."""
+    rows = friday(frame).assign(date=pd.Timestamp("2019-02-16"))
+    return rows.assign(volume=rows["volume"] + 100, amount=rows["amount"] + 100 * rows["close"])
+
+
 def trade(frame: pd.DataFrame, code: str, day: str) -> None:
     """A lot, so that the row is no suspended day."""
     row = (frame["date"] == day) & (frame["code"] == code)
@@ -303,9 +309,9 @@ REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "the growing month": (
         lambda frame: frame.assign(
-            market_cap=frame["market_cap"].mask(frame["date"] == "2019-03-12", 3e9)
+            market_cap=frame["market_cap"].mask(frame["date"] == "2019-03-11", 3e9)
         ),
-        r"rows of 1 month\(s\) differ, 2019-03; in 2019-03 \d row\(s\), e.g. 2019-03-12",
+        r"rows of 1 month\(s\) differ, 2019-03; in 2019-03 \d row\(s\), e.g. 2019-03-11",
     ),
     "a row gone": (
         drop("600001.SH", "2019-01-16"),
@@ -328,7 +334,7 @@ REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         r"they lack \d+ of the panel's \d+ trading days, 2019-02-01 to 2019-03-14",
     ),
     "a Saturday": (
-        lambda frame: pd.concat([frame, friday(frame).assign(date=pd.Timestamp("2019-02-16"))]),
+        lambda frame: pd.concat([frame, saturday(frame)]),
         r"have 1 trading day\(s\), first 2019-02-16, that the panel lacks",
     ),
 }

@@ -413,6 +413,21 @@ class TestValidation:
             score_here(run_of(root), daily=True)
         assert score_here(run_of(root)).ok
 
+    def test_a_newest_day_with_part_of_the_stocks_is_not_scored_as_whole(self, scored):
+        day = str(read_manifest(scored).calendar[-1])
+        manifest = dataclasses.replace(read_manifest(scored), incomplete=day)
+        scored.write_json("panel/manifest.json", manifest.to_json())
+        with pytest.raises(FactorError, match=rf"^{day}, .* clearly fewer stocks .*--from {day}$"):
+            score_here(run_of(scored), daily=True)
+        run = run_of(scored)
+        days = FactorTable(run.factor).read_coverage()
+        FactorTable(run.factor).commit([], drop=[day])
+        summary = score_here(run)
+        assert not summary.ok
+        assert [(part.first, part.last) for part in summary.unscored] == [(day, day)]
+        assert summary.days.keys() == days.keys() - {dt.date.fromisoformat(day)}
+        assert score_here(run, start=dt.date.fromisoformat(day)).days.keys() == days.keys()
+
     def test_the_way_out_of_bad_weights_is_one_that_trains_again(self, root):
         name = next(n for n in root.list_files(f"runs/{RUN}") if n.endswith(".safetensors"))
         root.write_bytes(name, root.read_bytes(name) + b"x")
