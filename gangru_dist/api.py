@@ -68,7 +68,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     Training and scoring share a Ray session.
 
     Args:
-        run: What to run; claimed at once, as its configuration also decides the panel.
+        run: What to run; claimed when it trains.
         bars: URI of the vendor's bars, or `synthetic`.
         overwrite: Rebuild the panel even if bars and settings are unchanged, and take the run's
             name even if it has another configuration.
@@ -85,14 +85,14 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     run = resolve_run(run, anew=overwrite)
     if overwrite or run.read_claim() is None:
         require_native(run.cfg)
-    run.claim(overwrite=overwrite)
+    run.check_claim(overwrite=overwrite)
     with ProgressPage(run).show():
         # Ray starts beside the panel; where models are already there, perhaps nobody needs it
         with session.share_session(run.cfg, at_once=not run.read_models()):
             with _stage("panel"):
                 _build_panel(run, opened, overwrite=overwrite)
             with _stage("train"):
-                training = train_windows(run)
+                training = train_windows(run, overwrite=overwrite)
             from gangru_dist.scoring.score import score_days  # torch: not before the workers run
 
             with _stage("score"):

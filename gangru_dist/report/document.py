@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
     names = [run.name] if compare is None else [run.name, check_name(compare, what="--compare")]
     run.check_exists()
     run = run.with_claimed_precision()
-    run.claim(overwrite=overwrite)
+    run.check_claim(overwrite=overwrite)
     manifest = read_manifest(run.root)
     tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}
     sources = read_sources(run, manifest, names)
@@ -94,6 +95,8 @@ def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
         for name, one in found.items()
         if name != run.name
     }
+    run.claim(overwrite=overwrite)
+    sources = replace(sources, claimed=run.read_claim())
     tables.write_tables(run.report, found, others, sources)
     page = text.write_page(run.report, PAGE, render(found, others, sources))
     log.publish(ReportWritten(found[run.name].metrics, page))

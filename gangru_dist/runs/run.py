@@ -162,12 +162,19 @@ class Run:
     def claim(self, *, overwrite: bool = False) -> None:
         """Take the name for this configuration, or check that it already belongs to it.
 
-        The refit days and the resources may differ from call to call.
+        The refit days and the resources may differ from call to call. A job claims when all that
+        it needs is there, so that one that fails changes no run.
 
         Raises:
             ConfigError: The name belongs to another configuration, without `overwrite`.
             StorageError: The folder cannot be written, or its `config.json` is damaged.
         """
+        self.check_claim(overwrite=overwrite)
+        config = to_dict(self.cfg)
+        write_record(self.folder, CLAIM, Claim(run=self.name, **read_code_version(), config=config))
+
+    def check_claim(self, *, overwrite: bool = False) -> None:
+        """Check that `claim` may take the name; errors as there."""
         there = None if overwrite else self.read_claim()
         if there and (changed := there.list_differences(self.cfg)):
             raise ConfigError(
@@ -175,8 +182,6 @@ class Run:
                 f"{'; '.join(changed)}. Use the run's own --preset, --config and --set, give a new "
                 "run another --run, or replace the old run with --overwrite."
             )
-        config = to_dict(self.cfg)
-        write_record(self.folder, CLAIM, Claim(run=self.name, **read_code_version(), config=config))
 
     def check_exists(self) -> None:
         """Check that an earlier job made this run.

@@ -68,7 +68,7 @@ def score_days(
     """
     started = time.monotonic()
     run, manifest, table, plan = plan_scoring(run, start=start, end=end, daily=daily)
-    run.claim(overwrite=overwrite)
+    run.check_claim(overwrite=overwrite)
     _logger.info(
         "score_start days=%d tasks=%d up_to_date_days=%d",
         plan.days,
@@ -82,6 +82,7 @@ def score_days(
     if plan.gone:
         text = "days_dropped days=%d first=%s last=%s: the panel no longer has them"
         _logger.warning(text, len(plan.gone), plan.gone[0], plan.gone[-1])
+    run.claim(overwrite=overwrite)
     version = table.commit(files, drop=plan.gone)
     summary = ScoreSummary(
         scored=plan.days,

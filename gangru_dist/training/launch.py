@@ -163,7 +163,7 @@ def train_windows(
     """Train what is not trained yet; leave finished models of the same identity.
 
     Args:
-        run: What to train, beside the panel; claimed as soon as its settings fit panel and devices.
+        run: What to train, beside the panel; claimed once its settings fit panel and nodes.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
         runner: What runs the units; None = workers on Ray.
@@ -184,13 +184,16 @@ def train_windows(
     if todo:
         require_native(run.cfg)
     with open_callbacks(run), subscribe(prometheus.record):
-        run.claim(overwrite=overwrite)
+        run.check_claim(overwrite=overwrite)
+        claim = partial(run.claim, overwrite=overwrite)
         _warn_of_missing_neutralizers(run.cfg, manifest)
         for event in over:
             publish(event)
         publish(ModelsPlanned([task.name for task in todo]))
         if todo:
-            results += _train_all(run, manifest, todo, runner or run_units)
+            results += _train_all(run, manifest, todo, runner or run_units, claim)
+        else:
+            claim()
     _remove_checkpoints(run)
     summary = summarize_windows(results)
     write_train_summary(run, summary)
@@ -240,7 +243,7 @@ def _warn_of_missing_neutralizers(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run, manifest: Manifest, tasks: list[Task], runner: Runner
+    run: Run, manifest: Manifest, tasks: list[Task], runner: Runner, claim: Callable[[], None]
 ) -> list[WindowResult]:
     publisher = _Publisher(run, manifest, tasks)
     size = run.cfg.resources
@@ -256,6 +259,7 @@ def _train_all(
             through_ray=choose_ray_ingest(run, nodes),
             spread=at_once > 1 and nodes > 1,
         )
+        claim()
         text = "train_start models=%d units=%d at_once=%d workers_each=%d ingest=%s spread=%s"
         ingest = "ray" if job.through_ray else "direct"
         _logger.info(text, len(tasks), len(units), at_once, size.workers, ingest, job.spread)

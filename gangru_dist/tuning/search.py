@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,16 +84,18 @@ def search(
     record = describe_search(cfg, space, manifest.calendar, windows, panel)
     if stored is None:
         require_native(*variants)
+    begin = partial(_begin, run.tune, cfg, space, record, overwrite=overwrite)
     with open_callbacks(run):
-        queue = TrialQueue(run.tune, cfg, space, record, overwrite=overwrite)
-        _log_start(queue)
-        if queue.remaining:
+        queue = None if stored is None else begin()
+        if queue is None or queue.remaining:
             require_native(*variants)
             with session.open_session(cfg, dashboard=True):
+                session.find_room("one trial", cfg.resources)
                 blocks = {
                     name: ray.put(read_window(run.root, manifest, name, variants))
                     for name in windows
                 }
+                queue = queue or begin()  # replaces one only when all that it needs is there
                 steps = max(one.training.epochs for one in variants)
                 run_trials(queue, manifest.calendar, blocks, steps_per_window=steps)
     found = queue.search()
@@ -102,7 +105,8 @@ def search(
     return found
 
 
-def _log_start(queue: TrialQueue) -> None:
+def _begin(*of_search: Any, overwrite: bool) -> TrialQueue:
+    queue = TrialQueue(*of_search, overwrite=overwrite)
     search = queue.record
     _logger.info(
         "search_start trials=%d kept=%d windows=%s reported_from=%s searched=%s",
@@ -121,6 +125,7 @@ def _log_start(queue: TrialQueue) -> None:
         )
     for key in search.incomparable:
         _logger.warning("not_comparable key=%s: changes what the validation IC measures", key)
+    return queue
 
 
 def run_trials(

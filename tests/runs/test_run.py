@@ -1,21 +1,88 @@
 """A run's claim and places; the command line's part of it is in test_cli."""
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 
-from gangru_dist.base.errors import ConfigError, StorageError
+import gangru_dist
+from gangru_dist import api, cluster
+from gangru_dist.base.errors import (
+    BarsError,
+    ConfigError,
+    GangruError,
+    ResourceError,
+    StorageError,
+)
 from gangru_dist.base.storage import Storage
-from gangru_dist.config import presets
+from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.sources import load
+from gangru_dist.panel.manifest import Manifest
+from gangru_dist.report.document import write_report
 from gangru_dist.runs.run import Run
+from gangru_dist.scoring.score import score_days
+from gangru_dist.training.launch import train_windows
+from gangru_dist.tuning.search import search
+from tests.report import store
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path))
+
+
+class TestFailedCommand:
+    """One that takes a run's name with --overwrite and fails leaves the run as it was."""
+
+    bad: ClassVar = {  # command -> settings that its inputs contradict
+        "report": {"evaluation.index": "/nowhere/index.csv"},
+        "report again": {"factor.quantiles": 7},
+        "score": {"samples.features": ["close"]},
+        "train": {"gru.hidden": 3},
+        "tune": {"tune.seed": 9},
+        "pipeline": {"gru.hidden": 3},
+    }
+
+    def call(self, command: str, run: Run) -> object:
+        match command:
+            case "score":
+                return score_days(run, overwrite=True)
+            case "train":
+                return train_windows(run, overwrite=True)
+            case "tune":
+                return search(run, overwrite=True)
+            case "pipeline":
+                return gangru_dist.run_pipeline(run, bars="synthetic", overwrite=True)
+        return write_report(run, overwrite=True)
+
+    @pytest.mark.parametrize("command", bad)
+    def test_it_changes_no_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        world = store.write_world(tmp_path / "s")
+        Run(world.root, store.RUN, world.cfg).tune.write_bytes("best.toml", b"x = 1")
+        before = files(world.root)
+        refuse = Mock(side_effect=ResourceError("there is no room"))
+        monkeypatch.setattr(cluster.session, "open_session", refuse)
+        monkeypatch.setattr(cluster.session, "share_session", lambda *_, **__: nullcontext())
+        monkeypatch.setattr(api, "_build_panel", Mock(side_effect=BarsError("bad bars")))
+        if command != "score":
+            monkeypatch.setattr(Manifest, "require_features", lambda *_: None)
+        cfg = sources.with_values(world.cfg, self.bad[command], "test")
+        with pytest.raises(GangruError):
+            self.call(command, Run(world.root, store.RUN, cfg))
+        assert files(world.root) == before
+        Run(world.root, store.RUN, world.cfg).check_claim()  # the run's own command goes on
+
+
+def files(root: Storage) -> dict[str, bytes]:
+    """What a storage's runs hold, but for the page of how a job is doing."""
+    names = (name for name in root.list_files("runs") if "progress" not in name)
+    return {name: root.read_bytes(f"runs/{name.removeprefix('runs/')}") for name in names}
 
 
 class TestClaim:

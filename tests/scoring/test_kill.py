@@ -216,7 +216,7 @@ class TestKilled:
         import ray
 
         address = ray.get_runtime_context().gcs_address
-        for trial, moment in enumerate((2, 4, 5)):  # claimed; table's creation, commit, landed
+        for trial, moment in enumerate((2, 4, 5)):  # around the claim, the table and its commit
             root = copy(built, tmp_path / str(trial))
             assert start_driver(root, address, moment).wait(180) == -signal.SIGKILL
             check_whole_or_nothing(root, undisturbed)
