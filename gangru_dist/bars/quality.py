@@ -143,7 +143,8 @@ class Findings:
         for kind, mask in kinds.items():
             places = np.flatnonzero(mask)
             if len(places):
-                examples = [self._show(rows, int(i), show, previous) for i in places[:_EXAMPLES]]
+                spread = np.unique(np.linspace(0, len(places) - 1, _EXAMPLES).astype(int))
+                examples = [self._show(rows, int(i), show, previous) for i in places[spread]]
                 found = Finding(count=len(places), example=examples[0], more=tuple(examples[1:]))
                 (self.quality.notes if into is None else into)[kind] = found
 

@@ -53,6 +53,19 @@ _SETTING = {
 }
 
 
+_PAIRS: list[tuple[str, str, float, float, str]] = [
+    ("lots", "thousands", 1e-2, 1e-3, "--set bars.scales.volume=100 --set bars.scales.amount=1000"),
+    ("lots", "ten thousands", 1e-2, 1e-4,
+     "--set bars.scales.volume=100 --set bars.scales.amount=10000"),
+    ("ten thousands", "hundred millions", 1e-4, 1e-8,
+     "--set bars.scales.volume=10000 --set bars.scales.amount=1e+08"),
+    ("ten thousands", "ten thousands", 1e-4, 1e-4,
+     "--set bars.scales.volume=10000 --set bars.scales.amount=10000"),
+    ("ten thousands of lots", "ten thousands", 1e-6, 1e-4,
+     "--set bars.scales.volume=1e+06 --set bars.scales.amount=10000"),
+]  # fmt: skip
+
+
 def units() -> Iterator[Case]:
     """A unit everywhere, in one file, for half the stocks, for one stock, in one row."""
     for what, columns, by, reason in _UNITS:
@@ -68,6 +81,15 @@ def units() -> Iterator[Case]:
             else:
                 layout = two_files if scope == "file" else one_file
                 yield case(f"{what} {words}", spoil, "refused", told, layout)
+    for volume, amount, by, times, told in _PAIRS:
+        both = _then(scaled(SCOPES["all"][1], ["volume"], by),
+                     scaled(SCOPES["all"][1], ["amount"], times))  # fmt: skip
+        yield case(f"volume in {volume} and amount in {amount}", both, "refused", told)
+        if by != times:
+            large = _then(scaled(SCOPES["all"][1], ["volume", "amount"], 100), both)
+            yield case(f"volume in {volume} and amount in {amount}, no market_cap",
+                       _then(lambda f: f.drop(columns="market_cap"), large), "refused",
+                       told)  # fmt: skip
     for what, columns, by, _ in _UNITS[:7]:
         yield case(f"{what} in one file, one file a stock",
                    scaled(SCOPES["stock"][1], columns, by), "refused",
