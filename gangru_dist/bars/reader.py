@@ -124,6 +124,20 @@ class Bars:
         """
         return read_headings(self.uri, self.files, self.form)
 
+    @property
+    def given(self) -> frozenset[str]:
+        """Our columns that side tables bring, and those that they stand in for."""
+        names = frozenset().union(*(part.given for part in self.parts))
+        return names | {other for name, other in self.form.stand_ins.items() if name in names}
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Those of them that tables by stock bring: they have no date."""
+        tables = [part for part in self.parts if part.table is not None]
+        by_stock = [part for part in tables if self.form.tables[part.table or ""].join == "stock"]
+        found = frozenset().union(*(part.columns for part in by_stock))
+        return tuple(name for name in ("industry", "list_date") if name in found)
+
 
 def open_bars(uri: str, cfg: RunConfig) -> Bars:
     """List the files.

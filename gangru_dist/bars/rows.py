@@ -15,7 +15,7 @@ break the same one, a unit is wrong, not a row: `find_suspects` tells, and `pane
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +86,13 @@ ABOVE_ONE = "turnover_rate above 1"
 ONE_PRICE = "high equals low"
 """A note where a stock is locked at its limit; a lost column where it is so in nearly all rows."""
 UNLISTED = "list_date before any stock was listed, taken as unknown"
+MISSING = {
+    "turnover_rate": "turnover_rate missing",
+    "market_cap": "market_cap unknown",
+    "industry": "industry missing",
+    "name": "is_st missing, taken as no",
+}
+"""Column that a side table may bring -> note of rows without a value."""
 UNSORTED = "batch not sorted by date, nor by code and date"
 
 UNIT_REASONS = (
@@ -150,7 +157,7 @@ def check_rows(
 
 
 def check_joined(
-    rows: pa.Table, form: BarsFormat, files: Sequence[str]
+    rows: pa.Table, form: BarsFormat, files: Sequence[str], given: Collection[str] = ()
 ) -> tuple[pa.Table, Quality]:
     """Check rows again after side tables have brought further columns.
 
@@ -158,13 +165,34 @@ def check_joined(
         rows: Rows that `check_rows` gave.
         form: Of the bars.
         files: Names of the files by number.
+        given: Our columns that the tables bring; rows without a value are counted.
     """
     findings = Findings(files=files)
+    listed, unlisted = clean_listings(rows["list_date"], form)
+    place = rows.column_names.index("list_date")
+    rows = rows.set_column(place, "list_date", pa.array(listed, pa.date32()))
     stays = findings.take(rows, _find_wrong(rows, form))
     traded = stays & ~rows["suspended"].to_numpy()
-    missing = {name: np.isnan(rows[name].to_numpy()) & traded for name in form.further}
-    findings.note(rows, {f"{name} missing or infinite": mask for name, mask in missing.items()})
+    notes = {f"{name} missing or infinite": name for name in form.further}
+    notes |= {words: name for name, words in MISSING.items() if name in given}
+    masks = {words: find_missing(rows[name]) & traded for words, name in notes.items()}
+    findings.note(rows, {**masks, UNLISTED: unlisted & traded})
     return (rows if stays.all() else rows.filter(pa.array(stays))), findings.quality
+
+
+def find_missing(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool, rows without a value."""
+    return np.asarray(pc.is_null(column, nan_is_null=True).to_numpy())
+
+
+def clean_listings(column: pa.ChunkedArray, form: BarsFormat) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) datetime64[D], NaT where there is none or none can be; (n,) bool, the latter.
+
+    What a lost date turns into would count as listed for decades on its first day.
+    """
+    listed, first = to_days(column), np.datetime64(FIRST_DAY[form.price_limits])
+    wrong = (listed < first) | (listed == EPOCH)
+    return np.where(wrong, np.datetime64("NaT"), listed), np.asarray(wrong)
 
 
 def clean_caps(caps: np.ndarray) -> np.ndarray:
@@ -195,10 +223,7 @@ def _complete(
     if "industry" in columns:
         notes["industry missing"] = columns["industry"].is_null().to_numpy()
     if "list_date" in columns:
-        # what a lost date turns into would count as listed for decades on its first day
-        listed, first = to_days(columns["list_date"]), np.datetime64(FIRST_DAY[form.price_limits])
-        notes[UNLISTED] = (listed < first) | (listed == EPOCH)
-        listed[notes[UNLISTED]] = np.datetime64("NaT")
+        listed, notes[UNLISTED] = clean_listings(columns["list_date"], form)
         columns["list_date"] = pa.array(listed, pa.date32())
     if "is_st" in columns:
         notes["is_st missing, taken as no"] = columns["is_st"].is_null().to_numpy()

@@ -23,6 +23,7 @@ from gangru_dist.bars.columns import encode
 from gangru_dist.bars.days import EMPTIED, THIN, to_days
 from gangru_dist.bars.formats import BarsFormat, SideTable
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
+from gangru_dist.bars.rows import MISSING, find_missing
 from gangru_dist.bars.side_tables import Members, check_same
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
@@ -91,6 +92,8 @@ class BucketTask:
     """Names of the bars' files by number, for messages."""
     tables: Tables = ()
     """What lies beside the bars."""
+    given: frozenset[str] = frozenset()
+    """Columns that they bring."""
     members: Members | None = None
     """Of an index; None = nobody is marked."""
     closed: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[D]"))
@@ -144,6 +147,12 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
         own = jumps.SHOWN.get(kind)
         previous = ("date", *(own or _SHOWN))
         findings.note(bars, {kind: mask}, show=own or ("open", *_SHOWN), previous=previous)
+    for name in sorted(task.given & MISSING.keys()):
+        first = np.flatnonzero(~same)
+        never = np.zeros(len(bars), dtype=bool)
+        if len(first):
+            never[first] = np.logical_and.reduceat(find_missing(bars[name]), first)
+        findings.note(bars, {f"stock without any {name}": never}, show=())
     known = bars["industry"].is_valid().to_numpy()
     renamed = same & ~_is_as_before(bars["industry"]) & known
     renamed[1:] &= known[:-1]

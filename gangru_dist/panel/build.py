@@ -39,7 +39,7 @@ from gangru_dist.cluster.map import Runner, map_here, map_on_ray
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.panel.checks import find_lacking
-from gangru_dist.panel.history import continue_history
+from gangru_dist.panel.history import continue_history, find_known_facts
 from gangru_dist.panel.manifest import MANIFEST, ROWS_VERSION, Manifest, read_manifest
 from gangru_dist.panel.stages import STAGING, Computed, compute_panel
 from gangru_dist.panel.writer import write_names
@@ -93,7 +93,10 @@ def build_panel(
     try:
         with session.open_session(cfg) if runner is map_on_ray else nullcontext():
             kept = () if overwrite else before
-            computed = compute_panel(bars, panel, cfg, runner, source=source, kept=kept)
+            known = None if overwrite else find_known_facts(root, old, source, bars.facts)
+            computed = compute_panel(
+                bars, panel, cfg, runner, source=source, kept=kept, known=known
+            )
         if computed.problem is not None:
             raise computed.problem
         assert computed.manifest is not None

@@ -53,6 +53,8 @@ _SLOPE_OFF, _ERRORS = 0.25, 4  # of the factor's slope from 1, beside so many st
 _INVERSE, _HALF = -0.5, 0.25  # slopes: 1 over the factor; less than half a factor
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
 _SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP)
+GAP = "day on which most stocks lack"
+"""Start of a note on a column of a side table."""
 _TOGETHER, _FEWEST_TOGETHER = 0.25, 10
 """Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
 
@@ -174,7 +176,8 @@ def check_built(
     check_jumps(quality, sum(sums, JumpSums()), allowed=cfg.max_jumps)
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
     counted = {**quality.quarantined, **quality.notes}
-    for name in _SERIOUS:
+    gaps = [name for name in quality.notes if name.startswith(GAP)]
+    for name in (*_SERIOUS, *gaps):
         if name in counted:
             found = counted[name]
             _logger.warning(

@@ -7,6 +7,7 @@ manifest, the month that was still growing by the hash of its rows up to that da
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import logging
 from dataclasses import dataclass, replace
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from gangru_dist.bars.columns import encode
+from gangru_dist.bars.days import to_days
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import SETTINGS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import Manifest, panel_schema
-from gangru_dist.panel.store import read_rows
+from gangru_dist.panel.store import files_of, read_files, read_rows
 from gangru_dist.panel.writer import add_hashes, row_group_hashes
 
 _logger = logging.getLogger(__name__)
@@ -48,6 +52,75 @@ class Rewritten:
     def all_months(self) -> tuple[str, ...]:
         """Months with any difference, of rows or of trading days, ascending."""
         return tuple(sorted({*self.months, *(day[:7] for day in (*self.gone, *self.added))}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFacts:
+    """What the panel that is there knows of its stocks: facts that have no date in the bars."""
+
+    root: Storage
+    """Storage root."""
+    manifest: Manifest
+    """Of that panel."""
+    columns: tuple[str, ...]
+    """Out of industry and list_date."""
+
+    def keep(self, bars: pa.Table, bucket: int, buckets: int) -> pa.Table:
+        """A bucket's bars with these facts in place of those that a side table gives today.
+
+        Up to the panel's last day, a stock's industry is that of its newest panel row up to the
+        day; its listing day, of which there is one, stays for good.
+        """
+        first, last = (self.manifest.calendar[place].astype(dt.date) for place in (0, -1))
+        own = [bucket] if buckets == self.manifest.buckets else None
+        files = files_of(self.manifest, first, last, own)
+        columns = ("date", "asset", *self.columns)
+        tables = list(read_files(self.root, files, first, last, columns))
+        if not tables:
+            return bars
+        known = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        code, asset = encode(bars["code"]), encode(known["asset"])
+        numbers = pc.fill_null(pc.index_in(code.dictionary, asset.dictionary), -1)
+        stock = numbers.to_numpy()[code.indices.to_numpy()].astype(np.int64)
+        key = _make_keys(asset.indices.to_numpy().astype(np.int64), known["date"])
+        order = np.argsort(key)
+        at = np.searchsorted(key[order], _make_keys(stock, bars["date"]), side="right") - 1
+        at = np.maximum(at, np.searchsorted(key[order], stock << 32))  # the first row at least
+        there = stock >= 0
+        row = pa.array(order[np.where(there, at, 0)])
+        early = there & (to_days(bars["date"]) <= self.manifest.calendar[-1])
+        for name in self.columns:
+            field, mask = bars.schema.field(name), there if name == "list_date" else early
+            plain = pa.string() if name == "industry" else field.type
+            old, new = known[name].take(row).cast(plain), bars[name].cast(plain)
+            column = pc.if_else(pa.array(mask), old, new)
+            coded = column.dictionary_encode() if name == "industry" else column
+            bars = bars.set_column(bars.schema.get_field_index(name), field, coded.cast(field.type))
+        return bars
+
+
+def _make_keys(stock: np.ndarray, date: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64 that sorts by the stock's number, then date."""
+    return np.asarray((stock << 32) + date.cast(pa.int32()).to_numpy() + 2**31)
+
+
+def find_known_facts(
+    root: Storage, old: Manifest | None, source: dict[str, Any], facts: tuple[str, ...]
+) -> KnownFacts | None:
+    """What a panel knows that a build with the same settings of the bars must keep.
+
+    Args:
+        root: Storage root.
+        old: The panel that is there, if any.
+        source: What the new manifest will say of the bars.
+        facts: Columns that side tables by stock give now.
+    """
+    if old is None or _select_settings(old.source)["bars"] != _select_settings(source)["bars"]:
+        return None
+    had = set(facts if old.facts is None else old.facts)
+    had -= set() if old.has_industry else {"industry"}
+    columns = tuple(name for name in facts if name in had)
+    return KnownFacts(root=root, manifest=old, columns=columns) if columns else None
 
 
 def compare(root: Storage, old: Manifest, new: Manifest, last: np.datetime64) -> Rewritten:

@@ -138,6 +138,9 @@ class Manifest:
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
     set_aside: str | None = None
     """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
+    facts: tuple[str, ...] | None = None
+    """Columns that have no date in the bars, for side tables by stock brought them: their values
+    hold from the day on which they were first seen. None: an early version, which did not say."""
     incomplete: str | None = None
     """The panel's newest day, ISO, if clearly fewer stocks than usual have a row of it."""
     calendar: Annotated[np.ndarray, PlainValidator(_parse_days)]

@@ -32,9 +32,9 @@ from gangru_dist.bars.days import (
     to_days,
 )
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.quality import Quality, merge
+from gangru_dist.bars.quality import Finding, Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, Bars, BarsPart, group_units, read_part
-from gangru_dist.bars.rows import check_joined, check_rows, find_suspects
+from gangru_dist.bars.rows import MISSING, check_joined, check_rows, find_missing, find_suspects
 from gangru_dist.bars.side_tables import Spellings, check_spellings, join_table, respell_rows
 from gangru_dist.base import log
 from gangru_dist.base.errors import BarsError, GangruError
@@ -43,7 +43,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import Runner, catch_error, unwrap
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
-from gangru_dist.panel.checks import check_built, check_columns, check_staged
+from gangru_dist.panel.checks import GAP, check_built, check_columns, check_staged
+from gangru_dist.panel.history import KnownFacts
 from gangru_dist.panel.manifest import Manifest, bucket_of
 from gangru_dist.panel.writer import WrittenBucket, make_manifest, name_changes, write_bucket
 
@@ -51,6 +52,7 @@ _logger = logging.getLogger(__name__)
 
 STAGING = "staging-"
 """Start of the folders below `<storage>/panel` that hold staged rows."""
+_HALF = 0.5
 _MAY_BE_EMPTY = ("turnover_rate", "market_cap", "industry")
 
 
@@ -78,6 +80,7 @@ def compute_panel(
     *,
     source: dict[str, Any],
     kept: Collection[str] | None,
+    known: KnownFacts | None = None,
 ) -> Computed:
     """All stages, with the checks of all rows together after each.
 
@@ -88,6 +91,7 @@ def compute_panel(
         runner: Where units and buckets are worked on.
         source: What the manifest says of the bars.
         kept: Panel files that are not written again; None = only check, write none at all.
+        known: What the panel that is there knew of its stocks.
 
     Raises:
         BarsError: A file, a row or a side table cannot be understood, one stock goes by two
@@ -121,9 +125,12 @@ def compute_panel(
             form=bars.form,
             files=tuple(file.name for file in bars.files),
             tables=_stage_tables(bars, staged.codes, folder, run, **stage) if beside else (),
+            given=bars.given,
             members=bars.members and bars.members.respell(staged.codes, calendar),
         )
-        build = partial(build_bucket, names=staged.names, panel=panel, buckets=buckets, kept=kept)
+        build = partial(
+            build_bucket, names=staged.names, panel=panel, buckets=buckets, kept=kept, known=known
+        )
         numbers = [(number,) for number in range(buckets)]
         written = run("panel_features", partial(build, task=task), numbers)
         most = cfg.bars.max_quarantined * staged.quality.rows  # more is refused below
@@ -139,7 +146,8 @@ def compute_panel(
         market = find_market_days(calendar, _count_kept(written), bars.rule)
     finally:
         panel.delete_folder(folder)
-    quality = merge([staged.quality, market.quality, *(bucket.quality for bucket in written)])
+    gaps = _find_gaps(written, calendar)
+    quality = merge([staged.quality, market.quality, gaps, *(b.quality for b in written)])
     return Computed(
         columns=staged.columns,
         quality=quality,
@@ -151,6 +159,7 @@ def compute_panel(
             source=source,
             has_members=cfg.panel.members is not None,
             set_aside=str(staged.newest) if staged.newest > calendar[-1] else None,
+            facts=bars.facts,
             incomplete=str(calendar[-1]) if market.incomplete else None,
         ),
         names=[bucket.names for bucket in written],
@@ -171,6 +180,22 @@ def _find_emptied(
 def _count_kept(written: Sequence[WrittenBucket]) -> np.ndarray:
     """(days,) rows of all buckets on each trading day."""
     return np.asarray(np.stack([bucket.kept for bucket in written]).sum(axis=0))
+
+
+def _find_gaps(written: Sequence[WrittenBucket], calendar: np.ndarray) -> Quality:
+    """Count the days on which a column of a side table has values of less than half the stocks."""
+    kept, notes = _count_kept(written), {}
+    for name in written[0].valued:
+        valued = np.stack([bucket.valued[name] for bucket in written]).sum(axis=0)
+        examples = [
+            {"date": str(calendar[i]), "stocks": int(kept[i]), "with_a_value": int(valued[i])}
+            for i in np.flatnonzero(valued < _HALF * kept)
+        ]
+        if examples:
+            notes[f"{GAP} {name}"] = Finding(
+                count=len(examples), example=examples[0], more=tuple(examples[1:5])
+            )
+    return Quality(notes=notes)
 
 
 def _map_items(
@@ -376,6 +401,7 @@ def build_bucket(
     panel: Storage,
     buckets: int,
     kept: Collection[str] | None = (),
+    known: KnownFacts | None = None,
 ) -> WrittenBucket:
     """Turn one bucket's staged rows into its panel files.
 
@@ -386,6 +412,7 @@ def build_bucket(
         panel: The folder `<storage>/panel`.
         buckets: How many there are.
         kept: Panel files that are not written again; None = only check, write none at all.
+        known: What the panel that is there knew of its stocks.
 
     Raises:
         BarsError: Two rows of one date and code contradict each other.
@@ -394,18 +421,22 @@ def build_bucket(
     for table, staged in task.tables:
         bars = join_table(bars, read_staged(panel, staged, bucket), table, task.files)
     if task.tables:  # columns that stage 1 did not see
-        bars, beside = check_joined(bars, task.form, task.files)
+        if known is not None:
+            bars = known.keep(bars, bucket, buckets)
+        bars, beside = check_joined(bars, task.form, task.files, task.given)
     rows, quality, sums = select_rows(bars, task)
     written = WrittenBucket(assets=sums.assets)
     if kept is not None:
         written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
-    place = np.searchsorted(task.calendar, to_days(rows["date"]))
+    place, days = np.searchsorted(task.calendar, to_days(rows["date"])), len(task.calendar)
+    valued = {name: ~find_missing(rows[name]) for name in task.given & MISSING.keys()}
     return replace(
         written,
         names=name_changes(rows),
         quality=merge([beside, quality]),
         sums=sums,
-        kept=np.bincount(place, minlength=len(task.calendar)),
+        kept=np.bincount(place, minlength=days),
+        valued={name: np.bincount(place[has], minlength=days) for name, has in valued.items()},
     )
 
 

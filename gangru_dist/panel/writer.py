@@ -64,6 +64,8 @@ class WrittenBucket:
     """How prices and factors move."""
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """(days,) its rows on each trading day."""
+    valued: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Column that side tables bring -> (days,) those of them with a value."""
 
 
 def write_bucket(

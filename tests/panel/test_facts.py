@@ -1,0 +1,134 @@
+"""What side tables by stock say has no date: it holds from the day on which it was first seen.
+
+And what side tables do not say is counted: rows, stocks, days.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gangru_dist.base.errors import PanelError
+from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.map import map_here
+from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.manifest import Manifest, panel_schema
+from gangru_dist.panel.store import read_rows
+from tests.bars.vendors import CODES, DAYS, VENDORS, make_market
+
+CFG = RunConfig(
+    bars=BarsConfig(format="tushare"),
+    panel=PanelConfig(features=("close", "turnover_rate"), buckets=2),
+)
+EARLY, LATE = DAYS[69], DAYS[79]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "storage"))
+
+
+def build(
+    root: Storage, end: pd.Timestamp, cfg: RunConfig = CFG, *, overwrite: bool = False, **facts: str
+) -> Manifest:
+    """Build of the days up to `end`; `facts`: column -> value for one stock, as known today."""
+    frame, folder = make_market(), Path(f"{root.uri}-bars-{end:%m%d}")
+    VENDORS["tushare"].write(folder, frame[frame["date"] <= end])
+    stocks = pd.read_csv(folder / "stock_basic.csv", dtype=str)
+    for column, value in facts.items():
+        stocks.loc[stocks["ts_code"] == CODES[1], column] = value
+    stocks.to_csv(folder / "stock_basic.csv", index=False)
+    return build_panel(str(folder), root, cfg, overwrite=overwrite, runner=map_here)
+
+
+def rows(root: Storage, manifest: Manifest) -> pd.DataFrame:
+    names = panel_schema(manifest.features).names
+    found = read_rows(
+        root, manifest, start=DAYS[0].date(), end=DAYS[-1].date(), columns=names
+    ).to_pandas()
+    found = found.astype({"asset": object, "industry": object, "date": "datetime64[ns]"})
+    return found.sort_values(["date", "asset"], ignore_index=True)
+
+
+class TestKept:
+    @pytest.mark.parametrize("buckets", [2, 3])
+    def test_an_industry_holds_from_the_day_it_was_first_seen(
+        self, root: Storage, buckets: int
+    ) -> None:
+        before = rows(root, build(root, EARLY))
+        other = replace(CFG, panel=replace(CFG.panel, buckets=buckets))
+        grown = build(root, LATE, other, industry="钢铁")
+        assert grown.rewritten == {}
+        after = rows(root, build(root, DAYS[-1], other, industry="有色"))
+        pd.testing.assert_frame_equal(after[after["date"] <= EARLY], before, check_exact=True)
+        stock = after[after["asset"] == CODES[1]]
+        expected = np.select(
+            [stock["date"] <= EARLY, stock["date"] <= LATE], ["银行", "钢铁"], "有色"
+        )
+        assert stock["industry"].tolist() == expected.tolist()
+        others = after[after["asset"] != CODES[1]]
+        assert set(others["industry"]) == {"银行", "煤炭"}
+
+    def test_a_listing_day_stays(self, root: Storage) -> None:
+        before = rows(root, build(root, EARLY))
+        grown = build(root, DAYS[-1], list_date="20180601")
+        assert grown.rewritten == {}
+        after = rows(root, grown)
+        pd.testing.assert_frame_equal(after[after["date"] <= EARLY], before, check_exact=True)
+        assert after.groupby("asset")["list_date"].nunique().eq(1).all()
+
+    def test_overwrite_takes_what_is_known_today(self, root: Storage, tmp_path: Path) -> None:
+        build(root, EARLY)
+        changed = build(root, DAYS[-1], industry="钢铁", overwrite=True)
+        assert changed.rewritten
+        other = Storage(str(tmp_path / "other"))
+        assert changed.fingerprint == build(other, DAYS[-1], industry="钢铁").fingerprint
+
+    def test_a_table_that_is_new_is_no_fact_that_changed(self, root: Storage) -> None:
+        """Without an industry in the panel, today's for all days is another history."""
+        frame, folder = make_market(), Path(f"{root.uri}-bars")
+        VENDORS["tushare"].write(folder, frame)
+        (folder / "stock_basic.csv").rename(root.path + "-aside.csv")
+        build_panel(str(folder), root, CFG, runner=map_here)
+        Path(root.path + "-aside.csv").rename(folder / "stock_basic.csv")
+        with pytest.raises(PanelError, match="rewrite history"):
+            build_panel(str(folder), root, CFG, runner=map_here)
+
+
+class TestGaps:
+    def test_days_stocks_and_rows_without_a_value_are_counted(
+        self, root: Storage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        frame, folder = make_market(), Path(f"{root.uri}-bars")
+        VENDORS["tushare"].write(folder, frame)
+        path = folder / "daily_basic"
+        table = pd.concat(map(pd.read_parquet, sorted(path.iterdir())))
+        gone = table["trade_date"].isin([f"{day:%Y%m%d}" for day in DAYS[20:23]])
+        gone |= table["ts_code"] == CODES[2]
+        for file in path.iterdir():
+            file.unlink()
+        table[~gone].to_parquet(path / "all.parquet")
+        logging.getLogger("gangru_dist").propagate = True
+        build_panel(str(folder), root, CFG, runner=map_here)
+        notes = root.child("panel").read_json("quality.json")["notes"]
+        lost = frame["date"].isin(DAYS[20:23]) | (frame["code"] == CODES[2])
+        for name, words in (("turnover_rate", "missing"), ("market_cap", "unknown")):
+            assert notes[f"{name} {words}"]["count"] == lost.sum()
+            assert notes[f"stock without any {name}"]["count"] == 1
+            assert notes[f"stock without any {name}"]["example"]["code"] == CODES[2]
+            assert notes[f"day on which most stocks lack {name}"]["count"] == 3
+        assert "what='day on which most stocks lack turnover_rate'" in caplog.text
+
+    def test_a_listing_day_that_cannot_be_is_not_believed(self, root: Storage) -> None:
+        found = rows(root, build(root, DAYS[-1], list_date="19700101"))
+        stock = found[found["asset"] == CODES[1]]
+        assert set(stock["list_date"]) == {stock["date"].min().date()}
+        notes = root.child("panel").read_json("quality.json")["notes"]
+        kind = "list_date before any stock was listed, taken as unknown"
+        assert notes[kind]["count"] == len(stock)
