@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -51,6 +52,16 @@ _NIGHT = 0.03  # standard deviation of an overnight gap: an upper bound
 _FEWEST_STEPS = 20
 _SLOPE_OFF, _ERRORS = 0.25, 4  # of the factor's slope from 1, beside so many standard errors
 _INVERSE, _HALF = -0.5, 0.25  # slopes: 1 over the factor; less than half a factor
+_NEAR_RATIO = 2.0  # moves at a split's ratio for each as wide at none: their share of all widths
+_EX_DATES = {2: 1.8, 3: 0.55}
+"""Quarter -> ex-dates of a stock's year in it, the least of 2010 to 2020 in China."""
+_FEW, _EXPECTED, _QUARTER_DAYS, _YEAR_DAYS = 0.4, 15, 50, 242
+"""Share of the usual ex-dates under which the factor lacks some, if so many were to be expected of
+a quarter of so many days."""
+_MOST_STOPPED, _FEWEST_PAYERS = 0.5, 20
+"""Share of last year's payers without an ex-date; the real market's most is 14 %."""
+_DILUTED, _FEWEST_ISSUES = 0.25, 10
+"""Slope of adjusted prices on growing shares: 0 in the real market, 0.8 there without factors."""
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
 _SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP)
 GAP = "day on which most stocks lack"
@@ -173,7 +184,10 @@ def check_built(
     Raises:
         BarsError: Factors or lasting moves contradict prices, or too many rows are bad.
     """
-    check_jumps(quality, sum(sums, JumpSums()), allowed=cfg.max_jumps)
+    whole = sum(sums, JumpSums())
+    check_jumps(quality, whole, allowed=cfg.max_jumps)
+    if form.prices == "traded":
+        check_ex_dates(whole, form)
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
     counted = {**quality.quarantined, **quality.notes}
     gaps = [name for name in quality.notes if name.startswith(GAP)]
@@ -202,14 +216,16 @@ def check_jumps(quality: Quality, sums: JumpSums, *, allowed: float) -> None:
     _check_factor(sums, quality)
     odd = {name: quality.notes[name] for name in _COUNTED if name in quality.notes}
     count = sum(finding.count for finding in odd.values())
-    if count <= allowed * sums.pairs:
+    typical = quality.notes.get(jumps.TYPICAL)
+    # where a factor lives and other moves are as wide, so many are at a split's ratio by chance
+    by_chance = round(_NEAR_RATIO * sums.wide) if sums.steps >= _FEWEST_STEPS else 0
+    if count - min(by_chance, typical.count if typical else 0) <= allowed * sums.pairs:
         return
     shown = "; ".join(
         f"{finding.count} x {name}, e.g. "
         + " / ".join(map(describe, (finding.example, *finding.more[:2])))
         for name, finding in odd.items()
     )
-    typical = quality.notes.get(jumps.TYPICAL)
     near = f" ({typical.count} near a split's ratio: 2:1, 10:3 ...)" if typical else ""
     share = -(-count * 1_000_000 // max(sums.pairs, 1)) / 1e6
     raise BarsError(
@@ -253,6 +269,73 @@ def _check_factor(sums: JumpSums, quality: Quality) -> None:
         f"overnight gaps make up {slope:.2f} of what it says, and 1 is right; {what}. Export the "
         "cumulative backward factor (price x adj_factor = adjusted price) beside prices as traded"
     )
+
+
+def check_ex_dates(sums: JumpSums, form: BarsFormat) -> None:
+    """Refuse a factor that has fewer ex-dates than a market has: it stops, or lacks dividends.
+
+    Args:
+        sums: Of all buckets.
+        form: Its price limits tell the market.
+
+    Raises:
+        BarsError: When it stops, or what it lacks.
+    """
+    way_out = (
+        "Export the cumulative factor of all days again, with dividends and splits. If the prices "
+        f"are adjusted already, leave it out and say so: {format_flag('bars.prices', 'adjusted')}"
+    )
+    for year, payers in sorted(sums.payers.items()):
+        stopped = sums.stopped[year]
+        if payers >= _FEWEST_PAYERS and stopped > _MOST_STOPPED * payers:
+            raise BarsError(
+                f"adj_factor of {stopped} of {payers} stocks that paid a dividend in {year - 1} "
+                f"does not change in {year}: it stops too early, or lacks dividends. {way_out}"
+            )
+    years, found = _count_quarters(sums)
+    for (year, quarter), stock_years in years.items():
+        others = [found[y, q] / n for (y, q), n in years.items() if q == quarter and y != year]
+        usual = _EX_DATES.get(quarter, 0.0)
+        if form.price_limits == "none":
+            usual = float(np.median(others)) if others else 0.0
+        expected = usual * stock_years
+        if expected >= _EXPECTED and found[year, quarter] < _FEW * expected:
+            raise BarsError(
+                f"adj_factor changes {found[year, quarter]} times in quarter {quarter} of {year}, "
+                f"and {expected:.0f} ex-dates are usual for so many stocks: it stops too early, "
+                f"or lacks dividends. {way_out}"
+            )
+    if sums.issues >= _FEWEST_ISSUES and sums.diluted > sums.grown * (
+        _DILUTED + _ERRORS * _NIGHT / np.sqrt(sums.grown)
+    ):
+        raise BarsError(
+            f"adj_factor lacks splits or bonus issues: {sums.issues} times a stock's shares "
+            "(market_cap / close) grow, and overnight the adjusted price falls by "
+            f"{sums.diluted / sums.grown:.2f} of that; 0 is right. {way_out}"
+        )
+    if not sums.steps_on_day and len(years) >= 4 and sum(years.values()) >= 2 * _EXPECTED:
+        raise BarsError(
+            f"adj_factor never changes, in {sums.pairs} daily moves of {sums.assets} stocks: it "
+            f"lacks dividends and splits. {way_out}"
+        )
+
+
+def _count_quarters(
+    sums: JumpSums,
+) -> tuple[dict[tuple[int, int], float], Counter[tuple[int, int]]]:
+    """(year, quarter) -> a stock's years that all stocks make up in it, and changes of the factor.
+
+    Of whole quarters only.
+    """
+    days: Counter[tuple[int, int]] = Counter()
+    years: dict[tuple[int, int], float] = defaultdict(float)
+    found: Counter[tuple[int, int]] = Counter()
+    for day, pairs in sums.on_day.items():
+        quarter = (day.year, (day.month + 2) // 3)
+        days[quarter] += 1
+        years[quarter] += pairs / _YEAR_DAYS
+        found[quarter] += sums.steps_on_day[day]
+    return {key: years[key] for key in sorted(years) if days[key] >= _QUARTER_DAYS}, found
 
 
 def check_suspects(quality: Quality, files: Collection[str], form: BarsFormat) -> None:

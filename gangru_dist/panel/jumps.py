@@ -48,6 +48,9 @@ _UNIT_JUMP = np.log(20)  # no split is so large: another unit
 _CLOSURE = np.timedelta64(15, "D")  # the market's longest holidays
 _SILENT = np.timedelta64(366, "D")
 _SURGE = 3  # of the amount before a suspension: what ends one without a limit has news
+_CALM, _CALM_DAYS = 4, 20  # times the mean amount and range of so many rows before: no news
+_ISSUE, _MOST_SHARES = 0.05, np.log(4)  # log growth of all shares: an issue, or a split
+_WHOLE_YEAR = 150  # rows of a stock
 _RESTLESS, _RESTLESS_LEAST = 0.1, 10  # share and number of a stock's rows where the factor changes
 
 LEAVES = "price moves further than the market allows"
@@ -90,6 +93,18 @@ class JumpSums:
     """Day -> pairs that end on it, no long time apart."""
     steps_on_day: Counter[dt.date] = field(default_factory=Counter)
     """Day -> those of them over which adj_factor changes."""
+    wide: int = 0
+    """Where no limits are known: gaps of calm days as wide as a split's, at no split's ratio."""
+    issues: int = 0
+    """Pairs over which a stock's shares grow (market_cap / close)."""
+    diluted: float = 0.0
+    """Sum of -(log overnight gap + log step of adj_factor) x (log growth) over these."""
+    grown: float = 0.0
+    """Sum of (log growth)^2; `diluted` / `grown` is 0 for a right factor, 1 if it lacks splits."""
+    payers: Counter[int] = field(default_factory=Counter)
+    """Year -> stocks that are there in it and the year before, and had a dividend in that one."""
+    stopped: Counter[int] = field(default_factory=Counter)
+    """Year -> those of them whose adj_factor stays all year."""
 
     def __add__(self, other: JumpSums) -> JumpSums:
         """The sums of both."""
@@ -220,7 +235,9 @@ def _find_lasting(
     """Kind -> (n,) bool, rows that differ for good from the one before; and the sums."""
     same, step, gap, near = (pairs[name] for name in ("same", "step", "gap", "close_by"))
     asset, date = rows["asset"], rows["date"]
-    split = np.isnan(rows["limit"]) & (pairs["near_ratio"] | (np.abs(gap) > _HALVED))
+    calm = np.isnan(rows["limit"]) & same & (np.abs(step) <= _NO_STEP)
+    calm &= _find_calm(rows) if calm.any() else False
+    split = calm & (pairs["near_ratio"] | (np.abs(gap) > _HALVED))
     changed = same & (np.abs(step) > _NO_STEP)
     count = np.bincount(asset)
     changes = np.bincount(asset[changed], minlength=len(count))
@@ -243,6 +260,12 @@ def _find_lasting(
         REUSED: same & pairs["reused"],
         RESTLESS: first,
     }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = _subtract(np.log(rows["market_cap"] / rows["close"]))
+    steady = np.abs(growth) < _ISSUE / 5
+    issue = same & near & (growth > _ISSUE) & (growth < _MOST_SHARES)
+    issue[1:-1] &= steady[:-2] & steady[2:]  # else the cap is of another day
+    payers, stopped = _count_payers(asset, date, changed & (np.abs(step) < _STEP), changed)
     sums = JumpSums(
         pairs=int(same.sum()),
         steps=int(small.sum()),
@@ -252,8 +275,46 @@ def _find_lasting(
         restless=int(restless.sum()),
         on_day=_count_days(date[same & near]),
         steps_on_day=_count_days(date[changed & near]),
+        wide=int((calm & ~split & (np.abs(gap) > np.log(RATIOS[0]) - NEAR)).sum()),
+        issues=int(issue.sum()),
+        diluted=float(-((gap + step)[issue] * growth[issue]).sum()),
+        grown=float(np.square(growth[issue]).sum()),
+        payers=payers,
+        stopped=stopped,
     )
     return notes, sums
+
+
+def _find_calm(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(n,) bool: amount and range of the day are as those of the stock's rows before.
+
+    So is a split's day; a real move of that size has news, and many times the trade.
+    """
+    number = np.arange(len(rows["asset"]))
+    first = np.maximum(number - _CALM_DAYS, np.searchsorted(rows["asset"], rows["asset"]))
+    traded = np.nan_to_num(rows["volume"] * rows["close"])
+    calm = np.ones(len(number), dtype=bool)
+    for values in (traded, rows["high"] / rows["low"] - 1):
+        total = np.append(0, np.cumsum(values))
+        mean = (total[number] - total[first]) / np.maximum(number - first, 1)
+        calm &= values <= _CALM * mean
+    return calm
+
+
+def _count_payers(
+    asset: np.ndarray, date: np.ndarray, paid: np.ndarray, changed: np.ndarray
+) -> tuple[Counter[int], Counter[int]]:
+    """`JumpSums.payers` and `JumpSums.stopped` of rows sorted by (asset, date)."""
+    year = date.astype("datetime64[Y]").astype(int) + 1970
+    start = np.flatnonzero((_subtract(asset) != 0) | (_subtract(year) != 0))
+    if not len(start):
+        return Counter(), Counter()
+    whole = np.diff(np.append(start, len(asset))) >= _WHOLE_YEAR
+    has_paid, has_changed = (np.logical_or.reduceat(mask, start) for mask in (paid, changed))
+    before = np.append(False, (whole & has_paid)[:-1])
+    before &= whole & (_subtract(asset[start]) == 0) & (_subtract(year[start]) == 1)
+    years = year[start]
+    return Counter(years[before].tolist()), Counter(years[before & ~has_changed].tolist())
 
 
 def _count_days(dates: np.ndarray) -> Counter[dt.date]:

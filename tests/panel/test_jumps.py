@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.bars.formats import resolve_format
+from gangru_dist.bars.formats import BarsFormat, PriceLimits, resolve_format
 from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig, SyntheticConfig
 from gangru_dist.panel import jumps
-from gangru_dist.panel.checks import check_jumps
+from gangru_dist.panel.checks import check_ex_dates, check_jumps
 from gangru_dist.panel.jumps import (
     AFTER,
     FLAT,
@@ -61,6 +61,40 @@ def spoil(h: pd.DataFrame, row: int, names: list[str], by: float, *, last: bool 
     """Multiply columns in one row, or from it to the stock's end."""
     end = (row // DAYS + 1) * DAYS - 1 if last else row
     h.loc[row:end, names] *= by
+
+
+def two_years(assets: int = 60, limit: float = 0.1) -> pd.DataFrame:
+    """A market of 2017 and 2018: a dividend of 3 % each spring, a bonus issue for a third."""
+    rng = np.random.default_rng(1)
+    days = pd.bdate_range("2017-01-02", "2018-12-28").to_numpy().astype("datetime64[D]")
+    position, asset = np.tile(np.arange(len(days)), assets), np.repeat(np.arange(assets), len(days))
+    date = days[position]
+    paid = sum((date >= np.datetime64(f"{y}-05-02") + asset % 50).astype(int) for y in (2017, 2018))
+    ratio = np.where(asset % 3 == 0, 1.06 + 0.02 * (asset % 4), 1.0)
+    issued = np.where(date >= np.datetime64("2018-05-02") + asset % 50, ratio, 1.0)
+    level = 10 * np.exp(np.cumsum(rng.normal(0, 0.02, (assets, len(days))), axis=1)).ravel()
+    close = level / (1.03**paid * issued)
+    volume = rng.uniform(1e5, 1e6, len(close)) * issued
+    opens = np.roll(level, 1) / level * close * rng.uniform(0.99, 1.01, len(close))
+    opens[position == 0] = close[position == 0]
+    return pd.DataFrame(
+        {
+            "open": opens,
+            "high": np.maximum(opens, close) * 1.01,
+            "low": np.minimum(opens, close) * 0.99,
+            "close": close,
+            "volume": volume,
+            "amount": volume * close,
+            "adj_factor": 1.03**paid * issued,
+            "turnover_rate": volume / issued / 1e8,
+            "market_cap": close * 1e8 * issued,
+            "asset": asset,
+            "date": date,
+            "position": position,
+            "limit": limit,
+            "issued": issued,
+        }
+    )
 
 
 PRICES = ["open", "high", "low", "close", "amount"]
@@ -162,6 +196,86 @@ class TestReference:
         reasons, notes, sums = find(h)
         assert rows_of(reasons) == rows_of(notes) == {}
         check_jumps(Quality(), sums, allowed=0)
+
+
+class TestExDates:
+    """A factor that stops, never moves or lacks a part, in a market whose ex-dates are known."""
+
+    @pytest.mark.parametrize("limits", ["ashare", "none"])
+    def test_a_right_factor_has_them_all(self, limits: PriceLimits) -> None:
+        h = two_years()
+        sums = find(h)[2]
+        check_jumps(Quality(), sums, allowed=0)
+        check_ex_dates(sums, BarsFormat(price_limits=limits))
+        assert (sums.payers, sums.stopped) == (Counter({2018: 60}), Counter())
+        assert sum(sums.steps_on_day.values()) == 120
+        assert (sums.issues, sums.diluted / sums.grown) == (20, pytest.approx(0, abs=0.1))
+
+    @pytest.mark.parametrize(
+        ("what", "match"),
+        [
+            ("stops", "stops too early"),
+            ("half stops", "adj_factor of 3. of [56]. stocks that paid a dividend in 2017 "),
+            ("stops in summer", "stops too early"),
+            ("dividends left out", "lacks dividends"),
+            ("splits left out", r"lacks splits or bonus issues: \d+ times"),
+            ("1 without splits", "lacks dividends"),
+            ("never moves", "adj_factor"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, what: str, match: str) -> None:
+        h = two_years()
+        factor, issued = h["adj_factor"], h["issued"]
+        first = h["date"].dt.year < 2018
+        early = h.groupby("asset")["adj_factor"].transform(lambda f: f.iloc[259])
+        h["adj_factor"] = {
+            "stops": factor.where(first, early),
+            "half stops": factor.where(first | (h["asset"] % 5 < 2), early),
+            "stops in summer": factor.where(h["date"] < "2018-05-12", early),
+            "dividends left out": issued,
+            "splits left out": factor / issued,
+            "1 without splits": factor.where(h["asset"] % 6 == 0, 1.0),
+            "never moves": 1.0,
+        }[what]
+        for limits in ("ashare", "none") if what in ("stops", "half stops") else ("ashare",):
+            with pytest.raises(BarsError, match=match):
+                check_ex_dates(find(h)[2], BarsFormat(price_limits=limits))
+
+
+class TestNoLimits:
+    """Where no limits are known, real moves are as wide as splits."""
+
+    @pytest.mark.parametrize("has_news", [True, False])
+    def test_real_moves_are_no_splits(self, has_news: bool) -> None:
+        h = two_years(limit=np.nan)
+        rng = np.random.default_rng(5)
+        for row in rng.choice(np.flatnonzero(h["position"] > 0), 200, replace=False):
+            last = h.index[h["asset"] == h.loc[row, "asset"]].max()
+            by = np.exp(rng.choice([-1, 1]) * rng.uniform(0.22, 0.65))
+            h.loc[row:last, [*PRICES, "market_cap"]] *= by
+            h.loc[row, ["volume", "amount", "turnover_rate"]] *= 60 if has_news else 1
+        reasons, notes, sums = find(h)
+        assert rows_of(reasons) == {}
+        counts = {name: Finding(count=int(mask.sum()), example={}) for name, mask in notes.items()}
+        assert (counts[JUMP].count > 50) != has_news  # by chance at a ratio
+        counted = {name: found for name, found in counts.items() if found.count}
+        check_jumps(Quality(notes=counted), sums, allowed=1e-4)
+
+    def test_missing_splits_are_found(self) -> None:
+        h = two_years(limit=np.nan)
+        rng = np.random.default_rng(6)
+        rows = rng.choice(np.flatnonzero(h["position"] > 30), 20, replace=False)
+        for row in rows:
+            last = h.index[h["asset"] == h.loc[row, "asset"]].max()
+            h.loc[row:last, PRICES[:4]] /= 2
+            h.loc[row:last, "volume"] *= 2
+        reasons, notes, sums = find(h)
+        found = set(rows_of(notes)[JUMP])
+        assert found == set(rows.tolist())
+        counted = {JUMP: Finding(count=len(found), example={})}
+        with pytest.raises(BarsError, match="20 of 31140 daily moves"):
+            check_jumps(Quality(notes=counted), sums, allowed=1e-4)
+        assert rows_of(reasons) == {}
 
 
 class TestProperties:
