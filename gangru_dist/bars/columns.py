@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from gangru_dist.bars.formats import (
     BAR_COLUMNS,
+    FACTOR_SOURCES,
     FORMATS,
     REQUIRED,
     BarsFormat,
@@ -69,6 +70,9 @@ def choose_columns(
     ours = [name for name in BAR_COLUMNS if name != "total_shares" or name in form.stand_ins]
     chosen = _find_columns(file, names, form, (*ours, *form.further))
     has_factor = "adj_factor" in {*chosen, *given}
+    if has_factor:  # it is taken as it is
+        unused = set(FACTOR_SOURCES) - set(form.further)
+        chosen = {name: theirs for name, theirs in chosen.items() if name not in unused}
     if form.prices == "adjusted" and has_factor:
         raise BarsError(
             f"bars.prices=adjusted says that prices need no factor, and {file} comes with one "
@@ -93,7 +97,7 @@ def choose_columns(
             f"in {_find_folder(twice[0], form)}/ has it too. Move that table away, or leave the "
             "column out of the bars."
         )
-    if form.prices == "traded" and not has_factor:
+    if form.prices == "traded" and not has_factor and not set(FACTOR_SOURCES) & set(chosen):
         raise _explain_no_factor(file, form, chosen)
     return chosen
 
@@ -213,7 +217,10 @@ def _explain_no_factor(file: str, form: BarsFormat, chosen: Mapping[str, str]) -
     mixed = not (form.adjusted or "vwap" in chosen) and form.readers.get("vwap")
     return BarsError(
         f"{file} has no adjustment factor{call}: without it every split and dividend would read "
-        f"as a loss. Add the column {'/'.join(form.names('adj_factor'))}"
+        f"as a loss. Add the column {'/'.join(form.names('adj_factor'))}, or what gives it: the "
+        f"previous close that the exchange states ({'/'.join(form.names('pre_close'))}), the daily "
+        f"change ({'/'.join(form.names('daily_change'))}) or an adjusted close "
+        f"({'/'.join(form.names('adj_close'))})"
         f"{beside if folders else ''}; docs/data.md names the calls. If the prices are adjusted "
         f"already, say so: {format_flag('bars.prices', 'adjusted')}"
         + (

@@ -42,6 +42,8 @@ BAR_COLUMNS: dict[str, Kind] = {
     "vwap": "float",
     "traded": "bool",
     "name": "string",
+    **dict.fromkeys(("pre_close", "daily_change", "adj_close", "adjustflag"), "float"),
+    **dict.fromkeys(("up_limit", "down_limit"), "float"),
 }
 """The bars' columns and their kinds; `traded` false marks a suspended day, `is_delisting` one of
 a stock's last days on the exchange, which count as special treatment."""
@@ -54,6 +56,16 @@ MEMBER_COLUMNS: dict[str, Kind] = {
 }
 """Columns of an index's members beside date and code: which index; a span's first and last day, or
 the first day after it."""
+
+FACTOR_SOURCES = ("pre_close", "daily_change", "adj_close")
+"""Columns that give the adjustment factor in its place, best first: the previous close as the
+exchange states it, the change from it (a fraction), the adjusted close."""
+
+STATED_LIMITS = ("up_limit", "down_limit")
+"""Columns with the day's price limits, prices as traded."""
+
+ADJUSTFLAGS = {1.0: "backward-adjusted", 2.0: "forward-adjusted", 3.0: "as traded"}
+"""BaoStock's `adjustflag` -> what it says of prices."""
 
 REQUIRED = ("date", "code", "open", "high", "low", "close", "volume")
 """Columns that bars must have, whatever is computed from them."""
@@ -124,6 +136,8 @@ class BarsFormat:
     """amount, vwap or turnover_rate -> the features that read it."""
     left_out: tuple[str, ...] = ()
     """Features that the user leaves out already, for messages."""
+    stated: tuple[str, ...] = ()
+    """Of `FACTOR_SOURCES` and `STATED_LIMITS`, what these bars have and is made use of."""
 
     @property
     def stand_ins(self) -> dict[str, str]:
@@ -137,6 +151,11 @@ class BarsFormat:
         return {name: ours for name, ours in STANDS_FOR.items() if name not in mixed}
 
     @property
+    def factor_source(self) -> str | None:
+        """The best of `FACTOR_SOURCES` that the bars have, if they have no factor."""
+        return next((name for name in FACTOR_SOURCES if name in self.stated), None)
+
+    @property
     def paid_gives_vwap(self) -> bool:
         """Whether amount / volume is a price in the adjustment of the others."""
         return self.prices == "traded" or self.adjusted
@@ -144,7 +163,8 @@ class BarsFormat:
     @property
     def kept(self) -> tuple[str, ...]:
         """Columns that are kept beside those of `rows.CHECKED`, numbers all."""
-        return self.further if self.paid_gives_vwap else ("vwap", *self.further)
+        vwap = () if self.paid_gives_vwap else ("vwap",)
+        return tuple(dict.fromkeys([*vwap, *self.stated, *self.further]))
 
     def names(self, column: str) -> tuple[str, ...]:
         """Names that our column may have in the file."""
@@ -202,6 +222,7 @@ FORMATS |= {
             "turnover_rate": ("turnover_rate_f", "turnover_rate"),
             "market_cap": ("total_mv",),
             "total_shares": ("total_share",),
+            "daily_change": ("pct_chg",),
         },
         scales={
             "volume": _LOT,
@@ -209,12 +230,14 @@ FORMATS |= {
             "turnover_rate": _PERCENT,
             "market_cap": 1e4,
             "total_shares": 1e4,
+            "daily_change": _PERCENT,
         },
         tables={
             "adj_factor": _DAILY_FACTOR,
             "daily_basic": SideTable(
                 gives=("turnover_rate", "market_cap", "total_shares"), join="day"
             ),
+            "stk_limit": SideTable(gives=STATED_LIMITS, join="day"),
             "stock_basic": SideTable(gives=("industry", "list_date"), join="stock"),
             "namechange": SideTable(
                 gives=("name",), join="since", columns={"date": ("start_date",)}
@@ -247,8 +270,12 @@ FORMATS |= {
             "industry": ("行业", "industry"),
             "name": ("名称", "股票名称", "证券名称", "股票简称", "name"),
             "list_date": ("上市时间", "上市日期", "list_date"),
+            "pre_close": ("前收盘价", "前收盘", "昨收", "昨收价"),
+            "daily_change": ("涨跌幅",),
+            "up_limit": ("涨停价",),
+            "down_limit": ("跌停价",),
         },
-        scales={"volume": _LOT, "turnover_rate": _PERCENT},
+        scales={"volume": _LOT, "turnover_rate": _PERCENT, "daily_change": _PERCENT},
         tables={
             "hfq_factor": SideTable(
                 gives=("adj_factor",),
@@ -268,8 +295,10 @@ FORMATS |= {
             "is_st": ("isST",),
             "list_date": ("ipoDate", "list_date"),
             "traded": ("tradestatus",),
+            "pre_close": ("preclose",),
+            "daily_change": ("pctChg",),
         },
-        scales={"turnover_rate": _PERCENT},
+        scales={"turnover_rate": _PERCENT, "daily_change": _PERCENT},
         tables={
             "adjust_factor": SideTable(
                 gives=("adj_factor",),
@@ -282,6 +311,17 @@ FORMATS |= {
         },
         calls={"adj_factor": 'bs.query_adjust_factor(start_date="1990-01-01")'},
         price_limits="ashare",
+    ),
+    # yfinance: Ticker.history(auto_adjust=False); closes lack splits, adjusted closes dividends too
+    "yfinance": BarsFormat(
+        columns={
+            **{name: (name.title(), name) for name in ("date", "open", "high", "low", "close")},
+            "code": ("Ticker", "Symbol", "code", "symbol"),
+            "volume": ("Volume", "volume"),
+            "adj_close": ("Adj Close", "adj_close"),
+        },
+        calls={"adj_factor": "yfinance.Ticker.history(auto_adjust=False)"},
+        code_in_name="any",
     ),
     # Qlib: its folder of binary files, dumped CSV, or D.features(...).reset_index(); prices and
     # volume are adjusted there, and all numbers of a suspended day are NaN
@@ -396,7 +436,8 @@ def _without_noise(values: np.ndarray) -> np.ndarray:
 
 def _check_names(cfg: BarsConfig, further: Sequence[str]) -> None:
     for name in further:
-        if name in BAR_COLUMNS or name in ("suspended", "file", ""):
+        taken = name in BAR_COLUMNS and name not in (*FACTOR_SOURCES, *STATED_LIMITS)
+        if taken or name in ("suspended", "file", ""):
             raise ConfigError(
                 f"panel.features: column:{name} names a column that has a meaning here. Take a "
                 "feature that is there already (`gangru settings panel`), or give the column "

@@ -38,7 +38,13 @@ from gangru_dist.bars.columns import (
 from gangru_dist.bars.csv_files import CsvShape, read_csv, read_csv_shape
 from gangru_dist.bars.days import DayRule, read_day_rule, to_days
 from gangru_dist.bars.files import BarsFile, list_files
-from gangru_dist.bars.formats import BarsFormat, kind_of, resolve_format
+from gangru_dist.bars.formats import (
+    FACTOR_SOURCES,
+    STATED_LIMITS,
+    BarsFormat,
+    kind_of,
+    resolve_format,
+)
 from gangru_dist.bars.side_tables import Members, find_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
@@ -138,6 +144,15 @@ class Bars:
         found = frozenset().union(*(part.columns for part in by_stock))
         return tuple(name for name in ("industry", "list_date") if name in found)
 
+    @cached_property
+    def own_form(self) -> BarsFormat:
+        """The mapping, with what these files state of the factor and of price limits.
+
+        Raises:
+            BarsError: As `parts`; or files give the factor in ways that differ.
+        """
+        return replace(self.form, stated=find_stated(self.parts, self.form))
+
 
 def open_bars(uri: str, cfg: RunConfig) -> Bars:
     """List the files.
@@ -196,6 +211,26 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
     return [*sides, *bars]
 
 
+def find_stated(parts: Sequence[BarsPart], form: BarsFormat) -> tuple[str, ...]:
+    """What daily bars have of `FACTOR_SOURCES` and `STATED_LIMITS`, as far as it is made use of.
+
+    Raises:
+        BarsError: Files give the factor in ways that differ.
+    """
+    daily = {part.file.name: part.has - set(form.further) for part in parts if part.table is None}
+    limits = [name for name in STATED_LIMITS if any(name in has for has in daily.values())]
+    sources = [name for name in FACTOR_SOURCES if all(name in has for has in daily.values())]
+    given = {name for has in daily.values() for name in has & {*FACTOR_SOURCES, "adj_factor"}}
+    if form.prices == "traded" and given - {"adj_factor"} and not sources:
+        name = min(given)
+        lacking = min(file for file, has in daily.items() if name not in has)
+        raise BarsError(
+            f"{lacking} has no {name}, and other files have: the adjustment factor must come from "
+            "one column in all files. Export them alike."
+        )
+    return (*sources[:1], *limits)
+
+
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:
     """Neighbouring parts together until a unit has `rows` rows.
 
@@ -227,7 +262,8 @@ def read_part(uri: str, part: BarsPart, form: BarsFormat) -> Iterator[pa.Table]:
             listed.
     """
     filesystem, _ = open_filesystem(uri)
-    wanted = [name for name in part.columns.values() if name not in part.constants]
+    names = dict.fromkeys(part.columns.values())  # one may be two of ours
+    wanted = [name for name in names if name not in part.constants]
     with _explain_errors(part.file):
         if part.file.fields:
             batches = qlib.read_instrument(filesystem, part.file, wanted)

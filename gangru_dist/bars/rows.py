@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 
 from gangru_dist.bars.columns import CODED, Origin, encode, is_delisting_name, is_st_name
 from gangru_dist.bars.days import EPOCH, FIRST_DAY, DayRule, check_span, to_days
-from gangru_dist.bars.formats import BarsFormat, derive
+from gangru_dist.bars.formats import ADJUSTFLAGS, BarsFormat, derive
 from gangru_dist.bars.quality import NUMBERS, PRICES, Finding, Findings, Quality, Suspect
+from gangru_dist.base.errors import BarsError, format_flag
 
 CHECKED = pa.schema(
     [
@@ -133,6 +134,7 @@ def check_rows(
     date = to_days(table["date"])
     theirs = form.names("date")[0]
     check_span(date, days, Origin(file=file, column=theirs, ours="date", first_row=first_row))
+    _check_adjustflag(table, form, file=file, first_row=first_row)
     floats = [name for name in table.column_names if pa.types.is_floating(table[name].type)]
     values = derive({name: table[name].to_numpy() for name in floats}, form)
     rows, notes = _complete(table, values, form, number)
@@ -211,6 +213,24 @@ def find_suspects(quality: Quality, file: str) -> tuple[Suspect, ...]:
         for name, finding, share, fewest in found
         if finding is not None and finding.count >= max(fewest, share * rows)
     )
+
+
+def _check_adjustflag(table: pa.Table, form: BarsFormat, *, file: str, first_row: int) -> None:
+    """Refuse rows whose `adjustflag` says of prices what the settings deny."""
+    if "adjustflag" not in table.column_names:
+        return
+    flags = table["adjustflag"].to_numpy()
+    wrong = np.isin(
+        flags, [flag for flag in ADJUSTFLAGS if (flag == 3) == (form.prices != "traded")]
+    )
+    if wrong.any() and not form.adjusted:
+        row = int(np.argmax(wrong))
+        raise BarsError(
+            f"{file}: adjustflag={flags[row]:g} in row {first_row + row} says that prices are "
+            f"{ADJUSTFLAGS[flags[row]]}, and bars.prices={form.prices} says something else. Export "
+            'prices as traded (adjustflag="3") with their factor, or say what they are: '
+            + format_flag("bars.prices", "traded" if form.prices == "adjusted" else "adjusted")
+        )
 
 
 def _complete(

@@ -12,6 +12,7 @@ so none of them is known to be at a limit.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,12 +22,13 @@ from jaxtyping import Bool, Float
 
 from gangru_dist.bars.columns import encode
 from gangru_dist.bars.days import EMPTIED, THIN, to_days
-from gangru_dist.bars.formats import BarsFormat, SideTable
+from gangru_dist.bars.formats import STATED_LIMITS, BarsFormat, SideTable
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.bars.rows import MISSING, find_missing
 from gangru_dist.bars.side_tables import Members, check_same
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
+from gangru_dist.panel.adjustment import derive_factor, find_evidence, find_yearly
 from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
 
 ASSETS_AT_ONCE = 256
@@ -61,12 +63,15 @@ _BOARDS = {
     **dict.fromkeys(("43", "83", "87", "88", "92"), "beijing"),
 }
 _TICK = 0.01  # CNY
+_LISTED = re.compile(r"(?<!\d)\d{6}(?!\d)")
+"""A code of an exchange whose companies pay dividends."""
 
 LISTED, LIMIT = "@listed", "@limit"
 """Columns of selected rows: listing day; largest move of the day, a fraction (infinite = none, NaN
 = not known). No vendor's column is called so."""
 
 DUPLICATE = "identical duplicate"
+NO_SOURCE = "what gives adj_factor is missing or no day's move, taken as no ex-date"
 UNSOLD = "price moves on a day without volume"
 RENAMED = "industry of a stock changes"
 LATE_LISTING = "list_date after the stock's first row"
@@ -130,15 +135,17 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     moves = same & _is_as_before(bars["adj_factor"]) & (close > 0) & ~traded
     moves[1:] &= (close[1:] != close[:-1]) & (close[:-1] > 0)
     findings.note(bars, {UNSOLD: moves}, show=("close",), previous=("close",))
-    bars = _keep(bars, traded)
+    bars = _adjust(_keep(bars, traded), task, findings)
     shown = {"show": ("open", *_SHOWN), "previous": ("date", *_SHOWN)}
     emptied = np.isin(to_days(bars["date"]), task.emptied)
     if emptied.any():  # their rows go for their own reasons, and no other day meets them
-        _, (reasons, _, _) = _compare_days(bars, task)
+        reasons, _, _ = jumps.find_jumps(_to_arrays(bars, task))
         reasons = {reason: mask & emptied for reason, mask in reasons.items()}
         bars = _keep(bars, findings.take(bars, {**reasons, EMPTIED: emptied}, **shown))
-    limit, (reasons, notes, sums) = _compare_days(bars, task)
-    bars = bars.append_column(LIMIT, pa.array(limit))
+    rows = _to_arrays(bars, task)
+    reasons, notes, sums = jumps.find_jumps(rows)
+    sums += _judge(bars, rows, task.form)
+    bars = bars.append_column(LIMIT, pa.array(rows["limit"]))
     same = _is_as_before(bars["code"])
     stays = findings.take(bars, reasons, **shown)
     if task.form.prices == "adjusted":
@@ -160,18 +167,48 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     return _keep(bars, stays), findings.quality, sums
 
 
-def _compare_days(
-    bars: pa.Table, task: BucketTask
-) -> tuple[np.ndarray, tuple[jumps.Masks, jumps.Masks, jumps.JumpSums]]:
-    """(n,) largest moves of the rows' days, and what `find_jumps` says of the rows."""
+def _to_arrays(bars: pa.Table, task: BucketTask) -> dict[str, np.ndarray]:
+    """Columns of sorted rows as `jumps.find_jumps` takes them."""
     date, limit = to_days(bars["date"]), np.full(len(bars), np.nan)
     position = np.searchsorted(task.calendar, date)
     if task.form.price_limits != "none":
         since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
         limit = find_limits(bars, date, since)
-    rows = {name: bars[name].to_numpy() for name in NUMBERS}
-    rows |= {"asset": np.cumsum(~_is_as_before(bars["code"])), "date": date}
-    return limit, jumps.find_jumps({**rows, "position": position, "limit": limit})
+    rows = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.kept)}
+    asset = np.cumsum(~_is_as_before(bars["code"]))
+    return {**rows, "asset": asset, "date": date, "position": position, "limit": limit}
+
+
+def _adjust(bars: pa.Table, task: BucketTask, findings: Findings) -> pa.Table:
+    """The bars with the factor that their columns give, if they have none."""
+    source = task.form.factor_source
+    if source is None or task.form.prices == "adjusted":
+        return bars
+    factor, bad = derive_factor(_to_arrays(bars, task), source)
+    findings.note(bars, {NO_SOURCE: bad}, show=("close", source), previous=("date", "close"))
+    return bars.set_column(bars.column_names.index("adj_factor"), "adj_factor", pa.array(factor))
+
+
+def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> jumps.JumpSums:
+    """What whole histories say of a factor that follows from them, or of its absence."""
+    if form.prices == "traded" and form.factor_source is None:
+        return jumps.JumpSums()
+    code = encode(bars["code"])
+    listed = [
+        form.price_limits == "ashare" or _LISTED.search(name) is not None
+        for name in code.dictionary.to_pylist()
+    ]
+    is_listed = np.array(listed, dtype=bool)[code.indices.to_numpy()]
+    if form.prices == "traded":
+        return jumps.JumpSums(yearly=int((is_listed & find_yearly(rows)).sum()))
+    return find_evidence(
+        rows,
+        source=form.factor_source,
+        is_listed=is_listed,
+        lot=form.scales.get("volume", 1.0),
+        unit=form.scales.get("amount", 1.0),
+        paid=not form.adjusted,
+    )
 
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
@@ -186,6 +223,13 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     if task.form.prices == "adjusted":
         limit = np.full(len(bars), np.nan)
     up, down = at_limit(columns["close"], reference, limit)
+    if set(STATED_LIMITS) <= columns.keys() and task.form.prices == "traded":
+        stated = [columns[name] for name in STATED_LIMITS]
+        with np.errstate(invalid="ignore"):  # limits that the day's prices break are none
+            fits = columns["high"] <= stated[0] + _TICK / 2
+            fits &= columns["low"] >= stated[1] - _TICK / 2
+            up = np.where(fits, columns["close"] >= stated[0] - _TICK / 2, up)
+            down = np.where(fits, columns["close"] <= stated[1] + _TICK / 2, down)
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),

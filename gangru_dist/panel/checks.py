@@ -33,6 +33,7 @@ from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import BarsConfig
 from gangru_dist.features.price_volume import check_inputs, list_inputs
 from gangru_dist.panel import jumps
+from gangru_dist.panel.bucket import NO_SOURCE
 from gangru_dist.panel.jumps import JumpSums
 
 _logger = logging.getLogger(__name__)
@@ -63,9 +64,19 @@ _MOST_STOPPED, _FEWEST_PAYERS = 0.5, 20
 _DILUTED, _FEWEST_ISSUES = 0.25, 10
 """Slope of adjusted prices on growing shares: 0 in the real market, 0.8 there without factors."""
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
-_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP)
+_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE)
 GAP = "day on which most stocks lack"
 """Start of a note on a column of a side table."""
+_ENOUGH = 2400
+"""Rows of stocks with a year of rows, ten years in all: few markets pay nothing in so many."""
+_FEWEST_STATED, _LEAST_STATED, _MOST_STATED = 3, 5e-4, 0.1
+"""Ex-dates in all, and their share of days: the real market's is 0.003; a column of other prices
+differs on each day."""
+_WHOLE = 0.9
+"""Share of volumes in whole shares: a volume that is adjusted too has fractions."""
+_NEVER = 0.01
+"""Share of rows whose amount / volume is none of the day's prices: the real market has none as
+traded, 15 % of a year adjusted forward, 87 % adjusted backward."""
 _TOGETHER, _FEWEST_TOGETHER = 0.25, 10
 """Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
 
@@ -184,10 +195,12 @@ def check_built(
     Raises:
         BarsError: Factors or lasting moves contradict prices, or too many rows are bad.
     """
-    whole = sum(sums, JumpSums())
-    check_jumps(quality, whole, allowed=cfg.max_jumps)
+    total = sum(sums, JumpSums())
+    check_adjustment(quality, total, form, allowed=cfg.max_quarantined)
+    check_jumps(quality, total, allowed=cfg.max_jumps)
+    _check_shifts(total)
     if form.prices == "traded":
-        check_ex_dates(whole, form)
+        check_ex_dates(total, form)
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
     counted = {**quality.quarantined, **quality.notes}
     gaps = [name for name in quality.notes if name.startswith(GAP)]
@@ -199,6 +212,66 @@ def check_built(
                 found.count,
                 name,
                 describe(found.example),
+            )
+
+
+def check_adjustment(quality: Quality, sums: JumpSums, form: BarsFormat, *, allowed: float) -> None:
+    """Refuse prices that are not adjusted as the user says, and a factor that follows from nothing.
+
+    Args:
+        quality: Of all rows.
+        sums: Of all buckets.
+        form: The mapping.
+        allowed: `bars.max_quarantined`, of rows without what gives the factor.
+
+    Raises:
+        BarsError: The evidence, and the way out.
+    """
+    source = form.factor_source
+    theirs = form.names(source)[0] if source else ""
+    traded = format_flag("bars.prices", "traded")
+    if form.prices == "traded":
+        missing = quality.notes.get(NO_SOURCE)
+        if missing is not None and missing.count > allowed * quality.rows:
+            raise BarsError(
+                f"{missing.count} of {quality.rows} rows have no {theirs}, from which adj_factor "
+                f"follows, or one of no day's move, e.g. {describe(missing.example)}. Export it "
+                "with all rows, or adj_factor. If its unit is another, say so: "
+                f"{format_flag(f'bars.scales.{source}', 0.01)}"
+            )
+        if source and sums.yearly >= _ENOUGH and not sums.steps_on_day.total():
+            raise BarsError(
+                f"{theirs} states no ex-date in {sums.yearly} rows of stocks with a year of rows "
+                "or more: it was computed from the prices as they are, not by the exchange. Export "
+                "adj_factor, or the previous close that the exchange states"
+            )
+        return
+    if sums.stated >= _FEWEST_STATED and (
+        _LEAST_STATED <= sums.stated / sums.compared <= _MOST_STATED
+    ):
+        raise BarsError(
+            f"bars.prices=adjusted, but {theirs} states an ex-date on {sums.stated} of "
+            f"{sums.compared} days: it differs from the close before, so prices are as traded. "
+            f"The factor follows from it without that setting: {traded}"
+        )
+    whole = sums.whole >= _WHOLE * sums.paid
+    if sums.paid >= _ENOUGH and whole and sums.outside < _NEVER * sums.paid:
+        raise BarsError(
+            f"bars.prices=adjusted, but amount / volume lies within low to high in "
+            f"{sums.paid - sums.outside} of {sums.paid} rows of stocks with a year of rows: "
+            "prices are as traded, and each split and dividend would read as a loss. Export their "
+            f"adj_factor (docs/data.md names the calls), and leave the setting out: {traded}"
+        )
+
+
+def _check_shifts(sums: JumpSums) -> None:
+    """Adjusted prices that all leave what was paid on one day."""
+    for day, count in sums.shifts_on_day.items():
+        if count >= max(_FEWEST_TOGETHER, _TOGETHER * sums.weeks_on_day[day]):
+            raise BarsError(
+                f"the prices of {count} of {sums.weeks_on_day[day]} stocks leave amount / volume "
+                f"on {day}: exports of two days were put together, each adjusted to its end. "
+                "Export all days again in one go, adjusted backward, or as traded with adj_factor"
             )
 
 

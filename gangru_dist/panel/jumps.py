@@ -105,6 +105,23 @@ class JumpSums:
     """Year -> stocks that are there in it and the year before, and had a dividend in that one."""
     stopped: Counter[int] = field(default_factory=Counter)
     """Year -> those of them whose adj_factor stays all year."""
+    yearly: int = 0
+    """Rows of stocks with a year of rows, of an exchange whose companies pay dividends; this and
+    what follows is of `adjustment.find_evidence`."""
+    compared: int = 0
+    """Pairs of next days with a previous close, a change or an adjusted close beside the price."""
+    stated: int = 0
+    """Those of them where these state an ex-date."""
+    paid: int = 0
+    """Rows of `yearly` with an amount."""
+    outside: int = 0
+    """Those of them whose amount / volume is none of the day's prices."""
+    whole: int = 0
+    """Those of them whose volume is a whole number of shares."""
+    weeks_on_day: Counter[dt.date] = field(default_factory=Counter)
+    """Day -> stocks with five rows before it and five from it on."""
+    shifts_on_day: Counter[dt.date] = field(default_factory=Counter)
+    """Day -> those of them whose prices leave amount / volume from one week to the next."""
 
     def __add__(self, other: JumpSums) -> JumpSums:
         """The sums of both."""

@@ -100,29 +100,32 @@ def compute_panel(
     """
     folder, buckets = f"{STAGING}{uuid.uuid4().hex[:12]}", cfg.panel.buckets
     run = partial(_map_items, cfg=cfg, runner=runner)
-    stage: dict[str, Any] = {"form": bars.form, "panel": panel, "buckets": buckets}
     daily = [part for part in bars.parts if part.table is None]
     units, beside = group_units(daily), len(daily) < len(bars.parts)
+    form = bars.own_form
+    stage: dict[str, Any] = {"form": form, "panel": panel, "buckets": buckets}
+    if form.prices == "traded" and form.factor_source is not None:
+        _logger.info("adj_factor_derived from=%s uri=%s", form.factor_source, bars.uri)
     _logger.info("panel_read files=%d units=%d uri=%s", len(bars.files), len(units), bars.uri)
     try:
         read = partial(stage_unit, bars.uri, days=bars.rule, **stage)
         items = [(unit, f"{folder}/unit-{i:05d}") for i, unit in enumerate(units)]
         staged = merge_staged(run("panel_read", read, items))
         problem = catch_error(
-            lambda: check_staged(staged.quality, staged.columns, staged.dates, bars.form, cfg.bars)
+            lambda: check_staged(staged.quality, staged.columns, staged.dates, form, cfg.bars)
         ) or catch_error(lambda: check_calendar(staged.newest, bars.rule))
         if problem is not None:
             return Computed(columns=staged.columns, quality=staged.quality, problem=problem)
         market = find_market_days(staged.dates, staged.traded, bars.rule)
         calendar = market.calendar
         check_spellings(staged.codes)
-        there = check_columns(staged.columns, cfg.panel.features, bars.form)
+        there = check_columns(staged.columns, cfg.panel.features, form)
         task = BucketTask(
             features=cfg.panel.features,
             calendar=calendar,
             closed=market.closed,
             has_turnover_rate="turnover_rate" in there,
-            form=bars.form,
+            form=form,
             files=tuple(file.name for file in bars.files),
             tables=_stage_tables(bars, staged.codes, folder, run, **stage) if beside else (),
             given=bars.given,
@@ -164,7 +167,7 @@ def compute_panel(
         ),
         names=[bucket.names for bucket in written],
         problem=catch_error(
-            lambda: check_built([b.sums for b in written], quality, bars.form, cfg.bars)
+            lambda: check_built([b.sums for b in written], quality, form, cfg.bars)
         ),
     )
 

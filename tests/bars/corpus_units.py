@@ -154,6 +154,24 @@ def factors() -> Iterator[Case]:
                prices="adjusted", price_limits="none")  # fmt: skip
     yield case("no adj_factor, prices adjusted already and called so", _adjusted, "accepted",
                "as declared", prices="adjusted")  # fmt: skip
+    yield case("no adj_factor, the previous close as the exchange states it", _stated, "accepted",
+               "adj_factor follows from it")  # fmt: skip
+    yield case("no adj_factor, the change from the previous close in per cent",
+               lambda f: _changed(_stated(f)), "accepted", "adj_factor follows from it",
+               scales={"daily_change": 0.01})  # fmt: skip
+    yield case("no adj_factor, an adjusted close",
+               lambda f: f.assign(adj_close=f["close"] * f.pop("adj_factor")), "accepted",
+               "adj_factor follows from it")  # fmt: skip
+    yield case("prices as traded but called adjusted, the previous close beside them", _stated,
+               "refused", "pre_close states an ex-date", prices="adjusted")  # fmt: skip
+    yield case("the change from the previous close is that of another unit",
+               lambda f: _changed(_stated(f)), "refused",
+               "--set bars.scales.daily_change=0.01")  # fmt: skip
+    yield case("adjustflag says adjusted, and prices are called as traded",
+               lambda f: f.assign(adjustflag=2), "refused", "adjustflag=2 in row 0")  # fmt: skip
+    yield case("prices adjusted already, a vwap as traded beside them",
+               lambda f: _adjusted(f.assign(vwap=f["amount"] / f["volume"])), "refused",
+               "not in the adjustment of the prices", prices="adjusted")  # fmt: skip
     yield case("prices adjusted already, and adj_factor beside them", _twice, "refused",
                "prices seem adjusted")  # fmt: skip
     yield case("prices and volume adjusted already, and adj_factor beside them",
@@ -260,6 +278,18 @@ def _twice(frame: Frame) -> Frame:
 
 def _adjusted(frame: Frame) -> Frame:
     return _twice(frame).drop(columns="adj_factor")
+
+
+def _stated(frame: Frame) -> Frame:
+    stocks = frame.groupby("code")
+    step = frame["adj_factor"] / stocks["adj_factor"].shift()
+    pre = (stocks["close"].shift() / step).fillna(frame["open"])
+    return frame.assign(pre_close=pre).drop(columns="adj_factor")
+
+
+def _changed(frame: Frame) -> Frame:
+    change = 100 * (frame["close"] / frame["pre_close"] - 1).round(4)
+    return frame.assign(daily_change=change).drop(columns="pre_close")
 
 
 def _random(frame: Frame) -> Frame:

@@ -123,19 +123,24 @@ class TestProperties:
 
 class TestValidation:
     @pytest.mark.parametrize(
-        ("name", "table", "match"),
+        ("name", "table", "match", "told"),
         [
-            ("tushare", "adj_factor", r"no adjustment factor \(pro.adj_factor\).*adj_factor/"),
-            ("baostock", "adjust_factor", r"\(bs.query_adjust_factor\(start_date=.*adjust_factor/"),
+            (
+                "baostock",
+                "adjust_factor",
+                r"\(bs.query_adjust_factor\(start_date=.*adjust_factor/",
+                r"adjustflag=3 in row 0 says that prices are as traded",
+            ),
             (
                 "akshare",
                 "hfq_factor",
                 r"adjust=\"hfq-factor\".*hfq_factor/.*bars.prices=adjusted and .*vwap",
+                r"near a split's ratio.*--set bars.max_jumps=",
             ),
         ],
     )
     def test_raw_prices_need_a_factor(
-        self, tmp_path: Path, name: str, table: str, match: str
+        self, tmp_path: Path, name: str, table: str, match: str, told: str
     ) -> None:
         vendor, market = vendors.VENDORS[name], vendors.make_market()
         vendor.write(tmp_path / "bars", market)
@@ -143,13 +148,29 @@ class TestValidation:
             file.unlink()
         with pytest.raises(BarsError, match=match):
             build(tmp_path / "panel", tmp_path / "bars", format=vendor.format)
-        told = {"format": vendor.format, "prices": "adjusted"}
-        folders = (tmp_path / "panel", tmp_path / "bars")
         features = tuple(name for name in features_of(vendor) if name != "vwap")
-        with pytest.raises(BarsError, match=r"near a split's ratio.*--set bars.max_jumps="):
-            build(*folders, features, **told)
-        believed = build(*folders, features, **told, max_jumps=1, max_quarantined=1)
-        assert believed.rows > 0.98 * len(market)
+        with pytest.raises(BarsError, match=told):
+            build(
+                tmp_path / "panel",
+                tmp_path / "bars",
+                features,
+                format=vendor.format,
+                prices="adjusted",
+            )
+
+    def test_tushares_daily_bars_give_the_factor(self, tmp_path: Path) -> None:
+        vendor, market = vendors.VENDORS["tushare"], vendors.make_market()
+        vendor.write(tmp_path / "bars", market)
+        expected = build(tmp_path / "a", tmp_path / "bars", format=vendor.format)
+        for file in (tmp_path / "bars" / "adj_factor").iterdir():
+            file.unlink()
+        found = build(tmp_path / "b", tmp_path / "bars", format=vendor.format)
+        first, last = found.calendar[[0, -1]].astype(dt.date)
+        blocks = [
+            read_block(Storage(str(tmp_path / name)), manifest, start=first, end=last)
+            for name, manifest in (("a", expected), ("b", found))
+        ]
+        np.testing.assert_allclose(blocks[1].adj_close, blocks[0].adj_close, rtol=1e-6)
 
     def test_the_word_and_a_factor_contradict_each_other(self, tmp_path: Path) -> None:
         vendors.VENDORS["tushare"].write(tmp_path / "bars", vendors.make_market())

@@ -79,6 +79,13 @@ class Vendor:
     """Our code -> the vendor's spelling."""
 
 
+def find_pre_close(market: pd.DataFrame) -> pd.Series:
+    """The close before, less what was paid out; the open of a first day."""
+    stocks = market.groupby("code")
+    step = market["adj_factor"] / stocks["adj_factor"].shift()
+    return (stocks["close"].shift() / step).fillna(market["open"])
+
+
 def _compact(dates: pd.Series) -> pd.Series:
     return dates.dt.strftime("%Y%m%d")
 
@@ -95,7 +102,7 @@ def _tushare(folder: Path, market: pd.DataFrame) -> None:
         {
             **keys,
             **{name: market[name] for name in ("open", "high", "low", "close")},
-            "pre_close": market["close"],
+            "pre_close": find_pre_close(market),
             "vol": market["volume"] / 100,
             "amount": market["amount"] / 1000,
         }

@@ -17,6 +17,7 @@ from gangru_dist.config.sources import load
 from gangru_dist.features.price_volume import FEATURES, NAMES
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
+from tests.bars import vendors
 from tests.bars.corpus_market import DAYS, PRICES, Frame, market
 from tests.made_bars import write
 from tests.panel.test_headers import ways_out
@@ -163,3 +164,215 @@ class TestValidation:
             BarsError, match=rf"volume.*for {ours}|for {ours} and for volume|volume"
         ):
             build(tmp_path, frame, columns={ours: "volume"})
+
+
+LONG = pd.bdate_range("2018-01-02", periods=400)
+"""More than a year, with one year's end in between."""
+
+
+def long_market(stocks: int = 14) -> Frame:
+    """Stocks that pay 3 % in each year and split 2 : 1 once, a few suspended days, cents."""
+    frames = []
+    for number in range(stocks):
+        rng = np.random.default_rng(number)
+        step = np.ones(len(LONG))
+        step[[110 + number, 330 + number]] = 1.03
+        step[200 + 3 * number] = 2.0
+        close = np.empty(len(LONG))
+        pre = np.empty(len(LONG))
+        last = 20.0 + number
+        for day, by in enumerate(step):
+            pre[day] = round(last / by, 2)
+            last = close[day] = round(pre[day] * np.exp(rng.normal(0, 0.01)), 2)
+        volume = rng.integers(1_000, 9_000, len(LONG)) * 100.0
+        frame = pd.DataFrame({"date": LONG, "code": f"6000{number:02d}.SH", "close": close})
+        frame = frame.assign(
+            open=close, high=(close * 1.01).round(2), low=(close * 0.99).round(2), volume=volume,
+            amount=volume * close, pre_close=pre, turnover_rate=volume / 1e9,
+        )  # fmt: skip
+        ratio = (frame["close"].shift() / frame["pre_close"]).fillna(1.0)
+        frames.append(frame.assign(adj_factor=np.where(step > 1, ratio, 1.0).cumprod()))
+    return pd.concat(frames, ignore_index=True)
+
+
+def true_factor(found: Frame, frame: Frame) -> pd.Series:
+    """adj_close / close of the panel's rows over the true factor: one number a stock."""
+    true = frame.set_index(["code", "date"])
+    true.index = pd.MultiIndex.from_arrays([true.index.get_level_values(0),
+                                            true.index.get_level_values(1).date])  # fmt: skip
+    true = true.loc[found.index]
+    ratio = found["adj_close"].to_numpy() / (true["close"] * true["adj_factor"])
+    spread = ratio.groupby(level=0)
+    return spread.max() / spread.min() - 1
+
+
+class TestDerivedFactor:
+    """`adj_factor` from what vendors give in its place."""
+
+    @pytest.mark.parametrize(
+        ("column", "error"),
+        [("pre_close", 1e-12), ("daily_change", 3e-4), ("adj_close", 1e-5)],
+    )
+    def test_is_the_true_one(self, tmp_path: Path, column: str, error: float) -> None:
+        frame = long_market()
+        last = frame.groupby("code")["adj_factor"].transform("last")
+        frame = frame.assign(
+            daily_change=(frame["close"] / frame["pre_close"] - 1).round(4),
+            adj_close=frame["close"] * frame["adj_factor"] / last,
+        )
+        away = ["adj_factor", *({"pre_close", "daily_change", "adj_close"} - {column})]
+        found, quality = build(tmp_path, frame.drop(columns=away))
+        assert (true_factor(found, frame) < error).all()
+        assert not quality["quarantined"]
+        steps = (found["adj_close"] / found["close"]).groupby("asset").nunique()
+        assert len(steps) == 14
+
+    def test_rounding_is_no_factor(self, tmp_path: Path) -> None:
+        """Adjusted closes of two decimals, changes of two decimals of a per cent."""
+        frame = long_market().query("date < @LONG[100]")  # nothing is paid yet
+        for column, values in (
+            ("daily_change", (frame["close"] / frame["pre_close"] - 1).round(4)),
+            ("adj_close", (frame["close"] / 2.06).round(2)),
+        ):
+            given = frame.drop(columns=["adj_factor", "pre_close"]).assign(**{column: values})
+            found, _ = build(tmp_path / column, given)
+            np.testing.assert_array_equal(found["adj_close"], frame["close"])
+
+    def test_days_and_stocks_to_come_change_no_earlier_one(self, tmp_path: Path) -> None:
+        frame = long_market().drop(columns="adj_factor")
+        few = frame[(frame["date"] < LONG[250]) & (frame["code"] > "600003.SH")]
+        short, whole = (build(tmp_path / str(len(f)), f)[0] for f in (few, frame))
+        whole = whole.loc[short.index]
+        pd.testing.assert_frame_equal(short, whole, check_exact=True)
+
+    def test_a_suspension_over_an_ex_date(self, tmp_path: Path) -> None:
+        frame = long_market()
+        frame = frame[~((frame["code"] == "600000.SH") & frame["date"].isin(LONG[105:114]))]
+        stocks = frame.groupby("code")
+        ratio = frame["adj_factor"] / stocks["adj_factor"].shift()
+        pre = (stocks["close"].shift() / ratio).fillna(frame["pre_close"])
+        found, _ = build(tmp_path, frame.assign(pre_close=pre).drop(columns="adj_factor"))
+        assert (true_factor(found, frame) < 1e-9).all()
+
+    def test_a_close_that_cannot_be_leaves_the_factor_alone(self, tmp_path: Path) -> None:
+        frame = long_market()
+        row = (frame["code"] == "600004.SH") & (frame["date"] == LONG[50])
+        wrong = frame.drop(columns="adj_factor")
+        for name in (*PRICES, "amount"):
+            wrong.loc[row, name] *= 3
+        found, quality = build(tmp_path, wrong)
+        assert (true_factor(found, frame) < 1e-9).all()
+        assert quality["rows_quarantined"] == 1
+
+    def test_a_change_that_states_no_ex_date_is_refused(self, tmp_path: Path) -> None:
+        frame = long_market()
+        smooth = frame.groupby("code")["close"].shift().fillna(frame["open"])
+        frame = frame.assign(pre_close=smooth).drop(columns="adj_factor")
+        with pytest.raises(BarsError, match="pre_close states no ex-date in 5600 rows"):
+            build(tmp_path, frame)
+
+    def test_files_that_give_it_in_two_ways(self, tmp_path: Path) -> None:
+        frame = long_market().drop(columns="adj_factor")
+        write(tmp_path / "bars", frame)
+        two = frame.drop(columns="pre_close").assign(adj_close=frame["close"])
+        two.to_parquet(tmp_path / "bars" / "b.parquet")
+        cfg = RunConfig(bars=BarsConfig(price_limits="ashare"))
+        with pytest.raises(BarsError, match="must come from one column in all files"):
+            build_panel(str(tmp_path / "bars"), Storage(str(tmp_path / "s")), cfg, runner=map_here)
+
+    def test_most_rows_without_it(self, tmp_path: Path) -> None:
+        frame = long_market().drop(columns="adj_factor")
+        frame.loc[frame["date"] > LONG[300], "pre_close"] = np.nan
+        with pytest.raises(BarsError, match="rows have no pre_close, from"):
+            build(tmp_path, frame, max_jumps=1)
+
+
+class TestEvidence:
+    """Prices called adjusted are held against the file."""
+
+    @pytest.mark.parametrize("by", ["pre_close", "daily_change", "adj_close"])
+    def test_an_ex_date_that_a_column_states(self, tmp_path: Path, by: str) -> None:
+        frame = long_market().query("date < @LONG[140]")  # no split, and less than a year
+        frame = frame.assign(
+            daily_change=frame["close"] / frame["pre_close"] - 1,
+            adj_close=frame["close"] * frame["adj_factor"],
+        )
+        away = ["adj_factor", *({"pre_close", "daily_change", "adj_close"} - {by})]
+        with pytest.raises(BarsError, match=rf"{by} states an ex-date on 14 of "):
+            build(tmp_path, frame.drop(columns=away), drop(*MIXED), **ADJUSTED)
+
+    @pytest.mark.parametrize("limits", ["ashare", "none"])
+    def test_amounts_that_never_leave_the_prices(self, tmp_path: Path, limits: str) -> None:
+        frame = long_market().drop(columns=["adj_factor", "pre_close"])
+        with pytest.raises(BarsError, match="5600 of 5600 rows of stocks with a year of rows"):
+            build(tmp_path, frame, drop(*MIXED), max_jumps=1, price_limits=limits, **ADJUSTED)
+
+    @pytest.mark.parametrize("end", [None, LONG[-1]])
+    def test_adjusted_prices_are_taken(self, tmp_path: Path, end: pd.Timestamp | None) -> None:
+        frame = adjust(long_market().drop(columns="pre_close"), end)
+        _, quality = build(tmp_path, frame, drop(*MIXED), **ADJUSTED)
+        assert quality["rows_quarantined"] == 0
+
+    def test_a_volume_that_is_adjusted_as_well(self, tmp_path: Path) -> None:
+        frame = long_market().drop(columns="pre_close")
+        volume = frame["volume"] / frame["adj_factor"] / 1.37
+        frame = adjust(frame, volume=volume, amount=frame["amount"] / 1.37)
+        build(tmp_path, frame, drop(*MIXED), **ADJUSTED)
+
+    def test_yearly_files_each_adjusted_to_its_end(self, tmp_path: Path) -> None:
+        frame = long_market().drop(columns="pre_close")
+        year = frame["date"].dt.year
+        last = frame.groupby(["code", year])["adj_factor"].transform("last")
+        frame = adjust(frame.assign(adj_factor=frame["adj_factor"] / last))
+        with pytest.raises(BarsError, match=r"of 14 stocks leave .* exports of two days were put"):
+            build(tmp_path, frame, drop(*MIXED), max_jumps=1, **ADJUSTED)
+
+    @pytest.mark.parametrize(("flag", "prices"), [(3, "adjusted"), (2, "traded"), (1, "traded")])
+    def test_baostocks_flag(self, tmp_path: Path, flag: int, prices: str) -> None:
+        frame = long_market().assign(adjustflag=flag)
+        frame = frame if prices == "traded" else frame.drop(columns="adj_factor")
+        with pytest.raises(BarsError, match=rf"adjustflag={flag} in row 0 says"):
+            build(tmp_path, frame, drop(*MIXED), prices=prices)
+
+
+class TestStatedLimits:
+    def test_are_taken_where_a_vendor_has_them(self, tmp_path: Path) -> None:
+        frame = long_market()
+        row = frame.index[(frame["code"] == "600001.SH") & (frame["date"] == LONG[30])]
+        frame = frame.assign(up_limit=frame["pre_close"] * 1.1, down_limit=frame["pre_close"] * 0.9)
+        plain, _ = build(tmp_path / "a", frame.drop(columns=["up_limit", "down_limit"]))
+        frame.loc[row, ["up_limit", "high"]] = frame.loc[row, ["close", "close"]].to_numpy()
+        frame.loc[row + 1, ["down_limit", "low"]] = frame.loc[
+            row + 1, ["close", "close"]
+        ].to_numpy()
+        frame.loc[row + 2, "up_limit"] = 0.5  # of another unit: the board's rule holds
+        found, _ = build(tmp_path / "b", frame)
+        up, down = (found[name].reset_index() for name in ("limit_up", "limit_down"))
+        assert up[up["limit_up"]]["date"].tolist() == [LONG[30].date()]
+        assert down[down["limit_down"]]["date"].tolist() == [LONG[31].date()]
+        assert not (plain["limit_up"] | plain["limit_down"]).any()
+
+    def test_of_tushares_table(self, tmp_path: Path) -> None:
+        market, vendor = vendors.make_market(), vendors.VENDORS["tushare"]
+        table = pd.DataFrame({"ts_code": market["code"], "trade_date": market["date"]})
+        table = table.assign(up_limit=market["close"] + 5, down_limit=market["close"] - 5)
+        at_limit = market.index[[10, 70]]
+        for name in ("open", "high"):
+            market.loc[at_limit, name] = market.loc[at_limit, "close"]
+        market["amount"] = (market["volume"] * market["close"] / 1000).round() * 1000
+        table.loc[at_limit, "up_limit"] = market.loc[at_limit, "close"]
+        vendor.write(tmp_path / "bars", market)
+        (tmp_path / "bars" / "stk_limit").mkdir()
+        rows = table.drop(index=market.index[20:40])  # of these days the board's rule holds
+        rows.to_parquet(tmp_path / "bars" / "stk_limit" / "a.parquet")
+        storage = Storage(str(tmp_path / "s"))
+        cfg = RunConfig(bars=BarsConfig(format="tushare"), panel=PanelConfig(buckets=2))
+        manifest = build_panel(str(tmp_path / "bars"), storage, cfg, runner=map_here)
+        rows = pd.concat(
+            pd.read_parquet(tmp_path / "s" / "panel" / file.name) for file in manifest.files
+        )
+        assert len(rows) == len(market)
+        found = rows.set_index(["asset", "date"])["limit_up"]
+        days = market.loc[at_limit, ["code", "date"]]
+        expected = {(code, day.date()) for code, day in days.itertuples(index=False)}
+        assert set(found[found].index) == expected
