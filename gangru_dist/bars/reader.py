@@ -45,7 +45,7 @@ from gangru_dist.bars.formats import (
     kind_of,
     resolve_format,
 )
-from gangru_dist.bars.side_tables import Members, find_code
+from gangru_dist.bars.side_tables import Members, check_years, find_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import RunConfig
@@ -203,6 +203,9 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
             there = given.union(columns)
             derived = frozenset(ours for name, ours in form.stand_ins.items() if name in there)
             bars += [replace(p, columns=columns, given=given, derived=derived) for p in parts]
+    ours = form.names("code")[0]
+    named = [(part.constants.get(ours), part.file.name) for part in bars]
+    check_years({code: file for code, file in named if code is not None})
     if not bars:
         raise BarsError(
             f"{uri} has the side tables {', '.join(sorted(form.tables))} at most, and no daily "

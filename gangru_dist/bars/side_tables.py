@@ -32,12 +32,19 @@ _CLEAR_JUMP = 0.3
 hides that much."""
 
 _EXCHANGES = {
-    "sh": "sh", "ss": "sh", "sse": "sh", "xshg": "sh",
-    "sz": "sz", "szse": "sz", "xshe": "sz",
-    "bj": "bj", "bse": "bj", "xbse": "bj",
-}  # fmt: skip
+    **dict.fromkeys(("sh", "ss", "sse", "xshg", "shse", "sha", "shh", "cg", "c1"), "sh"),
+    **dict.fromkeys(("sz", "szse", "xshe", "she", "shz", "cs", "c2"), "sz"),
+    **dict.fromkeys(("bj", "bse", "xbse", "bjse"), "bj"),
+    **dict.fromkeys(("ch", "cn"), ""),
+}
+"""Marks of vendors and terminals -> exchange; a country's names none."""
 _ANY = "|".join(sorted(_EXCHANGES, key=len, reverse=True))
-_CODE = re.compile(rf"(?:({_ANY})[._-]?)?(\d{{1,6}})(?:\.0)?(?:[._-]?({_ANY}))?")
+_CODE = re.compile(rf"(?:({_ANY})[._:-]?)?(\d{{1,6}})(?:\.0)?(?:[._:-]?({_ANY})(?:equity)?)?")
+_MARKET = re.compile(r"([01])\.(\d{6})")  # as eastmoney writes it: 1 is Shanghai, 0 the others
+_BEIJING = ("4", "8", "92")
+_DAY = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?"
+_DATED = re.compile(rf"(?<![0-9]){_DAY}(?![0-9])")
+_YEAR = re.compile(r"(.*[A-Za-z].*?)[-_ .](?:19|20)\d\d")
 _SUFFIX = re.compile(r"\.(parquet|pq|parq|csv(\.(gz|bz2|zst|lz4))?)$", re.IGNORECASE)
 _IN_NAME = re.compile(
     rf"(?<![a-z0-9])(?:(?:{_ANY})[._-]?)?\d{{6}}(?:[._-](?:{_ANY}))?(?![a-z0-9])", re.IGNORECASE
@@ -47,6 +54,9 @@ _IN_NAME = re.compile(
 def normalize_code(code: str) -> str:
     """One spelling of all that mean the same stock: `600000sh`; bare digits name no exchange."""
     plain = re.sub(r"[\s\x00]", "", code).casefold()
+    if (market := _MARKET.fullmatch(plain)) is not None:
+        other = "bj" if market[2].startswith(_BEIJING) else "sz"
+        return market[2] + ("sh" if market[1] == "1" else other)
     found = _CODE.fullmatch(plain)
     if found is None:
         return plain
@@ -59,13 +69,42 @@ def find_code(file: str, *, any_name: bool) -> str | None:
 
     None if there is none; with `any_name`, a name without six digits is the code itself,
     unless it is a date of eight.
+
+    Raises:
+        BarsError: What would be the code has a date in it.
     """
     name = PurePosixPath(file).name
-    found = _IN_NAME.search(name)
-    if found:
+    stem, found = _SUFFIX.sub("", name), _IN_NAME.search(name)
+    if found and not _DATED.fullmatch(found[0]):
         return found[0]
-    stem = _SUFFIX.sub("", name)
-    return stem if any_name and not re.fullmatch(r"\d{8}|\d{4}-\d\d-\d\d", stem) else None
+    if re.fullmatch(r"\d{8}|\d{4}-\d\d-\d\d", stem) or not (found or any_name):
+        return None
+    if dated := _DATED.search(stem):
+        raise _explain_dated(file, dated[0])
+    return stem
+
+
+def check_years(codes: Mapping[str, str]) -> None:
+    """Refuse codes that differ by a year behind them: AAPL_2018, AAPL_2019.
+
+    Args:
+        codes: Code that a file's name gives -> the file.
+
+    Raises:
+        BarsError: Names a file.
+    """
+    first: dict[str, str] = {}
+    for code, file in codes.items():
+        if (year := _YEAR.fullmatch(code)) and first.setdefault(year[1], code) != code:
+            raise _explain_dated(file, code[-4:])
+
+
+def _explain_dated(file: str, date: str) -> BarsError:
+    return BarsError(
+        f"{file}: its name is to be the stock's code, and {date} in it reads as a date: each "
+        "file would be a stock of its own. Add a column with the code, or rename the files to the "
+        "code alone, in a folder a date."
+    )
 
 
 def check_spellings(codes: Mapping[str, str]) -> None:

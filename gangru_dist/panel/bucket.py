@@ -25,7 +25,7 @@ from gangru_dist.bars.days import EMPTIED, THIN, to_days
 from gangru_dist.bars.formats import STATED_LIMITS, BarsFormat, SideTable
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.bars.rows import MISSING, find_missing
-from gangru_dist.bars.side_tables import Members, check_same
+from gangru_dist.bars.side_tables import Members, check_same, normalize_code
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
 from gangru_dist.panel.adjustment import derive_factor, find_evidence, find_yearly
@@ -253,7 +253,9 @@ def find_boards(codes: pa.DictionaryArray) -> np.ndarray:
     """(n,) str: main, star, chinext or beijing, by the six digits in any vendor's spelling."""
     boards = []
     for code in codes.dictionary.to_pylist():
-        digits = "".join(c for c in code if c.isdigit()).zfill(6)[:6]
+        digits = normalize_code(code)[:6]
+        if not digits.isdigit():
+            digits = "".join(c for c in code if c.isdigit()).zfill(6)[:6]
         found = [board for start, board in _BOARDS.items() if digits.startswith(start)]
         boards.append(found[0] if found else "main")
     return np.asarray(np.array(boards, dtype="U8")[codes.indices.to_numpy()])

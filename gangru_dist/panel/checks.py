@@ -35,6 +35,7 @@ from gangru_dist.features.price_volume import check_inputs, list_inputs
 from gangru_dist.panel import jumps
 from gangru_dist.panel.bucket import NO_SOURCE
 from gangru_dist.panel.jumps import JumpSums
+from gangru_dist.panel.twins import TWINS
 
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ _MOST_STOPPED, _FEWEST_PAYERS = 0.5, 20
 _DILUTED, _FEWEST_ISSUES = 0.25, 10
 """Slope of adjusted prices on growing shares: 0 in the real market, 0.8 there without factors."""
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
-_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE)
+_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE, TWINS)
 GAP = "day on which most stocks lack"
 """Start of a note on a column of a side table."""
 _ENOUGH = 2400

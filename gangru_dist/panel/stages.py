@@ -46,6 +46,7 @@ from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
 from gangru_dist.panel.checks import GAP, check_built, check_columns, check_staged
 from gangru_dist.panel.history import KnownFacts
 from gangru_dist.panel.manifest import Manifest, bucket_of
+from gangru_dist.panel.twins import describe_stocks, find_twins
 from gangru_dist.panel.writer import WrittenBucket, make_manifest, name_changes, write_bucket
 
 _logger = logging.getLogger(__name__)
@@ -149,8 +150,8 @@ def compute_panel(
         market = find_market_days(calendar, _count_kept(written), bars.rule)
     finally:
         panel.delete_folder(folder)
-    gaps = _find_gaps(written, calendar)
-    quality = merge([staged.quality, market.quality, gaps, *(b.quality for b in written)])
+    found = (_find_gaps(written, calendar), find_twins([b.stocks for b in written], calendar))
+    quality = merge([staged.quality, market.quality, *found, *(b.quality for b in written)])
     return Computed(
         columns=staged.columns,
         quality=quality,
@@ -438,6 +439,7 @@ def build_bucket(
         names=name_changes(rows),
         quality=merge([beside, quality]),
         sums=sums,
+        stocks=describe_stocks(rows, task.calendar),
         kept=np.bincount(place, minlength=days),
         valued={name: np.bincount(place[has], minlength=days) for name, has in valued.items()},
     )

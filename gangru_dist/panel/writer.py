@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -66,6 +67,8 @@ class WrittenBucket:
     """(days,) its rows on each trading day."""
     valued: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Column that side tables bring -> (days,) those of them with a value."""
+    stocks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What is compared with other stocks, as of `twins.describe_stocks`."""
 
 
 def write_bucket(
