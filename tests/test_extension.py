@@ -1,5 +1,6 @@
 """User code by name: found, checked, part of the identity, and never named by storage."""
 
+import importlib
 import json
 import re
 import shlex
@@ -7,6 +8,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -96,6 +98,17 @@ class TestNames:
         assert session.list_user_files() == []
         load("default", None, [f"predictor={CODE}:Mean"])
         assert session.list_user_files() == [str(Path(__file__).parent / f"{CODE}.py")]
+
+    def test_a_namespace_package_is_shipped_as_its_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "spaced").mkdir()
+        (tmp_path / "spaced" / "own.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.import_module("spaced.own")
+        names = Mock(return_value={"spaced"})
+        monkeypatch.setattr(type(session.FEATURES), "list_user_modules", names)
+        assert session.list_user_files() == [str(tmp_path / "spaced")]
 
 
 class TestStoredNames:

@@ -33,6 +33,25 @@ _MARKS = {
 """First bytes -> encoding. The decoder takes the mark away itself, and Arrow that of UTF-8."""
 
 
+_OTHERS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "packed with gzip",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"PAR1": "parquet",
+    b"ARROW1": "an Arrow file",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite": "a database",
+    b"%PDF": "a PDF",
+    b"<": "a web page",
+    b"{": "JSON",
+    b"[": "JSON",
+}
+"""First bytes of what is no CSV file -> what it is."""
 _TITLE = re.compile(r"\s*(\d{6})\s+\S.*")
 """The line above the headings: code, name, period and adjustment."""
 _SOURCE = re.compile(r"\W*数据来源")
@@ -77,6 +96,11 @@ def read_csv_shape(
     """
     with filesystem.open_input_file(file.path) as source:
         head = _unpack(source, file).read(_HEAD)
+    kind = next((kind for start, kind in _OTHERS.items() if head.startswith(start)), None)
+    if kind:
+        raise BarsError(
+            f"{file.name} is {kind}, whatever its name says. Export the bars as CSV or parquet."
+        )
     if encoding == "auto":
         encoding = _detect_encoding(head, file)
     try:

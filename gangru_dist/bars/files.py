@@ -94,8 +94,8 @@ class BarsFile:
             )
 
 
-def list_files(uri: str) -> list[BarsFile]:
-    """Files of the bars at a URI (a folder or one file), sorted by name.
+def list_files(uri: str, *, given_by: str = "--bars") -> list[BarsFile]:
+    """Files of the bars at a URI (a folder or one file), sorted by name; messages name its flag.
 
     Raises:
         BarsError: There are none, or one is empty, cannot be read, or is neither parquet nor CSV
@@ -122,7 +122,9 @@ def list_files(uri: str) -> list[BarsFile]:
         if info.type == pafs.FileType.File:
             files.append(file)
     if not files:
-        raise BarsError(f"no files at {uri}. --bars takes a folder, or a file, of parquet or CSV.")
+        raise BarsError(
+            f"no files at {uri}. {given_by} takes a folder, or a file, of parquet or CSV."
+        )
     files.sort(key=lambda file: file.name)
     is_qlib = any(file.name == _QLIB_DAYS for file in files)
     for file in files:
@@ -199,7 +201,7 @@ def check_apart(uri: str, root: Storage) -> None:
 
 
 def _make_file(info: pafs.FileInfo, base: str) -> BarsFile:
-    name = info.path[len(base) + 1 :]
+    name = info.path[len(base.rstrip("/")) + 1 :]
     return BarsFile(name=name, path=info.path, size=info.size or 0, modified=info.mtime_ns)
 
 

@@ -517,7 +517,7 @@ def _read_tables(
     filesystem, _ = open_filesystem(uri)
     form, tables = BarsFormat(columns=_INDEX_COLUMNS), {}
     try:
-        for number, file in enumerate(list_files(uri)):
+        for number, file in enumerate(list_files(uri, given_by=setting)):
             parts, names = _open(filesystem, number, file, form)
             columns = {
                 ours: theirs for ours in _INDEX_COLUMNS if (theirs := form.find(ours, names))

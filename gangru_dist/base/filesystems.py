@@ -83,7 +83,7 @@ def _hide_user(found: re.Match[str]) -> str:
     """Leave names, and the colon of a port as in `host:9000/path@version`."""
     user, scheme = found["user"], found["scheme"].lower()
     is_name = ":" not in unquote(user) and scheme in _USERS
-    is_port = scheme not in _STORES and _PORT.fullmatch(user)
+    is_port = scheme not in _STORES | {"file"} and _PORT.fullmatch(user)
     return found[0] if is_name or is_port else f"{found['scheme']}://{_HIDDEN}@"
 
 
@@ -118,15 +118,17 @@ _CUT = re.compile(
 """An answer that ended too early, as the AWS library and delta-rs put it; neither asks again."""
 _HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
 _PLACE = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EROFS,
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "Let this user read and write there, or name another place"
+    ),
+    errno.EROFS: "Name a place that can be written",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or name another place"),
+    errno.EFBIG: "Raise the limit of a file's size (`ulimit -f`), or name another place",
+    **dict.fromkeys(
+        (errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR), "Correct the path"
+    ),
 }
-"""The disk is full, or the path is not writable."""
+"""Error number of a full disk, or of a path that cannot be used -> what to do."""
 
 
 @contextmanager
@@ -146,8 +148,7 @@ def explain_refusals() -> Iterator[None]:
         if found or error.errno not in _PLACE:
             raise
         raise StorageError(
-            f"{error}. Free some space or correct the path, then run the same command again to "
-            "continue."
+            f"{error}. {_PLACE[error.errno]}, then run the same command again to continue."
         ) from error
 
 
@@ -201,6 +202,15 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
     delete_dir = explain_refusals()(pafs.S3FileSystem.delete_dir)
 
 
+def to_uri(place: object, *, what: str = "a place") -> str:
+    """Return the text of a URI or path; StorageError if it is neither text nor a `Path`."""
+    if isinstance(place, str | os.PathLike) and isinstance(text := os.fspath(place), str):
+        return text
+    raise StorageError(
+        f"{what} is given as a {type(place).__name__}. Give a path or a URI as text, or a Path."
+    )
+
+
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Open the filesystem of a URI or a local path, and return it with the path there.
 
@@ -233,7 +243,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
         filesystem, path = fsspec.core.url_to_fs(uri)
         return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
-    except (ValueError, ImportError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # each scheme's library has errors of its own
         raise StorageError(
             f"cannot use {shown!r}: {shorten(error)}. Built in are a local path, file://, "
             "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
@@ -241,7 +251,14 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def _check_path(path: str) -> None:
-    """Refuse a path that seems to be a URI."""
+    """Refuse a path that seems to be a URI, or that the system's encoding does not hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise StorageError(
+            f"the path {path!r} is not UTF-8. Rename the folder, or set PYTHONUTF8=1 in the "
+            "environment."
+        ) from None
     if _HALF_URI.match(path):
         raise StorageError(
             f"{path.rpartition('@')[2]!r} is an incomplete URI. Write two slashes after the "
@@ -269,6 +286,11 @@ def _check_uri(uri: str, place: SplitResult, shown: str, secret: str | None) -> 
             "passwords belong in the environment, the library's own files or the node's role; a "
             "'@' or ':' that is part of a name goes after the first slash."
         )
+    if place.scheme in ("http", "https"):
+        raise StorageError(
+            f"{shown!r} is a web address: it cannot be listed, and takes no files. Download the "
+            "files, and name their folder."
+        )
     if place.scheme == "memory":
         raise StorageError(
             f"{shown!r} is the memory of one process, which no other job or worker can "
@@ -286,7 +308,12 @@ _NO_FOLDERS = ("/proc", "/sys", "/dev")
 
 def _local_path(path: str) -> str:
     """Return the absolute path; refuse the system's own folders."""
-    found = Path(path).expanduser().resolve()
+    try:
+        found = Path(path).expanduser().resolve()
+    except (RuntimeError, OSError, ValueError) as error:  # no such user, no working folder
+        raise StorageError(
+            f"{path[:200]!r} leads nowhere: {shorten(error)}. Give an absolute path."
+        ) from None
     tops = {str(top) for top in (found, *found.parents)}
     if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
         raise StorageError(f"{str(found)!r} is a system folder. Name another.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from gangru_dist.base.errors import StorageError
+from gangru_dist.base.errors import StorageError, extract_reason
 from gangru_dist.base.filesystems import (
     explain_refusals,
     is_refused,
@@ -28,8 +29,10 @@ from gangru_dist.base.filesystems import (
     open_filesystem,
     retry,
     shows_unfinished_files,
+    to_uri,
 )
 
+_logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _LIST_ATTEMPTS = 5
 """Attempts to list a folder while another job deletes files in it, e.g. old checkpoints."""
@@ -71,7 +74,8 @@ def _make_clean(folder: Path) -> None:
 class Storage:
     """A folder at a URI. Cheap to make and to pickle: only the URI is stored."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        uri = to_uri(uri, what="the storage")
         self.filesystem, self.path = open_filesystem(uri)
         self._write_beside = shows_unfinished_files(self.filesystem)
         self.uri = uri if "://" in uri else self.path  # absolute: workers have other folders
@@ -126,13 +130,21 @@ class Storage:
         return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
 
     def read_bytes(self, name: str) -> bytes:
-        """Content of a file; FileNotFoundError if it does not exist."""
+        """Content of a file; FileNotFoundError if it does not exist.
+
+        Raises:
+            StorageError: The store refuses, the file may not be read, or it is a folder.
+        """
+        path = self.full_path(name)
 
         def read() -> bytes:
-            with self.filesystem.open_input_file(self.full_path(name)) as file:
+            if self.is_local and Path(path).is_dir():
+                raise StorageError(f"{path} is a folder, not a file of ours. Move it away.")
+            with self.filesystem.open_input_file(path) as file:
                 return bytes(file.readall())
 
-        return retry(read)
+        with explain_refusals():
+            return retry(read)
 
     def read_json(self, name: str) -> Any:
         """Content of a JSON file; FileNotFoundError if it does not exist."""
@@ -219,7 +231,7 @@ class Storage:
     def list_infos(self, folder: str = "") -> dict[str, pafs.FileInfo]:
         """List the same names, each with its size and the time of its last write if known."""
         return {
-            info.path[len(self.path) + 1 :]: info
+            info.path[len(self.path.rstrip("/")) + 1 :]: info
             for info in self._below(self.full_path(folder) if folder else self.path)
             if info.type == pafs.FileType.File and not info.path.endswith(".part")
         }
@@ -244,6 +256,15 @@ class Storage:
             if _PART.fullmatch(info.path) and info.mtime is not None and info.mtime < before:
                 with suppress(FileNotFoundError):
                     self.filesystem.delete_file(info.path)
+
+    def discard(self, name: str) -> None:
+        """Delete a file or a folder that only uses disk; if the store refuses, log that alone."""
+        try:
+            self.delete(name)
+            self.delete_folder(name)
+        except (OSError, StorageError) as error:
+            text = "left_behind place=%s reason=%s"
+            _logger.warning(text, self.full_path(name), extract_reason(error))
 
     def delete_folder(self, folder: str) -> None:
         """Delete a folder and its content; no error if it does not exist."""

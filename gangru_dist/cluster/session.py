@@ -179,7 +179,12 @@ def list_user_files() -> list[str]:
     """
     tables = (FEATURES, LABEL_TRANSFORMS, PREDICTORS, CALLBACKS)
     names = {name for table in tables for name in table.list_user_modules()}
-    files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
+    modules = [sys.modules[name] for name in sorted(names)]
+    files = [
+        Path(file)
+        for module in modules  # a namespace package has no file of its own
+        for file in ([module.__file__] if module.__file__ else getattr(module, "__path__", ()))
+    ]
     installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     places = [file.parent if file.name == "__init__.py" else file for file in files]
     return [str(place) for place in places if not str(place).startswith(installed)]

@@ -6,9 +6,17 @@ The jobs stand in `jobs.py`; every other command is a module here with a docstri
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import io
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
 
 SUMMARIES = {
     "pipeline": "run every stage in order: panel, train, score, report",
@@ -26,28 +34,117 @@ SUMMARIES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
+    with keep_streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
         from gangru_dist.base.records import read_code_version
 
-        sys.stdout.write(f"gangru_dist {read_code_version()['package_version']}\n")
+        tell(f"gangru_dist {read_code_version()['package_version']}\n")
         return 0
     if words[:1] in ([], ["-h"], ["--help"]):
-        sys.stdout.write(_usage())
+        tell(_usage())
         return 0 if words else 2
     name, *rest = words
     if name not in SUMMARIES:
-        sys.stderr.write(f"there is no command {name!r}.\n\n{_usage()}")
+        warn(f"there is no command {name!r}.\n\n{_usage()}")
         return 2
     if "" not in sys.path:
         sys.path.insert(0, "")  # own features and predictors lie where one works, as for python -m
     if name in ("runs", "settings", "check-plugin"):
         module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-        status: int = module.run(rest)
-        return status
+        return report_errors(partial(module.run, rest))
     from gangru_dist.commands import jobs
 
     return jobs.run(name, rest)
+
+
+@contextmanager
+def keep_streams() -> Iterator[None]:
+    r"""While the block runs, write what a stream's encoding lacks as `\uXXXX`.
+
+    A stream that is closed leads nowhere, so that no file of ours takes its number; what waits to
+    be written goes out at the end, where an error has one line.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        warn("error: the working folder is gone. Change to one that exists.\n")
+        raise SystemExit(2) from None
+    try:
+        yield
+    finally:
+        tell("")
+
+
+def tell(text: str) -> None:
+    """Write to standard output; end with status 2 if that takes nothing.
+
+    A reader that has read enough, such as `head`, closes it: that is no error, nor is it if nobody
+    has ever opened it.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        if not isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout = io.StringIO()
+        elif not sys.stdout.closed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        if isinstance(error, BrokenPipeError):
+            return
+        warn(f"error: the result cannot be written to standard output: {error}.\n")
+        raise SystemExit(2) from None
+
+
+def warn(text: str) -> None:
+    """Write to standard error, if it takes anything."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def report_errors(command: Callable[[], int]) -> int:
+    """Run a command; return its exit status, 2 after an error of ours, which is one line."""
+    from gangru_dist.base.errors import GangruError
+    from gangru_dist.base.filesystems import explain_refusals, sanitize
+
+    try:
+        with explain_refusals():
+            return command()
+    except GangruError as error:
+        warn(f"error: {sanitize(str(error))}\n")
+        return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse's, which prints a mistake as one JSON object as well where --json asks for it."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        if "--json" in self._words:
+            command = self.prog.removesuffix(".py").split("/")[-1].split()[-1]
+            found = {"command": command, "verdict": "failed", "status": 2, "error": message}
+            tell(json.dumps(found) + "\n")
+        super().error(message)
 
 
 def _usage() -> str:

@@ -25,6 +25,7 @@ from gangru_dist.base.errors import GangruError, TrainingError, extract_reason, 
 from gangru_dist.base.filesystems import explain_refusals, sanitize
 from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.cluster.start import catch_signals
+from gangru_dist.commands import Parser, tell, warn
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.runs.run import CLAIM, Run, load_settings
@@ -105,10 +106,10 @@ def run_job(
         except BaseException as error:
             # Code in C may have made an error of its own of the interrupt: pydantic does.
             if interruption.number or isinstance(error, KeyboardInterrupt):
-                sys.stderr.write("interrupted: run the same command again to continue.\n")
+                warn("interrupted: run the same command again to continue.\n")
                 return finish("interrupted", interruption.status)
             if isinstance(error, GangruError):
-                sys.stderr.write(f"error: {sanitize(str(error))}\n")
+                warn(f"error: {sanitize(str(error))}\n")
                 status = 1 if isinstance(error, TrainingError) else 2
                 return finish("failed", status, error=str(error))
             finish("failed", 1, error=f"{type(error).__name__}: {error}")
@@ -120,7 +121,7 @@ def build_parser(
     description: str | None, flags: Sequence[Flag] = (), program: str | None = None
 ) -> argparse.ArgumentParser:
     """Build the parser of a job: the flags of every job, then its own."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -215,13 +216,14 @@ def _print_result(
             **({"error": sanitize(error)} if error else {}),
             **outcome.facts,
         }
-        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+        is_utf = str(getattr(sys.stdout, "encoding", "")).lower() == "utf-8"
+        tell(json.dumps(result, ensure_ascii=not is_utf) + "\n")
     elif verdict == "would":
         facts = outcome.facts.items()
-        sys.stdout.writelines(f"{name}: {_format_fact(value)}\n" for name, value in facts)
+        tell("".join(f"{name}: {_format_fact(value)}\n" for name, value in facts))
     elif error is None and verdict != "interrupted":
-        sys.stdout.write(f"{verdict} in {seconds:.0f} s\n")
-        sys.stdout.writelines(f"  {sanitize(uri)}\n" for uri in outcome.outputs)
+        places = "".join(f"  {sanitize(uri)}\n" for uri in outcome.outputs)
+        tell(f"{verdict} in {seconds:.0f} s\n{places}")
     return status
 
 

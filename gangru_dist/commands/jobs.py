@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gangru_dist.base.records import to_jsonable
-from gangru_dist.commands import plan
+from gangru_dist.commands import keep_streams, plan, tell, warn
 from gangru_dist.commands.cli import Flag, Job, Outcome, run_job
 from gangru_dist.config.sources import with_values
 from gangru_dist.runs.run import WINDOWS
@@ -37,7 +36,8 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
     """Run a job; return its exit status."""
     job = JOBS[name]
     text = inspect.getdoc(job.body)
-    return run_job(text, job.body, argv, job.flags, plan=job.plan, program=f"gangru {name}")
+    with keep_streams():
+        return run_job(text, job.body, argv, job.flags, plan=job.plan, program=f"gangru {name}")
 
 
 def run_pipeline(job: Job) -> Outcome:
@@ -87,8 +87,7 @@ def _check_panel(job: Job) -> Outcome:
     from gangru_dist.panel.build import check_panel
 
     lines, problem = check_panel(job.args.bars, job.run.cfg)
-    out = sys.stderr if job.args.json else sys.stdout
-    out.writelines(f"{line}\n" for line in lines)
+    (warn if job.args.json else tell)("".join(f"{line}\n" for line in lines))
     if problem is not None:
         raise problem
     return Outcome(outputs=(job.args.bars,))

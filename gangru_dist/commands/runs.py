@@ -14,13 +14,13 @@ import argparse
 import datetime as dt
 import json
 import logging
-import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from gangru_dist.base.errors import GangruError
-from gangru_dist.base.filesystems import explain_refusals
 from gangru_dist.base.storage import Storage
+from gangru_dist.commands import Parser, report_errors, tell
 
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
 _logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gangru runs",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,13 +37,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
     add("--compare", nargs="+", metavar="RUN", help="two or more runs with a report")
     add("--json", action="store_true", help="one JSON object per run and nothing else")
-    args = parser.parse_args(argv)
-    try:
-        with explain_refusals():
-            return _list_runs(args)
-    except GangruError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return report_errors(partial(_list_runs, parser.parse_args(argv)))
 
 
 def _list_runs(args: argparse.Namespace) -> int:
@@ -63,11 +57,11 @@ def _list_runs(args: argparse.Namespace) -> int:
     else:
         page = write_index(root) if found else ""
     if args.json:
-        sys.stdout.writelines(f"{json.dumps(row)}\n" for row in found)
+        tell("".join(f"{json.dumps(row)}\n" for row in found))
     elif found:
-        sys.stdout.writelines(f"{line}\n" for line in (*_format_table(found), page))
+        tell("".join(f"{line}\n" for line in (*_format_table(found), page)))
     else:
-        sys.stdout.write(f"there are no runs in {root.uri} yet\n")
+        tell(f"there are no runs in {root.uri} yet\n")
     return 0
 
 

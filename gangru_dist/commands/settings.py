@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gangru_dist.commands import Parser, tell
 from gangru_dist.config import presets
 from gangru_dist.config.identity import SETTINGS, to_dict, value_at
 from gangru_dist.config.schema import Affects
@@ -38,7 +38,7 @@ def list_rows(preset: str = "default") -> Iterator[dict[str, Any]]:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gangru settings",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,7 +50,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for row in list_rows(args.preset):
         if args.section in (None, row["key"].partition(".")[0]):
-            sys.stdout.write((json.dumps(row) if args.json else _format_row(row)) + "\n")
+            tell((json.dumps(row) if args.json else _format_row(row)) + "\n")
     return 0
 
 

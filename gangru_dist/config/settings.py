@@ -407,8 +407,9 @@ class EvaluationConfig:
 
     top_fraction: float = Field(default=0.1, gt=0, le=1)
     """Share of the universe held by the long portfolio [R]."""
-    cost_bps: float = Field(default=15.0, ge=0)
-    """One-way trading cost in basis points; figures are reported with and without costs."""
+    cost_bps: float = Field(default=15.0, ge=0, lt=5000)
+    """One-way trading cost in basis points; figures are reported with and without costs. Selling
+    all and buying all at half of its value each would leave nothing."""
     delisting_loss: Annotated[float, NEW_RUN] = Field(default=0.0, ge=0, lt=1)
     """Fraction of its last price that an asset which trades no more has lost when it is settled, at
     the next rebalance, in the portfolio and in all that it is compared with [D]."""

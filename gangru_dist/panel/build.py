@@ -217,11 +217,11 @@ def remove_leftovers(panel: Storage, named: Collection[str] | None) -> None:
     old = {name for name, at in written.items() if at < last and (first is None or at > first)}
     for name in old - frozenset(named or ()):
         if name.startswith("bucket="):
-            panel.delete(name)
+            panel.discard(name)
     staged = {name for name in written if name.startswith(STAGING)}
     for folder in {name.split("/")[0] for name in staged & old}:
         if all(name in old for name in staged if name.startswith(f"{folder}/")):
-            panel.delete_folder(folder)
+            panel.discard(folder)
     panel.delete_unfinished(last)
 
 

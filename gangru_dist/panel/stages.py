@@ -149,7 +149,7 @@ def compute_panel(
         calendar = task.calendar
         market = find_market_days(calendar, _count_kept(written), bars.rule)
     finally:
-        panel.delete_folder(folder)
+        panel.discard(folder)
     found = (_find_gaps(written, calendar), find_twins([b.stocks for b in written], calendar))
     quality = merge([staged.quality, market.quality, *found, *(b.quality for b in written)])
     return Computed(

@@ -232,7 +232,7 @@ class FactorTable:
                     break
                 merged = self._try_commit(delta, months, transaction, drop)
                 for path in {file.path for file in files} - {file.path for file in merged}:
-                    self._folder.delete(path)
+                    self._folder.discard(path)
             except (DeltaError, OSError) as error:
                 failure = error
                 _logger.info("commit_retry attempt=%d reason=%s", attempt + 1, error)

@@ -194,9 +194,9 @@ def train_windows(
             results += _train_all(run, manifest, todo, runner or run_units, claim)
         else:
             claim()
-    _remove_checkpoints(run)
     summary = summarize_windows(results)
     write_train_summary(run, summary)
+    _remove_checkpoints(run)
     return summary
 
 
@@ -205,7 +205,7 @@ def _remove_checkpoints(run: Run) -> None:
     done = {model.identity for model in run.read_models().values()}
     folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
     for folder in sorted(folders & done):
-        run.folder.delete_folder(f"{CHECKPOINTS}/{folder}")
+        run.folder.discard(f"{CHECKPOINTS}/{folder}")
 
 
 def plan_training(

@@ -29,7 +29,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gangru_dist.base.errors import StorageError, WindowError, extract_reason, shorten
+from gangru_dist.base.errors import WindowError, extract_reason, shorten
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window
@@ -203,11 +203,8 @@ def _find_reason(reference: Any) -> str | None:
 
 
 def _delete_traces(run: Run, unit: Unit) -> None:
-    """Delete what Ray Train wrote of its own; left over, it only uses disk."""
-    try:
-        run.folder.delete_folder(f"{CHECKPOINTS}/{_name_run(unit)}")
-    except (OSError, StorageError) as error:
-        _logger.warning("traces_left window=%s %s", unit[0].name, extract_reason(error))
+    """Delete what Ray Train wrote of its own."""
+    run.folder.discard(f"{CHECKPOINTS}/{_name_run(unit)}")
 
 
 def _name_run(unit: Unit) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 import torch
 
-from gangru_dist.base.errors import StorageError, TrainingError
+from gangru_dist.base.errors import TrainingError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import read_tables
 from gangru_dist.config.settings import RunConfig
@@ -188,10 +188,7 @@ class _Trainer:
             last_step=steps[1] if steps else None,
             gan_samples=samples,
         )
-        try:  # left over, a checkpoint only uses disk
-            run.folder.delete_folder(f"{CHECKPOINTS}/{identity}")
-        except (OSError, StorageError) as error:
-            _logger.warning("checkpoint_left task=%s %s", identity, error)
+        run.folder.discard(f"{CHECKPOINTS}/{identity}")
 
     def _load_data(self, task: Task, manifest: Manifest) -> WindowData:
         """This rank's share of the window; read once for all seeds of the same panel."""

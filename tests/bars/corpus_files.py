@@ -59,10 +59,11 @@ def rubbish() -> Iterator[Case]:
     yield files("a marker beside the bars", _beside("_SUCCESS", b""), "same panel")
     yield files("a CSV file called parquet", _named("bars.parquet"), "refused",
                 "cannot be read as parquet")  # fmt: skip
-    yield files("a parquet file called CSV", _named("bars.csv", parquet), "refused", "bars.csv")
-    yield files("a zip file called CSV", _named("bars.csv", _zip), "refused", "bars.csv")
+    yield files("a parquet file called CSV", _named("bars.csv", parquet), "refused", "is parquet")
+    yield files("a zip file called CSV", _named("bars.csv", _zip), "refused",
+                "is a zip archive or an Excel workbook")  # fmt: skip
     yield files("a gzip file called CSV", _named("bars.csv", lambda f: gzip.compress(csv(f))),
-                "refused", "bars.csv")  # fmt: skip
+                "refused", "is packed with gzip")  # fmt: skip
     yield files("a CSV file called gzip", _named("bars.csv.gz"), "refused", "cannot be read as CSV")
     for share in (0.1, 0.5, 0.99):
         cut = _cut(parquet, share)
@@ -78,9 +79,9 @@ def rubbish() -> Iterator[Case]:
                 "refused", "cannot be read as CSV")  # fmt: skip
     yield files("1 KB of zeros called CSV", _beside("x.csv", bytes(1024)), "refused", "x.csv")
     yield files("an HTML error page called CSV", _beside("x.csv", b"<html>\n<p>403</p>\n</html>\n"),
-                "refused", "lacks the column(s)")  # fmt: skip
+                "refused", "is a web page")  # fmt: skip
     yield files("a JSON error called CSV", _beside("x.csv", b'{"code": 40203, "msg": "limit"}\n'),
-                "refused", "lacks the column(s)")  # fmt: skip
+                "refused", "is JSON")  # fmt: skip
     yield files("random bytes called CSV", _beside("x.csv", bytes(range(256)) * 8), "refused",
                 "x.csv")  # fmt: skip
     yield files(

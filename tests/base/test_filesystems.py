@@ -159,6 +159,16 @@ class TestPlaces:
             ("/dev/fd/3", "is a system folder"),
             ("simplecache::s3://b/x", "is no URI"),
             ("1s3://b/x", "is no URI"),
+            ("~nosuchuser/x", "'~nosuchuser/x' leads nowhere: .*absolute path"),
+            ("a\0b", "leads nowhere: embedded null byte"),
+            ("a\udcffb", "is not UTF-8"),
+            ("http://127.0.0.1:9/x", "is a web address.* Download"),
+            ("https://host/bars.parquet", "is a web address"),
+            ("reference://", "cannot use 'reference://'"),
+            ("dir://x", "cannot use 'dir://x'"),
+            ("generic://x", "cannot use 'generic://x'"),
+            ("github://x", "cannot use 'github://x'"),
+            ("file://user:12345@/x", r"'file://\*\*\*@/x' contains a host"),
         ],
     )
     def test_refused(self, place: str, says: str) -> None:

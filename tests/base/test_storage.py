@@ -13,9 +13,11 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gangru_dist.bars.files import _make_file
 from gangru_dist.base.errors import StorageError
 from gangru_dist.base.filesystems import RetryingS3FileSystem, explain_refusals, retry
 from gangru_dist.base.storage import Storage, check_name
+from gangru_dist.panel.manifest import read_manifest
 
 
 class TestReference:
@@ -114,7 +116,7 @@ class TestProperties:
         with pytest.raises(ValueError, match="not JSON compliant"):
             root.write_json("x.json", [float("nan")])
         (tmp_path / "y").mkdir()
-        with pytest.raises(OSError, match="y"):
+        with pytest.raises(StorageError, match=r"Is a directory: .*y"):
             root.write_bytes("y", b"a folder is in the way")
         assert root.read_json("x.json") == [1]
         assert root.list_files() == ["x.json"]
@@ -196,6 +198,58 @@ class TestProperties:
         for content in (b"old", b"new"):
             root.write_bytes("a/x", content)
         assert root.read_bytes("a/x") == b"new"
+
+    def test_a_folder_in_place_of_a_file(self, tmp_path: Path) -> None:
+        storage = Storage(tmp_path)  # a Path is a place too
+        (tmp_path / "x.json").mkdir()
+        with pytest.raises(StorageError, match=r"x\.json is a folder, not a file of ours"):
+            storage.read_json("x.json")
+        with pytest.raises(StorageError, match=r"x\.json.*Correct the path"):
+            storage.write_json("x.json", {})
+        (tmp_path / "panel" / "manifest.json").mkdir(parents=True)
+        with pytest.raises(StorageError, match=r"manifest\.json is a folder"):
+            read_manifest(storage)
+
+    def test_names_below_the_root_are_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        info = pafs.FileInfo("/bars.csv", pafs.FileType.File, size=3)
+        monkeypatch.setattr(Storage, "_below", lambda *_: [info])
+        assert Storage("/").list_files() == ["bars.csv"]
+        assert _make_file(info, "/").name == "bars.csv"
+
+    def test_what_only_uses_disk_may_stay(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        storage = Storage(str(tmp_path))
+        storage.write_bytes("old/x", b"1")
+
+        def refuse(*_: object) -> None:
+            raise StorageError("no deletes here")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Storage, "delete_folder", refuse)
+            storage.discard("old")
+        assert f"left_behind place={tmp_path}/old reason=no deletes here" in caplog.text
+        storage.discard("old")
+        assert storage.list_files() == []
+        storage.discard("old")
+
+    @pytest.mark.parametrize(
+        ("number", "advice"),
+        [
+            (errno.EACCES, "Let this user read and write there"),
+            (errno.EFBIG, "ulimit -f"),
+            (errno.ENOSPC, "Free some space"),
+            (errno.EROFS, "Name a place that can be written"),
+        ],
+    )
+    def test_advice_is_the_errors_own(self, number: int, advice: str) -> None:
+        with pytest.raises(StorageError) as raised, explain_refusals():
+            raise OSError(number, os.strerror(number), "/x/y")
+        assert advice in str(raised.value)
+        assert ("space" in str(raised.value)) == (number == errno.ENOSPC)
 
     def test_deleting_what_is_not_there_where_that_is_an_error(self, tmp_path: Path) -> None:
         """HDFS gives EIO, which is not a FileNotFoundError."""

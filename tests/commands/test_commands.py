@@ -1,6 +1,7 @@
 """The one command: what it offers, `--json`, `--dry-run`, a run's own settings."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from gangru_dist.commands import jobs
 from gangru_dist.commands.cli import Job, Outcome, run_job
 from gangru_dist.commands.settings import list_rows
 from gangru_dist.config import presets
-from gangru_dist.config.identity import SETTINGS
+from gangru_dist.config.identity import SETTINGS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.config.sources import load
 from gangru_dist.runs.run import Run
@@ -289,3 +290,70 @@ class TestCheck:
         assert json.loads(told.out)["status"] == status
         assert "rows read" in told.err
         assert not storage.exists()
+
+
+class TestStreams:
+    """What standard output and its reader cannot take ends in no traceback."""
+
+    def call(self, words: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        line = words.replace("gangru", f"{sys.executable} -m gangru_dist")
+        root = str(Path(__file__).parents[2])
+        env = {**os.environ, "PYTHONPATH": root, **env}
+        found = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120,
+            errors="replace",
+        )  # fmt: skip
+        assert "Traceback" not in found.stderr
+        assert "Exception ignored" not in found.stderr
+        return found
+
+    @pytest.mark.parametrize("words", ["settings", "settings --json", "runs --help"])
+    def test_a_reader_that_leaves_early(self, tmp_path: Path, words: str) -> None:
+        found = self.call(f"gangru {words} | head -1", tmp_path)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert found.stdout.count("\n") == 1
+
+    @pytest.mark.parametrize("words", ["--help", "train --storage s --json"])
+    def test_an_output_that_is_full_or_closed(self, tmp_path: Path, words: str) -> None:
+        full = self.call(f"gangru {words} > /dev/full", tmp_path)
+        assert full.returncode == 2
+        assert "error: the result cannot be written to standard output: " in full.stderr
+        assert self.call(f"gangru {words} >&- 2>&-", tmp_path).returncode in (0, 2)
+
+    @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "gbk"}])
+    def test_a_terminal_of_another_encoding(self, tmp_path: Path, env: dict[str, str]) -> None:
+        place = tmp_path / "\u4e2d\u6587\U0001f600"
+        found = self.call(f"gangru train --storage {place} --json", tmp_path, **env)
+        assert json.loads(found.stdout)["storage"] == str(place)
+        found = self.call(f"gangru runs --storage {place}", tmp_path, **env)
+        assert "there are no runs in" in found.stdout
+        env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        found = self.call(f"gangru runs --storage {place}", tmp_path, **env)
+        assert "is not UTF-8" in found.stderr
+
+    def test_a_working_folder_that_is_gone(self, tmp_path: Path) -> None:
+        (tmp_path / "x").mkdir()
+        found = self.call("cd x && rmdir ../x && gangru runs --storage s", tmp_path)
+        assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+        assert "the working folder is gone" in found.stderr
+
+    @pytest.mark.parametrize(
+        "words", ["train --storage s --json --bad", "runs --json", "settings --json --preset x"]
+    )
+    def test_a_mistake_is_an_object_too(self, tmp_path: Path, words: str) -> None:
+        found = self.call(f"gangru {words}", tmp_path)
+        assert found.returncode == 2
+        result = json.loads(found.stdout)
+        assert (result["verdict"], result["status"]) == ("failed", 2)
+        assert result["error"] in found.stderr
+
+    def test_a_file_may_not_grow(self, tmp_path: Path) -> None:
+        (tmp_path / "s/runs/default").mkdir(parents=True)
+        (tmp_path / "s/runs/default/config.json").write_text(
+            json.dumps({"package_version": "1", "config": to_dict(load("default"))})
+        )
+        found = self.call("ulimit -f 0; gangru runs --storage s", tmp_path)
+        assert found.returncode == 2
+        assert "File too large" in found.stderr
+        assert "ulimit -f" in found.stderr
