@@ -71,7 +71,7 @@ def choose_columns(
     chosen = _find_columns(file, names, form, (*ours, *form.further))
     has_factor = "adj_factor" in {*chosen, *given}
     if has_factor:  # it is taken as it is
-        unused = set(FACTOR_SOURCES) - set(form.further)
+        unused = {*FACTOR_SOURCES, "bonus_shares"} - set(form.further)
         chosen = {name: theirs for name, theirs in chosen.items() if name not in unused}
     if form.prices == "adjusted" and has_factor:
         raise BarsError(
@@ -97,7 +97,8 @@ def choose_columns(
             f"in {_find_folder(twice[0], form)}/ has it too. Move that table away, or leave the "
             "column out of the bars."
         )
-    if form.prices == "traded" and not has_factor and not set(FACTOR_SOURCES) & set(chosen):
+    sources = set(FACTOR_SOURCES) & {*chosen, *given}
+    if form.prices == "traded" and not has_factor and not sources:
         raise _explain_no_factor(file, form, chosen)
     return chosen
 
@@ -220,7 +221,7 @@ def _explain_no_factor(file: str, form: BarsFormat, chosen: Mapping[str, str]) -
         f"as a loss. Add the column {'/'.join(form.names('adj_factor'))}, or what gives it: the "
         f"previous close that the exchange states ({'/'.join(form.names('pre_close'))}), the daily "
         f"change ({'/'.join(form.names('daily_change'))}) or an adjusted close "
-        f"({'/'.join(form.names('adj_close'))})"
+        f"({'/'.join(form.names('adj_close'))}), or dividends"
         f"{beside if folders else ''}; docs/data.md names the calls. If the prices are adjusted "
         f"already, say so: {format_flag('bars.prices', 'adjusted')}"
         + (

@@ -26,7 +26,7 @@ from gangru_dist.config.settings import BarsConfig
 Kind = Literal["date", "string", "code", "float", "bool"]
 """What a column's values must be. `code` is text that no number can stand for: its zeros count."""
 
-Join = Literal["day", "since", "stock"]
+Join = Literal["day", "since", "stock", "event"]
 
 PriceLimits = Literal["none", "ashare"]
 
@@ -43,7 +43,7 @@ BAR_COLUMNS: dict[str, Kind] = {
     "traded": "bool",
     "name": "string",
     **dict.fromkeys(("pre_close", "daily_change", "adj_close", "adjustflag"), "float"),
-    **dict.fromkeys(("up_limit", "down_limit"), "float"),
+    **dict.fromkeys(("dividend", "bonus_shares", "up_limit", "down_limit"), "float"),
 }
 """The bars' columns and their kinds; `traded` false marks a suspended day, `is_delisting` one of
 a stock's last days on the exchange, which count as special treatment."""
@@ -57,9 +57,10 @@ MEMBER_COLUMNS: dict[str, Kind] = {
 """Columns of an index's members beside date and code: which index; a span's first and last day, or
 the first day after it."""
 
-FACTOR_SOURCES = ("pre_close", "daily_change", "adj_close")
+FACTOR_SOURCES = ("pre_close", "daily_change", "adj_close", "dividend")
 """Columns that give the adjustment factor in its place, best first: the previous close as the
-exchange states it, the change from it (a fraction), the adjusted close."""
+exchange states it, the change from it (a fraction), the adjusted close, the cash that is paid for a
+share on its ex-date (with `bonus_shares`, new shares for one)."""
 
 STATED_LIMITS = ("up_limit", "down_limit")
 """Columns with the day's price limits, prices as traded."""
@@ -92,7 +93,7 @@ class SideTable:
     """Our columns that it may bring."""
     join: Join
     """`day`: the row of the same day; `since`: the newest row up to the day; `stock`: the one row
-    of the stock."""
+    of the stock; `event`: all rows since the stock's traded day before."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Our column -> names it has in these files, on top of the format's."""
     one_before: bool = False
@@ -203,7 +204,12 @@ def _split_unit(heading: str) -> tuple[str, float | None]:
 
 _DAILY_FACTOR = SideTable(gives=("adj_factor",), join="day")
 _FACTOR_SINCE = SideTable(gives=("adj_factor",), join="since")
-_OWN_TABLES = {"adj_factor": _DAILY_FACTOR, "factor_changes": _FACTOR_SINCE}
+_DIVIDENDS = SideTable(gives=("dividend", "bonus_shares"), join="event")
+_OWN_TABLES = {
+    "adj_factor": _DAILY_FACTOR,
+    "factor_changes": _FACTOR_SINCE,
+    "dividends": _DIVIDENDS,
+}
 
 FORMATS: Registry[BarsFormat] = Registry("bars format")
 FORMATS |= {
@@ -436,7 +442,8 @@ def _without_noise(values: np.ndarray) -> np.ndarray:
 
 def _check_names(cfg: BarsConfig, further: Sequence[str]) -> None:
     for name in further:
-        taken = name in BAR_COLUMNS and name not in (*FACTOR_SOURCES, *STATED_LIMITS)
+        stated = (*FACTOR_SOURCES, "bonus_shares", *STATED_LIMITS)
+        taken = name in BAR_COLUMNS and name not in stated
         if taken or name in ("suspended", "file", ""):
             raise ConfigError(
                 f"panel.features: column:{name} names a column that has a meaning here. Take a "

@@ -220,18 +220,23 @@ def find_stated(parts: Sequence[BarsPart], form: BarsFormat) -> tuple[str, ...]:
     Raises:
         BarsError: Files give the factor in ways that differ.
     """
-    daily = {part.file.name: part.has - set(form.further) for part in parts if part.table is None}
-    limits = [name for name in STATED_LIMITS if any(name in has for has in daily.values())]
+    daily = {part.file.name: part.has for part in parts if part.table is None}
+    there = frozenset().union(*daily.values())
+    limits = [name for name in STATED_LIMITS if name in there]
+    if all("adj_factor" in has for has in daily.values()):  # it is taken as it is
+        return tuple(limits)
     sources = [name for name in FACTOR_SOURCES if all(name in has for has in daily.values())]
-    given = {name for has in daily.values() for name in has & {*FACTOR_SOURCES, "adj_factor"}}
-    if form.prices == "traded" and given - {"adj_factor"} and not sources:
-        name = min(given)
+    if form.prices == "adjusted":  # dividends are no evidence against it
+        return (*[name for name in sources if name != "dividend"][:1], *limits)
+    if not sources:
+        name = min(there & {*FACTOR_SOURCES, "adj_factor"})
         lacking = min(file for file, has in daily.items() if name not in has)
         raise BarsError(
             f"{lacking} has no {name}, and other files have: the adjustment factor must come from "
             "one column in all files. Export them alike."
         )
-    return (*sources[:1], *limits)
+    shares = [name for name in ("bonus_shares",) if name in there and sources[:1] == ["dividend"]]
+    return (*sources[:1], *shares, *limits)
 
 
 def group_units(parts: Sequence[BarsPart], *, rows: int = BATCH_ROWS) -> list[list[BarsPart]]:

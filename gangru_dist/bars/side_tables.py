@@ -248,6 +248,8 @@ def join_table(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence
         BarsError: Two rows of the side table contradict each other, or its factors begin later
             than the stock's history.
     """
+    if table.join == "event":
+        return _join_events(bars, side, files)
     match = _match(bars, side, table, files)
     found = match >= 0
     rows = pa.array(match, mask=~found)
@@ -271,6 +273,43 @@ def join_table(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence
             column = pa.array(np.where(np.isfinite(values), values, np.nan))
         field = bars.schema.field(name)
         bars = bars.set_column(bars.schema.get_field_index(name), field, column.cast(field.type))
+    return bars
+
+
+def _join_events(bars: pa.Table, side: pa.Table, files: Sequence[str]) -> pa.Table:
+    """The bars with what was paid on their days, and on days since the traded one before.
+
+    What is paid after new shares came is paid for these as well.
+    """
+    code, theirs = encode(bars["code"]), encode(side["code"])
+    own = pc.fill_null(pc.index_in(theirs.dictionary, code.dictionary), -1)
+    side_key = _keys(own.take(theirs.indices).to_numpy(), side["date"])
+    order = np.argsort(side_key, kind="stable")
+    side_key = side_key[order]
+    again = np.flatnonzero((side_key[1:] == side_key[:-1]) & (side_key[1:] >= 0))
+    check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
+    key = _keys(code.indices.to_numpy(), bars["date"])
+    traded = np.flatnonzero(~bars["suspended"].to_numpy())
+    traded = traded[np.argsort(key[traded], kind="stable")]
+    cash, shares = np.zeros(len(bars)), np.ones(len(bars))
+    given = {
+        name: np.nan_to_num(side[name].to_numpy())
+        if name in side.column_names
+        else np.zeros(len(side))
+        for name in ("dividend", "bonus_shares")
+    }
+    at = np.searchsorted(key[traded], side_key)
+    for place, row in enumerate(order):
+        is_new = side_key[place] >= 0 and (place == 0 or side_key[place] != side_key[place - 1])
+        if not is_new or at[place] == len(traded):
+            continue
+        bar = traded[at[place]]
+        if key[bar] >> 32 == side_key[place] >> 32:
+            cash[bar] += given["dividend"][row] * shares[bar]
+            shares[bar] *= 1 + given["bonus_shares"][row]
+    for name, values in (("dividend", cash), ("bonus_shares", shares - 1)):
+        if name in bars.column_names:
+            bars = bars.set_column(bars.column_names.index(name), name, pa.array(values))
     return bars
 
 

@@ -2,8 +2,9 @@
 
 The exchange states each day's previous close less what was paid out, `pre_close`; where it is
 not the close of the row before, the factor steps by their ratio. A daily change says the same with
-fewer digits; an adjusted close steps with the factor. A step depends on its row and the one before,
-so appended days change no earlier factor; it is 1 on a stock's first row.
+fewer digits; an adjusted close steps with the factor; dividends and new shares give the price
+without them. A step depends on its row and the one before, so appended days change no earlier
+factor; it is 1 on a stock's first row.
 
 Prices called adjusted are held against the file's own evidence: amount / volume is a price as
 traded, and adjusted prices leave it behind.
@@ -61,6 +62,14 @@ def find_ratios(
             ratio = share / _shift(share)
             moved = np.abs(np.log(ratio)) > error + _shift(error)
             bad = same & ~((value > 0) & np.isfinite(value))
+        elif source == "dividend":
+            shares = 1 + np.nan_to_num(rows.get("bonus_shares", np.zeros(len(close))))
+            after = (before - np.nan_to_num(value)) / shares
+            # an exchange with limits states its reference price in cents
+            in_cents = ~np.isnan(rows["limit"]) & _is_round(before)
+            ratio = before / np.where(in_cents, np.round(after + 1e-9, 2), after)
+            moved = (np.nan_to_num(value) > 0) | (shares > 1)
+            bad = same & ((after <= 0) | np.isinf(value) | (value < 0))
         else:
             pre, error = value, ROUNDED * before + slack
             if source == "daily_change":

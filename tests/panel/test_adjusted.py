@@ -37,10 +37,11 @@ def adjust(frame: Frame, end: pd.Timestamp | None = None, **more: Any) -> Frame:
 
 
 def build(
-    root: Path, frame: Frame, features: tuple[str, ...] = NAMES, **bars: Any
+    root: Path, frame: Frame | None, features: tuple[str, ...] = NAMES, **bars: Any
 ) -> tuple[Frame, dict[str, Any]]:
-    """Panel rows by asset and date, and quality.json."""
-    write(root / "bars", frame)
+    """Panel rows by asset and date, and quality.json; None = the bars are written already."""
+    if frame is not None:
+        write(root / "bars", frame)
     cfg = RunConfig(
         bars=BarsConfig(**{"price_limits": "ashare", **bars}),
         panel=PanelConfig(features=features, buckets=2),
@@ -226,6 +227,31 @@ class TestDerivedFactor:
         assert not quality["quarantined"]
         steps = (found["adj_close"] / found["close"]).groupby("asset").nunique()
         assert len(steps) == 14
+
+    @pytest.mark.parametrize("place", ["table", "columns"])
+    def test_of_dividends_and_new_shares(self, tmp_path: Path, place: str) -> None:
+        """One of them on a suspended day, one before a stock's first row, one given twice."""
+        frame = long_market()
+        before = frame.groupby("code")["close"].shift()
+        split = frame["adj_factor"] / frame.groupby("code")["adj_factor"].shift() > 1.5
+        cash = (before - frame["pre_close"]).where(~split, 0.0).fillna(0.0).round(2)
+        events = frame[["date", "code"]].assign(dividend=cash, bonus_shares=1.0 * split)
+        bars = frame.drop(columns=["adj_factor", "pre_close"])
+        if place == "columns":
+            bars = bars.merge(events, on=["date", "code"])
+        else:
+            away = (frame["code"] == "600003.SH") & frame["date"].isin(LONG[113:116])
+            bars, frame = bars[~away], frame[~away]
+            events = events[(events["dividend"] > 0) | split]
+            early = events.iloc[[0]].assign(date=pd.Timestamp("2017-06-01"), dividend=9.0)
+            events = pd.concat([events, early, events.iloc[[3]]])
+            (tmp_path / "bars" / "dividends").mkdir(parents=True)
+            events.to_csv(tmp_path / "bars" / "dividends" / "all.csv", index=False)
+        (tmp_path / "bars").mkdir(exist_ok=True)
+        bars.to_parquet(tmp_path / "bars" / "a.parquet")
+        found, quality = build(tmp_path, None)
+        assert (true_factor(found, frame) < 1e-3).all()  # half a cent of a split's price
+        assert not quality["quarantined"]
 
     def test_rounding_is_no_factor(self, tmp_path: Path) -> None:
         """Adjusted closes of two decimals, changes of two decimals of a per cent."""
