@@ -28,12 +28,15 @@ import pandas as pd
 from gangru_dist.bars.files import check_apart
 from gangru_dist.bars.reader import Bars, open_bars
 from gangru_dist.base.errors import EvaluationError
+from gangru_dist.base.filesystems import Place, to_uri
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation import summary
-from gangru_dist.evaluation.market import FACTOR_COLUMNS, to_market
+from gangru_dist.evaluation.factor import respell_assets, to_factor_table
+from gangru_dist.evaluation.market import to_market
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.features.price_volume import list_inputs
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel import build
 from gangru_dist.panel.checks import check_headings
 from gangru_dist.panel.manifest import Manifest, read_manifest
@@ -42,7 +45,7 @@ from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.sources import read_index, read_market
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import tabulate_models
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, require_run
 from gangru_dist.synthetic.market import write_bars
 from gangru_dist.training.launch import require_native, resolve_run, train_windows
 
@@ -62,7 +65,7 @@ class PipelineSummary:
     """Whether every window was trained and scored; the log's tables list those that were not."""
 
 
-def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSummary:
+def run_pipeline(run: Run, *, bars: Place, overwrite: bool = False) -> PipelineSummary:
     """Run every stage: bars → panel → models → factor → report.
 
     Training and scoring share a Ray session.
@@ -79,9 +82,11 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
         GangruError: The bars cannot be trusted, no window has enough history, there are too few
             rebalance days, or another error of a stage. A failed window does not stop the others.
     """
-    opened = check_bars(bars, run.cfg)
-    if bars != SYNTHETIC:
-        check_apart(bars, run.root)
+    require_run(run)
+    uri = to_uri(bars, what="bars")
+    opened = check_bars(uri, run.cfg)
+    if uri != SYNTHETIC:
+        check_apart(uri, run.root)
     run = resolve_run(run, anew=overwrite)
     if overwrite or run.read_claim() is None:
         require_native(run.cfg)
@@ -104,7 +109,7 @@ def run_pipeline(run: Run, *, bars: str, overwrite: bool = False) -> PipelineSum
     return PipelineSummary(report=report, ok=training.ok and scores.ok)
 
 
-def build_panel(run: Run, bars: str, *, overwrite: bool = False) -> Manifest:
+def build_panel(run: Run, bars: Place, *, overwrite: bool = False) -> Manifest:
     """Build the panel of a run's storage, or add new days to it.
 
     Args:
@@ -115,7 +120,8 @@ def build_panel(run: Run, bars: str, *, overwrite: bool = False) -> Manifest:
     Raises:
         GangruError: Bars that cannot be trusted, or an unknown feature.
     """
-    return _build_panel(run, check_bars(bars, run.cfg), overwrite=overwrite)
+    require_run(run)
+    return _build_panel(run, check_bars(to_uri(bars, what="bars"), run.cfg), overwrite=overwrite)
 
 
 def check_bars(bars: str, cfg: RunConfig) -> str | Bars:
@@ -146,10 +152,10 @@ def _build_panel(run: Run, bars: str | Bars, *, overwrite: bool) -> Manifest:
 
 def read_panel(
     run: Run,
-    start: dt.date | None = None,
-    end: dt.date | None = None,
+    start: Day | None = None,
+    end: Day | None = None,
     *,
-    features: Sequence[str] = (),
+    features: Sequence[str] | str = (),
 ) -> PanelBlock:
     """Read prices, trading conditions and, if asked for, features of a run's storage.
 
@@ -162,10 +168,16 @@ def read_panel(
     Raises:
         PanelError: There is no panel, no trading day in the span, or no such feature.
     """
+    require_run(run)
     manifest = read_manifest(run.root)
     first, last = (manifest.calendar[day].astype(dt.date) for day in (0, -1))
     return read_block(
-        run.root, manifest, start=start or first, end=end or last, features=features, trading=True
+        run.root,
+        manifest,
+        start=to_day(start, "start") or first,
+        end=to_day(end, "end") or last,
+        features=(features,) if isinstance(features, str) else features,
+        trading=True,
     )
 
 
@@ -177,7 +189,8 @@ def evaluate(
     Args:
         run: Its storage and the settings `label.entry_lag`, `factor.quantiles` and `evaluation`.
         factor: Columns date, asset and factor, such as `read_factor` returns; or a series with an
-            index of (date, asset).
+            index of (date, asset), or days x assets. Other names, spellings of codes and kinds of
+            days are taken where they can mean one thing only.
         market: From `read_panel`, from the first day of the factor on; None = read it. Give it to
             evaluate many factors; with the feature `amount`, capacity is estimated too.
 
@@ -187,13 +200,19 @@ def evaluate(
         PanelError: There is no panel.
         BarsError: `evaluation.index` cannot be read.
     """
-    table = factor if isinstance(factor, pd.DataFrame) else _table(factor)
+    require_run(run)
+    table = to_factor_table(factor)
     if market is None:
         known = read_market(run.root, read_manifest(run.root), [table])
-    else:
+    elif isinstance(market, PanelBlock):
         known = to_market(market)
+    else:
+        raise EvaluationError(
+            f"the market is a {type(market).__name__}. Give what read_panel returns, or leave it "
+            "out."
+        )
     return summary.evaluate(
-        table,
+        respell_assets(table, known.assets),
         known,
         run.cfg.evaluation,
         entry_lag=run.cfg.label.entry_lag,
@@ -204,6 +223,7 @@ def evaluate(
 
 def read_models(run: Run) -> pd.DataFrame:
     """List the finished models of a run; columns as in `report.training.tabulate_models`."""
+    require_run(run)
     return tabulate_models(list(run.read_models().values()))
 
 
@@ -213,6 +233,7 @@ def read_metrics(run: Run) -> dict[str, Any]:
     Raises:
         EvaluationError: It has no report yet.
     """
+    require_run(run)
     if not run.report.exists(METRICS):
         raise EvaluationError(f"no {METRICS} at {run.report.uri}. Make one with `gangru report`.")
     found: dict[str, Any] = run.report.read_json(METRICS)
@@ -225,8 +246,3 @@ def _stage(name: str) -> Iterator[None]:
     _logger.info("stage_start stage=%s", name)
     yield
     _logger.info("stage_done stage=%s seconds=%.1f", name, time.monotonic() - started)
-
-
-def _table(factor: pd.Series) -> pd.DataFrame:
-    table = factor.rename("factor").reset_index()
-    return table.set_axis(list(FACTOR_COLUMNS), axis=1)

@@ -1,11 +1,14 @@
 """What notebooks use: the same functions as the commands, and any factor judged."""
 
 import ast
+import datetime as dt
 import inspect
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -25,7 +28,8 @@ from gangru_dist.scoring.table import to_qlib
 from tests.evaluation.worlds import config, evaluate, random_block, random_table
 from tests.made_bars import make_bars, write
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "first-run.ipynb"
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "docs" / "first-run.ipynb"
 
 
 class TestSurface:
@@ -51,6 +55,15 @@ class TestOpenRun:
         assert open_run(str(tmp_path), "mine").cfg == run.cfg
         assert open_run(str(tmp_path), preset="demo").name == "demo"
         assert open_run(str(tmp_path)).name == "default"
+
+    def test_settings_of_numpy(self, tmp_path: Path) -> None:
+        given = {"training.epochs": np.int64(7), "evaluation.cost_bps": np.float32(2.5),
+                 "training.seeds": np.arange(2), "universe.exclude_st": np.bool_(False),
+                 "evaluation.index": tmp_path / "index.csv"}  # fmt: skip
+        cfg = open_run(tmp_path, settings=given).cfg
+        assert (cfg.training.epochs, cfg.evaluation.cost_bps) == (7, 2.5)
+        assert (cfg.training.seeds, cfg.universe.exclude_st) == ((0, 1), False)
+        assert cfg.evaluation.index == str(tmp_path / "index.csv")
 
     def test_a_wrong_key(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"training\.epoch"):
@@ -85,6 +98,154 @@ class TestEvaluate:
         )
         found = gangru_dist.evaluate(run, table.assign(factor=np.arange(len(table)) % 7.0))
         assert (found.metrics["capacity"]["capital"] is not None) == with_amount
+
+    @pytest.mark.parametrize(
+        "change",
+        {
+            "swapped levels": lambda t: t.set_index(["asset", "date"])["factor"],
+            "levels without names": lambda t: pd.Series(
+                t["factor"].to_numpy(), pd.MultiIndex.from_arrays([t["date"], t["asset"]])
+            ),
+            "swapped levels without names": lambda t: pd.Series(
+                t["factor"].to_numpy(), pd.MultiIndex.from_arrays([t["asset"], t["date"]])
+            ),
+            "qlib's": lambda t: t.rename(
+                columns={"date": "datetime", "asset": "instrument", "factor": "score"}
+            ).set_index(["datetime", "instrument"]),
+            "date in the index": lambda t: t.set_index("date"),
+            "a column called otherwise": lambda t: t.rename(columns={"factor": "alpha101"}),
+            "tushare's": lambda t: t.rename(columns={"date": "trade_date", "asset": "ts_code"}),
+            "days x assets": lambda t: t.pivot_table(index="date", columns="asset").droplevel(
+                0, axis=1
+            ),
+            "UTC": lambda t: t.assign(date=t["date"].dt.tz_localize("UTC")),
+            "China's midnights in UTC": lambda t: t.assign(
+                date=t["date"].dt.tz_localize("Asia/Shanghai").dt.tz_convert("UTC")
+            ),
+            "China's closes in UTC": lambda t: t.assign(
+                date=(t["date"] + pd.Timedelta(hours=15))
+                .dt.tz_localize("Asia/Shanghai")
+                .dt.tz_convert("UTC")
+            ),
+            "closes": lambda t: t.assign(date=t["date"] + pd.Timedelta(hours=15)),
+            "whole numbers": lambda t: t.assign(date=t["date"].dt.strftime("%Y%m%d").astype(int)),
+            "dates": lambda t: t.assign(date=t["date"].dt.date),
+            "periods": lambda t: t.assign(date=t["date"].dt.to_period("D")),
+            "strings": lambda t: t.assign(date=t["date"].dt.strftime("%Y/%m/%d")),
+            "categories": lambda t: t.astype({"asset": "category"}),
+            "other codes": lambda t: t.assign(asset="sh." + t["asset"].str[:6]),
+            "bare codes": lambda t: t.assign(asset=t["asset"].str[:6]),
+            "codes without zeros": lambda t: t.assign(asset=t["asset"].str[:6].astype(int)),
+            "numbers as text": lambda t: t.assign(factor=t["factor"].map(repr)),
+        }.items(),
+        ids=lambda item: item[0],
+    )
+    def test_a_factor_of_somebody_else(self, tmp_path: Path, change: tuple[str, Any]) -> None:
+        block, run = random_block(), open_run(tmp_path)
+        table = random_table(block)[["date", "asset", "factor"]]
+        expected = evaluate(table, block, run.cfg)
+        found = gangru_dist.evaluate(run, change[1](table), market=block)
+        pd.testing.assert_frame_equal(found.monthly, expected.monthly)
+        pd.testing.assert_frame_equal(found.coverage, expected.coverage)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (lambda t: t.drop(columns="date"), r"lacks the columns \['date'\]; it has"),
+            (lambda t: t.assign(b=t["factor"]).rename(columns={"factor": "a"}), r"\['factor'\]"),
+            (lambda t: t.assign(date="01/02/2019"), r"'01/02/2019' \(row 0\) is no day"),
+            (lambda t: t.assign(date=17897), "17897. .* is no day"),
+            (lambda t: t.assign(date=pd.NaT), "is missing: each row needs a day"),
+            (lambda t: t.assign(asset=None), "is missing: each row needs an asset"),
+            (lambda t: t.assign(asset="XYZ"), "asset that is not in the panel, first XYZ"),
+            (lambda t: t.assign(factor="high"), "'high' .* is no number"),
+            (lambda t: t.assign(factor=np.inf), "is infinite"),
+            (lambda t: t.assign(factor=1j), "is complex"),
+            (lambda t: t.iloc[:0], "has no rows"),
+            (lambda t: pd.concat([t, t]), "repeated"),
+            (lambda t: pd.concat([t, t], axis=1), "two columns of one name"),
+            (
+                lambda t: t.assign(date=t["date"] + pd.to_timedelta(range(len(t)), unit="s")),
+                "has another time of day",
+            ),
+        ],
+    )
+    def test_one_that_could_mean_anything(self, tmp_path: Path, change: Any, says: str) -> None:
+        block = random_block()
+        table = random_table(block)[["date", "asset", "factor"]]
+        with pytest.raises(EvaluationError, match=says):
+            gangru_dist.evaluate(open_run(tmp_path), change(table), market=block)
+
+    def test_what_is_no_run_no_place_and_no_factor(self, tmp_path: Path) -> None:
+        """In an interpreter of its own, where nothing checks annotations."""
+        code = """
+            import sys
+            import numpy as np, pandas as pd
+            import gangru_dist as g
+            from gangru_dist.base.errors import GangruError
+            run, frame = g.open_run(sys.argv[1]), pd.DataFrame({"date": [1]})
+            calls = {
+                "build_panel": [lambda: g.build_panel("s", "b"), lambda: g.build_panel(run, frame)],
+                "run_pipeline": [lambda: g.run_pipeline("s", bars="b"),
+                                 lambda: g.run_pipeline(run, bars=frame),
+                                 lambda: g.run_pipeline(run, bars=None)],
+                "evaluate": [lambda: g.evaluate("s", frame),
+                             lambda: g.evaluate(run, {"date": 1}),
+                             lambda: g.evaluate(run, np.ones((2, 2))),
+                             lambda: g.evaluate(run, None),
+                             lambda: g.evaluate(run, pd.DataFrame(columns=["date", "asset",
+                                                "factor"], data=[["2019-01-02", "a", 1.0]]),
+                                                market=frame)],
+                "open_run": [lambda: g.open_run(3), lambda: g.open_run(None),
+                             lambda: g.open_run("s", 5), lambda: g.open_run("s", preset=5),
+                             lambda: g.open_run("s", config=5),
+                             *[lambda v=v: g.open_run("s", settings=v) for v in (
+                                 [5], {5: 5}, {"training.epochs": frame},
+                                 {"training.epochs": {1}}, {"training.epochs": b"7"},
+                                 {"training": object()}, "training.epochs=5",
+                                 {"training.epochs": np.float64("nan")})]],
+                "read_factor": [lambda: g.read_factor(None, "run"),
+                                lambda: g.read_factor(sys.argv[1], 5),
+                                lambda: g.read_factor(sys.argv[1], "run", [1])],
+                "read_metrics": [lambda: g.read_metrics("s")],
+                "read_models": [lambda: g.read_models("s")],
+                "read_panel": [lambda: g.read_panel("s"), lambda: g.read_panel(run, object())],
+                "score_days": [lambda: g.score_days("s"), lambda: g.score_days(run, start=[1])],
+                "to_alphalens": [lambda: g.to_alphalens([1], None),
+                                 lambda: g.to_alphalens(frame, None)],
+                "to_qlib": [lambda: g.to_qlib([1]), lambda: g.to_qlib(frame)],
+                "train_windows": [lambda: g.train_windows("s"),
+                                  lambda: g.train_windows(run, only=5)],
+                "write_report": [lambda: g.write_report("s"), lambda: g.write_report(run, 5)],
+            }
+            assert {*calls} == {*g.__all__} - {"__version__"}
+            for name, every in calls.items():
+                for number, call in enumerate(every):
+                    try:
+                        call()
+                    except GangruError as error:
+                        assert "\\n" not in str(error), error
+                    except BaseException as error:
+                        print(name, number, type(error).__name__, error)
+                    else:
+                        print(name, number, "is taken")
+        """
+        words = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+        found = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert found.stdout == ""
+        assert found.returncode == 0, found.stderr
+
+    def test_days_and_paths_of_any_kind(self, tmp_path: Path) -> None:
+        write(tmp_path / "bars", make_bars())
+        run = open_run(tmp_path / "s", settings={"panel.features": np.array(["close"])})
+        build_panel(str(tmp_path / "bars"), run.root, run.cfg, runner=map_here)
+        day = dt.date(2019, 1, 4)
+        kinds = (day, "2019-01-04", "20190104", 20190104, pd.Timestamp(day), np.datetime64(day))
+        for kind in kinds:
+            block = gangru_dist.read_panel(run, kind, kind, features="close")
+            assert block.dates.tolist() == [day]
+        with pytest.raises(ConfigError, match="start='soon' is no day"):
+            gangru_dist.read_panel(run, "soon")
 
     def test_no_factor(self, tmp_path: Path) -> None:
         empty = pd.DataFrame({"date": [], "asset": [], "factor": []})

@@ -93,6 +93,8 @@ def sanitize(text: str) -> str:
 
 
 A = TypeVar("A")
+Place = str | os.PathLike[str]
+"""A path or a URI."""
 _READ_ATTEMPTS = 6
 _AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
 _KEYS = (

@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import StorageError, extract_reason
 from gangru_dist.base.filesystems import (
+    Place,
     explain_refusals,
     is_refused,
     make_folder,
@@ -50,7 +51,7 @@ def check_name(name: str, *, what: str) -> str:
     Raises:
         StorageError: It has a separator, starts with a dot, or is empty.
     """
-    if not _NAME.fullmatch(name):
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise StorageError(
             f"{what} {name!r} cannot be a folder name. Use letters, digits and . _ = -, "
             "starting with a letter or a digit."
@@ -74,7 +75,7 @@ def _make_clean(folder: Path) -> None:
 class Storage:
     """A folder at a URI. Cheap to make and to pickle: only the URI is stored."""
 
-    def __init__(self, uri: str | os.PathLike[str]) -> None:
+    def __init__(self, uri: Place) -> None:
         uri = to_uri(uri, what="the storage")
         self.filesystem, self.path = open_filesystem(uri)
         self._write_beside = shows_unfinished_files(self.filesystem)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -174,7 +175,7 @@ def _apply(cfg: RunConfig, given: Iterable[Source], base: str) -> RunConfig:
 
 
 def _to_json(value: Any, origin: str, depth: int = 0) -> Any:
-    """Convert TOML values to JSON types; refuse what no setting can be.
+    """Convert values of TOML, Python and numpy to JSON types; refuse what no setting can be.
 
     Raises:
         ConfigError: Tables and lists are nested more than `_DEEPEST` deep, or a whole number has
@@ -185,13 +186,21 @@ def _to_json(value: Any, origin: str, depth: int = 0) -> Any:
             f"{origin} has tables or lists nested more than {_DEEPEST} deep; no setting is so "
             "deep. `gangru settings` shows them all."
         )
+    if hasattr(value, "tolist"):  # numpy's
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, Mapping):
         return {name: _to_json(item, origin, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json(item, origin, depth + 1) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ConfigError(f"{origin} has a number of more than 64 bits.")
-    return value.isoformat() if isinstance(value, dt.date | dt.time) else value
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if not isinstance(value, str | int | float | None):
+        raise ConfigError(f"{origin} has a {type(value).__name__}, which no setting can be.")
+    return value
 
 
 def _merge(

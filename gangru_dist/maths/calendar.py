@@ -17,8 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gangru_dist.base.errors import WindowError
+from gangru_dist.base.errors import ConfigError, WindowError
 from gangru_dist.config.settings import LabelConfig, WindowConfig
+
+Day = dt.date | np.datetime64 | str | int
+"""A day as a user gives it; `to_day` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,24 @@ def make_windows(
             )
         )
     return windows, skipped
+
+
+def to_day(value: Day | None, what: str) -> dt.date | None:
+    """The day of a date, a time stamp, `2019-06-28`, `20190628`; None of None.
+
+    Raises:
+        ConfigError: It is none of these; `what` is its name.
+    """
+    found = value.astype("datetime64[s]").item() if isinstance(value, np.datetime64) else value
+    if isinstance(found, dt.datetime):
+        found = found.date()
+    if found is None or isinstance(found, dt.date):
+        return found
+    text = str(found).strip().replace("/", "-")
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{what}={value!r} is no day. Give a date, or YYYY-MM-DD.") from None
 
 
 def select_windows(windows: list[Window], names: list[str]) -> list[Window]:

@@ -27,7 +27,7 @@ from gangru_dist.panel.writer import names_on
 from gangru_dist.report import figures, tables, text, training, tuning
 from gangru_dist.report.sources import RunSources, Sources, read_index, read_market, read_sources
 from gangru_dist.report.text import gettext as _
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, require_run
 from gangru_dist.scoring.table import read_factor
 
 PAGE = "report.html"
@@ -56,6 +56,7 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
             by another configuration; or a callback lacks its package or a setting.
     """
+    require_run(run)
     with log.log_waiting("report"), open_callbacks(run):
         return _write(run, compare, overwrite=overwrite)
 

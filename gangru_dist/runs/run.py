@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gangru_dist.base.errors import ConfigError, GangruError
+from gangru_dist.base.filesystems import Place, to_uri
 from gangru_dist.base.records import find_record, read_code_version, write_record
 from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.config import presets, sources
@@ -197,6 +198,15 @@ class Run:
             )
 
 
+def require_run(run: object) -> None:
+    """Raise ConfigError if this is no run."""
+    if not isinstance(run, Run):
+        raise ConfigError(
+            f"the run is a {type(run).__name__}. Open one with open_run(storage, name), and give "
+            "that."
+        )
+
+
 def run_folder(root: Storage, name: str) -> Storage:
     """`<storage>/runs/<name>`, where the configuration does not matter."""
     return root.child("runs", name)
@@ -232,11 +242,11 @@ def load_settings(
 
 
 def open_run(
-    storage: str,
+    storage: Place,
     name: str | None = None,
     *,
     preset: str | None = None,
-    config: str | None = None,
+    config: Place | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
     """A run, new or existing; nothing is written.
@@ -253,7 +263,14 @@ def open_run(
         StorageError: The URI cannot be used.
     """
     root = Storage(storage)
-    _, _, cfg = load_settings(root, name, preset, config)
+    file = None if config is None else to_uri(config, what="config")
+    is_keyed = isinstance(settings or {}, Mapping)
+    if not is_keyed or not all(isinstance(key, str) for key in settings or ()):
+        raise ConfigError(
+            f"settings={settings!r}: give a dictionary of dotted keys, such as "
+            '{"training.epochs": 5}.'
+        )
+    _, _, cfg = load_settings(root, name, preset, file)
     if settings:
         cfg = sources.with_values(cfg, settings, "settings")
     return Run(root, name or preset or "default", cfg)

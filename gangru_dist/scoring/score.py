@@ -17,8 +17,9 @@ from gangru_dist.base.errors import ConfigError, FactorError
 from gangru_dist.cluster.map import Runner, map_here, map_on_ray, unwrap
 from gangru_dist.events import prometheus
 from gangru_dist.events.events import RowsScored
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, require_run
 from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
 from gangru_dist.scoring.plan import Plan, describe_incomplete, make_plan
 from gangru_dist.scoring.predictor import Scorer
@@ -34,8 +35,8 @@ without actors, which take 5 to 10 s to start."""
 def score_days(
     run: Run,
     *,
-    start: dt.date | None = None,
-    end: dt.date | None = None,
+    start: Day | None = None,
+    end: Day | None = None,
     daily: bool = False,
     overwrite: bool = False,
     runner: Runner | None = None,
@@ -66,8 +67,10 @@ def score_days(
             refused the commit. The table is then unchanged.
         ResourceError: The cluster is too small for one actor.
     """
+    require_run(run)
     started = time.monotonic()
-    run, manifest, table, plan = plan_scoring(run, start=start, end=end, daily=daily)
+    span = {"start": to_day(start, "start"), "end": to_day(end, "end")}
+    run, manifest, table, plan = plan_scoring(run, **span, daily=daily)
     run.check_claim(overwrite=overwrite)
     _logger.info(
         "score_start days=%d tasks=%d up_to_date_days=%d",

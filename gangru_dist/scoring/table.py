@@ -41,9 +41,10 @@ from deltalake.transaction import AddAction
 from pydantic import TypeAdapter, ValidationError
 
 from gangru_dist.base.errors import FactorError, StorageError, shorten
-from gangru_dist.base.filesystems import retry
+from gangru_dist.base.filesystems import Place, retry
 from gangru_dist.base.records import describe_error, hash_bytes
 from gangru_dist.base.storage import Storage
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.run import FACTOR, run_folder
 from gangru_dist.runs.summaries import DayCoverage
@@ -470,10 +471,10 @@ def _skip_damaged() -> Iterator[None]:
 
 
 def read_factor(
-    storage: str,
+    storage: Place,
     run: str,
-    start: dt.date | None = None,
-    end: dt.date | None = None,
+    start: Day | None = None,
+    end: Day | None = None,
     *,
     as_of: int | dt.datetime | None = None,
 ) -> pd.DataFrame:
@@ -499,7 +500,8 @@ def read_factor(
     factor = run_folder(Storage(storage), run).child(FACTOR)
     table = FactorTable(factor)
     table.require(as_of)
-    low, high = start or dt.date.min, end or dt.date.max
+    low = to_day(start, "start") or dt.date.min
+    high = to_day(end, "end") or dt.date.max
     paths = [
         path
         for month, paths in table.list_files().items()
@@ -535,7 +537,9 @@ def to_alphalens(
     Raises:
         FactorError: The block lacks a day or an asset that has a factor.
     """
-    known = frame.dropna(subset=["factor"])
+    known = _require_factor(frame).dropna(subset=["factor"])
+    if not isinstance(block, PanelBlock):
+        raise FactorError("the block is no PanelBlock. Give what read_panel returns.")
     index = pd.MultiIndex.from_frame(known[["date", "asset"]])
     factor = pd.Series(known["factor"].to_numpy(), index=index, name="factor")
     dates = pd.DatetimeIndex(block.dates, name="date")
@@ -556,13 +560,20 @@ def to_alphalens(
     return factor, prices, pd.Series(names[block.industry[places]], index, name="group")
 
 
+def _require_factor(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check that this is a factor table; FactorError if it is not."""
+    if not isinstance(frame, pd.DataFrame) or not {"date", "asset", "factor"} <= set(frame.columns):
+        raise FactorError("the frame is no factor table. Give what read_factor returns.")
+    return frame
+
+
 def to_qlib(frame: pd.DataFrame) -> pd.DataFrame:
     """Qlib's signal: column `score` by (datetime, instrument); 600000.SH becomes SH600000.
 
     Args:
         frame: From `read_factor`; rows without a factor are dropped.
     """
-    known = frame.dropna(subset=["factor"])
+    known = _require_factor(frame).dropna(subset=["factor"])
     names = known["asset"].astype("str").str.replace(r"^(\d{6})\.(SH|SZ|BJ)$", r"\2\1", regex=True)
     index = pd.MultiIndex.from_arrays([known["date"], names], names=["datetime", "instrument"])
     return pd.DataFrame({"score": known["factor"].to_numpy()}, index=index).sort_index()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,10 +27,16 @@ from gangru_dist.events import prometheus
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.console import TrainingConsole
 from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
-from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows, select_windows
+from gangru_dist.maths.calendar import (
+    SkippedWindow,
+    Window,
+    make_windows,
+    select_windows,
+    to_day,
+)
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import GanEpoch, TimedEpoch
-from gangru_dist.runs.run import CHECKPOINTS, Run
+from gangru_dist.runs.run import CHECKPOINTS, Run, require_run
 from gangru_dist.runs.summaries import (
     TrainSummary,
     WindowResult,
@@ -178,6 +184,10 @@ def train_windows(
         WindowError: A named window does not exist, or there is no refit day at all.
         ResourceError: The cluster can never run one window, or not in `training.precision`.
     """
+    require_run(run)
+    if only is not None:
+        names = only if isinstance(only, Iterable) and not isinstance(only, str) else [only]
+        only = [day if isinstance(day, str) else str(to_day(day, "only")) for day in names]
     manifest = read_manifest(run.root)
     run, over, todo = plan_training(run, manifest, only, anew=overwrite)
     results = [event.result for event in over]
