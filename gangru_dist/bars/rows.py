@@ -84,6 +84,11 @@ TIMES_PRICE = {
 """Reason -> power of ten that is between amount / volume and the price."""
 ABOVE_ONE = "turnover_rate above 1"
 """A note, no reason: legitimate where shares are sold on the day they were bought."""
+ST_MISSING, ST_BLANK = "is_st missing, taken as no", "is_st blank, taken as no"
+"""Notes: beside rows that say no, and where a blank may be the only way to say it."""
+NAMELESS = "name missing, so special treatment is not known"
+ZERO_RATE = "turnover_rate is 0 although volume is not"
+"""A note where a small rate was rounded; a lost column where it is so in most rows."""
 ONE_PRICE = "high equals low"
 """A note where a stock is locked at its limit; a lost column where it is so in nearly all rows."""
 UNLISTED = "list_date before any stock was listed, taken as unknown"
@@ -101,7 +106,11 @@ UNIT_REASONS = (
     TURNOVER_BOUND, ABOVE_CAP, OUTSIDE, OTHER_VWAP, *TIMES_PRICE,
 )  # fmt: skip
 """Reasons that, where they hold for most rows of a file, come from a wrong unit or column."""
-_ODD = {ABOVE_ONE: (MANY, _FEWEST), ONE_PRICE: (0.9, _FEWEST_LOCKED)}
+_ODD = {
+    **dict.fromkeys((ABOVE_ONE, ST_MISSING, NAMELESS), (MANY, _FEWEST)),
+    ONE_PRICE: (0.9, _FEWEST_LOCKED),
+    ZERO_RATE: (SYSTEMATIC, _FEWEST),
+}
 """Note -> share and number of a file's traded rows from which on it is a mistake."""
 
 
@@ -246,8 +255,10 @@ def _complete(
         listed, notes[UNLISTED] = clean_listings(columns["list_date"], form)
         columns["list_date"] = pa.array(listed, pa.date32())
     if "is_st" in columns:
-        notes["is_st missing, taken as no"] = columns["is_st"].is_null().to_numpy()
+        says_no = pc.any(pc.invert(columns["is_st"])).as_py()
+        notes[ST_MISSING if says_no else ST_BLANK] = columns["is_st"].is_null().to_numpy()
     elif "name" in columns:
+        notes[NAMELESS] = columns["name"].is_null().to_numpy()
         columns["is_st"] = is_st_name(columns["name"])
     none = pa.array(np.zeros(count, dtype=bool))
     leaving = pc.fill_null(columns.get("is_delisting", none), False)
@@ -259,6 +270,7 @@ def _complete(
     if "turnover_rate" in values:
         notes["turnover_rate missing"] = np.isnan(values["turnover_rate"])
         notes[ABOVE_ONE] = values["turnover_rate"] > 1
+        notes[ZERO_RATE] = (values["turnover_rate"] == 0) & (values["volume"] > 0)
     if "market_cap" in values:
         numbers["market_cap"] = clean_caps(values["market_cap"])
         notes["market_cap unknown"] = np.isnan(numbers["market_cap"])

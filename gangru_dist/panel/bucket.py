@@ -176,6 +176,7 @@ def _to_arrays(bars: pa.Table, task: BucketTask) -> dict[str, np.ndarray]:
         limit = find_limits(bars, date, since)
     rows = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.kept)}
     asset = np.cumsum(~_is_as_before(bars["code"]))
+    rows["is_st"] = bars["is_st"].to_numpy()
     return {**rows, "asset": asset, "date": date, "position": position, "limit": limit}
 
 

@@ -20,14 +20,17 @@ from gangru_dist.bars.reader import Bars
 from gangru_dist.bars.rows import (
     ADJUSTED_TWICE,
     EXCHANGED,
+    NAMELESS,
     NO_VOLUME,
     NOT_TRADED,
     ONE_PRICE,
     OTHER_VWAP,
     OUTSIDE,
+    ST_MISSING,
     TIMES_PRICE,
     UNIT_REASONS,
     ZERO_AMOUNT,
+    ZERO_RATE,
 )
 from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import BarsConfig
@@ -64,6 +67,9 @@ _MOST_STOPPED, _FEWEST_PAYERS = 0.5, 20
 """Share of last year's payers without an ex-date; the real market's most is 14 %."""
 _DILUTED, _FEWEST_ISSUES = 0.25, 10
 """Slope of adjusted prices on growing shares: 0 in the real market, 0.8 there without factors."""
+_MOST_SPECIAL, _LEAST_SPECIAL, _FEWEST_ASSETS = 0.3, 0.01, 10
+"""Share of rows under special treatment in a year; the real market's is 0.015 to 0.07."""
+_LOST, _LEAST_MARKED = 0.1, 3  # of the other years' share, if so many stocks' years should be
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
 _SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE, TWINS)
 GAP = "day on which most stocks lack"
@@ -183,7 +189,12 @@ def check_staged(
 
 
 def check_built(
-    sums: Iterable[JumpSums], quality: Quality, form: BarsFormat, cfg: BarsConfig
+    sums: Iterable[JumpSums],
+    quality: Quality,
+    form: BarsFormat,
+    cfg: BarsConfig,
+    *,
+    columns: Collection[str] = (),
 ) -> None:
     """Refuse what whole stocks show to be wrong; warn of what is counted only.
 
@@ -192,9 +203,11 @@ def check_built(
         quality: Of stage 1, of the days and of all buckets.
         form: The mapping.
         cfg: What is allowed.
+        columns: Ours that there are.
 
     Raises:
-        BarsError: Factors or lasting moves contradict prices, or too many rows are bad.
+        BarsError: Factors or lasting moves contradict prices, marks are none that a market has
+            had, or too many rows are bad.
     """
     total = sum(sums, JumpSums())
     check_adjustment(quality, total, form, allowed=cfg.max_quarantined)
@@ -202,6 +215,7 @@ def check_built(
     _check_shifts(total)
     if form.prices == "traded":
         check_ex_dates(total, form)
+    check_marks(total, form, is_given=not {"is_st", "name"}.isdisjoint(columns))
     check_share(quality, allowed=cfg.max_quarantined, hint=suggest_setting(quality, form))
     counted = {**quality.quarantined, **quality.notes}
     gaps = [name for name in quality.notes if name.startswith(GAP)]
@@ -394,6 +408,55 @@ def check_ex_dates(sums: JumpSums, form: BarsFormat) -> None:
         )
 
 
+def check_marks(sums: JumpSums, form: BarsFormat, *, is_given: bool) -> None:
+    """Refuse marks of special treatment that are inverted or lost, for all years or for one.
+
+    Args:
+        sums: Of all buckets.
+        form: Its price limits tell the market.
+        is_given: Whether the bars have marks, or names that have them.
+
+    Raises:
+        BarsError: The year, the shares and the way out.
+    """
+    shares = {year: sums.special_in[year] / rows for year, rows in sorted(sums.rows_in.items())}
+    for year, share in shares.items():
+        if share > _MOST_SPECIAL and sums.assets >= _FEWEST_ASSETS:
+            raise BarsError(
+                f"is_st marks {share:.0%} of the rows of {year}, and no market has had more than "
+                "8 % under special treatment: its marks seem inverted, 1 must mean that a stock "
+                "is. Correct them, or map another column: --set bars.columns.is_st=THEIRS"
+            )
+    for year, share in shares.items():
+        usual = float(np.median([other for y, other in shares.items() if y != year] or [0.0]))
+        if is_given and share < _LOST * usual and usual * _count_years(sums, year) >= _LEAST_MARKED:
+            raise BarsError(
+                f"is_st marks {share:.2%} of the rows of {year}, and {usual:.2%} of the other "
+                "years: the marks of that year are lost. Export them, or the names, of every day"
+            )
+    found = sum(sums.special_in.values()) / max(sum(sums.rows_in.values()), 1)
+    if form.price_limits == "none" or not is_given or found >= _LOST * _LEAST_SPECIAL:
+        return
+    expected = _LEAST_SPECIAL * sum(_count_years(sums, year) for year in shares)
+    told = (
+        f"is_st marks {found:.2%} of the rows of {sums.assets} stocks, and in China's market at "
+        f"least {_LEAST_SPECIAL:.0%} always were under special treatment"
+    )
+    if expected >= _EXPECTED:
+        raise BarsError(
+            f"{told}: the marks are lost, or the names have none (ST, *ST). Export them of every "
+            "day. If none of these stocks ever was (an index's members), leave the columns is_st "
+            "and name out"
+        )
+    if expected >= 1:
+        _logger.warning("bars_suspicious what=%r", told)
+
+
+def _count_years(sums: JumpSums, year: int) -> float:
+    """A stock's years that all stocks make up in one."""
+    return sums.rows_in[year] / _YEAR_DAYS
+
+
 def _count_quarters(
     sums: JumpSums,
 ) -> tuple[dict[tuple[int, int], float], Counter[tuple[int, int]]]:
@@ -465,6 +528,11 @@ def _mend(reason: str, form: BarsFormat, finding: Finding) -> str:
     if likely := _mend_turnover(form, finding):
         turnover = f"turnover_rate, market_cap, volume and amount agree with: {likely}"
     return {
+        ST_MISSING: "Export is_st of every row, or leave the column out",
+        NAMELESS: "Export the short name of every row: special treatment is told by its mark. Or "
+        "leave the column out, and map one of marks: --set bars.columns.is_st=THEIRS",
+        ZERO_RATE: "Export the turnover rate, or leave the column and what needs it out: "
+        f"{format_flag('panel.without', [*form.left_out, 'turnover_rate'])}",
         NO_VOLUME: "Export the shares traded, or map them: --set bars.columns.volume=THEIRS",
         NOT_TRADED: "Its marks seem inverted: 1 must mean that the stock traded. Correct them, or "
         "leave the column out",

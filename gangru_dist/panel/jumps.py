@@ -105,6 +105,10 @@ class JumpSums:
     """Year -> stocks that are there in it and the year before, and had a dividend in that one."""
     stopped: Counter[int] = field(default_factory=Counter)
     """Year -> those of them whose adj_factor stays all year."""
+    rows_in: Counter[int] = field(default_factory=Counter)
+    """Year -> rows."""
+    special_in: Counter[int] = field(default_factory=Counter)
+    """Year -> those of them under special treatment."""
     yearly: int = 0
     """Rows of stocks with a year of rows, of an exchange whose companies pay dividends; this and
     what follows is of `adjustment.find_evidence`."""
@@ -135,7 +139,7 @@ def find_jumps(rows: Mapping[str, np.ndarray]) -> tuple[Masks, Masks, JumpSums]:
     Args:
         rows: Columns of n traded rows of whole stocks, sorted by (asset, date): `quality.NUMBERS`;
             asset, the stock's number; date; position, the date's index in the calendar; and limit,
-            the largest move of the day, a fraction (infinite = none, NaN = not known).
+            the largest move of the day, a fraction (infinite = none, NaN = not known); and is_st.
 
     Returns:
         Reason -> (n,) bool, rows to set aside, each of which leaves the row before it; note ->
@@ -298,8 +302,14 @@ def _find_lasting(
         grown=float(np.square(growth[issue]).sum()),
         payers=payers,
         stopped=stopped,
+        rows_in=Counter(_find_years(date).tolist()),
+        special_in=Counter(_find_years(date[rows["is_st"]]).tolist()),
     )
     return notes, sums
+
+
+def _find_years(date: np.ndarray) -> np.ndarray:
+    return np.asarray(date.astype("datetime64[Y]").astype(int) + 1970)
 
 
 def _find_calm(rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -322,7 +332,7 @@ def _count_payers(
     asset: np.ndarray, date: np.ndarray, paid: np.ndarray, changed: np.ndarray
 ) -> tuple[Counter[int], Counter[int]]:
     """`JumpSums.payers` and `JumpSums.stopped` of rows sorted by (asset, date)."""
-    year = date.astype("datetime64[Y]").astype(int) + 1970
+    year = _find_years(date)
     start = np.flatnonzero((_subtract(asset) != 0) | (_subtract(year) != 0))
     if not len(start):
         return Counter(), Counter()

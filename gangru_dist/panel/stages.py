@@ -168,7 +168,7 @@ def compute_panel(
         ),
         names=[bucket.names for bucket in written],
         problem=catch_error(
-            lambda: check_built([b.sums for b in written], quality, form, cfg.bars)
+            lambda: check_built([b.sums for b in written], quality, form, cfg.bars, columns=there)
         ),
     )
 

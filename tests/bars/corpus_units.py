@@ -118,6 +118,9 @@ def units() -> Iterator[Case]:
                "high equals low")  # fmt: skip
     yield case("market_cap is that of the last day throughout", _last_cap, "noted",
                "market_cap stays the same although the price moves")  # fmt: skip
+    yield case("turnover_rate is 0 everywhere, no market_cap",
+               _then(lambda f: f.drop(columns="market_cap"), _all("turnover_rate", 0.0)),
+               "refused", "turnover_rate is 0 although volume is not")  # fmt: skip
     for what, columns, by, _ in (_UNITS[0], _UNITS[4], _UNITS[8]):
         yield case(f"{what} in one file, prices adjusted already",
                    _then(_adjusted, scaled(SCOPES["file"][1], columns, by)), "refused",
@@ -199,6 +202,18 @@ def factors() -> Iterator[Case]:
                "adj_factor missing, infinite or not above 0")  # fmt: skip
 
 
+def marks() -> Iterator[Case]:
+    """Special treatment that no market has had."""
+    yield case("is_st is inverted", lambda f: f.assign(is_st=~f["is_st"].astype(bool)), "refused",
+               "its marks seem inverted")  # fmt: skip
+    yield case("is_st is missing for a fifth of the rows", _some_missing("is_st", False), "refused",
+               "is_st missing, taken as no")  # fmt: skip
+    yield case("is_st is 1 or blank", _one_or_blank, "noted", "is_st blank, taken as no")
+    yield case("names in place of is_st, a fifth of them empty",
+               _then(lambda f: f.drop(columns="is_st"), _some_missing("name", "Bank")), "refused",
+               "name missing, so special treatment is not known")  # fmt: skip
+
+
 def moves() -> Iterator[Case]:
     """Prices against the day before."""
     for ratio in (1.3, 2, 10):
@@ -226,6 +241,7 @@ def cases() -> Iterator[Case]:
     """All of them."""
     yield from units()
     yield from factors()
+    yield from marks()
     yield from moves()
 
 
@@ -325,6 +341,17 @@ def _no_trade_later(frame: Frame) -> Frame:
 
 def _last_cap(frame: Frame) -> Frame:
     return frame.assign(market_cap=frame.groupby("code")["market_cap"].transform("last"))
+
+
+def _some_missing(column: str, value: Any) -> Change:
+    def change(frame: Frame) -> Frame:
+        return frame.assign(**{column: np.where(frame.index % 5 == 0, None, value)})
+
+    return change
+
+
+def _one_or_blank(frame: Frame) -> Frame:
+    return frame.assign(is_st=np.where(frame["code"] == CODES[4], "1", ""))
 
 
 def _exchanged_factors(frame: Frame) -> Frame:

@@ -15,7 +15,7 @@ from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig, SyntheticConfig
 from gangru_dist.panel import jumps
-from gangru_dist.panel.checks import check_ex_dates, check_jumps
+from gangru_dist.panel.checks import check_ex_dates, check_jumps, check_marks
 from gangru_dist.panel.jumps import (
     AFTER,
     FLAT,
@@ -53,6 +53,7 @@ def history(seed: int = 0, assets: int = 8, limit: float = 0.1) -> pd.DataFrame:
             "date": np.datetime64("2019-01-01") + position,
             "position": position,
             "limit": limit,
+            "is_st": False,
         }
     )
 
@@ -92,6 +93,7 @@ def two_years(assets: int = 60, limit: float = 0.1) -> pd.DataFrame:
             "date": date,
             "position": position,
             "limit": limit,
+            "is_st": False,
             "issued": issued,
         }
     )
@@ -192,6 +194,7 @@ class TestReference:
             date=pd.to_datetime(bars["date"]),
             position=bars["date"].rank(method="dense").astype(int),
             limit=0.2,
+            is_st=bars["is_st"],
         )
         reasons, notes, sums = find(h)
         assert rows_of(reasons) == rows_of(notes) == {}
@@ -240,6 +243,50 @@ class TestExDates:
         for limits in ("ashare", "none") if what in ("stops", "half stops") else ("ashare",):
             with pytest.raises(BarsError, match=match):
                 check_ex_dates(find(h)[2], BarsFormat(price_limits=limits))
+
+
+class TestMarks:
+    """Special treatment of 2 % of the stocks, and what makes marks of it that no market has."""
+
+    @pytest.mark.parametrize(
+        ("what", "match"),
+        [
+            ("right", ""),
+            ("inverted", "marks 98% of the rows of 2017"),
+            ("inverted in 2018", "marks 98% of the rows of 2018"),
+            ("half inverted", "marks 50% of the rows of 2017"),
+            ("lost in 2018", "0.00% of the rows of 2018, and 2.00% of the other years"),
+            ("lost", "marks 0.00% of the rows of 800 stocks"),
+        ],
+    )
+    def test_shares_are_held_against_the_market(self, what: str, match: str) -> None:
+        rows = Counter({2017: 800 * 242, 2018: 800 * 242})
+        share = {
+            "right": (0.02, 0.02),
+            "inverted": (0.98, 0.98),
+            "inverted in 2018": (0.02, 0.98),
+            "half inverted": (0.5, 0.5),
+            "lost in 2018": (0.02, 0.0),
+            "lost": (0.0, 0.0),
+        }[what]
+        special = Counter({y: round(s * rows[y]) for y, s in zip(rows, share, strict=True)})
+        sums = JumpSums(assets=800, rows_in=rows, special_in=special)
+        form = BarsFormat(price_limits="ashare")
+        if not match:
+            check_marks(sums, form, is_given=True)
+            return
+        with pytest.raises(BarsError, match=match):
+            check_marks(sums, form, is_given=True)
+        if what == "lost":
+            check_marks(sums, form, is_given=False)
+            check_marks(sums, BarsFormat(), is_given=True)
+
+    def test_rows_are_counted_by_year(self) -> None:
+        h = two_years()
+        h["is_st"] = (h["asset"] < 3) & (h["date"].dt.year == 2018)
+        sums = find(h)[2]
+        assert sums.rows_in == Counter(h["date"].dt.year)
+        assert sums.special_in == {2018: 3 * (h["date"].dt.year == 2018).sum() / 60}
 
 
 class TestNoLimits:
