@@ -47,13 +47,44 @@ _TYPES = {
 _TRUE = ("1", "true", "t", "yes", "y", "1.0")
 _FALSE = ("0", "false", "f", "no", "n", "0.0")
 _THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
-_DATE = re.compile(r"(\d{4})(?:(\d\d)(\d\d)|[-/](\d{1,2})[-/](\d{1,2}))(?:\.0)?(?:[ T]00:00:00)?")
+_WEEKDAYS = "一二三四五六日"
+_DATE = re.compile(
+    r"(\d{4})(?:(\d\d)(\d\d)|[-/](\d{1,2})[-/](\d{1,2}))(?:\.0)?"
+    rf"(?:[ T](?P<time>\d\d:\d\d(?::\d\d)?))?(?:[ ,/]?(?:星期|周)?(?P<weekday>[{_WEEKDAYS}]))?"
+)
+_MIDNIGHT = "00:00:00"
+_UTC = "16:00:00"
+"""Midnight in China where times are UTC: of the day after."""
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "NaT")
 """Texts that stand for no value; of codes only the empty one does, for NA and NAN are stocks."""
 
 
+_OTHER_NAMES = {
+    "date": ("trddt", "tradedt", "tradingdate", "tradedate", "datetime", "time", "day", "交易日"),
+    "code": ("stkcd", "symbol", "ticker", "secucode", "seccode", "stockcode", "windcode",
+             "sinfowindcode", "orderbookid", "instrument", "secid"),
+    "open": ("opnprc", "sdqopen"),
+    "high": ("hiprc", "sdqhigh"),
+    "low": ("loprc", "sdqlow"),
+    "close": ("clsprc", "sdqclose"),
+    "volume": ("dnshrtrd", "sdqvolume", "totalvolume", "turnovervolume", "成交股数"),
+    "amount": ("dnvaltrd", "money", "value", "sdqamount", "totalturnover", "turnovervalue"),
+    "adj_factor": ("复权因子", "累计复权因子", "后复权因子", "factor", "tafactor", "sdqadjfactor",
+                   "adjustfactor", "cumfactor", "excumfactor", "accumadjfactor"),
+}  # fmt: skip
+"""Our column -> what further exports call it (CSMAR, Wind, RiceQuant, JoinQuant), for messages."""
+_CODE_HEADING = re.compile(r"(?i:[a-z]{2,4}[._#]?)?\d{6}(?i:[._]?[a-z]{2,4})?")
+_PAIR = re.compile(r"\('")
+"""How pandas writes two rows of headings to parquet."""
+
+
 def choose_columns(
-    file: str, names: Sequence[str], form: BarsFormat, *, given: Collection[str] = ()
+    file: str,
+    names: Sequence[str],
+    form: BarsFormat,
+    *,
+    given: Collection[str] = (),
+    lines: Sequence[str] = (),
 ) -> dict[str, str]:
     """Our column -> the file's, of a file of daily bars.
 
@@ -62,11 +93,13 @@ def choose_columns(
         names: Its headings.
         form: The mapping.
         given: Our columns that side tables bring.
+        lines: The first ones of a text file, for messages.
 
     Raises:
-        BarsError: A required column is missing, one that we need is there twice, or the factor
-            and the user's word on the prices contradict each other.
+        BarsError: A required column is missing, one that we need is there twice, the table is a
+            wide one, or the factor and the user's word on the prices contradict each other.
     """
+    _check_long(file, names, lines)
     ours = [name for name in BAR_COLUMNS if name != "total_shares" or name in form.stand_ins]
     chosen = _find_columns(file, names, form, (*ours, *form.further))
     has_factor = "adj_factor" in {*chosen, *given}
@@ -82,7 +115,7 @@ def choose_columns(
     missing = [name for name in REQUIRED if name not in chosen]
     missing += _find_unpaid({*chosen, *given}, form)
     if missing:
-        raise _explain_missing(file, names, form, missing, chosen)
+        raise _explain_missing(file, names, form, missing, chosen, lines)
     for one, two in itertools.combinations(ours, 2):
         if kind_of(one) not in TEXT_KINDS and chosen.get(one, "") == chosen.get(two):
             raise BarsError(
@@ -99,7 +132,7 @@ def choose_columns(
         )
     sources = set(FACTOR_SOURCES) & {*chosen, *given}
     if form.prices == "traded" and not has_factor and not sources:
-        raise _explain_no_factor(file, form, chosen)
+        raise _explain_no_factor(file, names, form, chosen)
     return chosen
 
 
@@ -109,8 +142,9 @@ def choose_table_columns(
     """Our column -> the file's, of a file of a side table.
 
     Raises:
-        BarsError: A key is missing, or everything that the table is there for.
+        BarsError: A key is missing, or everything that the table is there for, or it is a wide one.
     """
+    _check_long(file, names)
     form = replace(form, columns={**form.columns, **table.columns})
     keys = ("code",) if table.join == "stock" else ("code", "date")
     chosen = _find_columns(file, names, form, (*keys, *table.gives))
@@ -175,26 +209,31 @@ def _explain_missing(
     form: BarsFormat,
     missing: Sequence[str],
     chosen: Mapping[str, str],
+    lines: Sequence[str],
 ) -> BarsError:
     """What is missing, who exports it, and the setting that would find it or do without it."""
     start = f"{file} lacks the column(s) {_spell(missing, form)}; it has {_enumerate(names)}."
     is_bars = not set(missing) & set(REQUIRED)
+    for number, line in enumerate(lines):
+        fields = [field.strip(' "') for field in re.split(r"[,;\t|]", line)]
+        if number != form.skip_rows and all(form.find(name, fields) for name in missing):
+            way_out = format_flag("bars.skip_rows", number)
+            return BarsError(f"{start} Its line {number + 1} has them: {way_out}")
     for name, other in {} if form.renamed or is_bars else FORMATS.items():
         if all(other.find(column, names) for column in REQUIRED):
             way_out = format_flag("bars.format", name)
             return BarsError(f"{start} They read like another format: {way_out}")
     calls = sorted({form.calls[name] for name in missing if name in form.calls})
     text = f" {', '.join(calls)} exports what is missing." if calls else ""
-    free = {name.lower(): name for name in names if name not in chosen.values()}
     guesses = [
-        format_flag(f"bars.columns.{name}", free[near[0]])
+        format_flag(f"bars.columns.{name}", theirs)
         for name in missing
-        if (near := find_close_names(name, free, 0.5))
+        if (theirs := _guess(name, names, chosen)) is not None
     ]
+    if "code" in missing and not any(".code=" in guess for guess in guesses):
+        text += f" If the file's name is the stock: {format_flag('bars.code_from_name', True)}"
     if guesses:
         end = f"If they go by other names, say so: {' '.join(guesses)}"
-    elif list(missing) == ["code"]:
-        end = f"If the file's name is the stock, say so: {format_flag('bars.code_from_name', True)}"
     else:
         end = "If they go by other names, name those in bars.columns."
     if is_bars:
@@ -211,7 +250,16 @@ def _explain_missing(
     return BarsError(f"{start}{text} If it is no bars file, point --bars at the bars only. {end}")
 
 
-def _explain_no_factor(file: str, form: BarsFormat, chosen: Mapping[str, str]) -> BarsError:
+def _explain_no_factor(
+    file: str, names: Sequence[str], form: BarsFormat, chosen: Mapping[str, str]
+) -> BarsError:
+    theirs = _guess("adj_factor", names, chosen)
+    if theirs is not None:
+        return BarsError(
+            f"{file} has no adjustment factor by the name of {'/'.join(form.names('adj_factor'))}. "
+            f"If {theirs} is the cumulative backward factor, say so: "
+            f"{format_flag('bars.columns.adj_factor', theirs)}"
+        )
     folders = [folder for folder, table in form.tables.items() if "adj_factor" in table.gives]
     beside = f", or a table beside the bars in {' or '.join(f'{f}/' for f in folders)}"
     call = f" ({form.calls['adj_factor']})" if "adj_factor" in form.calls else ""
@@ -230,6 +278,56 @@ def _explain_no_factor(file: str, form: BarsFormat, chosen: Mapping[str, str]) -
             else ""
         )
     )
+
+
+def _guess(ours: str, names: Sequence[str], chosen: Mapping[str, str]) -> str | None:
+    """The heading that may be our column: one that exports call it by, or ours misspelt."""
+    own = {
+        column: {_letters(name) for form in FORMATS.values() for name in form.names(column)}
+        | {_letters(column), *_OTHER_NAMES.get(column, ())}
+        for column in BAR_COLUMNS
+    }
+    others = {_letters(name) for column, some in own.items() if column != ours for name in some}
+    free = [name for name in names if name not in chosen.values()]
+    known = [name for name in free if _letters(name) in own[ours]]
+    first = [
+        name
+        for name in free
+        if ours in (*REQUIRED[2:], "amount")
+        and re.fullmatch(
+            rf"{ours}[^a-z]+(price|shares|cny|rmb|usd|value|volume|amount)\W*", name.lower()
+        )
+    ]
+    near = {_letters(name): name for name in free if _letters(name) not in others}
+    misspelt = [near[name] for name in find_close_names(_letters(ours), near, 0.8)]
+    return next(iter([*known, *first, *misspelt]), None)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _check_long(file: str, names: Sequence[str], lines: Sequence[str] = ()) -> None:
+    """Refuse a table with a column a stock or a day, or a row of stocks below its headings."""
+    first = [re.split(r"[,;\t|]", line)[0].strip() for line in lines[1:3]]
+    if "Ticker" in first or sum(bool(_PAIR.match(name)) for name in names) > 1:
+        raise BarsError(
+            f"{file} has two rows of headings, a column a field and stock (yfinance). Reshape it: "
+            "rows = pd.read_csv(FILE, header=[0, 1], index_col=0).stack(level=1, future_stack=True)"
+            "; rows.rename_axis(['date', 'code']).to_csv(OTHER). Or download with "
+            "multi_level_index=False, a stock a file"
+        )
+    is_day = [_parse_date(name)[0] not in (None, "") for name in names]
+    by_day = sum(is_day) > 1 and sum(is_day) >= len(names) / 2
+    codes = sum(bool(_CODE_HEADING.fullmatch(name)) for name in names)
+    if by_day or (codes > 1 and codes >= len(names) / 2):
+        turned = ".T" if by_day else ""
+        raise BarsError(
+            f"{file} is a wide table, a column a {'day' if by_day else 'stock'}. Reshape the files "
+            "of all fields into one: pd.concat({name: pd.read_csv(f'{name}.csv', index_col=0)"
+            f"{turned}.stack() for name in ['open', 'high', 'low', 'close', 'volume', 'amount', "
+            "'adj_factor']}, axis=1).rename_axis(['date', 'code']).to_csv('bars.csv')"
+        )
 
 
 def _find_folder(column: str, form: BarsFormat) -> str:
@@ -384,7 +482,9 @@ def _to_dates(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
             f"is of type {kind}, a date is needed", "Export dates as YYYY-MM-DD, YYYYMMDD or date32"
         )
     coded = encode(column.cast(pa.string()))
-    days = [_parse_date(text) for text in coded.dictionary.to_pylist()]
+    found = [_parse_date(text) for text in coded.dictionary.to_pylist()]
+    intraday = _is_intraday({time for _, time in found if time})
+    days = ["" if intraday and time not in (None, _MIDNIGHT) else day for day, time in found]
     bad = pa.array([day == "" for day in days], pa.bool_()).take(coded.indices)
     wanted = "day (YYYY-MM-DD or YYYYMMDD)"
     origin.check_values(column.cast(pa.string()), pc.fill_null(bad, False).to_numpy(False), wanted)
@@ -400,21 +500,33 @@ def _from_timestamps(column: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray
         )
     times = column.cast(pa.timestamp("ns"))
     days = times.cast(pa.date32(), safe=False)
-    same = pc.fill_null(pc.equal(days.cast(pa.timestamp("ns")), times), True).to_numpy()
-    origin.check_values(column, ~same, "day: these are intraday bars")
+    clock = pc.subtract(times, days.cast(pa.timestamp("ns"))).cast(pa.int64())
+    seen = {f"{dt.datetime(1, 1, 1) + dt.timedelta(microseconds=ns // 1000):%H:%M:%S.%f}"
+            for ns in pc.unique(clock).drop_null().to_pylist()}  # fmt: skip
+    if _is_intraday({time.removesuffix(".000000") for time in seen}):
+        late = pc.fill_null(pc.not_equal(clock, 0), False).to_numpy()
+        origin.check_values(column, late, "day: these are intraday bars, or days in UTC")
     return days
 
 
-def _parse_date(text: str) -> str | None:
-    """ISO day of 2018-12-28, 20181228 or 2018/12/28, midnight behind it or not; None if empty.
+def _is_intraday(times: set[str]) -> bool:
+    """Whether times of day are more than one fixed time of daily bars, such as the close."""
+    return len(times) > 1 or _UTC in times
 
-    A text that is no day gives "".
+
+def _parse_date(text: str) -> tuple[str | None, str | None]:
+    """ISO day of 2018-12-28, 20181228 or 2018/12/28, and the time behind it; None if empty.
+
+    A weekday may stand behind it too. A text that is no day gives "".
     """
     plain = text.strip()
     if plain in _MISSING or plain == "0":
-        return None
+        return None, None
     found = _DATE.fullmatch(plain)
     try:
-        return str(dt.date(*(int(part) for part in found.groups() if part))) if found else ""
+        day = dt.date(*(int(part) for part in found.groups()[:5] if part)) if found else None
     except ValueError:
-        return ""
+        day = None
+    if found is None or day is None or found["weekday"] not in (None, _WEEKDAYS[day.weekday()]):
+        return "", None
+    return str(day), f"{found['time'] or _MIDNIGHT}:00"[:8]

@@ -74,8 +74,8 @@ class CsvShape:
     """Lines before the rows."""
     title: str = ""
     """The line above the headings; empty if it does not begin with a code."""
-    lines: tuple[tuple[str, ...], ...] = ()
-    """Fields of the first lines, for messages."""
+    lines: tuple[str, ...] = ()
+    """The first ones, for messages."""
 
 
 def read_csv_shape(
@@ -127,7 +127,7 @@ def read_csv_shape(
         encoding=codec.name,
         skip=skip + 1,
         title=title,
-        lines=tuple(tuple(line.split(delimiter)) for line in lines),
+        lines=tuple(lines),
     )
 
 

@@ -260,16 +260,16 @@ FORMATS |= {
     # AKShare: stock_zh_a_hist(adjust=""), factor from stock_zh_a_daily(adjust="hfq-factor")
     "akshare": BarsFormat(
         columns={
-            "date": ("日期", "交易日期"),
+            "date": ("日期", "交易日期", "时间"),
             "code": ("股票代码", "代码", "证券代码"),
             "open": ("开盘", "开盘价"),
             "high": ("最高", "最高价"),
             "low": ("最低", "最低价"),
             "close": ("收盘", "收盘价"),
-            "volume": ("成交量",),
-            "amount": ("成交额", "成交金额"),
+            "volume": ("成交量", "总手"),
+            "amount": ("成交额", "成交金额", "金额"),
             "vwap": ("均价", "成交均价", "vwap"),
-            "turnover_rate": ("换手率",),
+            "turnover_rate": ("换手率", "换手%"),
             "adj_factor": ("hfq_factor", "后复权因子", "adj_factor"),
             "market_cap": ("总市值", "market_cap"),
             "total_shares": ("总股本", "total_shares"),

@@ -45,7 +45,7 @@ from gangru_dist.bars.formats import (
     kind_of,
     resolve_format,
 )
-from gangru_dist.bars.side_tables import Members, check_years, find_code
+from gangru_dist.bars.side_tables import Members, check_years, find_code, normalize_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import RunConfig
@@ -199,7 +199,11 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
     given = frozenset().union(*by_table.values())  # what all files of a table have
     for parts, names in opened:
         if parts[0].table is None:
-            columns = choose_columns(parts[0].file.name, names, form, given=given)
+            name, shape = parts[0].file.name, parts[0].shape
+            if shape is not None:
+                _check_title(name, shape.title, form)
+            lines = shape.lines if shape is not None else ()
+            columns = choose_columns(name, names, form, given=given, lines=lines)
             there = given.union(columns)
             derived = frozenset(ours for name, ours in form.stand_ins.items() if name in there)
             bars += [replace(p, columns=columns, given=given, derived=derived) for p in parts]
@@ -358,20 +362,49 @@ def _open(
             shape = read_csv_shape(filesystem, file, form.encoding, form.skip_rows)
             names = shape.names
             whole = replace(whole, shape=shape, rows=file.size // _CSV_ROW_BYTES)
-    constants = _find_constants(file.name, names, form)
+    title = whole.shape.title if whole.shape is not None else ""
+    constants = _find_constants(file.name, names, form, title)
     return [replace(part, constants=constants) for part in parts or [whole]], [*names, *constants]
 
 
-def _find_constants(name: str, there: Sequence[str], form: BarsFormat) -> dict[str, str | None]:
-    """Columns that a file has by its place: `date=2018-12-28/part.parquet`, `600000.SH.csv`."""
+def _check_title(file: str, title: str, form: BarsFormat) -> None:
+    """Refuse a title that says what the settings deny, or that these are no daily bars."""
+    adjusted = next((word for word in ("前复权", "后复权") if word in title), None)
+    is_adjusted = form.prices == "adjusted" or form.adjusted
+    if (adjusted and not is_adjusted) or ("不复权" in title and is_adjusted):
+        raise BarsError(
+            f"{file}: its title says {adjusted or '不复权'}, and bars.prices={form.prices} not. "
+            "Export prices as traded (不复权) with a factor, or say that they are adjusted: "
+            f"--set bars.prices={'adjusted' if adjusted else 'traded'}"
+        )
+    other = next((word for word in ("周线", "月线", "季线", "年线", "分钟") if word in title), None)
+    if other is not None:
+        raise BarsError(f"{file} has {other} by its title. Export daily bars (日线).")
+
+
+def _find_constants(
+    name: str, there: Sequence[str], form: BarsFormat, title: str = ""
+) -> dict[str, str | None]:
+    """Columns that a file has by its place: `date=2018-12-28/part.parquet`, `600000.SH.csv`.
+
+    A title above the headings begins with a code: the file's name must agree, and tells the
+    exchange.
+    """
     pairs = [part.split("=", 1) for part in name.split("/")[:-1] if "=" in part]
     found = {
         key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
         for key, value in pairs
         if key not in there
     }
-    if form.code_in_name != "none" and form.find("code", [*there, *found]) is None:
-        code = find_code(name, any_name=form.code_in_name == "any")
+    if (form.code_in_name != "none" or title) and form.find("code", [*there, *found]) is None:
+        code = find_code(name, any_name=form.code_in_name == "any" and not title)
+        if title:
+            said = title.split()[0]
+            if code is not None and normalize_code(code)[:6] != said:
+                raise BarsError(
+                    f"{name} has the code {code} in its name and {said} in its title. Rename it."
+                )
+            code = code or said
         if code is not None:
             found[form.names("code")[0]] = code
     return found

@@ -39,21 +39,21 @@ _EXCHANGES = {
 }
 """Marks of vendors and terminals -> exchange; a country's names none."""
 _ANY = "|".join(sorted(_EXCHANGES, key=len, reverse=True))
-_CODE = re.compile(rf"(?:({_ANY})[._:-]?)?(\d{{1,6}})(?:\.0)?(?:[._:-]?({_ANY})(?:equity)?)?")
+_CODE = re.compile(rf"(?:({_ANY})[._:#-]?)?(\d{{1,6}})(?:\.0)?(?:[._:#-]?({_ANY})(?:equity)?)?")
 _MARKET = re.compile(r"([01])\.(\d{6})")  # as eastmoney writes it: 1 is Shanghai, 0 the others
 _BEIJING = ("4", "8", "92")
 _DAY = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?"
 _DATED = re.compile(rf"(?<![0-9]){_DAY}(?![0-9])")
 _YEAR = re.compile(r"(.*[A-Za-z].*?)[-_ .](?:19|20)\d\d")
-_SUFFIX = re.compile(r"\.(parquet|pq|parq|csv(\.(gz|bz2|zst|lz4))?)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(parquet|pq|parq|(csv|txt)(\.(gz|bz2|zst|lz4))?)$", re.IGNORECASE)
 _IN_NAME = re.compile(
-    rf"(?<![a-z0-9])(?:(?:{_ANY})[._-]?)?\d{{6}}(?:[._-](?:{_ANY}))?(?![a-z0-9])", re.IGNORECASE
+    rf"(?<![a-z0-9])(?:(?:{_ANY})[._#-]?)?\d{{6}}(?:[._-](?:{_ANY}))?(?![a-z0-9])", re.IGNORECASE
 )
 
 
 def normalize_code(code: str) -> str:
     """One spelling of all that mean the same stock: `600000sh`; bare digits name no exchange."""
-    plain = re.sub(r"[\s\x00]", "", code).casefold()
+    plain = re.sub(r"[\s\x00'\"=]", "", code).casefold()  # Excel's marks of text too
     if (market := _MARKET.fullmatch(plain)) is not None:
         other = "bj" if market[2].startswith(_BEIJING) else "sz"
         return market[2] + ("sh" if market[1] == "1" else other)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.reader import group_units, read_headings, read_part
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
+from tests.bars.vendors import make_market, write_texts
 
 GENERIC = resolve_format(BarsConfig())
 
@@ -212,8 +215,125 @@ class TestProperties:
         assert found["code"].to_pylist() == frame["code"].tolist() * 2
         assert found["industry"].to_pylist() == [str(number) for number in range(10)] * 2
 
+    @pytest.mark.parametrize("text", ["2019-03-04 15:00", "2019/3/4 09:30:00", "20190304,一",
+                                      "2019-03-04 星期一", "2019-03-04/周一"])  # fmt: skip
+    def test_a_fixed_time_and_a_weekday_are_no_part_of_the_day(
+        self, tmp_path: Path, text: str
+    ) -> None:
+        make_frame().assign(date=text).to_csv(tmp_path / "a.csv", index=False)
+        found = read_all(tmp_path)["date"].unique().to_pylist()
+        assert found == [dt.date(2019, 3, 4)]
+
+    @pytest.mark.parametrize("unit", ["s", "ns"])
+    def test_a_fixed_time_of_timestamps(self, tmp_path: Path, unit: str) -> None:
+        frame = make_frame()
+        closes = pd.to_datetime(frame["date"]).astype(f"datetime64[{unit}]") + pd.Timedelta("15h")
+        write_parquet(frame.assign(date=closes), tmp_path / "a.parquet")
+        assert_same(read_all(tmp_path), frame)
+
+    def test_lines_above_the_headings(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        text = "Daily bars;\n\n" + frame.to_csv(index=False)
+        (tmp_path / "a.csv").write_text(text)
+        assert_same(read_all(tmp_path, BarsConfig(skip_rows=2)), frame)
+        with pytest.raises(BarsError, match=r"Its line 3 has them: --set bars.skip_rows=2"):
+            read_all(tmp_path)
+
 
 class TestValidation:
+    @pytest.mark.parametrize(
+        "text", ["2019-03-04,二", "2019-03-04 16:00:00", "2019-03-04 25:00:00x"]
+    )
+    def test_days_that_are_none(self, tmp_path: Path, text: str) -> None:
+        make_frame().assign(date=text).to_csv(tmp_path / "a.csv", index=False)
+        with pytest.raises(BarsError, match=f"'date' has '{text}' in row 0"):
+            read_all(tmp_path)
+
+    def test_times_of_several_bars_a_day(self, tmp_path: Path) -> None:
+        frame = make_frame()
+        times = pd.to_datetime(frame["date"]) + pd.Timedelta("10h") * (1 + np.arange(10) % 2)
+        write_parquet(frame.assign(date=times), tmp_path / "a.parquet")
+        with pytest.raises(BarsError, match="intraday bars"):
+            read_all(tmp_path)
+        (tmp_path / "a.parquet").unlink()
+        frame.assign(date=times).to_csv(tmp_path / "a.csv", index=False)
+        with pytest.raises(BarsError, match="no day"):
+            read_all(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("index", "columns", "match"),
+        [("date", "code", "a column a stock"), ("code", "date", "a column a day")],
+    )
+    def test_wide_tables_and_what_reshapes_them(
+        self, tmp_path: Path, index: str, columns: str, match: str
+    ) -> None:
+        frame, folder = make_frame(), tmp_path / "bars"
+        folder.mkdir()
+        for name in frame.columns[2:]:
+            wide = frame.pivot_table(index=index, columns=columns, values=name)
+            wide.to_csv(folder / f"{name}.csv")
+        with pytest.raises(BarsError, match=match) as caught:
+            read_all(folder)
+        line = re.search(r"pd\.concat.*\)", str(caught.value))
+        assert line
+        code = line[0].replace("f'{name}.csv'", f"f'{folder}/{{name}}.csv'")
+        exec(code.replace("'bars.csv'", f"'{tmp_path}/bars.csv'"), {"pd": pd})
+        found = read_all(tmp_path / "bars.csv")
+        assert found["close"].to_pylist() == frame.sort_values(["date", "code"])["close"].tolist()
+
+    def test_two_rows_of_headings_and_what_reshapes_them(self, tmp_path: Path) -> None:
+        frame, file = make_frame(), tmp_path / "bars.csv"
+        wide = frame.pivot_table(index="date", columns="code", values=list(frame.columns[2:]))
+        wide.columns.names = ["Price", "Ticker"]
+        wide.to_csv(file)
+        with pytest.raises(BarsError, match="two rows of headings") as caught:
+            read_all(file)
+        line = re.search(r"rows = .*?to_csv\(OTHER\)", str(caught.value))
+        assert line
+        exec(line[0], {"pd": pd, "FILE": file, "OTHER": tmp_path / "other.csv"})
+        found = read_all(tmp_path / "other.csv")
+        assert found["close"].to_pylist() == frame.sort_values(["date", "code"])["close"].tolist()
+
+    @pytest.mark.parametrize(
+        ("headings", "told"),
+        [
+            ("Date,Open,High,Low,Close,Adj Close,Volume",
+             ["date=Date", "open=Open", "high=High", "low=Low", "close=Close", "volume=Volume"]),
+            ("Stkcd,Trddt,Opnprc,Hiprc,Loprc,Clsprc,Dnshrtrd,Dnvaltrd",
+             ["date=Trddt", "code=Stkcd", "open=Opnprc", "high=Hiprc", "low=Loprc",
+              "close=Clsprc", "volume=Dnshrtrd"]),
+            ("ts_code,delist_date,open,high,low,close,volume,amount", ["code=ts_code"]),
+            ("date,code,open,high,low,pre_close,volume,amount", []),
+            ("date,code,open,high,low,close,volume,amount,复权因子", ["adj_factor=复权因子"]),
+            ("date,code,open,high,low,close,volume,amount,factor", ["adj_factor=factor"]),
+            ("date,code,open,high,low,close,volume,amount,TAFACTOR", ["adj_factor=TAFACTOR"]),
+        ],
+    )  # fmt: skip
+    def test_guesses_are_names_that_exports_have(
+        self, tmp_path: Path, headings: str, told: list[str]
+    ) -> None:
+        (tmp_path / "a.csv").write_text(headings + "\n")
+        with pytest.raises(BarsError) as caught:
+            read_all(tmp_path)
+        assert re.findall(r"bars\.columns\.(\S+=[^\s']+)", str(caught.value)) == told
+
+    @pytest.mark.parametrize(
+        ("says", "prices", "match"),
+        [("前复权", "traded", "title says 前复权.*bars.prices=adjusted"),
+         ("不复权", "adjusted", "title says 不复权.*bars.prices=traded"),
+         ("周线", "traded", "Export daily bars")],
+    )  # fmt: skip
+    def test_what_a_title_says(self, tmp_path: Path, says: str, prices: str, match: str) -> None:
+        write_texts(tmp_path, make_market(), says=says)
+        (tmp_path / "hfq_factor").rename(tmp_path / "_factors")
+        config = BarsConfig(format="akshare", prices=prices)  # type: ignore[arg-type]
+        with pytest.raises(BarsError, match=match):
+            read_all(tmp_path, config)
+        name = next(tmp_path.glob("*.txt"))
+        name.rename(tmp_path / "SZ#000009.txt")
+        with pytest.raises(BarsError, match=r"000009 in its name and .* in its title"):
+            read_all(tmp_path, config)
+
     def test_a_page_that_its_checksum_denies(self, tmp_path: Path) -> None:
         """Without the check one bit gives another price in silence."""
         path = tmp_path / "a.parquet"

@@ -60,6 +60,18 @@ class TestReference:
         assert found.fingerprint == expected.fingerprint
         assert found.rows == len(market)
 
+    def test_texts_with_a_title(self, tmp_path: Path) -> None:
+        market = vendors.make_market()
+        lacks = ("turnover_rate", "market_cap", "industry", "list_date", "is_st")
+        named = vendors.Vendor("", vendors.write_texts, lacks, lambda c: f"{c[-2:]}#{c[:6]}")
+        vendors.write_texts(tmp_path / "bars", market)
+        write_reference(tmp_path / "own", market, named)
+        features = features_of(named)
+        told = {"format": "akshare", "scales": {"volume": 1.0}}
+        found = build(tmp_path / "a", tmp_path / "bars", features, **told)
+        assert found.fingerprint == build(tmp_path / "b", tmp_path / "own", features).fingerprint
+        assert found.rows == len(market)
+
     def test_qlibs_binary_folder(self, tmp_path: Path) -> None:
         vendor, market = vendors.VENDORS["qlib csv"], vendors.make_market()
         vendors.write_qlib_folder(tmp_path / "bars", market)

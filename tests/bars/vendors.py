@@ -172,6 +172,48 @@ def _akshare(folder: Path, market: pd.DataFrame) -> None:
         _save(pd.concat([first, factor])[::-1], folder / "hfq_factor" / name)
 
 
+def write_texts(folder: Path, market: pd.DataFrame, *, says: str = "不复权") -> None:
+    """通达信's text export: a title, padded headings, tabs, GBK, a source; factors beside."""
+    _akshare(folder, market)
+    for code, rows in market.groupby("code"):
+        (folder / f"{code[:6]}.csv").unlink()
+        frame = pd.DataFrame(
+            {
+                "      日期": rows["date"].dt.strftime("%Y/%m/%d"),
+                "    开盘": rows["open"],
+                "    最高": rows["high"],
+                "    最低": rows["low"],
+                "    收盘": rows["close"],
+                "    成交量": rows["volume"].astype(int),
+                "    成交额": rows["amount"],
+            }
+        )
+        table = frame.to_csv(index=False, sep="\t", lineterminator="\r\n")
+        text = f"{code[:6]} 某某 日线 {says}\r\n{table}数据来源:通达信\r\n"
+        (folder / f"{code[-2:]}#{code[:6]}.txt").write_bytes(text.encode("gbk"))
+
+
+def _tables(folder: Path, market: pd.DataFrame) -> None:
+    """同花顺's: weekdays, lots, per cent with their sign, a tab at each line's end."""
+    _akshare(folder, market)
+    for code, rows in market.groupby("code"):
+        (folder / f"{code[:6]}.csv").unlink()
+        weekday = rows["date"].dt.day_of_week.map(dict(enumerate("一二三四五六日")))
+        frame = pd.DataFrame(
+            {
+                "时间": rows["date"].dt.strftime("%Y-%m-%d,") + weekday,
+                **{name: rows[ours] for name, ours in (("开盘", "open"), ("最高", "high"))},
+                **{name: rows[ours] for name, ours in (("最低", "low"), ("收盘", "close"))},
+                "涨幅": "1.23%",
+                "总手": rows["volume"] / 100,
+                "金额": rows["amount"],
+                "换手%": rows["turnover_rate"] * 100,
+                "": "",
+            }
+        )
+        _save(frame, folder / f"{code[:6]}.txt", "gbk", sep="\t")
+
+
 def _headings(folder: Path, market: pd.DataFrame) -> None:
     """Chinese headings that state their units, UTF-16, no codes but in the files' names."""
     for code, rows in market.groupby("code"):
@@ -303,6 +345,9 @@ VENDORS = {
     "tushare": Vendor("tushare", _tushare),
     "akshare": Vendor(
         "akshare", _akshare, ("market_cap", "industry", "list_date", "is_st"), lambda code: code[:6]
+    ),
+    "同花顺": Vendor(
+        "akshare", _tables, ("market_cap", "industry", "list_date", "is_st"), lambda code: code[:6]
     ),
     "chinese headings": Vendor("akshare", _headings, (), lambda code: code[:6]),
     "baostock": Vendor("baostock", _baostock, ("market_cap",), _baostock_code),
