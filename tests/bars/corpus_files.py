@@ -177,6 +177,15 @@ def headers() -> Iterator[Case]:
     yield files("no header", _text(lambda t: t.split("\n", 1)[1]), "refused", "lacks the column(s)")
     yield files("a title above the header", _text(lambda t: "Daily bars\n" + t), "refused",
                 "lacks the column(s)")  # fmt: skip
+    yield files("a title above the header, bars.skip_rows", _text(lambda t: "Daily bars\n" + t),
+                "same panel", skip_rows=1)  # fmt: skip
+    yield files("a title with the stock's code above, a source below", _titled, "same panel")
+    yield files("a title with another stock's code than the file's name", _titled_wrongly,
+                "refused", "in its name and 600001 in its title")  # fmt: skip
+    yield files("a column a stock", lambda f: _wide(f, "date", "code"), "refused",
+                "is a wide table, a column a stock")  # fmt: skip
+    yield files("a column a day", lambda f: _wide(f, "code", "date"), "refused",
+                "is a wide table, a column a day")  # fmt: skip
     yield files("a blank line above the header", _text(lambda t: "\n" + t), "refused",
                 "lacks the column(s)")  # fmt: skip
     yield files("the header twice at the top", _text(lambda t: t.split("\n", 1)[0] + "\n" + t),
@@ -301,6 +310,26 @@ def _twice(column: str):  # type: ignore[no-untyped-def]
         return {"bars.csv": csv(pd.concat([frame, frame[[column]]], axis=1))}
 
     return write
+
+
+def _titled(frame: Frame) -> Files:
+    texts = {
+        f"SH#{code[:6]}.txt": f"{code[:6]} bank\n{csv(rows, sep=chr(9)).decode()}数据来源:x\n"
+        for code, rows in frame.groupby("code")
+    }
+    return {name: text.encode("gbk") for name, text in texts.items()}
+
+
+def _titled_wrongly(frame: Frame) -> Files:
+    titled = _titled(frame)
+    name = next(iter(titled))
+    text = titled[name].replace(b"600000 bank", b"600001 bank").replace(b"code", b"x", 1)
+    return {**titled, name: text}
+
+
+def _wide(frame: Frame, index: str, columns: str) -> Files:
+    wide = frame.pivot_table(index=index, columns=columns, values="close")
+    return {"close.csv": wide.to_csv(date_format="%Y-%m-%d").encode()}
 
 
 def _header_again(text: str) -> str:

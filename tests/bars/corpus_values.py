@@ -113,6 +113,10 @@ def texts() -> Iterator[Case]:
     for text in (f"{DAY:%Y%m%d}", f"{DAY:%Y/%m/%d}", f"{iso} 00:00:00", f"{iso}T00:00:00",
                  f" {iso} ", f"{DAY.year}-{DAY.month}-{DAY.day}", f"{DAY:%Y%m%d}.0"):  # fmt: skip
         yield case(f"date is {text!r} in one row of a CSV file", _date(text), "same panel")
+    yield case("dates with one time of day", lambda f: _dated(f, "%Y-%m-%d 15:00"), "same panel")
+    yield case("dates with their weekdays", _weekdays, "same panel")
+    yield case("dates at midnight of China in UTC", lambda f: _dated(f, "%Y-%m-%d 16:00:00"),
+               "refused", "which is no day")  # fmt: skip
     for text in ("maybe", "2", "ST"):
         yield case(f"is_st is {text!r} in one row", put("is_st", text), "refused",
                    f"has '{text}' in row")  # fmt: skip
@@ -223,6 +227,10 @@ def types() -> Iterator[Case]:
                 "which is no day")  # fmt: skip
     yield other("date has the time of the close", "date",
                 lambda c: pa.array(c.to_numpy().astype("M8[ns]") + np.timedelta64(15, "h")),
+                "same panel")  # fmt: skip
+    yield other("date has two times of day", "date",
+                lambda c: pa.array(c.to_numpy().astype("M8[ns]")
+                                   + np.timedelta64(1, "h") * (10 + np.arange(len(c)) % 2)),
                 "refused", "these are intraday bars")  # fmt: skip
 
 
@@ -327,6 +335,15 @@ def _date(text: str):  # type: ignore[no-untyped-def]
         return frame
 
     return change
+
+
+def _dated(frame: Frame, form: str) -> Frame:
+    return frame.assign(date=frame["date"].dt.strftime(form))
+
+
+def _weekdays(frame: Frame) -> Frame:
+    names = frame["date"].dt.day_of_week.map(dict(enumerate("一二三四五六日")))
+    return frame.assign(date=frame["date"].dt.strftime("%Y-%m-%d,") + names)
 
 
 def _named_for_nothing(frame: Frame) -> Frame:
