@@ -21,6 +21,8 @@ import numpy as np
 from gangru_dist.bars.quality import PRICES
 from gangru_dist.panel.jumps import LEAST_LIMIT, NEIGHBORS, SLACK, JumpSums
 
+NO_SOURCE = "what gives adj_factor is missing or no day's move, taken as no ex-date"
+LOST = "previous close after days without a row is another, taken as lost rows and no ex-date"
 ROUNDED = 1e-6
 """Relative: prices that a vendor keeps as float32 are off by 1e-7."""
 CHANGE_ROUNDED = 6e-5
@@ -38,20 +40,23 @@ _LEAST_STATED = 0.003  # a dividend; what is less is rounding
 
 def find_ratios(
     rows: Mapping[str, np.ndarray], source: str, *, slack: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Find the steps of the factor.
 
     Args:
         rows: Columns of n traded rows of whole stocks, sorted by (asset, date): asset, position,
-            date, limit and close as of `jumps.find_jumps`, and the source.
+            date, limit and close as of `jumps.find_jumps`, the source, and perhaps days, since the
+            stock's row before, suspended ones included.
         source: One of `formats.FACTOR_SOURCES`.
         slack: Currency by which two prices may differ and be the same.
 
     Returns:
-        (n,) factor over that of the row before, 1 where nothing was paid out; and (n,) bool, rows
-        whose source is missing or of a move that no day allows: it says nothing, nor does the next
-        row's of its close.
+        (n,) factor over that of the row before, 1 where nothing was paid out; and note -> (n,)
+        bool: `NO_SOURCE`, rows whose source is missing or of a move that no day allows, which says
+        nothing, nor does the next row's of its close; `LOST`, rows after a few days without one
+        whose previous close is another.
     """
+    lost = np.zeros(len(rows["close"]), dtype=bool)
     close, value = rows["close"], rows[source]
     same = np.diff(rows["asset"], prepend=-1) == 0
     before = _shift(close)
@@ -85,21 +90,27 @@ def find_ratios(
             far &= np.diff(rows["position"], prepend=0) <= NEIGHBORS
             bad = same & (far | ~((pre > 0) & np.isfinite(pre)))
             moved &= ~(_shift(bad) == 1)
+            # over 700 short suspensions of two years of the market only 5 had an ex-date
+            days = rows.get("days", np.diff(rows["position"], prepend=0))
+            lost = same & moved & (days > 1) & (days <= _WEEK)
+            lost &= np.abs(np.log(ratio)) < days * np.log1p(LEAST_LIMIT)
     # a copy of the row before states that row's previous close
     copied = np.all([np.diff(rows[name], prepend=np.nan) == 0 for name in _COPIED], axis=0)
-    moved &= same & ~bad & ~copied & (ratio > 0) & np.isfinite(ratio)
-    return np.where(moved, ratio, 1.0), bad
+    moved &= same & ~bad & ~lost & ~copied & (ratio > 0) & np.isfinite(ratio)
+    return np.where(moved, ratio, 1.0), {NO_SOURCE: bad, LOST: lost}
 
 
-def derive_factor(rows: Mapping[str, np.ndarray], source: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) cumulative backward factor, 1 on a stock's first row; and bad rows of `find_ratios`."""
-    ratio, bad = find_ratios(rows, source)
+def derive_factor(
+    rows: Mapping[str, np.ndarray], source: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(n,) cumulative backward factor, 1 on a stock's first row; and notes of `find_ratios`."""
+    ratio, notes = find_ratios(rows, source)
     start = np.flatnonzero(np.diff(rows["asset"], prepend=-1))
     factor = np.ones(len(ratio))
     for first, end in zip(start, [*start[1:], len(ratio)], strict=True):
         # stock by stock, so that no other stock changes the last digit
         factor[first + 1 : end] = np.cumprod(ratio[first + 1 : end])
-    return factor, bad
+    return factor, notes
 
 
 def find_evidence(
@@ -122,8 +133,8 @@ def find_evidence(
         paid: Whether amount and volume are those of the day as traded.
     """
     asset, date = rows["asset"], rows["date"]
-    yearly = is_listed & find_yearly(rows)
-    sums = {"yearly": int(yearly.sum())}
+    yearly = find_yearly(rows)
+    sums = {"yearly": int((yearly & is_listed).sum())}
     days: dict[str, Counter[dt.date]] = {}
     if source is not None:
         next_day = np.diff(asset, prepend=-1) == 0

@@ -71,7 +71,6 @@ LISTED, LIMIT = "@listed", "@limit"
 = not known). No vendor's column is called so."""
 
 DUPLICATE = "identical duplicate"
-NO_SOURCE = "what gives adj_factor is missing or no day's move, taken as no ex-date"
 UNSOLD = "price moves on a day without volume"
 RENAMED = "industry of a stock changes"
 LATE_LISTING = "list_date after the stock's first row"
@@ -135,7 +134,9 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     moves = same & _is_as_before(bars["adj_factor"]) & (close > 0) & ~traded
     moves[1:] &= (close[1:] != close[:-1]) & (close[:-1] > 0)
     findings.note(bars, {UNSOLD: moves}, show=("close",), previous=("close",))
-    bars = _adjust(_keep(bars, traded), task, findings)
+    # a day without a row may be a lost one, a suspended row is none
+    days = np.diff(np.searchsorted(task.calendar, to_days(bars["date"])), prepend=0)
+    bars = _adjust(_keep(bars, traded), days[traded], task, findings)
     shown = {"show": ("open", *_SHOWN), "previous": ("date", *_SHOWN)}
     emptied = np.isin(to_days(bars["date"]), task.emptied)
     if emptied.any():  # their rows go for their own reasons, and no other day meets them
@@ -180,13 +181,20 @@ def _to_arrays(bars: pa.Table, task: BucketTask) -> dict[str, np.ndarray]:
     return {**rows, "asset": asset, "date": date, "position": position, "limit": limit}
 
 
-def _adjust(bars: pa.Table, task: BucketTask, findings: Findings) -> pa.Table:
-    """The bars with the factor that their columns give, if they have none."""
+def _adjust(bars: pa.Table, days: np.ndarray, task: BucketTask, findings: Findings) -> pa.Table:
+    """The bars with the factor that their columns give, if they have none.
+
+    Args:
+        bars: n traded rows, sorted.
+        days: (n,) trading days since the stock's row before, a suspended one or not.
+        task: What the whole build has in common.
+        findings: Where odd rows are counted.
+    """
     source = task.form.factor_source
     if source is None or task.form.prices == "adjusted":
         return bars
-    factor, bad = derive_factor(_to_arrays(bars, task), source)
-    findings.note(bars, {NO_SOURCE: bad}, show=("close", source), previous=("date", "close"))
+    factor, notes = derive_factor({**_to_arrays(bars, task), "days": days}, source)
+    findings.note(bars, notes, show=("close", source), previous=("date", "close"))
     return bars.set_column(bars.column_names.index("adj_factor"), "adj_factor", pa.array(factor))
 
 

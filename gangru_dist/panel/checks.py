@@ -36,7 +36,7 @@ from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import BarsConfig
 from gangru_dist.features.price_volume import check_inputs, list_inputs
 from gangru_dist.panel import jumps
-from gangru_dist.panel.bucket import NO_SOURCE
+from gangru_dist.panel.adjustment import NO_SOURCE
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.twins import TWINS
 
@@ -271,6 +271,13 @@ def check_adjustment(quality: Quality, sums: JumpSums, form: BarsFormat, *, allo
         )
     whole = sums.whole >= _WHOLE * sums.paid
     if sums.paid >= _ENOUGH and whole and sums.outside < _NEVER * sums.paid:
+        if sums.yearly < sums.paid / 2:  # a market that need not pay anything, as of currencies
+            _logger.warning(
+                "prices_seem_as_traded rows=%d outside=%d see=amount_by_volume",
+                sums.paid,
+                sums.outside,
+            )
+            return
         raise BarsError(
             f"bars.prices=adjusted, but amount / volume lies within low to high in "
             f"{sums.paid - sums.outside} of {sums.paid} rows of stocks with a year of rows: "
@@ -339,7 +346,8 @@ def _check_factor(sums: JumpSums, quality: Quality) -> None:
                 f"adj_factor of {count} of {sums.on_day[day]} stocks changes on {day}, and no "
                 "market has so many ex-dates on one day: exports of two days were put together, "
                 "each with factors that count from its own last day. Export all days again in one "
-                "go, or the cumulative backward factor, which later days do not change"
+                "go, or the cumulative backward factor, which later days do not change. If it "
+                "follows from a previous close, the rows of a day before are missing: export them"
             )
     if sums.steps < _FEWEST_STEPS:
         return

@@ -117,7 +117,7 @@ class JumpSums:
     stated: int = 0
     """Those of them where these state an ex-date."""
     paid: int = 0
-    """Rows of `yearly` with an amount."""
+    """Rows of stocks with a year of rows, of any market, with an amount."""
     outside: int = 0
     """Those of them whose amount / volume is none of the day's prices."""
     whole: int = 0

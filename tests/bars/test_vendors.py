@@ -48,6 +48,18 @@ def features_of(vendor: vendors.Vendor) -> tuple[str, ...]:
     return tuple(name for name in FEATURES if not (none and name == "turnover_rate"))
 
 
+def check_same_prices(folder: Path, *built: Manifest) -> None:
+    """Features and adjusted closes of the panels in `a` and `b`, up to digits of a factor."""
+    first, last = built[0].calendar[[0, -1]].astype(dt.date)
+    a, b = (
+        read_block(Storage(str(folder / name)), manifest, start=first, end=last)
+        for name, manifest in zip("ab", built, strict=True)
+    )
+    np.testing.assert_array_equal(a.assets, b.assets)
+    np.testing.assert_allclose(b.adj_close, a.adj_close, rtol=1e-6)
+    np.testing.assert_allclose(b.features, a.features, rtol=1e-5, atol=1e-6)
+
+
 class TestReference:
     @pytest.mark.parametrize("name", vendors.VENDORS)
     def test_every_export_gives_the_same_panel(self, tmp_path: Path, name: str) -> None:
@@ -177,12 +189,42 @@ class TestValidation:
         for file in (tmp_path / "bars" / "adj_factor").iterdir():
             file.unlink()
         found = build(tmp_path / "b", tmp_path / "bars", format=vendor.format)
-        first, last = found.calendar[[0, -1]].astype(dt.date)
-        blocks = [
-            read_block(Storage(str(tmp_path / name)), manifest, start=first, end=last)
-            for name, manifest in (("a", expected), ("b", found))
-        ]
-        np.testing.assert_allclose(blocks[1].adj_close, blocks[0].adj_close, rtol=1e-6)
+        check_same_prices(tmp_path, expected, found)
+
+    def test_baostocks_bars_alone_give_the_factor(self, tmp_path: Path) -> None:
+        vendor, market = vendors.VENDORS["baostock"], vendors.make_market()
+        vendor.write(tmp_path / "bars", market)
+        features = features_of(vendor)
+        expected = build(tmp_path / "a", tmp_path / "bars", features, format=vendor.format)
+        stated = vendors.find_pre_close(market)
+        for code, rows in market.groupby("code"):
+            (tmp_path / "bars" / "adjust_factor" / f"{code[:6]}.csv").unlink(missing_ok=True)
+            path = tmp_path / "bars" / "k" / f"{code[:6]}.csv"
+            frame = pd.read_csv(path, dtype="str", encoding="gbk").set_index("date")
+            pre = pd.Series(stated[rows.index].to_numpy(), rows["date"].astype("str"))
+            frame["preclose"] = pre.reindex(frame.index)
+            frame.to_csv(path, encoding="gbk")
+        found = build(tmp_path / "b", tmp_path / "bars", features, format=vendor.format)
+        check_same_prices(tmp_path, expected, found)
+
+    def test_yfinances_files(self, tmp_path: Path) -> None:
+        """A file a ticker, adjusted forward to the last day, no amount."""
+        market = vendors.make_market()
+        last = market.groupby("code")["adj_factor"].transform("last")
+        names = {name: name.title() for name in ("date", "open", "high", "low", "close", "volume")}
+        theirs = market[["code", *names]].rename(columns=names)
+        theirs["Adj Close"] = market["close"] * market["adj_factor"] / last
+        theirs = theirs.assign(Dividends=0.0, **{"Stock Splits": 0.0})
+        for place in ("a", "b"):
+            (tmp_path / f"bars-{place}").mkdir()
+        for code, rows in theirs.groupby("code"):
+            path = tmp_path / "bars-b" / f"{code}.csv"
+            rows.drop(columns="code").to_csv(path, index=False)
+        market.to_parquet(tmp_path / "bars-a" / "a.parquet")
+        features = ("open", "close", "volume", "daily_return", "volume_ratio", "volatility_5d")
+        expected = build(tmp_path / "a", tmp_path / "bars-a", features)
+        found = build(tmp_path / "b", tmp_path / "bars-b", features, format="yfinance")
+        check_same_prices(tmp_path, expected, found)
 
     def test_the_word_and_a_factor_contradict_each_other(self, tmp_path: Path) -> None:
         vendors.VENDORS["tushare"].write(tmp_path / "bars", vendors.make_market())

@@ -15,6 +15,7 @@ from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.config.sources import load
 from gangru_dist.features.price_volume import FEATURES, NAMES
+from gangru_dist.panel.adjustment import LOST
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
 from tests.bars import vendors
@@ -290,6 +291,33 @@ class TestDerivedFactor:
         assert (true_factor(found, frame) < 1e-9).all()
         assert quality["rows_quarantined"] == 1
 
+    def test_rows_that_are_lost_lose_no_return(self, tmp_path: Path) -> None:
+        frame = long_market()
+        lost = np.random.default_rng(1).random(len(frame)) < 0.01
+        lost &= (frame["adj_factor"] == frame.groupby("code")["adj_factor"].shift()).to_numpy()
+        kept = frame[~lost]
+        ratio = kept["adj_factor"] / kept.groupby("code")["adj_factor"].shift()
+        found, quality = build(tmp_path, kept.drop(columns="adj_factor"))
+        assert (true_factor(found, kept) < 1e-9).all()
+        assert quality["notes"][LOST]["count"] > 30
+        assert (ratio > 1).sum() > 30
+
+    def test_a_lost_day_is_refused(self, tmp_path: Path) -> None:
+        frame = long_market().query("date != @LONG[50]").drop(columns="adj_factor")
+        with pytest.raises(BarsError, match="rows of a day before are missing"):
+            build(tmp_path, frame)
+
+    def test_copies_of_the_day_before_are_no_ex_dates(self, tmp_path: Path) -> None:
+        frame = long_market()
+        row = frame.index[(frame["code"] == "600004.SH") & (frame["date"] == LONG[50])][0]
+        copied = frame.drop(columns="adj_factor")
+        columns = [name for name in copied if name not in ("date", "code")]
+        copied.loc[row, columns] = copied.loc[row - 1, columns]
+        copied.loc[row + 1, "pre_close"] = copied.loc[row, "close"]
+        found, quality = build(tmp_path, copied)
+        assert (true_factor(found, frame) < 1e-9).all()
+        assert quality["rows_quarantined"] == 1
+
     def test_a_change_that_states_no_ex_date_is_refused(self, tmp_path: Path) -> None:
         frame = long_market()
         smooth = frame.groupby("code")["close"].shift().fillna(frame["open"])
@@ -332,6 +360,14 @@ class TestEvidence:
         frame = long_market().drop(columns=["adj_factor", "pre_close"])
         with pytest.raises(BarsError, match="5600 of 5600 rows of stocks with a year of rows"):
             build(tmp_path, frame, drop(*MIXED), max_jumps=1, price_limits=limits, **ADJUSTED)
+
+    def test_a_market_that_need_not_pay_is_warned_of(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        frame = long_market().drop(columns=["adj_factor", "pre_close"])
+        frame["code"] = "COIN" + frame["code"].str[4:6]
+        build(tmp_path, frame, drop(*MIXED), max_jumps=1, price_limits="none", **ADJUSTED)
+        assert "prices_seem_as_traded rows=5600 outside=0" in caplog.text
 
     @pytest.mark.parametrize("end", [None, LONG[-1]])
     def test_adjusted_prices_are_taken(self, tmp_path: Path, end: pd.Timestamp | None) -> None:
