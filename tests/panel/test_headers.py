@@ -99,5 +99,7 @@ class TestValidation:
 
     def test_tables_alone(self, bars: Path) -> None:
         write(bars / "adj_factor", make_bars()[["date", "code", "adj_factor"]])
-        with pytest.raises(GangruError, match="side tables adj_factor, factor_changes at most"):
+        with pytest.raises(
+            GangruError, match="side tables adj_factor, dividends, factor_changes at most"
+        ):
             check(bars)
