@@ -37,6 +37,8 @@ def preview_panel(job: Job) -> Facts:
         panel = read_manifest(job.run.root)
     except PanelError:
         return facts | {"panel": "to be built"}
+    added = [name for name in job.run.cfg.panel.features if name not in panel.features]
+    facts |= {"features_to_add": added} if added else {}
     days = f"{panel.calendar[0]} to {panel.calendar[-1]}"
     return facts | {"panel": f"{panel.rows} rows, {days}: kept if bars and settings are the same"}
 
@@ -46,7 +48,7 @@ def preview_training(job: Job) -> Facts:
     from gangru_dist.panel.manifest import read_manifest
     from gangru_dist.training.launch import plan_training
 
-    manifest = read_manifest(job.run.root)
+    manifest = read_manifest(job.run.root, job.run.cfg.panel.features)
     only = getattr(job.args, "windows", None)
     run, over, todo = plan_training(job.run, manifest, only, anew=job.args.overwrite)
     windows = list(dict.fromkeys(task.window for task in todo))
@@ -85,7 +87,8 @@ def preview_search(job: Job) -> Facts:
     from gangru_dist.panel.manifest import read_manifest
     from gangru_dist.tuning.trial import choose_windows, make_all_windows
 
-    manifest, cfg = read_manifest(job.run.root), job.run.cfg
+    cfg = job.run.cfg
+    manifest = read_manifest(job.run.root, cfg.panel.features)
     names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows)
     windows = [make_all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
@@ -96,7 +99,8 @@ def preview_search(job: Job) -> Facts:
 def preview_pipeline(job: Job) -> Facts:
     """The panel, and training if a panel is there to plan it by."""
     facts = preview_panel(job)
-    return facts if facts["panel"] == "to be built" else facts | preview_training(job)
+    is_there = facts["panel"] != "to be built" and "features_to_add" not in facts
+    return facts | preview_training(job) if is_there else facts
 
 
 def _estimate_memory(

@@ -24,25 +24,30 @@ import datetime as dt
 import hashlib
 import logging
 import tempfile
-from collections.abc import Collection, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from gangru_dist.bars.files import check_apart
 from gangru_dist.bars.quality import QUALITY, Finding, describe
 from gangru_dist.bars.reader import Bars, open_bars
-from gangru_dist.base.errors import GangruError, PanelError
+from gangru_dist.base.errors import GangruError, PanelError, StorageError, shorten
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.cluster.map import Runner, map_here, map_on_ray
+from gangru_dist.config.identity import from_dict, select_settings
+from gangru_dist.config.schema import Affects
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.features.price_volume import FEATURES
+from gangru_dist.features.price_volume import FEATURES, list_inputs
 from gangru_dist.panel.checks import find_lacking
 from gangru_dist.panel.history import continue_history, find_known_facts
 from gangru_dist.panel.manifest import MANIFEST, ROWS_VERSION, Manifest, read_manifest
 from gangru_dist.panel.stages import STAGING, Computed, compute_panel
 from gangru_dist.panel.writer import write_names
+from gangru_dist.runs.run import Run, list_runs
 
 _logger = logging.getLogger(__name__)
 
@@ -78,10 +83,13 @@ def build_panel(
             bars or settings has ended meanwhile.
     """
     check_apart(bars if isinstance(bars, str) else bars.uri, root)
-    if isinstance(bars, str):
-        bars = open_bars(bars, cfg)
-    panel, old = root.child("panel"), find_manifest(root)
+    panel, old, claims = root.child("panel"), find_manifest(root), _read_claims(root)
+    own, (cfg, views) = cfg, _join_features(cfg, old, claims)
+    if isinstance(bars, str) or cfg is not own:
+        bars = open_bars(bars if isinstance(bars, str) else bars.uri, cfg)
     source = _describe_source(bars, cfg)
+    if len(views) > 1:
+        source["views"] = [list(view) for view in views]
     if old is not None and not overwrite and old.source == source and _are_dated(bars):
         _logger.info("panel_kept reason=same_bars_and_settings rows=%d uri=%s", old.rows, root.uri)
         _warn_of_newest_day(old)
@@ -95,15 +103,28 @@ def build_panel(
             kept = () if overwrite else before
             known = None if overwrite else find_known_facts(root, old, source, bars.facts)
             computed = compute_panel(
-                bars, panel, cfg, runner, source=source, kept=kept, known=known
+                bars,
+                panel,
+                cfg,
+                runner,
+                source=source,
+                kept=kept,
+                known=known,
+                views=_list_views(views, cfg, old),
             )
         if computed.problem is not None:
             raise computed.problem
         assert computed.manifest is not None
         manifest = computed.manifest
         if old is not None:
+            others = _find_others(claims, cfg)
             manifest = continue_history(
-                root, old, manifest, overwrite=overwrite, late_days=cfg.panel.late_days
+                root,
+                old,
+                manifest,
+                overwrite=overwrite,
+                late_days=cfg.panel.late_days,
+                others=others,
             )
     except GangruError:
         remove_leftovers(panel, None)
@@ -127,6 +148,74 @@ def build_panel(
     )
     remove_leftovers(panel, before | {file.name for file in manifest.files})
     return manifest
+
+
+def _read_claims(root: Storage) -> dict[str, dict[str, Any]]:
+    """Run -> its configuration, as far as it can be read."""
+    found = {}
+    for name in list_runs(root):
+        with suppress(StorageError):
+            if (claim := Run(root, name, RunConfig()).read_claim()) is not None:
+                found[name] = claim.config
+    return found
+
+
+def _join_features(
+    cfg: RunConfig, old: Manifest | None, claims: Mapping[str, dict[str, Any]]
+) -> tuple[RunConfig, list[tuple[str, ...]]]:
+    """The configuration with the features of all runs, and the distinct lists of them.
+
+    Those of the panel that is there stand first, in its order, so that a build for another run
+    of the storage gives the same columns.
+
+    Raises:
+        PanelError: A run names a feature that this command cannot compute.
+    """
+    by_run = {
+        name: tuple(config.get("panel", {}).get("features", ())) for name, config in claims.items()
+    }
+    views = sorted({cfg.panel.features, *filter(None, by_run.values())})
+    if len(views) == 1:
+        return cfg, views
+    wanted = dict.fromkeys([*cfg.panel.features, *(name for view in views for name in view)])
+    order = [name for name in (old.features if old else ()) if name in wanted]
+    features = tuple(dict.fromkeys([*order, *wanted]))
+    try:
+        list_inputs(features)
+        return replace(cfg, panel=replace(cfg.panel, features=features, without=())), views
+    except (GangruError, ValidationError) as error:
+        own = set(cfg.panel.features)
+        runs = [name for name, names in by_run.items() if not own.issuperset(names)]
+        raise PanelError(
+            f"the panel must keep the features of the storage's other runs ({', '.join(runs)}), "
+            f"and this command cannot compute one: {shorten(error)}. Give it their code, take "
+            "another --storage, or delete the run's folder below runs/."
+        ) from error
+
+
+def _list_views(
+    views: Sequence[tuple[str, ...]], cfg: RunConfig, old: Manifest | None
+) -> list[tuple[str, ...]]:
+    """The lists of features to hash rows by, beside all: the runs', and the one to compare with."""
+    there = {*views, *([old.features] if old and {*old.features} <= {*cfg.panel.features} else [])}
+    return sorted(there - {cfg.panel.features})
+
+
+def _find_others(claims: Mapping[str, dict[str, Any]], cfg: RunConfig) -> tuple[str, ...]:
+    """Runs that read the bars, or their members, in another way than this configuration."""
+    own = select_settings(cfg, Affects.PANEL)
+    found = []
+    for name, config in claims.items():
+        with suppress(ValidationError, GangruError):
+            theirs = select_settings(from_dict(config, stored=True), Affects.PANEL)
+            for values in (own, theirs):
+                values.get("panel", {}).pop("features", None)
+            found += (
+                []
+                if {k: v for k, v in theirs.items() if v} == {k: v for k, v in own.items() if v}
+                else [name]
+            )
+    return tuple(found)
 
 
 def check_panel(bars_uri: str, cfg: RunConfig) -> tuple[list[str], GangruError | None]:

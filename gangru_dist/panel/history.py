@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,7 +153,13 @@ def _hash_months(
 
 
 def continue_history(
-    root: Storage, old: Manifest, new: Manifest, *, overwrite: bool, late_days: int = 0
+    root: Storage,
+    old: Manifest,
+    new: Manifest,
+    *,
+    overwrite: bool,
+    late_days: int = 0,
+    others: Sequence[str] = (),
 ) -> Manifest:
     """`new` as the successor of `old`, with the marks of what it rewrites.
 
@@ -162,23 +169,34 @@ def continue_history(
         new: The one that is to replace it.
         overwrite: Whether any difference is accepted.
         late_days: So many of `old`'s newest days may come out otherwise, but not be missing.
+        others: Runs of the storage with other settings of the bars, which rest on `old`.
 
     Raises:
         PanelError: It changes days that `old` has, by other bars rather than other settings, and
             not `overwrite`. The message has an example and the way out.
     """
-    rewritten = compare(root, old, new, old.calendar[-1])
+    now = new.view(old.features)  # columns may come and go: those of both are compared
+    was = old if now.features == old.features else old.view(now.features)
+    rewritten = compare(root, was, now, old.calendar[-1])
     months, refused = rewritten.all_months, rewritten
     if months and not rewritten.gone and 0 < late_days < len(old.calendar):
-        refused = compare(root, old, new, old.calendar[-1 - late_days])
+        refused = compare(root, was, now, old.calendar[-1 - late_days])
+    is_alike = now.features == was.features and _is_made_alike(old.source, new.source)
     if not _is_code_known(old):
         _logger.info(
             "panel_code_unknown: an earlier version built the panel; its rows are compared"
         )
-    if refused.all_months and not overwrite and _is_made_alike(old.source, new.source):
+    if refused.all_months and not overwrite and not is_alike and others:
+        raise PanelError(
+            f"these settings of the bars change {len(refused.all_months)} month(s) of the panel, "
+            f"on which other runs rest that were made with other settings: {', '.join(others)}. "
+            "The panel stays as it was. Take another --storage, or run again with --overwrite if "
+            "those runs are to be trained and scored anew."
+        )
+    if refused.all_months and not overwrite and is_alike:
         by_whom = "" if _is_code_known(old) else _UNKNOWN
         raise PanelError(
-            f"these bars rewrite history: {_describe_rewrite(root, old, new, refused)}{by_whom} "
+            f"these bars rewrite history: {_describe_rewrite(root, was, now, refused)}{by_whom} "
             f"The panel that is there ends on {old.calendar[-1]} and stays as it was; models and "
             "scores depend on it. --bars must name all bars, the old days unchanged and the new "
             "ones after them (with a backward adj_factor: a forward one changes all earlier prices "
@@ -190,7 +208,7 @@ def continue_history(
         reason = reason if refused.all_months else "late_or_corrected_newest_days"
         text = "panel_rewritten reason=%s months=%d first=%s"
         _logger.warning(text, reason, len(months), months[0])
-    return replace(new, rewritten=_mark_months(old, new, rewritten))
+    return replace(new, rewritten=_mark_months(was, now, rewritten))
 
 
 def _is_made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
@@ -198,10 +216,11 @@ def _is_made_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
     Code that is not known counts as the same: so the panels of earlier versions are guarded too.
     """
-    known = [name for name in _CODE if name in old]
-    return _select_settings(old) == _select_settings(new) and all(
-        old[name] == new[name] for name in known
-    )
+    if "users_code" in old and not old["users_code"].items() <= new["users_code"].items():
+        return False
+    version = old.get("rows_version", new["rows_version"])
+    same = _select_settings(old) == _select_settings(new)
+    return same and bool(version == new["rows_version"])
 
 
 def _is_code_known(manifest: Manifest) -> bool:
@@ -213,7 +232,7 @@ def _select_settings(source: dict[str, Any]) -> dict[str, Any]:
     given = to_dict(RunConfig())["bars"] | source.get("bars", {})  # settings of later versions
     affecting = {key for key, setting in SETTINGS.items() if setting.affects}
     bars = {name: value for name, value in given.items() if f"bars.{name}" in affecting}
-    return {"bars": bars, **{name: source.get(name) for name in ("features", "members")}}
+    return {"bars": bars, "members": source.get("members")}
 
 
 def _mark_months(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:

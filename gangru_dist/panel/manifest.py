@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -97,6 +97,15 @@ class PanelFile(NamedTuple):
         return bool(_FILE.fullmatch(self.name)) and self.name.startswith(start)
 
 
+class View(NamedTuple):
+    """The panel as a run sees it that names some of its features."""
+
+    features: tuple[str, ...]
+    """In the run's order."""
+    months: dict[str, str]
+    """As `Manifest.months`, of a panel with these features alone."""
+
+
 def _parse_days(days: Any) -> np.ndarray:
     return np.array(days, dtype="datetime64[D]")
 
@@ -138,6 +147,9 @@ class Manifest:
     had (`--overwrite`). No part of a fingerprint: how a panel came about is not what it holds."""
     set_aside: str | None = None
     """Newest day of the bars, ISO, if not one of its rows is in the panel; a weekend is no day."""
+    views: tuple[View, ...] = ()
+    """Of the runs that name other features than the panel holds: what other runs add does not
+    change what theirs is made from."""
     facts: tuple[str, ...] | None = None
     """Columns that have no date in the bars, for side tables by stock brought them: their values
     hold from the day on which they were first seen. None: an early version, which did not say."""
@@ -168,6 +180,13 @@ class Manifest:
         text = "\n".join([str(VERSION), *self.features, "", *rows, "", *map(str, days)])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def view(self, features: Sequence[str]) -> Manifest:
+        """The panel of a run with these `panel.features`; the whole one if it is not known."""
+        for view in self.views:
+            if view.features == tuple(features):
+                return replace(self, features=view.features, months=view.months)
+        return self
+
     def trading_days(self, start: dt.date, end: dt.date) -> np.ndarray:
         """(D,) datetime64[D], the trading days from `start` to `end`, both included.
 
@@ -194,7 +213,7 @@ class Manifest:
             raise PanelError(
                 f"the panel lacks the feature(s) {', '.join(missing)}; it holds "
                 f"{', '.join(self.features)}. Add them to panel.features and build it again with "
-                "`gangru panel --overwrite`, or leave them out of samples.features."
+                "`gangru panel`, or leave them out of samples.features."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -211,8 +230,12 @@ class Manifest:
         return {**values, "checksum": _checksum(values)}
 
 
-def read_manifest(root: Storage) -> Manifest:
+def read_manifest(root: Storage, features: Sequence[str] | None = None) -> Manifest:
     """Manifest of the panel below a storage root.
+
+    Args:
+        root: Storage root.
+        features: `panel.features` of a run: the panel as the run sees it; None = all of it.
 
     Raises:
         PanelError: No panel was built there, or another version wrote it.
@@ -236,7 +259,7 @@ def read_manifest(root: Storage) -> Manifest:
             f"{panel.uri}/{MANIFEST} cannot be used: {what}. Build the panel again with "
             "`gangru panel --overwrite`."
         ) from error
-    return manifest
+    return manifest if features is None else manifest.view(features)
 
 
 @dataclass(frozen=True)

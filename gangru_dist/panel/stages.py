@@ -82,6 +82,7 @@ def compute_panel(
     source: dict[str, Any],
     kept: Collection[str] | None,
     known: KnownFacts | None = None,
+    views: Sequence[Sequence[str]] = (),
 ) -> Computed:
     """All stages, with the checks of all rows together after each.
 
@@ -93,6 +94,7 @@ def compute_panel(
         source: What the manifest says of the bars.
         kept: Panel files that are not written again; None = only check, write none at all.
         known: What the panel that is there knew of its stocks.
+        views: Features of runs that name others than `panel.features`.
 
     Raises:
         BarsError: A file, a row or a side table cannot be understood, one stock goes by two
@@ -133,7 +135,13 @@ def compute_panel(
             members=bars.members and bars.members.respell(staged.codes, calendar),
         )
         build = partial(
-            build_bucket, names=staged.names, panel=panel, buckets=buckets, kept=kept, known=known
+            build_bucket,
+            names=staged.names,
+            panel=panel,
+            buckets=buckets,
+            kept=kept,
+            known=known,
+            views=views,
         )
         numbers = [(number,) for number in range(buckets)]
         written = run("panel_features", partial(build, task=task), numbers)
@@ -157,6 +165,7 @@ def compute_panel(
         quality=quality,
         manifest=make_manifest(
             written,
+            () if kept is None else views,
             features=cfg.panel.features,
             buckets=buckets,
             calendar=calendar,
@@ -406,6 +415,7 @@ def build_bucket(
     buckets: int,
     kept: Collection[str] | None = (),
     known: KnownFacts | None = None,
+    views: Sequence[Sequence[str]] = (),
 ) -> WrittenBucket:
     """Turn one bucket's staged rows into its panel files.
 
@@ -417,6 +427,7 @@ def build_bucket(
         buckets: How many there are.
         kept: Panel files that are not written again; None = only check, write none at all.
         known: What the panel that is there knew of its stocks.
+        views: As of `write_bucket`.
 
     Raises:
         BarsError: Two rows of one date and code contradict each other.
@@ -431,7 +442,9 @@ def build_bucket(
     rows, quality, sums = select_rows(bars, task)
     written = WrittenBucket(assets=sums.assets)
     if kept is not None:
-        written = write_bucket(panel, bucket, buckets, panel_rows(rows, task), kept=kept)
+        written = write_bucket(
+            panel, bucket, buckets, panel_rows(rows, task), kept=kept, views=views
+        )
     place, days = np.searchsorted(task.calendar, to_days(rows["date"])), len(task.calendar)
     valued = {name: ~find_missing(rows[name]) for name in task.given & MISSING.keys()}
     return replace(

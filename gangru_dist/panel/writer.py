@@ -32,7 +32,7 @@ from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.jumps import JumpSums
-from gangru_dist.panel.manifest import Manifest, PanelFile
+from gangru_dist.panel.manifest import MEMBER, Manifest, PanelFile, View, panel_schema
 
 NAMES = "names.parquet"
 """Its name below `<storage>/panel`."""
@@ -53,6 +53,8 @@ class WrittenBucket:
     """Distinct assets."""
     months: Mapping[str, int] = field(default_factory=dict)
     """Month ("2018-12") -> sum of hashes."""
+    views: Sequence[Mapping[str, int]] = ()
+    """The same sums of rows with the features of each view alone."""
     has_industry: bool = False
     """Whether any row names its industry."""
     has_market_cap: bool = False
@@ -72,7 +74,13 @@ class WrittenBucket:
 
 
 def write_bucket(
-    panel: Storage, bucket: int, buckets: int, rows: pa.Table, *, kept: Collection[str] = ()
+    panel: Storage,
+    bucket: int,
+    buckets: int,
+    rows: pa.Table,
+    *,
+    kept: Collection[str] = (),
+    views: Sequence[Sequence[str]] = (),
 ) -> WrittenBucket:
     """Write one bucket's rows, a file a year, each whole or not at all.
 
@@ -82,6 +90,7 @@ def write_bucket(
         buckets: How many there are; decides the width of the folder's number.
         rows: All rows of the bucket, `panel_schema` columns, sorted by (asset, date), unique.
         kept: Names of finished files; one whose content comes out the same is left alone.
+        views: Features of runs that name others than the rows have.
     """
     width = max(2, len(str(buckets - 1)))
     year = pc.year(rows["date"])
@@ -100,17 +109,44 @@ def write_bucket(
     return WrittenBucket(
         files=tuple(files),
         assets=len(pc.unique(rows["asset"])),
-        months=add_hashes({month: h} for (_, month), h in hashes.items()),
+        months=_add_groups(hashes),
+        views=[
+            _add_groups(row_group_hashes(rows.select(_columns_of(view, rows)))) for view in views
+        ],
         has_industry=rows["industry"].null_count < len(rows),
         has_market_cap=rows["market_cap"].null_count < len(rows),
     )
 
 
-def make_manifest(written: Sequence[WrittenBucket], **known: Any) -> Manifest:
-    """Describe a panel of written buckets, in their order; `known`: the fields beside the rows'."""
+def _columns_of(features: Sequence[str], rows: pa.Table) -> list[str]:
+    """Columns of the rows in a panel with these features alone."""
+    schema = panel_schema(features, members=MEMBER in rows.column_names)
+    return list(schema.names)
+
+
+def _add_groups(hashes: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Sum of `row_group_hashes` by month."""
+    return add_hashes({month: value} for (_, month), value in hashes.items())
+
+
+def make_manifest(
+    written: Sequence[WrittenBucket], views: Sequence[Sequence[str]] = (), **known: Any
+) -> Manifest:
+    """Describe a panel of written buckets, in their order.
+
+    Args:
+        written: All of them.
+        views: Features of each view that they have sums of.
+        known: The fields beside the rows'.
+    """
     files = tuple(file for bucket in written for file in bucket.files)
     months = add_hashes(bucket.months for bucket in written)
+    by_view = [add_hashes(b.views[i] for b in written if b.views) for i in range(len(views))]
     return Manifest(
+        views=tuple(
+            View(tuple(view), {month: f"{sums[month]:064x}" for month in sorted(sums)})
+            for view, sums in zip(views, by_view, strict=True)
+        ),
         files=files,
         rows=sum(file.rows for file in files),
         assets=sum(bucket.assets for bucket in written),

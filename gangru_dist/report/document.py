@@ -68,7 +68,7 @@ def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
     run.check_exists()
     run = run.with_claimed_precision()
     run.check_claim(overwrite=overwrite)
-    manifest = read_manifest(run.root)
+    manifest = read_manifest(run.root, run.cfg.panel.features)
     tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}
     sources = read_sources(run, manifest, names)
     _log_outdated(sources)

@@ -171,7 +171,7 @@ class Scorer:
         """Take the threads of a worker for this process."""
         torch.set_num_threads(run.cfg.resources.threads_per_worker)
         self._run = run
-        self._manifest = read_manifest(run.root)
+        self._manifest = read_manifest(run.root, run.cfg.panel.features)
         self._networks: list[FactorNetwork] = []
         self._block: PanelBlock | None = None
         self._key = ("", "", "")

@@ -115,7 +115,7 @@ def plan_scoring(
         )
     run.check_exists()
     run = run.with_claimed_precision()
-    manifest = read_manifest(run.root)
+    manifest = read_manifest(run.root, run.cfg.panel.features)
     manifest.require_features(run.cfg.features)
     if daily and manifest.set_aside:
         raise FactorError(

@@ -188,7 +188,7 @@ def train_windows(
     if only is not None:
         names = only if isinstance(only, Iterable) and not isinstance(only, str) else [only]
         only = [day if isinstance(day, str) else str(to_day(day, "only")) for day in names]
-    manifest = read_manifest(run.root)
+    manifest = read_manifest(run.root, run.cfg.panel.features)
     run, over, todo = plan_training(run, manifest, only, anew=overwrite)
     results = [event.result for event in over]
     if todo:

@@ -139,7 +139,7 @@ class _Trainer:
         Raises:
             TrainingError: It cannot have one.
         """
-        manifest = read_manifest(self.run.root)
+        manifest = read_manifest(self.run.root, self.run.cfg.panel.features)
         identity = make_task_identity(self.run.cfg, manifest, task)
         model = self.run.read_model(task.window.name, task.seed)
         if model is None or model.identity != identity:

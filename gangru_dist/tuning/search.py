@@ -77,7 +77,7 @@ def search(
     cfg = resolve_precision(run.cfg, precision)
     space = make_parameters(cfg)
     variants = list_extremes(cfg, space)
-    manifest = read_manifest(run.root)
+    manifest = read_manifest(run.root, run.cfg.panel.features)
     manifest.require_features(list_features(variants))
     windows = choose_windows(manifest.calendar, cfg, variants, only)
     panel = manifest.fingerprint_to(dt.date.fromisoformat(windows[-1]))
