@@ -68,6 +68,10 @@ _INDEX_COLUMNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Our column -> names it may have in a file of an index: ours, Tushare's, BaoStock's, AKShare's."""
 _SPAN = ("code", "members_from")
+_INDEX_MOVE, _INDEX_GAP = np.log(1.5), np.timedelta64(15, "D")
+"""No index moves so far from one row to the next, but over a longer gap."""
+_INDEX_DAYS, _RETURNS = 40, -0.3
+"""Rows, and the autocorrelation of changes: 0 to 0.1 of real indices, -0.5 of returns as closes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -521,7 +525,8 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
     """(T,) datetime64[D], ascending, and (T,) float64: an index's closes by day.
 
     Raises:
-        BarsError: It cannot be read, lacks a column, or has a day twice or a close not above 0.
+        BarsError: It cannot be read, lacks a column, or has a day twice or a close not above 0;
+            or its closes change unit, or are returns.
     """
     tables = _read_tables(uri, [("date", "close")], setting="evaluation.index")
     rows = pa.concat_tables(tables.values())
@@ -538,7 +543,30 @@ def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
             f"evaluation.index={uri} has close={close[wrong]} on {date[wrong]}. Correct it, or "
             "leave the day out."
         )
+    _check_index(uri, days, close[first])
     return days, close[first]
+
+
+def _check_index(uri: str, days: np.ndarray, close: np.ndarray) -> None:
+    """Refuse what no index does: halving or doubling between two rows, falling back each day."""
+    change = np.diff(np.log(close))
+    far = np.flatnonzero((np.abs(change) > _INDEX_MOVE) & (np.diff(days) <= _INDEX_GAP))
+    if len(far):
+        day = far[0] + 1
+        raise BarsError(
+            f"evaluation.index={uri} has close={close[day]:g} on {days[day]} and "
+            f"{close[day - 1]:g} on {days[day - 1]}: another unit or another index from there on. "
+            "Give the closes of one index, in one unit."
+        )
+    if len(change) < _INDEX_DAYS or not change.any():
+        return
+    centered = change - change.mean()
+    back = float((centered[1:] * centered[:-1]).sum() / np.square(centered).sum())
+    if back < _RETURNS:
+        raise BarsError(
+            f"evaluation.index={uri} takes back each day {-back:.0%} of the day before, as returns "
+            "do and closes do not. Give closes: the running product of 1 + return."
+        )
 
 
 def _read_tables(

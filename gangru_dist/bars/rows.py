@@ -58,6 +58,8 @@ SYSTEMATIC, MANY = 0.5, 0.1
 rows in the wrong unit may pass."""
 MOST_CAP = 1e17
 """Currency; a larger one is unknown."""
+_MOST_CAP_HERE = {"ashare": 1e13, "none": MOST_CAP}
+"""By the price-limit rule: no stock of China's has come to half of it."""
 _PRICE_TOLERANCE = 1e-4  # relative; prices that a vendor keeps as float32 are off by 1e-7
 _FEWEST = 5  # rows, for a suspect
 _FEWEST_LOCKED = 60  # rows: a stock's first month may be locked at its limits
@@ -87,6 +89,7 @@ ABOVE_ONE = "turnover_rate above 1"
 ST_MISSING, ST_BLANK = "is_st missing, taken as no", "is_st blank, taken as no"
 """Notes: beside rows that say no, and where a blank may be the only way to say it."""
 NAMELESS = "name missing, so special treatment is not known"
+CAP_HIGH = "market_cap larger than any stock's, taken as unknown"
 ZERO_RATE = "turnover_rate is 0 although volume is not"
 """A note where a small rate was rounded; a lost column where it is so in most rows."""
 ONE_PRICE = "high equals low"
@@ -107,7 +110,7 @@ UNIT_REASONS = (
 )  # fmt: skip
 """Reasons that, where they hold for most rows of a file, come from a wrong unit or column."""
 _ODD = {
-    **dict.fromkeys((ABOVE_ONE, ST_MISSING, NAMELESS), (MANY, _FEWEST)),
+    **dict.fromkeys((ABOVE_ONE, ST_MISSING, NAMELESS, CAP_HIGH), (MANY, _FEWEST)),
     ONE_PRICE: (0.9, _FEWEST_LOCKED),
     ZERO_RATE: (SYSTEMATIC, _FEWEST),
 }
@@ -272,7 +275,9 @@ def _complete(
         notes[ABOVE_ONE] = values["turnover_rate"] > 1
         notes[ZERO_RATE] = (values["turnover_rate"] == 0) & (values["volume"] > 0)
     if "market_cap" in values:
-        numbers["market_cap"] = clean_caps(values["market_cap"])
+        most = _MOST_CAP_HERE[form.price_limits]
+        notes[CAP_HIGH] = (values["market_cap"] > most) & (values["market_cap"] < MOST_CAP)
+        numbers["market_cap"] = clean_caps(np.where(notes[CAP_HIGH], np.nan, values["market_cap"]))
         notes["market_cap unknown"] = np.isnan(numbers["market_cap"])
     for name in values.keys() & set(form.further):
         notes[f"{name} missing or infinite"] = ~np.isfinite(values[name])

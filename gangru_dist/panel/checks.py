@@ -19,6 +19,7 @@ from gangru_dist.bars.quality import PRICES, Finding, Quality, check_share, desc
 from gangru_dist.bars.reader import Bars
 from gangru_dist.bars.rows import (
     ADJUSTED_TWICE,
+    CAP_HIGH,
     EXCHANGED,
     NAMELESS,
     NO_VOLUME,
@@ -70,7 +71,7 @@ _DILUTED, _FEWEST_ISSUES = 0.25, 10
 _MOST_SPECIAL, _LEAST_SPECIAL, _FEWEST_ASSETS = 0.3, 0.01, 10
 """Share of rows under special treatment in a year; the real market's is 0.015 to 0.07."""
 _LOST, _LEAST_MARKED = 0.1, 3  # of the other years' share, if so many stocks' years should be
-_COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP)
+_COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP, jumps.CAP_JUMP)
 _SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE, TWINS)
 GAP = "day on which most stocks lack"
 """Start of a note on a column of a side table."""
@@ -536,6 +537,8 @@ def _mend(reason: str, form: BarsFormat, finding: Finding) -> str:
     if likely := _mend_turnover(form, finding):
         turnover = f"turnover_rate, market_cap, volume and amount agree with: {likely}"
     return {
+        CAP_HIGH: "Bring market_cap to single currency units in every row: --set "
+        f"bars.scales.market_cap={form.scales.get('market_cap', 1.0) / 1e4:g}",
         ST_MISSING: "Export is_st of every row, or leave the column out",
         NAMELESS: "Export the short name of every row: special treatment is told by its mark. Or "
         "leave the column out, and map one of marks: --set bars.columns.is_st=THEIRS",

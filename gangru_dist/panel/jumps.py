@@ -45,6 +45,7 @@ _NO_STEP, _STEP, _LARGE_STEP = 1e-6, 0.1, np.log(1.2)  # of log adj_factor
 _EXPLAINED = 0.5  # share of a large step that the price must show
 _DAY = np.log(1.12)  # of an ex-date's own move: a price limit
 _UNIT_JUMP = np.log(20)  # no split is so large: another unit
+_CAP_JUMP = np.log(50)  # a shell's shares have grown 31 times in one merger
 _CLOSURE = np.timedelta64(15, "D")  # the market's longest holidays
 _SILENT = np.timedelta64(366, "D")
 _SURGE = 3  # of the amount before a suspension: what ends one without a limit has news
@@ -63,10 +64,12 @@ TYPICAL = "lasting move near a split's ratio (2:1, 10:3 ...), adj_factor unchang
 STEP = "lasting step of adj_factor that the price does not show"
 VOLUME_JUMP = "amount / volume jumps twentyfold against the price"
 TURNOVER_JUMP = "turnover_rate jumps twentyfold against the volume"
+CAP_JUMP = "market_cap jumps fiftyfold against the close"
 RESTLESS = "adj_factor changes on more than a tenth of a stock's days"
 STALE_CAP = "market_cap stays the same although the price moves"
 REUSED = "stock traded again after more than a year: a code used twice?"
-SHOWN = {VOLUME_JUMP: ("close", "volume", "amount"), TURNOVER_JUMP: ("volume", "turnover_rate")}
+SHOWN = {VOLUME_JUMP: ("close", "volume", "amount"), TURNOVER_JUMP: ("volume", "turnover_rate"),
+         CAP_JUMP: ("close", "market_cap")}  # fmt: skip
 """Note -> columns that its example shows, other than close and adj_factor."""
 
 Masks = dict[str, np.ndarray]
@@ -270,19 +273,22 @@ def _find_lasting(
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is no jump
         price = np.log(rows["amount"] / rows["volume"]) - np.log(rows["close"])
         turnover = np.log(rows["turnover_rate"] / rows["volume"])
-        units = [np.abs(_subtract(ratio)) for ratio in (price, turnover)]
-    volume_jump, turnover_jump = ((unit > _UNIT_JUMP) & np.isfinite(unit) for unit in units)
+        shares = np.log(rows["market_cap"] / rows["close"])
+        units = [np.abs(_subtract(ratio)) for ratio in (price, turnover, shares)]
+    volume_jump, turnover_jump, cap_jump = (
+        (unit > _UNIT_JUMP) & np.isfinite(unit) for unit in units
+    )
     notes = {
         JUMP: same & ~changed & (pairs["far"] | split),
         STEP: changed & (pairs["far"] | pairs["unexplained"]),
         VOLUME_JUMP: same & volume_jump,
         TURNOVER_JUMP: same & turnover_jump,
+        CAP_JUMP: same & cap_jump & (units[2] > _CAP_JUMP),
         STALE_CAP: same & (_subtract(rows["market_cap"]) == 0) & (_subtract(rows["close"]) != 0),
         REUSED: same & pairs["reused"],
         RESTLESS: first,
     }
-    with np.errstate(divide="ignore", invalid="ignore"):
-        growth = _subtract(np.log(rows["market_cap"] / rows["close"]))
+    growth = _subtract(shares)
     steady = np.abs(growth) < _ISSUE / 5
     issue = same & near & (growth > _ISSUE) & (growth < _MOST_SHARES)
     issue[1:-1] &= steady[:-2] & steady[2:]  # else the cap is of another day

@@ -121,6 +121,13 @@ def units() -> Iterator[Case]:
     yield case("turnover_rate is 0 everywhere, no market_cap",
                _then(lambda f: f.drop(columns="market_cap"), _all("turnover_rate", 0.0)),
                "refused", "turnover_rate is 0 although volume is not")  # fmt: skip
+    no_rate: Change = lambda f: f.drop(columns="turnover_rate")  # noqa: E731
+    yield case("market_cap x 1e6 for half the stocks, no turnover_rate",
+               _then(no_rate, scaled(SCOPES["half"][1], ["market_cap"], 1e6)), "refused",
+               "market_cap larger than any stock's")  # fmt: skip
+    yield case("market_cap x 1e4 in one file, no turnover_rate",
+               _then(no_rate, scaled(SCOPES["file"][1], ["market_cap"], 1e4)), "refused",
+               "market_cap jumps fiftyfold against the close", two_files)  # fmt: skip
     for what, columns, by, _ in (_UNITS[0], _UNITS[4], _UNITS[8]):
         yield case(f"{what} in one file, prices adjusted already",
                    _then(_adjusted, scaled(SCOPES["file"][1], columns, by)), "refused",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.base.errors import EvaluationError
+from gangru_dist.bars.reader import read_closes
+from gangru_dist.base.errors import BarsError, EvaluationError
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.evaluation.portfolio import measure_against_index
@@ -94,3 +96,37 @@ class TestValidation:
     def test_no_members_at_all(self) -> None:
         with pytest.raises(EvaluationError, match="none of the factor table's"):
             judged(member=np.zeros(BLOCK.traded.shape, dtype=bool))
+
+
+class TestClosesOfAFile:
+    """What is no index is told from its own past."""
+
+    @pytest.mark.parametrize(
+        ("what", "match"),
+        [
+            ("right", ""),
+            (
+                "x 1000 from a day on",
+                r"close=3.0.*e\+06 on 2019-03-13 and 30.* on 2019-03-12: another unit",
+            ),
+            ("halved from a day on", "another unit or another index from there on"),
+            ("returns", "as returns do and closes do not. Give closes"),
+        ],
+    )
+    def test_units_and_returns(self, tmp_path: Path, what: str, match: str) -> None:
+        days = pd.bdate_range("2019-01-01", periods=120)
+        moves = np.random.default_rng(3).normal(0, 0.01, 120)
+        right = 3000 * np.exp(np.cumsum(moves))
+        close = {
+            "right": right,
+            "x 1000 from a day on": np.where(np.arange(120) > 50, 1000.0, 1.0) * right,
+            "halved from a day on": np.where(np.arange(120) > 50, 0.5, 1.0) * right,
+            "returns": 1 + moves,
+        }[what]
+        path = tmp_path / "index.csv"
+        pd.DataFrame({"date": days.strftime("%Y-%m-%d"), "close": close}).to_csv(path, index=False)
+        if not match:
+            np.testing.assert_allclose(read_closes(str(path))[1], right)
+            return
+        with pytest.raises(BarsError, match=match):
+            read_closes(str(path))
