@@ -113,15 +113,15 @@ def store(root: Storage) -> None:
     root.child("panel").write_json("manifest.json", manifest.to_json())
 
 
-def load(root: Storage, units: int) -> Load:
+def load(root: Storage, units: int, name: str) -> Load:
     """Train the first windows, a model each."""
     names = [window.name for window in choose_windows(read_manifest(root), CFG, None)[0][:units]]
     me = psutil.Process()
     before, spent, begin = me.memory_info().rss, sum(me.cpu_times()[:2]), time.perf_counter()
     runner = partial(run_units, train=sleep_unit)
-    summary = train_windows(Run(root, f"of-{units}", CFG), only=names, runner=runner)
+    summary = train_windows(Run(root, name, CFG), only=names, runner=runner)
     took, after = time.perf_counter() - begin, me.memory_info().rss
-    assert [r.status for r in summary.windows] == ["trained"] * units
+    assert summary.ok, summary.format_lines()
     return Load(
         units=units,
         seconds=took / units,
@@ -136,9 +136,9 @@ def main(slots: int, few: int, many: int) -> None:
     with tempfile.TemporaryDirectory() as folder, session.open_session(CFG, cpus=slots):
         root = Storage(folder)
         store(root)
-        load(root, slots)  # starts the processes
-        for units in (few, many):
-            cost = load(root, units)
+        load(root, slots, "warm")  # starts the processes
+        for name, units in (("few", few), ("many", many)):
+            cost = load(root, units, name)
             print(
                 f"{cost.units:4d} units on {slots} slots: {cost.seconds:.3f} s a unit, driver "
                 f"{100 * cost.core:.1f} % of a core, {cost.memory:.0f} MB ({cost.grown:+.1f})",
