@@ -68,7 +68,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("drop", "settings", "says"),
         [
-            ("adj_factor", (), "--set bars.prices=adjusted\n"),
+            ("adj_factor", (), "--set bars.prices=adjusted and leave out what mixes"),
             ("market_cap", (), "--set 'panel.without=[\"turnover_rate\"]'\n"),
             ("volume", (), "lacks the column(s) volume"),
             (None, ("--set", 'panel.without=["turnover"]'), "no feature 'turnover'"),
