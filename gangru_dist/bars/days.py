@@ -32,7 +32,8 @@ MARKET_DAYS = 60
 _HALF = 0.5
 _FEWER, _LEAST = 0.9, 0.05
 """A day is incomplete below this share of the `_LEAST` quantile of the stocks that traded on each
-of `MARKET_DAYS` before. The whole market of 2018-2020 stays above 0.96 of their median."""
+of `MARKET_DAYS` before, less its square root: of a dozen stocks two or three may be suspended. The
+whole market of 2018-2020 stays above 0.96 of their median."""
 _LOOKED_BACK = 2
 """Earlier days that a row is compared with: `panel.jumps`."""
 _HOLE = 30  # days without a trading day; the longest closure of the real market is 11
@@ -191,7 +192,8 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
             f"the bars have {len(calendar)} days from {calendar[0]} to {calendar[-1]}, one every "
             f"{apart:g} days: these are weekly or monthly bars. Export daily ones."
         )
-    few = traded < np.maximum(_HALF * market[~thin], _FEWER * _measure(traded, _LEAST))
+    usual = _measure(traded, _LEAST)
+    few = traded < np.maximum(_HALF * market[~thin], _FEWER * usual - np.sqrt(usual))
     if few[-1]:
         newest = {"date": str(calendar[-1]), "stocks": int(traded[-1])}
         notes[INCOMPLETE] = Finding(count=1, example=newest)

@@ -309,7 +309,7 @@ REWRITES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "the growing month": (
         lambda frame: frame.assign(
-            market_cap=frame["market_cap"].mask(frame["date"] == "2019-03-11", 3e9)
+            market_cap=frame["market_cap"].mask(frame["date"] == "2019-03-11", 3e7)
         ),
         r"rows of 1 month\(s\) differ, 2019-03; in 2019-03 \d row\(s\), e.g. 2019-03-11",
     ),

@@ -173,7 +173,7 @@ class TestLate:
 
 
 class TestIncomplete:
-    @pytest.mark.parametrize(("stocks", "incomplete"), [(7, True), (10, True), (11, False)])
+    @pytest.mark.parametrize(("stocks", "incomplete"), [(7, True), (8, False), (11, False)])
     def test_part_of_the_stocks_is_said(
         self, root: Storage, stocks: int, incomplete: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
