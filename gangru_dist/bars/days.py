@@ -247,9 +247,10 @@ def find_emptied_days(traded: np.ndarray, kept: np.ndarray, rule: DayRule) -> np
         rule: An explicit calendar overrides the number of stocks.
 
     Returns:
-        (days,) bool. None if no day would be left: that is no matter of days.
+        (days,) bool. None if no day would be left: that is no matter of days. A day of the user's
+        calendar on which everybody is suspended is none of them.
     """
-    empty = (kept == 0) | (kept < _HALF * traded)
+    empty = (kept == 0) & (traded > 0) | (kept < _HALF * traded)
     if rule.calendar is None:
         empty |= kept < THIN_SHARE * _measure(traded)
     if empty.all():

@@ -280,8 +280,11 @@ def _check_uri(uri: str, place: SplitResult, shown: str, secret: str | None) -> 
             f"{shown!r} contains a host or a query, and only {urlsplit(shown).path!r} would be "
             "used. Write file:///path (%3F for a question mark), or the plain path."
         )
-    if place.scheme == "s3" and not place.netloc:
-        raise StorageError(f"{shown!r} names no bucket. Write s3://bucket/prefix?region=…")
+    if place.scheme in ("s3", "gs", "gcs", "abfs", "abfss") and not place.netloc:
+        query = "?region=…" if place.scheme == "s3" else ""
+        raise StorageError(
+            f"{shown!r} names no bucket. Write {place.scheme}://bucket/prefix{query}"
+        )
     if secret:
         raise StorageError(
             f"{shown!r} comes with {secret}, but a URI is logged and stored. Keys and "

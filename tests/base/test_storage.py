@@ -430,7 +430,8 @@ class TestValidation:
             Storage("nope://x")
 
     @pytest.mark.parametrize(
-        "uri", ["s3://key:secret@bucket/x", "s3:///x", "s3://bucket/x?access_key=y"]
+        "uri",
+        ["s3://key:secret@bucket/x", "s3:///x", "gs://", "abfs:///x", "s3://bucket/x?access_key=y"],
     )
     def test_s3_uris_carry_no_keys(self, uri: str) -> None:
         with pytest.raises(StorageError, match=r"belong in the environment|no bucket") as caught:
