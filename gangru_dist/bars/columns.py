@@ -401,9 +401,10 @@ def encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
 def is_st_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST.
 
-    Of any width, and behind the day's own mark: XD, XR, DR for an ex-day, N for a new share.
+    Of any width, with blanks anywhere, and behind the day's own mark: XD, XR, DR for an ex-day, N
+    for a new share.
     """
-    return _match_name(names, r"^\s*(XD|XR|DR|N)?[S*]*ST|^\s*(?i:[S*]*ST)\p{Han}")
+    return _match_name(names, r"^(XD|XR|DR|N)?[S*]*ST|^(?i:[S*]*ST)\p{Han}")
 
 
 def is_delisting_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -413,7 +414,8 @@ def is_delisting_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _match_name(names: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
     coded = encode(names)
-    found = pc.match_substring_regex(pc.utf8_normalize(coded.dictionary, "NFKC"), pattern)
+    plain = pc.replace_substring_regex(pc.utf8_normalize(coded.dictionary, "NFKC"), r"\s", "")
+    found = pc.match_substring_regex(plain, pattern)
     return pa.chunked_array([found.take(coded.indices)])
 
 

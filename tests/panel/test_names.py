@@ -63,7 +63,14 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
         *[(name, True, False) for name in ("ST康美", "*ST康美", "S*ST前锋", "SST华新", "XDST康美")],
         *[
             (name, True, False)
-            for name in ("\uff0a\uff33\uff34康美", "XR*ST康美", "NST康美", "st康美", " *ST长油")
+            for name in (
+                "\uff0a\uff33\uff34康美",
+                "XR*ST康美",
+                "NST康美",
+                "st康美",
+                " *ST长油",
+                "* S T 长油",
+            )
         ],
         *[(name, False, True) for name in ("退市长油", "康得退", "长生退", "退 市 海 润")],
         *[(name, False, False) for name in ("平安银行", "N康美", "XD平安银", "stone", "BEST", "")],
