@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +88,8 @@ TIMES_PRICE = {
 ABOVE_ONE = "turnover_rate above 1"
 """A note, no reason: legitimate where shares are sold on the day they were bought."""
 ST_MISSING, ST_BLANK = "is_st missing, taken as no", "is_st blank, taken as no"
+OTHER_MARK = "is_st is not what the mark in the name says"
+"""A note where names are today's; an inverted column where it is so in most rows."""
 """Notes: beside rows that say no, and where a blank may be the only way to say it."""
 NAMELESS = "name missing, so special treatment is not known"
 CAP_HIGH = "market_cap larger than any stock's, taken as unknown"
@@ -111,6 +114,7 @@ UNIT_REASONS = (
 """Reasons that, where they hold for most rows of a file, come from a wrong unit or column."""
 _ODD = {
     **dict.fromkeys((ABOVE_ONE, ST_MISSING, NAMELESS, CAP_HIGH), (MANY, _FEWEST)),
+    OTHER_MARK: (SYSTEMATIC, _FEWEST),
     ONE_PRICE: (0.9, _FEWEST_LOCKED),
     ZERO_RATE: (SYSTEMATIC, _FEWEST),
 }
@@ -257,18 +261,7 @@ def _complete(
     if "list_date" in columns:
         listed, notes[UNLISTED] = clean_listings(columns["list_date"], form)
         columns["list_date"] = pa.array(listed, pa.date32())
-    if "is_st" in columns:
-        says_no = pc.any(pc.invert(columns["is_st"])).as_py()
-        notes[ST_MISSING if says_no else ST_BLANK] = columns["is_st"].is_null().to_numpy()
-    elif "name" in columns:
-        notes[NAMELESS] = columns["name"].is_null().to_numpy()
-        columns["is_st"] = is_st_name(columns["name"])
-    none = pa.array(np.zeros(count, dtype=bool))
-    leaving = pc.fill_null(columns.get("is_delisting", none), False)
-    if "name" in columns:
-        leaving = pc.or_(leaving, pc.fill_null(is_delisting_name(columns["name"]), False))
-    columns["is_delisting"] = leaving
-    columns["is_st"] = pc.or_(pc.fill_null(columns.get("is_st", none), False), leaving)
+    notes |= _mark_special(columns, count)
     numbers = dict(values)
     if "turnover_rate" in values:
         notes["turnover_rate missing"] = np.isnan(values["turnover_rate"])
@@ -290,6 +283,28 @@ def _complete(
     schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.kept)])
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
     return pa.table(arrays, schema=schema), notes
+
+
+def _mark_special(columns: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+    """Complete the columns is_st and is_delisting, by names where there are; note -> (n,) bool."""
+    notes: dict[str, np.ndarray] = {}
+    none = pa.array(np.zeros(count, dtype=bool))
+    name = columns.get("name")
+    leaving = pc.fill_null(columns.get("is_delisting", none), False)
+    if name is not None:
+        leaving = pc.or_(leaving, pc.fill_null(is_delisting_name(name), False))
+    if "is_st" in columns:
+        says_no = pc.any(pc.invert(columns["is_st"])).as_py()
+        notes[ST_MISSING if says_no else ST_BLANK] = columns["is_st"].is_null().to_numpy()
+        if name is not None:
+            other = pc.and_not(pc.xor(columns["is_st"], is_st_name(name)), leaving)
+            notes[OTHER_MARK] = pc.fill_null(other, False).to_numpy()
+    elif name is not None:
+        notes[NAMELESS] = name.is_null().to_numpy()
+        columns["is_st"] = is_st_name(name)
+    columns["is_delisting"] = leaving
+    columns["is_st"] = pc.or_(pc.fill_null(columns.get("is_st", none), False), leaving)
+    return notes
 
 
 def _find_suspended(

@@ -25,6 +25,7 @@ from gangru_dist.bars.rows import (
     NO_VOLUME,
     NOT_TRADED,
     ONE_PRICE,
+    OTHER_MARK,
     OTHER_VWAP,
     OUTSIDE,
     ST_MISSING,
@@ -547,6 +548,8 @@ def _mend(reason: str, form: BarsFormat, finding: Finding) -> str:
         NO_VOLUME: "Export the shares traded, or map them: --set bars.columns.volume=THEIRS",
         NOT_TRADED: "Its marks seem inverted: 1 must mean that the stock traded. Correct them, or "
         "leave the column out",
+        OTHER_MARK: "It seems inverted: 1 must mean special treatment. Correct it, or leave the "
+        "column out, and the names tell",
         ONE_PRICE: "Export the day's high and low: these seem to be the close, three times over",
         ZERO_AMOUNT: "Export the traded value, or map it or a volume-weighted price: "
         "--set bars.columns.amount=THEIRS or --set bars.columns.vwap=THEIRS",

@@ -13,7 +13,7 @@ import pytest
 
 from gangru_dist.bars.columns import is_delisting_name, is_st_name
 from gangru_dist.bars.rows import CHECKED
-from gangru_dist.base.errors import PanelError
+from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
@@ -242,3 +242,12 @@ class TestValidation:
     def test_a_storage_without_names_has_none(self, tmp_path: Path) -> None:
         write_names(Storage(str(tmp_path)).child("panel"), [])
         assert names_on(Storage(str(tmp_path)), dt.date(2020, 1, 2)) == {}
+
+
+def test_marks_that_contradict_the_names_are_refused(tmp_path: Path) -> None:
+    frame = make_bars()
+    names = frame["code"].map(lambda code: ("ST" if code.endswith("1.SH") else "") + code)
+    right = frame.assign(name=names, is_st=names.str.startswith("ST"))
+    build(tmp_path / "right", right)
+    with pytest.raises(BarsError, match=r"is_st is not what the mark in the name says.*inverted"):
+        build(tmp_path / "inverted", right.assign(is_st=~right["is_st"]))
