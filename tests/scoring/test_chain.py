@@ -25,7 +25,7 @@ from tests.scoring.market import RUN, run_of, score_here, write_models
 FEATURES = ("close", "daily_return", "volume_ratio", "volatility_5d")
 CFG = dataclasses.replace(
     MARKET,
-    bars=BarsConfig(max_jumps=1),  # two markets meet at the cut
+    bars=BarsConfig(max_jumps=1, max_quarantined=0.5),  # two markets meet at the cut
     panel=PanelConfig(features=FEATURES, buckets=3),
 )
 ASSETS = 16
