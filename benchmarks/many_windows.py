@@ -6,7 +6,7 @@ One worker trains a unit, on a machine that is said to have as many CPUs as slot
 in place of training, reports its epochs and writes a model; the rest is the real code: plan, Ray's
 queue, events, summary. Few units come first, then many: the driver's memory must not grow, nor its
 share of a core. Asked of 1,000 units on 64 slots (`--slots 64 --few 64 --many 1000`): less than a
-tenth of a core and 1 GB. Each slot is a process of 0.2 GB.
+tenth of a core and 1 GB.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class BarsFormat:
         return self.prices == "traded" or self.adjusted
 
     @property
-    def kept(self) -> tuple[str, ...]:
+    def extra_columns(self) -> tuple[str, ...]:
         """Columns that are kept beside those of `rows.CHECKED`, numbers all."""
         vwap = () if self.paid_gives_vwap else ("vwap",)
         return tuple(dict.fromkeys([*vwap, *self.stated, *self.further]))

@@ -275,12 +275,12 @@ def _complete(
     for name in values.keys() & set(form.further):
         notes[f"{name} missing or infinite"] = ~np.isfinite(values[name])
         numbers[name] = np.where(np.isfinite(values[name]), values[name], np.nan)
-    for name in (*NUMBERS, *form.kept):
+    for name in (*NUMBERS, *form.extra_columns):
         missing = 1.0 if name == "adj_factor" else np.nan
         columns[name] = pa.array(numbers.get(name, np.full(count, missing)))
     columns["suspended"] = pa.array(_find_suspended(table, values, form))
     columns["file"] = pa.array(np.full(count, number, dtype=np.int32))
-    schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.kept)])
+    schema = pa.schema([*CHECKED, *((name, pa.float64()) for name in form.extra_columns)])
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in schema]
     return pa.table(arrays, schema=schema), notes
 
@@ -327,7 +327,7 @@ def _find_wrong(
     A suspended day's numbers mean nothing, so they are not judged: only whether it is one. Without
     `has_amount` a missing amount is none: the file has no such column, or rows were judged before.
     """
-    values = {name: rows[name].to_numpy() for name in (*NUMBERS, *form.kept)}
+    values = {name: rows[name].to_numpy() for name in (*NUMBERS, *form.extra_columns)}
     suspended = rows["suspended"].to_numpy()
     price = np.stack([values[name] for name in PRICES])
     volume, amount, factor = (values[name] for name in ("volume", "amount", "adj_factor"))

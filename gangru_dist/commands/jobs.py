@@ -107,7 +107,7 @@ def train(job: Job) -> Outcome:
 
     with ProgressPage(job.run).show():
         summary = train_windows(job.run, only=job.args.windows, overwrite=job.args.overwrite)
-    facts = {"failed": summary.failed, **to_jsonable(summary)}
+    facts = {"failed": summary.failures, **to_jsonable(summary)}
     return Outcome(outputs=(job.run.folder.child(WINDOWS).uri,), ok=summary.ok, facts=facts)
 
 

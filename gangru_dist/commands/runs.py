@@ -80,7 +80,7 @@ def _describe_run(root: Storage, listed: Any) -> dict[str, Any]:
         "when": listed.when.isoformat(timespec="seconds") if listed.when else None,
         "state": listed.state,
         "models": listed.files.models,
-        "failed": listed.failed,
+        "failed": listed.failures,
         "hours": listed.hours,
         "days": len(days),
         "last_day": str(days[-1]) if days else "",

@@ -126,7 +126,7 @@ class Rebalances:
         return np.flatnonzero(self.has_factor & (self.exit >= 0))
 
     @property
-    def entered(self) -> Int[np.ndarray, " K"]:
+    def entered_rows(self) -> Int[np.ndarray, " K"]:
         """Rows of the K month-ends with a factor and an entry day within the market."""
         return np.flatnonzero(self.has_factor & (self.entry >= 0))
 

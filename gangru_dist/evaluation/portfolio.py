@@ -110,7 +110,7 @@ def rebalance(
 
 def simulate_long(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
     """Equal weights in the top of the universe under the trading rules, before costs."""
-    targets = choose_tops(rebalances.factor[rebalances.entered], top_fraction)
+    targets = choose_tops(rebalances.factor[rebalances.entered_rows], top_fraction)
     return _simulate(
         market,
         rebalances,
@@ -123,7 +123,7 @@ def simulate_long(market: Market, rebalances: Rebalances, *, top_fraction: float
 def simulate_universe(market: Market, rebalances: Rebalances) -> Portfolio:
     """Equal weights in the whole universe, without restrictions."""
     none = np.zeros_like(market.suspended)
-    targets = np.isfinite(rebalances.factor[rebalances.entered])
+    targets = np.isfinite(rebalances.factor[rebalances.entered_rows])
     return _simulate(market, rebalances, targets, no_buy=none, no_sell=none)
 
 
@@ -141,7 +141,7 @@ def find_spans(market: Market, rebalances: Rebalances) -> tuple[np.ndarray, np.n
 
     The last is held to the exit of its factor, at most to the market's end.
     """
-    rows = rebalances.entered
+    rows = rebalances.entered_rows
     starts, last = rebalances.entry[rows], rebalances.exit[rows[-1]]
     return rows, starts, np.append(starts[1:], last if last >= 0 else len(market.dates) - 1)
 

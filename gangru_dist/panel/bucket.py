@@ -175,7 +175,7 @@ def _to_arrays(bars: pa.Table, task: BucketTask) -> dict[str, np.ndarray]:
     if task.form.price_limits != "none":
         since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
         limit = find_limits(bars, date, since)
-    rows = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.kept)}
+    rows = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.extra_columns)}
     asset = np.cumsum(~_is_as_before(bars["code"]))
     rows["is_st"] = bars["is_st"].to_numpy()
     return {**rows, "asset": asset, "date": date, "position": position, "limit": limit}
@@ -222,7 +222,7 @@ def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> jum
 
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     """Panel rows of `select_rows`' rows: `panel_schema`, sorted by (asset, date)."""
-    columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.kept)}
+    columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.extra_columns)}
     same = _is_as_before(bars["code"])
     values = _compute_features(columns, np.cumsum(~same) - 1, task)
     adjusted, cap = columns["close"] * columns["adj_factor"], columns["market_cap"]

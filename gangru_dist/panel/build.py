@@ -100,7 +100,7 @@ def build_panel(
     before = frozenset(file.name for file in old.files) if old else frozenset()
     try:
         with session.open_session(cfg) if runner is map_on_ray else nullcontext():
-            kept = () if overwrite else before
+            existing = () if overwrite else before
             known = None if overwrite else find_known_facts(root, old, source, bars.facts)
             computed = compute_panel(
                 bars,
@@ -108,7 +108,7 @@ def build_panel(
                 cfg,
                 runner,
                 source=source,
-                kept=kept,
+                existing=existing,
                 known=known,
                 views=_list_views(views, cfg, old),
             )
@@ -230,7 +230,7 @@ def check_panel(bars_uri: str, cfg: RunConfig) -> tuple[list[str], GangruError |
     """
     bars = open_bars(bars_uri, cfg)
     with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
-        computed = compute_panel(bars, Storage(folder), cfg, map_here, source={}, kept=None)
+        computed = compute_panel(bars, Storage(folder), cfg, map_here, source={}, existing=None)
     return _quality_table(computed), computed.problem
 
 

@@ -80,7 +80,7 @@ def compute_panel(
     runner: Runner,
     *,
     source: dict[str, Any],
-    kept: Collection[str] | None,
+    existing: Collection[str] | None,
     known: KnownFacts | None = None,
     views: Sequence[Sequence[str]] = (),
 ) -> Computed:
@@ -92,7 +92,7 @@ def compute_panel(
         cfg: Its sections `bars`, `panel` and `resources` count.
         runner: Where units and buckets are worked on.
         source: What the manifest says of the bars.
-        kept: Panel files that are not written again; None = only check, write none at all.
+        existing: Panel files that are not written again; None = only check, write none at all.
         known: What the panel that is there knew of its stocks.
         views: Features of runs that name others than `panel.features`.
 
@@ -139,7 +139,7 @@ def compute_panel(
             names=staged.names,
             panel=panel,
             buckets=buckets,
-            kept=kept,
+            existing=existing,
             known=known,
             views=views,
         )
@@ -165,7 +165,7 @@ def compute_panel(
         quality=quality,
         manifest=make_manifest(
             written,
-            () if kept is None else views,
+            () if existing is None else views,
             features=cfg.panel.features,
             buckets=buckets,
             calendar=calendar,
@@ -192,7 +192,7 @@ def _find_emptied(
 
 def _count_kept(written: Sequence[WrittenBucket]) -> np.ndarray:
     """(days,) rows of all buckets on each trading day."""
-    return np.asarray(np.stack([bucket.kept for bucket in written]).sum(axis=0))
+    return np.asarray(np.stack([bucket.rows_by_day for bucket in written]).sum(axis=0))
 
 
 def _find_gaps(written: Sequence[WrittenBucket], calendar: np.ndarray) -> Quality:
@@ -413,7 +413,7 @@ def build_bucket(
     *,
     panel: Storage,
     buckets: int,
-    kept: Collection[str] | None = (),
+    existing: Collection[str] | None = (),
     known: KnownFacts | None = None,
     views: Sequence[Sequence[str]] = (),
 ) -> WrittenBucket:
@@ -425,7 +425,7 @@ def build_bucket(
         task: What all buckets have in common.
         panel: The folder `<storage>/panel`.
         buckets: How many there are.
-        kept: Panel files that are not written again; None = only check, write none at all.
+        existing: Panel files that are not written again; None = only check, write none at all.
         known: What the panel that is there knew of its stocks.
         views: As of `write_bucket`.
 
@@ -441,9 +441,9 @@ def build_bucket(
         bars, beside = check_joined(bars, task.form, task.files, task.given)
     rows, quality, sums = select_rows(bars, task)
     written = WrittenBucket(assets=sums.assets)
-    if kept is not None:
+    if existing is not None:
         written = write_bucket(
-            panel, bucket, buckets, panel_rows(rows, task), kept=kept, views=views
+            panel, bucket, buckets, panel_rows(rows, task), existing=existing, views=views
         )
     place, days = np.searchsorted(task.calendar, to_days(rows["date"])), len(task.calendar)
     valued = {name: ~find_missing(rows[name]) for name in task.given & MISSING.keys()}
@@ -453,7 +453,7 @@ def build_bucket(
         quality=merge([beside, quality]),
         sums=sums,
         stocks=describe_stocks(rows, task.calendar),
-        kept=np.bincount(place, minlength=days),
+        rows_by_day=np.bincount(place, minlength=days),
         valued={name: np.bincount(place[has], minlength=days) for name, has in valued.items()},
     )
 

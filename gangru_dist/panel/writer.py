@@ -65,7 +65,7 @@ class WrittenBucket:
     """Rows set aside in it, and what days say of each other."""
     sums: JumpSums = field(default_factory=JumpSums)
     """How prices and factors move."""
-    kept: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    rows_by_day: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """(days,) its rows on each trading day."""
     valued: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Column that side tables bring -> (days,) those of them with a value."""
@@ -79,7 +79,7 @@ def write_bucket(
     buckets: int,
     rows: pa.Table,
     *,
-    kept: Collection[str] = (),
+    existing: Collection[str] = (),
     views: Sequence[Sequence[str]] = (),
 ) -> WrittenBucket:
     """Write one bucket's rows, a file a year, each whole or not at all.
@@ -89,7 +89,7 @@ def write_bucket(
         bucket: Its number.
         buckets: How many there are; decides the width of the folder's number.
         rows: All rows of the bucket, `panel_schema` columns, sorted by (asset, date), unique.
-        kept: Names of finished files; one whose content comes out the same is left alone.
+        existing: Names of finished files; one whose content comes out the same is left alone.
         views: Features of runs that name others than the rows have.
     """
     width = max(2, len(str(buckets - 1)))
@@ -100,7 +100,7 @@ def write_bucket(
         part = rows.filter(pc.equal(year, value))
         own = {key: h for key, h in hashes.items() if key[1][:4] == f"{value:04d}"}
         start = f"bucket={bucket:0{width}d}/{value:04d}-{rows_digest(rows.column_names, own)}-"
-        name = next((name for name in kept if name.startswith(start)), None)
+        name = next((name for name in existing if name.startswith(start)), None)
         if name is None or not panel.exists(name):
             data = _parquet(part)
             name = f"{start}{hash_bytes(data)}.parquet"

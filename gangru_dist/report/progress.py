@@ -163,7 +163,7 @@ class ProgressPage:
             state=trial.status,
             epoch=trial.epochs,
             curve=trial.reports,
-            reached=trial.reached,
+            reached=trial.current_objective,
             seconds=trial.seconds,
             reason=trial.reason,
         )

@@ -75,9 +75,9 @@ class Listed:
         return written
 
     @property
-    def failed(self) -> int:
+    def failures(self) -> int:
         """Windows and seeds that failed in the last training job."""
-        return self.trained.failed if self.trained else 0
+        return self.trained.failures if self.trained else 0
 
     @property
     def hours(self) -> float | None:
@@ -89,7 +89,7 @@ class Listed:
     @property
     def state(self) -> str:
         """`failed`, or the last step there is: `reported`, `scored`, `trained` or `started`."""
-        if self.failed:
+        if self.failures:
             return "failed"
         if self.metrics:
             return "reported"

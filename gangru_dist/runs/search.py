@@ -51,7 +51,7 @@ class TrialRecord:
         return self.status != "running"
 
     @property
-    def reached(self) -> float | None:
+    def current_objective(self) -> float | None:
         """The objective of a complete trial, else its running mean."""
         return self.mean_ic if self.objective is None else self.objective
 
@@ -148,7 +148,7 @@ def make_trial_table(search: Search) -> pd.DataFrame:
             "objective": trial.objective,
             "mean_valid_ic": trial.mean_ic,
             "std_valid_ic": np.std(trial.window_ics) if trial.window_ics else None,
-            "reached": trial.reached,
+            "reached": trial.current_objective,
             "windows_done": trial.windows_done,
             "epochs": trial.epochs,
             "gan_epochs": trial.gan_epochs,

@@ -58,14 +58,14 @@ class TrainSummary:
     windows: tuple[WindowResult, ...]
 
     @property
-    def failed(self) -> int:
+    def failures(self) -> int:
         """Number of windows and seeds that failed."""
         return sum(result.status == "failed" for result in self.windows)
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed."""
-        return self.failed == 0
+        return self.failures == 0
 
     def format_lines(self) -> list[str]:
         """A table for the log: header, then one line per window and seed."""
@@ -94,7 +94,7 @@ def _cells(result: WindowResult) -> tuple[str, ...]:
 
 def write_train_summary(run: Run, summary: TrainSummary) -> None:
     """Write `summary.json` and log the table."""
-    run.folder.write_json(TRAIN_SUMMARY, {"failed": summary.failed, **to_jsonable(summary)})
+    run.folder.write_json(TRAIN_SUMMARY, {"failed": summary.failures, **to_jsonable(summary)})
     for line in summary.format_lines():
         _logger.info("%s", line)
 

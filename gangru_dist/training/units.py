@@ -228,7 +228,10 @@ class News:
 
 def _train(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> None:
     """Train in this process."""
-    from gangru_dist.training.worker import train_unit  # torch: not for the driver
+    if train is None:
+        from gangru_dist.training.worker import train_unit  # torch: not for the driver
+
+        train = train_unit
 
     def report(event: Event) -> None:
         sent = news.append.remote(event)
@@ -236,7 +239,7 @@ def _train(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> None
             with suppress(RayActorError):
                 ray.get(sent)
 
-    (train or train_unit)(job, unit, report)
+    train(job, unit, report)
 
 
 def _fit(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> str | None:

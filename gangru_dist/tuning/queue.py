@@ -212,7 +212,7 @@ class TrialQueue:
             "eta_min=%.1f %s",
             record.number,
             record.status,
-            "none" if record.reached is None else f"{record.reached:+.4f}",
+            "none" if record.current_objective is None else f"{record.current_objective:+.4f}",
             record.epochs,
             over,
             asked,

@@ -238,9 +238,9 @@ def rate_importance(space: Sequence[Parameter], records: Sequence[TrialRecord]) 
     study = make_study(
         space,
         [
-            replace(record, status="complete", objective=record.reached)
+            replace(record, status="complete", objective=record.current_objective)
             for record in records
-            if record.status in ("complete", "pruned") and record.reached is not None
+            if record.status in ("complete", "pruned") and record.current_objective is not None
         ],
     )
     if len(study.trials) < _LEAST_TRIALS or len({trial.value for trial in study.trials}) < 2:

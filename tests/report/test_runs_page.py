@@ -90,7 +90,7 @@ class TestReference:
         }
         assert found["good"].figure("ic.mean") == pytest.approx(0.2)
         assert found["good"].figure("ic.nothing") is None
-        assert (found["bad"].failed, found["bad"].hours) == (2, 1.5)
+        assert (found["bad"].failures, found["bad"].hours) == (2, 1.5)
         assert (found["done"].files.models, found["new"].hours) == (1, None)
 
     def test_a_run_is_told_by_the_nearest_preset_and_what_differs(self, root):

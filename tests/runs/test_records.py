@@ -182,7 +182,7 @@ class TestOfToday:
         assert search is not None
         kinds = [type(span) for span in search.record.space.values()]
         assert kinds == [Numbers, Numbers, Choices]
-        assert [trial.reached for trial in search.trials] == [0.02]
+        assert [trial.current_objective for trial in search.trials] == [0.02]
 
     def test_what_a_version_before_did_not_measure(self, folder: Storage) -> None:
         early = {name: value for name, value in MODEL.items() if name != "gan_samples"}

@@ -153,7 +153,7 @@ def test_every_window_has_a_result_and_none_is_trained_twice(root: Storage) -> N
     assert [[task.seed for task in unit] for unit in runner.units] == [[0, 1]] * 6
     statuses = [result.status for result in summary.windows]
     assert statuses == ["failed"] * 2 + ["trained"] * 10
-    assert summary.failed == 2
+    assert summary.failures == 2
     on_disk = root.child("runs", "queue").read_json("summary.json")
     assert on_disk["failed"] == 2
     names = [f"{name}/seed-{seed}" for name in windows for seed in (0, 1)]

@@ -113,7 +113,7 @@ def test_one_windows_failure_stops_no_other(root: Storage) -> None:
     model = run.read_model(WINDOWS[1], 0)
     assert model is not None
     assert model.device == "cpu"
-    assert summary.failed == 1
+    assert summary.failures == 1
     assert not summary.ok
 
 
