@@ -1,4 +1,9 @@
-"""KubeRay's schemas, where they are at hand, made strict: a field they do not name is an error."""
+"""What KubeRay refuses: by its schemas, where they are at hand, and by its operator's own rules.
+
+The schemas are made strict: a field they do not name is an error. The rules are those of KubeRay
+1.7's `validation.go` (`ValidateRayJobSpec`, `ValidateRayClusterSpec`) that manifests like ours can
+break, with the feature gates at their defaults; no API server knows them, the operator alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import functools
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +64,77 @@ def complaints(value: dict[str, Any], against: dict[str, Any]) -> list[str]:
     """What is wrong, each with its place."""
     errors = jsonschema.Draft202012Validator(against).iter_errors(value)
     return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in errors]
+
+
+def refusals(document: dict[str, Any]) -> list[str]:
+    """Why KubeRay's operator would refuse a RayCluster or a RayJob."""
+    spec, name = document["spec"], document["metadata"]["name"]
+    is_job = document["kind"] == "RayJob"
+    cluster = spec.get("rayClusterSpec") if is_job else spec
+    selector, attempts = spec.get("clusterSelector"), spec.get("backoffLimit", 0)
+    mode = spec.get("submissionMode", "K8sJobMode")
+    ttl, finite = spec.get("ttlSecondsAfterFinished", 0), spec.get("shutdownAfterJobFinishes")
+    found = {
+        "name is too long": len(name) > (47 if is_job else 53),
+        "name is no DNS label": not re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name),
+    }
+    if is_job:
+        found |= {
+            "backoffLimit with clusterSelector": bool(selector) and attempts > 0,
+            "backoffLimit in InteractiveMode": mode == "InteractiveMode" and attempts > 0,
+            "backoffLimit is negative": attempts < 0,
+            "neither rayClusterSpec nor clusterSelector": cluster is None and not selector,
+            "clusterSelector names no cluster": selector is not None
+            and not selector.get("ray.io/cluster"),
+            "clusterSelector in SidecarMode": bool(selector) and mode == "SidecarMode",
+            "suspend with clusterSelector": bool(selector) and bool(spec.get("suspend")),
+            "suspend without shutdownAfterJobFinishes": bool(spec.get("suspend")) and not finite,
+            "ttlSecondsAfterFinished without shutdownAfterJobFinishes": ttl > 0 and not finite,
+            "ttlSecondsAfterFinished is negative": ttl < 0,
+            "activeDeadlineSeconds is not positive": spec.get("activeDeadlineSeconds", 1) <= 0,
+            "deletionStrategy needs a feature gate": "deletionStrategy" in spec,
+        }
+    return [text for text, holds in found.items() if holds] + _refuse_cluster(cluster or {})
+
+
+def _refuse_cluster(spec: dict[str, Any]) -> list[str]:
+    if not spec:
+        return []
+    options = spec.get("autoscalerOptions", {})
+    is_scaled, head = bool(spec.get("enableInTreeAutoscaling")), spec["headGroupSpec"]
+    version = tuple(map(int, re.findall(r"\d+", spec.get("rayVersion", "0"))[:2]))
+    has_token = spec.get("authOptions", {}).get("mode") == "token"
+    variables = {
+        one["name"] for box in head["template"]["spec"]["containers"] for one in box.get("env", [])
+    }
+    found = {
+        "a token needs rayVersion >= 2.52": has_token and version < (2, 52),
+        "idleTimeoutSeconds is negative": options.get("idleTimeoutSeconds", 0) < 0,
+        "the autoscaler's version twice": "version" in options
+        and "RAY_enable_autoscaler_v2" in variables,
+        "a feature gate is off": bool(
+            {"networkPolicy", "tlsOptions", "historyServerOptions"} & set(spec)
+        ),
+    }
+    is_v2 = is_scaled and options.get("version") == "v2"
+    texts = [text for text, holds in found.items() if holds]
+    for group in [head, *spec.get("workerGroupSpecs", [])]:
+        texts += _refuse_group(group, is_scaled=is_scaled or group is head, is_v2=is_v2)
+    return texts
+
+
+def _refuse_group(group: dict[str, Any], *, is_scaled: bool, is_v2: bool) -> list[str]:
+    pod, start = group["template"]["spec"], set(group.get("rayStartParams", {}))
+    least, most = group.get("minReplicas"), group.get("maxReplicas")
+    found = {
+        "a group without a container": not pod["containers"],
+        "resources in rayStartParams and the group": "resources" in group
+        and bool({"num-cpus", "num-gpus", "memory", "resources"} & start),
+        "labels in rayStartParams": "labels" in start,
+        "restartPolicy with autoscaler v2": is_v2 and pod.get("restartPolicy", "Never") != "Never",
+        "no minReplicas or maxReplicas": not is_scaled and None in (least, most),
+        "negative replicas": min(least or 0, most or 0) < 0,
+        "minReplicas above maxReplicas": None not in (least, most) and least > most,
+        "suspend needs a feature gate": bool(group.get("suspend")),
+    }
+    return [text for text, holds in found.items() if holds]

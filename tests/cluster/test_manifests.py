@@ -5,6 +5,7 @@ import copy
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.kuberay import PROJECT, SCHEMAS, complaints, pod_template, schema
+from cluster.kuberay import PROJECT, SCHEMAS, complaints, pod_template, refusals, schema
 from gangru_dist.commands import cli
 from gangru_dist.commands.jobs import JOBS
 from gangru_dist.config import sources
@@ -31,12 +32,27 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
+def find(kind: str, name: str) -> dict[str, Any]:
+    (document,) = (
+        d for _, d in ALL if (d["kind"], d.get("metadata", {}).get("name", "")) == (kind, name)
+    )
+    return document
+
+
+def put_together() -> None:
+    """As kustomization.yaml does, which a test holds against kubectl: the whole monthly job."""
+    for rule in find("Kustomization", "")["replacements"]:
+        found: Any = find(rule["source"]["kind"], rule["source"]["name"])
+        for key in rule["source"]["fieldPath"].split("."):
+            found = found[key]
+        for target in rule["targets"]:
+            _, key = target["fieldPaths"][0].split(".")
+            find(**target["select"])["spec"][key] = found
+
+
 ALL = [(path, document) for path in KUBERNETES for document in documents(path)]
+put_together()
 OURS = [(path, d) for path, d in ALL if d["kind"] in ("RayCluster", "RayJob")]
-
-
-def named(pairs: list[tuple[Path, dict[str, Any]]]) -> list[Any]:
-    return [pytest.param(d, id=f"{path.stem}-{d['kind']}") for path, d in pairs]
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
@@ -47,6 +63,22 @@ def walk(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, list):
         for part in value:
             yield from walk(part)
+
+
+def count_bytes(quantity: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)([KMG]i)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) * 1024 ** ("KMG".index(unit[0]) + 1)
+
+
+GROUPS = [
+    pytest.param(node, id=node.get("groupName", "head"))
+    for node in walk(find("RayCluster", "gangru"))
+    if "rayStartParams" in node
+]
+
+
+def named(pairs: list[tuple[Path, dict[str, Any]]]) -> list[Any]:
+    return [pytest.param(d, id=f"{path.stem}-{d['kind']}") for path, d in pairs]
 
 
 def pods(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,8 +114,55 @@ class TestSchema:
     @staticmethod
     def takes_any_key(node: dict[str, Any]) -> bool:
         """Maps of free keys: labels, quantities, Ray's start flags."""
-        free = ("cpu", "app.kubernetes.io/name", "num-cpus", "ray.io/cluster")
-        return any(key in node for key in free)
+        free = ("cpu", "app.kubernetes.io/name", "ray.io/cluster", "karpenter.sh/do-not-disrupt")
+        return any(key in node for key in (*free, "object-store-memory"))
+
+
+class TestOperator:
+    """The rules of `ValidateRayJobSpec` and `ValidateRayClusterSpec`."""
+
+    @pytest.mark.parametrize("document", named(OURS))
+    def test_kuberay_takes_it(self, document: dict[str, Any]) -> None:
+        assert refusals(document) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "place", "value", "says"),
+        [
+            ("RayJob", "gangru-train", "backoffLimit", 2, "backoffLimit with clusterSelector"),
+            ("RayJob", "gangru-train", "suspend", True, "suspend with clusterSelector"),
+            ("RayJob", "gangru-train", "clusterSelector", {}, "clusterSelector names no cluster"),
+            ("RayJob", "gangru-monthly", "shutdownAfterJobFinishes", False, "shutdownAfter"),
+            ("RayJob", "gangru-monthly", "activeDeadlineSeconds", 0, "activeDeadlineSeconds"),
+            ("RayJob", "gangru-monthly", "deletionStrategy", {}, "needs a feature gate"),
+            ("RayJob", "gangru-monthly", "rayClusterSpec.rayVersion", "2.51.1", ">= 2.52"),
+            ("RayCluster", "gangru", "tlsOptions", {}, "a feature gate is off"),
+            ("RayCluster", "gangru", "headGroupSpec.resources", {"CPU": "0"}, "in rayStartParams"),
+            ("RayCluster", "gangru", "headGroupSpec.template.spec.restartPolicy", "Always", "v2"),
+            ("RayCluster", "gangru", "headGroupSpec.rayStartParams.labels", "a=b", "labels in"),
+        ],
+    )  # fmt: skip
+    def test_what_it_refuses(
+        self, kind: str, name: str, place: str, value: object, says: str
+    ) -> None:
+        wrong = copy.deepcopy(find(kind, name))
+        *path, last = place.split(".")
+        node = wrong["spec"]
+        for key in path:
+            node = node[key]
+        node[last] = value
+        assert any(says in text for text in refusals(wrong)), refusals(wrong)
+
+    def test_a_name_leaves_room_for_what_kuberay_appends(self) -> None:
+        wrong = copy.deepcopy(find("RayJob", "gangru-train"))
+        wrong["metadata"]["name"] = "g" * 48
+        assert refusals(wrong) == ["name is too long"]
+
+    @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl")
+    def test_kustomize_puts_the_monthly_job_together(self) -> None:
+        done = subprocess.run(
+            ["kubectl", "kustomize", CLUSTER / "kuberay"], capture_output=True, text=True
+        )
+        assert list(yaml.safe_load_all(done.stdout)) == [find("RayJob", "gangru-monthly")]
 
 
 class TestRayUp:
@@ -204,25 +283,60 @@ class TestSecurity:
 
 
 class TestProperties:
-    def test_the_monthly_cluster_is_the_standing_one(self) -> None:
-        standing = next(d for _, d in OURS if d["kind"] == "RayCluster")["spec"]
-        monthly = next(d for p, d in OURS if p.stem == "rayjob-monthly")["spec"]["rayClusterSpec"]
-        assert monthly == standing
-
     def test_the_cronjob_mounts_the_jobs_manifest(self) -> None:
         cronjob = next(d for _, d in ALL if d["kind"] == "CronJob")
         pod = pods(cronjob)[0]
         source = pod["volumes"][0]["configMap"]["name"]
         place = f"{pod['containers'][0]['volumeMounts'][0]['mountPath']}/rayjob.yaml"
         assert place in pod["containers"][0]["args"]
-        made = f"create configmap {source} --from-file=rayjob.yaml=rayjob-monthly.yaml"
+        made = f"create configmap {source} --from-file=rayjob.yaml=/dev/stdin"
         assert made in (CLUSTER / "README.md").read_text()
 
-    def test_the_head_works_on_nothing(self) -> None:
-        for _, document in OURS:
-            for spec in walk(document):
-                if "headGroupSpec" in spec:
-                    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    def test_the_head_works_on_nothing_and_not_on_spot_nodes(self) -> None:
+        spec = find("RayCluster", "gangru")["spec"]
+        head, (worker, *_) = spec["headGroupSpec"], spec["workerGroupSpecs"]
+        assert head["rayStartParams"]["num-cpus"] == "0"
+        affinities = [g["template"]["spec"]["affinity"]["nodeAffinity"] for g in (head, worker)]
+        assert all("DuringScheduling" in key for one in affinities for key in one)
+        never, liked = (
+            {(e["key"], e["values"][0], e["operator"]) for e in walk(one) if "operator" in e}
+            for one in affinities
+        )
+        assert never == {(key, value, "NotIn") for key, value, _ in liked}
+        assert len(never) == 4
+
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_the_object_store_fits_into_shared_memory_and_the_pod(
+        self, group: dict[str, Any]
+    ) -> None:
+        """Else Ray keeps it on disk; a worker of the default preset takes 1.9 GB (README)."""
+        pod, store = group["template"]["spec"], int(group["rayStartParams"]["object-store-memory"])
+        (volume,) = (v["emptyDir"] for v in pod["volumes"] if v["name"] == "shm")
+        (box,) = pod["containers"]
+        limits = box["resources"]["limits"]
+        shared, memory = count_bytes(volume["sizeLimit"]), count_bytes(limits["memory"])
+        assert volume["medium"] == "Memory"
+        assert {"name": "shm", "mountPath": "/dev/shm"} in box["volumeMounts"]
+        assert store <= shared
+        workers = 0 if group["rayStartParams"].get("num-cpus") == "0" else int(limits["cpu"])
+        assert shared + workers * 1.9e9 + 1e9 <= memory
+
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_nobody_who_works_is_moved(self, group: dict[str, Any]) -> None:
+        notes, labels = (group["template"]["metadata"][key] for key in ("annotations", "labels"))
+        assert notes["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        assert notes["karpenter.sh/do-not-disrupt"] == "true"
+        budget = find("PodDisruptionBudget", "gangru-head")["spec"]["selector"]["matchLabels"]
+        assert budget.items() <= (labels | {"ray.io/node-type": "head"}).items()  # KubeRay's label
+        monitor = find("PodMonitor", "gangru")["spec"]["selector"]["matchLabels"]
+        assert monitor.items() <= labels.items()
+
+    def test_disks_fit_their_machines(self) -> None:
+        """Google's C3 and G2 machines take no pd-standard, the default."""
+        kinds = yaml.safe_load((CLUSTER / "gcp.yaml").read_text())["available_node_types"]
+        for kind in kinds.values():
+            for disk in kind["node_config"]["disks"]:
+                assert disk["initializeParams"]["diskType"].endswith("/pd-balanced")
 
     def test_versions_agree_with_the_lock(self) -> None:
         lock = (PROJECT / "requirements.lock").read_text().splitlines()

@@ -1,9 +1,10 @@
-"""The dashboard draws what the code records."""
+"""The dashboard draws what the code records, and the alerts watch it."""
 
 import json
 import re
 
 import pytest
+import yaml
 from ray.util.metrics import Counter
 
 from cluster.kuberay import PROJECT
@@ -11,7 +12,9 @@ from gangru_dist.events import prometheus
 from gangru_dist.events.events import RowsScored
 
 DASHBOARD = json.loads((PROJECT / "cluster/grafana/gangru.json").read_text())
-EXPRESSIONS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
+RULES = yaml.safe_load((PROJECT / "cluster/kuberay/prometheusrule.yaml").read_text())
+ALERTS = [rule["expr"] for group in RULES["spec"]["groups"] for rule in group["rules"]]
+EXPRESSIONS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]] + ALERTS
 
 
 def exported(name: str) -> str:
@@ -21,9 +24,12 @@ def exported(name: str) -> str:
 
 
 class TestReference:
-    def test_every_metric_is_drawn_and_no_other(self) -> None:
-        drawn = set(re.findall(r"ray_gangru_\w+", " ".join(EXPRESSIONS)))
-        assert drawn == {exported(name) for name in prometheus.DESCRIPTIONS}
+    def test_every_metric_is_drawn_and_has_its_alert_and_no_other(self) -> None:
+        for expressions in (EXPRESSIONS, ALERTS):
+            named = set(re.findall(r"ray_gangru_\w+", " ".join(expressions)))
+            assert named == {exported(name) for name in prometheus.DESCRIPTIONS}
+        said = (PROJECT / "docs/operations.md").read_text()
+        assert set(re.findall(r"^\| `(gangru_\w+)`", said, re.M)) == set(prometheus.DESCRIPTIONS)
 
     @pytest.mark.parametrize("name", prometheus.DESCRIPTIONS)
     def test_labels_are_those_of_the_code(self, name: str) -> None:
