@@ -131,7 +131,8 @@ def build_parser(
     add("--run", metavar="NAME", help="name of the run (default: the preset's name)")
     text = "default: the stored settings of --run if it exists, else `default`"
     add("--preset", choices=list(presets.ALL), help=text)
-    add("--config", metavar="FILE.toml", help="settings on top of the preset")
+    text = "settings on top of the preset; of several files the later wins"
+    add("--config", action="append", metavar="FILE.toml", help=text)
     text = "one setting on top of preset and file, e.g. training.epochs=5; may be repeated"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     add("--overwrite", action="store_true", help="replace existing results, even if they differ")

@@ -33,11 +33,14 @@ PREDICTORS: Registry[Callable[[int, GruConfig], Any]] = Registry(
     "predictor",
     items={
         "gru": "gangru_dist.models.predictors:GruPredictor",
+        "lightgbm": "gangru_dist.models.estimators:LightGbm",
         "lstm": "gangru_dist.models.predictors:LstmPredictor",
+        "ridge": "gangru_dist.models.estimators:Ridge",
         "transformer": "gangru_dist.models.predictors:TransformerPredictor",
     },
 )
-"""Makes a torch module, samples (B, T, F) -> scores (B,), from the number of features and sizes."""
+"""Makes a torch module, samples (B, T, F) -> scores (B,), or an estimator with `fit` and `predict`,
+from the number of features, the sizes and, if it has such a parameter, `lookback`."""
 LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Registry(
     "label transform",
     items={
@@ -314,7 +317,8 @@ class GruConfig:
     head: tuple[Count, ...] = (256, 64, 64)
     """Units of the head's hidden layers, followed by one output without bias."""
     options: Annotated[dict[str, JsonValue], NEW] = field(default_factory=dict)
-    """Further sizes of predictors other than `gru`, by name: `transformer` has `heads` (4)."""
+    """Further sizes of predictors other than `gru`, by name: `transformer` has `heads` (4), `ridge`
+    has `alpha`, `lightgbm` its own (docs/extend.md)."""
 
 
 PLAIN_PRECISIONS = frozenset({"float32", "float64"})
@@ -535,8 +539,8 @@ class RunConfig:
     variant: Annotated[Literal["gan_gru", "gru"], Affects.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples directly, without a GAN."""
     predictor: Annotated[str, NEW, AfterValidator(PREDICTORS.validate)] = "gru"
-    """Network that maps a sample to a score: `gru`, `lstm`, `transformer`, or your own as
-    `package.module:Class`; section `gru` has its sizes."""
+    """What maps a sample to a score: a network, `gru`, `lstm` or `transformer`; a baseline, `ridge`
+    or `lightgbm`; or your own as `package.module:Class`; section `gru` has its sizes."""
     callbacks: Annotated[tuple[str, ...], Affects.NOTHING, AfterValidator(_check_callbacks)] = ()
     """What receives every epoch, model, trial and report: `tensorboard` (files in the run's
     folder), `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""

@@ -1,6 +1,6 @@
 """From a preset, a TOML file and `--set` to one checked RunConfig.
 
-Later sources win: preset, then `--config FILE.toml`, then each `--set key=value` in turn. Every
+Later sources win: preset, then each `--config FILE.toml`, then each `--set key=value`. Every
 source is TOML, nested as the settings are. Error messages give the key, its source and the
 nearest known keys.
 """
@@ -36,12 +36,15 @@ Source = tuple[str, dict[str, Any]]
 """Where settings were given, for messages, and the nested settings themselves."""
 
 
-def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load(
+    preset: str, file: str | Sequence[str] | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
     """Resolve a run's configuration.
 
     Args:
         preset: A name from `config.presets.ALL`.
-        file: Path or URI of a TOML file; its tables are the sections of RunConfig.
+        file: Path or URI of a TOML file, or several, of which later ones win; its tables are the
+            sections of RunConfig.
         overrides: `key=value`, a line of TOML. A bare word is a string; `none` unsets an optional
             setting.
 
@@ -51,12 +54,12 @@ def load(preset: str, file: str | None = None, overrides: Sequence[str] = ()) ->
     if preset not in presets.ALL:
         raise ConfigError(f"no preset {preset!r}; choose one of {', '.join(presets.ALL)}.")
     cfg, given = presets.ALL[preset](), map(_parse_flag, overrides)
-    if file is None:
-        return _apply(cfg, given, f"preset {preset}")
-    table = _read_file(file)
-    if isinstance(tune := table.get("tune"), dict) and "space" in tune:  # it replaces the preset's
-        cfg = replace(cfg, tune=replace(cfg.tune, space={}))
-    return _apply(cfg, [(f"file {file}", table), *given], f"preset {preset}")
+    files = [file] if isinstance(file, str) else file or []
+    tables = [(f"file {name}", _read_file(name)) for name in files]
+    for _, table in tables:
+        if isinstance(tune := table.get("tune"), dict) and "space" in tune:  # replaces the preset's
+            cfg = replace(cfg, tune=replace(cfg.tune, space={}))
+    return _apply(cfg, [*tables, *given], f"preset {preset}")
 
 
 def override(cfg: RunConfig, overrides: Sequence[str]) -> RunConfig:

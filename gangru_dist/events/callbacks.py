@@ -206,8 +206,12 @@ class CallbackSink:
 
 
 @contextmanager
-def open_callbacks(run: Run) -> Iterator[None]:
+def open_callbacks(run: Run, *, required: bool = True) -> Iterator[None]:
     """Deliver events to the callbacks that a run's configuration names, until the block ends.
+
+    Args:
+        run: Its configuration names them.
+        required: Whether one that cannot start is an error; else it is left out, with a warning.
 
     Raises:
         ConfigError: One lacks its package, or finds a setting wrong.
@@ -216,9 +220,9 @@ def open_callbacks(run: Run) -> Iterator[None]:
         for name in dict.fromkeys(run.cfg.callbacks):
             try:
                 callback = CALLBACKS[name](run)
-            except GangruError:
-                raise
-            except Exception as error:  # noqa: BLE001  # a user's own code
+            except Exception as error:  # a user's own code
+                if required and isinstance(error, GangruError):
+                    raise
                 text = "callback_failed callback=%s error=%s: %s; it is left out"
                 _logger.warning(text, name, type(error).__name__, extract_reason(error))
                 continue

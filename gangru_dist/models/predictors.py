@@ -12,6 +12,7 @@ different numbers of workers would drift apart (docs/decisions/0007-silu.md).
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import asdict
 from itertools import pairwise
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import PREDICTORS, GanConfig, GruConfig
+from gangru_dist.models.estimators import Estimator
 from gangru_dist.models.gan import Generator
 from gangru_dist.models.recurrent import GRU, LSTM
 
@@ -109,6 +111,17 @@ def _positions(states: Float[Tensor, "B T H"]) -> Float[Tensor, "T H"]:
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :hidden]
 
 
+def make_predictor(name: str, channels: int, lookback: int | None, cfg: GruConfig) -> nn.Module:
+    """An untrained predictor; its constructor gets `lookback` if it has a parameter of that name.
+
+    What is no torch module is an estimator with `fit` and `predict`.
+    """
+    make: Any = PREDICTORS[name]
+    wants = "lookback" in inspect.signature(make).parameters
+    made = make(channels, cfg, lookback=lookback) if wants else make(channels, cfg)
+    return made if isinstance(made, nn.Module) else Estimator(made)
+
+
 class FactorNetwork(nn.Module):
     """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`.
 
@@ -126,6 +139,7 @@ class FactorNetwork(nn.Module):
         gan: GanConfig | None,
         predictor: str = "gru",
         gan_channels: range | None = None,
+        lookback: int | None = None,
     ) -> None:
         super().__init__()
         channels = range(features) if gan_channels is None else gan_channels
@@ -134,13 +148,16 @@ class FactorNetwork(nn.Module):
         self.generator = Generator(channels, gan) if gan else None
         self.is_beside = gan is not None and gan.output == "beside"
         seen = features + len(channels) if self.is_beside else features
-        self.predictor: nn.Module = PREDICTORS[predictor](seen, gru)
+        self.seen = seen
+        """Channels of the predictor's input."""
+        self.predictor = make_predictor(predictor, seen, lookback, gru)
         self.architecture: dict[str, Any] = {
             "predictor": predictor,
             "features": features,
             "gru": asdict(gru),
             "gan": asdict(gan) if gan else None,
             "gan_channels": [channels.start, channels.stop] if gan else None,
+            "lookback": lookback,
         }
 
     def forward(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, " B"]:
@@ -159,6 +176,11 @@ class FactorNetwork(nn.Module):
             return made
         return torch.cat([x[..., : channels.start], made, x[..., channels.stop :]], dim=-1)
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the predictor is fitted by one call, not trained in epochs."""
+        return hasattr(self.predictor, "fit")
+
 
 def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
     """An untrained network of a stored architecture; weights are loaded afterwards."""
@@ -169,4 +191,5 @@ def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
         GanConfig(**gan) if gan else None,
         architecture.get("predictor", "gru"),  # older models do not say
         None if channels is None else range(*channels),
+        architecture.get("lookback"),
     )

@@ -54,10 +54,10 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
         EvaluationError: The table does not span two rebalances, or is not of this panel.
         BarsError: `evaluation.index` cannot be read.
         ConfigError: `compare` is the run itself; or there is no such run, or its name is taken
-            by another configuration; or a callback lacks its package or a setting.
+            by another configuration.
     """
     require_run(run)
-    with log.log_waiting("report"), open_callbacks(run):
+    with log.log_waiting("report"), open_callbacks(run, required=False):
         return _write(run, compare, overwrite=overwrite)
 
 

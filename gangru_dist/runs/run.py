@@ -222,7 +222,7 @@ def load_settings(
     root: Storage,
     name: str | None,
     preset: str | None = None,
-    file: str | None = None,
+    file: str | Sequence[str] | None = None,
     overrides: Sequence[str] = (),
 ) -> tuple[str, RunConfig, RunConfig]:
     """Source of a run's settings, those settings, and the same with `overrides` applied.

@@ -143,7 +143,7 @@ def score_block(
     Raises:
         FactorError: A prediction is not finite.
     """
-    weights = next(networks[0].parameters())
+    weights = next(networks[0].parameters(), torch.empty(0))  # an estimator has none
     panel = torch.from_numpy(block.features).to(weights.device)
     standardizer = Standardizer(cfg, block.feature_names)
     scores = np.full((len(days), len(block.assets)), np.nan)

@@ -66,12 +66,19 @@ class TrainingState:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.network = FactorNetwork(
-                len(standardizer.channels), cfg.gru, gan, cfg.predictor, channels
+                len(standardizer.channels),
+                cfg.gru,
+                gan,
+                cfg.predictor,
+                channels,
+                cfg.samples.lookback,
             )
             lookback, seen = cfg.samples.lookback, len(channels)
             self.discriminator = Discriminator(lookback, seen, gan) if gan else None
-        predictor = self.network.predictor
-        self.averaged = deepcopy(predictor) if cfg.training.average_epochs else None
+        self.device = torch.device(device)
+        predictor, has_epochs = self.network.predictor, not self.network.is_fitted
+        is_averaged = has_epochs and cfg.training.average_epochs
+        self.averaged = deepcopy(predictor) if is_averaged else None
         """Mean of the predictor's newest weights, where that is what is validated and kept."""
         self.validated = predictor if self.averaged is None else self.averaged
         """The predictor that is validated, and kept if it is the best."""
@@ -87,8 +94,9 @@ class TrainingState:
         self.parts = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
         self.parts.to(device, find_arithmetic(cfg).dtype)
         if cfg.training.compile:
-            for part in self.parts.values():
-                part.compile()  # in place: names of weights stay
+            for name, part in self.parts.items():
+                if has_epochs or name != "predictor":
+                    part.compile()  # in place: names of weights stay
         rates = {
             "generator": cfg.gan.learning_rate,
             "discriminator": cfg.gan.discriminator_learning_rate or cfg.gan.learning_rate,
@@ -103,7 +111,7 @@ class TrainingState:
                 fused=torch.device(device).type == "cuda",
             )
             for name, rate in rates.items()
-            if name in self.parts
+            if name in self.parts and (has_epochs or name != "predictor")
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -141,8 +149,7 @@ class TrainingState:
             if header.digest not in (None, _digest(tensors)):
                 raise ValueError("its tensors are not those that were written")
             self.progress = header.progress
-            device = next(self.network.parameters()).device
-            self.best = {n: t.to(device) for n, t in _below("best.", tensors).items()}
+            self.best = {n: t.to(self.device) for n, t in _below("best.", tensors).items()}
             for name, part in self.parts.items():
                 part.load_state_dict(_below(f"{name}.", tensors))
             for name, optimizer in self.optimizers.items():
@@ -236,11 +243,12 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
             f"if these are, model.json was changed: {way_out}"
         )
     try:
-        tensors = load(data)
-        kinds = {tensor.dtype for tensor in tensors.values()}
-        if len(kinds) != 1 or not all(kind.is_floating_point for kind in kinds):
+        tensors, network = load(data), from_architecture(record.architecture)
+        # what an estimator has learnt may be of any type
+        kinds = {tensors[name].dtype for name in network.state_dict() if name in tensors}
+        if len(kinds) > 1 or not all(kind.is_floating_point for kind in kinds) or not tensors:
             raise TypeError(f"weights of types {kinds or 'none'}")
-        network = from_architecture(record.architecture).to(kinds.pop())
+        network.to(next(iter(kinds), None))
         network.load_state_dict(tensors)
     except ConfigError as error:
         raise WindowError(

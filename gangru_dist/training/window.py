@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.models.estimators import FitData, FitDay
 from gangru_dist.models.gan import Generator
 from gangru_dist.models.precision import require_precision
 from gangru_dist.runs.model import (
@@ -26,6 +28,7 @@ from gangru_dist.runs.model import (
     FeatureFigures,
     GanEpoch,
     GanSamples,
+    PredictorEpoch,
     TimedEpoch,
     get_figures,
 )
@@ -139,9 +142,12 @@ def train_window(
             result = loop.train_gan_epoch(state, data, cfg.gan, order, step, collective)
         else:
             inputs = inputs or loop.make_inputs(state.network, data)
-            result = loop.train_predictor_epoch(
-                state, data, inputs, cfg.training, order, step, collective
-            )
+            if state.network.is_fitted:
+                result = fit_predictor(state, data, inputs, seed, collective)
+            else:
+                result = loop.train_predictor_epoch(
+                    state, data, inputs, cfg.training, order, step, collective
+                )
         seconds = time.perf_counter() - started
         _check_finite(result)
         samples = sum(day.total for day in days)
@@ -149,6 +155,39 @@ def train_window(
         report(TimedEpoch(result, seconds, samples / seconds), state)
     state.network.predictor.load_state_dict(state.best)
     return state
+
+
+def fit_predictor(
+    state: TrainingState, data: WindowData, inputs: loop.Inputs, seed: int, collective: Collective
+) -> PredictorEpoch:
+    """Call the predictor's own `fit` once, in place of the epochs; IC on both kinds of days."""
+    predictor, seen = state.network.predictor, state.network.seen
+    fit: Callable[[FitData], None] = predictor.fit  # type: ignore[assignment]
+    lookback = data.standardizer.cfg.lookback
+    days = (
+        FitDay(
+            x=inputs(day).reshape(len(day.members), lookback, seen),  # also of an empty share
+            label=day.label,
+            keys=data.keys[day.members],
+            weight=day.weight,
+        )
+        for day in data.train
+    )
+    fit(
+        FitData(
+            days=days,
+            samples=sum(day.total for day in data.train),
+            seed=seed,
+            rank=collective.rank,
+            all_sum=collective.all_sum,
+            gather=collective.gather,
+        )
+    )
+    train, valid = (
+        loop.validate(predictor, replace(data, valid=of), inputs, collective)
+        for of in (data.train, data.valid)
+    )
+    return PredictorEpoch(epoch=1, train_loss=-train, valid_ic=valid)
 
 
 def _check_days(data: WindowData) -> None:
@@ -182,5 +221,6 @@ def _advance(state: TrainingState, cfg: RunConfig, result: EpochResult) -> None:
         progress.best_ic, progress.best_epoch = result.valid_ic, progress.epoch
         state.best = deepcopy(state.validated.state_dict())
     waited = progress.epoch - progress.best_epoch
-    if progress.epoch >= cfg.training.epochs or waited >= cfg.training.patience:
+    epochs = 1 if state.network.is_fitted else cfg.training.epochs
+    if progress.epoch >= epochs or waited >= cfg.training.patience:
         progress.stage = "done"

@@ -247,8 +247,8 @@ class TrialQueue:
 def format_best(cfg: RunConfig, best: TrialRecord, search: SearchRecord) -> str:
     """Settings of the best trial, as a file for `--config`.
 
-    It has every setting that decides a model, so the preset beneath it does not matter, and
-    `windows.first`, so that the tuning windows are not reported.
+    It has every setting that decides a model or the panel, so the preset beneath it does not
+    matter, and `windows.first`, so that the tuning windows are not reported.
     """
     values = to_dict(apply(cfg, best.settings))
     but = " except the windows named above" if search.overlap else ""
@@ -267,9 +267,9 @@ def format_best(cfg: RunConfig, best: TrialRecord, search: SearchRecord) -> str:
         f"# {note}",
         *(f"{name} = {sources.format_toml(values[name])}" for name in ("variant", "predictor")),
     ]
-    tables = {"panel": {"features": values["panel"]["features"]}}
-    tables |= {name: values[name] for name in MODEL_SECTIONS if name != "variant"}
-    for name, table in tables.items():
+    names = dict.fromkeys(("bars", "panel", *MODEL_SECTIONS))
+    for name in (name for name in names if isinstance(values[name], dict)):
+        table = values[name]
         settings = (f"{key} = {sources.format_toml(value)}" for key, value in table.items())
         lines += ["", f"[{name}]", *settings]
     return "\n".join(lines) + "\n"

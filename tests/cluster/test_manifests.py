@@ -223,8 +223,8 @@ class TestCommands:
         script = PROJECT / words[1].removeprefix("/opt/gangru/")
         assert words[0] == "gangru" or script.exists()
         args = parser_of(script.stem).parse_args([w for w in words[2:] if w != "--dry-run"])
-        file = args.config and "best.toml" not in args.config
-        sources.load(args.preset or "default", args.config if file else None, args.set)
+        files = [file for file in args.config or [] if "best.toml" not in file]
+        sources.load(args.preset or "default", files, args.set)
 
     def test_the_check_has_teeth(self) -> None:
         with pytest.raises(SystemExit):

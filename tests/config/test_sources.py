@@ -70,6 +70,10 @@ class TestProperties:
         assert (cfg.training.epochs, cfg.training.patience) == (7, 5)
         assert cfg.bars.scales == {"volume": 100.0}
         assert cfg.gru == presets.demo().gru
+        other = tmp_path / "other.toml"
+        other.write_text("[training]\nepochs = 9\n[gru]\nhidden = 8\n")
+        both = load("demo", [str(other), str(file)])
+        assert (both.training.epochs, both.training.patience, both.gru.hidden) == (7, 3, 8)
 
     def test_a_file_of_a_windows_editor(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.toml"

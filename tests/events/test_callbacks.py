@@ -212,6 +212,21 @@ class TestErrors:
         ]
         assert all(record.exc_info is None for record in caplog.records)
 
+    def test_a_report_goes_on_without_a_server_that_training_had(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(run: Run) -> None:
+            raise ConfigError("set MLFLOW_TRACKING_URI")
+
+        monkeypatch.setitem(CALLBACKS, f"{CODE}:Refused", refuse)
+        run = run_at(tmp_path, "Refused")
+        with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"), open_callbacks(run):
+            pass
+        with open_callbacks(run, required=False):
+            publish(ReportWritten(METRICS, "report.html"))
+        (record,) = caplog.records
+        assert "MLFLOW_TRACKING_URI; it is left out" in record.getMessage()
+
     def test_what_failed_is_sent_by_the_next_job(self, tmp_path: Path, received: list[Any]) -> None:
         run = run_at(tmp_path, "Broken")
         with open_callbacks(run):

@@ -115,6 +115,7 @@ def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path
     [
         pytest.param("lstm", marks=pytest.mark.trials),
         pytest.param("transformer", marks=pytest.mark.trials),
+        pytest.param("ridge", marks=pytest.mark.trials),
         "my_plugin:Mean",
     ],
 )

@@ -98,7 +98,8 @@ class TestReference:
             assert told == (None if first == "none" else first)
 
     def test_best_toml_is_the_winner_on_any_preset(self, tmp_path: Path) -> None:
-        cfg = store.config()
+        bars = {"format": "tushare", "columns": {"turnover_rate": "tr"}, "scales": {"volume": 100}}
+        cfg = store.config(bars=bars)
         queue = open_queue(tmp_path, cfg)
         run_to_the_end(queue)
         best = find_best_trial(queue.records)
@@ -108,7 +109,7 @@ class TestReference:
         for preset in ("demo", "report"):
             loaded = to_dict(sources.load(preset, str(tmp_path / "best.toml")))
             assert [n for n in MODEL_SECTIONS if loaded[n] != won[n]] == []
-            assert loaded["panel"]["features"] == won["panel"]["features"]
+            assert [loaded[name] for name in ("bars", "panel")] == [won["bars"], won["panel"]]
         assert tomllib.loads((tmp_path / "best.toml").read_text())["variant"] == "gru"
 
     def test_the_table_has_a_row_a_trial(self, tmp_path: Path) -> None:
