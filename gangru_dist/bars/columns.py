@@ -522,7 +522,7 @@ def _parse_date(text: str) -> tuple[str | None, str | None]:
     A weekday may stand behind it too. A text that is no day gives "".
     """
     plain = text.strip()
-    if plain in _MISSING or plain == "0":
+    if plain in _MISSING or not plain.strip("0-"):  # 0, 0000-00-00
         return None, None
     found = _DATE.fullmatch(plain)
     try:

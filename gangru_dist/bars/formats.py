@@ -39,6 +39,7 @@ BAR_COLUMNS: dict[str, Kind] = {
     "is_st": "bool",
     "is_delisting": "bool",
     "list_date": "date",
+    "delist_date": "date",
     "vwap": "float",
     "traded": "bool",
     "name": "string",
@@ -205,10 +206,12 @@ def _split_unit(heading: str) -> tuple[str, float | None]:
 _DAILY_FACTOR = SideTable(gives=("adj_factor",), join="day")
 _FACTOR_SINCE = SideTable(gives=("adj_factor",), join="since")
 _DIVIDENDS = SideTable(gives=("dividend", "bonus_shares"), join="event")
+_STOCKS = SideTable(gives=("industry", "list_date", "delist_date"), join="stock")
 _OWN_TABLES = {
     "adj_factor": _DAILY_FACTOR,
     "factor_changes": _FACTOR_SINCE,
     "dividends": _DIVIDENDS,
+    "stock_basic": _STOCKS,
 }
 
 FORMATS: Registry[BarsFormat] = Registry("bars format")
@@ -244,7 +247,7 @@ FORMATS |= {
                 gives=("turnover_rate", "market_cap", "total_shares"), join="day"
             ),
             "stk_limit": SideTable(gives=STATED_LIMITS, join="day"),
-            "stock_basic": SideTable(gives=("industry", "list_date"), join="stock"),
+            "stock_basic": _STOCKS,
             "namechange": SideTable(
                 gives=("name",), join="since", columns={"date": ("start_date",)}
             ),
@@ -276,6 +279,7 @@ FORMATS |= {
             "industry": ("行业", "industry"),
             "name": ("名称", "股票名称", "证券名称", "股票简称", "name"),
             "list_date": ("上市时间", "上市日期", "list_date"),
+            "delist_date": ("退市日期", "终止上市日期", "delist_date"),
             "pre_close": ("前收盘价", "前收盘", "昨收", "昨收价"),
             "daily_change": ("涨跌幅",),
             "up_limit": ("涨停价",),
@@ -300,6 +304,7 @@ FORMATS |= {
             "turnover_rate": ("turn",),
             "is_st": ("isST",),
             "list_date": ("ipoDate", "list_date"),
+            "delist_date": ("outDate", "delist_date"),
             "traded": ("tradestatus",),
             "pre_close": ("preclose",),
             "daily_change": ("pctChg",),
@@ -312,7 +317,7 @@ FORMATS |= {
                 columns={"date": ("dividOperateDate",)},
                 one_before=True,
             ),
-            "stock_basic": SideTable(gives=("list_date",), join="stock"),
+            "stock_basic": SideTable(gives=("list_date", "delist_date"), join="stock"),
             "stock_industry": SideTable(gives=("industry",), join="stock"),
         },
         calls={"adj_factor": 'bs.query_adjust_factor(start_date="1990-01-01")'},

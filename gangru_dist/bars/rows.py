@@ -39,6 +39,7 @@ CHECKED = pa.schema(
         ("is_st", pa.bool_()),
         ("is_delisting", pa.bool_()),
         ("list_date", pa.date32()),
+        ("delist_date", pa.date32()),
         ("suspended", pa.bool_()),
         ("file", pa.int32()),
     ]

@@ -415,8 +415,9 @@ class EvaluationConfig:
     """One-way trading cost in basis points; figures are reported with and without costs. Selling
     all and buying all at half of its value each would leave nothing."""
     delisting_loss: Annotated[float, NEW_RUN] = Field(default=0.0, ge=0, lt=1)
-    """Fraction of its last price that an asset which trades no more has lost when it is settled, at
-    the next rebalance, in the portfolio and in all that it is compared with [D]."""
+    """Fraction of its last price that an asset which trades no more has lost when it is settled, on
+    its delisting or at the next rebalance, in the portfolio and in all that it is compared with
+    [D]."""
     picks: int = Field(default=50, ge=1)
     """Best assets listed overall [R]."""
     picks_per_industry: int = Field(default=10, ge=1)

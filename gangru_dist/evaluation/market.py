@@ -46,12 +46,15 @@ class Market:
     """Index into `industries`, -1 where unknown."""
     industries: tuple[str, ...]
     """Names, ascending."""
+    delisted: Int[np.ndarray, " N"]
+    """Row of the first day on which it is no longer listed; the number of days where that is not
+    known."""
     member: Bool[np.ndarray, "D N"] | None = None
     """Of `panel.members`; None = nobody is marked."""
 
     @property
     def last_bar(self) -> Int[np.ndarray, " N"]:
-        """Row of the last bar of each asset that has ended; of others the number of days."""
+        """Row of the last bar of each asset that is silent to the end; else the number of days."""
         days = len(self.dates)
         since = np.argmax(~self.suspended[::-1], axis=0)
         return np.where(since >= ENDED_AFTER, days - 1 - since, days)
@@ -75,6 +78,7 @@ def to_market(block: PanelBlock) -> Market:
         traded_value=traded_value,
         industry=_fill(block.industry, shape, -1),
         industries=block.industries,
+        delisted=_fill(np.searchsorted(block.dates, block.delist_date), shape[1:], shape[0]),
         member=block.member if block.member.shape == shape else None,
     )
 
@@ -217,20 +221,24 @@ def filter_members(table: pd.DataFrame, market: Market) -> pd.DataFrame:
     return members
 
 
-def settle_prices(market: Market, rebalances: Rebalances, loss: float) -> Market:
-    """The market with the prices at which assets that have ended are settled.
+def find_settlements(market: Market, rebalances: Rebalances) -> Int[np.ndarray, " N"]:
+    """Row from which each asset is settled; of one that has not ended the number of days.
 
-    From the entry day of the first rebalance after its last bar on, such an asset has lost this
-    fraction of its last price.
+    That is the day of its delisting where it is known, else the entry day of the first rebalance
+    after its last bar.
     """
+    reached, days = np.flatnonzero(rebalances.entry >= 0), len(market.dates)
+    after = np.searchsorted(rebalances.day[reached], market.last_bar, side="right")
+    silent = np.append(rebalances.entry[reached], days)[after]
+    return np.asarray(np.where(market.delisted < days, market.delisted, silent))
+
+
+def settle_prices(market: Market, rebalances: Rebalances, loss: float) -> Market:
+    """The market in which assets that are settled have lost this fraction of their last price."""
     if not loss:
         return market
-    reached = np.flatnonzero(rebalances.entry >= 0)
-    after = np.searchsorted(rebalances.day[reached], market.last_bar, side="right")
-    price = market.price.copy()
-    for asset in np.flatnonzero(after < len(reached)):
-        price[rebalances.entry[reached[after[asset]]] :, asset] *= 1 - loss
-    return replace(market, price=price)
+    settled = np.arange(len(market.dates))[:, None] >= find_settlements(market, rebalances)
+    return replace(market, price=np.where(settled, market.price * (1 - loss), market.price))
 
 
 def _locate(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:

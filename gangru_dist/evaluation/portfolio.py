@@ -15,9 +15,11 @@ factor, at least one; ties go to the alphabetically first asset.
 
 Between rebalances weights drift with prices. A suspended asset keeps its last price.
 
-**An asset that trades no more** (`Market.last_bar`) is settled on the entry day of the first
-rebalance after its last bar: it is sold at its last price less `evaluation.delisting_loss`, and not
-bought again. The benchmark and every return between two entry days take the same loss.
+**An asset that trades no more** is settled (`find_settlements`): on the day on which it left the
+exchange, where that is known; else, once it was silent to the market's end, on the entry day of the
+first rebalance after its last bar. From then on it is worth its last price less
+`evaluation.delisting_loss`; the next trades sell it, and it is not bought again. The benchmark and
+every return between two entry days take the same loss.
 
 A month-end without a factor, or with the same factor for all assets, trades nothing.
 
@@ -45,7 +47,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from gangru_dist.base.errors import EvaluationError
-from gangru_dist.evaluation.market import Market, Rebalances
+from gangru_dist.evaluation.market import Market, Rebalances, find_settlements
 from gangru_dist.maths import metrics
 
 
@@ -159,9 +161,9 @@ def _simulate(
     first, end = starts[0], stops[-1]
     value, traded = np.ones(end - first + 1), np.zeros(end - first + 1)
     weights, history, trades = np.zeros(len(market.assets)), [], []
-    last_bar = market.last_bar
+    settled = find_settlements(market, rebalances)
     for row, day, stop, wanted in zip(rows, starts, stops, targets, strict=True):
-        ended = last_bar < rebalances.day[row]
+        ended = settled <= day
         after, frozen = rebalance(
             weights, wanted & ~ended, no_buy=no_buy[day], no_sell=no_sell[day] & ~ended
         )

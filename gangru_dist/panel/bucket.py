@@ -13,6 +13,7 @@ so none of them is known to be at a limit.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,6 +75,7 @@ DUPLICATE = "identical duplicate"
 UNSOLD = "price moves on a day without volume"
 RENAMED = "industry of a stock changes"
 LATE_LISTING = "list_date after the stock's first row"
+EARLY_DELISTING = "delist_date before the stock's last row, not used"
 _SHOWN = ("close", "adj_factor")
 
 Tables = tuple[tuple[SideTable, tuple[str, ...]], ...]
@@ -256,6 +258,32 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
         table[MEMBER] = pa.array(members)
     schema = panel_schema(task.features, members=task.members is not None)
     return pa.table({name: table[name] for name in schema.names}, schema=schema)
+
+
+def find_delisted(
+    bars: pa.Table, known: Mapping[str, str], task: BucketTask, findings: Findings
+) -> dict[str, str]:
+    """Stock -> the day on which it left the exchange, ISO: one of the calendar's time.
+
+    What is known beats what the bars say now, unless the stock has a row after it.
+
+    Args:
+        bars: Rows of `select_rows`.
+        known: What the panel that is there says.
+        task: What the whole build has in common.
+        findings: Where days are counted that cannot be.
+    """
+    date, given = to_days(bars["date"]), to_days(bars["delist_date"])
+    last = np.append(~_is_as_before(bars["code"])[1:], True)[: len(bars)]
+    early = last & (given < date)
+    findings.note(bars, {EARLY_DELISTING: early}, show=("delist_date",))
+    found: dict[str, str] = {}
+    for row in np.flatnonzero(last):
+        code = bars["code"][int(row)].as_py()
+        days = (np.datetime64(known.get(code, "NaT"), "D"), given[row])
+        fits = [str(day) for day in days if date[row] <= day <= task.calendar[-1]]
+        found |= {code: fits[0]} if fits else {}
+    return found
 
 
 def find_boards(codes: pa.DictionaryArray) -> np.ndarray:

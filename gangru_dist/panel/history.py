@@ -64,7 +64,7 @@ class KnownFacts:
     manifest: Manifest
     """Of that panel."""
     columns: tuple[str, ...]
-    """Out of industry and list_date."""
+    """Out of industry and list_date; days of delisting are the manifest's."""
 
     def keep(self, bars: pa.Table, bucket: int, buckets: int) -> pa.Table:
         """A bucket's bars with these facts in place of those that a side table gives today.
@@ -72,6 +72,8 @@ class KnownFacts:
         Up to the panel's last day, a stock's industry is that of its newest panel row up to the
         day; its listing day, of which there is one, stays for good.
         """
+        if not self.columns:
+            return bars
         first, last = (self.manifest.calendar[place].astype(dt.date) for place in (0, -1))
         own = [bucket] if buckets == self.manifest.buckets else None
         files = files_of(self.manifest, first, last, own)
@@ -121,7 +123,7 @@ def find_known_facts(
     had = set(facts if old.facts is None else old.facts)
     had -= set() if old.has_industry else {"industry"}
     columns = tuple(name for name in facts if name in had)
-    return KnownFacts(root=root, manifest=old, columns=columns) if columns else None
+    return KnownFacts(root=root, manifest=old, columns=columns)
 
 
 def compare(root: Storage, old: Manifest, new: Manifest, last: np.datetime64) -> Rewritten:

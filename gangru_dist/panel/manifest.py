@@ -153,6 +153,9 @@ class Manifest:
     facts: tuple[str, ...] | None = None
     """Columns that have no date in the bars, for side tables by stock brought them: their values
     hold from the day on which they were first seen. None: an early version, which did not say."""
+    delisted: dict[str, str] = field(default_factory=dict)
+    """Asset -> the day on which it left the exchange, ISO, up to the newest one: where the bars
+    say so. No part of a fingerprint, for no sample and no score reads it."""
     incomplete: str | None = None
     """The panel's newest day, ISO, if clearly fewer stocks than usual have a row of it."""
     calendar: Annotated[np.ndarray, PlainValidator(_parse_days)]

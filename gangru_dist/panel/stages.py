@@ -32,7 +32,7 @@ from gangru_dist.bars.days import (
     to_days,
 )
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.quality import Finding, Quality, merge
+from gangru_dist.bars.quality import Finding, Findings, Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, Bars, BarsPart, group_units, read_part
 from gangru_dist.bars.rows import MISSING, check_joined, check_rows, find_missing, find_suspects
 from gangru_dist.bars.side_tables import Spellings, check_spellings, join_table, respell_rows
@@ -42,7 +42,7 @@ from gangru_dist.base.filesystems import retry
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import Runner, catch_error, unwrap
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.panel.bucket import BucketTask, Tables, panel_rows, select_rows
+from gangru_dist.panel.bucket import BucketTask, Tables, find_delisted, panel_rows, select_rows
 from gangru_dist.panel.checks import GAP, check_built, check_columns, check_staged
 from gangru_dist.panel.history import KnownFacts
 from gangru_dist.panel.manifest import Manifest, bucket_of
@@ -440,6 +440,8 @@ def build_bucket(
             bars = known.keep(bars, bucket, buckets)
         bars, beside = check_joined(bars, task.form, task.files, task.given)
     rows, quality, sums = select_rows(bars, task)
+    findings = Findings(files=task.files)
+    delisted = find_delisted(rows, {} if known is None else known.manifest.delisted, task, findings)
     written = WrittenBucket(assets=sums.assets)
     if existing is not None:
         written = write_bucket(
@@ -450,8 +452,9 @@ def build_bucket(
     return replace(
         written,
         names=name_changes(rows),
-        quality=merge([beside, quality]),
+        quality=merge([beside, quality, findings.quality]),
         sums=sums,
+        delisted=delisted,
         stocks=describe_stocks(rows, task.calendar),
         rows_by_day=np.bincount(place, minlength=days),
         valued={name: np.bincount(place[has], minlength=days) for name, has in valued.items()},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -75,6 +75,9 @@ class PanelBlock:
     """Closed at the lower price limit: cannot be sold at the close."""
     member: Bool[np.ndarray, "_ L"] = field(default_factory=_no_flags)
     """Member of `panel.members` that day; False on days without a bar."""
+
+    delist_date: np.ndarray = field(default_factory=partial(np.empty, 0, "datetime64[D]"))
+    """(N,) datetime64[D], the day on which the asset left the exchange; NaT = not known to have."""
 
     def row(self, date: np.datetime64) -> int:
         """Index of a trading day; KeyError if it is none of the block's."""
@@ -148,7 +151,7 @@ def read_block(
     manifest.require_features(names)
     columns = block_columns(names, trading=trading, members=manifest.has_members)
     files = files_of(manifest, start, end, buckets)
-    return scatter(
+    block = scatter(
         (read or read_files)(root, files, start, end, columns),
         calendar=manifest.calendar,
         dates=manifest.trading_days(start, end),
@@ -157,6 +160,8 @@ def read_block(
         trading=trading,
         members=manifest.has_members,
     )
+    days = [manifest.delisted.get(name, "NaT") for name in block.assets.tolist()]
+    return replace(block, delist_date=np.array(days, dtype="datetime64[D]"))
 
 
 def asset_names(

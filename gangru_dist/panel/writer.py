@@ -69,6 +69,8 @@ class WrittenBucket:
     """(days,) its rows on each trading day."""
     valued: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Column that side tables bring -> (days,) those of them with a value."""
+    delisted: Mapping[str, str] = field(default_factory=dict)
+    """Its part of `Manifest.delisted`."""
     stocks: pd.DataFrame = field(default_factory=pd.DataFrame)
     """What is compared with other stocks, as of `twins.describe_stocks`."""
 
@@ -153,6 +155,7 @@ def make_manifest(
         months={month: f"{months[month]:064x}" for month in sorted(months)},
         has_industry=any(bucket.has_industry for bucket in written),
         has_market_cap=any(bucket.has_market_cap for bucket in written),
+        delisted={code: day for b in written for code, day in sorted(b.delisted.items())},
         **known,
     )
 

@@ -53,7 +53,7 @@ class Simulator:
         return kept * float(self.block.adj_close[day, column])
 
     def settle(self) -> dict[str, int]:
-        """When each asset without a bar for the last 60 days is settled: an entry day."""
+        """When each asset is settled: the day it is delisted; if silent for 60, an entry day."""
         found = {}
         for asset, column in self.column.items():
             bars = [day for day in range(len(self.days)) if self.block.traded[day, column]]
@@ -61,6 +61,9 @@ class Simulator:
             ended = len(self.days) - 1 - bars[-1] >= 60
             if ended and later and later[0] + self.lag < len(self.days):
                 found[asset] = later[0] + self.lag
+        for asset, date in zip(self.block.assets, self.block.delist_date, strict=False):
+            left = [day for day in range(len(self.days)) if self.days[day] >= pd.Timestamp(date)]
+            found |= {str(asset): left[0]} if left else {}
         return found
 
     def month_ends(self) -> list[int]:
@@ -124,7 +127,8 @@ class Simulator:
         for asset in targets:
             column = self.column[asset]
             open_ = self.block.traded[day, column] and not self.block.limit_up[day, column]
-            if asset not in new and (open_ or not self.restricted):
+            gone = self.settled.get(asset, day + 1) <= day
+            if asset not in new and not gone and (open_ or not self.restricted):
                 buyable.append(asset)
         rest = total - sum(new.values())
         for asset in buyable:

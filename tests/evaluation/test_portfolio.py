@@ -97,11 +97,43 @@ class TestReference:
         np.testing.assert_allclose(universe.value, oracle["value"], rtol=1e-12)
         assert ours.trades["settled"].sum() == 1 or top_fraction < 1
 
+    @pytest.mark.parametrize("entry_lag", [0, 1, 3])
+    def test_days_of_delisting_equal_the_slow_simulator(self, entry_lag):
+        """One asset leaves on its last bar, two between entry days, one long after, one later."""
+        block, table = random_block(seed=3), random_table(random_block(seed=3), seed=4)
+        left, days = np.full(30, np.datetime64("NaT", "D")), block.dates
+        for asset, (last, day) in enumerate(
+            [
+                (60, days[60]),
+                (64, days[70]),
+                (65, days[65] + 1),
+                (20, days[120]),
+                (50, days[-1] + 1),
+            ]
+        ):
+            block.traded[last + 1 :, asset] = False
+            block.adj_close[last + 1 :, asset] = np.nan
+            left[asset] = day
+        block = replace(block, delist_date=left)
+        table = table[np.isin(table["asset"], block.assets[5:]) | (table["date"] < days[20])]
+        market = to_market(block)
+        rebalances = to_rebalances(table, market, entry_lag=entry_lag)
+        market = settle_prices(market, rebalances, 0.6)
+        given = {"entry_lag": entry_lag, "cost_bps": 0, "loss": 0.6}
+        ours = portfolio.simulate_long(market, rebalances, top_fraction=1.0)
+        oracle = Simulator(block, table, top_fraction=1.0, **given).run()
+        np.testing.assert_allclose(ours.value, oracle["value"], rtol=1e-12)
+        universe = portfolio.simulate_universe(market, rebalances)
+        oracle = Simulator(block, table, top_fraction=1, restricted=False, **given).run()
+        np.testing.assert_allclose(universe.value, oracle["value"], rtol=1e-12)
+
 
 class TestEnded:
     """Two of four holdings have no bar from 2019-03-15 on; the others double in April."""
 
-    def evaluate(self, *, loss: float = 0.0, quiet: int = 60, back: bool = False) -> Evaluation:
+    def evaluate(
+        self, *, loss: float = 0.0, quiet: int = 60, back: bool = False, left: str = "NaT"
+    ) -> Evaluation:
         """Up to `quiet` days after the last bar of both; one of them `back` on the last day."""
         last = np.datetime64("2019-03-14")
         days = np.busday_count("2019-01-02", last) + 1 + quiet
@@ -116,6 +148,7 @@ class TestEnded:
         block = replace(
             block, traded=traded, adj_close=np.where(traded, price, np.nan), limit_up=none,
             limit_down=none, market_cap=np.full(shape, 1e8),
+            delist_date=np.array([left] * 2 + ["NaT"] * 6, dtype="datetime64[D]"),
         )  # fmt: skip
         table = random_table(block).drop(columns="quantile")
         table["factor"] = -table["asset"].str[:6].astype(float)
@@ -151,6 +184,25 @@ class TestEnded:
         stay = 1 if "back" in given else 2
         assert (april["not_sold"], april["settled"]) == (stay, 2 - stay)
         assert april["frozen_weight"] == pytest.approx(stay / 4)
+
+    def test_one_that_left_the_exchange_is_settled_that_day(self):
+        """On Wednesday, 20 March, a quarter of 1.2 each of 1.1 loses a quarter, at once."""
+        found = self.evaluate(loss=0.25, quiet=30, left="2019-03-20")
+        value = found.daily.set_index("date")
+        settled = 1.1 - 0.25 * 0.5 * 1.1  # equal weights again since 1 March
+        assert value.loc["2019-03-19", "long"] == pytest.approx(1.1)
+        assert value.loc["2019-03-20", "long"] == pytest.approx(settled)
+        assert value.loc["2019-04-01", "long"] == pytest.approx(settled)
+        assert value.loc["2019-04-15", "long"] == pytest.approx(settled * 5 / 3)
+        april = found.trades.set_index("entry").loc["2019-04-01"]
+        assert (april["settled"], april["frozen_weight"], april["held"]) == (2, 0, 3)
+
+    @pytest.mark.parametrize("left", ["2019-06-28", "2099-12-31"])
+    def test_a_day_to_come_changes_nothing(self, left):
+        given = {"loss": 0.25, "quiet": 65}
+        pd.testing.assert_frame_equal(
+            self.evaluate(**given, left=left).daily, self.evaluate(**given).daily
+        )
 
     def test_a_loss_counts_in_ic_and_quantiles(self):
         plain, lost = (self.evaluate(loss=loss).quantile_months for loss in (0.0, 0.25))

@@ -17,9 +17,11 @@ from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.evaluation.market import to_market
+from gangru_dist.panel.bucket import EARLY_DELISTING
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest, panel_schema
-from gangru_dist.panel.store import read_rows
+from gangru_dist.panel.store import read_block, read_rows
 from tests.bars.vendors import CODES, DAYS, VENDORS, make_market
 
 CFG = RunConfig(
@@ -99,6 +101,57 @@ class TestKept:
         Path(root.path + "-aside.csv").rename(folder / "stock_basic.csv")
         with pytest.raises(PanelError, match="rewrite history"):
             build_panel(str(folder), root, CFG, runner=map_here)
+
+
+class TestDelisted:
+    """The last row of `CODES[1]` is of `LATE`, whatever its table says."""
+
+    def build(
+        self, root: Storage, end: pd.Timestamp, *, overwrite: bool = False, left: str = ""
+    ) -> Manifest:
+        frame, folder = make_market(), Path(f"{root.uri}-bars-{end:%m%d}")
+        ended = (frame["code"] == CODES[1]) & (frame["date"] > LATE)
+        VENDORS["tushare"].write(folder, frame[(frame["date"] <= end) & ~ended])
+        stocks = pd.read_csv(folder / "stock_basic.csv", dtype=str)
+        stocks["delist_date"] = np.where(stocks["ts_code"] == CODES[1], left, "")
+        stocks.to_csv(folder / "stock_basic.csv", index=False)
+        return build_panel(str(folder), root, CFG, overwrite=overwrite, runner=map_here)
+
+    def test_it_travels_to_the_market_and_changes_no_row(self, root: Storage) -> None:
+        plain, other = self.build(root, DAYS[-1]), Storage(f"{root.uri}-other")
+        manifest = self.build(other, DAYS[-1], left="20190427")  # a Saturday
+        assert manifest.delisted == {CODES[1]: "2019-04-27"}
+        assert (plain.delisted, plain.fingerprint) == ({}, manifest.fingerprint)
+        block = read_block(
+            other, manifest, start=DAYS[50].date(), end=DAYS[-1].date(), features=(), trading=True
+        )
+        expected = [33 if code == CODES[1] else 40 for code in CODES]
+        assert to_market(block).delisted.tolist() == expected
+
+    def test_it_counts_once_it_has_passed_and_is_kept(self, root: Storage) -> None:
+        assert self.build(root, LATE, left="20190426").delisted == {}
+        grown = self.build(root, DAYS[83], left="20190426")
+        assert grown.delisted == {CODES[1]: "2019-04-26"}
+        assert self.build(root, DAYS[85], left="20190429").delisted == grown.delisted
+        assert self.build(root, DAYS[86]).delisted == grown.delisted
+        known = self.build(root, DAYS[-1], overwrite=True, left="20190429")
+        assert known.delisted == {CODES[1]: "2019-04-29"}
+
+    def test_a_day_before_the_last_row_is_counted(self, root: Storage) -> None:
+        assert self.build(root, DAYS[-1], left=f"{EARLY:%Y%m%d}").delisted == {}
+        notes = root.child("panel").read_json("quality.json")["notes"]
+        assert notes[EARLY_DELISTING]["count"] == 1
+
+    @pytest.mark.parametrize("text", ["2019-04-29", "0000-00-00", "2099-12-31"])
+    def test_a_column_of_the_bars(self, root: Storage, tmp_path: Path, text: str) -> None:
+        frame = make_market()
+        frame = frame[(frame["code"] != CODES[1]) | (frame["date"] <= LATE)]
+        frame["delist_date"] = np.where(frame["code"] == CODES[1], text, None)
+        (tmp_path / "bars").mkdir()
+        frame.to_csv(tmp_path / "bars" / "all.csv", index=False)
+        cfg = replace(CFG, bars=BarsConfig(format="generic", price_limits="ashare"))
+        manifest = build_panel(str(tmp_path / "bars"), root, cfg, runner=map_here)
+        assert manifest.delisted == ({CODES[1]: text} if text.startswith("2019") else {})
 
 
 class TestGaps:
