@@ -102,6 +102,11 @@ def list_files(uri: str, *, given_by: str = "--bars") -> list[BarsFile]:
             nor Qlib's.
     """
     filesystem, path = open_filesystem(uri)
+    if not path.strip("/") and isinstance(filesystem, pafs.LocalFileSystem):
+        raise BarsError(
+            f"{given_by} {uri} is the root of this machine: every file on it would be read. Name "
+            "the folder of the bars."
+        )
     found, base = [filesystem.get_file_info(path)], str(PurePosixPath(path).parent)
     if found[0].type not in (pafs.FileType.File, pafs.FileType.Unknown):
         if isinstance(filesystem, pafs.LocalFileSystem):
@@ -122,8 +127,11 @@ def list_files(uri: str, *, given_by: str = "--bars") -> list[BarsFile]:
         if info.type == pafs.FileType.File:
             files.append(file)
     if not files:
+        before = re.split(r"[*?[]", uri, maxsplit=1)[0]
+        folder = before.rpartition("/")[0] or "."
+        advice = f" Patterns are not expanded; name the folder: {folder}" if before != uri else ""
         raise BarsError(
-            f"no files at {uri}. {given_by} takes a folder, or a file, of parquet or CSV."
+            f"no files at {uri}. {given_by} takes a folder, or a file, of parquet or CSV.{advice}"
         )
     files.sort(key=lambda file: file.name)
     is_qlib = any(file.name == _QLIB_DAYS for file in files)

@@ -51,12 +51,13 @@ a stock's last days on the exchange, which count as special treatment."""
 
 MEMBER_COLUMNS: dict[str, Kind] = {
     "members_of": "string",
+    "is_member": "bool",
     "members_from": "date",
     "members_to": "date",
     "members_until": "date",
 }
-"""Columns of an index's members beside date and code: which index; a span's first and last day, or
-the first day after it."""
+"""Columns of an index's members beside date and code: which index; whether the stock is one; a
+span's first and last day, or the first day after it."""
 
 FACTOR_SOURCES = ("pre_close", "daily_change", "adj_close", "dividend")
 """Columns that give the adjustment factor in its place, best first: the previous close as the

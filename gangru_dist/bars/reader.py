@@ -61,6 +61,11 @@ _INDEX_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "close": ("close", "收盘", "收盘价"),
     "members_of": (
         "index_code", "index_symbol", "index_name", "IndexCode", "Indexcd", "指数代码", "指数名称",
+        "benchmark", "index", "index_id",
+    ),
+    "is_member": (
+        "is_member", "member", "in_index", "is_in_index", "in_universe", "是否成分股", "是否成份股",
+        "hs300", "csi300", "sz50", "zz500", "csi500", "zz1000", "csi1000",
     ),
     "members_from": ("start", "start_date", "start_datetime", "in_date", "开始日期", "纳入日期"),
     "members_to": ("end", "end_date", "end_datetime", "结束日期"),
@@ -438,15 +443,14 @@ def read_members(uri: str) -> Members:
     Either lists, with the columns date and code: each date has a list of all members, which holds
     until the next date. So month-end lists, lists at changes and one list a day are read alike,
     and a day knows nothing of later lists. Or spans, with a stock and its first and last day, as
-    Qlib's instruments/csi300.txt; an empty last day, or the file's latest where none is empty,
-    has not come yet.
+    Qlib's instruments/csi300.txt; an empty last day has not come yet. A column may say yes or no.
 
     Raises:
         BarsError: It cannot be read, lacks a column, has a row without date or code, or no row;
             or it has more than one index.
     """
     kinds = (("date", "code"), *((*_SPAN, last) for last in ("members_to", "members_until")))
-    tables = _read_tables(uri, kinds, setting="panel.members", more=("members_of",))
+    tables = _read_tables(uri, kinds, setting="panel.members", more=("members_of", "is_member"))
     _check_one_index(uri, tables)
     if all("date" in table.column_names for table in tables.values()):
         return _join_lists(uri, tables)
@@ -461,7 +465,9 @@ def read_members(uri: str) -> Members:
 def _check_one_index(uri: str, tables: Mapping[str, pa.Table]) -> None:
     having = {name: table for name, table in tables.items() if "members_of" in table.column_names}
     found = {name: pc.unique(table["members_of"]).drop_null() for name, table in having.items()}
-    indices = sorted({value for values in found.values() for value in values.to_pylist()})
+    # as many as rows are the numbers of rows, as pandas writes them under "index"
+    given = [found[name].to_pylist() for name in found if len(found[name]) < len(having[name])]
+    indices = sorted({value for values in given for value in values})
     if len(indices) > 1:
         raise BarsError(
             f"panel.members={uri} has members of {len(indices)} indices ({', '.join(indices[:5])}) "
@@ -472,17 +478,18 @@ def _check_one_index(uri: str, tables: Mapping[str, pa.Table]) -> None:
 
 def _join_lists(uri: str, tables: Mapping[str, pa.Table]) -> Members:
     """The lists of all files; a date that two files have must have one list."""
-    rows = pa.concat_tables([table.select(("date", "code")) for table in tables.values()])
+    columns = ("date", "code", "is_member")
+    rows = pa.concat_tables([table.select(columns) for table in tables.values()])
     days, row = np.unique(to_days(rows["date"]), return_inverse=True)
     names, column = np.unique(np.array(rows["code"].to_pylist()), return_inverse=True)
-    listed = np.zeros((len(days), len(names)), dtype=bool)
+    listed, is_member = np.zeros((len(days), len(names)), dtype=bool), rows["is_member"].to_numpy()
     owner = np.full(len(days), -1)
     ends = np.cumsum([len(table) for table in tables.values()])
     for number, (end, table) in enumerate(zip(ends, tables.values(), strict=True)):
         here = slice(end - len(table), end)
         own_days, own_row = np.unique(row[here], return_inverse=True)
         own = np.zeros((len(own_days), len(names)), dtype=bool)
-        own[own_row, column[here]] = True
+        np.logical_or.at(own, (own_row, column[here]), is_member[here])
         differs = (owner[own_days] >= 0) & (own != listed[own_days]).any(axis=1)
         if differs.any():
             day = own_days[np.argmax(differs)]
@@ -498,6 +505,7 @@ def _join_lists(uri: str, tables: Mapping[str, pa.Table]) -> Members:
 
 def _list_spans(table: pa.Table) -> Members:
     """A list for each day on which a span begins or has ended."""
+    table = table.filter(table["is_member"])
     code, first = np.array(table["code"].to_pylist()), to_days(table["members_from"])
     if "members_to" in table.column_names:
         after = to_days(table["members_to"]) + np.timedelta64(1, "D")
@@ -509,8 +517,7 @@ def _list_spans(table: pa.Table) -> Members:
             f"panel.members: the span of {code[wrong][0]} ends before it begins on "
             f"{first[wrong][0]}. Correct it."
         )
-    if not np.isnat(after).any():
-        after[after == after.max()] = np.datetime64("NaT")
+    until = np.datetime64("NaT") if np.isnat(after).any() else after.max()
     days = np.unique(np.concatenate([first, after[~np.isnat(after)]]))
     names, column = np.unique(code, return_inverse=True)
     listed = np.zeros((len(days), len(names)), dtype=bool)
@@ -518,7 +525,7 @@ def _list_spans(table: pa.Table) -> Members:
     end = np.where(np.isnat(after), len(days), np.searchsorted(days, after))
     for number, start, stop in zip(column, begin, end, strict=True):
         listed[start:stop, number] = True
-    return Members(dates=days, codes=tuple(names.tolist()), listed=listed)
+    return Members(dates=days, codes=tuple(names.tolist()), listed=listed, until=until)
 
 
 def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
@@ -597,12 +604,20 @@ def _read_tables(
                     "Rename it."
                 )
             columns = {name: columns[name] for name in (*kind, *more) if name in columns}
+            flags = [name for name in form.names("is_member") if name in names]
+            if "is_member" in columns and len(flags) > 1:
+                raise BarsError(
+                    f"{file.name} says of several indices who are members ({', '.join(flags)}). "
+                    "Leave one of these columns."
+                )
             found = [
                 read_part(uri, replace(part, columns=columns), form)
                 for part in group_units(parts, rows=sys.maxsize)[0]
             ]
             table = pa.concat_tables(itertools.chain(*found))
-            for ours in set(kind) - {"members_to", "members_until"}:
+            if "is_member" in more and "is_member" not in columns:
+                table = table.append_column("is_member", pa.array(np.ones(len(table), dtype=bool)))
+            for ours in {*columns} - {"members_to", "members_until", "members_of"}:
                 missing = pc.is_null(table[ours], nan_is_null=True).to_numpy()
                 if missing.any():
                     theirs = columns[ours]

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -160,6 +160,8 @@ class Members:
     """C codes, ascending."""
     listed: np.ndarray
     """(S, C) bool."""
+    until: np.datetime64 = field(default_factory=lambda: np.datetime64("NaT"))
+    """First day of which nothing is known; NaT = the last list holds on."""
 
     @property
     def digest(self) -> str:
@@ -181,6 +183,12 @@ class Members:
             raise BarsError(
                 f"panel.members begins on {self.dates[0]}, after the bars' last day "
                 f"{calendar[-1]}: no day would have a member. Give lists from the first day on."
+            )
+        if self.until <= calendar[-1]:
+            raise BarsError(
+                f"panel.members has spans up to {self.until - 1}, and the bars go on to "
+                f"{calendar[-1]}: nobody is known to be a member then. Bring the file up to date, "
+                "or leave the end of those spans empty that have not ended."
             )
         spellings = Spellings(codes)
         own = {name: i for i, code in enumerate(self.codes) if (name := spellings.find(code))}

@@ -246,9 +246,14 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         filesystem, path = fsspec.core.url_to_fs(uri)
         return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
     except Exception as error:  # noqa: BLE001  # each scheme's library has errors of its own
+        advice = (
+            "Check the host's name, and that this machine reaches it"
+            if isinstance(error, OSError)
+            else "Built in are a local path, file://, s3://, gs://, abfs:// and hdfs://; other "
+            "schemes need their fsspec package"
+        )
         raise StorageError(
-            f"cannot use {shown!r}: {shorten(error)}. Built in are a local path, file://, "
-            "s3://, gs://, abfs:// and hdfs://; other schemes need their fsspec package."
+            f"cannot use {shown!r}: {shorten(error)}. {advice}."
         ) from None  # the library may repeat the URI
 
 
@@ -266,6 +271,8 @@ def _check_path(path: str) -> None:
             f"{path.rpartition('@')[2]!r} is an incomplete URI. Write two slashes after the "
             "colon (file:///path has three), or put ./ before a folder name."
         )
+    if "::" in path and "://" in path:
+        raise _explain_archive(path)
     if "://" in path:
         raise StorageError(
             f"{path.rpartition('@')[2].partition('?')[0]!r} is no URI: only the name of a "
@@ -285,6 +292,8 @@ def _check_uri(uri: str, place: SplitResult, shown: str, secret: str | None) -> 
         raise StorageError(
             f"{shown!r} names no bucket. Write {place.scheme}://bucket/prefix{query}"
         )
+    if place.scheme in _ARCHIVES and (not secret or "::/" in uri):  # a chain has colons
+        raise _explain_archive(uri)
     if secret:
         raise StorageError(
             f"{shown!r} comes with {secret}, but a URI is logged and stored. Keys and "
@@ -308,7 +317,17 @@ def _check_uri(uri: str, place: SplitResult, shown: str, secret: str | None) -> 
         )
 
 
+def _explain_archive(uri: str) -> StorageError:
+    return StorageError(
+        f"{uri.partition('://')[0]}:// names a place within a file or another place, which cannot "
+        "be listed or written from several nodes. Unpack or copy it, and name the folder."
+    )
+
+
+_ARCHIVES = ("zip", "tar", "libarchive", "reference", "dir")
+"""Schemes of what lies within another file."""
 _NO_FOLDERS = ("/proc", "/sys", "/dev")
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes
 
 
 def _local_path(path: str) -> str:
@@ -319,6 +338,13 @@ def _local_path(path: str) -> str:
         raise StorageError(
             f"{path[:200]!r} leads nowhere: {shorten(error)}. Give an absolute path."
         ) from None
+    if len(raw := os.fsencode(found)) > _LONGEST_PATH or (
+        max(map(len, raw.split(b"/"))) > _LONGEST_NAME
+    ):
+        raise StorageError(
+            f"the path {path[:60]!r}... is too long: {len(raw)} bytes, and a system takes "
+            f"{_LONGEST_NAME} a name and {_LONGEST_PATH} in all. Name a shorter one."
+        )
     tops = {str(top) for top in (found, *found.parents)}
     if tops & set(_NO_FOLDERS) and "/dev/shm" not in tops:
         raise StorageError(f"{str(found)!r} is a system folder. Name another.")

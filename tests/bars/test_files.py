@@ -172,6 +172,19 @@ class TestValidation:
         with pytest.raises(BarsError, match=r"^a.csv.gz cannot be read as CSV"):
             read(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("uri", "match"),
+        [
+            ("/tmp/none/*.parquet", "Patterns are not expanded; name the folder: /tmp/none$"),
+            ("/tmp/none/20[12]/**/x.csv", "name the folder: /tmp/none$"),
+            ("/tmp/none/x.csv", "a file, of parquet or CSV.$"),
+            ("file:///", "--bars file:/// is the root of this machine"),
+        ],
+    )
+    def test_no_folder_of_bars(self, uri: str, match: str) -> None:
+        with pytest.raises(BarsError, match=match):
+            list_files(uri)
+
     def test_a_link_that_leads_nowhere(self, tmp_path: Path) -> None:
         save(make_market(), tmp_path / "a.parquet")
         (tmp_path / "b.parquet").symlink_to("/nowhere/b.parquet")

@@ -102,6 +102,22 @@ class TestReference:
         table["index_code"] = "000300.SH"
         assert build(tmp_path, table).fingerprint == one.fingerprint
 
+    @pytest.mark.parametrize("flag", ["in_index", "is_member", "hs300"])
+    def test_a_column_says_yes_or_no(self, tmp_path: Path, flag: str) -> None:
+        """Of all stocks on each date; on the last one nobody is a member."""
+        one = build(tmp_path, rows({**LISTS, "2019-04-01": ("999999.SH",)}))
+        codes = sorted({code for codes in LISTS.values() for code in codes})
+        table = rows(dict.fromkeys([*LISTS, "2019-04-01"], tuple(codes)))
+        table[flag] = [int(code in LISTS.get(day, ())) for day, code in table.to_numpy()]
+        table.insert(0, "index", range(len(table)))  # pandas' own
+        assert build(tmp_path, table).fingerprint == one.fingerprint
+        spans = pd.DataFrame(
+            [(code, "2018-11-20", "", 1 - number % 2) for number, code in enumerate(codes)],
+            columns=["code", "start", "end", flag],
+        )
+        two = build(tmp_path, rows({"2018-11-20": tuple(codes[::2])}), overwrite=True)
+        assert build(tmp_path, spans).fingerprint == two.fingerprint
+
     def test_a_folder_of_lists_is_one_index(self, tmp_path: Path) -> None:
         one = build(tmp_path, rows(LISTS))
         folder = tmp_path / "lists"
@@ -166,6 +182,18 @@ class TestValidation:
             (
                 pd.concat([rows(LISTS).assign(index_code=name) for name in ("300", "905")]),
                 "has members of 2 indices .300, 905. and they would be united",
+            ),
+            (
+                pd.concat([rows(LISTS).assign(benchmark=name) for name in ("300", "905")]),
+                "has members of 2 indices .300, 905. and they would be united",
+            ),
+            (rows(LISTS).assign(hs300=1, zz500=0), "members .hs300, zz500.. Leave one"),
+            (rows(LISTS).assign(is_member="0.3"), "has '0.3' in row 0, which is no yes or no"),
+            (
+                pd.DataFrame(
+                    [("600000.SH", "2019-02-01", "2019-03-01")], columns=["code", "start", "end"]
+                ),
+                f"has spans up to 2019-03-01, and the bars go on to {DAYS[-1].date()}",
             ),
             (
                 pd.DataFrame(
