@@ -107,9 +107,9 @@ def derive_factor(
     ratio, notes = find_ratios(rows, source)
     start = np.flatnonzero(np.diff(rows["asset"], prepend=-1))
     factor = np.ones(len(ratio))
-    for first, end in zip(start, [*start[1:], len(ratio)], strict=True):
+    for stock in np.split(np.arange(len(ratio)), start[1:]):
         # stock by stock, so that no other stock changes the last digit
-        factor[first + 1 : end] = np.cumprod(ratio[first + 1 : end])
+        factor[stock[1:]] = np.cumprod(ratio[stock[1:]])
     return factor, notes
 
 

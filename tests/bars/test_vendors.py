@@ -31,7 +31,7 @@ def build(
 ) -> Manifest:
     cfg = RunConfig(
         bars=BarsConfig(price_limits="ashare", **settings),  # type: ignore[arg-type]
-        panel=PanelConfig(features=features, buckets=3),
+        panel=PanelConfig(features=features, buckets=16),  # some without a stock
     )
     return build_panel(str(bars), Storage(str(root)), cfg, overwrite=overwrite, runner=map_here)
 

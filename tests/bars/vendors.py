@@ -131,6 +131,7 @@ def _tushare(folder: Path, market: pd.DataFrame) -> None:
                 "name": "某某",
                 "industry": stocks["industry"],
                 "list_date": _compact(stocks["list_date"]),
+                "delist_date": None,
             }
         ),
         folder / "stock_basic.csv",
