@@ -63,6 +63,7 @@ def make_checked(assets: int = 5, seed: int = 0) -> pd.DataFrame:
         industry=np.array(["bank", None], dtype=object)[rng.integers(0, 2, count)],
         name=frame["code"],
         list_date=None,
+        delist_date=None,
         is_delisting=False,
         suspended=rng.random(count) < 0.05,
         file=0,
@@ -180,7 +181,7 @@ class TestProperties:
         assert sum(sizes) == len(table) + 5
 
     def test_one_file_or_many_give_the_same_panel(self, tmp_path: Path) -> None:
-        frame = make_checked().drop(columns=["suspended", "file", "list_date"])
+        frame = make_checked().drop(columns=["suspended", "file", "list_date", "delist_date"])
         whole, split = tmp_path / "whole", tmp_path / "split"
         for folder in (whole, split):
             folder.mkdir()
