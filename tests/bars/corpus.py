@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.bars import corpus_days, corpus_files, corpus_units, corpus_values
+from tests.bars import corpus_days, corpus_files, corpus_tables, corpus_units, corpus_values
 from tests.bars.corpus_case import Case
 
 GROUPS: dict[str, Iterable[Case]] = {
@@ -18,6 +18,7 @@ GROUPS: dict[str, Iterable[Case]] = {
     "Units, factors, moves": corpus_units.cases(),
     "Days": corpus_days.cases(),
     "Files": corpus_files.cases(),
+    "Side tables, names, codes": corpus_tables.cases(),
 }
 CASES: dict[str, list[Case]] = {name: list(cases) for name, cases in GROUPS.items()}
 DOC = Path(__file__).parents[2] / "docs/malformed-bars.md"

@@ -220,6 +220,12 @@ MANIFEST: dict[str, Callable[[Path], None]] = {
     "features-word": key("features", "close"),
     "features-swapped": key("features", lambda names: names[::-1]),
     "buckets-text": key("buckets", "4"),
+    "folder": lambda path: path.unlink() or path.mkdir(),
+    "delisted-more": key("delisted", {"600000.SH": "2019-03-01"}),
+    "delisted-null": key("delisted", None),
+    "facts-word": key("facts", "industry"),
+    "incomplete-yes": key("incomplete", "2019-03-01"),
+    "views-of-names": key("views", ["close"]),
     "buckets-more": key("buckets", 64),
     **{
         f"lacks-{name}": key(name)
