@@ -22,6 +22,7 @@ from deltalake.exceptions import DeltaError
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.base.storage import Storage
+from gangru_dist.base.store_check import check_answer
 
 _PARQUET = (".parquet", ".pq", ".parq")
 _CSV = tuple(
@@ -107,6 +108,7 @@ def list_files(uri: str, *, given_by: str = "--bars") -> list[BarsFile]:
             f"{given_by} {uri} is the root of this machine: every file on it would be read. Name "
             "the folder of the bars."
         )
+    check_answer(uri)
     found, base = [filesystem.get_file_info(path)], str(PurePosixPath(path).parent)
     if found[0].type not in (pafs.FileType.File, pafs.FileType.Unknown):
         if isinstance(filesystem, pafs.LocalFileSystem):

@@ -1,7 +1,8 @@
 """Filesystem of a URI: pyarrow's own, S3 with retries, or fsspec for other schemes.
 
-pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`; fsspec serves every other scheme. A request
-that a store refuses for good raises a StorageError that says what to do.
+pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`, where a storage may be; fsspec serves every
+other scheme, where bars may be. A request that a store refuses for good raises a StorageError that
+says what to do.
 
 `open_filesystem` refuses a URI that carries a secret before anybody opens, logs or stores it. What
 is logged or raised goes through `sanitize` all the same: libraries and names from data say what
@@ -26,8 +27,10 @@ from gangru_dist.base.errors import StorageError, shorten
 
 _HIDDEN = "***"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+AZURE = ("abfs", "abfss", "az")
+GOOGLE = ("gs", "gcs")
 _USERS = frozenset(
-    {"abfs", "abfss", "ftp", "hdfs", "sftp", "smb", "ssh", "viewfs", "webhdfs", "wasb", "wasbs"}
+    {"ftp", "hdfs", "sftp", "smb", "ssh", "viewfs", "webhdfs", "wasb", "wasbs", *AZURE}
 )
 """Schemes whose `name@` is a user or a container; elsewhere it may be a key by itself."""
 _OPTIONS = {
@@ -48,7 +51,7 @@ A password may have a slash in it, as AWS's do: `s3://KEY:SEC/RET@bucket`."""
 _USER_IN_TEXT = re.compile(_USER.format(r"\s'\"<>"))
 _USER_IN_URI = re.compile(_USER.format(r"\0"))
 _SECRET_WORD = re.compile(
-    r"(?P<key>[?&;][^=&\s'\"<>]*(?:key|secret|token|sig|password|passwd|pwd|credential|auth|pass)"
+    r"(?P<key>[?&;][^=&\s'\"<>]*(?:key|secret|token|sig|password|passwd|pwd|credential|auth(?!ority)|pass)"
     r"[^=&\s'\"<>]*)=[^&\s'\"<>]*",
     re.IGNORECASE,
 )
@@ -83,6 +86,7 @@ def _hide_user(found: re.Match[str]) -> str:
     """Leave names, and the colon of a port as in `host:9000/path@version`."""
     user, scheme = found["user"], found["scheme"].lower()
     is_name = ":" not in unquote(user) and scheme in _USERS
+    is_name |= scheme in GOOGLE and user == "anonymous"  # Google's way to give no key
     is_port = scheme not in _STORES | {"file"} and _PORT.fullmatch(user)
     return found[0] if is_name or is_port else f"{found['scheme']}://{_HIDDEN}@"
 
@@ -96,7 +100,9 @@ A = TypeVar("A")
 Place = str | os.PathLike[str]
 """A path or a URI."""
 _READ_ATTEMPTS = 6
-_AWS = re.compile(r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+)", re.DOTALL)
+_AWS = re.compile(
+    r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+(?: \(HTTP status 411\))?)", re.DOTALL
+)
 _KEYS = (
     "the store refuses the credentials, or got none. They come from the environment "
     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
@@ -112,6 +118,9 @@ _REFUSALS = {
     "NO_SUCH_BUCKET": "there is no such bucket. Create it, or correct the URI",
     _NO_ANSWER: "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
     "and the network; then run the job again",
+    "UNKNOWN (HTTP status 411)": "the store does not know the AWS library's checksums, as older "
+    "versions of Ceph. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+    "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required in the environment, on every node",
 }
 """AWS error code -> what to do. AWS's own text is left out: it may contain the access key."""
 _CUT = re.compile(
@@ -204,6 +213,22 @@ class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow 
     delete_dir = explain_refusals()(pafs.S3FileSystem.delete_dir)
 
 
+class KeylessAzureFileSystem(pafs.AzureFileSystem):  # type: ignore[misc]  # pyarrow is untyped
+    """pyarrow's Azure filesystem; holds no key, also after pickling.
+
+    The account's key comes from AZURE_STORAGE_ACCOUNT_KEY where it is unpickled; without one,
+    Azure's default credentials count: variables, workload or managed identity.
+    """
+
+    def __init__(self, options: tuple[tuple[str, str], ...]) -> None:
+        key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")
+        super().__init__(account_key=key, **dict(options))
+        self.options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (KeylessAzureFileSystem, (self.options,))
+
+
 def to_uri(place: object, *, what: str = "a place") -> str:
     """Return the text of a URI or path; StorageError if it is neither text nor a `Path`."""
     if isinstance(place, str | os.PathLike) and isinstance(text := os.fspath(place), str):
@@ -213,10 +238,14 @@ def to_uri(place: object, *, what: str = "a place") -> str:
     )
 
 
-def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+def open_filesystem(uri: str, *, for_storage: bool = False) -> tuple[pafs.FileSystem, str]:
     """Open the filesystem of a URI or a local path, and return it with the path there.
 
     A plain path is taken literally; in a file:// URI, %20 is a space.
+
+    Args:
+        uri: Where.
+        for_storage: Refuse at once what can hold no factor table.
 
     Raises:
         StorageError: The scheme is unknown, its library is not installed, or the URI would not
@@ -237,8 +266,15 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), _local_path(unquote(place.path))
     if place.scheme == "s3":
         return _open_s3(place, shown)
+    if place.scheme in AZURE:
+        return _open_azure(place, shown)
+    if for_storage and place.scheme not in (*GOOGLE, "hdfs"):
+        raise StorageError(
+            f"{shown!r} cannot be a storage: Delta, which keeps the factor table, supports local "
+            "folders, s3://, gs://, abfs:// and hdfs://. Bars may be elsewhere."
+        )
     try:
-        if place.scheme in ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"):
+        if place.scheme in (*GOOGLE, "hdfs", "viewfs"):
             filesystem, path = pafs.FileSystem.from_uri(uri)
             return filesystem, path
         import fsspec
@@ -287,7 +323,7 @@ def _check_uri(uri: str, place: SplitResult, shown: str, secret: str | None) -> 
             f"{shown!r} contains a host or a query, and only {urlsplit(shown).path!r} would be "
             "used. Write file:///path (%3F for a question mark), or the plain path."
         )
-    if place.scheme in ("s3", "gs", "gcs", "abfs", "abfss") and not place.netloc:
+    if place.scheme in ("s3", *GOOGLE, *AZURE) and not place.netloc:
         query = "?region=…" if place.scheme == "s3" else ""
         raise StorageError(
             f"{shown!r} names no bucket. Write {place.scheme}://bucket/prefix{query}"
@@ -367,30 +403,34 @@ def _open_s3(place: SplitResult, shown: str) -> tuple[pafs.FileSystem, str]:
     return RetryingS3FileSystem(tuple(sorted(options.items()))), path
 
 
-def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
-    """Make a folder and its parents; no error if it exists."""
-    if isinstance(filesystem, pafs.PyFileSystem):  # pyarrow fails if smb says that it exists
-        filesystem.handler.fs.makedirs(path, exist_ok=True)
-    else:
-        filesystem.create_dir(path, recursive=True)
+def _open_azure(place: SplitResult, shown: str) -> tuple[pafs.FileSystem, str]:
+    """Open `container@account.dfs.core.windows.net/path`, or of another of Azure's clouds.
 
-
-def move_file(filesystem: pafs.FileSystem, source: str, target: str) -> None:
-    """Move a file; where a move cannot replace the target, the file stays if the target exists."""
-    if not isinstance(filesystem, pafs.PyFileSystem):
-        filesystem.move(source, target)
-        return
-    try:
-        filesystem.handler.fs.mv(source, target)  # pyarrow adds an argument that sftp's mv lacks
-    except OSError as error:
-        if error.errno != errno.EEXIST:
-            raise
-
-
-def shows_unfinished_files(filesystem: pafs.FileSystem) -> bool:
-    """Whether a remote store shows a file while it is written; object stores do not."""
-    if isinstance(filesystem, pafs.PyFileSystem):
-        protocol = filesystem.handler.fs.protocol
-        names = {protocol} if isinstance(protocol, str) else set(protocol)
-        return not names & _STORES
-    return isinstance(filesystem, pafs.HadoopFileSystem)
+    `container/path` is of the account that AZURE_STORAGE_ACCOUNT_NAME names.
+    """
+    given = dict(parse_qsl(place.query, keep_blank_values=True))
+    container, at, host = place.netloc.rpartition("@")
+    if not at and "." not in host:
+        container, host = host, os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    account, _, domain = host.partition(".")
+    service, _, cloud = domain.partition(".")
+    known = {"blob_storage_authority", "dfs_storage_authority", "enable_tls"}
+    unknown = ", ".join(sorted(given.keys() - known))
+    if unknown or not account or (domain and service not in ("blob", "dfs")):
+        raise StorageError(
+            f"{shown!r} {f'has the option(s) {unknown}' if unknown else 'names no account'}. "
+            "Write abfs://container@account.dfs.core.windows.net/path; a private endpoint or an "
+            "emulator follows as ?blob_storage_authority=host:port&enable_tls=false"
+        )
+    blob = given.get("blob_storage_authority", f".blob.{cloud or 'core.windows.net'}")
+    dfs = f".dfs.{cloud or 'core.windows.net'}" if blob.startswith(".blob.") else blob
+    scheme = "http" if given.get("enable_tls") == "false" else "https"
+    options = {
+        "account_name": account,
+        "blob_storage_authority": blob,
+        "blob_storage_scheme": scheme,
+        "dfs_storage_authority": given.get("dfs_storage_authority", dfs),
+        "dfs_storage_scheme": scheme,
+    }
+    path = "/".join(filter(None, (container + place.path).split("/")))
+    return KeylessAzureFileSystem(tuple(options.items())), path

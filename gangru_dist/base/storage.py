@@ -11,25 +11,24 @@ import json
 import logging
 import os
 import re
-import shutil
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import StorageError, extract_reason
 from gangru_dist.base.filesystems import (
+    AZURE,
+    GOOGLE,
     Place,
     explain_refusals,
     is_refused,
-    make_folder,
-    move_file,
     open_filesystem,
     retry,
-    shows_unfinished_files,
     to_uri,
 )
 
@@ -77,8 +76,9 @@ class Storage:
 
     def __init__(self, uri: Place) -> None:
         uri = to_uri(uri, what="the storage")
-        self.filesystem, self.path = open_filesystem(uri)
-        self._write_beside = shows_unfinished_files(self.filesystem)
+        self.filesystem, self.path = open_filesystem(uri, for_storage=True)
+        # HDFS shows a file while it is written; object stores do not
+        self._write_beside = isinstance(self.filesystem, pafs.HadoopFileSystem)
         self.uri = uri if "://" in uri else self.path  # absolute: workers have other folders
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -91,23 +91,6 @@ class Storage:
     def is_local(self) -> bool:
         """Whether it is a folder on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
-
-    def check_free_space(self, least: int = 50 * 2**20) -> None:
-        """Check early that the disk of a local folder has `least` bytes free.
-
-        Raises:
-            StorageError: It has fewer.
-        """
-        if not self.is_local:
-            return
-        here = Path(self.path)
-        there = next(place for place in (here, *here.parents) if place.exists())
-        free = shutil.disk_usage(there).free
-        if free < least:
-            raise StorageError(
-                f"the disk of {self.uri} has {free / 2**20:.0f} MB free; a job needs at least "
-                f"{least / 2**20:.0f} MB. Free some space, or give another --storage."
-            )
 
     def child(self, *names: str) -> Storage:
         """A folder below this one; each name is checked."""
@@ -206,14 +189,14 @@ class Storage:
     def _put_and_move(self, target: str, data: bytes) -> None:
         """Write under a temporary name, then move, also where a move cannot replace a file."""
         part = f"{target}.{uuid.uuid4().hex}.part"
-        make_folder(self.filesystem, target.rpartition("/")[0])
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
         try:
             self._put(part, data)
-            move_file(self.filesystem, part, target)
+            self.filesystem.move(part, target)
             if self._is_file(part):
                 with suppress(FileNotFoundError):
                     self.filesystem.delete_file(target)
-                move_file(self.filesystem, part, target)
+                self.filesystem.move(part, target)
             if not self._is_file(target):
                 raise OSError(f"{part} cannot be renamed to {target}.")
         finally:
@@ -271,4 +254,37 @@ class Storage:
         """Delete a folder and its content; no error if it does not exist."""
         info = self.filesystem.get_file_info(self.full_path(folder))
         if info.type == pafs.FileType.Directory:
-            self.filesystem.delete_dir(self.full_path(folder))
+            with suppress(
+                FileNotFoundError
+            ):  # Google's, last, of the folder's mark: nobody set one
+                self.filesystem.delete_dir(self.full_path(folder))
+
+    def find_delta_address(self) -> tuple[str, dict[str, str]]:
+        """URI and options of this folder for delta-rs; credentials come from the environment."""
+        scheme, given = urlsplit(self.uri).scheme, getattr(self.filesystem, "options", ())
+        if self.is_local:
+            return self.path, {}
+        if scheme == "hdfs":
+            return self.uri.partition("?")[0], {}
+        query = dict(parse_qsl(urlsplit(self.uri).query)) | dict(given)
+        if scheme in AZURE:
+            account, domain = query["account_name"], query["blob_storage_authority"]
+            host = f"{account}{domain}" if domain.startswith(".") else f"{domain}/{account}"
+            protocol = query["blob_storage_scheme"]
+            endpoint = f"{protocol}://{host}"
+            return f"abfs://{self.path}", {
+                "AZURE_STORAGE_ACCOUNT_NAME": account,
+                "AZURE_STORAGE_ENDPOINT": endpoint,
+                "AZURE_ALLOW_HTTP": str(protocol == "http").lower(),
+            }
+        options = {"AWS_REGION": query["region"]} if "region" in query else {}
+        if scheme in GOOGLE and urlsplit(self.uri).username == "anonymous":
+            options["GOOGLE_SKIP_SIGNATURE"] = "true"
+        if "endpoint_override" in query:
+            protocol = query.get("scheme", "https")
+            cloud, name = ("GOOGLE", "BASE_URL") if scheme in GOOGLE else ("AWS", "ENDPOINT_URL")
+            options[f"{cloud}_{name}"] = f"{protocol}://{query['endpoint_override']}"
+            options[f"{cloud}_ALLOW_HTTP"] = str(protocol == "http").lower()
+            if scheme == "s3" and not os.environ.get("AWS_ACCESS_KEY_ID"):
+                options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"  # else only the node's role is tried
+        return f"{scheme}://{self.path}", options

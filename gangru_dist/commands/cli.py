@@ -24,6 +24,7 @@ from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError, TrainingError, extract_reason, format_flag
 from gangru_dist.base.filesystems import explain_refusals, sanitize
 from gangru_dist.base.storage import Storage, check_name
+from gangru_dist.base.store_check import check_store
 from gangru_dist.cluster.start import catch_signals
 from gangru_dist.commands import Parser, tell, warn
 from gangru_dist.config import presets, sources
@@ -161,10 +162,10 @@ def _describe_unknown(words: Sequence[str]) -> str:
 def _resolve(args: argparse.Namespace, command: str) -> Job:
     """Resolve the flags and log the result."""
     root = Storage(args.storage)
+    check_store(root, writes=not (getattr(args, "dry_run", False) or getattr(args, "check", False)))
     origin, base, cfg = load_settings(root, args.run, args.preset, args.config, args.set)
     args.run = check_name(args.run or args.preset or "default", what="--run")
     run = Run(root, args.run, cfg)
-    run.root.check_free_space()
     _logger.info(
         "job_start job=%s storage=%s run=%s %s changed=[%s]",
         command,

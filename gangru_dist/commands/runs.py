@@ -20,6 +20,7 @@ from typing import Any
 
 from gangru_dist.base.errors import GangruError
 from gangru_dist.base.storage import Storage
+from gangru_dist.base.store_check import check_store
 from gangru_dist.commands import Parser, report_errors, tell
 
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
@@ -41,6 +42,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _list_runs(args: argparse.Namespace) -> int:
+    root = Storage(args.storage)
+    check_store(root, writes=False)
     from gangru_dist.report.runs import (  # pandas: not for --help
         find_files,
         read_runs,
@@ -48,7 +51,6 @@ def _list_runs(args: argparse.Namespace) -> int:
         write_index,
     )
 
-    root = Storage(args.storage)
     found = [_describe_run(root, one) for one in read_runs(root, find_files(root))]
     found.sort(key=lambda row: str(row["run"]))
     if args.compare:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import os
 import random
 import re
 import time
@@ -28,7 +27,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -40,7 +38,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 from pydantic import TypeAdapter, ValidationError
 
-from gangru_dist.base.errors import FactorError, StorageError, shorten
+from gangru_dist.base.errors import FactorError, shorten
 from gangru_dist.base.filesystems import Place, retry
 from gangru_dist.base.records import describe_error, hash_bytes
 from gangru_dist.base.storage import Storage
@@ -82,33 +80,6 @@ Parsed = TypeVar("Parsed")
 _logger = logging.getLogger(__name__)
 
 
-def find_delta_address(factor: Storage) -> tuple[str, dict[str, str]]:
-    """URI and options of the table for delta-rs; credentials come from the environment.
-
-    Raises:
-        StorageError: delta-rs does not support the filesystem.
-    """
-    if factor.is_local:
-        return factor.path, {}
-    scheme = urlsplit(factor.uri).scheme
-    if scheme not in ("s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs"):
-        raise StorageError(
-            f"the factor table cannot be stored at {factor.uri!r}: Delta supports local folders, "
-            "s3://, gs://, abfs:// and hdfs://."
-        )
-    if scheme != "s3":
-        return factor.uri.split("?")[0], {}
-    given = dict(factor.filesystem.options)
-    options = {"AWS_REGION": given["region"]} if "region" in given else {}
-    if "endpoint_override" in given:
-        protocol = given.get("scheme", "https")
-        options["AWS_ENDPOINT_URL"] = f"{protocol}://{given['endpoint_override']}"
-        options["AWS_ALLOW_HTTP"] = str(protocol == "http").lower()
-        if not os.environ.get("AWS_ACCESS_KEY_ID"):  # else delta-rs tries only the node's role
-            options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
-    return f"s3://{factor.path}", options
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
     """A data file that is written but not committed yet."""
@@ -136,10 +107,9 @@ class FactorTable:
 
         Raises:
             FactorError: Its log is damaged.
-            StorageError: Delta does not support the filesystem.
         """
         self._folder = folder
-        self._uri, self._options = find_delta_address(folder)
+        self._uri, self._options = folder.find_delta_address()
         self._days: dict[str, list[DayCoverage]] = {}
         self._delta: DeltaTable | None = None
         try:

@@ -98,6 +98,8 @@ class TestRefused:
             "abfss://container@account.dfs.core.windows.net/x",
             "sftp://user@host:22/x",
             "hdfs://namenode:8020/user/x",
+            "abfs://c@a.dfs.core.windows.net/x?blob_storage_authority=h:1&enable_tls=false",
+            "gs://anonymous@bucket/x?endpoint_override=h:1&scheme=http",
             "smb://user@host/share",
             "file:///home/a@b/x",
         ],
@@ -160,7 +162,7 @@ class TestPlaces:
             ("simplecache::s3://b/x", "names a place within a file or another.* Unpack or copy"),
             ("zip://x.csv::/tmp/a.zip", "names a place within a file"),
             ("tar:///tmp/a.tar", "names a place within a file"),
-            ("ftp://127.0.0.1:1/x", "Connection refused. Check the host's name"),
+            ("ftp://127.0.0.1:1/x", "'ftp://127.0.0.1:1/x' cannot be a storage"),
             ("/tmp/" + "a" * 300, "'/tmp/aaa.*is too long: 305 bytes, .* 255 a name"),
             ("/tmp" + "/abc" * 1100, "is too long: 4404 bytes, .* 4095 in all"),
             ("1s3://b/x", "is no URI"),
@@ -171,14 +173,25 @@ class TestPlaces:
             ("https://host/bars.parquet", "is a web address"),
             ("reference://", "names a place within a file"),
             ("dir://x", "names a place within a file"),
-            ("generic://x", "cannot use 'generic://x'"),
-            ("github://x", "cannot use 'github://x'"),
+            ("generic://x", "'generic://x' cannot be a storage"),
             ("file://user:12345@/x", r"'file://\*\*\*@/x' contains a host"),
         ],
     )
     def test_refused(self, place: str, says: str) -> None:
         with pytest.raises(GangruError, match=says):
             Storage(place)
+
+    @pytest.mark.parametrize(
+        ("uri", "says"),
+        [
+            ("ftp://127.0.0.1:1/x", "Connection refused. Check the host's name"),
+            ("generic://x", "cannot use 'generic://x'"),
+            ("github://x", "cannot use 'github://x'"),
+        ],
+    )
+    def test_refused_for_bars(self, uri: str, says: str) -> None:
+        with pytest.raises(GangruError, match=says):
+            list_files(uri)
 
     def test_shared_memory_is_a_folder(self) -> None:
         assert Storage("/dev/shm/x").path == "/dev/shm/x"

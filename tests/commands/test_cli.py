@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from gangru_dist.base.storage import Storage
 from gangru_dist.commands.cli import Job, Outcome, run_job
 from gangru_dist.config import presets
 from gangru_dist.config.sources import load
@@ -106,13 +105,10 @@ class TestValidation:
             asked.append(place)
             return SimpleNamespace(free=10 * 2**20)
 
-        monkeypatch.setattr("gangru_dist.base.storage.shutil.disk_usage", usage)
+        monkeypatch.setattr("gangru_dist.base.store_check.shutil.disk_usage", usage)
         assert run_job("doc", outcome, ["--storage", str(tmp_path / "not" / "yet")]) == 2
         assert asked == [tmp_path]
         assert f"the disk of {tmp_path}/not/yet has 10 MB free; a job" in capfd.readouterr().err
-        asked.clear()
-        Storage(f"local://{tmp_path}").check_free_space()
-        assert asked == []
 
     @pytest.mark.parametrize(
         ("argv", "says"),

@@ -246,7 +246,7 @@ class TestProperties:
 
     def test_any_storage_and_either_language(self, tmp_path: Path):
         cfg = sources.load("demo", None, ["report.language=zh"])
-        run = Run(Storage(f"local://{tmp_path}"), "r", cfg)
+        run = Run(Storage(tmp_path.as_uri()), "r", cfg)
         with suppress(GangruError), ProgressPage(run).show() as page:
             begin(page)
             page(epoch(PLACES[0], GAN, share=0.1, seconds_left=90))

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from gangru_dist.base.errors import FactorError, StorageError
+from gangru_dist.base.errors import FactorError
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.run import run_folder
@@ -25,7 +25,6 @@ from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring import table
 from gangru_dist.scoring.table import (
     FactorTable,
-    find_delta_address,
     read_factor,
     to_alphalens,
     write_file,
@@ -418,15 +417,11 @@ class TestValidation:
             ours.commit([*write(factor, "2019-01-02", "2019-01-04"), odd])
         assert FactorTable(factor).read_coverage() == before
 
-    def test_filesystem_unknown_to_delta(self):
-        with pytest.raises(StorageError, match="Delta supports"):
-            find_delta_address(Storage("local:///somewhere"))
-
     def test_options_hold_no_keys(self, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "hush")
         uri = "s3://bucket/prefix?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-west-1"
-        assert find_delta_address(run_folder(Storage(uri), "r").child("factor")) == (
+        assert run_folder(Storage(uri), "r").child("factor").find_delta_address() == (
             "s3://bucket/prefix/runs/r/factor",
             {
                 "AWS_REGION": "eu-west-1",
