@@ -114,7 +114,7 @@ def random_block(cfg: RunConfig, days: int, assets: int) -> PanelBlock:
     )
 
 
-def prepared_window(cfg: RunConfig, size: Size) -> WindowData:
+def prepared_window(cfg: RunConfig, size: Size, device: str = "cpu") -> WindowData:
     """Every day from the first whole lookback on: first training days, then validation days."""
     first = cfg.samples.lookback - 1
     valid = first + size.train_days
@@ -128,7 +128,7 @@ def prepared_window(cfg: RunConfig, size: Size) -> WindowData:
         score_first=len(block.dates),
         score_last=len(block.dates) - 1,
     )
-    return prepare(block, window, block.dates, cfg)
+    return prepare(block, window, block.dates, cfg, device=device)
 
 
 class BareNetwork(nn.Module):

@@ -384,7 +384,8 @@ class ResourcesConfig:
     the cluster has several nodes or the storage is remote."""
     scratch_gb: float = Field(default=8.0, ge=0)
     """Temporary disk space per worker, in GB, to cache what every epoch needs (standardized
-    samples, the frozen generator's output); 0 = compute it again."""
+    samples, the frozen generator's output); 0 = compute it again. With a GPU: pinned memory, for
+    what half of the GPU's free memory cannot hold."""
     scoring_actors: int | None = Field(default=None, ge=1)
     """Scoring actors; None = as many as fit into the cluster."""
 

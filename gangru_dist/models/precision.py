@@ -72,10 +72,16 @@ def find_arithmetic(cfg: RunConfig) -> Arithmetic:
     return _ARITHMETIC[cfg.training.precision]
 
 
-def prepare_torch(cfg: RunConfig) -> None:
-    """Set threads, and what float32 matrix products on a GPU may be rounded to (`tf32`)."""
+def prepare_torch(cfg: RunConfig, *, scoring: bool = False) -> None:
+    """Set threads, and whether a GPU may round what it multiplies in float32 (`tf32`).
+
+    Scoring never rounds. cuDNN, which computes recurrences and convolutions, has a switch of its
+    own, and torch leaves it on.
+    """
+    products = Arithmetic().products if scoring else find_arithmetic(cfg).products
     torch.set_num_threads(cfg.resources.threads_per_worker)
-    torch.set_float32_matmul_precision(find_arithmetic(cfg).products)
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = products != "highest"
 
 
 def choose_device(cfg: RunConfig) -> torch.device:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
-from scipy.special import ndtri  # scipy.stats would add 0.6 s to the start of every worker
 
 from gangru_dist.config.settings import LABEL_TRANSFORMS, Exposure, LabelConfig
 from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore, ts_carry_forward
@@ -92,4 +91,6 @@ def winsorize(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.nda
 
 def rank_normal(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
     """Normal scores of the returns' ranks."""
+    from scipy.special import ndtri  # the only use of scipy in a worker
+
     return np.asarray(ndtri((pd.Series(values).rank().to_numpy() - 0.5) / values.size))

@@ -26,7 +26,7 @@ from gangru_dist.maths.cross_section import (
     cs_winsorize,
     cs_zscore,
 )
-from gangru_dist.models.precision import choose_device
+from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block, select_universe
@@ -169,7 +169,7 @@ class Scorer:
 
     def __init__(self, run: Run) -> None:
         """Take the threads of a worker for this process."""
-        torch.set_num_threads(run.cfg.resources.threads_per_worker)
+        prepare_torch(run.cfg, scoring=True)
         self._run = run
         self._manifest = read_manifest(run.root, run.cfg.panel.features)
         self._networks: list[FactorNetwork] = []

@@ -12,9 +12,11 @@ from gangru_dist.models.precision import choose_device, prepare_torch
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.allow_tf32
     yield
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = cudnn
 
 
 @pytest.mark.parametrize(
@@ -23,9 +25,13 @@ def as_before() -> Iterator[None]:
 def test_tf32_is_what_matrix_products_may_be_rounded_to(precision: str, products: str) -> None:
     torch.set_float32_matmul_precision("medium")  # of a trial before, in the same process
     given = [f"training.precision={precision}", "resources.threads_per_worker=1"]
-    prepare_torch(load("demo", None, given))
+    prepare_torch(cfg := load("demo", None, given))
     assert torch.get_float32_matmul_precision() == products
+    assert torch.backends.cudnn.allow_tf32 is (precision == "tf32")
     assert torch.get_num_threads() == 1
+    prepare_torch(cfg, scoring=True)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32 is False
 
 
 @pytest.mark.parametrize(
