@@ -32,7 +32,11 @@ include_patterns = [
 ]
 default_role = "code"  # docstrings are Markdown in this respect
 html_theme = "alabaster"  # readable on a telephone too
-html_theme_options = {"page_width": "1200px", "sidebar_width": "270px"}
+html_theme_options = {
+    "page_width": "1120px",
+    "sidebar_width": "270px",
+}  # below: contents at the end
+html_static_path = ["static"]  # custom.css: the night
 html_show_copyright = False
 
 html_sidebars = {"**": ["globaltoc.html", "searchbox.html"]}

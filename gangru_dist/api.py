@@ -217,7 +217,7 @@ def evaluate(
         run.cfg.evaluation,
         entry_lag=run.cfg.label.entry_lag,
         quantiles=run.cfg.factor.quantiles,
-        index=read_index(run.cfg.evaluation.index),
+        index=read_index(run.cfg.evaluation.index, run.cfg.evaluation.index_column),
     )
 
 

@@ -528,14 +528,17 @@ def _list_spans(table: pa.Table) -> Members:
     return Members(dates=days, codes=tuple(names.tolist()), listed=listed, until=until)
 
 
-def read_closes(uri: str) -> tuple[np.ndarray, np.ndarray]:
+def read_closes(uri: str, column: str = "close") -> tuple[np.ndarray, np.ndarray]:
     """(T,) datetime64[D], ascending, and (T,) float64: an index's closes by day.
+
+    `column` has them.
 
     Raises:
         BarsError: It cannot be read, lacks a column, or has a day twice or a close not above 0;
             or its closes change unit, or are returns.
     """
-    tables = _read_tables(uri, [("date", "close")], setting="evaluation.index")
+    aliases = _INDEX_COLUMNS if column == "close" else {**_INDEX_COLUMNS, "close": (column,)}
+    tables = _read_tables(uri, [("date", "close")], setting="evaluation.index", aliases=aliases)
     rows = pa.concat_tables(tables.values())
     date, close = to_days(rows["date"]), rows["close"].to_numpy()
     days, first, count = np.unique(date, return_index=True, return_counts=True)
@@ -577,7 +580,12 @@ def _check_index(uri: str, days: np.ndarray, close: np.ndarray) -> None:
 
 
 def _read_tables(
-    uri: str, kinds: Sequence[Sequence[str]], *, setting: str, more: Sequence[str] = ()
+    uri: str,
+    kinds: Sequence[Sequence[str]],
+    *,
+    setting: str,
+    more: Sequence[str] = (),
+    aliases: Mapping[str, tuple[str, ...]] = _INDEX_COLUMNS,
 ) -> dict[str, pa.Table]:
     """File of an index -> its rows in our columns; only the end of a span may be missing.
 
@@ -586,22 +594,22 @@ def _read_tables(
         kinds: Which columns a file must have, one kind or another.
         setting: What names the file.
         more: Columns that it may have.
+        aliases: Our column -> names it may have in the file.
     """
     filesystem, _ = open_filesystem(uri)
-    form, tables = BarsFormat(columns=_INDEX_COLUMNS), {}
+    form, tables = BarsFormat(columns=aliases), {}
     try:
         for number, file in enumerate(list_files(uri, given_by=setting)):
             parts, names = _open(filesystem, number, file, form)
-            columns = {
-                ours: theirs for ours in _INDEX_COLUMNS if (theirs := form.find(ours, names))
-            }
+            columns = {ours: theirs for ours in aliases if (theirs := form.find(ours, names))}
             kind = next((kind for kind in kinds if columns.keys() >= set(kind)), None)
             if kind is None:
                 ours = next(name for name in kinds[0] if name not in columns)
+                first, *others = form.names(ours)
+                other = f" (or {', '.join(others)})" if others else ""
                 raise BarsError(
-                    f"{file.name} lacks the column {ours} (or "
-                    f"{', '.join(form.names(ours)[1:])}); it has {', '.join(names[:40])}. "
-                    "Rename it."
+                    f"{file.name} lacks the column {first}{other}; it has "
+                    f"{', '.join(names[:40])}. Rename it."
                 )
             columns = {name: columns[name] for name in (*kind, *more) if name in columns}
             flags = [name for name in form.names("is_member") if name in names]

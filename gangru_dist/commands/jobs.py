@@ -175,10 +175,25 @@ def report(job: Job) -> Outcome:
     panel and a factor table with at least two month-ends (`gangru score`); does not start Ray.
     `--compare` adds another run of the same storage for comparison; `--set report.language=zh`
     makes the page Chinese.
+
+        gangru report --storage data --run default --factor value.parquet --factor momentum.csv
+
+    `--factor` makes the page of a table of date, asset and value from anywhere, several side by
+    side, under the run's settings, in `<storage>/factors/<first name>`.
     """
     from gangru_dist.report.document import write_report
+    from gangru_dist.report.factors import read_factor_files
 
-    page = write_report(job.run, job.args.compare, overwrite=job.args.overwrite)
+    args = job.args
+    page = write_report(
+        job.run,
+        args.compare,
+        factor=read_factor_files(args.factor) if args.factor else None,
+        universe=args.universe,
+        neutralize=args.neutralize,
+        start=args.start,
+        overwrite=args.overwrite,
+    )
     return Outcome(outputs=(page,))
 
 
@@ -238,7 +253,19 @@ JOBS = {
     "report": Command(
         body=report,
         plan=plan.preview_report,
-        flags=[_flag("--compare", "another run to compare with", "RUN")],
+        flags=[
+            _flag("--compare", "another run to compare with", "RUN"),
+            _flag("--factor", "a table to evaluate instead; repeat it", "FILE", action="append"),
+            _flag("--universe", "of --factor: run (default) or all", "NAME", default="run"),
+            _flag(
+                "--neutralize",
+                "of --factor: industry,size or one of them",
+                "NAMES",
+                type=lambda names: names.split(","),
+                default=(),
+            ),
+            _flag("--start", "of --factor: its first day", "DAY", type=_parse_day),
+        ],
     ),
 }
 """Name of a command -> its job."""

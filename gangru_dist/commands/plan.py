@@ -77,6 +77,11 @@ def preview_report(job: Job) -> Facts:
     """Days that would be judged."""
     from gangru_dist.scoring.table import FactorTable
 
+    if job.args.factor:
+        from gangru_dist.report.factors import name_factors, read_factor_files
+
+        tables = name_factors(read_factor_files(job.args.factor))
+        return {"factors": [f"{len(one)} values of {name}" for name, one in tables.items()]}
     job.run.check_exists()
     days = sorted(FactorTable(job.run.factor).read_coverage())
     return {"days_scored": len(days), "first": str(days[0]), "last": str(days[-1])} if days else {}

@@ -412,9 +412,25 @@ class EvaluationConfig:
 
     top_fraction: float = Field(default=0.1, gt=0, le=1)
     """Share of the universe held by the long portfolio [R]."""
+    top_count: Annotated[int | None, NEW_RUN] = Field(default=None, ge=1)
+    """Number of assets held, in place of the share `top_fraction` [D]."""
+    weights: Annotated[Literal["equal", "score"], NEW_RUN] = "equal"
+    """What the targets weigh: all alike [R], or `score`: in proportion to the factor's distance
+    above its mean over the universe [D]."""
+    buffer: Annotated[float, NEW_RUN] = Field(default=1.0, ge=1)
+    """A holding is sold only once its rank is below `buffer` x the number of targets; 2: the best
+    tenth is bought, what falls out of the best fifth is sold [D]."""
+    max_turnover: Annotated[float | None, NEW_RUN] = Field(default=None, gt=0, le=1)
+    """Largest one-way turnover of a rebalance; more is cut, all trades by the same fraction [D]."""
+    industry_neutral: Annotated[bool, NEW_RUN] = False
+    """Hold each industry with its share of the universe's members [D]."""
     cost_bps: float = Field(default=15.0, ge=0, lt=5000)
     """One-way trading cost in basis points; figures are reported with and without costs. Selling
     all and buying all at half of its value each would leave nothing."""
+    sell_cost_bps: Annotated[float | None, NEW_RUN] = Field(default=None, ge=0, lt=5000)
+    """Of sales, stamp duty included, where it is another; `cost_bps` is then of purchases [D]."""
+    days_per_year: Annotated[int, NEW_RUN] = Field(default=252, ge=200, le=366)
+    """Trading days a year in annualized figures: 252 [R]; China's have 243."""
     delisting_loss: Annotated[float, NEW_RUN] = Field(default=0.0, ge=0, lt=1)
     """Fraction of its last price that an asset which trades no more has lost when it is settled, on
     its delisting or at the next rebalance, in the portfolio and in all that it is compared with
@@ -427,6 +443,8 @@ class EvaluationConfig:
     """Evaluate only the members of `panel.members`, where the panel marks them [D]."""
     index: Annotated[str | None, NEW_RUN] = None
     """File of an index's daily closes, with the columns date and close: a second benchmark."""
+    index_column: Annotated[str, NEW_RUN] = "close"
+    """Column of `index` with the closes, where the file has several indices."""
     decay_horizons: Annotated[tuple[Count, ...], SOME] = (1, 5, 10, 20, 40, 60)
     """Holding periods of the IC decay, in trading days."""
 

@@ -1,4 +1,4 @@
-"""Compare two runs' factors: rank correlation, and a paired test of the difference of their ICs."""
+"""Compare factors: rank correlation, paired test of their ICs, what one adds to the other."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist.evaluation.ic import correlate_factors
+from gangru_dist.config.settings import EvaluationConfig
+from gangru_dist.evaluation.ic import compute_return, correlate_factors
+from gangru_dist.evaluation.market import Market, filter_members, settle_prices, to_rebalances
 from gangru_dist.evaluation.summary import Evaluation, to_plain
 from gangru_dist.maths import metrics
+from gangru_dist.maths.cross_section import cs_neutralize, cs_zscore
+
+_NOISE = 1e-9
+"""Of a residual, in standard deviations: what rounding leaves of two factors that are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +28,19 @@ class Comparison:
     correlation: pd.DataFrame
     """`correlate_factors` on the month-ends that ours is judged by."""
     figures: dict[str, Any]
-    """correlation (mean, latest, months) and ic (`compare_ic`); None where undefined."""
+    """correlation (mean, latest, months), ic (`compare_ic`), and added, our `measure_added_ic` over
+    theirs, and added_theirs, theirs over ours; None where undefined."""
 
 
 def compare_evaluations(
-    ours: Evaluation, theirs: Evaluation, our_table: pd.DataFrame, their_table: pd.DataFrame
+    ours: Evaluation,
+    theirs: Evaluation,
+    tables: tuple[pd.DataFrame, pd.DataFrame],
+    market: Market,
+    cfg: EvaluationConfig,
 ) -> Comparison:
-    """Compare two evaluated factor tables."""
+    """Compare two evaluated factor tables, ours and theirs."""
+    our_table, their_table = tables
     found = correlate_factors(our_table, their_table, ours.monthly["rebalance"])
     values = metrics.drop_nonfinite(found["correlation"].to_numpy())
     figures = {
@@ -40,8 +52,55 @@ def compare_evaluations(
         dict(zip(e.monthly["month"], e.monthly["ic"], strict=True)) for e in (ours, theirs)
     )
     paired = compare_ic(one, other)
+    lag = int(ours.metrics["settings"]["entry_lag"])
+    added = measure_added_ic(tables, market, cfg, entry_lag=lag)
     figures = {"correlation": to_plain(figures), "ic": paired}
+    figures |= {"added": added[0], "added_theirs": added[1]}
     return Comparison(correlation=found, figures=figures)
+
+
+def measure_added_ic(
+    tables: tuple[pd.DataFrame, pd.DataFrame],
+    market: Market,
+    cfg: EvaluationConfig,
+    *,
+    entry_lag: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the first factor knows beyond the second, and the second beyond the first.
+
+    At each month-end of both, over the assets of both: the rank IC of the residual of the one's
+    z-scores on the other's (least squares). Of each: mean, t, newey_west_t, months; None where
+    undefined.
+    """
+    if cfg.members:
+        tables = (filter_members(tables[0], market), filter_members(tables[1], market))
+    found = [to_rebalances(one, market, entry_lag=entry_lag) for one in tables]
+    market = settle_prices(market, found[0], cfg.delisting_loss)
+    rows = [one.complete for one in found]
+    _days, *places = np.intersect1d(
+        *(one.day[row] for one, row in zip(found, rows, strict=True)), return_indices=True
+    )
+    ours, theirs = (
+        one.factor[row[place]] for one, row, place in zip(found, rows, places, strict=True)
+    )
+    chosen = rows[0][places[0]]
+    earned = compute_return(market, found[0].entry[chosen], found[0].exit[chosen])
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    one, other = (cs_zscore(np.where(both, side, np.nan)) for side in (ours, theirs))
+    results = []
+    for factor, base in ((one, other), (other, one)):
+        left = cs_neutralize(factor, exposure=base)
+        values = metrics.rank_ic(np.where(np.abs(left) < _NOISE, 0.0, left), earned)
+        test = metrics.t_test(values)
+        figures = {
+            "mean": metrics.mean(values),
+            "t": test.statistic,
+            "newey_west_t": metrics.newey_west_t(values, lags=metrics.newey_west_lags(test.count)),
+            "stars": metrics.mark_significance(test.p_value),
+            "months": test.count,
+        }
+        results.append(to_plain(figures))
+    return results[0], results[1]
 
 
 def compare_ic(ours: dict[str, float | None], theirs: dict[str, float | None]) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 `decompose` takes the excess apart: which side earns it, and what is lost on the way to the account.
 `path` leads from the picks at the close that made the signal to the account after costs, a year's
-excess over the equal-weighted universe each; `delay`, `limits` and `costs` are what each step
-changes. The other groups look at one question each, without trading rules and costs: returns from
-one entry day to the next, equal weights at each.
+excess over the equal-weighted universe each; `delay`, `limits`, `rules` and `costs` are what each
+step changes. Rules come on one after the other, in the order of `RULES`, over equal weights in the
+best of the universe. The other groups look at one question each, without trading rules and costs:
+returns from one entry day to the next, equal weights at each.
 
 | group | parts |
 |---|---|
 | `side`, a period | `long` = top less universe, `short` = universe less bottom of the same size |
 | `size`, a period | `tilt` = what the picks' size deciles earned over the universe, `selection` =
 the rest of `long`; `percentile` = mean size of the picks, 0.5 = the universe's |
-| `path`, a year | `signal`, `delay`, `limits`, `costs`, and their sum `net` |
+| `path`, a year | `signal`, `delay`, `limits`, `rules`, `costs`, and their sum `net` |
+| `rules`, a year | what each portfolio rule that is on adds to the excess after costs |
+| `rules_gross`, a year | the same before costs, sums to `rules` of `path` |
+| `rules_turnover`, a rebalance | what it adds to the turnover |
 | `benchmark`, a year | gross excess of the account over the universe, `equal` or `cap` weighted |
 | `breadth`, a year | excess of `half`, `once`, `twice` as many picks, traded after the delay |
 | `trading`, a rebalance | `turnover` |
@@ -24,20 +28,23 @@ no style.
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation.ic import compute_return
 from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.evaluation.portfolio import (
     Portfolio,
-    choose_top,
     choose_tops,
-    deduct_costs,
     find_spans,
+    simulate_long,
+    to_costs,
 )
 from gangru_dist.maths import metrics
 from gangru_dist.maths.cross_section import cs_mean, cs_quantile
@@ -129,24 +136,23 @@ def tabulate_industry_weights(
 
 
 def estimate_capacity(
-    market: Market, rebalances: Rebalances, *, top_fraction: float
+    market: Market, rebalances: Rebalances, targets: Bool[np.ndarray, " N"]
 ) -> dict[str, Any]:
     """Traded value a day of the newest targets, and the capital that one day could absorb.
 
     `capital`: bought in equal parts on one day, nine tenths of the targets stay within
     `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; NaN where unknown.
     """
-    row = rebalances.newest
-    chosen = choose_top(rebalances.factor[row], top_fraction)
-    traded = metrics.drop_nonfinite(average_traded_value(market, int(rebalances.day[row]))[chosen])
+    day = int(rebalances.day[rebalances.newest])
+    traded = metrics.drop_nonfinite(average_traded_value(market, day)[targets])
     low, middle = np.quantile(traded, [0.1, 0.5]) if len(traded) else (np.nan, np.nan)
     return {
-        "targets": int(chosen.sum()),
+        "targets": int(targets.sum()),
         "days": DAYS,
         "participation": PARTICIPATION,
         "median_traded_value": middle,
         "lowest_tenth_traded_value": low,
-        "capital": PARTICIPATION * low * int(chosen.sum()),
+        "capital": PARTICIPATION * low * int(targets.sum()),
     }
 
 
@@ -158,9 +164,7 @@ def decompose(
     rebalances: Rebalances,
     long: Portfolio,
     universe: Portfolio,
-    *,
-    top_fraction: float,
-    cost_bps: float,
+    settings: EvaluationConfig,
 ) -> pd.DataFrame:
     """Columns group, part, value (a fraction; NaN where market caps are not known).
 
@@ -169,29 +173,34 @@ def decompose(
         rebalances: The factor at the month-ends.
         long: `portfolio.simulate_long` of them.
         universe: `portfolio.simulate_universe` of them.
-        top_fraction: As of `long`.
-        cost_bps: One-way costs, basis points.
+        settings: As of `long`, with its costs.
     """
-    rows, starts, stops = find_spans(market, rebalances)
+    spans = find_spans(rebalances)
+    over = spans[2] > spans[1]  # without a month that is only begun
+    rows, starts, stops = (found[over] for found in spans)
     factor = rebalances.factor[rows]
     members = np.isfinite(factor)
     lag = int(starts[0] - rebalances.day[rows[0]])
     earned = compute_return(market, starts, stops)
     at_once = compute_return(market, starts - lag, stops - lag)
     days = int(stops[-1] - starts[0])
-    picks = choose_tops(factor, top_fraction)
+    picks = choose_tops(factor, settings)
+
+    def annualize(growth: float) -> float:
+        return float(growth ** (settings.days_per_year / days) - 1) if days else float("nan")
 
     def excess(chosen: np.ndarray, returns: np.ndarray) -> float:
         over = np.prod((1 + cs_mean(returns, chosen)) / (1 + cs_mean(returns, members)))
-        return _annualize(float(over), days)
+        return annualize(float(over))
 
-    gross, net = (
-        _annualize(float(value[-1] / universe.value[-1]), days)
-        for value in (long.value, deduct_costs(long, cost_bps))
-    )
+    steps = {
+        name: [annualize(float(one[-1] / universe.value[-1])) for one in values] + [turnover]
+        for name, values, turnover in _apply_rules(market, rebalances, long, settings)
+    }
+    plain, (gross, net, _) = steps[""][0], list(steps.values())[-1]
     signal, delayed = excess(picks, at_once), excess(picks, earned)
     average = cs_mean(earned, members)
-    bottom = choose_tops(-factor, top_fraction)
+    bottom = choose_tops(-factor, settings)
     cap = market.market_cap[rebalances.day[rows]]
     known = np.where(members & (cap > 0), cap, 0.0)
     total = known.sum(axis=1, keepdims=True)
@@ -203,22 +212,44 @@ def decompose(
         **_split_by_size(cap, earned, members, picks),
         ("path", "signal"): signal,
         ("path", "delay"): delayed - signal,
-        ("path", "limits"): gross - delayed,
+        ("path", "limits"): plain - delayed,
+        ("path", "rules"): gross - plain,
         ("path", "costs"): net - gross,
         ("path", "net"): net,
         ("benchmark", "equal"): gross,
-        ("benchmark", "cap"): _annualize(float(long.value[-1] / by_cap), days),
-        ("breadth", "half"): excess(choose_tops(factor, top_fraction / 2), earned),
+        ("benchmark", "cap"): annualize(float(long.value[-1] / by_cap)),
+        ("breadth", "half"): excess(choose_tops(factor, settings, times=0.5), earned),
         ("breadth", "once"): delayed,
-        ("breadth", "twice"): excess(choose_tops(factor, min(2 * top_fraction, 1.0)), earned),
+        ("breadth", "twice"): excess(choose_tops(factor, settings, times=2), earned),
         ("trading", "turnover"): metrics.mean(long.trades["turnover"].to_numpy()),
     }
+    for before, name in itertools.pairwise(steps):
+        changes = np.subtract(steps[name], steps[before])
+        for group, change in zip(("rules_gross", "rules", "rules_turnover"), changes, strict=True):
+            parts[group, name] = float(change)
     table = pd.DataFrame([(*name, value) for name, value in parts.items()])
     return table.set_axis(["group", "part", "value"], axis=1)
 
 
-def _annualize(growth: float, days: int) -> float:
-    return float(growth ** (metrics.DAYS_PER_YEAR / days) - 1) if days else float("nan")
+RULES = ("industry_neutral", "weights", "buffer", "max_turnover")
+"""Settings of the portfolio, in the order in which the decomposition turns them on."""
+
+
+def _apply_rules(
+    market: Market, rebalances: Rebalances, long: Portfolio, settings: EvaluationConfig
+) -> list[tuple[str, tuple[np.ndarray, np.ndarray], float]]:
+    """Without rules, then with one more each: its name, value before and after costs, turnover."""
+    plain = EvaluationConfig()
+    used = [name for name in RULES if getattr(settings, name) != getattr(plain, name)]
+    rules = replace(settings, **{name: getattr(plain, name) for name in used})
+    steps = []
+    for name in ("", *used):
+        if name:
+            rules = replace(rules, **{name: getattr(settings, name)})
+        one = long if rules == settings else simulate_long(market, rebalances, rules)
+        turnover = metrics.mean(one.trades["turnover"].to_numpy())
+        steps.append((name, (one.value, to_costs(rules).deduct(one)), turnover))
+    return steps
 
 
 def _split_by_size(

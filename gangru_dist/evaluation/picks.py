@@ -4,45 +4,48 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation.decomposition import UNKNOWN, average_traded_value
 from gangru_dist.evaluation.ic import TRAILING, compute_return, compute_trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
-from gangru_dist.evaluation.portfolio import choose_top
+from gangru_dist.evaluation.portfolio import Portfolio, choose_top, find_targets
 from gangru_dist.maths import metrics
 
 
 def _rank(
-    rebalances: Rebalances, back: int, top_fraction: float
-) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """Rank and targets of a rebalance with a factor, `back` such rebalances before the newest.
+    market: Market, rebalances: Rebalances, long: Portfolio, rules: EvaluationConfig, back: int
+) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """Rank and target weight at a rebalance with a factor, `back` of them before the newest.
 
     1 = the highest factor, ties to the alphabetically first; NaN outside the universe. Nothing if
     there is no such rebalance.
     """
     rows = np.flatnonzero(rebalances.has_factor)
     if back >= len(rows):
-        ranks = np.full(rebalances.factor.shape[1], np.nan)
-        return ranks, np.isfinite(ranks)
-    factor = rebalances.factor[rows[-1 - back]]
-    ranks = pd.Series(-factor).rank(method="first").to_numpy()
-    return ranks, choose_top(factor, top_fraction)
+        count = rebalances.factor.shape[1]
+        return np.full(count, np.nan), np.zeros(count)
+    row = int(rows[-1 - back])
+    ranks = pd.Series(-rebalances.factor[row]).rank(method="first").to_numpy()
+    return ranks, find_targets(market, rebalances, long, rules, row)
 
 
-def rank_universe(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+def rank_universe(
+    market: Market, rebalances: Rebalances, long: Portfolio, rules: EvaluationConfig
+) -> pd.DataFrame:
     """The universe of the newest rebalance, highest factor first.
 
     Columns: rank, asset, industry, factor, score, quantile, market_cap, at_limit (`up` or `down`
-    if that day's close was at a price limit, else empty), industry_rank, weight (equal among the
-    targets of the long portfolio, else 0), rank_before (at the rebalance before; NaN outside its
-    universe), change (`new`: a target that was none at the rebalance before, else empty),
-    traded_value (mean of 20 days, currency).
+    if that day's close was at a price limit, else empty), industry_rank, weight (of the targets of
+    the long portfolio before its trading rules, else 0), rank_before (at the rebalance before; NaN
+    outside its universe), change (`new`: a target that was none at the rebalance before, else
+    empty), traded_value (mean of 20 days, currency).
     """
     row = rebalances.newest
     day = int(rebalances.day[row])
-    ranks, chosen = _rank(rebalances, 0, top_fraction)
-    rank_before, was = _rank(rebalances, 1, top_fraction)
+    ranks, weights = _rank(market, rebalances, long, rules, 0)
+    rank_before, before = _rank(market, rebalances, long, rules, 1)
     order = np.argsort(ranks)[: np.isfinite(ranks).sum()]  # NaN last
     names = np.array([*market.industries, UNKNOWN])
     up, down = market.limit_up[day, order], market.limit_down[day, order]
@@ -59,22 +62,24 @@ def rank_universe(market: Market, rebalances: Rebalances, *, top_fraction: float
         }
     )
     table["industry_rank"] = table.groupby("industry").cumcount() + 1
-    table["weight"] = np.where(chosen, 1 / chosen.sum(), 0.0)[order]
+    table["weight"] = weights[order]
     table["rank_before"] = rank_before[order]
-    table["change"] = np.where(chosen & ~was, "new", "")[order]
+    table["change"] = np.where((weights > 0) & (before == 0), "new", "")[order]
     table["traded_value"] = average_traded_value(market, day)[order]
     return table
 
 
-def list_dropped(market: Market, rebalances: Rebalances, *, top_fraction: float) -> pd.DataFrame:
+def list_dropped(
+    market: Market, rebalances: Rebalances, long: Portfolio, rules: EvaluationConfig
+) -> pd.DataFrame:
     """Targets of the rebalance before that are none of the newest, best rank before first.
 
     Columns: asset, industry (known at the newest, else `unknown`), rank_before, rank (NaN if the
     asset left the universe).
     """
-    rank, chosen = _rank(rebalances, 0, top_fraction)
-    rank_before, was = _rank(rebalances, 1, top_fraction)
-    gone = np.flatnonzero(was & ~chosen)
+    rank, weights = _rank(market, rebalances, long, rules, 0)
+    rank_before, before = _rank(market, rebalances, long, rules, 1)
+    gone = np.flatnonzero((before > 0) & (weights == 0))
     gone = gone[np.argsort(rank_before[gone])]
     names = np.array([*market.industries, UNKNOWN])
     return pd.DataFrame(

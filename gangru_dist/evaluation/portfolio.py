@@ -1,7 +1,15 @@
 """The long portfolio and its benchmark, day by day, with all trading rules.
 
 **Targets** of a rebalance day are the `floor(top_fraction x universe)` assets with the highest
-factor, at least one; ties go to the alphabetically first asset.
+factor, or the best `top_count`, at least one; ties go to the alphabetically first asset. Settings
+change which assets are targets and what each is to weigh:
+
+- `buffer`: holdings among the best `floor(buffer x targets)` come first, then the best others. What
+  is held is what the trades before left, known at the signal's close.
+- `industry_neutral`: each industry has its share of the universe's members, of targets (rounded
+  down, at least one) and of weight; unknown is an industry of its own.
+- `weights`: `score` is in proportion to the factor's distance above its mean over the universe (or
+  the industry); a target at or below that mean gets nothing, and all weigh alike if none is above.
 
 **Trades** happen at the close of the entry day, `label.entry_lag` days later:
 
@@ -10,8 +18,10 @@ factor, at least one; ties go to the alphabetically first asset.
 2. Held targets at the upper limit cannot be bought and need not be sold; they keep theirs too.
 3. Targets not held that are suspended or at the upper limit are not bought.
 4. All other held assets that are not targets are sold.
-5. The remaining capital is spread equally over the other targets. If there are none, it stays in
-   cash, without interest, until the next rebalance.
+5. The remaining capital is spread over the other targets: equally, or in proportion to what each
+   is to weigh. If there are none, it stays in cash, without interest, until the next rebalance.
+6. If that is more than `max_turnover`, each trade is cut by the same fraction, so that the turnover
+   is `max_turnover`. The first purchase and what is settled are not cut.
 
 Between rebalances weights drift with prices. A suspended asset keeps its last price.
 
@@ -23,30 +33,30 @@ every return between two entry days take the same loss.
 
 A month-end without a factor, or with the same factor for all assets, trades nothing.
 
-**Costs** are a fraction of the traded value (purchases and sales), paid by all positions in
-proportion. A day's value is taken before the costs of that day's trades, so the first value is 1.
+**The period** runs from the first entry day to the exit of the last factor whose month is over. The
+newest factor is traded on that day; what it earns since is part of no figure.
+
+**Costs** are a fraction of the traded value, of purchases and of sales each, paid by all positions
+in proportion. A day's value is taken before the costs of that day's trades, so the first is 1.
 
 **Turnover** is half the sum of absolute weight changes, including cash; the first purchase does
 not count.
 
 **Benchmark:** the equal-weighted universe, rebalanced on the same days and drifting in between,
 without trading restrictions and costs.
-
-**Beside an index**, with the daily active return a(t) = r_long(t) - r_index(t): the tracking error
-is the standard deviation (n - 1) of a x sqrt(252), the information ratio the mean of a x 252 over
-it, beta the covariance of r_long and r_index over the variance of r_index. The excess is
-long / index, so that its growth is the geometric excess.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from gangru_dist.base.errors import EvaluationError
+from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation.market import Market, Rebalances, find_settlements
 from gangru_dist.maths import metrics
 
@@ -61,6 +71,8 @@ class Portfolio:
     """Without costs; starts at 1."""
     traded: Float[np.ndarray, " T"]
     """Purchases plus sales that day, as a fraction of the value; 0 on days without trades."""
+    sold: Float[np.ndarray, " T"]
+    """Sales alone."""
     trades: pd.DataFrame
     """One row per rebalance: row (of `Rebalances`), turnover, held, targets, not_bought, not_sold,
     frozen_weight, settled (assets that trade no more), settled_weight, cash."""
@@ -68,33 +80,117 @@ class Portfolio:
     """Weights after the trades of each rebalance."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What trading costs: basis points of the value bought, and of the value sold."""
+
+    buy_bps: float
+    sell_bps: float
+
+    def deduct(self, portfolio: Portfolio) -> Float[np.ndarray, " T"]:
+        """Daily value after costs; those of a day's trades reduce the values of all later days."""
+        dearer = portfolio.sold * (self.sell_bps - self.buy_bps)
+        kept = np.cumprod(1.0 - (portfolio.traded * self.buy_bps + dearer) * 1e-4)
+        return np.asarray(portfolio.value * np.append(1.0, kept[:-1]))
+
+
+def to_costs(rules: EvaluationConfig) -> Costs:
+    """The costs of these settings."""
+    sell = rules.cost_bps if rules.sell_cost_bps is None else rules.sell_cost_bps
+    return Costs(buy_bps=rules.cost_bps, sell_bps=sell)
+
+
+def count_targets(members: int, rules: EvaluationConfig, *, times: float = 1.0) -> int:
+    """Number of assets to hold of a universe of `members`, or `times` as many; at least one."""
+    if rules.top_count is not None:
+        return max(1, min(members, int(rules.top_count * times)))
+    return _count_share(members, min(rules.top_fraction * times, 1.0))
+
+
+def _count_share(members: int, fraction: float) -> int:
+    return max(1, int(members * fraction + 1e-9))  # 0.29 x 100 is 28.999… in floats
+
+
 def choose_top(factor: Float[np.ndarray, " N"], fraction: float) -> Bool[np.ndarray, " N"]:
     """The `floor(fraction x universe)` assets with the highest factor, at least one."""
+    return choose_best(factor, _count_share(int(np.isfinite(factor).sum()), fraction))
+
+
+def choose_best(
+    factor: Float[np.ndarray, " N"],
+    count: int,
+    *,
+    held: Bool[np.ndarray, " N"] | None = None,
+    buffer: float = 1.0,
+) -> Bool[np.ndarray, " N"]:
+    """The `count` assets with the highest factor; `held` ones above the buffer's end first."""
     universe = np.flatnonzero(np.isfinite(factor))
-    count = max(1, int(len(universe) * fraction + 1e-9))  # 0.29 x 100 is 28.999… in floats
-    order = np.argsort(-factor[universe], kind="stable")
+    order = universe[np.argsort(-factor[universe], kind="stable")]
+    if held is not None:
+        stays = held[order] & (np.arange(len(order)) < int(buffer * count + 1e-9))
+        order = order[np.argsort(~stays, kind="stable")]
     chosen = np.zeros(len(factor), dtype=bool)
-    chosen[universe[order[:count]]] = True
+    chosen[order[:count]] = True
     return chosen
 
 
-def choose_tops(factor: Float[np.ndarray, "K N"], fraction: float) -> Bool[np.ndarray, "K N"]:
-    """Call `choose_top` for each of K rebalances."""
-    return np.stack([choose_top(row, fraction) for row in factor])
+def choose_tops(
+    factor: Float[np.ndarray, "K N"], rules: EvaluationConfig, *, times: float = 1.0
+) -> Bool[np.ndarray, "K N"]:
+    """The best of each of K rebalances, by rank alone; `times` as many as the portfolio holds."""
+    members = np.isfinite(factor).sum(axis=1)
+    counts = [count_targets(int(number), rules, times=times) for number in members]
+    return np.stack([choose_best(row, count) for row, count in zip(factor, counts, strict=True)])
+
+
+def weigh_targets(
+    factor: Float[np.ndarray, " N"],
+    held: Bool[np.ndarray, " N"],
+    industry: Int[np.ndarray, " N"],
+    rules: EvaluationConfig,
+) -> Float[np.ndarray, " N"]:
+    """What each asset is to weigh, in proportion; 0 = it is no target.
+
+    Args:
+        factor: At the signal's close; NaN outside the universe.
+        held: What the trades before left.
+        industry: Code of each asset on that day, -1 where unknown.
+        rules: Targets, weights, buffer and neutrality.
+    """
+    members = np.isfinite(factor)
+    count = count_targets(int(members.sum()), rules)
+    if not rules.industry_neutral:
+        return _weigh(factor, held, count, rules)
+    weights = np.zeros(len(factor))
+    for code in np.unique(industry[members]):
+        inside = np.where(industry == code, factor, np.nan)
+        share = np.isfinite(inside).sum() / members.sum()
+        own = _weigh(inside, held, max(1, int(count * share + 1e-9)), rules)
+        weights += share * own / own.sum()
+    return weights
+
+
+def _weigh(factor: np.ndarray, held: np.ndarray, count: int, rules: EvaluationConfig) -> np.ndarray:
+    chosen = choose_best(factor, count, held=held, buffer=rules.buffer)
+    if rules.weights == "score":
+        above = np.where(chosen, np.maximum(factor - np.nanmean(factor), 0.0), 0.0)
+        if above.any():
+            return above
+    return chosen.astype(np.float64)
 
 
 def rebalance(
     weights: Float[np.ndarray, " N"],
-    targets: Bool[np.ndarray, " N"],
+    targets: Shaped[np.ndarray, " N"],
     *,
     no_buy: Bool[np.ndarray, " N"],
     no_sell: Bool[np.ndarray, " N"],
 ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """Trade by the rules above.
+    """Trade by the rules 1 to 5 above.
 
     Args:
         weights: Before the trades.
-        targets: What is to be held.
+        targets: What each asset is to weigh, in proportion; or whether it is to be held.
         no_buy: Suspended, or at the upper limit.
         no_sell: Suspended, or at the lower limit.
 
@@ -102,73 +198,125 @@ def rebalance(
         The weights after the trades, 1 minus their sum is cash; and the held assets that keep
         their drifted weight, by rules 1 and 2.
     """
-    frozen = (weights > 0) & (no_sell | (targets & no_buy))
-    buyable = targets & ~frozen & ~no_buy
+    wanted = targets > 0
+    frozen = (weights > 0) & (no_sell | (wanted & no_buy))
+    buyable = wanted & ~frozen & ~no_buy
     after = np.where(frozen, weights, 0.0)
     if buyable.any():
-        after[buyable] = max(0.0, 1.0 - after.sum()) / buyable.sum()
+        left = max(0.0, 1.0 - after.sum())
+        after[buyable] = left * targets[buyable] / targets[buyable].sum()
     return after, frozen
 
 
-def simulate_long(market: Market, rebalances: Rebalances, *, top_fraction: float) -> Portfolio:
-    """Equal weights in the top of the universe under the trading rules, before costs."""
-    targets = choose_tops(rebalances.factor[rebalances.entered_rows], top_fraction)
+def cap_turnover(
+    before: Float[np.ndarray, " N"],
+    after: Float[np.ndarray, " N"],
+    ended: Bool[np.ndarray, " N"],
+    most: float,
+) -> Float[np.ndarray, " N"]:
+    """The weights after trades that are cut, all by the same fraction, to a turnover of `most`.
+
+    What has `ended` is settled whatever that takes. The first purchase, out of cash, is whole.
+    """
+    start = np.where(ended, 0.0, before)
+    turnover = _turn_over(start, after)
+    if not before.any() or turnover <= most:
+        return after
+    return np.asarray(start + (after - start) * (most / turnover))
+
+
+def _turn_over(before: np.ndarray, after: np.ndarray) -> float:
+    cash = [1.0 - weights.sum() for weights in (before, after)]
+    return metrics.turnover(np.append(before, cash[0]), np.append(after, cash[1]))
+
+
+def simulate_long(market: Market, rebalances: Rebalances, rules: EvaluationConfig) -> Portfolio:
+    """The top of the universe under the trading rules, before costs.
+
+    Raises:
+        EvaluationError: `industry_neutral` of a panel without industries.
+    """
+    if rules.industry_neutral and not market.industries:
+        raise EvaluationError(
+            "evaluation.industry_neutral=true needs industries, and the panel has none. Build it "
+            "of bars with an industry, or --set evaluation.industry_neutral=false."
+        )
+
+    def weigh(row: int, held: np.ndarray) -> np.ndarray:
+        industry = market.industry[rebalances.day[row]]
+        return weigh_targets(rebalances.factor[row], held, industry, rules)
+
     return _simulate(
         market,
         rebalances,
-        targets,
+        weigh,
         no_buy=market.suspended | market.limit_up,
         no_sell=market.suspended | market.limit_down,
+        max_turnover=rules.max_turnover,
     )
+
+
+def find_targets(
+    market: Market, rebalances: Rebalances, long: Portfolio, rules: EvaluationConfig, row: int
+) -> Float[np.ndarray, " N"]:
+    """What a rebalance wants to hold, before the trading rules: weights that sum to 1."""
+    before = np.flatnonzero(long.trades["row"] < row)
+    held = long.weights[before[-1]] > 0 if len(before) else np.zeros(len(market.assets), dtype=bool)
+    industry = market.industry[rebalances.day[row]]
+    weights = weigh_targets(rebalances.factor[row], held, industry, rules)
+    return np.asarray(weights / weights.sum())
 
 
 def simulate_universe(market: Market, rebalances: Rebalances) -> Portfolio:
     """Equal weights in the whole universe, without restrictions."""
     none = np.zeros_like(market.suspended)
-    targets = np.isfinite(rebalances.factor[rebalances.entered_rows])
-    return _simulate(market, rebalances, targets, no_buy=none, no_sell=none)
+    return _simulate(
+        market,
+        rebalances,
+        lambda row, _: np.isfinite(rebalances.factor[row]),
+        no_buy=none,
+        no_sell=none,
+    )
 
 
-def deduct_costs(portfolio: Portfolio, cost_bps: float) -> Float[np.ndarray, " T"]:
-    """Daily value after costs of `cost_bps` basis points of the traded value.
-
-    The costs of a day's trades reduce the values of all later days.
-    """
-    kept = np.cumprod(1.0 - portfolio.traded * cost_bps * 1e-4)
-    return np.asarray(portfolio.value * np.append(1.0, kept[:-1]))
-
-
-def find_spans(market: Market, rebalances: Rebalances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_spans(rebalances: Rebalances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows that are traded, and between which of the market's days each is held: (K,) each.
 
-    The last is held to the exit of its factor, at most to the market's end.
+    The last is held to the exit of its factor; one whose month is not over is only traded.
     """
     rows = rebalances.entered_rows
     starts, last = rebalances.entry[rows], rebalances.exit[rows[-1]]
-    return rows, starts, np.append(starts[1:], last if last >= 0 else len(market.dates) - 1)
+    return rows, starts, np.append(starts[1:], last if last >= 0 else starts[-1])
 
 
 def _simulate(
     market: Market,
     rebalances: Rebalances,
-    targets: Bool[np.ndarray, "K N"],
+    weigh: Callable[[int, np.ndarray], np.ndarray],
     *,
     no_buy: Bool[np.ndarray, "D N"],
     no_sell: Bool[np.ndarray, "D N"],
+    max_turnover: float | None = None,
 ) -> Portfolio:
-    """Trade on each entry day; weights drift in between."""
-    rows, starts, stops = (found.tolist() for found in find_spans(market, rebalances))
+    """Trade on each entry day; weights drift in between.
+
+    `weigh` takes a row of `rebalances` and what is held: what each asset is to weigh.
+    """
+    rows, starts, stops = (found.tolist() for found in find_spans(rebalances))
     first, end = starts[0], stops[-1]
-    value, traded = np.ones(end - first + 1), np.zeros(end - first + 1)
+    value, (traded, sold) = np.ones(end - first + 1), np.zeros((2, end - first + 1))
     weights, history, trades = np.zeros(len(market.assets)), [], []
     settled = find_settlements(market, rebalances)
-    for row, day, stop, wanted in zip(rows, starts, stops, targets, strict=True):
-        ended = settled <= day
+    for row, day, stop in zip(rows, starts, stops, strict=True):
+        wanted, ended = weigh(row, weights > 0), settled <= day
         after, frozen = rebalance(
-            weights, wanted & ~ended, no_buy=no_buy[day], no_sell=no_sell[day] & ~ended
+            weights, wanted * ~ended, no_buy=no_buy[day], no_sell=no_sell[day] & ~ended
         )
-        trades.append({"row": row, **_describe_trade(weights, after, wanted, frozen, ended)})
-        traded[day - first] = np.abs(after - weights).sum()
+        if max_turnover is not None:
+            after = cap_turnover(weights, after, ended, max_turnover)
+        trades.append({"row": row, **_describe_trade(weights, after, wanted > 0, frozen, ended)})
+        change = after - weights
+        traded[day - first], sold[day - first] = np.abs(change).sum(), -change[change < 0].sum()
         growth, weights = _drift(market, after, day, stop)
         value[day - first : stop - first + 1] = value[day - first] * growth
         history.append(after)
@@ -178,6 +326,7 @@ def _simulate(
         days=np.arange(first, end + 1),
         value=value,
         traded=traded,
+        sold=sold,
         trades=table,
         weights=np.array(history),
     )
@@ -202,9 +351,8 @@ def _describe_trade(
     ended: np.ndarray,
 ) -> dict[str, int | float]:
     """A row of `Portfolio.trades`."""
-    cash = [1.0 - weights.sum() for weights in (before, after)]
     return {
-        "turnover": metrics.turnover(np.append(before, cash[0]), np.append(after, cash[1])),
+        "turnover": _turn_over(before, after),
         "held": int((after > 0).sum()),
         "targets": int(targets.sum()),
         "not_bought": int((targets & (before == 0) & (after == 0)).sum()),
@@ -212,70 +360,5 @@ def _describe_trade(
         "frozen_weight": float(before[frozen].sum()),
         "settled": int((ended & (before > 0)).sum()),
         "settled_weight": float(before[ended].sum()),
-        "cash": float(max(0.0, cash[1])),
-    }
-
-
-def measure_value(value: Float[np.ndarray, " T"]) -> dict[str, float]:
-    """Figures of a daily value; NaN where undefined."""
-    return {
-        "total_return": float(value[-1] / value[0] - 1),
-        "annualized_return": metrics.annualized_return(value),
-        "annualized_volatility": metrics.annualized_volatility(value),
-        "information_ratio": metrics.information_ratio(value),
-        "max_drawdown": metrics.max_drawdown(value),
-    }
-
-
-def sample_index(closes: pd.Series, days: np.ndarray) -> tuple[Float[np.ndarray, " T"], int]:
-    """The index as a daily value from 1, and the number of days it has no close of.
-
-    Args:
-        closes: Above 0, by ascending, unique days; its name is the reader's.
-        days: (T,) datetime64[D], trading days. One without a close keeps the one before.
-
-    Raises:
-        EvaluationError: The closes begin later or end earlier than these days.
-    """
-    first, last = closes.index[0], closes.index[-1]
-    if first > days[0] or last < days[-1]:
-        raise EvaluationError(
-            f"evaluation.index={closes.name} has closes from {first:%Y-%m-%d} to "
-            f"{last:%Y-%m-%d}, the portfolio runs from {days[0]} to {days[-1]}. Give closes "
-            "of that whole time, or leave evaluation.index out."
-        )
-    wanted = pd.DatetimeIndex(days)
-    value = closes.reindex(wanted, method="ffill").to_numpy()
-    return np.asarray(value / value[0]), int((~wanted.isin(closes.index)).sum())
-
-
-def measure_against_index(
-    long: Float[np.ndarray, " T"], net: Float[np.ndarray, " T"], index: Float[np.ndarray, " T"]
-) -> dict[str, object]:
-    """Figures of the index and of the portfolio beside it; NaN where undefined.
-
-    Args:
-        long: Daily value of the portfolio without costs.
-        net: The same with costs.
-        index: Daily value of the index.
-    """
-    return {
-        "value": measure_value(index),
-        "excess": measure_value(long / index),
-        "excess_with_costs": measure_value(net / index),
-        **_measure_tracking(long, index),
-        "with_costs": _measure_tracking(net, index),
-    }
-
-
-def _measure_tracking(long: np.ndarray, index: np.ndarray) -> dict[str, float]:
-    ours, theirs = metrics.daily_returns(long), metrics.daily_returns(index)
-    if len(ours) < 2:
-        return dict.fromkeys(("tracking_error", "information_ratio", "beta"), np.nan)
-    active, varies = ours - theirs, np.ptp(theirs) > 0
-    error = float(active.std(ddof=1) * np.sqrt(metrics.DAYS_PER_YEAR))
-    return {
-        "tracking_error": error,
-        "information_ratio": active.mean() * metrics.DAYS_PER_YEAR / error if error else np.nan,
-        "beta": np.cov(ours, theirs)[0, 1] / theirs.var(ddof=1) if varies else np.nan,
+        "cash": float(max(0.0, 1.0 - after.sum())),
     }

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
-from gangru_dist.evaluation import decomposition, ic, picks, portfolio
+from gangru_dist.evaluation import decomposition, ic, performance, picks, portfolio
 from gangru_dist.evaluation.market import (
     Market,
     Rebalances,
@@ -18,7 +18,7 @@ from gangru_dist.evaluation.market import (
     settle_prices,
     to_rebalances,
 )
-from gangru_dist.evaluation.portfolio import Portfolio, measure_against_index, sample_index
+from gangru_dist.evaluation.portfolio import Portfolio
 from gangru_dist.maths import metrics
 
 
@@ -49,6 +49,8 @@ class Evaluation:
     daily: pd.DataFrame
     """date, long, long_net, universe, excess, excess_net, and index if one is given: daily values
     that start at 1."""
+    drawdowns: pd.DataFrame
+    """`performance.list_drawdowns` of `long` and of `excess`, under the column `of`."""
     trades: pd.DataFrame
     """One row per rebalance: rebalance, entry, turnover, held, targets, not_bought, …"""
     yearly: pd.DataFrame
@@ -86,6 +88,7 @@ def evaluate(
     entry_lag: int,
     quantiles: int,
     index: pd.Series | None = None,
+    note: Note | None = None,
 ) -> Evaluation:
     """Evaluate any factor table against the market.
 
@@ -98,6 +101,7 @@ def evaluate(
         entry_lag: Trading days from the factor to the trade.
         quantiles: Number of quantiles; 1 = lowest factor.
         index: Closes of a second benchmark by day, under its name.
+        note: What the reader is told of the table first.
 
     Raises:
         EvaluationError: The table is empty, does not fit the market, has another number of
@@ -109,10 +113,9 @@ def evaluate(
     if "quantile" in table:
         _require_quantiles(table, quantiles)
     market = settle_prices(market, rebalances, cfg.delisting_loss)
-    top, cost_bps = cfg.top_fraction, cfg.cost_bps
-    long = portfolio.simulate_long(market, rebalances, top_fraction=top)
+    long = portfolio.simulate_long(market, rebalances, cfg)
     universe = portfolio.simulate_universe(market, rebalances)
-    daily = _tabulate_days(market, long, universe, cost_bps)
+    daily = _tabulate_days(market, long, universe, portfolio.to_costs(cfg))
     monthly = _add_returns(ic.compute_monthly_ic(market, rebalances), daily)
     months = ic.tabulate_quantiles(market, rebalances, quantiles=quantiles)
     trades = _date_trades(market, rebalances, long)
@@ -122,35 +125,36 @@ def evaluate(
         "quantile_months": months,
         "quantiles": ic.summarize_quantiles(months, quantiles=quantiles),
         "daily": daily,
+        "drawdowns": _list_drawdowns(daily),
         "trades": trades,
-        "yearly": _summarize_years(monthly, daily, trades),
-        "industries": picks.tabulate_industries(market, rebalances, top_fraction=top),
-        "decomposition": decomposition.decompose(
-            market, rebalances, long, universe, top_fraction=top, cost_bps=cost_bps
-        ),
-        "ranked": picks.rank_universe(market, rebalances, top_fraction=top),
-        "dropped": picks.list_dropped(market, rebalances, top_fraction=top),
+        "yearly": _summarize_years(monthly, daily, trades, cfg.days_per_year),
+        "industries": picks.tabulate_industries(market, rebalances, cfg.top_fraction),
+        "decomposition": decomposition.decompose(market, rebalances, long, universe, cfg),
+        "ranked": picks.rank_universe(market, rebalances, long, cfg),
+        "dropped": picks.list_dropped(market, rebalances, long, cfg),
         "autocorrelation": ic.autocorrelate(rebalances),
         "exposures": decomposition.tabulate_exposures(market, rebalances, long),
         "industry_weights": decomposition.tabulate_industry_weights(market, rebalances, long),
         "coverage": _count_scored(table),
         "weights": _tabulate_weights(market, trades, long),
     }
-    notes = _list_notes(market, rebalances)
-    settings = {"entry_lag": entry_lag, "top_fraction": top, "cost_bps": cost_bps}
-    settings["delisting_loss"] = cfg.delisting_loss
+    notes = [*([note] if note else []), *_list_notes(market, rebalances)]
+    settings = {name: getattr(cfg, name) for name in _SETTINGS}
+    targets = portfolio.find_targets(market, rebalances, long, cfg, rebalances.newest) > 0
     figures = {
         "period": _describe_period(monthly, daily, market, rebalances),
-        "settings": {**settings, "quantiles": quantiles},
-        **_collect_figures(tables),
-        "capacity": decomposition.estimate_capacity(market, rebalances, top_fraction=top),
+        "settings": {"entry_lag": entry_lag, **settings, "quantiles": quantiles},
+        "headline": _compare_headlines(monthly, daily, trades, cfg.days_per_year),
+        **_collect_figures(tables, cfg.days_per_year),
+        "capacity": decomposition.estimate_capacity(market, rebalances, targets),
         "picks": tables["ranked"].head(cfg.picks)[_PICKED],
     }
     if index is not None:
-        beside, missing = sample_index(index, market.dates[long.days])
+        beside, missing = performance.sample_index(index, market.dates[long.days])
         own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()
         daily["index"] = beside
-        figures["index"] = {"name": index.name, **measure_against_index(own, net, beside)}
+        beside_index = performance.measure_against_index(own, net, beside, cfg.days_per_year)
+        figures["index"] = {"name": index.name, **beside_index}
         if missing:
             notes.append(
                 Note(
@@ -163,6 +167,9 @@ def evaluate(
     return Evaluation(**tables, notes=tuple(notes), metrics=to_plain(figures))
 
 
+_SETTINGS = ["top_fraction", "top_count", *decomposition.RULES]
+_SETTINGS += ["cost_bps", "sell_cost_bps", "delisting_loss", "days_per_year"]
+"""Settings of the evaluation that metrics.json repeats."""
 _PICKED = ["rank", "asset", "weight", "rank_before", "traded_value"]
 _MONTHLY = ["month", "ic", "ic_mean_12"]
 _MONTHLY += ["long_return", "long_net_return", "universe_return", "excess_return"]
@@ -187,10 +194,10 @@ def _require_quantiles(table: pd.DataFrame, quantiles: int) -> None:
 
 
 def _tabulate_days(
-    market: Market, long: Portfolio, universe: Portfolio, cost_bps: float
+    market: Market, long: Portfolio, universe: Portfolio, costs: portfolio.Costs
 ) -> pd.DataFrame:
     """Daily values; excess = long / universe, so that it grows by the geometric excess return."""
-    net = portfolio.deduct_costs(long, cost_bps)
+    net = costs.deduct(long)
     return pd.DataFrame(
         {
             "date": market.dates[long.days],
@@ -229,8 +236,48 @@ def _tabulate_weights(market: Market, trades: pd.DataFrame, long: Portfolio) -> 
     return pd.DataFrame(long.weights[:, held], index=days, columns=pd.Index(assets, name="asset"))
 
 
+def _list_drawdowns(daily: pd.DataFrame) -> pd.DataFrame:
+    """The deepest of the portfolio and of its excess."""
+    found = {
+        name: performance.list_drawdowns(daily["date"], daily[name].to_numpy())
+        for name in ("long", "excess")
+    }
+    return pd.concat(found, names=["of"]).reset_index(level=0)
+
+
+def _compare_headlines(
+    monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame, days_per_year: int
+) -> dict[str, dict[str, float]]:
+    """What a reader wants first: figure -> its value, and as it stood without the last month."""
+    if len(monthly) < 2:
+        before = None
+    else:
+        until = monthly["entry"].iloc[-1]
+        parts = (monthly[:-1], daily[daily["date"] <= until], trades[trades["entry"] <= until])
+        before = _measure_headline(*parts, days_per_year)
+    now = _measure_headline(monthly, daily, trades, days_per_year)
+    return {
+        name: {"value": value, "before": before[name] if before else float("nan")}
+        for name, value in now.items()
+    }
+
+
+def _measure_headline(
+    monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame, days_per_year: int
+) -> dict[str, float]:
+    ics, excess = metrics.drop_nonfinite(monthly["ic"].to_numpy()), daily["excess"].to_numpy()
+    return {
+        "ic": metrics.mean(ics),
+        "icir": metrics.icir(ics),
+        "share_positive": metrics.mean((ics > 0).astype(np.float64)),
+        "excess": metrics.annualized_return(excess, days_per_year),
+        "excess_information_ratio": metrics.information_ratio(excess, days_per_year),
+        "turnover": metrics.mean(trades["turnover"].to_numpy()),
+    }
+
+
 def _summarize_years(
-    monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame
+    monthly: pd.DataFrame, daily: pd.DataFrame, trades: pd.DataFrame, days_per_year: int
 ) -> pd.DataFrame:
     """One row per calendar year; the first and the last year may be incomplete.
 
@@ -253,7 +300,9 @@ def _summarize_years(
                 "ic": metrics.mean(values),
                 "icir": metrics.icir(values),
                 **{f"{name}_return": float(growth[name]) for name in _VALUES},
-                "long_volatility": metrics.annualized_volatility(span["long"].to_numpy()),
+                "long_volatility": metrics.annualized_volatility(
+                    span["long"].to_numpy(), days_per_year
+                ),
                 "long_drawdown": metrics.max_drawdown(span["long"].to_numpy()),
                 "turnover": metrics.mean(trades.loc[trade_year == year, "turnover"].to_numpy()),
             }
@@ -271,21 +320,27 @@ def _count_scored(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"date": counts.index, "scored": counts.to_numpy()})
 
 
-def _collect_figures(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def _collect_figures(tables: dict[str, pd.DataFrame], days_per_year: int) -> dict[str, Any]:
     """The figures that follow from the tables."""
     monthly, daily, exposures = tables["monthly"], tables["daily"], tables["exposures"]
     months = monthly["month"].to_numpy(dtype=np.str_)
     ics = {"ic": "ic", "ic_raw_score": "ic_score", "ic_pearson": "ic_pearson"}
     long_short = tables["quantile_months"]["long_short"].to_numpy()
     parts = tables["decomposition"].groupby("group", sort=False)
+    values = {name: daily[name].to_numpy() for name in _VALUES}
     return {
         **{
             name: ic.summarize_ic(monthly[column].to_numpy(), months)
             for name, column in ics.items()
         },
         **{
-            name.replace("net", "with_costs"): portfolio.measure_value(daily[name].to_numpy())
-            for name in _VALUES
+            name: performance.measure_value(values[of], days_per_year)
+            for name, of in (("long", "long"), ("long_with_costs", "long_net"))
+        },
+        "universe": performance.measure_value(values["universe"], days_per_year),
+        **{
+            name: performance.measure_excess(values[of], values["universe"], days_per_year)
+            for name, of in (("excess", "long"), ("excess_with_costs", "long_net"))
         },
         "turnover": metrics.mean(tables["trades"]["turnover"].to_numpy()),
         "settled": {

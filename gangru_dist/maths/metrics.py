@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 DAYS_PER_YEAR = 252
-"""Trading days per year in every annualized figure [R]."""
+"""Trading days a year in annualized figures where nobody says otherwise [R]."""
 MIN_PAIRS = 3
 """A correlation of fewer pairs is NaN: two points always correlate perfectly."""
 
@@ -146,24 +146,28 @@ def daily_returns(value: Float[np.ndarray, " T"]) -> np.ndarray:
     return np.asarray(value[1:] / value[:-1] - 1)
 
 
-def annualized_return(value: Float[np.ndarray, " T"]) -> float:
-    """Geometric: (last / first)^(252 / (T - 1)) - 1; NaN for fewer than two values."""
+def annualized_return(value: Float[np.ndarray, " T"], days_per_year: int = DAYS_PER_YEAR) -> float:
+    """Geometric: (last / first)^(days a year / (T - 1)) - 1; NaN for fewer than two values."""
     if len(value) < 2:
         return float("nan")
-    return float((value[-1] / value[0]) ** (DAYS_PER_YEAR / (len(value) - 1)) - 1)
+    return float((value[-1] / value[0]) ** (days_per_year / (len(value) - 1)) - 1)
 
 
-def annualized_volatility(value: Float[np.ndarray, " T"]) -> float:
-    """Standard deviation (n - 1) of daily returns x sqrt(252); NaN for fewer than three values."""
+def annualized_volatility(
+    value: Float[np.ndarray, " T"], days_per_year: int = DAYS_PER_YEAR
+) -> float:
+    """Standard deviation (n - 1) of daily returns x sqrt(days a year); NaN for under 3 values."""
     if len(value) < 3:
         return float("nan")
-    return float(daily_returns(value).std(ddof=1) * np.sqrt(DAYS_PER_YEAR))
+    return float(daily_returns(value).std(ddof=1) * np.sqrt(days_per_year))
 
 
-def information_ratio(value: Float[np.ndarray, " T"]) -> float:
+def information_ratio(value: Float[np.ndarray, " T"], days_per_year: int = DAYS_PER_YEAR) -> float:
     """Annualized return over annualized volatility; NaN if the volatility is 0."""
-    volatility = annualized_volatility(value)
-    return annualized_return(value) / volatility if volatility > 0 else float("nan")
+    volatility = annualized_volatility(value, days_per_year)
+    if not volatility > 0:
+        return float("nan")
+    return annualized_return(value, days_per_year) / volatility
 
 
 def drawdown(value: Float[np.ndarray, " T"]) -> np.ndarray:

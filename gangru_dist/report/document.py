@@ -1,13 +1,15 @@
-"""One self-contained page of a run, and everything in it as JSON and CSV.
+"""One self-contained page of a run or of any factor, and everything in it as JSON and CSV.
 
-Below `<storage>/runs/<run>/report/`: `report.html`, `metrics.json`, `<table>.csv`. Each file
-appears whole; the page comes last.
+Below `<storage>/runs/<run>/report/`, or `<storage>/factors/<name>/`: `report.html`, `metrics.json`,
+`<table>.csv`. Each file appears whole; the page comes last.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +19,17 @@ from markupsafe import Markup
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
-from gangru_dist.base.storage import check_name
+from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.evaluation.comparison import Comparison, compare_evaluations
-from gangru_dist.evaluation.summary import Evaluation, evaluate
+from gangru_dist.evaluation.market import Market, to_market
+from gangru_dist.evaluation.summary import Evaluation, Note, evaluate
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.events import ReportWritten
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.writer import names_on
 from gangru_dist.report import figures, tables, text, training, tuning
+from gangru_dist.report.factors import name_factors, place_factor, read_factor_market
 from gangru_dist.report.sources import RunSources, Sources, read_index, read_market, read_sources
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run, require_run
@@ -34,15 +39,30 @@ PAGE = "report.html"
 _logger = logging.getLogger(__name__)
 
 
-def write_report(run: Run, compare: str | None = None, *, overwrite: bool = False) -> str:
-    """Evaluate a run's factor and write its page, metrics and tables.
+def write_report(
+    run: Run,
+    compare: str | None = None,
+    *,
+    factor: object = None,
+    universe: str = "run",
+    neutralize: Sequence[str] = (),
+    start: Day | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Evaluate a run's factor, or any other, and write its page, metrics and tables.
 
     Args:
         run: Whose factor table: its rows of the configuration's windows. It must be there. Of
             its settings `label.entry_lag`, `factor.quantiles` and `evaluation` decide the
             figures, `report` how the page is printed.
         compare: Another run, shown beside under the same evaluation settings, but for the
-            number of quantiles, which its table has already.
+            number of quantiles, which its table has already. Beside a `factor`: any run.
+        factor: In place of the run's: a table of date, asset and value (see `evaluate`), or
+            several by name, side by side. The run gives market and settings and need not be there;
+            the page lies in `<storage>/factors/<first name>`.
+        universe: Of a `factor`: `run`, the run's universe of each day, or `all`.
+        neutralize: Of a `factor`: what to remove, any of `industry` and `size`.
+        start: Of a `factor`: its first day.
         overwrite: Take the run's name even if it has another configuration.
 
     Returns:
@@ -57,11 +77,18 @@ def write_report(run: Run, compare: str | None = None, *, overwrite: bool = Fals
             by another configuration.
     """
     require_run(run)
+    if factor is not None:
+        tables, first = name_factors(factor), to_day(start, "start")
+        given = {"universe": universe, "neutralize": neutralize, "start": first}
+        with log.log_waiting("report"):
+            return _write_factors(run, compare, tables, given)
+    if universe != "run" or neutralize or start is not None:
+        raise ConfigError("universe, neutralize and start are of a factor: give one (--factor).")
     with log.log_waiting("report"), open_callbacks(run, required=False):
-        return _write(run, compare, overwrite=overwrite)
+        return _write_run(run, compare, overwrite=overwrite)
 
 
-def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
+def _write_run(run: Run, compare: str | None, *, overwrite: bool) -> str:
     if compare == run.name:
         raise ConfigError(f"--compare {compare} is the run itself; name another one.")
     names = [run.name] if compare is None else [run.name, check_name(compare, what="--compare")]
@@ -70,38 +97,82 @@ def _write(run: Run, compare: str | None, *, overwrite: bool) -> str:
     run.check_claim(overwrite=overwrite)
     manifest = read_manifest(run.root, run.cfg.panel.features)
     tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}
-    sources = read_sources(run, manifest, names)
+    sources = read_sources(run, manifest, names, {})
     _log_outdated(sources)
     factors = {
         name: _select_windows(table, name, sources.runs[name])
         for name, table in tables_of_runs.items()
     }
-    index = read_index(run.cfg.evaluation.index)
     market = read_market(run.root, manifest, list(factors.values()))
+    found, others = _evaluate_all(run, sources, factors, market, {})
+    run.claim(overwrite=overwrite)
+    sources = replace(sources, claimed=run.read_claim())
+    page = _write_all(run.report, found, others, sources)
+    log.publish(ReportWritten(found[run.name].metrics, page))
+    return page
+
+
+def _write_factors(
+    run: Run, compare: str | None, tables: dict[str, pd.DataFrame], given: dict[str, Any]
+) -> str:
+    if compare in tables:
+        raise ConfigError(f"--compare {compare}: a factor has this name too; rename its file.")
+    manifest = read_manifest(run.root)
+    theirs = {} if compare is None else {compare: read_factor(run.root.uri, compare)}
+    block = read_factor_market(run.root, manifest, run.cfg, {**tables, **theirs})
+    placed = {name: place_factor(one, block, run.cfg, **given) for name, one in tables.items()}
+    coverages = {name: one.coverage for name, one in placed.items()}
+    sources = read_sources(run, manifest, [*tables, *theirs], coverages)
+    factors = {name: one.table for name, one in placed.items()}
+    for name, table in theirs.items():
+        factors[name] = _select_windows(table, name, sources.runs[name])
+    notes = {name: one.note for name, one in placed.items()}
+    found, others = _evaluate_all(run, sources, factors, to_market(block), notes)
+    return _write_all(run.root.child("factors", sources.run), found, others, sources)
+
+
+def _evaluate_all(
+    run: Run,
+    sources: Sources,
+    factors: dict[str, pd.DataFrame],
+    market: Market,
+    notes: dict[str, Note],
+) -> tuple[dict[str, Evaluation], dict[tuple[str, str], Comparison]]:
+    """Evaluate each factor, and compare each with each; the first gets its assets' names."""
+    cfg = run.cfg.evaluation
+    index = read_index(cfg.index, cfg.index_column)
     found = {
         name: evaluate(
             factor,
             market,
-            run.cfg.evaluation,
+            cfg,
             entry_lag=run.cfg.label.entry_lag,
             quantiles=sources.runs[name].cfg.factor.quantiles,
             index=index,
+            note=notes.get(name),
         )
         for name, factor in factors.items()
     }
-    picked = dt.date.fromisoformat(found[run.name].metrics["period"]["newest_rebalance"])
-    found[run.name] = tables.add_names(found[run.name], names_on(run.root, picked))
+    first = sources.run
+    picked = dt.date.fromisoformat(found[first].metrics["period"]["newest_rebalance"])
+    found[first] = tables.add_names(found[first], names_on(run.root, picked))
     others = {
-        name: compare_evaluations(found[run.name], one, factors[run.name], factors[name])
-        for name, one in found.items()
-        if name != run.name
+        (one, other): compare_evaluations(
+            found[one], found[other], (factors[one], factors[other]), market, cfg
+        )
+        for one, other in itertools.combinations(found, 2)
     }
-    run.claim(overwrite=overwrite)
-    sources = replace(sources, claimed=run.read_claim())
-    tables.write_tables(run.report, found, others, sources)
-    page = text.write_page(run.report, PAGE, render(found, others, sources))
-    log.publish(ReportWritten(found[run.name].metrics, page))
-    return page
+    return found, others
+
+
+def _write_all(
+    folder: Storage,
+    found: dict[str, Evaluation],
+    others: dict[tuple[str, str], Comparison],
+    sources: Sources,
+) -> str:
+    tables.write_tables(folder, found, others, sources)
+    return text.write_page(folder, PAGE, render(found, others, sources))
 
 
 def _log_outdated(sources: Sources) -> None:
@@ -131,7 +202,9 @@ def _select_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.Data
     return rows
 
 
-def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources: Sources) -> str:
+def render(
+    found: dict[str, Evaluation], others: dict[tuple[str, str], Comparison], sources: Sources
+) -> str:
     """Render the page; the first evaluation is the run's, the others stand beside."""
     ours = next(iter(found.values()))
     metrics = {name: {"index": None, **one.metrics} for name, one in found.items()}
@@ -152,7 +225,8 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
             source=_(text.PUBLISHED_SOURCE),
             latest=ours.monthly.iloc[-1],
             cautions=text.warn_of_few(ours.metrics),
-            heat=_list_heat(ours.monthly),
+            costs=text.format_costs(ours.metrics["settings"]),
+            heats=[_list_heat(ours.monthly, name) for name in ("long_return", "excess_return")],
             figures=draw_figures(found, sources),
             picks=tables.pick(ours, sources.cfg).to_dict("records"),
             by_industry=tables.pick_by_industry(ours, sources.cfg).to_dict("records"),
@@ -162,7 +236,7 @@ def render(found: dict[str, Evaluation], others: dict[str, Comparison], sources:
             gan=training.judge_gan(sources.models),
             tuning=tuning.describe_search(search, windows) if search else None,
             settings=_list_settings(sources.settings),
-            written=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
+            issued=f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
         )
 
 
@@ -170,22 +244,24 @@ def draw_figures(found: dict[str, Evaluation], sources: Sources) -> dict[str, Ma
     """Draw the page's figures: SVG by name, whose texts matplotlib has escaped."""
     ours = next(iter(found.values()))
     monthly = {name: one.monthly for name, one in found.items()}
-    cost_bps = sources.cfg.evaluation.cost_bps
+    costs = text.format_costs(ours.metrics["settings"])
     index = ours.metrics.get("index", {}).get("name")
     compared = {name: one.daily for name, one in found.items() if one is not ours}
     drawn = {
-        "ic": figures.draw_monthly_ic(monthly),
+        "ic": figures.draw_monthly_ic(ours.monthly),
+        "cumulative": figures.draw_cumulative_ic(monthly),
         "decay": figures.draw_decay(ours.decay),
-        "ic_context": figures.draw_ic_in_context(monthly),
+        "distribution": figures.draw_ic_distribution(ours.monthly),
         "quantiles": figures.draw_quantile_bars(ours.quantiles),
         "curves": figures.draw_quantile_curves(ours.quantile_months),
-        "excess": figures.draw_excess(ours.daily, cost_bps, compared),
-        "values": figures.draw_values(ours.daily, cost_bps, index=index),
+        "excess": figures.draw_excess(ours.daily, costs, compared),
+        "values": figures.draw_values(ours.daily, costs, index=index),
         "turnover": figures.draw_turnover(ours.trades),
         "coverage": figures.draw_coverage(sources.coverage),
     }
     if not ours.industries.empty:
-        drawn["industries"] = figures.draw_industries(ours.industries)
+        drawn["industries_ic"] = figures.draw_industry_ics(ours.industries)
+        drawn["industries_excess"] = figures.draw_industry_excess(ours.industries)
     history = training.tabulate_epochs(sources.models)
     if "valid_ic" in history:
         drawn["validation"] = training.draw_validation(history)
@@ -198,11 +274,14 @@ def draw_figures(found: dict[str, Evaluation], sources: Sources) -> dict[str, Ma
     return {name: Markup(svg) for name, svg in drawn.items()} | searched
 
 
-def _list_heat(monthly: pd.DataFrame) -> list[tuple[str, list[float | None]]]:
-    """Year -> excess of each of its twelve months, None where there is none."""
-    found = dict(zip(monthly["month"], monthly["excess_return"], strict=True))
-    years = sorted({month[:4] for month in found})
-    return [(year, [found.get(f"{year}-{n:02d}") for n in range(1, 13)]) for year in years]
+def _list_heat(monthly: pd.DataFrame, name: str) -> list[tuple[str, list[float | None]]]:
+    """Year -> return of each of its twelve months, None where there is none, and of all of them."""
+    found = dict(zip(monthly["month"], monthly[name], strict=True))
+    rows = []
+    for year in sorted({month[:4] for month in found}):
+        months = [found.get(f"{year}-{n:02d}") for n in range(1, 13)]
+        rows.append((year, [*months, float(np.prod([1 + x for x in months if x is not None]) - 1)]))
+    return rows
 
 
 def _summarize_coverage(table: pd.DataFrame) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 INK, GREY, PALE = "#222222", "#8c8c8c", "#c9d6df"
-BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"
+BLUE, ORANGE, RED, GREEN = "#0072b2", "#e69f00", "#d55e00", "#009e73"
+"""The run's own; what is negative; the broker's; other runs'."""
 WIDE, HALF = (10.4, 3.6), (5.1, 3.1)
 """Inches: the whole width of the page, half of it."""
 

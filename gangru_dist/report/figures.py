@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -16,81 +17,85 @@ from matplotlib.ticker import MaxNLocator
 
 from gangru_dist.maths import metrics
 from gangru_dist.report import drawing, text
-from gangru_dist.report.drawing import BLUE, GREY, HALF, INK, ORANGE, PALE, PERCENT, RED, WIDE
+from gangru_dist.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    HALF,
+    INK,
+    ORANGE,
+    PALE,
+    PERCENT,
+    RED,
+)
 from gangru_dist.report.text import gettext as _
 
 
-@drawing.picture("ic", WIDE)
-def draw_monthly_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
-    """Draw the monthly IC with its 12-month mean, and the cumulative IC; the first run is ours."""
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    table = next(iter(runs.values()))
-    positions = np.arange(len(table))
+@drawing.picture("ic", HALF)
+def draw_monthly_ic(figure: Figure, table: pd.DataFrame) -> None:
+    """Draw the monthly IC and its mean of 12 months, where there is one."""
+    axes, positions = figure.subplots(), np.arange(len(table))
     rises = table["ic"].clip(lower=0)  # two sets of bars, so that the legend's color is fixed
-    left.bar(positions, rises, color=BLUE, width=0.75, label=_("IC of the month"))
-    left.bar(positions, table["ic"].clip(upper=0), color=ORANGE, width=0.75)
+    axes.bar(positions, rises, color=BLUE, width=0.75, label=_("IC of the month"))
+    axes.bar(positions, table["ic"].clip(upper=0), color=ORANGE, width=0.75)
+    values = {_("IC of the month"): table["ic"]}
     if table["ic_mean_12"].notna().any():
-        left.plot(positions, table["ic_mean_12"], color=INK, label=_("mean of 12 months"))
-    left.axhline(
-        metrics.mean(table["ic"].to_numpy()), color=GREY, ls="--", lw=1, label=_("mean of all")
-    )
-    left.set_ylabel(_("rank IC"))
-    drawing.set_month_ticks(left, table["month"])
-    drawing.add_legend(left)
-    values = {_("IC of the month"): table["ic"], _("mean of 12 months"): table["ic_mean_12"]}
-    drawing.add_tips(left, positions, table["month"], values, text.format_signed)
-    _draw_by_run(right, runs, "ic_cumulative")
-    right.set_ylabel(_("cumulative rank IC"))
-    right.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
-    if len(runs) > 1:
-        drawing.add_legend(right, 2)
+        values[_("mean of 12 months")] = table["ic_mean_12"]
+        axes.plot(positions, table["ic_mean_12"], color=INK, label=_("mean of 12 months"))
+    mean = metrics.mean(table["ic"].to_numpy())
+    axes.axhline(mean, color=GREY, ls="--", lw=1, label=_("mean of all"))
+    axes.set_ylabel(_("rank IC"))
+    drawing.set_month_ticks(axes, table["month"])
+    drawing.add_legend(axes, 3)
+    drawing.add_tips(axes, positions, table["month"], values, text.format_signed)
 
 
-def _draw_by_run(axes: Axes, runs: dict[str, pd.DataFrame], column: str) -> None:
-    """Draw a line a run over its months; the tips are at those of the first run."""
-    looks: Any = (
-        {"color": BLUE, "ls": "-"},
-        {"color": ORANGE, "ls": "--"},
-        {"color": INK, "ls": ":"},
-    )
-    for (name, table), look in zip(runs.items(), looks, strict=False):
-        axes.plot(pd.to_datetime(table["month"]), table[column], label=name, **look)
+@drawing.picture("cumulative", HALF)
+def draw_cumulative_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
+    """Draw the cumulative IC, a line a run; the first is ours, and the tips are at its months."""
+    axes = figure.subplots()
     months = next(iter(runs.values()))["month"]
+    for (name, table), look in zip(runs.items(), itertools.cycle(_LOOKS), strict=False):
+        axes.plot(pd.to_datetime(table["month"]), table["ic_cumulative"], label=name, **look)
+    axes.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
+    axes.set_ylabel(_("cumulative rank IC"))
     _set_date_ticks(axes, mdates.MonthLocator(interval=max(1, -(-len(months) // 6))))
     values = {
-        name: table.set_index("month")[column].reindex(months) for name, table in runs.items()
+        name: table.set_index("month")["ic_cumulative"].reindex(months)
+        for name, table in runs.items()
     }
     drawing.add_tips(axes, pd.to_datetime(months), months, values, text.format_signed)
+    if len(runs) > 1:
+        drawing.add_legend(axes, 3)
 
 
-@drawing.picture("ic-context", WIDE)
-def draw_ic_in_context(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
-    """Draw how monthly ICs are distributed and their 12-month mean, beside the broker's levels."""
-    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    table = next(iter(runs.values()))
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": BLUE},
+    {"color": GREEN, "ls": "--"},
+    {"color": INK, "ls": ":"},
+    {"color": RED, "ls": "-."},
+)
+"""Of the lines of runs: ours, then the others."""
+
+
+@drawing.picture("distribution", HALF)
+def draw_ic_distribution(figure: Figure, table: pd.DataFrame) -> None:
+    """Draw how the monthly ICs are distributed, with their mean and the broker's."""
+    axes = figure.subplots()
     values = metrics.drop_nonfinite(table["ic"].to_numpy())
     counts, edges = np.histogram(values, bins=min(20, max(5, len(values) // 4)))
     centers = (edges[1:] + edges[:-1]) / 2
-    left.bar(centers, counts, width=np.diff(edges) * 0.92, color=PALE, edgecolor=GREY, lw=0.5)
+    axes.bar(centers, counts, width=np.diff(edges) * 0.92, color=PALE, edgecolor=GREY, lw=0.5)
     theirs = float(text.PUBLISHED["ic_mean"])
-    left.axvline(metrics.mean(values), color=BLUE, lw=1.6, label=_("mean of all"))
-    left.axvline(theirs, color=RED, ls="--", lw=1.4, label=_("broker's mean"))
-    left.axvline(0, color=INK, lw=0.8)
-    left.set_xlabel(_("rank IC of a month"))
-    left.set_ylabel(_("months"))
-    left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    drawing.add_legend(left, 2)
+    axes.axvline(metrics.mean(values), color=BLUE, lw=1.6, label=_("mean of all"))
+    axes.axvline(theirs, color=RED, ls="--", lw=1.4, label=_("broker's mean"))
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set_xlabel(_("rank IC of a month"))
+    axes.set_ylabel(_("months"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    drawing.add_legend(axes, 2)
     heads = [" … ".join(map(text.format_signed, ends)) for ends in itertools.pairwise(edges)]
-    drawing.add_tips(left, centers, heads, {_("months"): counts}, text.format_count)
-    _draw_by_run(right, runs, "ic_mean_12")
-    right.axhline(theirs, color=RED, ls="--", lw=1.4)
-    last = float(text.PUBLISHED["ic_mean_12"])
-    right.axhline(last, color=RED, ls=":", lw=1.2, label=_("broker's last year"))
-    right.axhline(0, color=INK, lw=0.8)
-    dates = pd.to_datetime(table["month"])
-    right.set_xlim(dates.iloc[0], dates.iloc[-1] + pd.Timedelta(days=1))
-    right.set_ylabel(_("rank IC, mean of 12 months"))
-    drawing.add_legend(right, 3)
+    drawing.add_tips(axes, centers, heads, {_("months"): counts}, text.format_count)
 
 
 def _set_date_ticks(axes: Axes, locator: mdates.DateLocator) -> None:
@@ -141,11 +146,12 @@ def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     names = [str(name) for name in months if str(name)[:1] == "q"]
     dates = pd.to_datetime(months["month"])
     grown = (1 + months[[*names, "long_short"]].fillna(0.0)).cumprod()
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, len(names)))
+    shades = mpl.colormaps["Greys"](np.linspace(0.25, 0.6, len(names)))
     for name, shade in zip(names, shades, strict=True):
-        ends = {names[0]: _("lowest"), names[-1]: _("highest")}.get(name)
-        axes.plot(dates, grown[name], color=shade, lw=1.6 if ends else 0.8, label=ends)
-    axes.plot(dates, grown["long_short"], color=RED, ls="--", label=_("highest less lowest"))
+        axes.plot(dates, grown[name], color=shade, lw=0.8)
+    axes.plot(dates, grown[names[0]], color=ORANGE, lw=1.8, label=_("lowest"))
+    axes.plot(dates, grown[names[-1]], color=BLUE, lw=2.4, label=_("highest"))
+    axes.plot(dates, grown["long_short"], color=INK, ls="--", label=_("highest less lowest"))
     axes.axhline(1, color=INK, lw=0.8)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -159,14 +165,14 @@ def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     drawing.add_tips(axes, dates, months["month"], values, text.format_number)
 
 
-@drawing.picture("values", (WIDE[0], 4.2))
+@drawing.picture("values", (HALF[0], 4.3))
 def draw_values(
-    figure: Figure, daily: pd.DataFrame, cost_bps: float, *, index: str | None = None
+    figure: Figure, daily: pd.DataFrame, costs: str, *, index: str | None = None
 ) -> None:
     """Draw daily values of long, universe and a named index, and the drawdown of long."""
     lines: dict[str, tuple[Any, Any]] = {
         _("long portfolio"): (daily["long"], {"color": BLUE}),
-        _name_costs(cost_bps): (daily["long_net"], {"color": BLUE, "ls": ":"}),
+        _("after %(costs)s") % {"costs": costs}: (daily["long_net"], {"color": BLUE, "ls": ":"}),
         _("universe, equal weight"): (daily["universe"], {"color": GREY, "ls": "--"}),
     }
     if index:
@@ -174,41 +180,32 @@ def draw_values(
     _draw_over_drawdown(figure, daily["date"], lines)
 
 
-@drawing.picture("excess", WIDE)
+@drawing.picture("excess", (HALF[0], 3.6))
 def draw_excess(
-    figure: Figure, daily: pd.DataFrame, cost_bps: float, others: dict[str, pd.DataFrame]
+    figure: Figure, daily: pd.DataFrame, costs: str, others: dict[str, pd.DataFrame]
 ) -> None:
     """Draw long over universe on an axis of its own, and its drawdown."""
     date = daily["date"]
     lines: dict[str, tuple[Any, Any]] = {
-        _("long / universe"): (daily["excess"], {"color": RED}),
-        _name_costs(cost_bps): (daily["excess_net"], {"color": RED, "ls": ":"}),
+        _("long / universe"): (daily["excess"], {"color": BLUE}),
+        _("after %(costs)s") % {"costs": costs}: (daily["excess_net"], {"color": BLUE, "ls": ":"}),
     }
-    for name, other in others.items():
-        style = {"color": ORANGE, "ls": (0, (4, 1, 1, 1, 1, 1)), "lw": 1.2}
+    for (name, other), look in zip(others.items(), itertools.cycle(_LOOKS[1:]), strict=False):
+        style = {**look, "lw": 1.2}
         theirs = other.set_index("date")["excess"].reindex(date).to_numpy()
         lines[_("long / universe, %(run)s") % {"run": name}] = (theirs, style)
-    _draw_over_drawdown(figure, date, lines, level=1)
+    _draw_over_drawdown(figure, date, lines)
 
 
-def _name_costs(cost_bps: float) -> str:
-    return _("after %(cost)s bp per side") % {"cost": f"{cost_bps:g}"}
-
-
-def _draw_over_drawdown(
-    figure: Figure,
-    date: pd.Series,
-    lines: dict[str, tuple[Any, Any]],
-    level: float | None = None,
-) -> None:
-    """Draw lines, and a level one if given, over the drawdown of the first of them."""
+def _draw_over_drawdown(figure: Figure, date: pd.Series, lines: dict[str, tuple[Any, Any]]) -> None:
+    """Draw lines that start at 1, over the drawdown of the first of them."""
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
-    if level is not None:
-        upper.axhline(level, color=INK, lw=0.8)
+    upper.axhline(1, color=INK, lw=0.8)
     for name, (line, style) in lines.items():
         upper.plot(date, line, label=name, **style)
     upper.set_ylabel(_("value of 1"))
-    drawing.add_legend(upper, 4)
+    drawing.add_legend(upper, 2)
+    _set_date_ticks(lower, mdates.AutoDateLocator(minticks=3, maxticks=6))
     first, style = next(iter(lines.values()))
     fall = metrics.drawdown(np.asarray(first))
     lower.fill_between(date, fall, 0, color=PALE, lw=0)
@@ -232,7 +229,7 @@ def draw_turnover(figure: Figure, trades: pd.DataFrame) -> None:
     upper.set_ylabel(_("one-way turnover"))
     upper.yaxis.set_major_formatter(PERCENT)
     upper.set_ylim(0, 1)
-    lower.bar(positions - 0.2, trades["not_bought"], color=ORANGE, width=0.4, label=_("not bought"))
+    lower.bar(positions - 0.2, trades["not_bought"], color=GREY, width=0.4, label=_("not bought"))
     lower.bar(positions + 0.2, trades["not_sold"], color=INK, width=0.4, label=_("not sold"))
     lower.set_ylabel(_("assets"))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))
@@ -259,24 +256,35 @@ def draw_coverage(figure: Figure, table: pd.DataFrame) -> None:
     drawing.add_tips(axes, table["date"], days, values, text.format_count)
 
 
-@drawing.picture("industries", WIDE)
-def draw_industries(figure: Figure, table: pd.DataFrame) -> None:
-    """Draw the IC of each industry: mean of 12 months as bars, latest month as marks."""
-    figure.set_size_inches(WIDE[0], 1.1 + 0.2 * max(len(table), 4))
-    left, right = figure.subplots(1, 2, sharey=True)
-    ordered = table.sort_values("ic_mean_12", na_position="first")
+@drawing.picture("industries-ic", HALF)
+def draw_industry_ics(figure: Figure, table: pd.DataFrame) -> None:
+    """Draw the IC within each industry: mean of 12 months as bars, latest month as marks."""
+    _draw_industries(figure, table, "ic", text.format_signed)
+    figure.axes[0].set_xlabel(_("rank IC within the industry"))
+
+
+@drawing.picture("industries-excess", HALF)
+def draw_industry_excess(figure: Figure, table: pd.DataFrame) -> None:
+    """Draw what the top of each industry earns over all of it, in the same way."""
+    _draw_industries(figure, table, "excess", text.format_signed_percent)
+    figure.axes[0].set_xlabel(_("top of the industry less all of it, per month"))
+    figure.axes[0].xaxis.set_major_formatter(PERCENT)
+
+
+def _draw_industries(
+    figure: Figure, table: pd.DataFrame, name: str, show: Callable[[Any], str]
+) -> None:
+    figure.set_size_inches(HALF[0], 1.1 + 0.2 * max(len(table), 4))
+    axes, ordered = figure.subplots(), table.sort_values("ic_mean_12", na_position="first")
     positions = np.arange(len(ordered))
-    shows = {"ic": text.format_signed, "excess": text.format_signed_percent}
-    for axes, (name, show) in zip((left, right), shows.items(), strict=True):
-        mean, latest = ordered[f"{name}_mean_12"], ordered[f"{name}_latest"]
+    mean, latest = ordered[f"{name}_mean_12"], ordered[f"{name}_latest"]
+    values = {_("latest month"): latest}
+    if mean.notna().any():
+        values[_("mean of 12 months")] = mean
         axes.barh(positions, mean, color=PALE, label=_("mean of 12 months"))
-        axes.plot(latest, positions, "o", ms=4, color=BLUE, label=_("latest month"))
-        values = {_("mean of 12 months"): mean, _("latest month"): latest}
-        drawing.add_tips(axes, positions, ordered["industry"], values, show, vertical=True)
-        axes.axvline(0, color=INK, lw=0.8)
-        axes.grid(visible=False)
-    left.set_yticks(positions, list(ordered["industry"]))
-    left.set_xlabel(_("rank IC within the industry"))
-    right.set_xlabel(_("top of the industry less all of it, per month"))
-    right.xaxis.set_major_formatter(PERCENT)
-    drawing.add_legend(left, 2)
+    axes.plot(latest, positions, "o", ms=4, color=BLUE, label=_("latest month"))
+    drawing.add_tips(axes, positions, ordered["industry"], values, show, vertical=True)
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.grid(visible=False)
+    axes.set_yticks(positions, list(ordered["industry"]))
+    drawing.add_legend(axes, 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,17 +26,19 @@ from gangru_dist.evaluation.comparison import compare_runs
 from gangru_dist.report import text
 from gangru_dist.report.tables import METRICS
 from gangru_dist.runs.run import CLAIM, FACTOR, MODEL_FILE, Claim, run_folder
+from gangru_dist.runs.search import SEARCH, find_best_trial, read_search
 from gangru_dist.runs.summaries import TRAIN_SUMMARY, TrainSummary
 
 RESULTS = f"report/{METRICS}"
-PAGES = ("report/report.html", "progress.html")
+PAGES = ("report/report.html", "progress.html", "tune/tuning.html")
 """Pages of a run that a list of runs links to."""
 INDEX, COMPARISON = "index.html", "compare"
 MOST = 20
 """Runs with a report that the index holds side by side: the last used ones."""
 _TRIES = 5
-_WIDTH, _HEIGHT = 1000, 240
-_READ = {CLAIM, TRAIN_SUMMARY, RESULTS, *PAGES}
+_LEFT, _TOP, _WIDTH, _HEIGHT = 48, 8, 944, 240
+"""Of the curves' plot, in the units of their picture."""
+_READ = {CLAIM, TRAIN_SUMMARY, RESULTS, f"tune/{SEARCH}", *PAGES}
 _logger = logging.getLogger(__name__)
 
 
@@ -58,9 +61,9 @@ class Listed:
     files: Files
     claim: Claim
     cfg: RunConfig | None
-    """Its settings; None if they are another version's."""
+    """Its settings; None if they are another version's, or name code that is not here."""
     preset: str
-    """The preset nearest to `cfg`; empty without one."""
+    """The preset nearest to its settings; empty if these are another version's."""
     changed: tuple[str, ...]
     """`key: preset's value -> own` of every setting that differs from `preset`."""
     trained: TrainSummary | None
@@ -73,6 +76,12 @@ class Listed:
         """Start of its last job, UTC: the time of `config.json`; None if the store has no times."""
         written: dt.datetime | None = self.files.infos[CLAIM].mtime
         return written
+
+    @property
+    def networks(self) -> str:
+        """What it trains: variant and predictor."""
+        names = (self.claim.config.get(key) for key in ("variant", "predictor"))
+        return ", ".join(str(name) for name in names if name)
 
     @property
     def failures(self) -> int:
@@ -121,13 +130,16 @@ def find_files(root: Storage) -> dict[str, Files]:
             files.infos[name] = info
         files.models += bool(MODEL_FILE.fullmatch(name))
         files.is_scored |= name.startswith(f"{FACTOR}/")
-    return {run: files for run, files in sorted(found.items()) if CLAIM in files.infos}
+    kept = {CLAIM, f"tune/{SEARCH}"}
+    return {run: files for run, files in sorted(found.items()) if kept & files.infos.keys()}
 
 
 def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
     """The runs that can be read, the last used first; the log names the others."""
     runs = []
     for name, files in found.items():
+        if CLAIM not in files.infos:
+            continue
         try:
             runs.append(_read_run(run_folder(root, name), name, files))
         except (GangruError, FileNotFoundError, ValueError) as error:
@@ -136,13 +148,42 @@ def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
     return sorted(runs, key=lambda run: run.when or old, reverse=True)
 
 
+def read_searches(root: Storage, found: dict[str, Files]) -> list[dict[str, Any]]:
+    """Each search: run, trials, complete, objective (the best), windows, and whether it has a page.
+
+    The log names those that cannot be read.
+    """
+    rows = []
+    for name, files in found.items():
+        if f"tune/{SEARCH}" not in files.infos:
+            continue
+        try:
+            search = read_search(run_folder(root, name).child("tune"))
+        except (GangruError, FileNotFoundError, ValueError) as error:
+            _logger.warning("search_unreadable run=%s reason=%s", name, error)
+            continue
+        if search is not None:
+            best = find_best_trial(search.trials)
+            rows.append(
+                {
+                    "run": name,
+                    "trials": len(search.trials),
+                    "complete": sum(trial.objective is not None for trial in search.trials),
+                    "objective": best.objective if best else None,
+                    "windows": search.record.windows,
+                    "has_page": "tune/tuning.html" in files.infos,
+                }
+            )
+    return rows
+
+
 def _read_run(folder: Storage, name: str, files: Files) -> Listed:
     claim = find_record(Claim, folder, CLAIM)
     if claim is None:
         raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
     metrics = folder.read_json(RESULTS) if RESULTS in files.infos else {}
     cfg = claim.parse_settings()
-    preset, changed = _nearest_preset(cfg) if cfg else ("", ())
+    preset, changed = _nearest_preset(to_dict(cfg) if cfg else claim.config)
     return Listed(
         name=name,
         files=files,
@@ -157,10 +198,12 @@ def _read_run(folder: Storage, name: str, files: Files) -> Listed:
     )
 
 
-def _nearest_preset(cfg: RunConfig) -> tuple[str, tuple[str, ...]]:
-    """The preset that these settings differ least from, and how."""
-    own = to_dict(cfg)
-    found = {name: sources.difference(to_dict(make()), own) for name, make in presets.ALL.items()}
+def _nearest_preset(own: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The preset that these settings differ least from, and how; none if they are other ones."""
+    known = {name: to_dict(make()) for name, make in presets.ALL.items()}
+    if any(own.keys() != preset.keys() for preset in known.values()):
+        return "", ()
+    found = {name: sources.difference(preset, own) for name, preset in known.items()}
     name = min(found, key=lambda one: len(found[one]))
     return name, tuple(found[name])
 
@@ -175,7 +218,8 @@ def write_index(root: Storage) -> str:
     for _attempt in range(_TRIES):
         runs = read_runs(root, found)
         judged = [run for run in runs if run.monthly]
-        page = text.write_page(root.child("runs"), INDEX, render(runs, judged[:MOST]))
+        html = render(runs, judged[:MOST], searches=read_searches(root, found))
+        page = text.write_page(root.child("runs"), INDEX, html)
         before, found = found, find_files(root)
         if found == before:
             break
@@ -210,13 +254,20 @@ def _compare_runs(runs: list[Listed]) -> dict[str, Any]:
     return compare_runs({run.name: run.monthly for run in runs})
 
 
-def render(runs: list[Listed], judged: list[Listed], *, tried: int | None = None) -> str:
+def render(
+    runs: list[Listed],
+    judged: list[Listed],
+    *,
+    tried: int | None = None,
+    searches: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Render the page in the first run's language: a table of `runs`, `judged` side by side.
 
     Args:
         runs: All in the table.
         judged: Those of them with a report that are compared.
         tried: Runs of the storage; None = `runs` are all.
+        searches: Of `read_searches`.
     """
     figures = _compare_runs(judged)
     newest = runs[0].cfg if runs else None
@@ -225,6 +276,7 @@ def render(runs: list[Listed], judged: list[Listed], *, tried: int | None = None
             "runs.html",
             runs=runs,
             judged=judged,
+            searches=searches,
             tried=len(runs) if tried is None else tried,
             left_out=sum(bool(run.monthly) for run in runs) - len(judged),
             same_months=len({tuple(row["month"] for row in run.monthly) for run in judged}) < 2,
@@ -239,9 +291,9 @@ def _draw_curves(months: list[dict[str, Any]], names: list[str]) -> dict[str, An
     """Draw lines from 1 at the start of a run's first month; a month that it lacks is skipped.
 
     Returns:
-        `lines`: run -> points of its cumulative excess, in a box of `_WIDTH` by `_HEIGHT`;
-        `level`: height of the value 1 in the box; `step`: width of a month; `low`, `high`: lowest
-        and highest value; `last`: run -> its last value.
+        `lines`: run -> points of its cumulative excess; `rows`, `columns`: position and text of
+        the ticks; `step`: width of a month; `left`, `top`, `width`, `height` of the plot; `last`:
+        run -> its last value.
     """
     lines = {}
     for name in names:
@@ -252,19 +304,38 @@ def _draw_curves(months: list[dict[str, Any]], names: list[str]) -> dict[str, An
         ]
         lines[name] = [(line[0][0] - 1, 1.0), *line]
     heights = [1.0, *(value for line in lines.values() for _month, value in line)]
-    low, high = min(heights), max(heights)
-    room, step = max(high - low, 1e-9), _WIDTH / max(len(months), 1)
+    low, high = min(heights), max(max(heights), min(heights) + 1e-3)
+    step = _WIDTH / max(len(months), 1)
+
+    def place(value: float) -> float:
+        return float(_TOP + _HEIGHT * (high - value) / (high - low))
+
+    every = max(1, -(-len(months) // 12))
     return {
+        "left": _LEFT,
+        "top": _TOP,
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "step": step,
         "lines": {
-            name: " ".join(f"{x * step:.1f},{_HEIGHT * (high - y) / room:.1f}" for x, y in line)
+            name: " ".join(f"{_LEFT + x * step:.1f},{place(y):.1f}" for x, y in line)
             for name, line in lines.items()
         },
-        "level": _HEIGHT * (high - 1) / room,
-        "step": step,
-        "low": low,
-        "high": high,
+        "rows": [(place(value), text.format_number(value)) for value in _list_ticks(low, high)],
+        "columns": [
+            (_LEFT + (n + 1) * step, months[n]["month"]) for n in range(0, len(months), every)
+        ],
         "last": {name: line[-1][1] for name, line in lines.items()},
     }
+
+
+def _list_ticks(low: float, high: float) -> list[float]:
+    """Round values from `low` to `high`, six at most."""
+    room = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(room))
+    step = next(power * n for n in (1, 2, 5, 10) if power * n >= room)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [n * step for n in range(first, last + 1)]
 
 
 def _list_differing(runs: list[Listed]) -> list[tuple[str, list[str]]]:

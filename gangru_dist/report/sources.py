@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -69,6 +69,8 @@ class Sources:
     """Whether the bars are the made-up market's."""
     coverage: pd.DataFrame
     """date, traded, universe, scored, missing_industry, missing_market_cap, neutralized."""
+    is_run: bool = True
+    """False: of a factor table that no run made, on the market and settings of `cfg`."""
 
     @property
     def models(self) -> list[ModelRecord]:
@@ -84,24 +86,43 @@ class Sources:
         return values
 
 
-def read_sources(run: Run, manifest: Manifest, names: list[str]) -> Sources:
-    """Read the sources of the first run, and of the compared ones."""
-    others = [replace(run, name=name) for name in names[1:]]
-    others = [replace(one, cfg=_read_settings(one.read_claim(), run.cfg)) for one in others]
-    runs = {one.name: _read_run(one, manifest) for one in (run, *others)}
+def read_sources(
+    run: Run, manifest: Manifest, names: list[str], coverages: Mapping[str, pd.DataFrame]
+) -> Sources:
+    """Read the sources of the first name, and of the compared ones.
+
+    Args:
+        run: The run, or whose settings evaluate the tables.
+        manifest: Of its panel.
+        names: Of runs and of tables.
+        coverages: Of the tables that no run made, by name.
+    """
+    runs = {}
+    for name in names:
+        if name in coverages:
+            runs[name] = RunSources(
+                cfg=run.cfg, variant="", windows=(), models=[], days=(), outdated=()
+            )
+            continue
+        one = replace(run, name=name)
+        if name != run.name:
+            one = replace(one, cfg=_read_settings(one.read_claim(), run.cfg))
+        runs[name] = _read_run(one, manifest)
+    first = names[0]
     long_lists = ("calendar", "files", "months")
     is_below = str(manifest.source.get("uri", "")).endswith("/bars")  # what --bars synthetic writes
     return Sources(
-        run=run.name,
+        run=first,
         cfg=run.cfg,
         manifest={k: v for k, v in manifest.to_json().items() if k not in long_lists},
         quality=find_record(dict, run.root.child("panel"), QUALITY) or {},
-        claimed=run.read_claim(),
+        claimed=run.read_claim() if first not in coverages else None,
         runs=runs,
-        search=read_search(run.tune),
+        search=read_search(run.tune) if first not in coverages else None,
         runs_there=len(list_runs(run.root)),
         is_synthetic=is_below and is_synthetic(run.root.child("bars")),
-        coverage=_tabulate_coverage(runs[run.name].days),
+        coverage=coverages[first] if first in coverages else _tabulate_coverage(runs[first].days),
+        is_run=first not in coverages,
     )
 
 
@@ -165,13 +186,16 @@ def read_market(root: Storage, manifest: Manifest, factors: Iterable[pd.DataFram
     return to_market(block)
 
 
-def read_index(uri: str | None) -> pd.Series | None:
+def read_index(uri: str | None, column: str = "close") -> pd.Series | None:
     """Closes of `evaluation.index`, the second benchmark; None if none is given.
+
+    Its name is the file's, or that of the `column` where it is another than `close`.
 
     Raises:
         BarsError: They cannot be read.
     """
     if uri is None:
         return None
-    dates, close = read_closes(uri)
-    return pd.Series(close, index=pd.DatetimeIndex(dates), name=PurePosixPath(uri).stem)
+    dates, close = read_closes(uri, column)
+    name = PurePosixPath(uri).stem if column == "close" else column
+    return pd.Series(close, index=pd.DatetimeIndex(dates), name=name)

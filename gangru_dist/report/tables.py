@@ -26,14 +26,15 @@ METRICS = "metrics.json"
 def write_tables(
     folder: Storage,
     found: dict[str, Evaluation],
-    comparisons: dict[str, Comparison],
+    comparisons: dict[tuple[str, str], Comparison],
     sources: Sources,
 ) -> None:
     """Write metrics.json and one CSV a table; what is drawn of a compared run under its name."""
     ours = found[sources.run]
     others = {name: one for name, one in found.items() if name != sources.run}
     tables = list_tables(ours, sources)
-    tables |= {f"correlation.{name}": one.correlation for name, one in comparisons.items()}
+    beside = {_name_pair(pair, sources.run): one for pair, one in comparisons.items()}
+    tables |= {f"correlation.{name}": one.correlation for name, one in beside.items()}
     for name, other in others.items():
         tables |= {f"monthly.{name}": other.monthly, f"daily.{name}": other.daily}
     for name, table in tables.items():
@@ -42,9 +43,14 @@ def write_tables(
         "run": sources.run,
         **add_published(ours.metrics),
         "compared": {name: add_published(other.metrics) for name, other in others.items()},
-        "comparisons": {name: one.figures for name, one in comparisons.items()},
+        "comparisons": {name: one.figures for name, one in beside.items()},
     }
     folder.write_json(METRICS, content)
+
+
+def _name_pair(pair: tuple[str, str], first: str) -> str:
+    """Ours beside another is called by the other's name, two others by both."""
+    return pair[1] if pair[0] == first else ".".join(pair)
 
 
 def add_published(metrics: dict[str, Any]) -> dict[str, Any]:

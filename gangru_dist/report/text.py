@@ -100,6 +100,15 @@ def format_count(value: Any) -> str:
     return DASH if format_number(value) == DASH else f"{int(value):,}".replace(",", NARROW)
 
 
+def format_duration(seconds: float | None) -> str:
+    """Format `40 s`, `12 min`, `2.5 h`; a dash if it is not known."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.0f}{NARROW}s"
+    return f"{seconds / 60:.0f}{NARROW}min" if seconds < 3600 else f"{seconds / 3600:.1f}{NARROW}h"
+
+
 def month_after(day: str) -> str:
     """Return the month after a day: `2020-06-30` -> `2020-07`."""
     year, month = int(day[:4]), int(day[5:7])
@@ -135,6 +144,7 @@ _FILTERS: dict[str, Any] = {
     "signed_percent": format_signed_percent,
     "short_percent": format_short_percent,
     "count": format_count,
+    "duration": format_duration,
     "month_after": month_after,
     "figure": find_figure,
     "translate": gettext,
@@ -180,16 +190,23 @@ MONTHS, ASSETS, HOLDINGS = 24, 300, 20
 
 
 def warn_of_few(metrics: dict[str, Any]) -> dict[str, str]:
-    """Say what a figure rests on if that is little: of `ic` and of `portfolio`; else empty."""
+    """Say what figures rest on if that is little: of `ic`, of `portfolio`, of `all`; else empty."""
     months, held = metrics["ic"]["months"], metrics["capacity"]["targets"]
     members = metrics["period"]["newest_universe"]
     few_months = [format_months(months)] if months < MONTHS else []
     few_assets = ngettext("%(num)s stock", "%(num)s stocks", members) % {"num": members}
     few_held = ngettext("%(num)s holding", "%(num)s holdings", held) % {"num": held}
-    return {
-        "ic": join(few_months + [few_assets] * (members < ASSETS)),
-        "portfolio": join(few_months + [few_held] * (held < HOLDINGS)),
-    }
+    assets, holdings = [few_assets] * (members < ASSETS), [few_held] * (held < HOLDINGS)
+    found = {"ic": few_months + assets, "portfolio": few_months + holdings}
+    return {name: join(few) for name, few in (found | {"all": found["ic"] + holdings}).items()}
+
+
+def format_costs(settings: Mapping[str, Any]) -> str:
+    """Format `15 bp per side`, or what purchases and sales cost."""
+    buy, sell = settings["cost_bps"], settings["sell_cost_bps"]
+    if sell is None or sell == buy:
+        return gettext("%(cost)s bp per side") % {"cost": f"{buy:g}"}
+    return gettext("%(buy)s bp bought, %(sell)s bp sold") % {"buy": f"{buy:g}", "sell": f"{sell:g}"}
 
 
 def format_months(number: int) -> str:

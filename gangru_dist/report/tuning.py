@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gangru_dist.report import drawing, text
-from gangru_dist.report.drawing import BLUE, GREY, INK, ORANGE, RED, WIDE
+from gangru_dist.report.drawing import BLUE, GREEN, GREY, INK, RED, WIDE
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, make_trial_table, read_search
@@ -68,7 +68,7 @@ def draw_figures(search: Search) -> dict[str, Markup]:
 def _draw_trials(axes: Axes, x: pd.Series, table: pd.DataFrame) -> None:
     looks = (
         ("complete", BLUE, "o", _("complete")),
-        ("pruned", ORANGE, "v", _("stopped early")),
+        ("pruned", GREEN, "v", _("stopped early")),
         ("running", GREY, "s", _("not finished")),
     )
     for status, color, marker, label in looks:

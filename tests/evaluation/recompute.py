@@ -53,6 +53,11 @@ TOLERANCE = 1e-9
 FROM_AMOUNT = re.compile(r"capacity\..*|.*\.traded_value|exposures\.styles\[2\]\..*")
 AMOUNT_TOLERANCE = 3e-5
 """Of figures from traded values: the panel keeps their logarithms as float32."""
+PLAIN = {
+    "top_count": None, "weights": "equal", "buffer": 1.0, "max_turnover": None,
+    "industry_neutral": False,
+}  # fmt: skip
+"""Rules of a portfolio without rules, the only one that is recomputed here."""
 LAGS = (1, 2, 3, 6, 12)
 Settled = list[tuple[int, float]]
 """Number and weight of the holdings that trade no more, by trade."""
@@ -72,6 +77,10 @@ class Rules:
     picks: int = 50
     loss: float = 0.0
     """Of an asset's last price, once it trades no more."""
+    sell_cost_bps: float | None = None
+    """Of sales, where it is another."""
+    year: int = 252
+    """Trading days."""
     limits: bool = True
     """Whether the A-share market's price limits hold."""
 
@@ -378,8 +387,8 @@ class Account:
     """Shares and cash through time."""
 
     bars: Bars
-    cost: float = 0.0
-    """Fraction of the traded value."""
+    costs: tuple[float, float] = (0.0, 0.0)
+    """Fraction of the value bought, and of the value sold."""
     restricted: bool = True
     shares: dict[str, float] = field(default_factory=dict)
     cash: float = 1.0
@@ -406,7 +415,8 @@ class Account:
         codes = set(before) | set(after)
         traded = math.fsum(abs(after.get(c, 0.0) - before.get(c, 0.0)) for c in codes)
         self.turnovers.append((traded + abs(cash - self.cash)) / total / 2)
-        kept = 1 - self.cost * traded / total
+        sold = math.fsum(max(0.0, before.get(c, 0.0) - after.get(c, 0.0)) for c in codes)
+        kept = 1 - (self.costs[0] * (traded - sold) + self.costs[1] * sold) / total
         self.shares = {c: kept * m / self.bars.price.loc[day, c] for c, m in after.items() if m}
         self.cash = kept * cash
 
@@ -432,12 +442,12 @@ class Account:
 
 
 def account_values(
-    months: list[Month], bars: Bars, rules: Rules, *, everyone: bool, cost_bps: float
+    months: list[Month], bars: Bars, rules: Rules, *, everyone: bool, bps: tuple[float, float]
 ) -> tuple[pd.Series, list[tuple[pd.Timestamp, float]], list[dict[str, float]], Settled]:
     """Daily value from 1, before each day's costs; of each entry: turnover, money held, settled."""
     entered = [month for month in months if month.entry is not None and len(month.table)]
-    last = entered[-1].exit or bars.days[-1]
-    account = Account(bars, cost=cost_bps / 1e4, restricted=not everyone)
+    last = entered[-1].exit or entered[-1].entry  # one that has begun is only traded
+    account = Account(bars, costs=(bps[0] / 1e4, bps[1] / 1e4), restricted=not everyone)
     pieces, held = [pd.Series({entered[0].entry: 1.0})], []
     for month, stop in zip(entered, [*(m.entry for m in entered[1:]), last], strict=True):
         targets = month.table.index
@@ -462,8 +472,10 @@ def decomposition_figures(
     """The excess taken apart, period after period."""
     entered = [month for month in months if month.entry is not None and len(month.table)]
     stops = [*(month.entry for month in entered[1:]), values["long"].index[-1]]
+    if stops[-1] == entered[-1].entry:
+        entered, stops = entered[:-1], stops[:-1]
     place = {day: number for number, day in enumerate(bars.days)}
-    years = (place[stops[-1]] - place[entered[0].entry]) / 252
+    years = (place[stops[-1]] - place[entered[0].entry]) / rules.year
     growth = dict.fromkeys(("signal", "half", "once", "twice"), 1.0)
     cap_growth, by_period = 1.0, []
     for month, stop in zip(entered, stops, strict=True):
@@ -498,6 +510,7 @@ def decomposition_figures(
             "signal": annual["signal"],
             "delay": annual["once"] - annual["signal"],
             "limits": gross - annual["once"],
+            "rules": 0.0,
             "costs": net - gross,
             "net": net,
         },
@@ -510,12 +523,12 @@ def decomposition_figures(
     }
 
 
-def value_figures(value: pd.Series) -> dict[str, float]:
-    """Of a daily value, 252 days a year: compounded, sample deviation, fall below the peak."""
+def value_figures(value: pd.Series, year: int = 252) -> dict[str, float]:
+    """Of a daily value, `year` days a year: compounded, sample deviation, fall below the peak."""
     days = [float(v) for v in value]
     returns = [now / before - 1 for before, now in itertools.pairwise(days)]
-    annual = (days[-1] / days[0]) ** (252 / len(returns)) - 1
-    volatility = statistics.stdev(returns) * math.sqrt(252)
+    annual = (days[-1] / days[0]) ** (year / len(returns)) - 1
+    volatility = statistics.stdev(returns) * math.sqrt(year)
     return {
         "total_return": days[-1] / days[0] - 1,
         "annualized_return": annual,
@@ -525,6 +538,38 @@ def value_figures(value: pd.Series) -> dict[str, float]:
             1 - now / peak for now, peak in zip(days, itertools.accumulate(days, max), strict=True)
         ),
     }
+
+
+def excess_figures(value: pd.Series, benchmark: pd.Series, year: int) -> dict[str, float]:
+    """Of the one over the other, and what the one's annualized return is more."""
+    ours, theirs = (value_figures(one, year)["annualized_return"] for one in (value, benchmark))
+    return {**value_figures(value / benchmark, year), "annualized_difference": ours - theirs}
+
+
+def headline_figures(
+    ics: dict[str, float],
+    values: dict[str, pd.Series],
+    turnover: list[tuple[pd.Timestamp, float]],
+    done: list[Month],
+    year: int,
+) -> dict[str, dict[str, float]]:
+    """The first figures of the page, now and as the report of the month before had them."""
+
+    def figures(last: Month) -> dict[str, float]:
+        kept = pd.Series([v for month, v in ics.items() if month <= last.name]).dropna()
+        excess = value_figures(values["excess"].loc[: last.exit], year)
+        traded = [value for day, value in turnover[1:] if day <= last.exit]
+        return {
+            "ic": kept.mean(),
+            "icir": kept.mean() / kept.std() if kept.std() else math.nan,
+            "share_positive": (kept > 0).mean(),
+            "excess": excess["annualized_return"],
+            "excess_information_ratio": excess["information_ratio"],
+            "turnover": pd.Series(traded, dtype=float).mean(),
+        }
+
+    now, before = figures(done[-1]), figures(done[-2])
+    return {name: {"value": now[name], "before": before[name]} for name in now}
 
 
 def quantile_figures(done: list[Month], bars: Bars, count: int) -> dict[str, Any]:
@@ -565,7 +610,10 @@ def _compounded(monthly: pd.Series) -> float:
 
 
 def yearly_figures(
-    ics: dict[str, float], values: dict[str, pd.Series], turnover: list[tuple[Any, float]]
+    ics: dict[str, float],
+    values: dict[str, pd.Series],
+    turnover: list[tuple[Any, float]],
+    days: int,
 ) -> list[dict[str, Any]]:
     """Each calendar year, from the last value of the year before."""
     long = values["long"]
@@ -577,7 +625,7 @@ def yearly_figures(
         monthly = pd.Series([v for month, v in ics.items() if month[:4] == str(year)], dtype=float)
         monthly = monthly.dropna()
         traded = [value for day, value in turnover[1:] if day.year == year]
-        figures = value_figures(long.loc[span])
+        figures = value_figures(long.loc[span], days)
         icir = monthly.mean() / monthly.std() if monthly.std() else math.nan
         rows.append(
             {"year": year, "days": len(inside), "months": len(monthly), "ic": monthly.mean()}
@@ -776,15 +824,19 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
             "cost_bps": rules.cost_bps,
             "delisting_loss": rules.loss,
             "quantiles": rules.quantiles,
+            "sell_cost_bps": rules.sell_cost_bps,
+            "days_per_year": rules.year,
+            **PLAIN,
         },
         "ic": ic_figures(ics),
         "ic_raw_score": ic_figures({m.name: spearman(m.table["score"], g) for m, g in pairs}),
         "ic_pearson": ic_figures({m.name: pearson(m.table["factor"], g) for m, g in pairs}),
-        "long": value_figures(long),
-        "long_with_costs": value_figures(values["long_net"]),
-        "universe": value_figures(values["universe"]),
-        "excess": value_figures(values["excess"]),
-        "excess_with_costs": value_figures(values["excess_net"]),
+        "headline": headline_figures(ics, values, turnover, done, rules.year),
+        "long": value_figures(long, rules.year),
+        "long_with_costs": value_figures(values["long_net"], rules.year),
+        "universe": value_figures(values["universe"], rules.year),
+        "excess": excess_figures(long, values["universe"], rules.year),
+        "excess_with_costs": excess_figures(values["long_net"], values["universe"], rules.year),
         "settled": {
             "holdings": sum(count for count, _ in settled),
             "largest_weight": max(weight for _, weight in settled),
@@ -793,7 +845,7 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
         "quantiles": quantile_figures(done, bars, rules.quantiles),
         "decomposition": decomposition_figures(months, bars, rules, values, turnover),
         "decay": decay_figures(months, bars, rules.horizons),
-        "yearly": yearly_figures(ics, values, turnover),
+        "yearly": yearly_figures(ics, values, turnover, rules.year),
         "industries": industry_figures(done, bars, rules.top_fraction),
         **targets_of(months, bars, rules, since=first_scored(table)),
         "monthly": monthly_figures(ics, values, done),
@@ -814,11 +866,12 @@ def settle(bars: Bars, months: list[Month], loss: float) -> Bars:
 
 
 def _all_values(months: list[Month], bars: Bars, rules: Rules) -> tuple[Any, ...]:
-    def value(everyone: bool, cost_bps: float) -> tuple[Any, ...]:
-        return account_values(months, bars, rules, everyone=everyone, cost_bps=cost_bps)
+    def value(everyone: bool, *bps: float) -> tuple[Any, ...]:
+        return account_values(months, bars, rules, everyone=everyone, bps=bps)
 
-    long, *of_entries = value(everyone=False, cost_bps=0.0)
-    net, universe = value(everyone=False, cost_bps=rules.cost_bps)[0], value(True, 0.0)[0]
+    long, *of_entries = value(False, 0.0, 0.0)
+    sales = rules.cost_bps if rules.sell_cost_bps is None else rules.sell_cost_bps
+    net, universe = value(False, rules.cost_bps, sales)[0], value(True, 0.0, 0.0)[0]
     values = {"long": long, "long_net": net, "universe": universe}
     return values | {"excess": long / universe, "excess_net": net / universe}, *of_entries
 
@@ -871,6 +924,9 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
     from deltalake import DeltaTable
 
     cfg = json.loads((storage / "runs" / run / "config.json").read_text())["config"]
+    for name, value in PLAIN.items():
+        if cfg["evaluation"].get(name, value) != value:
+            sys.exit(f"evaluation.{name} of {run} is not {value}: nothing here recomputes it")
     table = DeltaTable(str(storage / "runs" / run / "factor")).to_pyarrow_table().to_pandas()
     first, last = (cfg["windows"][name] or edge for name, edge in (("first", ""), ("last", "9")))
     table = table[(table["window"] >= first) & (table["window"] <= last)]
@@ -887,6 +943,8 @@ def read_run(storage: Path, run: str, bars: Path) -> tuple[pd.DataFrame, Bars, R
         horizons=tuple(cfg["evaluation"]["decay_horizons"]),
         picks=cfg["evaluation"]["picks"],
         loss=cfg["evaluation"].get("delisting_loss", 0.0),
+        sell_cost_bps=cfg["evaluation"].get("sell_cost_bps"),
+        year=cfg["evaluation"].get("days_per_year", 252),
         limits=limits == "ashare",
     )
     return table, to_bars(read_bars(bars, read["columns"]), limits=rules.limits), rules

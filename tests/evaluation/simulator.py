@@ -90,6 +90,8 @@ class Simulator:
         entries = {day + self.lag: day for day in scored if day + self.lag < len(self.days)}
         after_last = [day + self.lag for day in ends if day > scored[-1]]
         stop = min([*after_last[:1], len(self.days) - 1])
+        if not after_last or after_last[0] >= len(self.days):
+            stop = max(entries)  # a month that has only begun is traded, not judged
         shares: dict[str, float] = {}
         cash, values, turnovers = 1.0, [], []
         for day in range(min(entries), stop + 1):

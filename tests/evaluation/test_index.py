@@ -13,7 +13,7 @@ from gangru_dist.bars.reader import read_closes
 from gangru_dist.base.errors import BarsError, EvaluationError
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
-from gangru_dist.evaluation.portfolio import measure_against_index
+from gangru_dist.evaluation.performance import measure_against_index
 from gangru_dist.evaluation.summary import Evaluation
 from tests.evaluation.worlds import config, random_block, random_table
 
@@ -54,7 +54,7 @@ class TestReference:
 
     def test_an_index_like_the_portfolio(self) -> None:
         value = np.array([1.0, 1.02, 0.99, 1.05])
-        figures = measure_against_index(value, value, value)
+        figures = measure_against_index(value, value, value, 252)
         assert figures["beta"] == pytest.approx(1)
         assert figures["tracking_error"] == 0
         assert np.isnan(figures["information_ratio"])

@@ -69,6 +69,8 @@ class World:
         cfg = self.with_values(**given)
         rules = recompute.Rules(
             loss=cfg.evaluation.delisting_loss,
+            sell_cost_bps=cfg.evaluation.sell_cost_bps,
+            year=cfg.evaluation.days_per_year,
             entry_lag=cfg.label.entry_lag,
             top_fraction=cfg.evaluation.top_fraction,
             cost_bps=cfg.evaluation.cost_bps,
@@ -133,10 +135,11 @@ class TestReference:
             {},
             {"label__entry_lag": 0},
             {"label__entry_lag": 3, "evaluation__cost_bps": 0.0, "factor__quantiles": 5},
+            {"evaluation__sell_cost_bps": 65.0, "evaluation__days_per_year": 243},
             {"evaluation__top_fraction": 0.01, "evaluation__decay_horizons": [1, 90, 252]},
             {"evaluation__top_fraction": 0.5, "evaluation__delisting_loss": 0.75},
         ],
-        ids=["demo", "same_close", "late_and_free", "one_asset", "loss"],
+        ids=["demo", "same_close", "late_and_free", "by_side", "one_asset", "loss"],
     )
     def test_every_figure(self, world, given):
         rows = recompute.compare(world.metrics(**given), world.recomputed(**given))

@@ -230,10 +230,50 @@ class TestProperties:
         assert "<b>judged</b> 2019-02 to 2020-02, <b>picked</b> for 2020-03" in page
 
     def test_little_to_judge_by_is_said_beside_the_figures(self, world, page):
-        rows = re.findall(r'<span class="caution" title="([^"]+)">', page)
-        members = evaluate(world.table, world.block, world.cfg).metrics["period"]["newest_universe"]
-        assert rows[0] == f"13 months, {members} stocks"
-        assert any("holding" in row for row in rows)
+        """Once, above them; and nothing there is called significant."""
+        metrics = evaluate(world.table, world.block, world.cfg).metrics
+        members, held = metrics["period"]["newest_universe"], metrics["capacity"]["targets"]
+        (said,) = re.findall(r'<p class="caution">([^<]+)</p>', page)
+        assert said.startswith(f"Little to judge by: 13 months, {members} stocks, {held} holdings;")
+        ours = re.search(r"<tr><td class=.l.>Rank IC.*?</tr>", page)[0].partition('class="theirs"')
+        assert "*" not in ours[0]
+        assert "significant at" not in page
+
+    def test_the_first_screen_has_what_changed_on_the_month(self, world, page):
+        found = evaluate(world.table, world.block, world.cfg)
+        tiles = re.search(r'<dl class="tiles">.*?</dl>', page, re.DOTALL)[0]
+        assert tiles.count("<dt>") == 6
+        ics = found.monthly["ic"]
+        change = ics.mean() - ics[:-1].mean()
+        assert f"{format_number(change, 4, '+')} on the month" in tiles
+        top = page.partition('id="ic"')[0]
+        assert 'aria-label="Value of one unit of capital, and its drawdown"' in top
+        assert re.search(r"issued \d{4}-\d\d-\d\d</span>", top)
+        assert "Annualized with 252 trading days a year." in top
+
+    def test_one_period_holds_for_all_figures(self, world):
+        """The months compound to the value, and the value ends with the last month judged."""
+        found = evaluate(world.table, world.block, world.cfg)
+        months, daily = found.monthly, found.daily
+        assert daily["date"].iloc[-1] == months["exit"].iloc[-1]
+        for name in ("long", "long_net", "universe", "excess"):
+            grown = (1 + months[f"{name}_return"]).prod()
+            assert grown == pytest.approx(daily[name].iloc[-1])
+        period = found.metrics["period"]
+        assert period["last_day"] == f"{daily['date'].iloc[-1]:%Y-%m-%d}"
+        assert world.block.dates[-1] > months["exit"].iloc[-1].to_numpy()
+
+    def test_drawdowns_have_dates_and_are_the_deepest(self, world, page):
+        found = evaluate(world.table, world.block, world.cfg)
+        value = found.daily.set_index("date")["long"]
+        rows = found.drawdowns[found.drawdowns["of"] == "long"]
+        assert rows["depth"].iloc[0] == pytest.approx(found.metrics["long"]["max_drawdown"])
+        for row in rows.itertuples():
+            assert value[row.trough] / value[row.peak] - 1 == pytest.approx(-row.depth)
+            until = value.index[-1] if pd.isna(row.recovered) else row.recovered
+            assert value[row.peak : until].iloc[:-1].max() <= value[row.peak]
+            assert value.index.get_loc(until) - value.index.get_loc(row.peak) == row.days
+            assert f'<td class="l">{row.trough:%Y-%m-%d}</td>' in page
 
     def test_the_excess_is_taken_apart_and_adds_up(self, world, page):
         parts = evaluate(world.table, world.block, world.cfg).metrics["decomposition"]
@@ -262,7 +302,7 @@ class TestProperties:
         )
         page = _report(world, cfg)
         figures = world.root.child("runs", RUN, "report").read_json("metrics.json")["index"]
-        row = re.search(r"Annualized excess over the index.*?</tr>", page, re.DOTALL)[0]
+        row = re.search(r"Annualized excess over the index <small>geo.*?</tr>", page, re.DOTALL)[0]
         assert format_percent(figures["excess"]["annualized_return"], 2) in row
         assert format_percent(figures["excess_with_costs"]["annualized_return"], 2) in row
         row = re.search(r">Beta <.*?</tr>", page, re.DOTALL)[0]
@@ -280,7 +320,7 @@ class TestProperties:
 
     def test_all_figures_are_there_and_say_their_values(self, page):
         figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-        assert len(figures) == 12
+        assert len(figures) == 14
         assert all(re.search(r'<rect class="tip"[^>]*><title>[^<]*\d', one) for one in figures)
 
     def test_no_number_is_missing_by_accident(self, page):
@@ -340,7 +380,7 @@ class TestProperties:
         write_report(Run(world.root, RUN, world.cfg))
         folder = world.root.child("runs", RUN, "report")
         page = folder.read_bytes("report.html").decode()
-        assert page.count("<svg") == 13
+        assert page.count("<svg") == 15
         tips = re.findall(r"<title>open\nreal ([^<]*)\ngenerated [^<]*\nspread ([^<]*)<", page)
         assert tips == [(f"{samples_of(names).real['open'].mean:.2f} ± 1.00", "0.04")]
         assert "in 1 of 2 models" in page

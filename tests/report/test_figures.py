@@ -33,10 +33,10 @@ def _industries(*names: str) -> pd.DataFrame:
 class TestProperties:
     def test_same_table_same_picture(self):
         table = _industries("bank", "coal")
-        assert figures.draw_industries(table) == figures.draw_industries(table)
+        assert figures.draw_industry_ics(table) == figures.draw_industry_ics(table)
 
     def test_awkward_names_stay_text(self):
-        svg = figures.draw_industries(_industries("<b>&", "$x_1$", "食品饮料"))
+        svg = figures.draw_industry_ics(_industries("<b>&", "$x_1$", "食品饮料"))
         texts = {element.text for element in ET.fromstring(svg).iter() if element.text}
         assert {"<b>&", "$x_1$", "食品饮料"} <= texts
 
@@ -48,7 +48,14 @@ class TestProperties:
 
     def test_industries_without_twelve_months(self):
         table = _industries("bank", "coal").assign(ic_mean_12=np.nan, excess_mean_12=np.nan)
-        assert "<svg" in figures.draw_industries(table)
+        for svg in (figures.draw_industry_ics(table), figures.draw_industry_excess(table)):
+            assert "latest month" in svg
+            assert "mean of 12 months" not in svg  # a legend of nothing
+
+    def test_months_of_less_than_a_year_have_no_mean_of_twelve(self):
+        months = pd.DataFrame({"month": ["2020-01", "2020-02"], "ic": [0.1, -0.2]})
+        assert "mean of 12 months" not in figures.draw_monthly_ic(months.assign(ic_mean_12=np.nan))
+        assert "mean of 12 months" in figures.draw_monthly_ic(months.assign(ic_mean_12=0.1))
 
     def test_more_windows_than_a_legend_holds(self):
         rows = [

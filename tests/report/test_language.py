@@ -180,7 +180,7 @@ class TestPages:
     def test_long_chinese_names_get_their_room(self):
         """A name starts where the longest one's width, one em a letter, still fits the picture."""
         short, long = "银行", "电力设备及新能源制造业"
-        svg = figures.draw_industries(_industries(short, long))
+        svg = figures.draw_industry_ics(_industries(short, long))
         place = re.search(rf'x="([\d.]+)" y="[\d.]+"[^>]*>{long}<', svg)
         size = re.search(rf"font-size: ([\d.]+)px[^>]*>{long}<", svg)
         assert place
@@ -188,7 +188,7 @@ class TestPages:
         assert float(place[1]) >= len(long) * float(size[1])
 
     def test_pictures_name_fonts_that_have_chinese(self):
-        svg = figures.draw_industries(_industries("食品饮料"))
+        svg = figures.draw_industry_ics(_industries("食品饮料"))
         for family in ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei"):
             assert f"'{family}'" in svg
         css = (PACKAGE / "report" / "templates" / "style.css").read_text()

@@ -26,23 +26,34 @@ def test_numbers(shown, expected):
     assert shown == expected
 
 
-def test_the_summary_says_in_words_which_way_and_how_surely():
+def test_the_summary_says_what_it_measures_and_how_surely():
     block = random_block(days=200)
     found = evaluate(random_table(block), block, config())
     metrics, latest = copy.deepcopy(found.metrics), found.monthly.iloc[-1].to_dict()
     metrics["ic"]["months"] = 5
 
-    def summarize(stars: str, excess: float) -> str:
+    def summarize(stars: str, **few: str) -> str:
         metrics["ic"]["stars"] = stars
-        row = latest | {"excess_return": excess}
-        return text.render_page("summary.html", metrics=metrics, latest=row, picks=[])
+        row = latest | {"long_return": 0.10, "universe_return": 0.044, "excess_return": 0.0536}
+        given = {"metrics": metrics, "latest": row, "cautions": {"ic": "", **few}}
+        return text.render_page("summary.html", costs="15 bp per side", **given)
 
-    better, worse = summarize("**", 0.02), summarize("", -0.02)
-    for sentence in (better, worse):
+    surely, unsure, hardly = summarize("**"), summarize(""), summarize("***", ic="5 months")
+    for sentence in (surely, unsure, hardly):
         assert sentence.startswith(f"In {latest['month']} the factor's IC was ")
         assert "over 5 months" in sentence
-        assert "2.0\u202f%" in sentence
-    assert "significant at 5\u202f%" in better
-    assert "beat" in better
-    assert "not significantly" in worse
-    assert "lagged" in worse
+        assert "+5.6\u202f% (arithmetic difference), +5.4\u202f% geometric" in sentence
+        assert f"to {metrics['period']['last_day']} it is" in sentence
+        assert f"holds {metrics['capacity']['targets']} of" in sentence
+    assert "significant at 5\u202f%" in surely
+    assert "not significantly" in unsure
+    assert "significant" not in hardly  # where there is little to judge by
+    assert "too little to judge by" in hardly
+
+
+def test_costs_of_either_side():
+    both = {"cost_bps": 15.0, "sell_cost_bps": None}
+    assert text.format_costs(both) == "15 bp per side"
+    assert text.format_costs(both | {"sell_cost_bps": 15.0}) == "15 bp per side"
+    by_side = text.format_costs({"cost_bps": 2.5, "sell_cost_bps": 7.5})
+    assert by_side == "2.5 bp bought, 7.5 bp sold"

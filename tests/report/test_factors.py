@@ -1,0 +1,200 @@
+"""The page of a factor that no run made."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gangru_dist as g
+from gangru_dist import commands
+from gangru_dist.base.errors import ConfigError, EvaluationError
+from gangru_dist.base.storage import Storage
+from gangru_dist.evaluation.market import to_market
+from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.store import select_universe
+from gangru_dist.report import document
+from gangru_dist.report.document import write_report
+from gangru_dist.report.factors import place_factor, read_factor_market
+from gangru_dist.runs.run import Run
+from tests.evaluation.worlds import evaluate, random_table
+from tests.report.store import CFG, RUN, World, write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return write_world(tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take seconds; `test_document` draws them."""
+    monkeypatch.setattr(document, "draw_figures", lambda *_: {})
+
+
+def table_of(world: World, seed: int = 1) -> pd.DataFrame:
+    """Of every bar from 2019 on."""
+    table = random_table(world.block, seed=seed)[["date", "asset", "factor"]]
+    return table[table["date"] >= "2019-01-01"].reset_index(drop=True)
+
+
+def members_of(world: World) -> set[tuple[pd.Timestamp, str]]:
+    """Day and asset of the universe: 30 of the last 40 days traded, 120 days listed, no ST."""
+    traded = pd.DataFrame(world.block.traded, world.block.dates, world.block.assets)
+    enough = traded.rolling(40, min_periods=1).sum() >= 30
+    listed = pd.bdate_range("2018-01-05", world.block.dates[0], inclusive="left").size
+    old = np.arange(len(traded))[:, None] + listed >= 120
+    rows, columns = np.nonzero((traded & enough).to_numpy() & old)
+    return set(zip(traded.index[rows], traded.columns[columns], strict=True))
+
+
+class TestReference:
+    def test_the_runs_universe_is_applied_and_said(self, world):
+        run, table = Run(world.root, "nobody", CFG), table_of(world)
+        page = Path(write_report(run, factor=table))
+        assert page.parent == Path(world.root.path) / "factors" / "factor"
+        inside = members_of(world)
+        kept = [pair in inside for pair in zip(table["date"], table["asset"], strict=True)]
+        assert 0 < sum(kept) < len(table)
+        found = Storage(str(page.parent)).read_json("metrics.json")
+        market = evaluate(table[kept], world.block, CFG).metrics
+        for name in ("ic", "long", "excess", "turnover"):
+            assert found[name] == pytest.approx(market[name])
+        assert f"{len(table)} values" in found["notes"][0]
+        assert f"{len(table) - sum(kept)} outside the universe" in found["notes"][0]
+        html = page.read_text()
+        assert f"{len(table) - sum(kept)} outside the universe" in html
+        assert "factor <b>factor</b>" in html
+        assert not Storage(world.root.path).child("runs", "nobody").list_files()
+
+    def test_neutralized_by_least_squares_on_dummies_and_size(self, world):
+        manifest, table = read_manifest(world.root), table_of(world)
+        block = read_factor_market(world.root, manifest, CFG, {"f": table})
+        placed = place_factor(table, block, CFG, neutralize=("industry", "size"))
+        day = placed.table["date"].unique()[100]
+        found = placed.table[placed.table["date"] == day].set_index("asset")["factor"]
+        raw = table[table["date"] == day].set_index("asset")["factor"].reindex(found.index)
+        spread = 1.4826 * (raw - raw.median()).abs().median()
+        raw = raw.clip(raw.median() - 5 * spread, raw.median() + 5 * spread)
+        row = block.row(np.datetime64(day, "D"))
+        columns = np.searchsorted(block.assets, found.index)
+        industry = pd.get_dummies(pd.Series(block.industry[row, columns])).to_numpy(dtype=float)
+        design = np.column_stack([industry, np.log(block.market_cap[row, columns])])
+        left = raw - design @ np.linalg.lstsq(design, raw, rcond=None)[0]
+        np.testing.assert_allclose(found, left / left.std(ddof=0), atol=1e-9)
+        assert set(placed.coverage["neutralized"]) == {"industry+size"}
+
+    def test_what_a_factor_adds_to_another(self, world):
+        """Ours knows a part of the future and adds it; noise adds nothing, nor does a copy."""
+        market = to_market(world.block)
+        ours = table_of(world)
+        later = pd.DataFrame(market.price, market.dates, market.assets).pct_change(20).shift(-21)
+        truth = later.stack().rename_axis(["date", "asset"])  # noqa: PD013
+        keys = pd.MultiIndex.from_frame(ours[["date", "asset"]])
+        ours["factor"] += 10 * truth.reindex(keys).fillna(0).to_numpy()
+        noise = table_of(world, seed=7)
+        run = Run(world.root, "nobody", CFG)
+        page = Path(write_report(run, factor={"ours": ours, "noise": noise, "same": ours}))
+        pairs = Storage(str(page.parent)).read_json("metrics.json")["comparisons"]
+        assert list(pairs) == ["noise", "same", "noise.same"]
+        known = pairs["noise"]["added"]
+        assert known["mean"] > 0.15
+        assert known["t"] > 4
+        assert abs(pairs["noise"]["added_theirs"]["t"]) < 3
+        assert pairs["same"]["correlation"]["mean"] == pytest.approx(1)
+        assert pairs["same"]["added"]["mean"] is None  # nothing is left
+        assert pairs["noise.same"]["added_theirs"] == pytest.approx(known)
+        table = re.search(r'<table id="beside">.*?</table>', page.read_text(), re.DOTALL)[0]
+        assert table.count("<tr>") == 4
+
+    def test_a_run_stands_beside_it(self, world):
+        page = Path(write_report(Run(world.root, RUN, CFG), RUN, factor={"f": table_of(world)}))
+        found = Storage(str(page.parent)).read_json("metrics.json")
+        assert list(found["compared"]) == [RUN]
+        assert found["comparisons"][RUN]["added"]["months"] > 10
+
+
+class TestProperties:
+    def test_other_days_assets_and_spellings(self, world):
+        table = table_of(world)
+        strange = pd.concat(
+            [
+                table.assign(asset=table["asset"].str[:6]),
+                table.head(3).assign(date=pd.Timestamp("2050-01-03")),
+                table.head(2).assign(asset="999999.SH"),
+            ]
+        )
+        block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
+        placed, plain = (place_factor(one, block, CFG, universe="all") for one in (strange, table))
+        pd.testing.assert_frame_equal(placed.table, plain.table)
+        assert placed.note.facts["unknown"] == "5"
+        assert len(plain.table) == len(table)
+
+    def test_start_and_the_future(self, world):
+        """Values of a day depend on that day's rows and the bars up to it alone."""
+        table, day = table_of(world), dt.date(2019, 6, 3)
+        block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
+        placed = place_factor(table, block, CFG, start=day, neutralize=("size",))
+        assert placed.table["date"].min() == pd.Timestamp(day)
+        cut = pd.Timestamp("2019-09-30")
+        changed = table.assign(factor=np.where(table["date"] > cut, 1.0, table["factor"]))
+        again = place_factor(changed, block, CFG, start=day, neutralize=("size",))
+        kept = [one.table[one.table["date"] <= cut] for one in (placed, again)]
+        pd.testing.assert_frame_equal(*kept)
+        mask = select_universe(block, CFG.universe, CFG.samples.lookback)
+        assert mask[block.row(np.datetime64("2019-06-03"))].sum() == placed.coverage["scored"][0]
+
+
+class TestCommand:
+    def test_files_side_by_side(self, world, tmp_path, capsys):
+        table_of(world).to_parquet(tmp_path / "value.parquet")
+        wide = table_of(world, 3).pivot_table(index="date", columns="asset", values="factor")
+        wide.to_csv(tmp_path / "momentum.csv")
+        flags = ["report", "--storage", world.root.path, "--preset", "demo"]
+        flags += ["--factor", str(tmp_path / "value.parquet")]
+        flags += ["--factor", str(tmp_path / "momentum.csv"), "--neutralize", "size"]
+        flags += ["--start", "2019-03-01", "--set", "evaluation.top_fraction=0.2"]
+        assert commands.main([*flags, "--dry-run"]) == 0
+        assert "values of momentum" in capsys.readouterr().out
+        assert commands.main(flags) == 0
+        assert "factors/value/report.html" in capsys.readouterr().out
+        found = Storage(world.root.path).child("factors", "value").read_json("metrics.json")
+        assert list(found["compared"]) == ["momentum"]
+        assert found["period"]["first_day"] >= "2019-03-29"
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"factor": {}}, "factor is empty"),
+            ({"factor": {"a": 3}}, "the factor is a int"),
+            ({"universe": "all"}, "are of a factor"),
+            ({"neutralize": ("beta",)}, "any of industry and size"),
+            ({"start": "2050-01-01"}, "none of the 0 factor values"),
+        ],
+    )
+    def test_what_cannot_be_meant(self, world, given, says):
+        given = {"factor": table_of(world)} | given
+        if given.get("universe") == "all":
+            del given["factor"]
+        with pytest.raises((EvaluationError, ConfigError), match=says):
+            write_report(Run(world.root, "nobody", CFG), **given)
+
+    def test_a_file_that_is_none(self, world, tmp_path):
+        from gangru_dist.report.factors import read_factor_files
+
+        with pytest.raises(EvaluationError, match="no such file"):
+            read_factor_files([str(tmp_path / "none.csv")])
+        (tmp_path / "bad.parquet").write_bytes(b"no table")
+        with pytest.raises(EvaluationError, match="no parquet or CSV table"):
+            read_factor_files([str(tmp_path / "bad.parquet")])
+        with pytest.raises(ConfigError, match="two files are called 'bad'"):
+            read_factor_files(["a/bad.csv", "b/bad.parquet"])
+
+    def test_one_call_from_a_notebook(self, world):
+        run = g.open_run(world.root.path, "notebook", settings={"evaluation.top_fraction": 0.2})
+        series = table_of(world).set_index(["date", "asset"])["factor"]
+        assert Path(write_report(run, factor=series, start="2019-02-01")).exists()
