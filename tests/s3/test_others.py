@@ -93,6 +93,8 @@ class TestFiles:
 @pytest.mark.trials
 @pytest.mark.timeout(1800)
 def test_the_pipeline(store: Store) -> None:
+    if store.uri.startswith("abfs"):
+        pytest.skip("Azurite ignores startFrom, so that delta-rs finds no second commit of a table")
     words = ["--preset", "demo", "--run", "tiny", "--bars", "synthetic", *FLAGS]
     command = [sys.executable, "jobs/pipeline.py", "--storage", place(store, "whole"), *words]
     with tempfile.TemporaryDirectory(prefix="g", ignore_cleanup_errors=True) as folder:
