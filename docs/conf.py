@@ -39,7 +39,7 @@ html_theme_options = {
 html_static_path = ["static"]  # custom.css: the night
 html_show_copyright = False
 
-html_sidebars = {"**": ["globaltoc.html", "searchbox.html"]}
+html_sidebars = {"**": ["searchbox.html", "globaltoc.html"]}
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

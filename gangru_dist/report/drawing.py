@@ -169,8 +169,8 @@ def add_legend(axes: Axes, columns: int = 4) -> None:
 
 
 def set_month_ticks(axes: Axes, months: pd.Series) -> None:
-    """Write at most nine month names below bars at 0, 1, 2 and so on."""
-    step = max(1, -(-len(months) // 9))
+    """Write at most six month names below bars at 0, 1, 2 and so on."""
+    step = max(1, -(-len(months) // 6))
     ticks = np.arange(0, len(months), step)
     axes.set_xticks(ticks, [months.iloc[tick] for tick in ticks])
     axes.tick_params(axis="x", length=2)

@@ -26,6 +26,7 @@ from gangru_dist.report.runs import (
     write_comparison,
     write_index,
 )
+from tests.report.test_tuning import write_search
 
 CFG = to_dict(presets.ALL["demo"]())
 MONTHS = ("2020-01", "2020-02", "2020-03")
@@ -100,6 +101,44 @@ class TestReference:
         assert found["mine"].preset == "report"
         assert found["mine"].changed == ("evaluation.picks: 50 -> 7",)
         assert (found["odd"].preset, found["odd"].changed) == ("", ())
+
+    def test_a_run_with_a_plug_in_that_is_not_here_is_told_too(self, root):
+        cfg = {**CFG, "predictor": "not_here.nowhere:Net"}
+        add(root, "mine", cfg=cfg, ics=ICS)
+        run = listed(root)["mine"]
+        assert (run.cfg, run.preset, run.networks) == (
+            None,
+            "demo",
+            "gan_gru, not_here.nowhere:Net",
+        )
+        assert run.changed == ("predictor: 'gru' -> 'not_here.nowhere:Net'",)
+        write_index(root)
+        assert "another version" not in page_of(root)
+
+    def test_searches_are_listed_with_their_best(self, root):
+        add(root, "one", ics=ICS)
+        write_search(root.child("runs", "looked"))  # claims no name
+        root.child("runs", "looked").write_bytes("tune/tuning.html", b"<html>")
+        write_index(root)
+        part = page_of(root).partition('<section id="searches">')[2].partition("</section>")[0]
+        assert '<a href="looked/tune/tuning.html">looked</a>' in part
+        assert "<td>6</td><td>2</td><td>+0.0500</td>" in part
+        assert list(listed(root)) == ["one"]
+
+    def test_short_trainings_have_a_time_and_the_chart_its_axes(self, root):
+        add(root, "one", ics=ICS, failed=1)
+        add(root, "two", ics=ICS)
+        summary = root.child("runs", "one").read_json("summary.json")
+        summary["windows"][1]["seconds"] = 90.0
+        root.child("runs", "one").write_json("summary.json", summary)
+        write_index(root)
+        page = page_of(root)
+        assert '<td data-value="0.025">2\u202fmin</td>' in page
+        chart = re.search(r'<svg class="curves".*?</svg>', page, re.DOTALL)[0]
+        texts = re.findall(r"<text [^>]*>([^<]+)</text>", chart)
+        assert texts == ["1.00", "1.10", "1.20", "1.30", *MONTHS]
+        hues = set(re.findall(r"--hue: (#[0-9a-f]{6}); --dash: ([^;]+);", page))
+        assert len(hues) == 2
 
     def test_the_last_used_comes_first(self, root):
         for name in ("b", "c", "a"):

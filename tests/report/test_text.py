@@ -19,6 +19,10 @@ from tests.evaluation.worlds import config, evaluate, random_block, random_table
         (text.format_signed_percent(-0.5, 0), "−50\u202f%"),  # noqa: RUF001
         (text.format_short_percent(0.1), "10\u202f%"),
         (text.format_short_percent(0.025), "2.5\u202f%"),
+        (text.format_duration(None), "–"),  # noqa: RUF001
+        (text.format_duration(40.4), "40\u202fs"),
+        (text.format_duration(750), "12\u202fmin"),
+        (text.format_duration(9000), "2.5\u202fh"),
         (text.format_count(1234567), "1\u202f234\u202f567"),
     ],
 )
