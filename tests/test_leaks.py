@@ -99,7 +99,7 @@ def test_windows_of_a_driver(tmp_path: Path, times: int, monkeypatch: pytest.Mon
 
     counted = Counter[Unit]()
     monkeypatch.setattr(near, "train_unit", train_counted)
-    monkeypatch.setattr(launch, "count_concurrent", lambda _: times)  # a unit a model
+    monkeypatch.setattr(launch, "count_concurrent", lambda *_: times)  # a unit a model
     for owner, name, value in near.replacements():
         monkeypatch.setattr(owner, name, value)
     root = Storage(str(tmp_path))

@@ -75,7 +75,7 @@ def map_on_ray(
             done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))
         else:
             size = cfg.resources
-            count = min(actors, len(items), session.find_room("a scoring actor", size))
+            count = session.find_slots("a scoring actor", size, min(actors, len(items)))
             _logger.info("actors_start actors=%d", count)
             done = _rows(items, len(items)).map(
                 _Actor,

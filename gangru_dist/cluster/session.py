@@ -154,10 +154,10 @@ def _start(cfg: RunConfig, cpus: int | None, gpus: int | None, dashboard: bool) 
     oom_retries = {"RAY_task_oom_retries": str(cfg.resources.max_failures)}
     for name, value in (_DRIVER_ENV | oom_retries).items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
-    _logger.info("ray_start address=%s", address or "local")
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    _logger.info("ray_start address=%s", address)
     started = time.monotonic()
-    if not address or address == "local":
+    if not is_on_cluster():
         os.environ.update(
             make_worker_environment(cfg)
         )  # workers inherit it; a runtime_env costs 1 s
@@ -193,6 +193,11 @@ def list_user_files() -> list[str]:
 def count_workers(size: ResourcesConfig) -> int:
     """How many workers of that size the living nodes hold at once, each on one node."""
     return sum(_room(node, size) for node in _nodes())
+
+
+def count_cpus() -> float:
+    """CPUs of the largest living node."""
+    return max((node.get("CPU", 0.0) for node in _nodes()), default=0.0)
 
 
 def count_nodes() -> int:
@@ -231,10 +236,15 @@ def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
             ) from error
 
 
+def is_on_cluster() -> bool:
+    """Whether a session would join a running cluster."""
+    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+
+
 def _is_alone() -> bool:
     """Whether workers run on this machine only."""
     if not ray.is_initialized():
-        return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+        return not is_on_cluster()
     here = ray.get_runtime_context().get_node_id()
     return all(node["NodeID"] == here for node in ray.nodes() if node["Alive"])
 
@@ -276,6 +286,18 @@ def find_room(what: str, size: ResourcesConfig, workers: int = 1) -> int:
         f"has room for {room}{late} (nodes: {there or 'none'}). Lower resources.workers, "
         f"resources.cpus_per_worker or resources.gpus_per_worker, or add nodes{way_out}."
     )
+
+
+def find_slots(what: str, size: ResourcesConfig, most: int) -> int:
+    """How many of `most` workers to give Ray at once: those that it has room for.
+
+    All of them on a cluster that grows, for what waits is what its autoscaler sees.
+
+    Raises:
+        ResourceError: As `find_room`.
+    """
+    room = find_room(what, size)
+    return most if size.wait_for_nodes_minutes else min(most, room)
 
 
 def _nodes() -> list[dict[str, float]]:

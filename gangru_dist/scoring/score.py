@@ -10,10 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from contextlib import nullcontext
 from functools import partial
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
+from gangru_dist.cluster import session
 from gangru_dist.cluster.map import Runner, map_here, map_on_ray, unwrap
 from gangru_dist.events import prometheus
 from gangru_dist.events.events import RowsScored
@@ -140,6 +142,8 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
     files: list[DataFile] = []
     most = run.cfg.resources.scoring_actors or len(plan.tasks)
     with (
+        # a cluster's Prometheus counts the rows that this process scores, too
+        session.open_session(run.cfg) if session.is_on_cluster() else nullcontext(),
         log.subscribe(prometheus.record),
         log.Progress("score", total=plan.days, unit="days") as progress,
     ):

@@ -258,7 +258,7 @@ def _train_all(
     publisher = _Publisher(run, manifest, tasks)
     size = run.cfg.resources
     with session.open_session(run.cfg):
-        slots, nodes = count_concurrent(run.cfg), session.count_nodes()
+        slots, nodes = count_concurrent(run.cfg, len(tasks)), session.count_nodes()
         units = make_units(tasks, slots)
         if size.workers == 1:  # Ray's own queue holds them all
             slots = size.max_concurrent or len(units)
@@ -267,7 +267,7 @@ def _train_all(
             run=run,
             made_by=read_code_version(),
             through_ray=choose_ray_ingest(run, nodes),
-            spread=at_once > 1 and nodes > 1,
+            spread=at_once > 1 and (nodes > 1 or size.wait_for_nodes_minutes > 0),
         )
         claim()
         text = "train_start models=%d units=%d at_once=%d workers_each=%d ingest=%s spread=%s"
@@ -362,18 +362,18 @@ def find_model(run: Run, task: Task, reason: str | None, identity: str) -> Windo
     return WindowDone(result=result, identity=identity, model=model)
 
 
-def count_concurrent(cfg: RunConfig) -> int:
-    """Windows to train at once: what the cluster has room for, at most `max_concurrent`.
+def count_concurrent(cfg: RunConfig, models: int) -> int:
+    """How many models to train at once: what there is room for, at most `max_concurrent`.
 
-    On a cluster that grows (`wait_for_nodes_minutes`), `max_concurrent` itself if it is given:
-    Ray's own queue of placement groups is what makes an autoscaler add nodes.
+    On a cluster that grows all, or `max_concurrent` if that is given: Ray's own queue is what makes
+    an autoscaler add nodes. Groups of workers wait in memory, so only `max_concurrent` of them do.
 
     Raises:
         ResourceError: Not even one ever fits.
     """
     size = cfg.resources
+    most = min(size.max_concurrent or models, models)
     room = session.find_room("one window", size, size.min_workers or size.workers)
-    if size.wait_for_nodes_minutes and size.max_concurrent:
-        return size.max_concurrent
-    at_once = max(1, room // size.workers)
-    return min(at_once, size.max_concurrent or at_once)
+    if size.wait_for_nodes_minutes and (size.workers == 1 or size.max_concurrent):
+        return most
+    return min(most, max(1, room // size.workers))

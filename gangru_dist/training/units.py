@@ -11,6 +11,9 @@ an autoscaler sees the demand; a Ray Train run waits until there is room, for it
 as often as `resources.max_failures` allows. Models that are done stay, the others continue from
 their checkpoints.
 
+A unit that Ray keeps ending because a node's memory is short is submitted again with twice the
+CPUs, so that fewer run beside it; it fails when it was alone on its node.
+
 Workers report through one actor beside the driver. It carries news alone: whether a model is there,
 storage says.
 """
@@ -19,19 +22,21 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gangru_dist.base.errors import WindowError, extract_reason, shorten
+from gangru_dist.base.errors import WindowError, extract_reason, format_flag, shorten
+from gangru_dist.cluster import session
 from gangru_dist.config.identity import model_identity
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.model import TimedEpoch
@@ -155,51 +160,81 @@ def run_units(
     strategy = NodeAffinitySchedulingStrategy(here, soft=False)
     # where memory is short, Ray kills more than the process that takes it
     news = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=strategy)(News).remote()
-    submit = _make_remote(job)
-    waiting, running = deque(units), dict[Any, Unit]()
+    submit, size = _make_submit(job, news, train), job.run.cfg.resources
+    waiting = deque((unit, size.cpus_per_worker) for unit in units)
+    running: dict[Any, tuple[Unit, float]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                unit = waiting.popleft()
-                running[submit.remote(job, unit, news, train)] = unit
+                unit, cpus = waiting.popleft()
+                running[submit(unit, cpus)] = unit, cpus
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_POLL_SECONDS)
             with suppress(RayError):  # the news are lost; storage has what is trained
                 yield from ray.get(news.drain.remote(), timeout=10)
             for reference in ended:
-                unit = running.pop(reference)
-                yield UnitFinished(unit, _find_reason(reference))
-                _delete_traces(job.run, unit)
+                unit, cpus = running.pop(reference)
+                reason, is_memory = _find_reason(reference)
+                more = find_more_cpus(size, cpus) if is_memory else None
+                if more is None:
+                    yield UnitFinished(unit, reason)
+                    _delete_traces(job.run, unit)
+                else:
+                    text = "window_restarted window=%s cpus_per_worker=%g: %s"
+                    _logger.warning(text, unit[0].name, more, reason)
+                    waiting.append((unit, more))
     finally:
         ray.kill(news)
 
 
-def _make_remote(job: TrainingJob) -> Any:
-    """The Ray task of a unit: training itself, or a Ray Train run."""
+def _make_submit(job: TrainingJob, news: Any, train: Train | None) -> Callable[[Unit, float], Any]:
+    """Gives Ray a unit, with a worker's CPUs: training itself, or a Ray Train run."""
     size = job.run.cfg.resources
     where: dict[str, Any] = {
         "max_retries": size.max_failures,
         "scheduling_strategy": "SPREAD" if job.spread else "DEFAULT",
     }
     if size.workers > 1:  # Train's workers have retries of their own; its controller dies too
-        return ray.remote(num_cpus=0, retry_exceptions=[RayActorError], **where)(_fit)
-    return ray.remote(
-        num_cpus=size.cpus_per_worker,
+        fit = ray.remote(num_cpus=0, retry_exceptions=[RayActorError], **where)(_fit)
+        return lambda unit, cpus: fit.remote(job, unit, news, train, cpus)
+    task = ray.remote(
         num_gpus=size.gpus_per_worker,
         retry_exceptions=True,
         # 0: the process stays, with its imports, for whoever needs one like it
         max_calls=size.windows_per_run or (1 if size.gpus_per_worker else 0),
         **where,
     )(_train)
+    return lambda unit, cpus: task.options(num_cpus=cpus).remote(job, unit, news, train)
 
 
-def _find_reason(reference: Any) -> str | None:
+def _find_reason(reference: Any) -> tuple[str | None, bool]:
+    """Why a unit has ended, if not by itself; and whether memory was short."""
     try:
-        reason: str | None = ray.get(reference)
+        return ray.get(reference), False
     except OutOfMemoryError as error:
-        reason = shorten(error)
+        return describe_memory(str(error)), True
     except RayError as error:
-        reason = extract_reason(error)
-    return reason
+        return extract_reason(error), False
+
+
+def describe_memory(said: str) -> str:
+    """The node, the gigabytes and the way out, of what Ray says when it ends processes."""
+    node = re.search(r"\(IP: (\S+), .*was ([\d.]+)GB used / ([\d.]+)GB", said)
+    taken = re.findall(r"task name=(\S+?),.*?memory used=([\d.]+)GB", said)
+    if node is None:
+        return f"out of memory: {shorten(said)}"
+    tasks = ", ".join(f"{name} {gb}" for name, gb in taken[:8])
+    return (
+        f"out of memory on node {node[1]}: {node[2]} of {node[3]} GB (GB of Ray's processes there: "
+        f"{tasks or 'unknown'}). Take a node with more memory, fewer windows at once, as "
+        f"{format_flag('resources.max_concurrent', 1)}, or more workers a window."
+    )
+
+
+def find_more_cpus(size: ResourcesConfig, cpus: float) -> float | None:
+    """CPUs of a worker for fewer to fit on a node; None if none fits with more."""
+    more = min(2 * cpus, session.count_cpus())
+    room = session.count_workers(replace(size, cpus_per_worker=more)) if more > cpus else 0
+    return more if room >= (size.min_workers or size.workers) else None
 
 
 def _delete_traces(run: Run, unit: Unit) -> None:
@@ -242,13 +277,13 @@ def _train(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> None
     train(job, unit, report)
 
 
-def _fit(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> str | None:
+def _fit(job: TrainingJob, unit: Unit, news: Any, train: Train | None, cpus: float) -> str | None:
     """Train in a group of workers; return why they could not go on."""
     import ray.train as rt  # with torch five seconds
     from ray.train.torch import TorchConfig, TorchTrainer
 
     run, size = job.run, job.run.cfg.resources
-    per_worker = {"CPU": size.cpus_per_worker}
+    per_worker = {"CPU": cpus}
     if size.gpus_per_worker:
         per_worker["GPU"] = size.gpus_per_worker
     trainer = TorchTrainer(
@@ -272,5 +307,8 @@ def _fit(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> str | 
         trainer.fit()
     except rt.TrainingFailedError as error:
         failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-        return extract_reason(next(iter(failures.values()), error))
+        cause = next(iter(failures.values()), error)
+        if "running low on memory" in str(cause):
+            raise OutOfMemoryError(str(cause)) from error
+        return extract_reason(cause)
     return None

@@ -144,8 +144,8 @@ def run_trials(
     """
     cfg = queue.cfg
     size = cfg.resources
-    room = session.find_room("one trial", size)
-    at_once = min(room, size.max_concurrent or room, queue.remaining)
+    most = min(size.max_concurrent or queue.remaining, queue.remaining)
+    at_once = session.find_slots("one trial", size, most)
     _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
     trainable: Callable[..., Any] = tune.with_resources(
         tune.with_parameters(

@@ -1,4 +1,6 @@
-"""A Ray cluster of two nodes on this machine, as an operator starts it, with token authentication.
+"""Ray clusters on this machine, as an operator starts them, with token authentication.
+
+`two_nodes` stand; `growing_nodes` come and go as Ray's own autoscaler has them.
 
 Own ports, own folder, own process groups: other clusters on the machine are not touched, and
 `ray stop`, which would end them, is never called.
@@ -32,9 +34,11 @@ _MARK = "GANGRU_TEST_CLUSTER"
 
 @dataclass(frozen=True)
 class Cluster:
-    """Two nodes, and what a client of theirs needs."""
+    """Its nodes, and what a client of theirs needs."""
 
     folder: Path
+    address: str
+    """Of the GCS, for `RAY_ADDRESS`."""
     dashboard: str
     metrics: str
     token: str
@@ -68,6 +72,12 @@ class Cluster:
         except urllib.error.HTTPError as error:
             return error.code, None
 
+    def count_nodes(self) -> int:
+        """Nodes that are alive, the head among them."""
+        status, answer = self.api("/nodes?view=summary", self.token)
+        nodes = answer["data"]["summary"] if status == 200 else []
+        return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+
     def job(self, submission: str) -> dict[str, Any]:
         """What the API tells of a job."""
         found: dict[str, Any] = self.api(f"/api/jobs/{submission}", self.token)[1]
@@ -91,6 +101,53 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
         environment: Of both nodes on top of ours, say the storage's credentials.
     """
     (folder / "w").mkdir()  # nodes that share a folder unpack the working dir over each other
+    with _head(folder, environment, "--num-cpus=1", "--node-ip-address=127.0.0.1") as (cluster, up):
+        words = [f"--address={cluster.address}", f"--temp-dir={folder}/w", "--num-cpus=1"]
+        up("worker", [*words, "--node-ip-address=127.0.0.1"])
+        yield cluster
+
+
+@contextmanager
+def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
+    """A head without CPUs, and up to `most` nodes of one CPU that Ray's autoscaler adds and ends.
+
+    Its v2, as in our manifests, with Ray's provider of nodes that are processes of this machine.
+    """
+    head = "f" * 51 + "00000"  # the name that the provider gives it
+    config = {
+        "cluster_name": "fake",
+        "max_workers": most,
+        "idle_timeout_minutes": 0.1,
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": "127.0.0.1:PORT",
+            "head_node_id": head,
+            "launch_multiple": True,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "cpu": {
+                "resources": {"CPU": 1, "object_store_memory": 200_000_000},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": most,
+            },
+        },
+        "head_node_type": "ray.head.default",
+    }
+    environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": head}
+    environment |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": head}
+    words = ["--num-cpus=0", f"--autoscaling-config={folder}/config.json"]
+    with _head(folder, environment, *words, config=json.dumps(config)) as (cluster, _):
+        yield cluster
+
+
+@contextmanager
+def _head(
+    folder: Path, environment: dict[str, str], *more: str, config: str = ""
+) -> Iterator[tuple[Cluster, Callable[[str, list[str]], None]]]:
+    """The cluster of a head, and what starts another of its nodes: by name, with these flags."""
     token = secrets.token_hex(32)
     (folder / "token").write_text(token)
     (folder / "token").chmod(0o600)
@@ -100,22 +157,22 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
     client |= {"PATH": f"{_BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
     node = client | environment | {"RAY_raylet_start_wait_time_s": "300", _MARK: mark}
     node |= {"RAY_metrics_report_interval_ms": "1000", "OMP_NUM_THREADS": "1"}
-    head = f"127.0.0.1:{ports[0]}"
+    address, *urls = (f"127.0.0.1:{port}" for port in (ports[0], ports[1], ports[5]))
+    cluster = Cluster(folder, address, *(f"http://{url}" for url in urls), token, client)
     flags = ["--head", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
     flags += [f"--ray-client-server-port={ports[2]}", f"--temp-dir={folder}"]
-    flags += ["--include-dashboard=true"]
-    cluster = Cluster(
-        folder, f"http://127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[5]}", token, client
-    )
-    processes = []
+    flags += ["--include-dashboard=true", *more]
+    (folder / "config.json").write_text(config.replace("PORT", str(ports[0])))
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, words: list[str]) -> None:
+        count = len(processes)
+        own = ports[3 + 3 * count : 6 + 3 * count]
+        processes.append(_up(folder / f"{name}.log", node, own, words, cluster, count + 1))
+
     try:
-        for name, own, words in (
-            ("head", ports[3:6], flags),
-            ("worker", ports[6:9], [f"--address={head}", f"--temp-dir={folder}/w"]),
-        ):
-            count = len(processes) + 1
-            processes.append(_up(folder / f"{name}.log", node, own, words, cluster, count))
-        yield cluster
+        start("head", flags)
+        yield cluster, start
     finally:
         for process in reversed(processes):
             stop_group(process)
@@ -126,8 +183,8 @@ def _start(
     log: Path, environment: dict[str, str], ports: list[int], flags: list[str]
 ) -> subprocess.Popen[bytes]:
     agent, grpc, metrics = ports
-    command = [str(_BIN / "ray"), "start", "--block", "--num-cpus=1", *flags]
-    command += ["--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={agent}"]
+    command = [str(_BIN / "ray"), "start", "--block", *flags]
+    command += [f"--dashboard-agent-listen-port={agent}"]
     command += [f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}"]
     command += ["--object-store-memory=200000000", "--disable-usage-stats"]
     command += ["--min-worker-port=0", "--max-worker-port=0"]  # any, not 10002 to 19999
@@ -148,19 +205,11 @@ def _up(
     """A node, once `count` are alive; tried again, for a raylet gives up after 15 busy seconds."""
     for _ in range(_ATTEMPTS):
         process = _start(log, environment, ports, flags)
-        if _wait(lambda: _living(cluster) >= count, process):
+        if _wait(lambda: cluster.count_nodes() >= count, process):
             return process
         stop_group(process)
         _end_leftovers(environment[_MARK], only=process.pid)
     raise RuntimeError(f"the node did not come up:\n{log.read_text()[-3000:]}")
-
-
-def _living(cluster: Cluster) -> int:
-    status, answer = cluster.api("/nodes?view=summary", cluster.token)
-    if status != 200:
-        return 0
-    nodes = answer["data"]["summary"]
-    return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
 
 def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:

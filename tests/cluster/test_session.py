@@ -46,6 +46,12 @@ class TestReference:
         if expected:
             assert session.find_room("a window", size(cpus, gpus)) == expected
 
+    def test_a_cluster_that_grows_is_given_all(self) -> None:
+        """Its autoscaler sees what waits; elsewhere that would only wait."""
+        assert session.find_slots("an actor", size(2), 9) == 3
+        assert session.find_slots("an actor", size(2, wait_for_nodes_minutes=1), 9) == 9
+        assert session.count_cpus() == 4
+
 
 class TestValidation:
     @pytest.mark.usefixtures("nodes")

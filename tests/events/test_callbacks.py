@@ -86,7 +86,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import nullcontext
 
     monkeypatch.setattr(launch.session, "open_session", lambda _: nullcontext())
-    monkeypatch.setattr(launch, "count_concurrent", lambda _: 1)
+    monkeypatch.setattr(launch, "count_concurrent", lambda *_: 1)
     monkeypatch.setattr(launch.session, "count_nodes", lambda: 1)
 
 

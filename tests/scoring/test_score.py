@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -226,6 +227,15 @@ class TestProperties:
         summary = score_here(run_of(scored), start=dt.date(2019, 3, 20), end=dt.date(2019, 4, 10))
         assert summary.scored
         assert len(opened) == 1
+
+    @pytest.mark.parametrize(("address", "sessions"), [("10.0.0.1:6379", 1), ("local", 0)])
+    def test_a_cluster_counts_rows_that_no_actor_scored(self, root, monkeypatch, address, sessions):
+        """Only what a session exports reaches its Prometheus."""
+        opened = []
+        monkeypatch.setattr(score.session, "open_session", lambda _: nullcontext(opened.append(1)))
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        score_here(run_of(root))
+        assert len(opened) == sessions
 
     def test_from_and_to_score_again_and_change_nothing_else(self, scored):
         before = table(scored)

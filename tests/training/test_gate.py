@@ -41,6 +41,8 @@ from gangru_dist.training.units import (
     Unit,
     UnitFinished,
     UnitStarted,
+    describe_memory,
+    find_more_cpus,
     make_task_identity,
     make_units,
 )
@@ -51,6 +53,18 @@ TWELVE = dataclasses.replace(
     windows=WindowConfig(history_days=120, sample_every=10, refit_months=tuple(range(1, 13))),
     training=TrainingConfig(epochs=1, seeds=(0, 1)),
 )
+
+
+SAID = """1 worker(s) were killed due to the node running low on memory.
+Memory on the node (IP: 10.0.3.7, ID: 9f2c) was 23.1GB used / 24.0GB limit (0.9625)
+OOM kill reason: usage above the threshold
+Ray killed 1 worker(s) based on the killing policy
+Considered workers: [
+(Worker's Lease ID: 3): job ID=01, lease ID=3, task name=_train, required resources={CPU: 1}, \
+pid=7, actual memory used=9.25GB, worker ID=a1)
+(Worker's Lease ID: 2): job ID=01, lease ID=2, task name=_train, required resources={CPU: 1}, \
+pid=8, actual memory used=8.5GB, worker ID=a2)]
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io."""
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +241,62 @@ def test_seeds_share_a_unit_unless_there_are_more_slots_than_windows(root: Stora
     tasks = [Task(window=window, seed=seed) for window in windows for seed in (0, 1)]
     assert make_units(tasks, 2) == [tuple(tasks[:2]), tuple(tasks[2:])]
     assert make_units(tasks, 3) == [(task,) for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("resources", "at_once"),
+    [
+        ({}, 3),
+        ({"max_concurrent": 2}, 2),
+        ({"wait_for_nodes_minutes": 1}, 10),
+        ({"wait_for_nodes_minutes": 1, "max_concurrent": 4}, 4),
+        ({"workers": 2}, 1),
+        ({"workers": 2, "wait_for_nodes_minutes": 1}, 1),
+        ({"workers": 2, "wait_for_nodes_minutes": 1, "max_concurrent": 4}, 4),
+    ],
+)
+def test_models_that_ray_gets_at_once(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, object], at_once: int
+) -> None:
+    """The first node has room for three workers; it may be the first of many."""
+    monkeypatch.setattr(launch.session, "find_room", lambda *_: 3)
+    assert launch.count_concurrent(with_resources(TWELVE, **resources), 10) == at_once
+
+
+class TestMemory:
+    """Units whose processes Ray ended because memory was short."""
+
+    def test_node_task_and_gigabytes_are_said(self) -> None:
+        said = describe_memory(SAID)
+        assert said.startswith(
+            "out of memory on node 10.0.3.7: 23.1 of 24.0 GB (GB of Ray's processes there: _train "
+            "9.25, _train 8.5)."
+        )
+        assert "--set resources.max_concurrent=1" in said
+        assert describe_memory("Killed.\nRefer to the documentation") == "out of memory: Killed"
+
+    @pytest.mark.parametrize(
+        ("resources", "cpus", "expected"),
+        [
+            ({}, 1.0, 2.0),
+            ({}, 3.0, 4.0),
+            ({}, 4.0, None),
+            ({"workers": 2}, 1.0, 2.0),
+            ({"workers": 2}, 2.0, None),
+        ],
+    )
+    def test_the_next_attempt_asks_for_more_until_it_is_alone(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        resources: dict[str, object],
+        cpus: float,
+        expected: float | None,
+    ) -> None:
+        """A node of four CPUs; two workers of three would never fit."""
+        node = {"Alive": True, "Resources": {"CPU": 4.0}}
+        monkeypatch.setattr(launch.session.ray, "nodes", lambda: [node])
+        size = with_resources(TWELVE, **resources).resources
+        assert find_more_cpus(size, cpus) == expected
 
 
 class TestResult:

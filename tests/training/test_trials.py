@@ -289,13 +289,14 @@ def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: i
     assert cpus_in_use() == 0
 
 
-def test_a_unit_that_needs_more_memory_than_there_is_ends() -> None:
-    """Ray kills its process; as often as `max_failures` allows it is run again."""
+def test_units_that_need_too_much_memory_together_run_one_by_one() -> None:
+    """Two of them fit alone, not together; a third needs more than there is and says so."""
     code = """
-import os, psutil, ray, tempfile, time
+import os, psutil, tempfile, time
 import numpy as np
-used = psutil.virtual_memory().percent / 100
-os.environ |= {"RAY_memory_usage_threshold": f"{used + 0.06:.2f}", "OMP_NUM_THREADS": "1"}
+memory = psutil.virtual_memory()
+step = int(0.05 * memory.total)
+os.environ |= {"RAY_memory_usage_threshold": f"{memory.percent / 100 + 0.1:.3f}"}
 from gangru_dist.cluster.session import open_session
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.maths.calendar import Window
@@ -305,25 +306,29 @@ from gangru_dist.training.units import Task, TrainingJob, run_units
 
 def fill_memory(job, unit, report):
     held = []
-    while True:
-        held.append(np.ones(2**26))
-        time.sleep(0.1)
+    for _ in range(10 if unit[0].seed == 2 else 1):
+        held.append(np.ones(step, dtype=np.uint8))
+        time.sleep(1)
+    time.sleep(15)
 
-cfg = RunConfig(resources=ResourcesConfig(max_failures=1))
+cfg = RunConfig(resources=ResourcesConfig(max_failures=0))
 days = dict(train_days=(), valid_days=(), score_first=0, score_last=0)
 window = Window(name="2019-06-28", refit=0, **days)
-with open_session(cfg), tempfile.TemporaryDirectory() as folder:
+with open_session(cfg, cpus=2), tempfile.TemporaryDirectory() as folder:
     job = TrainingJob(run=Run(Storage(folder), "r", cfg))
-    unit = (Task(window=window, seed=0),)
-    for event in run_units(job, [unit], 1, train=fill_memory):
-        print(type(event).__name__, getattr(event, "reason", ""))
+    units = [(Task(window=window, seed=seed),) for seed in range(3)]
+    for event in run_units(job, units, 3, train=fill_memory):
+        print(type(event).__name__, event.unit[0].seed, event.reason)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    ends = re.findall(r"^UnitFinished \d worker.* were killed due to .* memory", done.stdout, re.M)
-    assert len(ends) == 1, done.stdout
+    ends = dict(re.findall(r"^UnitFinished (\d) (.*)$", done.stdout, re.MULTILINE))
+    assert (ends["0"], ends["1"]) == ("None", "None"), done.stdout + done.stderr
+    says = r"out of memory on node [\d.]+: [\d.]+ of [\d.]+ GB .*_train [\d.]+"
+    assert re.match(says, ends["2"]), ends["2"]
+    assert "max_concurrent=1" in ends["2"]
 
 
 def test_many_units_cost_the_driver_no_more_than_few() -> None:
