@@ -302,7 +302,7 @@ class TestProperties:
         )
         page = _report(world, cfg)
         figures = world.root.child("runs", RUN, "report").read_json("metrics.json")["index"]
-        row = re.search(r"Annualized excess over the index <small>geo.*?</tr>", page, re.DOTALL)[0]
+        row = re.search(r"Annualized excess over the index, geometric.*?</tr>", page, re.DOTALL)[0]
         assert format_percent(figures["excess"]["annualized_return"], 2) in row
         assert format_percent(figures["excess_with_costs"]["annualized_return"], 2) in row
         row = re.search(r">Beta <.*?</tr>", page, re.DOTALL)[0]
