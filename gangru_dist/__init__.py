@@ -13,33 +13,52 @@ if TYPE_CHECKING:
         read_metrics,
         read_models,
         read_panel,
+        read_picks,
         run_pipeline,
     )
+    from gangru_dist.cluster.session import run_here
     from gangru_dist.report.document import write_report
     from gangru_dist.runs.run import open_run
+    from gangru_dist.scoring.predictor import read_samples
     from gangru_dist.scoring.score import score_days
     from gangru_dist.scoring.table import read_factor, to_alphalens, to_qlib
+    from gangru_dist.training.checkpoint import load_model
     from gangru_dist.training.launch import train_windows
 
     __version__: str
 
 _PLACES = {
-    "api": ("build_panel", "evaluate", "read_metrics", "read_models", "read_panel", "run_pipeline"),
+    "api": (
+        "build_panel",
+        "evaluate",
+        "read_metrics",
+        "read_models",
+        "read_panel",
+        "read_picks",
+        "run_pipeline",
+    ),
+    "cluster.session": ("run_here",),
     "report.document": ("write_report",),
     "runs.run": ("open_run",),
+    "scoring.predictor": ("read_samples",),
     "scoring.score": ("score_days",),
     "scoring.table": ("read_factor", "to_alphalens", "to_qlib"),
+    "training.checkpoint": ("load_model",),
     "training.launch": ("train_windows",),
 }
 __all__ = [
     "__version__",
     "build_panel",
     "evaluate",
+    "load_model",
     "open_run",
     "read_factor",
     "read_metrics",
     "read_models",
     "read_panel",
+    "read_picks",
+    "read_samples",
+    "run_here",
     "run_pipeline",
     "score_days",
     "to_alphalens",

@@ -23,17 +23,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gangru_dist.bars.files import check_apart
 from gangru_dist.bars.reader import Bars, open_bars
-from gangru_dist.base.errors import EvaluationError
+from gangru_dist.base.errors import EvaluationError, FactorError
 from gangru_dist.base.filesystems import Place, to_uri
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.factor import respell_assets, to_factor_table
-from gangru_dist.evaluation.market import to_market
+from gangru_dist.evaluation.market import filter_members, to_market
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.features.price_volume import list_inputs
 from gangru_dist.maths.calendar import Day, to_day
@@ -41,11 +42,13 @@ from gangru_dist.panel import build
 from gangru_dist.panel.checks import check_headings
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.panel.writer import names_on
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.sources import read_index, read_market
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import tabulate_models
 from gangru_dist.runs.run import Run, require_run
+from gangru_dist.scoring.table import FactorTable, read_factor
 from gangru_dist.synthetic.market import write_bars
 from gangru_dist.training.launch import require_native, resolve_run, train_windows
 
@@ -219,6 +222,52 @@ def evaluate(
         quantiles=run.cfg.factor.quantiles,
         index=read_index(run.cfg.evaluation.index, run.cfg.evaluation.index_column),
     )
+
+
+def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> pd.DataFrame:
+    """Best assets by the factor of one day, best first; ties go to the alphabetically first.
+
+    Columns: date, rank, asset, name (as known that day), industry, factor, score, quantile,
+    market_cap (currency), at_limit (`up` or `down` if the close was at a price limit), model.
+
+    Args:
+        run: A run with scores.
+        day: A scored day; None = the newest.
+        top: Number of assets; None = `evaluation.picks`.
+
+    Raises:
+        FactorError: The run has no scores, or none of that day, or too few for a factor.
+    """
+    require_run(run)
+    found = read_factor(run.root.uri, run.name, day, day) if day else None
+    if found is None or found.empty:
+        days = sorted(FactorTable(run.factor).read_coverage())
+        if not days or day:
+            known = f"there are {days[0]} to {days[-1]}" if days else "there are none"
+            raise FactorError(
+                f"run {run.name!r} has no scores of {day or 'any day'}; {known}. Run gangru score."
+            )
+        found = read_factor(run.root.uri, run.name, days[-1], days[-1])
+    date = found["date"].iloc[0].date()
+    block = read_panel(run, date, date)
+    market = to_market(block)
+    if run.cfg.evaluation.members:
+        found = filter_members(found, market)
+    found = found.dropna(subset="factor").sort_values(["factor", "asset"], ascending=[False, True])
+    if found.empty:
+        raise FactorError(f"{date} has too few scores for a factor (factor.min_assets).")
+    found = found.head(run.cfg.evaluation.picks if top is None else top).reset_index(drop=True)
+    column = pd.Index(market.assets).get_indexer(pd.Index(found["asset"]))
+    industries = np.array([*market.industries, ""])
+    up, down = market.limit_up[0, column], market.limit_down[0, column]
+    found.insert(1, "rank", np.arange(1, len(found) + 1))
+    names = names_on(run.root, date)
+    found.insert(3, "name", [names.get(asset, "") for asset in found["asset"]])
+    found.insert(4, "industry", industries[market.industry[0, column]])
+    found["market_cap"] = market.market_cap[0, column]
+    found["at_limit"] = np.where(up, "up", np.where(down, "down", ""))
+    order = ["date", "rank", "asset", "name", "industry", "factor", "score", "quantile"]
+    return found.reindex(columns=[*order, "market_cap", "at_limit", "model"])
 
 
 def read_models(run: Run) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -68,6 +69,47 @@ class TestOpenRun:
     def test_a_wrong_key(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"training\.epoch"):
             open_run(str(tmp_path), settings={"training.epoch": 7})
+
+
+class TestPages:
+    """Code blocks of docs/notebook.md."""
+
+    TEXT = (ROOT / "docs" / "notebook.md").read_text()
+
+    def test_the_orders_of_a_backtest_are_the_portfolio(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a market of which most is never held; a plain simulation gives the page's values."""
+        block, cfg = random_block(assets=297, days=150), config(cost_bps=0)
+        found = evaluate(random_table(block), block, cfg)
+        said: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+
+        class Portfolio:
+            @staticmethod
+            def from_orders(prices: pd.DataFrame, orders: pd.DataFrame, **rest: Any) -> None:
+                assert rest["size_type"] == "targetpercent"
+                said.append((prices, orders))
+
+        monkeypatch.setitem(sys.modules, "vectorbt", SimpleNamespace(Portfolio=Portfolio))
+        monkeypatch.setattr(gangru_dist, "open_run", lambda *names: None, raising=False)
+        monkeypatch.setattr(gangru_dist, "read_factor", lambda *names: None, raising=False)
+        monkeypatch.setattr(gangru_dist, "evaluate", lambda *given: found, raising=False)
+        monkeypatch.setattr(gangru_dist, "read_panel", lambda run: block, raising=False)
+        (code,) = re.findall(r"```python\n(import pandas.*?)```", self.TEXT, re.DOTALL)
+        exec(code, {})
+        prices, orders = said[0]
+        assert prices.shape == orders.shape == (150, 297)
+        assert found.weights.shape[1] < 297
+        cash, shares, path = 1.0, np.zeros(297), {}
+        for day, row in prices.fillna(0).iterrows():
+            price, wanted = row.to_numpy(), orders.loc[day].to_numpy()
+            value = cash + shares @ price
+            moved = np.isfinite(wanted)
+            shares[moved] = wanted[moved] * value / price[moved]
+            cash, path[day] = value - shares @ price, value
+        expected = found.daily.set_index("date")["long"]
+        ours = pd.Series(path).reindex(expected.index)
+        np.testing.assert_allclose(ours, expected, rtol=1e-9)
 
 
 class TestEvaluate:

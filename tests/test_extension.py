@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gangru_dist.base import registry
-from gangru_dist.base.errors import ConfigError, WindowError
+from gangru_dist.base.errors import ConfigError, TrainingError, WindowError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.commands import check_plugin
@@ -27,7 +27,9 @@ from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.models.predictors import TransformerPredictor
 from gangru_dist.runs.run import Run
 from gangru_dist.training.checkpoint import TrainingState, read_model, write_model
-from tests.training.worlds import config
+from gangru_dist.training.data import prepare
+from gangru_dist.training.window import train_window
+from tests.training.worlds import block, config, until, window
 
 CODE = "my_plugin"
 
@@ -159,7 +161,10 @@ class TestStoredNames:
 class TestCheck:
     @pytest.mark.parametrize(
         "name",
-        [f"{CODE}:surprise", f"{CODE}:Mean", f"{CODE}:squared", "gru", "lstm", "transformer"],
+        [
+            *(f"{CODE}:{n}" for n in ("surprise", "Mean", "squared", "Flat", "Least", "Recorder")),
+            *("gru", "lstm", "transformer", "ridge"),
+        ],
     )
     def test_what_keeps_the_promises(self, name: str) -> None:
         assert check(name) == []
@@ -180,6 +185,10 @@ class TestCheck:
             ("Batch", "mixes samples"),
             ("Dropping", "draws at random while it trains"),
             ("Column", "gives shape (16, 1) for 16 samples"),
+            ("Failing", "fails: RuntimeError: shape '[7, -1]' is invalid"),
+            ("Failing", "(my_plugin.py, line "),
+            ("Broken", "fails: RuntimeError"),
+            ("Unmade", "fails: RuntimeError: no key"),
             ("cumulated", "depends on the order of the assets"),
             ("shared_random", "gives another result when it is called again"),
             ("bare", "it lacks the decorator"),
@@ -189,8 +198,29 @@ class TestCheck:
     def test_what_breaks_one(
         self, name: str, says: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert check_plugin.run([f"{CODE}:{name}"]) == 2
-        assert says in capsys.readouterr().out
+        assert check_plugin.run([f"{CODE}:{name}", f"{CODE}:squared"]) == 2
+        shown = capsys.readouterr().out
+        assert says in shown
+        assert f"{CODE}:squared: keeps the promises\n" in shown  # later names are checked too
+
+    def test_a_predictor_is_built_with_the_settings(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [f"{CODE}:Flat", "--set", "samples.lookback=50"]
+        assert check_plugin.run([*words, "--set", 'samples.channels=["shape", "level"]']) == 0
+        assert check_plugin.run([*words, "--set", "gru.options.p=0.1"]) == 2
+        assert "draws at random while it trains (dropout?)" in capsys.readouterr().out
+
+    def test_training_refuses_what_draws_at_random(self) -> None:
+        sizes = {"options": {"p": 0.1}}
+        cfg = config(variant="gru", predictor=f"{CODE}:Flat", gru=sizes, training={"epochs": 1})
+        world = block()
+        chosen = window(world, cfg)
+        data = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
+        with pytest.raises(TrainingError, match=r"my_plugin:Flat draws at random while it trains"):
+            train_window(data, TrainingState(cfg, 0), cfg, seed=0)
+        cfg = config(variant="gru", predictor=f"{CODE}:Flat", training={"epochs": 1})
+        assert train_window(data, TrainingState(cfg, 0), cfg, seed=0).progress.stage == "done"
 
 
 class TestDocument:

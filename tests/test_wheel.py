@@ -95,11 +95,11 @@ class TestWheel:
         assert "gan.dropout = 0.25" in call(installed / "gangru", "settings", "gan", cwd=tmp_path)
 
     @pytest.mark.ray
-    def test_the_same_factor_as_from_the_checkout(
+    def test_the_same_factor_as_from_the_checkout_and_without_ray(
         self, installed: Path, ours: Run, tmp_path: Path
     ) -> None:
         words = ["pipeline", "--preset", "demo", "--bars", "synthetic", "--run", "tiny", *FLAGS]
-        call(installed / "gangru", *words, "--storage", tmp_path, cwd=tmp_path)
+        call(installed / "gangru", *words, "--here", "--storage", tmp_path, cwd=tmp_path)
         expected, theirs = (read_factor(uri, "tiny") for uri in (ours.root.uri, str(tmp_path)))
         assert len(expected) > 1000
         pd.testing.assert_frame_equal(expected, theirs)

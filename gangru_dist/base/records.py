@@ -11,6 +11,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,27 @@ from gangru_dist.base.storage import Storage
 
 Record = TypeVar("Record")
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
+
+class Described:
+    """Shows itself in a line, and in a notebook as a table, by what `describe` says."""
+
+    __slots__ = ()
+
+    def describe(self) -> dict[str, object]:
+        """What to show, by name."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        facts = (f"{name}={value}" for name, value in self.describe().items())
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in self.describe().items()
+        )
+        return f"<table><caption>{type(self).__name__}</caption>{''.join(rows)}</table>"
 
 
 def parse_record(kind: type[Record], text: str | bytes) -> Record:

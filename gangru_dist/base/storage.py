@@ -58,6 +58,12 @@ def check_name(name: str, *, what: str) -> str:
     return name
 
 
+def split_uri(place: str) -> tuple[str, str]:
+    """Folder and name of a file's path or URI; the folder of a bare name is the working one."""
+    folder, _, name = place.rpartition("/")
+    return folder or ("/" if place.startswith("/") else "."), name
+
+
 def _make_clean(folder: Path) -> None:
     """Make a folder, or remove what writes that were killed have left in it."""
     folder.mkdir(parents=True, exist_ok=True)

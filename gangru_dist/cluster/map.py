@@ -70,6 +70,9 @@ def map_on_ray(
     Raises:
         ResourceError: The cluster can never hold one actor.
     """
+    if session.is_here():
+        yield from map_here(cfg, make, items)
+        return
     with session.open_session(cfg):
         if actors is None:
             done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))

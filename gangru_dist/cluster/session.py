@@ -5,6 +5,7 @@
 | `gangru train …` | Ray starts here and ends with the job |
 | the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
 | `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
+| `gangru train … --here`, `with run_here()` | there is none: this process does everything |
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def open_session(
     """
     if _shared is not None:
         _shared.begin().result()
-    if ray.is_initialized():
+    if _here or ray.is_initialized():
         yield
         return
     dashboard = cfg.resources.workers > 1 if dashboard is None else dashboard
@@ -110,7 +111,7 @@ def share_session(cfg: RunConfig, *, at_once: bool) -> Iterator[None]:
         at_once: Start it beside what the block does first; who needs it waits for it.
     """
     global _shared  # as Ray itself: one session a process
-    if ray.is_initialized():
+    if _here or ray.is_initialized():
         yield
         return
     _shared = _Shared(cfg)
@@ -121,6 +122,28 @@ def share_session(cfg: RunConfig, *, at_once: bool) -> Iterator[None]:
     finally:
         ended, _shared = _shared, None
         ended.end()
+
+
+@contextmanager
+def run_here() -> Iterator[None]:
+    """Do without Ray in the block: one task after another in this process, with the same results.
+
+    For a debugger's breakpoints and for small jobs. A search needs Ray all the same.
+    """
+    global _here
+    before, _here = _here, True
+    try:
+        yield
+    finally:
+        _here = before
+
+
+def is_here() -> bool:
+    """Whether this process does without Ray."""
+    return _here
+
+
+_here = False
 
 
 class _Shared:
@@ -192,6 +215,8 @@ def list_user_files() -> list[str]:
 
 def count_workers(size: ResourcesConfig) -> int:
     """How many workers of that size the living nodes hold at once, each on one node."""
+    if _here:
+        return 1
     return sum(_room(node, size) for node in _nodes())
 
 
@@ -202,6 +227,8 @@ def count_cpus() -> float:
 
 def count_nodes() -> int:
     """Living nodes that offer CPUs."""
+    if _here:
+        return 1
     return sum(node.get("CPU", 0) > 0 for node in _nodes())
 
 
@@ -243,6 +270,8 @@ def is_on_cluster() -> bool:
 
 def _is_alone() -> bool:
     """Whether workers run on this machine only."""
+    if _here:
+        return True
     if not ray.is_initialized():
         return not is_on_cluster()
     here = ray.get_runtime_context().get_node_id()
@@ -264,6 +293,8 @@ def find_room(what: str, size: ResourcesConfig, workers: int = 1) -> int:
     Raises:
         ResourceError: There is no such room; Ray itself would wait for ever.
     """
+    if _here:
+        return workers
     cpus, gpus, minutes = size.cpus_per_worker, size.gpus_per_worker, size.wait_for_nodes_minutes
     room = count_workers(size)
     if minutes and room < workers:

@@ -25,7 +25,10 @@ SUMMARIES = {
     "tune": "search for better settings on early windows",
     "score": "compute the factor for every day not scored yet",
     "report": "evaluate the factor: metrics.json, tables, report.html",
+    "picks": "print the best stocks of a day, and keep the list",
+    "export": "write factor and scores to CSV, parquet or a database",
     "runs": "list the runs in a storage",
+    "delete": "delete a run",
     "settings": "list every setting with default, unit and meaning, as TOML",
     "check-plugin": "test your own features, labels and predictors",
 }
@@ -54,7 +57,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     if "" not in sys.path:
         sys.path.insert(0, "")  # own features and predictors lie where one works, as for python -m
-    if name in ("runs", "settings", "check-plugin"):
+    if name not in ("pipeline", "panel", "train", "tune", "score", "report"):
         module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
         return report_errors(partial(module.run, rest))
     from gangru_dist.commands import jobs

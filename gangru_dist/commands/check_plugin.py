@@ -1,10 +1,13 @@
-"""Check that your own features, predictors and labels keep the promises, on made-up data.
+"""Check that your own features, predictors, labels, callbacks keep the promises, on made-up data.
 
     gangru check-plugin my_package.factors:surprise my_package.networks:Mine
+    gangru check-plugin my_package.networks:Mine --set samples.lookback=60 --set gru.options.p=0.1
 
 A feature must not look ahead, not mix assets, and read what it names. A predictor must score a
-sample by that sample alone and draw nothing at random, so that shards and resumed runs are exact.
-A label transform must not depend on the order of the assets. Exit status 2 if one does not.
+sample by that sample alone and draw nothing at random, so that shards and resumed runs are exact;
+it is built with the lookback, the channels and the sizes of the settings. A label transform must
+not depend on the order of the assets. A callback must take what it is called with. Exit status 2 if
+one does not.
 """
 
 from __future__ import annotations
@@ -12,18 +15,32 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gangru_dist.base.errors import ConfigError, GangruError
-from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, GruConfig, LabelConfig
+from gangru_dist.base.errors import ConfigError, GangruError, extract_reason
+from gangru_dist.base.storage import Storage
+from gangru_dist.config import presets
+from gangru_dist.config.settings import (
+    CALLBACKS,
+    LABEL_TRANSFORMS,
+    PREDICTORS,
+    LabelConfig,
+    RunConfig,
+)
+from gangru_dist.config.sources import load
+from gangru_dist.events.callbacks import Series
 from gangru_dist.features.price_volume import COLUMN, FEATURES, AdjustedBars, Columns, Feature
+from gangru_dist.runs.run import Run
 
-DAYS, ASSETS, LOOKBACK = 60, 12, 10
+DAYS, ASSETS, SAMPLES = 60, 12, 16
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -33,29 +50,53 @@ def run(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="+", metavar="MODULE:NAME", help="or an entry point's name")
+    add = parser.add_argument
+    add("names", nargs="+", metavar="MODULE:NAME", help="or an entry point's name")
+    add("--preset", choices=list(presets.ALL), default="default")
+    add("--config", action="append", metavar="FILE.toml", help="settings on top of the preset")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting on top")
+    args = parser.parse_args(argv)
+    cfg = load(args.preset, args.config, args.set)
     wrong = 0
-    for name in parser.parse_args(argv).names:
+    for name in args.names:
         try:
-            problems = check(name)
+            problems = check(name, cfg)
         except GangruError as error:
             problems = [str(error)]
+        except Exception as error:  # noqa: BLE001  # a user's own code; the next name follows
+            problems = [f"fails: {type(error).__name__}: {extract_reason(error)}{_place(error)}"]
         wrong += bool(problems)
         sys.stdout.writelines(f"{name}: {text}\n" for text in problems or ["keeps the promises"])
     return 2 if wrong else 0
 
 
-def check(name: str) -> list[str]:
-    """List what is wrong with a feature, predictor or label transform; empty if nothing is.
+def _place(error: BaseException) -> str:
+    """Where the user's code failed: the innermost line of what is not a library's."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and frame.filename != __file__
+    ]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def check(name: str, cfg: RunConfig | None = None) -> list[str]:
+    """List what is wrong with a feature, predictor, label transform or callback; empty if nothing.
+
+    Args:
+        name: As the configuration names it.
+        cfg: Settings that predictors and labels are given; None = preset `default`.
 
     Raises:
         ConfigError: There is none of that name.
     """
+    cfg = cfg or load("default")
     reasons = []
     for table, fits, kind in (
-        (FEATURES, lambda item: True, _check_feature),
-        (PREDICTORS, inspect.isclass, _check_predictor),
-        (LABEL_TRANSFORMS, _takes_two, _check_label),
+        (FEATURES, lambda item: True, lambda item: _check_feature(item)),
+        (PREDICTORS, _takes_sizes, lambda item: _check_predictor(name, cfg)),
+        (LABEL_TRANSFORMS, _takes_two, lambda item: _check_label(item, cfg.label)),
+        (CALLBACKS, _takes_run, lambda item: _check_callback(item, cfg)),
     ):
         try:
             item: Any = table[table.check_name(name)]
@@ -66,6 +107,16 @@ def check(name: str) -> list[str]:
             return list(kind(item))
         del table[name]
     raise ConfigError(f"{reasons[0]}.")
+
+
+def _takes_sizes(item: Any) -> bool:
+    """A predictor's class takes the number of channels, the section `gru` and perhaps more."""
+    return inspect.isclass(item) and len(inspect.signature(item).parameters) > 1
+
+
+def _takes_run(item: Any) -> bool:
+    """A callback's class takes a run."""
+    return inspect.isclass(item) and len(inspect.signature(item).parameters) == 1
 
 
 def _takes_two(item: Any) -> bool:
@@ -155,28 +206,34 @@ def _find_leaks(item: Feature, bars: AdjustedBars, found: np.ndarray) -> Iterato
         yield f"reads more than it names: only {', '.join(item.inputs)} in its decorator"
 
 
-def _check_predictor(item: Any) -> Iterator[str]:
+def _check_predictor(name: str, cfg: RunConfig) -> Iterator[str]:
     import torch  # seconds; features need none of it
 
+    from gangru_dist.models.predictors import is_random, make_predictor
+    from gangru_dist.samples.standardize import Standardizer
+
     torch.manual_seed(0)
-    cfg = GruConfig(hidden=8, layers=1, head=(4,))
-    model = item(3, cfg).double()
-    samples = torch.randn(16, LOOKBACK, 3, dtype=torch.float64)
+    channels, lookback = Standardizer(cfg.samples, cfg.features).channels, cfg.samples.lookback
+    model = make_predictor(name, len(channels), lookback, cfg.gru).double()
+    samples = torch.randn(SAMPLES, lookback, len(channels), dtype=torch.float64)
+    if hasattr(model, "fit"):
+        yield from _check_fit(model, samples)
+        return
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     score = model(samples)
-    if score.shape != (16,):
-        yield f"gives shape {tuple(score.shape)} for 16 samples, not (16,)"
+    if score.shape != (SAMPLES,):
+        yield f"gives shape {tuple(score.shape)} for {SAMPLES} samples, not ({SAMPLES},)"
         return
     if not torch.isfinite(score).all():
         yield "gives what is not finite"
-    if not torch.equal(score, model(samples)):
+    if is_random(model, samples):
         yield "draws at random while it trains (dropout?): workers and resumed runs would differ"
     elif not torch.allclose(torch.cat([model(part) for part in samples.split(4)]), score):
         yield "mixes samples: a score depends on the others in the batch (batch statistics?)"
     if any(not torch.equal(before[name], value) for name, value in model.state_dict().items()):
         yield "changes its own state in a forward pass (running statistics?)"
-    target = torch.randn(16, dtype=torch.float64)
+    target = torch.randn(SAMPLES, dtype=torch.float64)
     loss = -torch.corrcoef(torch.stack([model(samples), target]))[0, 1]
     loss.backward()
     sizes = {
@@ -191,9 +248,48 @@ def _check_predictor(item: Any) -> Iterator[str]:
         )
 
 
-def _check_label(item: Any) -> Iterator[str]:
+def _check_fit(model: Any, samples: Any) -> Iterator[str]:
+    """Fit an estimator twice; what it cannot store is an error of its own."""
+    import torch
+
+    from gangru_dist.models.estimators import FitData, FitDay
+
+    labels, keys = torch.randn(SAMPLES, dtype=samples.dtype), torch.arange(SAMPLES)
+    found = []
+    for _ in range(2):
+        days = iter([FitDay(samples, labels, keys, weight=1.0)])
+        model.fit(FitData(days, SAMPLES, 0, 0, lambda x: x, lambda value: [value]))
+        found.append(model(samples))
+    if not torch.isfinite(found[0]).all():
+        yield "gives what is not finite"
+    if not torch.equal(*found):
+        yield "is fitted otherwise by the same data: give it an attribute random_state"
+    if not torch.allclose(torch.cat([model(part) for part in samples.split(4)]), found[-1]):
+        yield "mixes samples: a score depends on the others that are scored with it"
+
+
+def _check_callback(item: Any, cfg: RunConfig) -> Iterator[str]:
+    """Call it as a job does, with a run that is nowhere else."""
+    with tempfile.TemporaryDirectory(prefix="gangru-check-") as folder:
+        callback = item(Run(Storage(folder), "check", cfg))
+        methods = {name: getattr(callback, name, None) for name in ("on_figures", "on_done")}
+        if not any(methods.values()):
+            yield "has none of the methods on_figures, on_done"
+        figures = {"predictor/valid_ic": 0.05}
+        calls = (
+            ("on_figures", {"step": 1, "figures": figures}),
+            ("on_done", {"status": "trained", "figures": figures, "facts": {"seed": 0}}),
+        )
+        for name, arguments in calls:
+            method = methods[name]
+            if method is not None:
+                method(series=Series("train", "2019-06-28/seed-0", "check"), **arguments)
+        getattr(callback, "close", lambda: None)()
+
+
+def _check_label(item: Any, cfg: LabelConfig) -> Iterator[str]:
     rng = np.random.default_rng(0)
-    values, cfg = rng.standard_t(3, 50) / 10, LabelConfig()
+    values = rng.standard_t(3, 50) / 10
     before, found = values.copy(), np.asarray(item(values, cfg))
     if found.shape != values.shape:
         yield f"gives shape {found.shape} for {len(values)} returns"

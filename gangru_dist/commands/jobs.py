@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,8 +37,15 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
     """Run a job; return its exit status."""
     job = JOBS[name]
     text = inspect.getdoc(job.body)
+
+    def body(given: Job) -> Outcome:
+        from gangru_dist.cluster import session
+
+        with session.run_here() if getattr(given.args, "here", False) else nullcontext():
+            return job.body(given)
+
     with keep_streams():
-        return run_job(text, job.body, argv, job.flags, plan=job.plan, program=f"gangru {name}")
+        return run_job(text, body, argv, job.flags, plan=job.plan, program=f"gangru {name}")
 
 
 def run_pipeline(job: Job) -> Outcome:
@@ -141,7 +149,7 @@ def score(job: Job) -> Outcome:
 
         gangru score --preset default --storage s3://bucket/gangru --run monthly
         gangru score --storage … --run … --from 2019-07-01 --to 2019-07-31   # again
-        gangru score --storage … --run … --daily        # only the newest day, in seconds
+        gangru score --storage … --run … --daily        # the days since the last, in seconds
 
     Safe to run again and in parallel: a job's days appear in one commit, without duplicates. Preset
     `default`, with its three seeds, scores 4,800 samples per second and core: half a year of 4,000
@@ -182,7 +190,9 @@ def report(job: Job) -> Outcome:
     side, under the run's settings, in `<storage>/factors/<first name>`.
     """
     from gangru_dist.report.document import write_report
+    from gangru_dist.base.storage import Storage, split_uri
     from gangru_dist.report.factors import read_factor_files
+    from gangru_dist.report.tables import METRICS
 
     args = job.args
     page = write_report(
@@ -194,7 +204,8 @@ def report(job: Job) -> Outcome:
         start=args.start,
         overwrite=args.overwrite,
     )
-    return Outcome(outputs=(page,))
+    figures = Storage(split_uri(page)[0]).read_json(METRICS)
+    return Outcome(outputs=(page,), facts={"figures": figures})
 
 
 def _parse_day(text: str) -> dt.date:
@@ -214,6 +225,7 @@ def _windows_flag(default: str) -> Flag:
     return _flag("--windows", text, "DAYS", type=lambda days: days.split(","))
 
 
+_HERE = _flag("--here", "in this process, without Ray: for breakpoints and small jobs")
 _BARS = _flag(
     "--bars",
     "folder or URI of the vendor's bars; `synthetic` for a synthetic market",
@@ -221,16 +233,17 @@ _BARS = _flag(
     required=True,
 )
 JOBS = {
-    "pipeline": Command(body=run_pipeline, plan=plan.preview_pipeline, flags=[_BARS]),
+    "pipeline": Command(body=run_pipeline, plan=plan.preview_pipeline, flags=[_BARS, _HERE]),
     "panel": Command(
         body=build_panel,
         plan=plan.preview_panel,
         flags=[
             _BARS,
+            _HERE,
             _flag("--check", "read and check the bars, print what was found, write nothing"),
         ],
     ),
-    "train": Command(body=train, plan=plan.preview_training, flags=[_windows_flag("all")]),
+    "train": Command(body=train, plan=plan.preview_training, flags=[_windows_flag("all"), _HERE]),
     "tune": Command(
         body=tune,
         plan=plan.preview_search,
@@ -246,7 +259,8 @@ JOBS = {
         flags=[
             _flag("--from", "score again from this day", "DAY", dest="start", type=_parse_day),
             _flag("--to", "score again up to this day", "DAY", dest="end", type=_parse_day),
-            _flag("--daily", "only the newest day, without Ray"),
+            _flag("--daily", "the newest days, without Ray"),
+            _HERE,
             _flag("--vacuum", "afterwards delete files unused for a week"),
         ],
     ),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from gangru_dist.panel.manifest import Manifest
 
 Facts = dict[str, Any]
+_SURVEY_SECONDS = 5.0
+"""For the dates of bars that no panel is built of yet."""
 WORKER_GB = 1.5
 """Memory of a worker beside its data. Measured: 0.3 (torch) + 0.7 (Ray), plus a margin."""
 
@@ -51,13 +60,23 @@ def preview_training(job: Job) -> Facts:
     manifest = read_manifest(job.run.root, job.run.cfg.panel.features)
     only = getattr(job.args, "windows", None)
     run, over, todo = plan_training(job.run, manifest, only, anew=job.args.overwrite)
+    run.check_claim(overwrite=job.args.overwrite)
     windows = list(dict.fromkeys(task.window for task in todo))
     return {
         "models_to_train": [task.name for task in todo],
         "models_to_skip": dict(Counter(event.result.status for event in over)),
         "bytes_to_read": sum(_count_bytes(run.root, manifest, w, run.cfg) for w in windows),
-        **_estimate_memory(run.cfg, manifest, windows, len(todo)),
+        **_estimate_cost(run.cfg, _count_stocks(manifest), windows, len(todo), _is_here(job)),
     }
+
+
+def _count_stocks(manifest: Manifest) -> float:
+    """Of a day, on average."""
+    return manifest.rows / len(manifest.calendar)
+
+
+def _is_here(job: Job) -> bool:
+    return bool(getattr(job.args, "here", False))
 
 
 def preview_scoring(job: Job) -> Facts:
@@ -65,7 +84,8 @@ def preview_scoring(job: Job) -> Facts:
     from gangru_dist.scoring.score import plan_scoring
 
     args = job.args
-    *_, plan = plan_scoring(job.run, start=args.start, end=args.end, daily=args.daily)
+    run, *_, plan = plan_scoring(job.run, start=args.start, end=args.end, daily=args.daily)
+    run.check_claim(overwrite=args.overwrite)
     return {
         "days_to_score": plan.days,
         "days_up_to_date": plan.up_to_date,
@@ -83,6 +103,7 @@ def preview_report(job: Job) -> Facts:
         tables = name_factors(read_factor_files(job.args.factor))
         return {"factors": [f"{len(one)} values of {name}" for name, one in tables.items()]}
     job.run.check_exists()
+    job.run.with_claimed_precision().check_claim(overwrite=job.args.overwrite)
     days = sorted(FactorTable(job.run.factor).read_coverage())
     return {"days_scored": len(days), "first": str(days[0]), "last": str(days[-1])} if days else {}
 
@@ -97,34 +118,86 @@ def preview_search(job: Job) -> Facts:
     names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows)
     windows = [make_all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
-    memory = _estimate_memory(cfg, manifest, windows, trials)
-    return {"trials": trials, "windows": list(names), **memory}
+    cost = _estimate_cost(cfg, _count_stocks(manifest), windows, trials)
+    if "minutes_at_most" in cost:  # a trial trains every window
+        cost["minutes_at_most"] = round(cost["minutes_at_most"] * len(windows), 1)
+    return {"trials": trials, "windows": list(names), **cost}
 
 
 def preview_pipeline(job: Job) -> Facts:
-    """The panel, and training if a panel is there to plan it by."""
+    """The panel, and training: by the panel that is there, else by a look at the bars' dates."""
     facts = preview_panel(job)
     is_there = facts["panel"] != "to be built" and "features_to_add" not in facts
-    return facts | preview_training(job) if is_there else facts
+    return facts | (preview_training(job) if is_there else _preview_first_training(job))
 
 
-def _estimate_memory(
-    cfg: RunConfig, manifest: Manifest, windows: Sequence[Window], models: int
+def _preview_first_training(job: Job) -> Facts:
+    """Training before there is a panel: stocks and days are about those of the bars."""
+    from gangru_dist.maths.calendar import make_windows
+    from gangru_dist.training.launch import resolve_run
+
+    run = resolve_run(job.run, anew=job.args.overwrite)
+    run.check_claim(overwrite=job.args.overwrite)
+    cfg, (rows, days) = run.cfg, _survey(job)
+    lookback, history = cfg.samples.lookback, cfg.gan_history
+    windows, _ = make_windows(days, cfg.windows, cfg.label, lookback=lookback, gan_history=history)
+    models = len(windows) * len(cfg.training.seeds)
+    stocks = rows / len(days)
+    about = {"stocks_about": round(stocks), "days_about": len(days), "models_about": models}
+    return about | _estimate_cost(cfg, stocks, windows, models, _is_here(job))
+
+
+def _survey(job: Job) -> tuple[int, np.ndarray]:
+    """About the rows of the bars, and their working days; dates of some seconds' reading."""
+    from gangru_dist.api import check_bars
+    from gangru_dist.bars.reader import read_part
+
+    bars, cfg = check_bars(job.args.bars, job.run.cfg), job.run.cfg
+    if isinstance(bars, str):
+        first, last, per_day = cfg.synthetic.first, cfg.synthetic.last, cfg.synthetic.assets
+    else:
+        parts = [part for part in bars.parts if part.table is None]
+        seen: list[dt.date] = []
+        started = time.monotonic()
+        for part in (parts[0], parts[-1], *parts[1:-1]):
+            dates = {our: its for our, its in part.columns.items() if our == "date"}
+            for batch in read_part(bars.uri, replace(part, columns=dates), bars.own_form):
+                span = pc.min_max(batch["date"]).as_py()
+                seen += [day for day in span.values() if day is not None]
+            if time.monotonic() - started > _SURVEY_SECONDS:
+                break
+        first, last, per_day = min(seen), max(seen), None
+    days = np.arange(np.datetime64(first), np.datetime64(last) + 1)
+    days = days[np.is_busday(days)]
+    rows = per_day * len(days) if per_day else sum(part.rows for part in parts)
+    return rows, days
+
+
+def _estimate_cost(
+    cfg: RunConfig, stocks: float, windows: Sequence[Window], models: int, is_here: bool = False
 ) -> Facts:
-    """Models trained at once, and the memory of a worker of theirs.
+    """Models trained at once, the memory of a worker of theirs, and the time of all.
 
-    A worker has its share of the window's block, a standardized copy, and a day's activations.
+    A worker has its share of the window's block, a standardized copy, and a day's activations. The
+    time is that of all epochs at this machine's speed, measured in a second or two.
     """
     if not windows or not models:
         return {}
     older = max(len(window.older_days) for window in windows) * cfg.windows.sample_every
     days = cfg.windows.history_days + cfg.samples.lookback + older
     channels = len(cfg.features) * len(cfg.samples.channels)
-    stocks = manifest.rows / len(manifest.calendar) / cfg.resources.workers
-    groups = _count_groups(cfg)
+    stocks /= cfg.resources.workers
+    from gangru_dist.training.pace import estimate_training  # torch: seconds
+
+    groups = 1 if is_here else _count_groups(cfg)
+    at_once = min(groups, cfg.resources.max_concurrent or groups, models)
+    cost = estimate_training(cfg, max(windows, key=lambda w: len(w.train_days)), round(stocks))
     return {
-        "models_at_once": min(groups, cfg.resources.max_concurrent or groups, models),
-        "worker_gb": round(WORKER_GB + 3 * 4 * days * stocks * channels / 1e9, 1),
+        "models_at_once": at_once,
+        "worker_gb": round(
+            WORKER_GB + 3 * 4 * days * stocks * channels / 1e9 + cost.gathered / 1e9, 1
+        ),
+        "minutes_at_most": round(cost.seconds * math.ceil(models / at_once) / 60, 1),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.base.errors import EvaluationError
+from gangru_dist.base.records import Described
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import decomposition, ic, performance, picks, portfolio
 from gangru_dist.evaluation.market import (
@@ -34,8 +35,8 @@ class Note:
         return self.message % self.facts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evaluation(Described):
     """All tables and figures of one factor table."""
 
     monthly: pd.DataFrame
@@ -78,6 +79,17 @@ class Evaluation:
     """Warnings for the reader; `metrics` has them in English."""
     metrics: dict[str, Any]
     """The run's part of metrics.json: plain JSON types, NaN as None."""
+
+    def describe(self) -> dict[str, object]:
+        """Its months and the figures that one asks for first."""
+        judged = self.monthly.dropna(subset="ic")["month"]
+        found = {
+            "IC": ("{:+.4f}", self.metrics["ic"]["mean"]),
+            "ICIR": ("{:.2f}", self.metrics["ic"]["icir"]),
+            "excess a year": ("{:+.1%}", self.metrics["excess"]["annualized_return"]),
+        }
+        shown = {n: "none" if x is None else form.format(x) for n, (form, x) in found.items()}
+        return {"months": len(judged), "first": judged.min(), "last": judged.max(), **shown}
 
 
 def evaluate(

@@ -101,8 +101,8 @@ LIGHTGBM_OPTIONS = {
 class LightGbm:
     """Gradient-boosted trees of the package lightgbm: least squares on the T x C values."""
 
-    bytes_per_value = 5.5
-    """Our matrix in float32, its bins of one byte, and what bins are found with."""
+    bytes_per_value = 13
+    """Measured on 40,000 samples: our matrix in float32, bins of one byte, what finds the bins."""
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         try:
@@ -126,6 +126,7 @@ class LightGbm:
         given = self.options | fixed
         data = self._lightgbm.Dataset(x, y, weight=sample_weight, params=given)
         self.model_ = self._lightgbm.train(given, data).model_to_string()
+        self._booster = None
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         if self._booster is None:

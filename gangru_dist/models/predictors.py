@@ -122,6 +122,12 @@ def make_predictor(name: str, channels: int, lookback: int | None, cfg: GruConfi
     return made if isinstance(made, nn.Module) else Estimator(made)
 
 
+@torch.no_grad()
+def is_random(predictor: nn.Module, x: Float[Tensor, "B T C"]) -> bool:
+    """Whether a predictor scores the same samples otherwise when it is called again."""
+    return not torch.equal(predictor(x), predictor(x))
+
+
 class FactorNetwork(nn.Module):
     """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`.
 

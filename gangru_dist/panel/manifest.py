@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, PlainValidator, ValidationError
 
 from gangru_dist.base.errors import PanelError
-from gangru_dist.base.records import describe_error, parse_record
+from gangru_dist.base.records import Described, describe_error, parse_record
 from gangru_dist.base.storage import Storage
 
 MANIFEST = "manifest.json"
@@ -120,8 +120,8 @@ def _replace_rows_code(source: dict[str, Any]) -> dict[str, Any]:
     return rest if version is None else {**rest, "rows_version": version, "users_code": {}}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Manifest:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class Manifest(Described):
     """Description of a finished panel; files that it does not list are no part of it."""
 
     features: tuple[str, ...]
@@ -162,6 +162,17 @@ class Manifest:
     """(days,) datetime64[D], ascending: the trading days of the bars."""
     files: tuple[PanelFile, ...]
     """Sorted by (bucket, year)."""
+
+    def describe(self) -> dict[str, object]:
+        """Its size and its span."""
+        return {
+            "rows": self.rows,
+            "assets": self.assets,
+            "days": len(self.calendar),
+            "first": self.calendar[0],
+            "last": self.calendar[-1],
+            "features": len(self.features),
+        }
 
     @property
     def fingerprint(self) -> str:

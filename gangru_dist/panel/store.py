@@ -20,9 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from gangru_dist.bars.columns import encode
 from gangru_dist.base.errors import PanelError, shorten
-from gangru_dist.base.records import hash_bytes
+from gangru_dist.base.records import Described, hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import UniverseConfig
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.manifest import (
     BASE_COLUMNS,
     MEMBER,
@@ -40,8 +41,8 @@ _AS_DICTIONARIES = ["asset", "industry"]
 _no_flags = partial(np.empty, (0, 0), dtype=np.bool_)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PanelBlock:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PanelBlock(Described):
     """D days x N assets x F features, scattered from panel rows.
 
     Arrays of columns that were not asked for are empty along the assets, shape (D, 0).
@@ -79,8 +80,15 @@ class PanelBlock:
     delist_date: np.ndarray = field(default_factory=partial(np.empty, 0, "datetime64[D]"))
     """(N,) datetime64[D], the day on which the asset left the exchange; NaT = not known to have."""
 
-    def row(self, date: np.datetime64) -> int:
+    def describe(self) -> dict[str, object]:
+        """Its shape and its span."""
+        span = {"first": self.dates[0], "last": self.dates[-1]} if len(self.dates) else {}
+        names = ", ".join(self.feature_names) or "none"
+        return {"days": len(self.dates), **span, "assets": len(self.assets), "features": names}
+
+    def row(self, date: Day) -> int:
         """Index of a trading day; KeyError if it is none of the block's."""
+        date = np.datetime64(to_day(date, "date"))
         index = int(np.searchsorted(self.dates, date))
         if index == len(self.dates) or self.dates[index] != date:
             raise KeyError(f"{date} is no trading day between {self.dates[0]} and {self.dates[-1]}")

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.filesystems import Place, to_uri
-from gangru_dist.base.records import find_record, read_code_version, write_record
+from gangru_dist.base.records import Described, find_record, read_code_version, write_record
 from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
@@ -65,8 +65,8 @@ class Claim:
         return sources.difference(run_settings(own), run_settings(cfg))
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Described):
     """A named run in a storage, with its configuration."""
 
     root: Storage
@@ -77,6 +77,11 @@ class Run:
     def __post_init__(self) -> None:
         """Raise StorageError if the name cannot be a folder name."""
         check_name(self.name, what="--run")
+
+    def describe(self) -> dict[str, object]:
+        """Where it is, and what its models are."""
+        kind = {"variant": self.cfg.variant, "predictor": self.cfg.predictor}
+        return {"name": self.name, "storage": self.root.uri, **kind}
 
     @cached_property
     def folder(self) -> Storage:

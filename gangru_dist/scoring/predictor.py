@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gangru_dist.base.errors import FactorError
+from gangru_dist.base.errors import FactorError, PanelError
 from gangru_dist.config.settings import FactorConfig, SampleConfig
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.maths.cross_section import (
     FLAT_SCORE,
     cs_neutralize,
@@ -30,7 +31,7 @@ from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import PanelBlock, read_block, select_universe
-from gangru_dist.runs.run import Run
+from gangru_dist.runs.run import Run, require_run
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.plan import ScoringTask, expect_coverage, hash_models
 from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
@@ -162,6 +163,53 @@ def score_block(
             predicted = cs_zscore(predicted.astype(np.float64), flat=FLAT_SCORE)
         scores[row, chosen] = predicted.mean(axis=0)
     return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What a model sees of a day."""
+
+    assets: np.ndarray
+    """(M,) str, the day's universe, ascending."""
+    channels: tuple[str, ...]
+    """C names."""
+    x: Float[Tensor, "M T C"]
+    """Standardized; the newest day is last."""
+
+
+def read_samples(run: Run, day: Day) -> Samples:
+    """Read what the run's models see of a day: standardized samples of its universe.
+
+    `load_model(run, window)(samples.x)` are the scores of that day, with one seed.
+
+    Raises:
+        PanelError: There is no panel, or the day is no trading day of it.
+    """
+    require_run(run)
+    cfg, manifest = run.cfg, read_manifest(run.root, run.cfg.panel.features)
+    date = np.datetime64(to_day(day, "day"))
+    row = int(np.searchsorted(manifest.calendar, date))
+    if row == len(manifest.calendar) or manifest.calendar[row] != date:
+        first, last = manifest.calendar[[0, -1]]
+        raise PanelError(f"{date} is no trading day of the panel, {first} to {last}.")
+    start = manifest.calendar[max(row - cfg.samples.lookback + 1, 0)]
+    block = read_block(
+        run.root,
+        manifest,
+        start=start.astype(dt.date),
+        end=date.astype(dt.date),
+        features=cfg.features,
+        trading=True,
+    )
+    rule = replace(cfg.universe, members=cfg.factor.members)
+    chosen = np.flatnonzero(select_universe(block, rule, cfg.samples.lookback)[-1])
+    standardizer = Standardizer(cfg.samples, cfg.features)
+    panel, members = torch.from_numpy(block.features), torch.from_numpy(chosen)
+    return Samples(
+        assets=block.assets[chosen],
+        channels=standardizer.channels,
+        x=standardizer.standardize_day(panel, len(block.dates) - 1, members),
+    )
 
 
 class Scorer:

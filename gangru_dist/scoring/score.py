@@ -10,8 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from collections.abc import Collection
 from contextlib import nullcontext
 from functools import partial
+
+import numpy as np
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import ConfigError, FactorError
@@ -52,7 +55,8 @@ def score_days(
         run: The run whose models score; it must exist.
         start: First day.
         end: Last day, inclusive.
-        daily: Score the panel's newest day only, in this process, without Ray, in seconds.
+        daily: Score the days after the last scored one, usually the panel's newest day alone, in
+            this process, without Ray, in seconds.
         overwrite: Take the run's name even if it has another configuration.
         runner: Does the tasks; None = in this process if that is faster than the start of
             actors, else on Ray.
@@ -80,6 +84,9 @@ def score_days(
         len(plan.tasks),
         plan.up_to_date,
     )
+    if daily and not plan.days:
+        text = "nothing_new newest_day=%s is scored already: new bars come with gangru panel"
+        _logger.warning(text, manifest.calendar[-1])
     size, samples = run.cfg.resources, plan.days * manifest.assets
     asks_for_actors = bool(size.scoring_actors or size.gpus_per_worker)
     is_small = daily or len(plan.tasks) <= 1 or (samples <= SMALL_SAMPLES and not asks_for_actors)
@@ -129,12 +136,23 @@ def plan_scoring(
     if daily and manifest.incomplete:
         raise FactorError(describe_incomplete(manifest))
     again = start is not None or end is not None
-    if daily:
-        start = end = manifest.calendar[-1].astype(dt.date)
     table = FactorTable(run.factor)
     models, covered = run.read_models(), table.read_coverage()
+    if daily:
+        end = manifest.calendar[-1].astype(dt.date)
+        start = _find_start(manifest, covered)
     plan = make_plan(manifest, run.cfg, models, covered, start=start, end=end, again=again)
     return run, manifest, table, plan
+
+
+def _find_start(manifest: Manifest, covered: Collection[dt.date]) -> dt.date:
+    """First day that a daily job scores: that after the last scored one, at most the newest."""
+    days, last = manifest.calendar, np.datetime64(max(covered)) if covered else None
+    later = days[days > last] if last is not None else days[-1:]
+    if len(later) > 1:
+        _logger.warning("days_missed first=%s days=%d: scored now", later[0], len(later) - 1)
+    first: dt.date = (later if len(later) else days[-1:])[0].astype(dt.date)
+    return first
 
 
 def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, shorten
 from gangru_dist.base.records import parse_record, to_jsonable, write_record
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.models.gan import Discriminator
 from gangru_dist.models.precision import find_arithmetic
 from gangru_dist.models.predictors import FactorNetwork, from_architecture
 from gangru_dist.runs.model import Epoch, ModelRecord
-from gangru_dist.runs.run import MODEL, WEIGHTS, Run
+from gangru_dist.runs.run import MODEL, WEIGHTS, Run, require_run
 from gangru_dist.samples.standardize import Standardizer
 
 _DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
@@ -208,6 +209,15 @@ def write_model(
     run.folder.write_bytes(f"{folder}/{WEIGHTS}", data)
     write_record(run.folder, f"{folder}/{MODEL}", record)
     return record
+
+
+def load_model(run: Run, window: Day, seed: int = 0) -> FactorNetwork:
+    """A finished model as a torch module that scores samples (M, T, C), in evaluation mode.
+
+    `window` is its refit day. Errors as `read_model`.
+    """
+    require_run(run)
+    return read_model(run, str(to_day(window, "window")), seed)[0]
 
 
 def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRecord]:

@@ -46,6 +46,7 @@ from gangru_dist.runs.summaries import (
 from gangru_dist.training.units import (
     EpochDone,
     Event,
+    Report,
     Task,
     TaskFinished,
     TrainingJob,
@@ -172,7 +173,7 @@ def train_windows(
         run: What to train, beside the panel; claimed once its settings fit panel and nodes.
         only: Refit days to train; None = all.
         overwrite: Take the run's name even if it has another configuration.
-        runner: What runs the units; None = workers on Ray.
+        runner: What runs the units; None = workers on Ray, or this process in `run_here`.
 
     Returns:
         What became of every window and seed; also in `summary.json`.
@@ -201,7 +202,7 @@ def train_windows(
             publish(event)
         publish(ModelsPlanned([task.name for task in todo]))
         if todo:
-            results += _train_all(run, manifest, todo, runner or run_units, claim)
+            results += _train_all(run, manifest, todo, runner, claim)
         else:
             claim()
     summary = summarize_windows(results)
@@ -253,14 +254,18 @@ def _warn_of_missing_neutralizers(cfg: RunConfig, manifest: Manifest) -> None:
 
 
 def _train_all(
-    run: Run, manifest: Manifest, tasks: list[Task], runner: Runner, claim: Callable[[], None]
+    run: Run,
+    manifest: Manifest,
+    tasks: list[Task],
+    runner: Runner | None,
+    claim: Callable[[], None],
 ) -> list[WindowResult]:
     publisher = _Publisher(run, manifest, tasks)
     size = run.cfg.resources
     with session.open_session(run.cfg):
         slots, nodes = count_concurrent(run.cfg, len(tasks)), session.count_nodes()
         units = make_units(tasks, slots)
-        if size.workers == 1:  # Ray's own queue holds them all
+        if size.workers == 1 and not session.is_here():  # Ray's own queue holds them all
             slots = size.max_concurrent or len(units)
         at_once = min(slots, len(units))
         job = TrainingJob(
@@ -274,9 +279,21 @@ def _train_all(
         ingest = "ray" if job.through_ray else "direct"
         _logger.info(text, len(tasks), len(units), at_once, size.workers, ingest, job.spread)
         with TrainingConsole(run.cfg, len(tasks)).show():
-            for event in runner(job, units, at_once):
-                publisher.handle(event)
+            if runner is None and session.is_here():
+                _train_here(job, units, publisher.handle)
+            else:
+                for event in (runner or run_units)(job, units, at_once):
+                    publisher.handle(event)
     return list(publisher.results.values())
+
+
+def _train_here(job: TrainingJob, units: Sequence[Unit], report: Report) -> None:
+    """Train in this process; what the workers of a group would share is one worker's."""
+    from gangru_dist.training.worker import train_unit  # torch: not for a driver of Ray's
+
+    for unit in units:
+        train_unit(job, unit, report)
+        report(UnitFinished(unit, None))
 
 
 class _Publisher:
@@ -338,6 +355,8 @@ def choose_ray_ingest(run: Run, nodes: int) -> bool:
     On one machine with its own disk a worker reads its files itself, which saves Ray Data's start.
     """
     ingest = run.cfg.resources.ingest
+    if session.is_here():
+        return False
     if ingest == "auto":
         return nodes > 1 or not run.root.is_local
     return ingest == "ray"

@@ -262,7 +262,8 @@ class News:
 
 
 def _train(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> None:
-    """Train in this process."""
+    """Train in this process, a worker of Ray's."""
+    logging.getLogger().setLevel(logging.WARNING)
     if train is None:
         from gangru_dist.training.worker import train_unit  # torch: not for the driver
 

@@ -19,10 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gangru_dist.base.errors import DivergedError, TrainingError
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import PREDICTORS, RunConfig
 from gangru_dist.models.estimators import FitData, FitDay
 from gangru_dist.models.gan import Generator
 from gangru_dist.models.precision import require_precision
+from gangru_dist.models.predictors import is_random
 from gangru_dist.runs.model import (
     EpochResult,
     FeatureFigures,
@@ -141,7 +142,9 @@ def train_window(
         if is_gan:
             result = loop.train_gan_epoch(state, data, cfg.gan, order, step, collective)
         else:
-            inputs = inputs or loop.make_inputs(state.network, data)
+            if inputs is None:
+                inputs = loop.make_inputs(state.network, data)
+                _check_predictor(state, data, inputs, cfg, collective)
             if state.network.is_fitted:
                 result = fit_predictor(state, data, inputs, seed, collective)
             else:
@@ -188,6 +191,29 @@ def fit_predictor(
         for of in (data.train, data.valid)
     )
     return PredictorEpoch(epoch=1, train_loss=-train, valid_ic=valid)
+
+
+def _check_predictor(
+    state: TrainingState,
+    data: WindowData,
+    inputs: loop.Inputs,
+    cfg: RunConfig,
+    collective: Collective,
+) -> None:
+    """Check that a user's own predictor draws nothing at random in training, as dropout does.
+
+    Its draws would be another process's: a resumed run, or one with more workers, would train
+    another model.
+    """
+    if not PREDICTORS.hash_user_code(cfg.predictor) or state.network.is_fitted:
+        return
+    some = inputs(data.train[0])[:16]
+    if any(collective.gather(len(some) > 0 and is_random(state.network.predictor, some))):
+        raise TrainingError(
+            f"predictor={cfg.predictor} draws at random while it trains (dropout?), so neither "
+            "resumed runs nor more workers would train the same model. Leave it out, and give "
+            "training.dropout, whose draws are the same everywhere."
+        )
 
 
 def _check_days(data: WindowData) -> None:

@@ -111,7 +111,6 @@ def train_unit(job: TrainingJob, unit: Unit, report: Report) -> None:
         report: Takes what happens; called by the first worker alone.
     """
     prepare_torch(job.run.cfg)
-    logging.getLogger().setLevel(logging.WARNING)
     collective = join_workers()
     trainer = _Trainer(job, collective, report if collective.rank == 0 else lambda _: None)
     trainer.report(UnitStarted(unit))

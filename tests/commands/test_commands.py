@@ -183,6 +183,15 @@ class TestDryRun:
         assert facts["bars_bytes"] == sum(file.stat().st_size for file in bars.iterdir())
         assert facts["panel"] == "to be built"
         assert not storage.exists()
+        first = ["windows.history_days=60", "windows.refit_months=[3]", "label.horizon=5"]
+        first += ["samples.lookback=10", "universe.min_traded_days=5"]
+        words = [word for one in first for word in ("--set", one)]
+        assert jobs.run("pipeline", [*argv, "--dry-run", "--json", *words]) == 0
+        facts = json.loads(capfd.readouterr().out)
+        assert facts["models_about"] == 3  # seeds, of one refit day
+        assert facts["worker_gb"] >= 1.5
+        assert facts["minutes_at_most"] > 0
+        assert not storage.exists()
 
         assert jobs.run("panel", argv) == 0
         capfd.readouterr()
@@ -204,7 +213,14 @@ class TestDryRun:
         parquet = sum(path.stat().st_size for path in storage.rglob("*.parquet"))
         assert 0 < facts["bytes_to_read"] <= parquet
         assert facts["worker_gb"] >= 1.5
+        assert facts["minutes_at_most"] > 0
         assert {path: path.stat().st_mtime_ns for path in storage.rglob("*")} == before
+        # a name that belongs to another configuration: what the job itself would say
+        Run(Storage(str(storage)), "default", load("default")).claim()
+        words = [word for one in settings for word in ("--set", one)]
+        assert jobs.run("train", [*argv, *words]) == 2
+        assert "has another configuration" in json.loads(capfd.readouterr().out)["error"]
+        assert jobs.run("train", [*argv, *words, "--overwrite"]) == 0
 
 
 class TestSettings:

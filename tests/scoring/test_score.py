@@ -267,6 +267,24 @@ class TestProperties:
         pd.testing.assert_frame_equal(table(grown), table(root))
         assert score_here(run_of(grown)).scored == 0  # appended bars do not make the old stale
 
+    def test_daily_fills_the_days_that_were_missed_and_says_so(
+        self, root, tmp_path_factory, caplog
+    ):
+        grown = Storage(str(tmp_path_factory.mktemp("missed")))
+        short = DAYS[:-21]
+        manifest = rewrite_panel(grown, make_rows(days=short), short)
+        write_models(grown, manifest)
+        score_here(run_of(grown))
+        rewrite_panel(grown, make_rows())
+        with caplog.at_level("WARNING"):
+            assert score_here(run_of(grown), daily=True).scored == 21
+            assert f"days_missed first={DAYS[-21]:%Y-%m-%d} days=20: scored now" in caplog.text
+            assert "nothing_new" not in caplog.text
+            assert score_here(run_of(grown), daily=True).scored == 0
+        assert f"nothing_new newest_day={DAYS[-1]:%Y-%m-%d} is scored already" in caplog.text
+        score_here(run_of(root))
+        pd.testing.assert_frame_equal(table(grown), table(root))
+
     def test_days_of_an_older_model_are_scored_anew(self, scored):
         before = table(scored)
         write_models(scored, read_manifest(scored), salt=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gangru_dist.base.errors import (
     ConfigError,
@@ -17,6 +18,8 @@ from gangru_dist.base.errors import (
 )
 from gangru_dist.base.log import subscribe
 from gangru_dist.base.storage import Storage
+from gangru_dist.cluster import session
+from gangru_dist.cluster.map import map_on_ray
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import TrainingConfig, WindowConfig
 from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
@@ -25,7 +28,8 @@ from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
 from gangru_dist.training import launch
-from gangru_dist.training.checkpoint import TrainingState, write_model
+from gangru_dist.training.checkpoint import TrainingState, load_model, write_model
+from gangru_dist.training.data import prepare
 from gangru_dist.training.launch import (
     choose_ray_ingest,
     choose_windows,
@@ -46,7 +50,9 @@ from gangru_dist.training.units import (
     make_task_identity,
     make_units,
 )
-from tests.training.store import TINY, stored_panel, with_resources
+from gangru_dist.training.window import train_window
+from gangru_dist.training.worker import read_share
+from tests.training.store import TINY, WINDOWS, stored_panel, with_resources
 
 TWELVE = dataclasses.replace(
     TINY,
@@ -362,3 +368,28 @@ def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
         run.folder.write_bytes(f"checkpoints/{identity}/state.safetensors", b"x")
     train_windows(run, only=only, runner=Runner(bad=""))
     assert run.folder.list_files("checkpoints") == ["checkpoints/unfinished/state.safetensors"]
+
+
+class TestHere:
+    def test_training_without_ray_gives_the_models_of_the_core(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(*_: object) -> None:
+            raise AssertionError("Ray was started")
+
+        monkeypatch.setattr(session, "_start", start)
+        run = Run(root, "here", dataclasses.replace(TINY, variant="gru"))
+        published: list[object] = []
+        with session.run_here(), subscribe(published.append):
+            summary = train_windows(run)
+            assert map_on_ray(run.cfg, lambda: abs, [-1, 2]).__next__() == (0, 1)
+        assert summary.ok
+        assert not session.is_here()
+        epochs = [event for event in published if isinstance(event, EpochTrained)]
+        assert len(epochs) == 3 * len(WINDOWS)  # each is heard of when it is over
+        manifest = read_manifest(root)
+        (window,) = choose_windows(manifest, run.cfg, WINDOWS[:1])[0]
+        data = prepare(read_share(run, manifest, window), window, manifest.calendar, run.cfg)
+        expected = train_window(data, TrainingState(run.cfg, 0), run.cfg, seed=0).network
+        found = load_model(run, WINDOWS[0]).state_dict()
+        assert all(torch.equal(found[key], value) for key, value in expected.state_dict().items())

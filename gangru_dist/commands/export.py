@@ -1,0 +1,101 @@
+"""Export a run's factor and scores: CSV, parquet, or a table of a database.
+
+    gangru export --storage data --run monthly factor.parquet
+    gangru export --storage data --run monthly --from 2020-01-01 s3://bucket/out/factor.csv
+    gangru export --storage data --run monthly sqlite:///research.db --table monthly
+
+The columns are date, asset, score, factor, quantile, window and model; `read_factor` gives the same
+in Python. A database is named by SQLAlchemy's URL and needs its driver; its table must not be there
+yet, or --overwrite replaces it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from gangru_dist.commands import Parser, report_errors, tell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS = 100_000
+"""Of a batch that a database gets."""
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = Parser(
+        prog="gangru export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("place", metavar="FILE", help="path or URI that ends in .csv or .parquet, or a database")
+    add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
+    add("--run", default="default", metavar="NAME", help="name of the run (default: default)")
+    add("--from", dest="start", metavar="DAY", help="first day (default: the first scored)")
+    add("--to", dest="end", metavar="DAY", help="last day (default: the newest scored)")
+    add("--table", default="factor", metavar="NAME", help="of a database (default: factor)")
+    add("--overwrite", action="store_true", help="replace what is there")
+    return report_errors(partial(_export, parser.parse_args(argv)))
+
+
+def _export(args: argparse.Namespace) -> int:
+    from gangru_dist.base.errors import ConfigError, FactorError  # as pandas, not for --help
+    from gangru_dist.base.records import write_table
+    from gangru_dist.base.storage import Storage, split_uri
+    from gangru_dist.scoring.table import read_factor
+
+    kind = args.place.rpartition(".")[2].lower()
+    is_file = kind in ("csv", "parquet")
+    scheme = args.place.partition("://")[0].partition("+")[0]
+    if not is_file and (scheme == args.place or scheme in ("s3", "gs", "file", "hdfs", "abfs")):
+        raise ConfigError(
+            f"{args.place} ends neither in .csv nor in .parquet, and is no URL of a database, such "
+            "as sqlite:///research.db or postgresql://host/research."
+        )
+    found = read_factor(args.storage, args.run, args.start, args.end)
+    if found.empty:
+        raise FactorError(f"run {args.run!r} has no scored day from {args.start} to {args.end}.")
+    if not is_file:
+        _write_sql(found, args.place, args.table, replace=args.overwrite)
+    else:
+        folder, name = split_uri(args.place)
+        root = Storage(folder)
+        if root.exists(name) and not args.overwrite:
+            raise ConfigError(f"{args.place} is there already. Give another name, or --overwrite.")
+        if kind == "csv":
+            write_table(root, name, found)
+        else:
+            stream = io.BytesIO()
+            found.to_parquet(stream, index=False)
+            root.write_bytes(name, stream.getvalue())
+    days = f"{found['date'].iloc[0]:%Y-%m-%d} to {found['date'].iloc[-1]:%Y-%m-%d}"
+    tell(f"{len(found)} rows, {days}\n  {args.place}\n")
+    return 0
+
+
+def _write_sql(found: pd.DataFrame, url: str, table: str, *, replace: bool) -> None:
+    """Write all rows in one transaction.
+
+    Raises:
+        ConfigError: There is no such database or driver, or the table is there already.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from gangru_dist.base.errors import ConfigError, shorten
+
+    try:
+        with create_engine(url).begin() as connection:
+            how: Literal["replace", "fail"] = "replace" if replace else "fail"
+            found.to_sql(table, connection, if_exists=how, index=False, chunksize=_ROWS)
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise ConfigError(
+            f"the table {table!r} cannot be written to the database: {shorten(error)}. Name "
+            "another --table, or give --overwrite; a driver is a package, such as psycopg2."
+        ) from error
