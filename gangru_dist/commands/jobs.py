@@ -189,8 +189,8 @@ def report(job: Job) -> Outcome:
     `--factor` makes the page of a table of date, asset and value from anywhere, several side by
     side, under the run's settings, in `<storage>/factors/<first name>`.
     """
-    from gangru_dist.report.document import write_report
     from gangru_dist.base.storage import Storage, split_uri
+    from gangru_dist.report.document import write_report
     from gangru_dist.report.factors import read_factor_files
     from gangru_dist.report.tables import METRICS
 
