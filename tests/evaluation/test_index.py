@@ -15,6 +15,7 @@ from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.evaluation.performance import measure_against_index
 from gangru_dist.evaluation.summary import Evaluation
+from gangru_dist.report.sources import read_index
 from tests.evaluation.worlds import config, random_block, random_table
 
 BLOCK = random_block()
@@ -130,3 +131,13 @@ class TestClosesOfAFile:
             return
         with pytest.raises(BarsError, match=match):
             read_closes(str(path))
+
+    def test_a_file_of_several_indices(self, tmp_path: Path) -> None:
+        path = tmp_path / "index.csv"
+        path.write_text("date,csi300,csi500\n2020-01-02,4000,5000\n2020-01-03,4040,4900\n")
+        assert read_closes(str(path), "csi500")[1].tolist() == [5000, 4900]
+        found = read_index(str(path), "csi300")
+        assert found is not None
+        assert (found.name, found.to_list()) == ("csi300", [4000, 4040])
+        with pytest.raises(BarsError, match="lacks the column csi1000; it has date, csi300"):
+            read_closes(str(path), "csi1000")
