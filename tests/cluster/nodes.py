@@ -138,7 +138,8 @@ def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
     environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": head}
     environment |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": head}
-    words = ["--num-cpus=0", f"--autoscaling-config={folder}/config.json"]
+    words = ["--num-cpus=0", "--node-ip-address=127.0.0.1"]
+    words += [f"--autoscaling-config={folder}/config.json"]
     with _head(folder, environment, *words, config=json.dumps(config)) as (cluster, _):
         yield cluster
 
