@@ -37,7 +37,7 @@ from gangru_dist.config.settings import (
 )
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.runs.run import Run
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import prepare
 from gangru_dist.training.window import train_window
@@ -103,7 +103,7 @@ def measure(root: Storage, manifest: Manifest, cfg: RunConfig, train_days: int) 
         score_first=end + 1,
         score_last=end,
     )
-    block = read_share(Run(root, "memory", cfg), manifest, window)
+    block = read_share(SharedPanel(root=root, manifest=manifest), cfg, window)
     data = prepare(block, window, manifest.calendar, cfg)
     del block
     ready = high_water()

@@ -41,7 +41,8 @@ from gangru_dist.config.settings import (
     WindowConfig,
 )
 from gangru_dist.maths.calendar import make_windows
-from gangru_dist.panel.manifest import MANIFEST, Manifest
+from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.panel.store import read_block, select_universe
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.standardize import Standardizer
@@ -135,12 +136,12 @@ def forward_line(root: Storage, cfg: RunConfig, manifest: Manifest, size: Size) 
     """Samples a CPU second of ours and of the bare forward pass, and the ratio."""
     task = _alone(list_tasks(root, cfg, manifest, 1)[0], manifest, cfg)
     samples = cross_sections(root, cfg, manifest, task)
-    run = Run(root, _RUN, cfg)
+    run, panel = Run(root, _RUN, cfg), SharedPanel(root=root, manifest=manifest)
     network, _ = read_model(run, task.window, 0)
     stock = BareNetwork(len(cfg.panel.features), cfg.gru).eval()
     stock.load_state_dict(network.predictor.state_dict())
     ours, bare = alternate(
-        lambda: Scorer(run)(task),
+        lambda: Scorer(run, panel)(task),
         lambda: [bare_scores(stock, day) for day in samples],
         size.rounds,
     )
@@ -168,7 +169,8 @@ def seconds_with(
     resources = dataclasses.replace(cfg.resources, scoring_actors=actors)
     started = time.perf_counter()
     run = Run(root, _RUN, dataclasses.replace(cfg, resources=resources))
-    done = map_on_ray(run.cfg, partial(Scorer, run), tasks, actors=actors)
+    panel = SharedPanel(root=root, manifest=read_manifest(root))
+    done = map_on_ray(run.cfg, partial(Scorer, run, panel), tasks, actors=actors)
     files = [unwrap(result) for _, result in done]
     assert len(files) == len(tasks)
     return time.perf_counter() - started

@@ -33,6 +33,7 @@ from gangru_dist.config.settings import (
     WindowConfig,
 )
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord
 from gangru_dist.tuning.search import make_scheduler
@@ -70,7 +71,8 @@ def train_all(root: Storage, cfg: RunConfig) -> list[list[dict[str, Any]]]:
     variants = list_extremes(cfg, space)
     manifest = read_manifest(root)
     windows = choose_windows(manifest.calendar, cfg, variants, None)
-    blocks = {name: read_window(root, manifest, name, variants) for name in windows}
+    panel = SharedPanel(root=root, manifest=manifest)
+    blocks = {name: read_window(panel, name, variants) for name in windows}
     records: list[TrialRecord] = []
     curves: list[list[dict[str, Any]]] = []
     for number in range(cfg.tune.trials):

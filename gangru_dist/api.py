@@ -96,7 +96,7 @@ def run_pipeline(run: Run, *, bars: Place, overwrite: bool = False) -> PipelineS
     run.check_claim(overwrite=overwrite)
     with ProgressPage(run).show():
         # Ray starts beside the panel; where models are already there, perhaps nobody needs it
-        with session.share_session(run.cfg, at_once=not run.read_models()):
+        with session.share_session(run.cfg, at_once=not run.list_models()):
             with _stage("panel"):
                 _build_panel(run, opened, overwrite=overwrite)
             with _stage("train"):

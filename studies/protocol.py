@@ -34,7 +34,7 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.market import Market, find_month_ends, to_market
 from gangru_dist.evaluation.summary import Evaluation, evaluate
 from gangru_dist.maths import metrics
-from gangru_dist.maths.calendar import Window
+from gangru_dist.maths.calendar import Window, first_day
 from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.models.precision import prepare_torch
 from gangru_dist.panel.manifest import Manifest, read_manifest
@@ -43,7 +43,7 @@ from gangru_dist.samples.labels import compute_forward_return
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.predictor import predict, to_factor
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.data import Scratch, TensorCache, WindowData, first_day, prepare
+from gangru_dist.training.data import Scratch, TensorCache, WindowData, prepare
 from gangru_dist.training.launch import choose_windows
 from gangru_dist.training.window import train_window
 

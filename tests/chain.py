@@ -17,7 +17,7 @@ from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.reader import group_units, read_headings
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.maths.calendar import Window, make_windows
+from gangru_dist.maths.calendar import Window, first_day, make_windows
 from gangru_dist.panel import store
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.manifest import Manifest
@@ -27,7 +27,7 @@ from gangru_dist.panel.writer import make_manifest
 from gangru_dist.runs.model import EpochResult
 from gangru_dist.scoring.predictor import score_block, to_factor
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.data import first_day, prepare
+from gangru_dist.training.data import prepare
 from gangru_dist.training.window import train_window
 
 

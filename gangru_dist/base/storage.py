@@ -34,6 +34,8 @@ from gangru_dist.base.filesystems import (
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+READERS = 16
+"""Small files that a job reads at once: of a distant store, each is two answers to wait for."""
 _LIST_ATTEMPTS = 5
 """Attempts to list a folder while another job deletes files in it, e.g. old checkpoints."""
 _WRITE_ATTEMPTS = 3

@@ -1,4 +1,4 @@
-"""Apply a function to many items: on Ray, or in this process [Ray].
+"""Apply a function to many items: on Ray, or in this process; results come back or stay [Ray].
 
 What a process needs for it is made there once (`make`), in an actor as in a task. An error that
 the user can act on comes back as a result, with its class and message, so that the caller raises
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import ray
+from ray.exceptions import RayError
 
-from gangru_dist.base.errors import GangruError
+from gangru_dist.base.errors import GangruError, extract_reason
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 
@@ -29,6 +31,8 @@ Done = Iterator[tuple[int, Any]]
 Runner = Callable[..., Done]
 """`map_on_ray`, or `map_here` in its place."""
 _MAX_BLOCKS = 4096  # of Ray Data; more items share a task
+_REMADE_SECONDS = 120.0
+"""For a result to be made again; if workers hold every CPU it has to wait for them."""
 
 
 def catch_error(call: Callable[[], Result]) -> Result | GangruError:
@@ -92,17 +96,50 @@ def map_on_ray(
             yield row["number"], pickle.loads(row["result"])
 
 
-def read_tables(
-    items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], *, tasks: int, at_once: int
-) -> Any:
-    """Make a lazy Ray Data set of the tables that `read` gives for each item.
+class StoreError(Exception):
+    """What was kept in the object store cannot be had."""
 
-    By so many tasks at most, of which so many run at once: they ask for no CPU, so Ray would
-    start them all.
+
+def keep_on_ray(cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Do all by tasks of Ray Data, and leave the results in Ray's object store.
+
+    A result whose node goes is made again, as long as somebody holds its reference. The tasks take
+    CPUs as a worker does, so that they run where workers may.
+
+    Returns:
+        A reference each, for `load_kept`.
+
+    Raises:
+        StoreError: A task failed for another reason than its work, such as no memory.
     """
-    return _rows(items, tasks).map_batches(
-        _read, fn_kwargs={"read": read}, batch_size=1, num_cpus=0, concurrency=at_once
+    done = _rows(items, len(items)).map_batches(
+        _keep,
+        fn_kwargs={"work": work},
+        batch_size=1,
+        num_cpus=min(1.0, cfg.resources.cpus_per_worker),
     )
+    done.context.execution_options.preserve_order = True
+    try:
+        references: list[Any] = done.to_arrow_refs()
+    except RayError as error:
+        raise StoreError(extract_reason(error)) from error
+    return references
+
+
+def load_kept(reference: Any) -> Any:
+    """A kept result; its arrays are read-only views of the object store.
+
+    Raises:
+        GangruError: The work's own.
+        StoreError: It is gone, and was not made again in time.
+    """
+    try:
+        table = ray.get(reference, timeout=_REMADE_SECONDS)
+    except RayError as error:
+        raise StoreError(extract_reason(error)) from error
+    parts = table["result"][0].values
+    head, *buffers = (memoryview(part.as_buffer()).toreadonly() for part in parts)
+    return unwrap(pickle.loads(head, buffers=buffers))
 
 
 def _data() -> Any:
@@ -136,8 +173,10 @@ def _call(make: Make, row: dict[str, Any]) -> dict[str, Any]:
     return _Actor(make)(row)
 
 
-def _read(
-    batch: dict[str, np.ndarray], *, read: Callable[[Any], Iterable[pa.Table]]
-) -> Iterator[pa.Table]:
-    for item in batch["item"].tolist():
-        yield from read(pickle.loads(item))
+def _keep(batch: dict[str, np.ndarray], *, work: Callable[[Any], Any]) -> pa.Table:
+    """One row with the parts of a pickle: its head, then the memory of each array."""
+    buffers: list[pickle.PickleBuffer] = []
+    result = catch_error(partial(work, pickle.loads(batch["item"][0])))
+    head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+    parts = [head, *(buffer.raw() for buffer in buffers)]
+    return pa.table({"result": pa.array([parts], pa.large_list(pa.large_binary()))})

@@ -232,6 +232,11 @@ def count_nodes() -> int:
     return sum(node.get("CPU", 0) > 0 for node in _nodes())
 
 
+def count_store_bytes() -> float:
+    """Size of the object store of all living nodes."""
+    return sum(node.get("object_store_memory", 0.0) for node in _nodes())
+
+
 def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:
     """Call a function on each living node with room for a worker: (" on node …", result).
 

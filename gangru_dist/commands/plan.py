@@ -215,8 +215,8 @@ def _count_groups(cfg: RunConfig) -> int:
 
 def _count_bytes(root: Storage, manifest: Manifest, window: Window, cfg: RunConfig) -> int:
     """Size of the files that a window's workers read together."""
+    from gangru_dist.maths.calendar import first_day
     from gangru_dist.panel.store import files_of
-    from gangru_dist.training.data import first_day
 
     days = [first_day(window, cfg.samples.lookback), window.refit]
     start, end = (manifest.calendar[day].item() for day in days)

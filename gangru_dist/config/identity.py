@@ -68,6 +68,9 @@ def flatten_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _migrate(values: dict[str, Any]) -> dict[str, Any]:
     """Replace the settings that earlier versions stored by those of this one."""
+    if isinstance(resources := values.get("resources"), dict):
+        kept = {name: value for name, value in resources.items() if name != "ingest"}
+        values = {**values, "resources": kept}
     training = values.get("training")
     if not isinstance(training, dict) or "tensorboard" not in training:
         return values

@@ -379,9 +379,6 @@ class ResourcesConfig:
     wait_for_nodes_minutes: float = Field(default=0.0, ge=0)
     """On an autoscaling cluster: how long to wait until one window fits; 0 = do not wait. If set,
     `max_concurrent` windows are requested even if they do not fit yet."""
-    ingest: Literal["auto", "direct", "ray"] = "auto"
-    """`direct`: each rank reads its bucket files; `ray`: Ray Data streams them; `auto`: `ray` if
-    the cluster has several nodes or the storage is remote."""
     scratch_gb: float = Field(default=8.0, ge=0)
     """Temporary disk space per worker, in GB, to cache what every epoch needs (standardized
     samples, the frozen generator's output); 0 = compute it again. With a GPU: pinned memory, for

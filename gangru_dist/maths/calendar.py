@@ -44,6 +44,11 @@ class Window:
     """Last day scored; `score_first` - 1 if there is none."""
 
 
+def first_day(window: Window, lookback: int) -> int:
+    """Index of the earliest calendar day a window's samples read."""
+    return (*window.older_days, *window.train_days, *window.valid_days)[0] - lookback + 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class SkippedWindow:
     """A refit day that cannot be trained, and why."""

@@ -135,7 +135,6 @@ def read_block(
     buckets: Sequence[int] | None = None,
     features: Sequence[str] | None = None,
     trading: bool = False,
-    read: Callable[..., Iterable[pa.Table]] | None = None,
 ) -> PanelBlock:
     """Dense panel of the trading days from `start` to `end`, both included.
 
@@ -150,7 +149,6 @@ def read_block(
         buckets: Only these; None = all.
         features: Names, in the order wanted; None = the panel's, () = none of them.
         trading: Also fill market cap, industry and price limits.
-        read: What reads the files; None = `read_files`.
 
     Raises:
         PanelError: No trading day lies in the span, a feature is unknown, a file is gone.
@@ -160,7 +158,7 @@ def read_block(
     columns = block_columns(names, trading=trading, members=manifest.has_members)
     files = files_of(manifest, start, end, buckets)
     block = scatter(
-        (read or read_files)(root, files, start, end, columns),
+        read_files(root, files, start, end, columns),
         calendar=manifest.calendar,
         dates=manifest.trading_days(start, end),
         assets=asset_names(root, files, start, end),
@@ -168,8 +166,100 @@ def read_block(
         trading=trading,
         members=manifest.has_members,
     )
+    return _add_delistings(block, manifest)
+
+
+def _add_delistings(block: PanelBlock, manifest: Manifest) -> PanelBlock:
     days = [manifest.delisted.get(name, "NaT") for name in block.assets.tolist()]
     return replace(block, delist_date=np.array(days, dtype="datetime64[D]"))
+
+
+def read_bucket(
+    root: Storage,
+    manifest: Manifest,
+    bucket: int,
+    *,
+    start: dt.date,
+    end: dt.date,
+    features: Sequence[str],
+    trading: bool,
+) -> PanelBlock:
+    """Dense panel of one bucket, each file of which is read once, for `cut_blocks`."""
+    columns = block_columns(features, trading=trading, members=manifest.has_members)
+    tables = list(read_files(root, files_of(manifest, start, end, [bucket]), start, end, columns))
+    names = {name for table in tables for name in pc.unique(table["asset"]).to_pylist()}
+    return _fill(
+        tables,
+        calendar=manifest.calendar,
+        dates=manifest.trading_days(start, end),
+        assets=np.array(sorted(names), dtype=np.str_),
+        features=tuple(features),
+        trading=trading,
+        members=manifest.has_members,
+    )
+
+
+def cut_blocks(
+    load: Callable[[int], PanelBlock],
+    manifest: Manifest,
+    buckets: Sequence[int],
+    *,
+    start: dt.date,
+    end: dt.date,
+    features: tuple[str, ...],
+    trading: bool,
+) -> PanelBlock:
+    """The block that `read_block` gives, from blocks of `read_bucket` that hold its days.
+
+    Nothing of later days is in it, names of industries and listing dates included. Each block is
+    loaded twice, and never two at once: the result is the only copy.
+
+    Args:
+        load: Gives a bucket's block.
+        manifest: Of the panel that the blocks are of.
+        buckets: Whose assets; not none.
+        start: First day.
+        end: Last day, included.
+        features: Names, in the order wanted.
+        trading: Also fill market cap, industry and price limits.
+    """
+    dates = manifest.trading_days(start, end)
+    owned: dict[int, np.ndarray] = {}
+    names: list[np.ndarray] = []
+    industries: set[str] = set()
+    for bucket in buckets:
+        block = load(bucket)
+        days = slice(block.row(dates[0]), block.row(dates[-1]) + 1)
+        owned[bucket] = np.flatnonzero(block.traded[days].any(axis=0))
+        names.append(block.assets[owned[bucket]])
+        industries.update(block.industries)
+    assets, known = np.sort(np.concatenate(names)), np.array(sorted(industries), dtype=np.str_)
+    arrays = _make_arrays(
+        (len(dates), len(assets)), features, trading=trading, members=manifest.has_members
+    )
+    for bucket in buckets:
+        block, own = load(bucket), owned[bucket]
+        place = np.searchsorted(assets, block.assets[own])
+        days = slice(block.row(dates[0]), block.row(dates[-1]) + 1)
+        columns = [block.feature_names.index(name) for name in features]
+        for name, array in arrays.items():
+            if not array.shape[1]:
+                continue
+            part = getattr(block, name)[days][:, own]
+            if name == "features" and features != block.feature_names:
+                part = part[:, :, columns]
+            elif name == "industry":
+                codes = np.append(np.searchsorted(known, block.industries), -1).astype(np.int16)
+                part = codes[part]
+            array[:, place] = part
+    block = PanelBlock(
+        dates=dates,
+        assets=assets,
+        feature_names=features,
+        industries=tuple(known.tolist()) if trading else (),
+        **arrays,
+    )
+    return _add_delistings(_finish(block), manifest)
 
 
 def asset_names(
@@ -217,41 +307,96 @@ def scatter(
     Raises:
         PanelError: A row's date or asset is not among `dates` and `assets`.
     """
-    shape = (len(dates), len(assets))
-    values = np.full((*shape, len(features)), np.nan, dtype=np.float32)
-    traded = np.zeros(shape, dtype=bool)
-    fills = {"is_st": False, "adj_close": np.nan, "market_cap": np.nan, "limit_up": False,
-             "limit_down": False, MEMBER: False}  # fmt: skip
-    asked = {name for name in block_columns((), trading=trading, members=members) if name in fills}
-    absent = (len(dates), 0)
-    grids = {name: np.full(shape if name in asked else absent, fills[name]) for name in fills}
-    industry = np.full(shape if trading else absent, -1, dtype=np.int16)
-    list_date = np.full(len(assets), np.datetime64("NaT"), dtype="datetime64[D]")
+    return _finish(
+        _fill(
+            tables,
+            calendar=calendar,
+            dates=dates,
+            assets=assets,
+            features=features,
+            trading=trading,
+            members=members,
+        )
+    )
+
+
+def _fill(
+    tables: Iterable[pa.Table],
+    *,
+    calendar: np.ndarray,
+    dates: np.ndarray,
+    assets: np.ndarray,
+    features: tuple[str, ...],
+    trading: bool,
+    members: bool,
+) -> PanelBlock:
+    """`scatter`, before `_finish`."""
+    arrays = _make_arrays((len(dates), len(assets)), features, trading=trading, members=members)
+    asked = [name for name in ("is_st", "adj_close", *_TRADING, MEMBER) if arrays[name].shape[1]]
+    first = int(np.searchsorted(calendar, dates[0])) if len(dates) else 0
+    listed = arrays["listed_days"]
+    listed += np.arange(first - len(calendar), first - len(calendar) + len(dates))[:, None]
     codes: dict[str, int] = {}
     for table in tables:
         day, asset = _locate(table, dates, assets)
-        traded[day, asset] = True
+        arrays["traded"][day, asset] = True
         for name in asked:
-            grids[name][day, asset] = table[name].to_numpy()
-        list_date[asset] = table["list_date"].to_numpy()
+            arrays[name][day, asset] = table[name].to_numpy()
+        listed[day, asset] = first + day - _locate_listings(table["list_date"], calendar)
         if features:
-            values[day, asset] = np.stack([table[name].to_numpy() for name in features], axis=1)
+            rows = np.stack([table[name].to_numpy() for name in features], axis=1)
+            arrays["features"][day, asset] = rows
         if trading:
-            industry[day, asset] = _industry_codes(table["industry"], codes)
-    first = int(np.searchsorted(calendar, dates[0])) if len(dates) else 0
-    position = np.arange(first, first + len(dates), dtype=np.int32)[:, None]
-    rank = {name: index for index, name in enumerate(sorted(codes))}
-    final = np.array([*(rank[name] for name in codes), -1], dtype=np.int16)  # -1 is the last
+            arrays["industry"][day, asset] = _industry_codes(table["industry"], codes)
     return PanelBlock(
-        dates=dates,
-        assets=assets,
-        feature_names=features,
-        features=values,
-        traded=traded,
-        listed_days=position - locate_listings(calendar, list_date)[None, :],
-        industry=final[industry],
-        industries=tuple(rank),
-        **grids,
+        dates=dates, assets=assets, feature_names=features, industries=tuple(codes), **arrays
+    )
+
+
+_TRADING = tuple(name for name in TRADING_COLUMNS if name != "industry")
+
+
+def _make_arrays(
+    shape: tuple[int, int], features: Sequence[str], *, trading: bool, members: bool
+) -> dict[str, np.ndarray]:
+    """A block's arrays without a row; those that are not asked for are empty along the assets."""
+    fills = {"is_st": False, "adj_close": np.nan, "market_cap": np.nan, "limit_up": False,
+             "limit_down": False, MEMBER: False}  # fmt: skip
+    asked = {name for name in block_columns((), trading=trading, members=members) if name in fills}
+    absent = (shape[0], 0)
+    return {
+        "features": np.full((*shape, len(features)), np.nan, dtype=np.float32),
+        "traded": np.zeros(shape, dtype=bool),
+        "listed_days": np.zeros(shape, dtype=np.int32),
+        "industry": np.full(shape if trading else absent, -1, dtype=np.int16),
+        **{name: np.full(shape if name in asked else absent, fills[name]) for name in fills},
+    }
+
+
+def _locate_listings(list_date: pa.ChunkedArray, calendar: np.ndarray) -> np.ndarray:
+    """(n,) index of each row's listing day, as in `locate_listings`; of null, that of NaT."""
+    coded = encode(list_date)
+    days = np.append(coded.dictionary.to_numpy(zero_copy_only=False), np.datetime64("NaT"))
+    codes = pc.fill_null(coded.indices, len(days) - 1).to_numpy()
+    return np.asarray(locate_listings(calendar, days.astype("datetime64[D]"))[codes])
+
+
+def _finish(block: PanelBlock) -> PanelBlock:
+    """Let a block know what its days know: the newest listing date, industries with a row."""
+    last = len(block.dates) - 1
+    if last < 0:
+        return block
+    newest = last - np.argmax(block.traded[::-1], axis=0)  # of no row, the last
+    age = block.listed_days[newest, np.arange(len(block.assets))] - newest
+    used = np.zeros(len(block.industries) + 1, dtype=bool)
+    used[block.industry.ravel()] = True
+    rank = {name: code for code, name in enumerate(sorted(np.array(block.industries)[used[:-1]]))}
+    final = np.array([*(rank.get(name, -1) for name in block.industries), -1], dtype=np.int16)
+    return replace(
+        block,
+        listed_days=(np.arange(last + 1)[:, None] + age).astype(np.int32),
+        industry=final[block.industry],
+        industries=tuple(map(str, rank)),
     )
 
 

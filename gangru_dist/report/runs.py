@@ -10,15 +10,15 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-from pyarrow.fs import FileInfo
 
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.records import find_record
-from gangru_dist.base.storage import Storage
+from gangru_dist.base.storage import READERS, Storage
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
@@ -46,8 +46,8 @@ _logger = logging.getLogger(__name__)
 class Files:
     """The files of one run in a listing; equal as long as no file has changed."""
 
-    infos: dict[str, FileInfo] = field(default_factory=dict)
-    """Of the files that are read, below the run's folder."""
+    infos: dict[str, tuple[int, dt.datetime | None]] = field(default_factory=dict)
+    """Size and last write of the files that are read, below the run's folder."""
     models: int = 0
     """Finished windows, counted once a seed."""
     is_scored: bool = False
@@ -74,8 +74,7 @@ class Listed:
     @property
     def when(self) -> dt.datetime | None:
         """Start of its last job, UTC: the time of `config.json`; None if the store has no times."""
-        written: dt.datetime | None = self.files.infos[CLAIM].mtime
-        return written
+        return self.files.infos[CLAIM][1]
 
     @property
     def networks(self) -> str:
@@ -127,7 +126,7 @@ def find_files(root: Storage) -> dict[str, Files]:
             continue
         files = found.setdefault(run, Files())
         if name in _READ:
-            files.infos[name] = info
+            files.infos[name] = (info.size, info.mtime)  # pyarrow's own are never equal
         files.models += bool(MODEL_FILE.fullmatch(name))
         files.is_scored |= name.startswith(f"{FACTOR}/")
     kept = {CLAIM, f"tune/{SEARCH}"}
@@ -136,14 +135,17 @@ def find_files(root: Storage) -> dict[str, Files]:
 
 def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
     """The runs that can be read, the last used first; the log names the others."""
-    runs = []
-    for name, files in found.items():
-        if CLAIM not in files.infos:
-            continue
+
+    def read(name: str) -> Listed | None:
         try:
-            runs.append(_read_run(run_folder(root, name), name, files))
+            return _read_run(run_folder(root, name), name, found[name])
         except (GangruError, FileNotFoundError, ValueError) as error:
             _logger.warning("run_unreadable run=%s reason=%s", name, error)
+            return None
+
+    names = [name for name, files in found.items() if CLAIM in files.infos]
+    with ThreadPoolExecutor(READERS) as pool:
+        runs = [run for run in pool.map(read, names) if run is not None]
     old = dt.datetime.min.replace(tzinfo=dt.UTC)
     return sorted(runs, key=lambda run: run.when or old, reverse=True)
 

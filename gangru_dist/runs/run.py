@@ -13,7 +13,8 @@ check this before they write.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.filesystems import Place, to_uri
 from gangru_dist.base.records import Described, find_record, read_code_version, write_record
-from gangru_dist.base.storage import Storage, check_name
+from gangru_dist.base.storage import READERS, Storage, check_name
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
 from gangru_dist.config.settings import RunConfig
@@ -117,11 +118,28 @@ class Run(Described):
         found = find_record(ModelRecord, self.folder, f"{place}/{MODEL}")
         return found if found and self.folder.exists(f"{place}/{WEIGHTS}") else None
 
-    def read_models(self) -> dict[tuple[str, int], ModelRecord]:
-        """All finished models by (window, seed), ascending; StorageError as `read_model`."""
-        files = map(MODEL_FILE.fullmatch, self.folder.list_files(WINDOWS))
-        places = sorted((file["window"], int(file["seed"])) for file in files if file)
-        found = {place: self.read_model(*place) for place in places}
+    def list_models(self) -> list[tuple[str, int]]:
+        """(window, seed) of all finished models, ascending; nothing but a listing is read."""
+        names = set(self.folder.list_files(WINDOWS))
+        found = [match for match in map(MODEL_FILE.fullmatch, names) if match]
+        places = sorted((match["window"], int(match["seed"])) for match in found)
+        return [place for place in places if f"{self.model_folder(*place)}/{WEIGHTS}" in names]
+
+    def read_models(
+        self, windows: Collection[str] | None = None
+    ) -> dict[tuple[str, int], ModelRecord]:
+        """Finished models by (window, seed), ascending: of some windows, or all of them.
+
+        Raises:
+            StorageError: A `model.json` is damaged.
+        """
+
+        def read(place: tuple[str, int]) -> ModelRecord | None:
+            return find_record(ModelRecord, self.folder, f"{self.model_folder(*place)}/{MODEL}")
+
+        places = [one for one in self.list_models() if windows is None or one[0] in windows]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = dict(zip(places, pool.map(read, places), strict=True))
         # None: deleted meanwhile, to be trained again
         return {place: model for place, model in found.items() if model is not None}
 

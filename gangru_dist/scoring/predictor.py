@@ -30,6 +30,7 @@ from gangru_dist.maths.cross_section import (
 from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.panel.store import PanelBlock, read_block, select_universe
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.samples.standardize import Standardizer
@@ -215,11 +216,10 @@ def read_samples(run: Run, day: Day) -> Samples:
 class Scorer:
     """Does scoring tasks and writes their files; keeps models and block of the last window."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, panel: SharedPanel) -> None:
         """Take the threads of a worker for this process."""
         prepare_torch(run.cfg, scoring=True)
-        self._run = run
-        self._manifest = read_manifest(run.root, run.cfg.panel.features)
+        self._run, self._panel = run, panel
         self._networks: list[FactorNetwork] = []
         self._block: PanelBlock | None = None
         self._key = ("", "", "")
@@ -229,7 +229,7 @@ class Scorer:
 
         Raises:
             FactorError: The models have changed since planning, or a prediction is not finite.
-            PanelError: The panel was rebuilt meanwhile.
+            PanelError: The panel was rebuilt meanwhile, twice: a file is gone.
         """
         cfg = self._run.cfg
         block = self._load(task)
@@ -244,8 +244,8 @@ class Scorer:
                 "of the run, then run `gangru train` to train that window again."
             ) from error
         factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
-        # the panel as it is read here, not as it was planned with
-        expected = expect_coverage(task.window, task.model, task.month, cfg, self._manifest)
+        manifest = self._panel.manifest
+        expected = expect_coverage(task.window, task.model, task.month, cfg, manifest)
         ranked = (~np.isnan(factor.factor)).sum(axis=1)
         covered = [
             replace(
@@ -289,8 +289,6 @@ class Scorer:
         device = choose_device(cfg)
         self._networks = [network.to(device) for network, _ in loaded]
         start, end = map(dt.date.fromisoformat, key[1:])
-        self._block = read_block(
-            run.root, self._manifest, start=start, end=end, features=cfg.features, trading=True
-        )
+        self._block = self._panel.read(start=start, end=end, features=cfg.features, trading=True)
         self._key = key
         return self._block

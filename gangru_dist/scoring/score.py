@@ -24,6 +24,7 @@ from gangru_dist.events import prometheus
 from gangru_dist.events.events import RowsScored
 from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.shared import SharedPanel, share_panel
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
 from gangru_dist.scoring.plan import Plan, describe_incomplete, make_plan
@@ -90,7 +91,7 @@ def score_days(
     size, samples = run.cfg.resources, plan.days * manifest.assets
     asks_for_actors = bool(size.scoring_actors or size.gpus_per_worker)
     is_small = daily or len(plan.tasks) <= 1 or (samples <= SMALL_SAMPLES and not asks_for_actors)
-    files = _score_all(run, plan, runner or (map_here if is_small else map_on_ray))
+    files = _score_all(run, manifest, plan, runner or (map_here if is_small else map_on_ray))
     if plan.gone:
         text = "days_dropped days=%d first=%s last=%s: the panel no longer has them"
         _logger.warning(text, len(plan.gone), plan.gone[0], plan.gone[-1])
@@ -155,7 +156,7 @@ def _find_start(manifest: Manifest, covered: Collection[dt.date]) -> dt.date:
     return first
 
 
-def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
+def _score_all(run: Run, manifest: Manifest, plan: Plan, runner: Runner) -> list[DataFile]:
     """Files of all tasks, by month."""
     files: list[DataFile] = []
     most = run.cfg.resources.scoring_actors or len(plan.tasks)
@@ -164,10 +165,28 @@ def _score_all(run: Run, plan: Plan, runner: Runner) -> list[DataFile]:
         session.open_session(run.cfg) if session.is_on_cluster() else nullcontext(),
         log.subscribe(prometheus.record),
         log.Progress("score", total=plan.days, unit="days") as progress,
+        session.open_session(run.cfg) if runner is map_on_ray else nullcontext(),
     ):
-        for _, result in runner(run.cfg, partial(Scorer, run), plan.tasks, actors=most):
+        panel = SharedPanel(root=run.root, manifest=manifest)
+        if runner is map_on_ray:
+            panel = _share_panel(run, manifest, plan)
+        for _, result in runner(run.cfg, partial(Scorer, run, panel), plan.tasks, actors=most):
             file = unwrap(result)
             files.append(file)
             log.publish(RowsScored(file.rows))
             progress.advance(len(file.days))
     return sorted(files, key=lambda file: file.days[0].date)
+
+
+def _share_panel(run: Run, manifest: Manifest, plan: Plan) -> SharedPanel:
+    """The panel of all tasks' days, with those before them."""
+    return share_panel(
+        run.root,
+        manifest,
+        run.cfg,
+        start=dt.date.fromisoformat(min(task.block_start for task in plan.tasks)),
+        end=dt.date.fromisoformat(max(task.block_end for task in plan.tasks)),
+        features=run.cfg.features,
+        trading=True,
+        readers=len(plan.tasks),
+    )

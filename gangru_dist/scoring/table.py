@@ -41,7 +41,7 @@ from pydantic import TypeAdapter, ValidationError
 from gangru_dist.base.errors import FactorError, shorten
 from gangru_dist.base.filesystems import Place, retry
 from gangru_dist.base.records import describe_error, hash_bytes
-from gangru_dist.base.storage import Storage
+from gangru_dist.base.storage import READERS, Storage
 from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.run import FACTOR, run_folder
@@ -68,7 +68,6 @@ _DAYS = TypeAdapter(list[DayCoverage])
 _LOG = "_delta_log"
 _NAMED = re.compile(r"/[0-9a-f]{32}-(?P<digest>[0-9a-f]{32})\.parquet$")
 _DAMAGE = (pa.ArrowException, KeyError, ValueError, OSError)
-_READERS = 8
 _ATTEMPTS = 20
 LONGEST_PAUSE_S = 2.0
 """Between two attempts to commit."""
@@ -163,7 +162,7 @@ class FactorTable:
         again.
         """
         paths = [path for paths in self.list_files().values() for path in paths]
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             found = [day for days in pool.map(self._read_days, paths) for day in days]
         return {dt.date.fromisoformat(day.date): day for day in sorted(found, key=lambda d: d.date)}
 
@@ -202,6 +201,7 @@ class FactorTable:
                 if attempt == _ATTEMPTS:
                     break
                 merged = self._try_commit(delta, months, transaction, drop)
+                self._days |= {file.path: list(file.days) for file in merged}
                 for path in {file.path for file in files} - {file.path for file in merged}:
                     self._folder.discard(path)
             except (DeltaError, OSError) as error:
@@ -478,7 +478,7 @@ def read_factor(
         if f"{low:%Y-%m}" <= month <= f"{high:%Y-%m}"
         for path in paths
     ]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(partial(read_rows, factor), paths))
     rows = pa.concat_tables([FILE_SCHEMA.empty_table(), *tables])
     date = pc.field("date")

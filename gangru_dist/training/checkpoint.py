@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, shorten
-from gangru_dist.base.records import parse_record, to_jsonable, write_record
+from gangru_dist.base.records import find_record, parse_record, to_jsonable, write_record
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.models.gan import Discriminator
@@ -202,9 +202,9 @@ def write_model(
         history=tuple(state.progress.history),
         **facts,
     )
-    before = run.read_model(window, seed)
     folder = run.model_folder(window, seed)
-    if before is None or before.sha256 != digest:
+    before = find_record(ModelRecord, run.folder, f"{folder}/{MODEL}")
+    if before is not None and before.sha256 != digest:
         run.folder.delete(f"{folder}/{MODEL}")
     run.folder.write_bytes(f"{folder}/{WEIGHTS}", data)
     write_record(run.folder, f"{folder}/{MODEL}", record)
@@ -228,14 +228,18 @@ def read_model(run: Run, window: str, seed: int) -> tuple[FactorNetwork, ModelRe
             of the network that it describes.
         StorageError: `model.json` is damaged.
     """
-    record = run.read_model(window, seed)
+    folder = run.model_folder(window, seed)
+    file = f"{folder}/{WEIGHTS}"
+    record = find_record(ModelRecord, run.folder, f"{folder}/{MODEL}")
+    try:
+        data = b"" if record is None else run.folder.read_bytes(file)
+    except FileNotFoundError:
+        record = None
     if record is None:
         raise WindowError(
             f"no finished model of window {window}, seed {seed} in {run.folder.uri}; run "
             "`gangru train`."
         )
-    file = f"{run.model_folder(window, seed)}/{WEIGHTS}"
-    data = run.folder.read_bytes(file)
     digest = hashlib.sha256(data).hexdigest()
     where = f"weights in {run.folder.uri}/{file}"
     way_out = (

@@ -255,11 +255,6 @@ class WindowData:
         return torch.autocast(self.panel.device.type, torch.bfloat16, enabled=self.arithmetic.bf16)
 
 
-def first_day(window: Window, lookback: int) -> int:
-    """Index of the earliest calendar day a window's samples read."""
-    return (*window.older_days, *window.train_days, *window.valid_days)[0] - lookback + 1
-
-
 def prepare(
     block: PanelBlock,
     window: Window,

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from gangru_dist.base.errors import ResourceError, StorageError, WindowError
 from gangru_dist.base.log import publish, subscribe
 from gangru_dist.base.records import read_code_version
+from gangru_dist.base.storage import READERS
 from gangru_dist.cluster import session
 from gangru_dist.config.identity import with_precision
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
@@ -30,11 +32,13 @@ from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
 from gangru_dist.maths.calendar import (
     SkippedWindow,
     Window,
+    first_day,
     make_windows,
     select_windows,
     to_day,
 )
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.shared import SharedPanel, share_panel
 from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run, require_run
 from gangru_dist.runs.summaries import (
@@ -191,7 +195,6 @@ def train_windows(
         only = [day if isinstance(day, str) else str(to_day(day, "only")) for day in names]
     manifest = read_manifest(run.root, run.cfg.panel.features)
     run, over, todo = plan_training(run, manifest, only, anew=overwrite)
-    results = [event.result for event in over]
     if todo:
         require_native(run.cfg)
     with open_callbacks(run), subscribe(prometheus.record):
@@ -202,21 +205,26 @@ def train_windows(
             publish(event)
         publish(ModelsPlanned([task.name for task in todo]))
         if todo:
-            results += _train_all(run, manifest, todo, runner, claim)
+            over += _train_all(run, manifest, todo, runner, claim)
         else:
             claim()
-    summary = summarize_windows(results)
+    summary = summarize_windows([event.result for event in over])
     write_train_summary(run, summary)
-    _remove_checkpoints(run)
+    _remove_checkpoints(run, {event.identity for event in over if event.model is not None})
     return summary
 
 
-def _remove_checkpoints(run: Run) -> None:
-    """Delete checkpoints of finished models, which a killed job may have left."""
-    done = {model.identity for model in run.read_models().values()}
+def _remove_checkpoints(run: Run, done: set[str]) -> None:
+    """Delete checkpoints of finished models, a remote store's and those of a killed job.
+
+    All at once if no other is there: a store deletes a folder's files by the thousand.
+    """
     folders = {name.split("/")[1] for name in run.folder.list_files(CHECKPOINTS)}
-    for folder in sorted(folders & done):
-        run.folder.discard(f"{CHECKPOINTS}/{folder}")
+    if folders and folders <= done:
+        run.folder.discard(CHECKPOINTS)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(run.folder.discard, [f"{CHECKPOINTS}/{one}" for one in folders & done]))
 
 
 def plan_training(
@@ -234,9 +242,9 @@ def plan_training(
         WindowDone(result=WindowResult(window=s.name, status="no history", reason=s.reason))
         for s in skipped
     ]
-    todo = []
+    todo, models = [], run.read_models({window.name for window in windows})
     for task in (Task(window=w, seed=s) for w in windows for s in run.cfg.training.seeds):
-        model = run.read_model(task.window.name, task.seed)
+        model = models.get((task.window.name, task.seed))
         if model is not None and model.identity == make_task_identity(run.cfg, manifest, task):
             result = WindowResult.from_model(model, "finished before")
             over.append(WindowDone(result=result, identity=model.identity, model=model))
@@ -259,7 +267,7 @@ def _train_all(
     tasks: list[Task],
     runner: Runner | None,
     claim: Callable[[], None],
-) -> list[WindowResult]:
+) -> list[WindowDone]:
     publisher = _Publisher(run, manifest, tasks)
     size = run.cfg.resources
     with session.open_session(run.cfg):
@@ -268,23 +276,38 @@ def _train_all(
         if size.workers == 1 and not session.is_here():  # Ray's own queue holds them all
             slots = size.max_concurrent or len(units)
         at_once = min(slots, len(units))
+        claim()
         job = TrainingJob(
             run=run,
+            panel=_share_panel(run, manifest, units),
             made_by=read_code_version(),
-            through_ray=choose_ray_ingest(run, nodes),
             spread=at_once > 1 and (nodes > 1 or size.wait_for_nodes_minutes > 0),
         )
-        claim()
-        text = "train_start models=%d units=%d at_once=%d workers_each=%d ingest=%s spread=%s"
-        ingest = "ray" if job.through_ray else "direct"
-        _logger.info(text, len(tasks), len(units), at_once, size.workers, ingest, job.spread)
+        text = "train_start models=%d units=%d at_once=%d workers_each=%d shared_panel=%s spread=%s"
+        shared = bool(job.panel.blocks)
+        _logger.info(text, len(tasks), len(units), at_once, size.workers, shared, job.spread)
         with TrainingConsole(run.cfg, len(tasks)).show():
             if runner is None and session.is_here():
                 _train_here(job, units, publisher.handle)
             else:
                 for event in (runner or run_units)(job, units, at_once):
                     publisher.handle(event)
-    return list(publisher.results.values())
+    return list(publisher.over.values())
+
+
+def _share_panel(run: Run, manifest: Manifest, units: Sequence[Unit]) -> SharedPanel:
+    """The panel from the first day that any of the units reads to the last refit day."""
+    windows, lookback = [unit[0].window for unit in units], run.cfg.samples.lookback
+    return share_panel(
+        run.root,
+        manifest,
+        run.cfg,
+        start=manifest.calendar[min(first_day(window, lookback) for window in windows)].item(),
+        end=manifest.calendar[max(window.refit for window in windows)].item(),
+        features=run.cfg.features,
+        trading=bool(run.cfg.label.neutralize),
+        readers=len(units),
+    )
 
 
 def _train_here(job: TrainingJob, units: Sequence[Unit], report: Report) -> None:
@@ -300,7 +323,7 @@ class _Publisher:
     """Publishes what workers report, and keeps what became of every task."""
 
     def __init__(self, run: Run, manifest: Manifest, tasks: Sequence[Task]) -> None:
-        self.results: dict[Task, WindowResult] = {}
+        self.over: dict[Task, WindowDone] = {}
         self._run = run
         self._identities = {task: make_task_identity(run.cfg, manifest, task) for task in tasks}
         self._starts = Counter[Unit]()
@@ -324,9 +347,9 @@ class _Publisher:
                     self._publish_end(task, reason)
 
     def _publish_end(self, task: Task, reason: str | None) -> None:
-        if task not in self.results:  # a unit that began again passes its finished tasks
+        if task not in self.over:  # a unit that began again passes its finished tasks
             event = find_model(self._run, task, reason, self._identities[task])
-            self.results[task], self._shares[task] = event.result, 1.0
+            self.over[task], self._shares[task] = event, 1.0
             publish(event)
 
     def _publish_epoch(self, task: Task, epoch: TimedEpoch) -> None:
@@ -347,19 +370,6 @@ class _Publisher:
             seconds_left=(time.time() - self._first_epoch) * (1 - share) / share,
         )
         publish(event)
-
-
-def choose_ray_ingest(run: Run, nodes: int) -> bool:
-    """Whether Ray Data reads the panel: `resources.ingest`, or what `auto` stands for here.
-
-    On one machine with its own disk a worker reads its files itself, which saves Ray Data's start.
-    """
-    ingest = run.cfg.resources.ingest
-    if session.is_here():
-        return False
-    if ingest == "auto":
-        return nodes > 1 or not run.root.is_local
-    return ingest == "ray"
 
 
 def find_model(run: Run, task: Task, reason: str | None, identity: str) -> WindowDone:

@@ -39,6 +39,7 @@ from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.manifest import Manifest
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS, Run
 
@@ -105,10 +106,10 @@ class TrainingJob:
     """What all units have in common; sent to each of them."""
 
     run: Run
+    panel: SharedPanel
+    """As it was when the job was planned."""
     made_by: Mapping[str, str | None] = field(default_factory=dict)
     """The driver's `read_code_version`, for `model.json`."""
-    through_ray: bool = False
-    """Whether Ray Data reads the panel; else the workers do."""
     spread: bool = False
     """Whether units go to all nodes in turn, Ray Train's controllers too."""
 
@@ -177,7 +178,8 @@ def run_units(
                 more = find_more_cpus(size, cpus) if is_memory else None
                 if more is None:
                     yield UnitFinished(unit, reason)
-                    _delete_traces(job.run, unit)
+                    if size.workers > 1:  # what Ray Train wrote of its own
+                        job.run.folder.discard(f"{CHECKPOINTS}/{_name_run(unit)}")
                 else:
                     text = "window_restarted window=%s cpus_per_worker=%g: %s"
                     _logger.warning(text, unit[0].name, more, reason)
@@ -188,14 +190,14 @@ def run_units(
 
 def _make_submit(job: TrainingJob, news: Any, train: Train | None) -> Callable[[Unit, float], Any]:
     """Gives Ray a unit, with a worker's CPUs: training itself, or a Ray Train run."""
-    size = job.run.cfg.resources
+    size, shared = job.run.cfg.resources, ray.put(job)  # once, with its references to the panel
     where: dict[str, Any] = {
         "max_retries": size.max_failures,
         "scheduling_strategy": "SPREAD" if job.spread else "DEFAULT",
     }
     if size.workers > 1:  # Train's workers have retries of their own; its controller dies too
         fit = ray.remote(num_cpus=0, retry_exceptions=[RayActorError], **where)(_fit)
-        return lambda unit, cpus: fit.remote(job, unit, news, train, cpus)
+        return lambda unit, cpus: fit.remote(shared, unit, news, train, cpus)
     task = ray.remote(
         num_gpus=size.gpus_per_worker,
         retry_exceptions=True,
@@ -203,7 +205,7 @@ def _make_submit(job: TrainingJob, news: Any, train: Train | None) -> Callable[[
         max_calls=size.windows_per_run or (1 if size.gpus_per_worker else 0),
         **where,
     )(_train)
-    return lambda unit, cpus: task.options(num_cpus=cpus).remote(job, unit, news, train)
+    return lambda unit, cpus: task.options(num_cpus=cpus).remote(shared, unit, news, train)
 
 
 def _find_reason(reference: Any) -> tuple[str | None, bool]:
@@ -235,11 +237,6 @@ def find_more_cpus(size: ResourcesConfig, cpus: float) -> float | None:
     more = min(2 * cpus, session.count_cpus())
     room = session.count_workers(replace(size, cpus_per_worker=more)) if more > cpus else 0
     return more if room >= (size.min_workers or size.workers) else None
-
-
-def _delete_traces(run: Run, unit: Unit) -> None:
-    """Delete what Ray Train wrote of its own."""
-    run.folder.discard(f"{CHECKPOINTS}/{_name_run(unit)}")
 
 
 def _name_run(unit: Unit) -> str:

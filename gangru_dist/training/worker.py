@@ -3,39 +3,30 @@
 A task is continued from its own checkpoint, whoever began it, so a restart by Ray, a job submitted
 again and an undisturbed run all end with the same weights.
 
-A rank's share of the panel, bucket b for rank b mod N, goes straight into its dense tensor.
-`direct`: the rank reads its bucket files. `ray`: Ray Data reads them for it, wherever the cluster
-has room: Train's own way of cutting rows evenly would cut within a stock, and drop the remainder.
-Both hand the same tables over, so the block is the same. Reading tasks ask for no CPU: Train's
-workers may hold every one, and nothing can starve.
+A rank's share of the panel is bucket b for rank b mod N: Ray Train's own way of cutting rows evenly
+would cut within a stock, and drop the remainder.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
 
-import pyarrow as pa
 import torch
 
 from gangru_dist.base.errors import TrainingError
-from gangru_dist.base.storage import Storage
-from gangru_dist.cluster.map import read_tables
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.maths.calendar import Window
+from gangru_dist.maths.calendar import Window, first_day
 from gangru_dist.models.precision import choose_device, prepare_torch
-from gangru_dist.panel.manifest import Manifest, PanelFile, read_manifest
-from gangru_dist.panel.store import PanelBlock, read_block, read_files
+from gangru_dist.panel.shared import SharedPanel
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.model import TimedEpoch
-from gangru_dist.runs.run import CHECKPOINTS, Run
+from gangru_dist.runs.run import CHECKPOINTS
 from gangru_dist.training.checkpoint import TrainingState, write_model
 from gangru_dist.training.data import (
     SINGLE,
     Collective,
     WindowData,
-    first_day,
     join_workers,
     prepare,
 )
@@ -52,50 +43,21 @@ from gangru_dist.training.units import (
 from gangru_dist.training.window import gan_samples, train_window
 
 _logger = logging.getLogger(__name__)
-_BLOCKS = 16
-"""Reading tasks of a rank and window, at most."""
-_READERS = 2
-"""Of them at once."""
 STATE = "state.safetensors"
 
 
-def read_files_by_ray(
-    root: Storage,
-    files: Sequence[PanelFile],
-    start: dt.date,
-    end: dt.date,
-    columns: tuple[str, ...],
-) -> Iterable[pa.Table]:
-    """`read_files`, done by tasks of Ray Data."""
-
-    def read(file: PanelFile) -> Iterator[pa.Table]:
-        return read_files(root, [file], start, end, columns)
-
-    found = read_tables(files, read, tasks=_BLOCKS, at_once=_READERS)
-    batches: Iterable[pa.Table] = found.iter_batches(batch_size=None, batch_format="pyarrow")
-    return batches
-
-
 def read_share(
-    run: Run,
-    manifest: Manifest,
-    window: Window,
-    collective: Collective = SINGLE,
-    *,
-    through_ray: bool = False,
+    panel: SharedPanel, cfg: RunConfig, window: Window, collective: Collective = SINGLE
 ) -> PanelBlock:
     """This worker's assets on the days a window may know: its first sample to its refit day."""
-    days = manifest.calendar[[first_day(window, run.cfg.samples.lookback), window.refit]]
-    start, end = days.tolist()
-    return read_block(
-        run.root,
-        manifest,
+    calendar = panel.manifest.calendar
+    start, end = calendar[[first_day(window, cfg.samples.lookback), window.refit]].tolist()
+    return panel.read(
         start=start,
         end=end,
-        buckets=range(collective.rank, manifest.buckets, collective.size),
-        features=run.cfg.features,
-        trading=bool(run.cfg.label.neutralize),
-        read=read_files_by_ray if through_ray else read_files,
+        buckets=range(collective.rank, panel.manifest.buckets, collective.size),
+        features=cfg.features,
+        trading=bool(cfg.label.neutralize),
     )
 
 
@@ -138,16 +100,15 @@ class _Trainer:
         Raises:
             TrainingError: It cannot have one.
         """
-        manifest = read_manifest(self.run.root, self.run.cfg.panel.features)
-        identity = make_task_identity(self.run.cfg, manifest, task)
+        identity = make_task_identity(self.run.cfg, self.job.panel.manifest, task)
         model = self.run.read_model(task.window.name, task.seed)
         if model is None or model.identity != identity:
-            self._train(task, manifest, identity)
+            self._train(task, identity)
 
-    def _train(self, task: Task, manifest: Manifest, identity: str) -> None:
+    def _train(self, task: Task, identity: str) -> None:
         started = time.time()
         run, cfg, collective = self.run, self.run.cfg, self.collective
-        data = self._load_data(task, manifest)
+        data = self._load_data(task.window)
         state = self._restore(task, identity)
         resumed = len(state.progress.history)
         steps: list[float] = []  # Unix times of the attempt's first and last step
@@ -187,18 +148,18 @@ class _Trainer:
             last_step=steps[1] if steps else None,
             gan_samples=samples,
         )
-        run.folder.discard(f"{CHECKPOINTS}/{identity}")
+        if run.folder.is_local:  # of a remote store the driver deletes all at once
+            run.folder.discard(f"{CHECKPOINTS}/{identity}")
 
-    def _load_data(self, task: Task, manifest: Manifest) -> WindowData:
-        """This rank's share of the window; read once for all seeds of the same panel."""
-        cfg, window, collective = self.run.cfg, task.window, self.collective
-        panel = manifest.fingerprint_to(manifest.calendar[window.refit].astype(dt.date))
-        if self._data is None or self._data[0] != panel:
+    def _load_data(self, window: Window) -> WindowData:
+        """This rank's share of the window; read once for all seeds."""
+        if self._data is None or self._data[0] != window.name:
             self._data = None  # never two windows in memory
-            through_ray = self.job.through_ray
-            block = read_share(self.run, manifest, window, collective, through_ray=through_ray)
-            data = prepare(block, window, manifest.calendar, cfg, collective, self.device)
-            self._data = (panel, data)
+            cfg, panel, collective = self.run.cfg, self.job.panel, self.collective
+            block = read_share(panel, cfg, window, collective)
+            calendar = panel.manifest.calendar
+            data = prepare(block, window, calendar, cfg, collective, self.device)
+            self._data = (window.name, data)
         return self._data[1]
 
     def _restore(self, task: Task, identity: str) -> TrainingState:

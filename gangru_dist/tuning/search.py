@@ -28,13 +28,21 @@ from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig, TuneConfig
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.models.precision import choose_device, prepare_torch
-from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.shared import SharedPanel, share_panel
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
 from gangru_dist.training.launch import require_native, resolve_precision
 from gangru_dist.tuning.queue import TrialQueue, describe_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
-from gangru_dist.tuning.trial import choose_windows, list_features, read_window, run_trial
+from gangru_dist.tuning.trial import (
+    choose_windows,
+    find_panel_span,
+    list_features,
+    neutralizes,
+    read_window,
+    run_trial,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -91,10 +99,8 @@ def search(
             require_native(*variants)
             with session.open_session(cfg, dashboard=True):
                 session.find_room("one trial", cfg.resources)
-                blocks = {
-                    name: ray.put(read_window(run.root, manifest, name, variants))
-                    for name in windows
-                }
+                shared = _share_panel(run, manifest, windows, variants)
+                blocks = {name: ray.put(read_window(shared, name, variants)) for name in windows}
                 queue = queue or begin()  # replaces one only when all that it needs is there
                 steps = max(one.training.epochs for one in variants)
                 run_trials(queue, manifest.calendar, blocks, steps_per_window=steps)
@@ -103,6 +109,23 @@ def search(
         reasons = sorted({trial.reason for trial in found.trials if trial.reason})
         raise TrainingError(f"no trial is complete; see {run.tune.uri}/trials.csv: {reasons}")
     return found
+
+
+def _share_panel(
+    run: Run, manifest: Manifest, windows: Sequence[str], variants: Sequence[RunConfig]
+) -> SharedPanel:
+    """The panel of all windows: their days overlap."""
+    spans = [find_panel_span(manifest.calendar, name, variants) for name in windows]
+    return share_panel(
+        run.root,
+        manifest,
+        run.cfg,
+        start=min(start for start, _ in spans),
+        end=max(end for _, end in spans),
+        features=list_features(variants),
+        trading=neutralizes(variants),
+        readers=len(windows),
+    )
 
 
 def _begin(*of_search: Any, overwrite: bool) -> TrialQueue:

@@ -19,14 +19,13 @@ import numpy as np
 import torch
 
 from gangru_dist.base.errors import TrainingError, WindowError
-from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.maths.calendar import Window, make_windows
-from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.maths.calendar import Window, first_day, make_windows
+from gangru_dist.panel.shared import SharedPanel
+from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.data import WindowData, first_day, prepare
+from gangru_dist.training.data import WindowData, prepare
 from gangru_dist.training.loop import Inputs, make_inputs, validate
 from gangru_dist.training.window import train_window
 
@@ -101,20 +100,16 @@ def list_features(variants: Sequence[RunConfig]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for variant in variants for name in variant.features))
 
 
-def read_window(
-    root: Storage, manifest: Manifest, name: str, variants: Sequence[RunConfig]
-) -> PanelBlock:
+def neutralizes(variants: Sequence[RunConfig]) -> bool:
+    """Whether any trial's labels are neutralized, by industry or market cap."""
+    return any(variant.label.neutralize for variant in variants)
+
+
+def read_window(panel: SharedPanel, name: str, variants: Sequence[RunConfig]) -> PanelBlock:
     """The panel of a window, with all that any trial reads of it."""
-    start, end = find_panel_span(manifest.calendar, name, variants)
-    neutralizes = any(variant.label.neutralize for variant in variants)  # by industry, market cap
-    return read_block(
-        root,
-        manifest,
-        start=start,
-        end=end,
-        features=list_features(variants),
-        trading=neutralizes,
-    )
+    start, end = find_panel_span(panel.manifest.calendar, name, variants)
+    features, trading = list_features(variants), neutralizes(variants)
+    return panel.read(start=start, end=end, features=features, trading=trading)
 
 
 def compute_objective(ics: Sequence[float], penalty: float) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks import scoring_speed
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import GruConfig
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.predictor import Scorer
 
@@ -18,6 +19,7 @@ def test_scoring_does_the_same_work_on_both_sides(tmp_path: Path) -> None:
     cfg, manifest = scoring_speed.build(root, size, size.assets)
     (task,) = scoring_speed.list_tasks(root, cfg, manifest, 1)
     samples = scoring_speed.cross_sections(root, cfg, manifest, task)
-    assert Scorer(Run(root, "bench", cfg))(task).rows == sum(map(len, samples)) > 0
+    scorer = Scorer(Run(root, "bench", cfg), SharedPanel(root=root, manifest=manifest))
+    assert scorer(task).rows == sum(map(len, samples)) > 0
     line = scoring_speed.forward_line(root, cfg, manifest, size)
     assert re.search(r"ratio \d+\.\d\d \(", line)

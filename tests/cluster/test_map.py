@@ -2,14 +2,12 @@
 
 import os
 import pickle
-from collections.abc import Iterator
 from functools import partial
 
-import pyarrow as pa
 import pytest
 
 from gangru_dist.base.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
-from gangru_dist.cluster.map import Runner, catch_error, map_here, map_on_ray, read_tables, unwrap
+from gangru_dist.cluster.map import Runner, catch_error, map_here, map_on_ray, unwrap
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
 CFG = RunConfig(resources=ResourcesConfig(cpus_per_worker=0.5))
@@ -80,11 +78,6 @@ class TestValue:
         assert (type(again), str(again)) == (kind, "what is wrong")
 
 
-def rows(letter: str) -> Iterator[pa.Table]:
-    yield pa.table({"letter": [letter, letter]})
-    yield pa.table({"letter": [letter.upper()]})
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 class TestOnCluster:
@@ -106,10 +99,6 @@ class TestOnCluster:
     def test_an_error_is_raised_by_whoever_asks(self) -> None:
         with pytest.raises(FactorError, match="not finite"):
             list(map(unwrap, dict(map_on_ray(CFG, lambda: refuse, [0], actors=1)).values()))
-
-    def test_rows_of_items(self) -> None:
-        found = read_tables(["a", "b"], rows, tasks=2, at_once=1).take_all()
-        assert sorted(row["letter"] for row in found) == ["A", "B", "a", "a", "b", "b"]
 
 
 def refuse(_: int) -> None:

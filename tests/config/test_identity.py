@@ -89,7 +89,6 @@ OTHER = {
     "training.precision": "float64",
     "resources.min_workers": 1,
     "resources.max_concurrent": 3,
-    "resources.ingest": "ray",
     "resources.scoring_actors": 3,
     "factor.neutralize": [],
     "evaluation.decay_horizons": [2],

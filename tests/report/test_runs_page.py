@@ -73,6 +73,14 @@ def root(tmp_path):
 
 
 class TestReference:
+    def test_a_second_look_finds_the_same_files(self, root):
+        """Else each job would write the page five times over."""
+        add(root, "good", ics=ICS)
+        before = find_files(root)
+        assert before == find_files(root)
+        add(root, "good", ics=ICS[::-1])
+        assert before != find_files(root)
+
     def test_figures_and_states_are_those_of_the_files(self, root):
         add(root, "good", ics=ICS)
         add(root, "bad", failed=2)

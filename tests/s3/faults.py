@@ -26,16 +26,26 @@ class FaultProxy:
 
     def counts(self) -> dict[str, int]:
         """Requests so far, and those among them that failed, by fault."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/__counts__") as answer:
+        return self._ask("counts")
+
+    def seen(self) -> dict[str, int]:
+        """Method and target of each request so far -> how often."""
+        return self._ask("seen")
+
+    def _ask(self, what: str) -> dict[str, int]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/__{what}__") as answer:
             found: dict[str, int] = json.load(answer)
         return found
 
 
 @contextmanager
-def faulty(server: S3Server, *, rate: float, seed: int = 0) -> Iterator[FaultProxy]:
-    """A proxy in front of `server` until the block ends."""
+def faulty(
+    server: S3Server, *, rate: float, seed: int = 0, latency: float = 0.0
+) -> Iterator[FaultProxy]:
+    """A proxy in front of `server` until the block ends; every answer takes `latency` seconds."""
     script = Path(__file__).with_name("proxy.py")
     flags = ["--upstream", server.address, "--seed", str(seed), "--rate", str(rate)]
+    flags += ["--latency", str(latency)]
     process = subprocess.Popen(
         [sys.executable, str(script), *flags], stdout=subprocess.PIPE, start_new_session=True
     )

@@ -4,7 +4,8 @@
 
 Prints its port. Raw bytes go through unchanged, Host header included, so signatures survive.
 Whether the n-th request for a target fails, and how, follows from (seed, method, target, n) alone,
-not from the order in which requests arrive. `GET /__counts__` answers what was done so far.
+not from the order in which requests arrive. `GET /__counts__` answers what was done so far,
+`GET /__seen__` how often each target was asked for.
 
 | fault | the client sees | the server |
 |---|---|---|
@@ -99,8 +100,9 @@ async def read_response(reader: asyncio.StreamReader, method: str) -> Message:
 class Proxy:
     """Forwards requests one by one; some of them fail."""
 
-    def __init__(self, host: str, port: int, seed: int, rate: float) -> None:
+    def __init__(self, host: str, port: int, seed: int, rate: float, latency: float) -> None:
         self.host, self.port, self.seed, self.rate = host, port, seed, rate
+        self.latency = latency
         self.seen: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -143,11 +145,13 @@ class Proxy:
         upstream: asyncio.StreamWriter,
     ) -> bool:
         """Whether the connection goes on."""
-        if request.start[1] == "/__counts__":
-            writer.write(_response("200 OK", json.dumps(self.counts).encode()))
+        asked = {"/__counts__": self.counts, "/__seen__": self.seen}.get(request.start[1])
+        if asked is not None:
+            writer.write(_response("200 OK", json.dumps(asked).encode()))
             await writer.drain()
             return False
         fault = self.fault(request)
+        await asyncio.sleep(self.latency)
         self.counts["requests"] += 1
         if fault:
             self.counts[fault] += 1
@@ -195,9 +199,10 @@ async def main() -> None:
     parser.add_argument("--upstream", required=True, metavar="HOST:PORT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.1, help="share of requests that fail")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds, of every answer")
     args = parser.parse_args()
     host, port = args.upstream.rsplit(":", 1)
-    proxy = Proxy(host, int(port), args.seed, args.rate)
+    proxy = Proxy(host, int(port), args.seed, args.rate, args.latency)
     limit = 1 << 20  # longest header
     server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0, limit=limit, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  # for the parent

@@ -1,6 +1,5 @@
 """Both roads of a window's panel on three raylets and S3; `-s` shows what each took."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,7 @@ from benchmarks import ingest
 from benchmarks.training_speed import Size
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
-from gangru_dist.config.settings import ResourcesConfig, RunConfig
-from gangru_dist.runs.run import Run
-from gangru_dist.training.launch import choose_ray_ingest
+from gangru_dist.config.settings import RunConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.trials, pytest.mark.timeout(1800)]
 
@@ -38,12 +35,10 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.mark.usefixtures("three_raylets")
-def test_both_roads_give_the_same_bytes_and_auto_takes_ray_data() -> None:
+def test_both_ways_give_the_same_bytes_also_when_a_node_is_lost() -> None:
     root = Storage(f"s3://{BUCKET}/ingest")
     assert session.count_nodes() == 3
-    auto = dataclasses.replace(RunConfig(), resources=ResourcesConfig(ingest="auto"))
-    assert choose_ray_ingest(Run(root, "auto", auto), session.count_nodes())
-    size = Size(stored_assets=400, stored_days=480, buckets=16)
-    found = ingest.measure(root, size, workers=2, count=5)
+    size = Size(stored_assets=400, stored_days=960, buckets=16)
+    found = ingest.measure(root, size, windows=5, count=5)
     digests = {done.digests for rounds in found.values() for done in rounds}
     assert len(digests) == 1

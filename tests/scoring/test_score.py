@@ -16,9 +16,10 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import FactorConfig, TrainingConfig
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import read_manifest
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.standardize import Standardizer, ts_standardize
-from gangru_dist.scoring import predictor, score
+from gangru_dist.scoring import score
 from gangru_dist.scoring.predictor import to_factor
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import FactorTable, read_factor
@@ -147,14 +148,14 @@ class TestReference:
 
     @pytest.mark.parametrize("members_only", [True, False])
     def test_members_are_scored_as_told(self, tmp_path, monkeypatch, members_only):
-        real = predictor.read_block
+        real = SharedPanel.read
 
         def marked(*args, **given):
             block = real(*args, **given)
             member = np.broadcast_to(np.arange(len(block.assets)) % 2 == 0, block.traded.shape)
             return dataclasses.replace(block, member=member)
 
-        monkeypatch.setattr(predictor, "read_block", marked)
+        monkeypatch.setattr(SharedPanel, "read", marked)
         factor = dataclasses.replace(CFG.factor, members=members_only)
         cfg = dataclasses.replace(CFG, factor=factor)
         root = make_world(str(tmp_path), cfg)

@@ -53,8 +53,6 @@ head = [4]
 epochs = 3
 learning_rate = 1e-2
 seeds = [0, 1]
-[resources]
-ingest = "direct"
 [factor]
 quantiles = 4
 [tune]

@@ -188,12 +188,7 @@ class Trial:
         ray = {"ray": True} if self.plan.place == "ray" else {}
         order = self.site.order(name, storage, log, faults=faults, **ray)
         if ray:  # what would be too small for it goes through Ray Data too
-            order["argv"] += [
-                "--set",
-                "resources.scoring_actors=2",
-                "--set",
-                "resources.ingest=ray",
-            ]
+            order["argv"] += ["--set", "resources.scoring_actors=2"]
         return self.site.helper.start(order), log
 
     def _signals(self, pid: int) -> None:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from gangru_dist.maths.calendar import first_day
 from gangru_dist.panel.store import select_universe
 from gangru_dist.samples.labels import compute_forward_return, make_label
 from gangru_dist.samples.standardize import Standardizer
-from gangru_dist.training.data import Collective, first_day, prepare
+from gangru_dist.training.data import Collective, prepare
 from tests.training.worlds import block, config, share, until, window
 
 

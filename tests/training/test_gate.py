@@ -24,6 +24,7 @@ from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import TrainingConfig, WindowConfig
 from gangru_dist.events.events import EpochTrained, ModelsPlanned, WindowDone
 from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
@@ -31,7 +32,6 @@ from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState, load_model, write_model
 from gangru_dist.training.data import prepare
 from gangru_dist.training.launch import (
-    choose_ray_ingest,
     choose_windows,
     find_model,
     train_windows,
@@ -323,14 +323,6 @@ class TestResult:
         assert "model.json is damaged" in results[1].reason
         assert results[2].reason == "ended without a model and without an error"
 
-    @pytest.mark.parametrize("nodes", [1, 3])
-    def test_ray_data_reads_where_there_are_several_nodes(self, root: Storage, nodes: int) -> None:
-        run = Run(root, "ingest", TWELVE)
-        assert choose_ray_ingest(run, nodes) is (nodes > 1)
-        for ingest in ("direct", "ray"):
-            chosen = dataclasses.replace(run, cfg=with_resources(TWELVE, ingest=ingest))
-            assert choose_ray_ingest(chosen, nodes) is (ingest == "ray")
-
 
 class TestPanelChanges:
     def test_no_refit_day(self, root: Storage) -> None:
@@ -389,7 +381,8 @@ class TestHere:
         assert len(epochs) == 3 * len(WINDOWS)  # each is heard of when it is over
         manifest = read_manifest(root)
         (window,) = choose_windows(manifest, run.cfg, WINDOWS[:1])[0]
-        data = prepare(read_share(run, manifest, window), window, manifest.calendar, run.cfg)
+        block = read_share(SharedPanel(root=root, manifest=manifest), run.cfg, window)
+        data = prepare(block, window, manifest.calendar, run.cfg)
         expected = train_window(data, TrainingState(run.cfg, 0), run.cfg, seed=0).network
         found = load_model(run, WINDOWS[0]).state_dict()
         assert all(torch.equal(found[key], value) for key, value in expected.state_dict().items())

@@ -1,4 +1,4 @@
-"""Windows through Ray: both ingests, one worker and a group, failures, kills.
+"""Windows through Ray: panels read once and by each, one worker and a group, failures, kills.
 
 A group costs Ray Train 10-14 s, so tests share them; kills by the dozen and long queues are in
 `test_trials.py`.
@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -65,23 +66,36 @@ def groups_left() -> int:
         time.sleep(0.2)
 
 
-def test_ray_data_feeds_the_same_model(root: Storage, undisturbed: dict[str, str]) -> None:
-    """Both windows by the same worker, read by Ray Data while the worker holds every CPU."""
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Say that there are two, so that the panel is read once, into the object store."""
+    from gangru_dist.training.launch import session
+
+    monkeypatch.setattr(session, "count_nodes", lambda: 2)
+    with caplog.at_level("INFO"):
+        yield
+    assert "shared_panel=True" in caplog.text
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_panel_read_once_feeds_the_same_models(
+    root: Storage, undisturbed: dict[str, str]
+) -> None:
     from gangru_dist.training.launch import train_windows
 
-    cfg = with_resources(TINY, ingest="ray", cpus_per_worker=2)
-    summary = train_windows(Run(root, "ray-data", cfg))
+    summary = train_windows(Run(root, "ray-data", TINY))
     assert {r.window: r.model for r in summary.windows if r.model} == undisturbed
 
 
+@pytest.mark.usefixtures("two_nodes")
 def test_two_workers_train_the_model_of_one(root: Storage, undisturbed: dict[str, str]) -> None:
     from gangru_dist.training.checkpoint import read_model
     from gangru_dist.training.launch import train_windows
 
-    cfg = with_resources(TINY, workers=2, ingest="ray")
+    cfg = with_resources(TINY, workers=2)
     name = WINDOWS[0]
-    summary = train_windows(Run(root, "two", cfg), only=[name])
-    assert [result.status for result in summary.windows] == ["trained"], summary.format_lines()
+    summary = train_windows(Run(root, "two", cfg), only=WINDOWS)
+    assert [result.status for result in summary.windows] == ["trained"] * 2, summary.format_lines()
     two, record = read_model(Run(root, "two", cfg), name, 0)
     one, alone = read_model(Run(root, "undisturbed", TINY), name, 0)
     assert record.workers == 2

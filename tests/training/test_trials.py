@@ -315,7 +315,7 @@ cfg = RunConfig(resources=ResourcesConfig(max_failures=0))
 days = dict(train_days=(), valid_days=(), score_first=0, score_last=0)
 window = Window(name="2019-06-28", refit=0, **days)
 with open_session(cfg, cpus=2), tempfile.TemporaryDirectory() as folder:
-    job = TrainingJob(run=Run(Storage(folder), "r", cfg))
+    job = TrainingJob(run=Run(Storage(folder), "r", cfg), panel=None)
     units = [(Task(window=window, seed=seed),) for seed in range(3)]
     for event in run_units(job, units, 3, train=fill_memory):
         print(type(event).__name__, event.unit[0].seed, event.reason)

@@ -9,6 +9,7 @@ import pytest
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import LabelConfig, RunConfig, UniverseConfig
+from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.panel.store import PanelBlock
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import prepare
@@ -115,6 +116,7 @@ def test_a_search_reads_what_labels_are_neutralized_by(tmp_path: Path) -> None:
     """As the default preset asks: industry and market cap."""
     root = Storage(str(tmp_path))
     manifest = store.write_panel(root, store.market())
+    panel = SharedPanel(root=root, manifest=manifest)
     cfg = store.config(label={"neutralize": ["industry", "size"]})
     name = next(iter(make_all_windows(manifest.calendar, cfg)))
     ics = run_trial(
@@ -122,7 +124,7 @@ def test_a_search_reads_what_labels_are_neutralized_by(tmp_path: Path) -> None:
         base=cfg,
         windows=(name,),
         calendar=manifest.calendar,
-        read_block=lambda name: read_window(root, manifest, name, [cfg]),
+        read_block=lambda name: read_window(panel, name, [cfg]),
         steps_per_window=cfg.training.epochs,
         report=lambda _: None,
     )

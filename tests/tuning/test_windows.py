@@ -6,8 +6,8 @@ import pytest
 
 from gangru_dist.base.errors import WindowError
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.maths.calendar import first_day
 from gangru_dist.runs.search import SearchRecord
-from gangru_dist.training.data import first_day
 from gangru_dist.tuning.queue import describe_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
 from gangru_dist.tuning.trial import choose_windows, find_panel_span, make_all_windows
