@@ -94,7 +94,7 @@ def _make_data(cfg: RunConfig, assets: int, device: torch.device) -> WindowData:
         statistics=(),
         total=assets,
     )
-    scratch = Scratch(0)
+    scratch = Scratch(1e9)
     return WindowData(
         panel=x.transpose(0, 1),
         keys=torch.arange(assets, device=device),
