@@ -30,6 +30,8 @@ from gangru_dist.bars.side_tables import Members, check_same, normalize_code
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
 from gangru_dist.panel.adjustment import derive_factor, find_evidence, find_yearly
+from gangru_dist.panel.copies import find_repeated_rows
+from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
 
 ASSETS_AT_ONCE = 256
@@ -108,7 +110,7 @@ class BucketTask:
     """(days,) datetime64[D], days that are none for most of their rows were set aside here."""
 
 
-def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, jumps.JumpSums]:
+def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, JumpSums]:
     """Rows of one bucket that can be trusted, sorted by (code, date), traded days only.
 
     Args:
@@ -128,7 +130,8 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
     bars = _keep(bars, findings.take(bars, thin, show=()))
     again = _is_as_before(bars["code"]) & _is_as_before(bars["date"])
     places = np.flatnonzero(again)
-    check_same(bars.take(places - 1), bars.take(places), task.files, ignore=("name",))
+    if len(places):
+        check_same(bars.take(places - 1), bars.take(places), task.files, ignore=("name",))
     bars = _keep(bars, findings.take(bars, {DUPLICATE: again}, show=()))
     bars = _add_listing(bars, findings)
     traded, close = ~bars["suspended"].to_numpy(), bars["close"].to_numpy()
@@ -147,7 +150,7 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, ju
         bars = _keep(bars, findings.take(bars, {**reasons, EMPTIED: emptied}, **shown))
     rows = _to_arrays(bars, task)
     reasons, notes, sums = jumps.find_jumps(rows)
-    sums += _judge(bars, rows, task.form)
+    sums += _judge(bars, rows, task.form) + JumpSums(repeated=(find_repeated_rows(rows),))
     bars = bars.append_column(LIMIT, pa.array(rows["limit"]))
     same = _is_as_before(bars["code"])
     stays = findings.take(bars, reasons, **shown)
@@ -200,10 +203,10 @@ def _adjust(bars: pa.Table, days: np.ndarray, task: BucketTask, findings: Findin
     return bars.set_column(bars.column_names.index("adj_factor"), "adj_factor", pa.array(factor))
 
 
-def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> jumps.JumpSums:
+def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> JumpSums:
     """What whole histories say of a factor that follows from them, or of its absence."""
     if form.prices == "traded" and form.factor_source is None:
-        return jumps.JumpSums()
+        return JumpSums()
     code = encode(bars["code"])
     listed = [
         form.price_limits == "ashare" or _LISTED.search(name) is not None
@@ -211,7 +214,7 @@ def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> jum
     ]
     is_listed = np.array(listed, dtype=bool)[code.indices.to_numpy()]
     if form.prices == "traded":
-        return jumps.JumpSums(yearly=int((is_listed & find_yearly(rows)).sum()))
+        return JumpSums(yearly=int((is_listed & find_yearly(rows)).sum()))
     return find_evidence(
         rows,
         source=form.factor_source,

@@ -39,8 +39,8 @@ from gangru_dist.config.settings import BarsConfig
 from gangru_dist.features.price_volume import check_inputs, list_inputs
 from gangru_dist.panel import jumps
 from gangru_dist.panel.adjustment import NO_SOURCE
+from gangru_dist.panel.copies import REPEATED_DAY, TWINS
 from gangru_dist.panel.jumps import JumpSums
-from gangru_dist.panel.twins import TWINS
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ _MOST_SPECIAL, _LEAST_SPECIAL, _FEWEST_ASSETS = 0.3, 0.01, 10
 """Share of rows under special treatment in a year; the real market's is 0.015 to 0.07."""
 _LOST, _LEAST_MARKED = 0.1, 3  # of the other years' share, if so many stocks' years should be
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP, jumps.CAP_JUMP)
-_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE, TWINS)
+_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE, TWINS, REPEATED_DAY)
 GAP = "day on which most stocks lack"
 """Start of a note on a column of a side table."""
 _ENOUGH = 2400

@@ -130,6 +130,9 @@ class JumpSums:
     shifts_on_day: Counter[dt.date] = field(default_factory=Counter)
     """Day -> those of them whose prices leave amount / volume from one week to the next."""
 
+    repeated: tuple[np.ndarray, ...] = ()
+    """Rows that are as earlier ones, as of `copies.find_repeated_rows`."""
+
     def __add__(self, other: JumpSums) -> JumpSums:
         """The sums of both."""
         names = vars(self)

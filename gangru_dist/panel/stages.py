@@ -32,7 +32,7 @@ from gangru_dist.bars.days import (
     to_days,
 )
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.quality import Finding, Findings, Quality, merge
+from gangru_dist.bars.quality import Example, Findings, Quality, merge
 from gangru_dist.bars.reader import BATCH_ROWS, Bars, BarsPart, group_units, read_part
 from gangru_dist.bars.rows import MISSING, check_joined, check_rows, find_missing, find_suspects
 from gangru_dist.bars.side_tables import Spellings, check_spellings, join_table, respell_rows
@@ -44,9 +44,15 @@ from gangru_dist.cluster.map import Runner, catch_error, unwrap
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.bucket import BucketTask, Tables, find_delisted, panel_rows, select_rows
 from gangru_dist.panel.checks import GAP, check_built, check_columns, check_staged
+from gangru_dist.panel.copies import (
+    REPEATED_DAY,
+    count_examples,
+    describe_histories,
+    find_repeated_days,
+    find_twins,
+)
 from gangru_dist.panel.history import KnownFacts
 from gangru_dist.panel.manifest import Manifest, bucket_of
-from gangru_dist.panel.twins import describe_stocks, find_twins
 from gangru_dist.panel.writer import WrittenBucket, make_manifest, name_changes, write_bucket
 
 _logger = logging.getLogger(__name__)
@@ -103,38 +109,18 @@ def compute_panel(
     """
     folder, buckets = f"{STAGING}{uuid.uuid4().hex[:12]}", cfg.panel.buckets
     run = partial(_map_items, cfg=cfg, runner=runner)
-    daily = [part for part in bars.parts if part.table is None]
-    units, beside = group_units(daily), len(daily) < len(bars.parts)
-    form = bars.own_form
-    stage: dict[str, Any] = {"form": form, "panel": panel, "buckets": buckets}
-    if form.prices == "traded" and form.factor_source is not None:
-        _logger.info("adj_factor_derived from=%s uri=%s", form.factor_source, bars.uri)
-    _logger.info("panel_read files=%d units=%d uri=%s", len(bars.files), len(units), bars.uri)
+    stage: dict[str, Any] = {"form": bars.own_form, "panel": panel, "buckets": buckets}
     try:
-        read = partial(stage_unit, bars.uri, days=bars.rule, **stage)
-        items = [(unit, f"{folder}/unit-{i:05d}") for i, unit in enumerate(units)]
-        staged = merge_staged(run("panel_read", read, items))
-        problem = catch_error(
-            lambda: check_staged(staged.quality, staged.columns, staged.dates, form, cfg.bars)
-        ) or catch_error(lambda: check_calendar(staged.newest, bars.rule))
+        staged = _stage_bars(bars, folder, run, **stage)
+        problem = catch_error(partial(_check_staged, staged, bars, cfg))
         if problem is not None:
             return Computed(columns=staged.columns, quality=staged.quality, problem=problem)
-        market = find_market_days(staged.dates, staged.traded, bars.rule)
-        calendar = market.calendar
         check_spellings(staged.codes)
-        there = check_columns(staged.columns, cfg.panel.features, form)
-        task = BucketTask(
-            features=cfg.panel.features,
-            calendar=calendar,
-            closed=market.closed,
-            has_turnover_rate="turnover_rate" in there,
-            form=form,
-            files=tuple(file.name for file in bars.files),
-            tables=_stage_tables(bars, staged.codes, folder, run, **stage) if beside else (),
-            given=bars.given,
-            members=bars.members and bars.members.respell(staged.codes, calendar),
-        )
-        build = partial(
+        there = check_columns(staged.columns, cfg.panel.features, bars.own_form)
+        task = _plan_buckets(bars, staged, cfg, there)
+        if len(bars.parts) > sum(part.table is None for part in bars.parts):
+            task = replace(task, tables=_stage_tables(bars, staged.codes, folder, run, **stage))
+        work = partial(
             build_bucket,
             names=staged.names,
             panel=panel,
@@ -143,23 +129,14 @@ def compute_panel(
             known=known,
             views=views,
         )
-        numbers = [(number,) for number in range(buckets)]
-        written = run("panel_features", partial(build, task=task), numbers)
-        most = cfg.bars.max_quarantined * staged.quality.rows  # more is refused below
-        while (emptied := _find_emptied(staged, written, task, bars.rule)).any():
-            if sum(part.quality.set_aside for part in (staged, *written)) > most:
-                break
-            closed = np.union1d(task.emptied, task.calendar[emptied])
-            left = ~np.isin(staged.dates, closed)
-            market = find_market_days(staged.dates[left], staged.traded[left], bars.rule)
-            task = replace(task, calendar=market.calendar, closed=market.closed, emptied=closed)
-            written = run("panel_features", partial(build, task=task), numbers)
-        calendar = task.calendar
-        market = find_market_days(calendar, _count_kept(written), bars.rule)
+        task, written, repeated = _build_buckets(staged, task, bars.rule, run, work, cfg)
     finally:
         panel.discard(folder)
-    found = (_find_gaps(written, calendar), find_twins([b.stocks for b in written], calendar))
-    quality = merge([staged.quality, market.quality, *found, *(b.quality for b in written)])
+    calendar = task.calendar
+    market = find_market_days(calendar, _count_kept(written), bars.rule)
+    found = [market.quality, repeated, _find_gaps(written, calendar)]
+    found.append(find_twins([b.histories for b in written if b.histories], calendar))
+    quality = merge([staged.quality, *found, *(b.quality for b in written)])
     return Computed(
         columns=staged.columns,
         quality=quality,
@@ -177,17 +154,78 @@ def compute_panel(
         ),
         names=[bucket.names for bucket in written],
         problem=catch_error(
-            lambda: check_built([b.sums for b in written], quality, form, cfg.bars, columns=there)
+            lambda: check_built(
+                [b.sums for b in written], quality, bars.own_form, cfg.bars, columns=there
+            )
         ),
     )
 
 
-def _find_emptied(
-    staged: Staged, written: Sequence[WrittenBucket], task: BucketTask, rule: DayRule
-) -> np.ndarray:
-    """(days,) bool of the task's calendar: days that are none by the rows that were kept."""
-    traded = staged.traded[np.isin(staged.dates, task.calendar)]
-    return find_emptied_days(traded, _count_kept(written), rule)
+def _stage_bars(bars: Bars, folder: str, run: Callable[..., list[Any]], **stage: Any) -> Staged:
+    """Read, check and stage the daily bars."""
+    form = bars.own_form
+    units = group_units([part for part in bars.parts if part.table is None])
+    if form.prices == "traded" and form.factor_source is not None:
+        _logger.info("adj_factor_derived from=%s uri=%s", form.factor_source, bars.uri)
+    _logger.info("panel_read files=%d units=%d uri=%s", len(bars.files), len(units), bars.uri)
+    read = partial(stage_unit, bars.uri, days=bars.rule, **stage)
+    items = [(unit, f"{folder}/unit-{i:05d}") for i, unit in enumerate(units)]
+    return merge_staged(run("panel_read", read, items))
+
+
+def _check_staged(staged: Staged, bars: Bars, cfg: RunConfig) -> None:
+    check_staged(staged.quality, staged.columns, staged.dates, bars.own_form, cfg.bars)
+    check_calendar(staged.newest, bars.rule)
+
+
+def _plan_buckets(bars: Bars, staged: Staged, cfg: RunConfig, there: Collection[str]) -> BucketTask:
+    """What all buckets have in common, without side tables; `there`: columns that there are."""
+    market = find_market_days(staged.dates, staged.traded, bars.rule)
+    return BucketTask(
+        features=cfg.panel.features,
+        calendar=market.calendar,
+        closed=market.closed,
+        has_turnover_rate="turnover_rate" in there,
+        form=bars.own_form,
+        files=tuple(file.name for file in bars.files),
+        given=bars.given,
+        members=bars.members and bars.members.respell(staged.codes, market.calendar),
+    )
+
+
+def _build_buckets(
+    staged: Staged,
+    task: BucketTask,
+    rule: DayRule,
+    run: Callable[..., list[Any]],
+    work: Callable[..., WrittenBucket],
+    cfg: RunConfig,
+) -> tuple[BucketTask, list[WrittenBucket], Quality]:
+    """Build all buckets, and again without the days that are none by their rows, if there are any.
+
+    Returns:
+        The task with the days that are left, the buckets, and which days repeat which.
+    """
+    repeated: list[Example] = []
+    most = cfg.bars.max_quarantined * staged.quality.rows  # more is refused afterwards
+    while True:
+        numbers = [(number,) for number in range(cfg.panel.buckets)]
+        written = run("panel_features", partial(work, task=task), numbers)
+        traded = staged.traded[np.isin(staged.dates, task.calendar)]
+        back = find_repeated_days([part for b in written for part in b.sums.repeated], traded)
+        kept = np.where(back > 0, 0, _count_kept(written))
+        emptied = find_emptied_days(traded, kept, rule) | (back > 0)
+        too_many = sum(part.quality.set_aside for part in (staged, *written)) > most
+        if too_many or not emptied.any():
+            return task, written, count_examples({REPEATED_DAY: repeated})
+        repeated += [
+            {"date": str(task.calendar[i]), "as": str(task.calendar[i - back[i]])}
+            for i in np.flatnonzero(back)
+        ]
+        closed = np.union1d(task.emptied, task.calendar[emptied])
+        left = ~np.isin(staged.dates, closed)
+        market = find_market_days(staged.dates[left], staged.traded[left], rule)
+        task = replace(task, calendar=market.calendar, closed=market.closed, emptied=closed)
 
 
 def _count_kept(written: Sequence[WrittenBucket]) -> np.ndarray:
@@ -197,18 +235,14 @@ def _count_kept(written: Sequence[WrittenBucket]) -> np.ndarray:
 
 def _find_gaps(written: Sequence[WrittenBucket], calendar: np.ndarray) -> Quality:
     """Count the days on which a column of a side table has values of less than half the stocks."""
-    kept, notes = _count_kept(written), {}
+    kept, lacking = _count_kept(written), {}
     for name in written[0].valued:
         valued = np.stack([bucket.valued[name] for bucket in written]).sum(axis=0)
-        examples = [
+        lacking[f"{GAP} {name}"] = [
             {"date": str(calendar[i]), "stocks": int(kept[i]), "with_a_value": int(valued[i])}
             for i in np.flatnonzero(valued < _HALF * kept)
         ]
-        if examples:
-            notes[f"{GAP} {name}"] = Finding(
-                count=len(examples), example=examples[0], more=tuple(examples[1:5])
-            )
-    return Quality(notes=notes)
+    return count_examples(lacking)
 
 
 def _map_items(
@@ -455,7 +489,7 @@ def build_bucket(
         quality=merge([beside, quality, findings.quality]),
         sums=sums,
         delisted=delisted,
-        stocks=describe_stocks(rows, task.calendar),
+        histories=describe_histories(rows, place),
         rows_by_day=np.bincount(place, minlength=days),
         valued={name: np.bincount(place[has], minlength=days) for name, has in valued.items()},
     )
@@ -486,4 +520,16 @@ def read_staged(panel: Storage, names: Sequence[str], bucket: int) -> pa.Table:
             return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)])
 
     tables = [retry(partial(read, name)) for name in names]
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    for place, column in enumerate(rows.columns):
+        if pa.types.is_dictionary(column.type):
+            rows = rows.set_column(place, rows.schema.field(place), _drop_unused(column))
+    return rows
+
+
+def _drop_unused(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """The column without the texts of other buckets' rows."""
+    coded = encode(column)
+    used = pc.unique(coded.indices.drop_null())
+    indices = pc.index_in(coded.indices, used)
+    return pa.DictionaryArray.from_arrays(indices, coded.dictionary.take(used)).cast(column.type)

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,6 +30,7 @@ from gangru_dist.bars.quality import Quality
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
+from gangru_dist.panel.copies import Histories
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import MEMBER, Manifest, PanelFile, View, panel_schema
 
@@ -71,8 +71,8 @@ class WrittenBucket:
     """Column that side tables bring -> (days,) those of them with a value."""
     delisted: Mapping[str, str] = field(default_factory=dict)
     """Its part of `Manifest.delisted`."""
-    stocks: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """What is compared with other stocks, as of `twins.describe_stocks`."""
+    histories: Histories | None = None
+    """What is compared with other stocks."""
 
 
 def write_bucket(

@@ -19,6 +19,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.build import build_panel
+from gangru_dist.panel.copies import REPEATED_DAY
 from gangru_dist.panel.manifest import Manifest, panel_schema
 from gangru_dist.panel.store import read_rows
 from tests.bars.corpus_market import CODES, DAYS, market
@@ -61,10 +62,24 @@ def without_factor(frame: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     return frame.assign(adj_factor=frame["adj_factor"].mask(frame["date"] == day))
 
 
-def served_again(frame: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
-    """The rows of the day before under the day's date."""
-    before = frame[frame["date"] == DAYS[DAYS.get_loc(day) - 1]]
+def served_again(frame: pd.DataFrame, day: pd.Timestamp, back: int = 1) -> pd.DataFrame:
+    """The rows of an earlier day, the one before, under the day's date."""
+    before = frame[frame["date"] == DAYS[DAYS.get_loc(day) - back]]
     return pd.concat([frame[frame["date"] != day], before.assign(date=day)])
+
+
+def served_late(frame: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
+    """The rows of three days ago."""
+    return served_again(frame, day, 3)
+
+
+def served_changed(frame: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
+    """The prices of the day before, with less volume."""
+    frame = served_again(frame, day)
+    less = np.where(frame["date"] == day, 0.99, 1.0)
+    return frame.assign(
+        **{name: frame[name] * less for name in ("volume", "amount", "turnover_rate")}
+    )
 
 
 def factor_of_one(frame: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
@@ -80,6 +95,8 @@ EMPTIED: dict[str, Callable[[pd.DataFrame, pd.Timestamp], pd.DataFrame]] = {
     "the factor is not published yet": without_factor,
     "yesterday's rows are served again": served_again,
     "the factor is 1 throughout": factor_of_one,
+    "the rows of three days ago are served": served_late,
+    "yesterday's prices are served with another volume": served_changed,
 }
 
 
@@ -124,9 +141,27 @@ class TestEmptied:
             assert found.fingerprint == meant(tmp_path, right[right["date"] <= end])
         assert found.rewritten == {}
 
+    def test_a_week_served_again_is_told_at_once(self, root: Storage, tmp_path: Path) -> None:
+        """Five days have the rows of the week before; all are found in one go, and named."""
+        frame = market()
+        for day in DAYS[40:45]:
+            frame = served_again(frame, day, 5)
+        rest = market()[~market()["date"].isin(DAYS[40:45])]
+        assert build(root, frame).fingerprint == meant(tmp_path, rest)
+        found = root.child("panel").read_json("quality.json")["notes"][REPEATED_DAY]
+        assert found["count"] == 5
+        assert found["example"] == {"date": f"{DAYS[40]:%F}", "as": f"{DAYS[35]:%F}"}
+
+    def test_half_of_the_prices_are_needed(self, root: Storage) -> None:
+        """Rows of five of the twelve stocks are as three days ago: each is an ordinary row."""
+        frame, late = market(), served_late(market(), DAYS[40])
+        some = frame["code"].isin(CODES[:5])
+        frame = pd.concat([frame[~some], late[late["code"].isin(CODES[:5])]])
+        assert DAYS[40].to_datetime64() in build(root, frame).calendar
+
     def test_days_to_come_change_nothing(self, root: Storage, tmp_path: Path) -> None:
         frame = market()
-        for place, spoil in zip((34, 35, 37, 50, 51), [*EMPTIED.values()] * 2, strict=False):
+        for place, spoil in zip((34, 35, 37, 40, 41, 50, 51), [*EMPTIED.values()] * 2):  # noqa: B905
             frame = spoil(frame, DAYS[place])
         whole = rows(root, build(root, frame))
         for place in range(33, 54):

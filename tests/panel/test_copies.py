@@ -16,7 +16,7 @@ from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.panel.bucket import find_boards
 from gangru_dist.panel.build import build_panel
-from gangru_dist.panel.twins import SUCCEEDED, TWINS
+from gangru_dist.panel.copies import SUCCEEDED, TWINS
 from tests.bars.corpus_market import CODES, DAYS, csv, market
 from tests.made_bars import write
 
