@@ -73,7 +73,10 @@ _MOST_SPECIAL, _LEAST_SPECIAL, _FEWEST_ASSETS = 0.3, 0.01, 10
 """Share of rows under special treatment in a year; the real market's is 0.015 to 0.07."""
 _LOST, _LEAST_MARKED = 0.1, 3  # of the other years' share, if so many stocks' years should be
 _COUNTED = (jumps.JUMP, jumps.STEP, jumps.VOLUME_JUMP, jumps.TURNOVER_JUMP, jumps.CAP_JUMP)
-_SERIOUS = (*_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.STALE_CAP, NO_SOURCE, TWINS, REPEATED_DAY)
+_SERIOUS = (
+    *_COUNTED, jumps.AFTER, jumps.RESTLESS, jumps.UNSTEADY, jumps.STALE_CAP, NO_SOURCE, TWINS,
+    REPEATED_DAY,
+)  # fmt: skip
 GAP = "day on which most stocks lack"
 """Start of a note on a column of a side table."""
 _ENOUGH = 2400
@@ -86,8 +89,30 @@ _WHOLE = 0.9
 _NEVER = 0.01
 """Share of rows whose amount / volume is none of the day's prices: the real market has none as
 traded, 15 % of a year adjusted forward, 87 % adjusted backward."""
-_TOGETHER, _FEWEST_TOGETHER = 0.25, 10
-"""Share and number of stocks whose factor changes on one day; the real market's most is 5 %."""
+_FEWEST_TOGETHER = 10
+_TOGETHER = (
+    (
+        "steps_on_day", "on_day", 0.25,  # the real market's most is 5 %
+        "adj_factor of {who} changes on {day}, and no market has so many ex-dates on one day: "
+        "exports of two days were put together, each with factors that count from its own last "
+        "day. Export all days again in one go, or the cumulative backward factor, which later days "
+        "do not change. If it follows from a previous close, the rows of a day before are missing: "
+        "export them",
+    ),
+    (
+        "shifts_on_day", "weeks_on_day", 0.25,
+        "the prices of {who} leave amount / volume on {day}: exports of two days were put "
+        "together, each adjusted to its end. Export all days again in one go, adjusted backward, "
+        "or as traded with adj_factor",
+    ),
+    (
+        "surges_on_day", "on_day", 0.5,  # 22 % in July 2015, when half of the market resumed
+        "the volume of {who} is twenty times that of the day before, or a twentieth, on {day}: "
+        "from it on it comes in another unit. Export all days again in one unit, shares",
+    ),
+)  # fmt: skip
+"""Sums: on how many stocks' days something happens, and of how many; the share and the number of
+stocks to which it cannot happen on one day; and what to say of it."""
 
 _CENT = 0.01
 _UNIT_PAIRS = (
@@ -214,7 +239,6 @@ def check_built(
     total = sum(sums, JumpSums())
     check_adjustment(quality, total, form, allowed=cfg.max_quarantined)
     check_jumps(quality, total, allowed=cfg.max_jumps)
-    _check_shifts(total)
     if form.prices == "traded":
         check_ex_dates(total, form)
     check_marks(total, form, is_given=not {"is_st", "name"}.isdisjoint(columns))
@@ -288,15 +312,13 @@ def check_adjustment(quality: Quality, sums: JumpSums, form: BarsFormat, *, allo
         )
 
 
-def _check_shifts(sums: JumpSums) -> None:
-    """Adjusted prices that all leave what was paid on one day."""
-    for day, count in sums.shifts_on_day.items():
-        if count >= max(_FEWEST_TOGETHER, _TOGETHER * sums.weeks_on_day[day]):
-            raise BarsError(
-                f"the prices of {count} of {sums.weeks_on_day[day]} stocks leave amount / volume "
-                f"on {day}: exports of two days were put together, each adjusted to its end. "
-                "Export all days again in one go, adjusted backward, or as traded with adj_factor"
-            )
+def _check_together(sums: JumpSums) -> None:
+    """Refuse what happens to so many stocks on one day that the file has changed, not they."""
+    for name, among, share, text in _TOGETHER:
+        of = getattr(sums, among)
+        for day, count in sorted(getattr(sums, name).items()):
+            if count >= max(_FEWEST_TOGETHER, share * of[day]):
+                raise BarsError(text.format(who=f"{count} of {of[day]} stocks", day=day))
 
 
 def check_jumps(quality: Quality, sums: JumpSums, *, allowed: float) -> None:
@@ -335,22 +357,21 @@ def check_jumps(quality: Quality, sums: JumpSums, *, allowed: float) -> None:
 
 
 def _check_factor(sums: JumpSums, quality: Quality) -> None:
-    """The factor as a whole: right, inverse, or of something else."""
-    if sums.restless > _RESTLESS_ASSETS * sums.assets:
-        raise BarsError(
-            f"{sums.restless} of {sums.assets} stocks: {jumps.RESTLESS}, e.g. "
-            f"{describe(quality.notes[jumps.RESTLESS].example)}. It must be the cumulative factor, "
-            "which changes on ex-dates alone; export that one"
-        )
-    for day, count in sums.steps_on_day.items():
-        if count >= max(_FEWEST_TOGETHER, _TOGETHER * sums.on_day[day]):
+    """The factor as a whole: right, inverse, or of something else; and a rate that goes its way."""
+    restless = (
+        (sums.restless, jumps.RESTLESS, "It must be the cumulative factor, which changes on "
+         "ex-dates alone; export that one"),
+        (sums.unsteady, jumps.UNSTEADY, "It must be volume / tradable shares of the same row. "
+         "Export that one, or leave the column and what needs it out: "
+         + format_flag("panel.without", ["turnover_rate"])),
+    )  # fmt: skip
+    for count, what, way_out in restless:
+        if count > _RESTLESS_ASSETS * sums.assets:
             raise BarsError(
-                f"adj_factor of {count} of {sums.on_day[day]} stocks changes on {day}, and no "
-                "market has so many ex-dates on one day: exports of two days were put together, "
-                "each with factors that count from its own last day. Export all days again in one "
-                "go, or the cumulative backward factor, which later days do not change. If it "
-                "follows from a previous close, the rows of a day before are missing: export them"
+                f"{count} of {sums.assets} stocks: {what}, e.g. "
+                f"{describe(quality.notes[what].example)}. {way_out}"
             )
+    _check_together(sums)
     if sums.steps < _FEWEST_STEPS:
         return
     slope = sums.explained / sums.squared

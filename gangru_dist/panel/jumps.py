@@ -52,7 +52,8 @@ _SURGE = 3  # of the amount before a suspension: what ends one without a limit h
 _CALM, _CALM_DAYS = 4, 20  # times the mean amount and range of so many rows before: no news
 _ISSUE, _MOST_SHARES = 0.05, np.log(4)  # log growth of all shares: an issue, or a split
 _WHOLE_YEAR = 150  # rows of a stock
-_RESTLESS, _RESTLESS_LEAST = 0.1, 10  # share and number of a stock's rows where the factor changes
+_RESTLESS, _RESTLESS_LEAST = 0.1, 10  # share and number of a stock's rows where a ratio changes
+_OTHER_RATE = 0.4  # of log turnover_rate / volume: more than two decimals of per cent round away
 
 LEAVES = "price moves further than the market allows"
 SPIKE = "adj_factor changes and the price does not"
@@ -65,10 +66,12 @@ STEP = "lasting step of adj_factor that the price does not show"
 VOLUME_JUMP = "amount / volume jumps twentyfold against the price"
 TURNOVER_JUMP = "turnover_rate jumps twentyfold against the volume"
 CAP_JUMP = "market_cap jumps fiftyfold against the close"
+UNSTEADY = "turnover_rate does not follow the volume on more than a tenth of a stock's days"
 RESTLESS = "adj_factor changes on more than a tenth of a stock's days"
 STALE_CAP = "market_cap stays the same although the price moves"
 REUSED = "stock traded again after more than a year: a code used twice?"
 SHOWN = {VOLUME_JUMP: ("close", "volume", "amount"), TURNOVER_JUMP: ("volume", "turnover_rate"),
+         UNSTEADY: ("volume", "turnover_rate"),
          CAP_JUMP: ("close", "market_cap")}  # fmt: skip
 """Note -> columns that its example shows, other than close and adj_factor."""
 
@@ -125,6 +128,10 @@ class JumpSums:
     """Those of them whose amount / volume is none of the day's prices."""
     whole: int = 0
     """Those of them whose volume is a whole number of shares."""
+    surges_on_day: Counter[dt.date] = field(default_factory=Counter)
+    """Day -> pairs of `on_day` whose volume is twenty times the other, or a twentieth."""
+    unsteady: int = 0
+    """Stocks whose turnover_rate goes its own way, not the volume's."""
     weeks_on_day: Counter[dt.date] = field(default_factory=Counter)
     """Day -> stocks with five rows before it and five from it on."""
     shifts_on_day: Counter[dt.date] = field(default_factory=Counter)
@@ -267,12 +274,8 @@ def _find_lasting(
     split = calm & (pairs["near_ratio"] | (np.abs(gap) > _HALVED))
     changed = same & (np.abs(step) > _NO_STEP)
     count = np.bincount(asset)
-    changes = np.bincount(asset[changed], minlength=len(count))
-    restless = changes > np.maximum(_RESTLESS_LEAST, _RESTLESS * count)
+    restless = _find_restless(changed, asset)
     small = changed & (np.abs(step) < _STEP) & ~restless[asset] & near
-    first = np.zeros(len(same), dtype=bool)
-    of_restless = np.flatnonzero(changed & restless[asset])
-    first[of_restless[np.unique(asset[of_restless], return_index=True)[1]]] = True
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is no jump
         price = np.log(rows["amount"] / rows["volume"]) - np.log(rows["close"])
         turnover = np.log(rows["turnover_rate"] / rows["volume"])
@@ -281,6 +284,9 @@ def _find_lasting(
     volume_jump, turnover_jump, cap_jump = (
         (unit > _UNIT_JUMP) & np.isfinite(unit) for unit in units
     )
+    other_rate = same & (units[1] > _OTHER_RATE) & np.isfinite(units[1])
+    unsteady = _find_restless(other_rate, asset)
+    surge = np.abs(_subtract(np.log(rows["volume"]))) > _UNIT_JUMP
     notes = {
         JUMP: same & ~changed & (pairs["far"] | split),
         STEP: changed & (pairs["far"] | pairs["unexplained"]),
@@ -289,7 +295,8 @@ def _find_lasting(
         CAP_JUMP: same & cap_jump & (units[2] > _CAP_JUMP),
         STALE_CAP: same & (_subtract(rows["market_cap"]) == 0) & (_subtract(rows["close"]) != 0),
         REUSED: same & pairs["reused"],
-        RESTLESS: first,
+        RESTLESS: _mark_first(changed & restless[asset], asset),
+        UNSTEADY: _mark_first(other_rate & unsteady[asset], asset),
     }
     growth = _subtract(shares)
     steady = np.abs(growth) < _ISSUE / 5
@@ -305,6 +312,8 @@ def _find_lasting(
         restless=int(restless.sum()),
         on_day=_count_days(date[same & near]),
         steps_on_day=_count_days(date[changed & near]),
+        surges_on_day=_count_days(date[same & near & surge]),
+        unsteady=int(unsteady.sum()),
         wide=int((calm & ~split & (np.abs(gap) > np.log(RATIOS[0]) - NEAR)).sum()),
         issues=int(issue.sum()),
         diluted=float(-((gap + step)[issue] * growth[issue]).sum()),
@@ -315,6 +324,21 @@ def _find_lasting(
         special_in=Counter(_find_years(date[rows["is_st"]]).tolist()),
     )
     return notes, sums
+
+
+def _find_restless(changes: np.ndarray, asset: np.ndarray) -> np.ndarray:
+    """(stocks,) bool: stocks of which so many rows change what should hardly ever change."""
+    count = np.bincount(asset)
+    changed = np.bincount(asset[changes], minlength=len(count))
+    return np.asarray(changed > np.maximum(_RESTLESS_LEAST, _RESTLESS * count))
+
+
+def _mark_first(mask: np.ndarray, asset: np.ndarray) -> np.ndarray:
+    """(n,) bool: of the rows of a mask the first of each stock."""
+    rows = np.flatnonzero(mask)
+    first = np.zeros(len(mask), dtype=bool)
+    first[rows[np.unique(asset[rows], return_index=True)[1]]] = True
+    return first
 
 
 def _find_years(date: np.ndarray) -> np.ndarray:

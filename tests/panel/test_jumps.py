@@ -23,6 +23,7 @@ from gangru_dist.panel.jumps import (
     LEAVES,
     SPIKE,
     STEP,
+    UNSTEADY,
     JumpSums,
     Masks,
 )
@@ -177,6 +178,37 @@ class TestReference:
                 check_jumps(Quality(), sums, allowed=0)
         else:
             check_jumps(Quality(), sums, allowed=0)
+
+    @pytest.mark.parametrize("by", [100.0, 0.01])
+    @pytest.mark.parametrize(("stocks", "is_refused"), [(15, False), (20, True), (36, True)])
+    def test_volume_and_amount_in_another_unit_from_a_day_on(
+        self, stocks: int, is_refused: bool, by: float
+    ) -> None:
+        h = history(assets=36)
+        later = (h["position"] >= 30) & (h["asset"] < stocks)
+        for name in ("volume", "amount"):
+            h[name] = h[name].where(~later, h[name] * by)
+        sums = replace(find(h)[2], steps_on_day=Counter())  # all stocks of this market pay at once
+        if is_refused:
+            with pytest.raises(BarsError, match=r"the volume of \d+ of 36 stocks .* 2019-01-31"):
+                check_jumps(Quality(), sums, allowed=0)
+        else:
+            check_jumps(Quality(), sums, allowed=0)
+
+    def test_a_rate_that_does_not_follow_the_volume(self) -> None:
+        h = history(assets=40)
+        assert find(h)[2].unsteady == 0
+        mine = h["asset"] < 2
+        others = np.random.default_rng(3).permutation(h.loc[mine, "turnover_rate"])
+        h.loc[mine, "turnover_rate"] = others  # of another day and stock
+        _, notes, sums = find(h)
+        assert sums.unsteady == 2
+        assert h["asset"][np.flatnonzero(notes[UNSTEADY])].tolist() == [0, 1]
+        sums = replace(sums, steps_on_day=Counter())
+        note = {UNSTEADY: Finding(count=2, example={"code": "x"})}
+        with pytest.raises(BarsError, match=r"2 of 40 stocks: turnover_rate .*panel.without="):
+            check_jumps(Quality(notes=note), sums, allowed=0)
+        check_jumps(Quality(notes=note), replace(sums, assets=200), allowed=0)
 
     def test_a_copy_of_the_day_before_and_a_cap_that_stands_still(self) -> None:
         h = history()
