@@ -80,7 +80,8 @@ def find_repeated_days(parts: Sequence[np.ndarray], traded: np.ndarray) -> np.nd
         parts: Of all buckets, `find_repeated_rows`.
         traded: (days,) rows of each trading day.
     """
-    count = np.bincount(np.concatenate(parts), minlength=len(traded) * LOOKED_BACK)
+    pairs = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+    count = np.bincount(pairs, minlength=len(traded) * LOOKED_BACK)
     count = count.reshape(len(traded), LOOKED_BACK)
     repeats = count.max(axis=1) >= np.maximum(_FEWEST_ROWS, _MOST * traded)
     return np.where(repeats, count.argmax(axis=1) + 1, 0)
