@@ -190,12 +190,14 @@ def check_joined(
     listed, unlisted = clean_listings(rows["list_date"], form)
     place = rows.column_names.index("list_date")
     rows = rows.set_column(place, "list_date", pa.array(listed, pa.date32()))
+    caps, high = clean_caps(rows["market_cap"].to_numpy(), form)
+    rows = rows.set_column(rows.column_names.index("market_cap"), "market_cap", pa.array(caps))
     stays = findings.take(rows, _find_wrong(rows, form))
     traded = stays & ~rows["suspended"].to_numpy()
     notes = {f"{name} missing or infinite": name for name in form.further}
     notes |= {words: name for name, words in MISSING.items() if name in given}
     masks = {words: find_missing(rows[name]) & traded for words, name in notes.items()}
-    findings.note(rows, {**masks, UNLISTED: unlisted & traded})
+    findings.note(rows, {**masks, UNLISTED: unlisted & traded, CAP_HIGH: high & traded})
     return (rows if stays.all() else rows.filter(pa.array(stays))), findings.quality
 
 
@@ -214,10 +216,11 @@ def clean_listings(column: pa.ChunkedArray, form: BarsFormat) -> tuple[np.ndarra
     return np.where(wrong, np.datetime64("NaT"), listed), np.asarray(wrong)
 
 
-def clean_caps(caps: np.ndarray) -> np.ndarray:
-    """(n,) market caps, NaN where one is none."""
+def clean_caps(caps: np.ndarray, form: BarsFormat) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) market caps, NaN where one is none; (n,) bool, those larger than any stock's."""
     with np.errstate(invalid="ignore"):
-        return np.where((caps > 0) & (caps < MOST_CAP), caps, np.nan)
+        high = (caps > _MOST_CAP_HERE[form.price_limits]) & (caps < MOST_CAP)
+        return np.where((caps > 0) & (caps < MOST_CAP) & ~high, caps, np.nan), high
 
 
 def find_suspects(quality: Quality, file: str) -> tuple[Suspect, ...]:
@@ -269,9 +272,7 @@ def _complete(
         notes[ABOVE_ONE] = values["turnover_rate"] > 1
         notes[ZERO_RATE] = (values["turnover_rate"] == 0) & (values["volume"] > 0)
     if "market_cap" in values:
-        most = _MOST_CAP_HERE[form.price_limits]
-        notes[CAP_HIGH] = (values["market_cap"] > most) & (values["market_cap"] < MOST_CAP)
-        numbers["market_cap"] = clean_caps(np.where(notes[CAP_HIGH], np.nan, values["market_cap"]))
+        numbers["market_cap"], notes[CAP_HIGH] = clean_caps(values["market_cap"], form)
         notes["market_cap unknown"] = np.isnan(numbers["market_cap"])
     for name in values.keys() & set(form.further):
         notes[f"{name} missing or infinite"] = ~np.isfinite(values[name])

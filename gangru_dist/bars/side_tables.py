@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from gangru_dist.bars.columns import CODED, encode, is_delisting_name, is_st_name
 from gangru_dist.bars.formats import SideTable
-from gangru_dist.bars.rows import CHECKED, clean_caps
+from gangru_dist.bars.rows import CHECKED
 from gangru_dist.base.errors import BarsError
 
 _logger = logging.getLogger(__name__)
@@ -273,8 +273,6 @@ def join_table(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence
         columns["is_delisting"] = pc.or_(leaving, bars["is_delisting"])
         marked = pc.fill_null(is_st_name(columns["name"]), False)
         columns["is_st"] = pc.or_(marked, columns["is_delisting"])
-    if "market_cap" in columns:
-        columns["market_cap"] = pa.array(clean_caps(columns["market_cap"].to_numpy()))
     for name, column in columns.items():
         if name not in CHECKED.names:
             values = column.to_numpy()

@@ -90,29 +90,29 @@ _NEVER = 0.01
 """Share of rows whose amount / volume is none of the day's prices: the real market has none as
 traded, 15 % of a year adjusted forward, 87 % adjusted backward."""
 _FEWEST_TOGETHER = 10
-_TOGETHER = (
-    (
-        "steps_on_day", "on_day", 0.25,  # the real market's most is 5 %
+_TOGETHER = {
+    "steps_on_day": (
+        "on_day", 0.25,  # the real market's most is 5 %
         "adj_factor of {who} changes on {day}, and no market has so many ex-dates on one day: "
         "exports of two days were put together, each with factors that count from its own last "
         "day. Export all days again in one go, or the cumulative backward factor, which later days "
         "do not change. If it follows from a previous close, the rows of a day before are missing: "
         "export them",
     ),
-    (
-        "shifts_on_day", "weeks_on_day", 0.25,
+    "shifts_on_day": (
+        "weeks_on_day", 0.25,
         "the prices of {who} leave amount / volume on {day}: exports of two days were put "
         "together, each adjusted to its end. Export all days again in one go, adjusted backward, "
         "or as traded with adj_factor",
     ),
-    (
-        "surges_on_day", "on_day", 0.5,  # 22 % in July 2015, when half of the market resumed
+    "surges_on_day": (
+        "on_day", 0.5,  # 22 % in July 2015, when half of the market resumed
         "the volume of {who} is twenty times that of the day before, or a twentieth, on {day}: "
         "from it on it comes in another unit. Export all days again in one unit, shares",
     ),
-)  # fmt: skip
-"""Sums: on how many stocks' days something happens, and of how many; the share and the number of
-stocks to which it cannot happen on one day; and what to say of it."""
+}  # fmt: skip
+"""On how many stocks' days something happens -> of how many; the share of them to which it cannot
+happen on one day, if they are as many as `_FEWEST_TOGETHER`; and what to say of it."""
 
 _CENT = 0.01
 _UNIT_PAIRS = (
@@ -239,6 +239,7 @@ def check_built(
     total = sum(sums, JumpSums())
     check_adjustment(quality, total, form, allowed=cfg.max_quarantined)
     check_jumps(quality, total, allowed=cfg.max_jumps)
+    _check_together(total, "shifts_on_day")
     if form.prices == "traded":
         check_ex_dates(total, form)
     check_marks(total, form, is_given=not {"is_st", "name"}.isdisjoint(columns))
@@ -312,9 +313,10 @@ def check_adjustment(quality: Quality, sums: JumpSums, form: BarsFormat, *, allo
         )
 
 
-def _check_together(sums: JumpSums) -> None:
+def _check_together(sums: JumpSums, *names: str) -> None:
     """Refuse what happens to so many stocks on one day that the file has changed, not they."""
-    for name, among, share, text in _TOGETHER:
+    for name in names:
+        among, share, text = _TOGETHER[name]
         of = getattr(sums, among)
         for day, count in sorted(getattr(sums, name).items()):
             if count >= max(_FEWEST_TOGETHER, share * of[day]):
@@ -338,20 +340,28 @@ def check_jumps(quality: Quality, sums: JumpSums, *, allowed: float) -> None:
     typical = quality.notes.get(jumps.TYPICAL)
     # where a factor lives and other moves are as wide, so many are at a split's ratio by chance
     by_chance = round(_NEAR_RATIO * sums.wide) if sums.steps >= _FEWEST_STEPS else 0
-    if count - min(by_chance, typical.count if typical else 0) <= allowed * sums.pairs:
-        return
+    if count - min(by_chance, typical.count if typical else 0) > allowed * sums.pairs:
+        raise BarsError(_describe_jumps(odd, typical, sums.pairs, allowed))
+    _check_together(sums, "surges_on_day")
+
+
+def _describe_jumps(
+    odd: Mapping[str, Finding], typical: Finding | None, pairs: int, allowed: float
+) -> str:
+    """What contradicts the market's rules, and the way out."""
+    count = sum(finding.count for finding in odd.values())
     shown = "; ".join(
         f"{finding.count} x {name}, e.g. "
         + " / ".join(map(describe, (finding.example, *finding.more[:2])))
         for name, finding in odd.items()
     )
     near = f" ({typical.count} near a split's ratio: 2:1, 10:3 ...)" if typical else ""
-    share = -(-count * 1_000_000 // max(sums.pairs, 1)) / 1e6
-    raise BarsError(
-        f"{count} of {sums.pairs} daily moves{near} contradict the market's rules, "
+    share = -(-count * 1_000_000 // max(pairs, 1)) / 1e6
+    return (
+        f"{count} of {pairs} daily moves{near} contradict the market's rules, "
         f"bars.max_jumps allows {allowed:.4%}: {shown}. Prices as traded need their adj_factor "
         "(price x adj_factor = adjusted price) in every file, in one unit throughout. To go on "
-        "(where no limits are known, with such moves as real; else without the rows after one): "
+        "(without the rows after one; where no limits are known, with moves below 2:1 as real): "
         f"--set bars.max_jumps={share:g}"
     )
 
@@ -371,7 +381,7 @@ def _check_factor(sums: JumpSums, quality: Quality) -> None:
                 f"{count} of {sums.assets} stocks: {what}, e.g. "
                 f"{describe(quality.notes[what].example)}. {way_out}"
             )
-    _check_together(sums)
+    _check_together(sums, "steps_on_day")
     if sums.steps < _FEWEST_STEPS:
         return
     slope = sums.explained / sums.squared

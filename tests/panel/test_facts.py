@@ -185,3 +185,19 @@ class TestGaps:
         notes = root.child("panel").read_json("quality.json")["notes"]
         kind = "list_date before any stock was listed, taken as unknown"
         assert notes[kind]["count"] == len(stock)
+
+    def test_a_cap_larger_than_any_stocks_is_unknown(self, root: Storage) -> None:
+        folder = Path(f"{root.uri}-bars")
+        VENDORS["tushare"].write(folder, make_market())
+        for file in (folder / "daily_basic").iterdir():
+            table = pd.read_parquet(file)
+            mine = table["ts_code"] == CODES[2]
+            table.loc[mine, "total_mv"] *= 1e4
+            table.loc[mine, ["turnover_rate", "turnover_rate_f"]] = np.nan  # no second opinion
+            table.to_parquet(file)
+        found = rows(root, build_panel(str(folder), root, CFG, runner=map_here))
+        assert found.loc[found["asset"] == CODES[2], "market_cap"].isna().all()
+        assert found.loc[found["asset"] != CODES[2], "market_cap"].notna().all()
+        notes = root.child("panel").read_json("quality.json")["notes"]
+        kind = "market_cap larger than any stock's, taken as unknown"
+        assert notes[kind]["count"] == (found["asset"] == CODES[2]).sum()
