@@ -131,7 +131,9 @@ class Storage:
 
         def read() -> bytes:
             if self.is_local and Path(path).is_dir():
-                raise StorageError(f"{path} is a folder, not a file of ours. Move it away.")
+                raise StorageError(
+                    f"{path} is a folder, not a file of ours. Move it away, then run the job again."
+                )
             with self.filesystem.open_input_file(path) as file:
                 return bytes(file.readall())
 

@@ -361,7 +361,7 @@ def _describe_jumps(
         f"{count} of {pairs} daily moves{near} contradict the market's rules, "
         f"bars.max_jumps allows {allowed:.4%}: {shown}. Prices as traded need their adj_factor "
         "(price x adj_factor = adjusted price) in every file, in one unit throughout. To go on "
-        "(without the rows after one; where no limits are known, with moves below 2:1 as real): "
+        "(where no limits are known, with such moves as real; else without the rows after one): "
         f"--set bars.max_jumps={share:g}"
     )
 

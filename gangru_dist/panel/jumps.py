@@ -1,8 +1,7 @@
 """Find price jumps: a stock's days held against each other, by prices, `adj_factor` and volume.
 
     known limits     |close / (previous close / factor step) - 1| <= limit, of open as well
-    no known limits  an overnight gap near 2:1, 10:3 ... without a step of adj_factor is suspicious;
-                     one of 2:1 or more, on a day as calm as those before, is a split
+    no known limits  an overnight gap near 2:1, 10:3 ... without a step of adj_factor is suspicious
     any market       a step of adj_factor shows in the price; nothing moves eightfold in a day
 
 Four years of the real market (3.4 million moves) break none between neighbouring days. A row that
@@ -206,9 +205,6 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     wide = np.flatnonzero(np.abs(gap) > np.log(RATIOS[0]) - NEAR)
     near = np.zeros(len(gap), dtype=bool)
     near[wide] = (np.abs(np.abs(gap[wide])[:, None] - np.log(RATIOS)) < NEAR).any(axis=1)
-    halved = np.isnan(rows["limit"]) & near & (np.abs(gap) > _HALVED) & (np.abs(step) <= _NO_STEP)
-    halved &= (_subtract(rows["asset"]) == 0) & (away <= _CLOSURE)
-    halved &= _find_calm(rows) if halved.any() else False
     shown = _EXPLAINED * np.abs(step) + _DAY
     hidden = (np.abs(gap + step) > shown) & (np.abs(move + step) > shown)
     resumed = (days > 1) & (rows["amount"] > _SURGE * _shift(rows["amount"]))
@@ -221,9 +217,7 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "close_by": close_by,
         "reused": away > _SILENT,
         "anew": (away > _SILENT) | (resumed & (np.abs(step) <= _NO_STEP)),
-        "far": (far & close_by & (date >= LIMITS_SINCE))
-        | (np.abs(_subtract(level)) > EIGHTFOLD)
-        | halved,
+        "far": (far & close_by & (date >= LIMITS_SINCE)) | (np.abs(_subtract(level)) > EIGHTFOLD),
         "unexplained": (np.abs(step) > _LARGE_STEP) & hidden,
     }
 

@@ -186,13 +186,15 @@ def _moved(day: pd.Timestamp, copies: int = 0) -> Change:
 
 
 def _copied(day: pd.Timestamp) -> Change:
-    """All stocks once more, at the prices of the Friday before."""
+    """All stocks once more, a hundredth above the Friday before."""
     before = day - pd.Timedelta(days=day.weekday() - 4)
 
     def change(frame: Frame) -> Frame:
         rows = frame[frame["date"] == before].assign(date=day)
         for name in ("volume", "amount", "turnover_rate"):
             rows[name] *= 1.5
+        for name in (*PRICES, "amount"):
+            rows[name] *= 1.01
         return pd.concat([frame, rows]).sort_values(["date", "code"])
 
     return change

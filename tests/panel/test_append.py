@@ -393,7 +393,8 @@ class TestValidation:
     ) -> None:
         frame = make_bars(assets=1 if kind == "few" else 9)
         if kind == "few":
-            frame = pd.concat([frame.assign(code=f"{600000 + i}.SH") for i in range(250)])
+            calm = frame.assign(volume=1e5, amount=1e5 * frame["close"])
+            frame = pd.concat([calm.assign(code=f"{600000 + i}.SH") for i in range(250)])
             frame = frame.reset_index(drop=True)
         before, newest = frame["date"].drop_duplicates().nlargest(2)[::-1]
         last = frame["date"] == newest

@@ -100,6 +100,7 @@ class TestValidation:
     def test_tables_alone(self, bars: Path) -> None:
         write(bars / "adj_factor", make_bars()[["date", "code", "adj_factor"]])
         with pytest.raises(
-            GangruError, match="side tables adj_factor, dividends, factor_changes at most"
+            GangruError,
+            match="side tables adj_factor, dividends, factor_changes, stock_basic at most",
         ):
             check(bars)
