@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.bars.files import check_apart
-from gangru_dist.bars.reader import Bars, open_bars
+from gangru_dist.bars.headings import Bars, open_bars
 from gangru_dist.base.errors import EvaluationError, FactorError
 from gangru_dist.base.filesystems import Place, to_uri
 from gangru_dist.cluster import session

@@ -14,7 +14,8 @@ from torch import Tensor
 from gangru_dist.bars.days import DayRule
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import resolve_format
-from gangru_dist.bars.reader import group_units, read_headings
+from gangru_dist.bars.headings import read_headings
+from gangru_dist.bars.reader import group_units
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, first_day, make_windows

@@ -32,8 +32,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from gangru_dist.bars.files import check_apart
+from gangru_dist.bars.headings import Bars, open_bars
 from gangru_dist.bars.quality import QUALITY, Finding, describe
-from gangru_dist.bars.reader import Bars, open_bars
 from gangru_dist.base.errors import GangruError, PanelError, StorageError, shorten
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session

@@ -32,8 +32,9 @@ from gangru_dist.bars.days import (
     to_days,
 )
 from gangru_dist.bars.formats import BarsFormat
+from gangru_dist.bars.headings import Bars
 from gangru_dist.bars.quality import Example, Findings, Quality, merge
-from gangru_dist.bars.reader import BATCH_ROWS, Bars, BarsPart, group_units, read_part
+from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, group_units, read_part
 from gangru_dist.bars.rows import MISSING, check_joined, check_rows, find_missing, find_suspects
 from gangru_dist.bars.side_tables import Spellings, check_spellings, join_table, respell_rows
 from gangru_dist.base import log

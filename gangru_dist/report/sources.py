@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from gangru_dist.bars.indices import read_closes
 from gangru_dist.bars.quality import QUALITY
-from gangru_dist.bars.reader import read_closes
 from gangru_dist.base.records import find_record
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import to_dict

@@ -16,7 +16,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from gangru_dist.bars.files import check_apart, list_files
 from gangru_dist.bars.formats import resolve_format
-from gangru_dist.bars.reader import read_headings, read_part
+from gangru_dist.bars.headings import read_headings
+from gangru_dist.bars.reader import read_part
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import BarsConfig

@@ -10,7 +10,8 @@ import pytest
 
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import FORMATS, BarsFormat, resolve_format
-from gangru_dist.bars.reader import read_headings, read_part
+from gangru_dist.bars.headings import read_headings
+from gangru_dist.bars.reader import read_part
 from gangru_dist.bars.rows import check_rows
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import BarsConfig

@@ -16,7 +16,8 @@ import pytest
 
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import resolve_format
-from gangru_dist.bars.reader import group_units, read_headings, read_part
+from gangru_dist.bars.headings import read_headings
+from gangru_dist.bars.reader import group_units, read_part
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
 from tests.bars.vendors import make_market, write_texts

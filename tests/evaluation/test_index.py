@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.bars.reader import read_closes
+from gangru_dist.bars.indices import read_closes
 from gangru_dist.base.errors import BarsError, EvaluationError
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market

@@ -212,7 +212,7 @@ class TestProperties:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("gangru_dist.bars.reader.list_files", undated)
+        monkeypatch.setattr("gangru_dist.bars.headings.list_files", undated)
         bars = Storage(str(tmp_path / "undated"))
         frame = make_bars()
         bars.write_bytes("a.csv", frame.to_csv(index=False).encode())

@@ -9,7 +9,7 @@ from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.bars.rows import OUTSIDE, TIMES_PRICE, find_suspects
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
-from gangru_dist.panel.checks import check_suspects
+from gangru_dist.panel.scales import check_suspects
 
 GENERIC = resolve_format(BarsConfig())
 TUSHARE = resolve_format(BarsConfig(format="tushare"))

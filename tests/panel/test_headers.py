@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gangru_dist.bars.reader import open_bars
+from gangru_dist.bars.headings import open_bars
 from gangru_dist.base.errors import GangruError
 from gangru_dist.config.sources import load
 from gangru_dist.panel.checks import check_headings

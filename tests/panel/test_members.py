@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.bars.reader import read_members
+from gangru_dist.bars.indices import read_members
 from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here

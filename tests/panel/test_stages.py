@@ -15,8 +15,9 @@ import pytest
 from gangru_dist.bars.days import DayRule
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import resolve_format
+from gangru_dist.bars.headings import read_headings
 from gangru_dist.bars.quality import Quality
-from gangru_dist.bars.reader import group_units, read_headings
+from gangru_dist.bars.reader import group_units
 from gangru_dist.bars.rows import CHECKED
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
