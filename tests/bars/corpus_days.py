@@ -193,7 +193,7 @@ def _copied(day: pd.Timestamp) -> Change:
         rows = frame[frame["date"] == before].assign(date=day)
         for name in ("volume", "amount", "turnover_rate"):
             rows[name] *= 1.5
-        for name in (*PRICES, "amount"):
+        for name in (*PRICES, "amount", "market_cap"):
             rows[name] *= 1.01
         return pd.concat([frame, rows]).sort_values(["date", "code"])
 
