@@ -30,7 +30,7 @@ from gangru_dist.base.filesystems import AZURE, GOOGLE, explain_refusals, open_f
 from gangru_dist.base.storage import Storage
 
 _SECONDS = 60.0
-"""How long a store may take; 3 s with a tenth of its answers lost."""
+"""How long a store may take."""
 _GOOGLE_SECONDS = 10
 """How long Google's client repeats a request here; else 15 minutes."""
 _LEAST_BYTES = 50 * 2**20

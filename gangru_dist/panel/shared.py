@@ -66,10 +66,6 @@ class SharedPanel:
                 _logger.warning("panel_block_lost reason=%s: read from the files", error)
         return read_block(self.root, self.manifest, buckets=buckets, **days)
 
-    def _load(self, bucket: int) -> PanelBlock:
-        block: PanelBlock = load_kept(self.blocks[bucket])
-        return block
-
 
 def share_panel(
     root: Storage,

@@ -35,7 +35,7 @@ def three_raylets(on_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.mark.usefixtures("three_raylets")
-def test_both_ways_give_the_same_bytes_also_when_a_node_is_lost() -> None:
+def test_both_ways_give_the_same_bytes_on_three_nodes() -> None:
     root = Storage(f"s3://{BUCKET}/ingest")
     assert session.count_nodes() == 3
     size = Size(stored_assets=400, stored_days=960, buckets=16)

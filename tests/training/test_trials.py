@@ -18,14 +18,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from gangru_dist.base.storage import Storage
-from gangru_dist.config.settings import TrainingConfig, UniverseConfig, WindowConfig
+from gangru_dist.cluster import session
+from gangru_dist.cluster.map import keep_on_ray, load_kept
+from gangru_dist.config.settings import RunConfig, TrainingConfig, UniverseConfig, WindowConfig
 from gangru_dist.runs.run import Run
 from tests.training.store import TINY, WINDOWS, epochs_saved, stored_panel, with_resources
 from tests.training.test_world_size import free_port
@@ -85,6 +89,10 @@ class Nodes:
         """Kill the node that a worker runs on, without a word, and add another."""
         parents = {parent.pid for parent in process.parents()}
         (node,) = [node for node in self.workers if _raylet(node) in parents]
+        self.replace(node)
+
+    def replace(self, node: Any) -> None:
+        """Kill a node, without a word, and add another."""
         self.workers.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
         self.workers.append(self.cluster.add_node(num_cpus=2))
@@ -111,6 +119,19 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return stored_panel(tmp_path_factory.mktemp("trials"))
+
+
+def test_kept_blocks_of_lost_nodes_are_made_again(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The panel in Ray's object store, whose nodes die: a minute until Ray knows."""
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster.address)
+    with session.open_session(RunConfig()):
+        kept = keep_on_ray(RunConfig(), partial(np.full, (1000, 1000)), range(4))
+        for node in list(nodes.workers):
+            nodes.replace(node)
+        for number, reference in enumerate(kept):
+            assert (load_kept(reference) == number).all()
 
 
 class Driver:
