@@ -91,6 +91,27 @@ PROTOCOLS = {
             last=dt.date(2019, 12, 31),
             settings=("windows.min_history_days=300",),
         ),
+        Protocol(
+            name="long",
+            refits=(
+                "2012-06-29",
+                "2012-12-31",
+                "2013-06-28",
+                "2013-12-31",
+                "2014-06-30",
+                "2014-12-31",
+                "2015-06-30",
+                "2015-12-31",
+                "2016-06-30",
+                "2016-12-30",
+                "2017-06-30",
+                "2017-12-29",
+                "2018-06-29",
+                "2018-12-28",
+                "2019-06-28",
+            ),
+            last=dt.date(2019, 12, 31),
+        ),
         Protocol(name="latest", refits=("2019-06-28",), last=dt.date(2019, 12, 31)),
         Protocol(
             name="final",
@@ -99,9 +120,10 @@ PROTOCOLS = {
         ),
     )
 }
-"""Choices are made by `development` and `earlier`, which adds a falling market to it, with a first
-refit that has 360 days of history; `latest`, their last, is for what needs more history than
-the others have; `final` is for the end, once."""
+"""New choices are made by `long`, 15 refits and 90 months. Those of `default` were made by
+`development` and `earlier`, which adds a falling market to it, with a first refit that has
+360 days of history; `latest`, their last, is for what needs more history than the others have;
+`final` is for the end, once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,9 +442,12 @@ def judge(study: Study, scores: np.ndarray, days: np.ndarray, assets: Any = None
 
 def some_assets(block: PanelBlock, keep: np.ndarray) -> PanelBlock:
     """The panel of some of its assets (a mask)."""
-    arrays = {
-        field.name: values[:, keep] if (values := getattr(block, field.name)).size else values
+    arrays: dict[str, Any] = {
+        field.name: np.compress(keep, values, axis=min(values.ndim - 1, 1))
+        if values.size
+        else values
         for field in dataclasses.fields(block)
         if field.name not in ("dates", "assets", "feature_names", "industries")
+        for values in (getattr(block, field.name),)
     }
     return dataclasses.replace(block, assets=block.assets[keep], **arrays)

@@ -238,6 +238,11 @@ class TestEvaluate:
                              lambda: g.evaluate(run, pd.DataFrame(columns=["date", "asset",
                                                 "factor"], data=[["2019-01-02", "a", 1.0]]),
                                                 market=frame)],
+                "load_model": [lambda: g.load_model("s", "2019-06-28"),
+                               lambda: g.load_model(run, 5)],
+                "read_picks": [lambda: g.read_picks("s"), lambda: g.read_picks(run, [1])],
+                "read_samples": [lambda: g.read_samples("s", "2019-06-28"),
+                                 lambda: g.read_samples(run, [1])],
                 "open_run": [lambda: g.open_run(3), lambda: g.open_run(None),
                              lambda: g.open_run("s", 5), lambda: g.open_run("s", preset=5),
                              lambda: g.open_run("s", config=5),
@@ -260,7 +265,7 @@ class TestEvaluate:
                                   lambda: g.train_windows(run, only=5)],
                 "write_report": [lambda: g.write_report("s"), lambda: g.write_report(run, 5)],
             }
-            assert {*calls} == {*g.__all__} - {"__version__"}
+            assert {*calls} == {*g.__all__} - {"__version__", "run_here"}
             for name, every in calls.items():
                 for number, call in enumerate(every):
                     try:

@@ -108,6 +108,12 @@ OTHER = {
     "predictor": "other",
     "gru.options": {"heads": 2},
     "callbacks": ["tensorboard"],
+    "evaluation.top_count": 50,
+    "evaluation.weights": "score",
+    "evaluation.buffer": 2.0,
+    "evaluation.max_turnover": 0.3,
+    "evaluation.sell_cost_bps": 25.0,
+    "evaluation.index_column": "csi300",
 }
 """A valid value that is not the default, of settings that have no natural next one."""
 

@@ -219,6 +219,7 @@ class TestDamaged:
         run = Run(folder, "r", RunConfig())
         place = f"{run.model_folder('2019-12-31', 0)}/model.json"
         run.folder.write_bytes(place, text.encode())
+        run.folder.write_bytes(f"{run.model_folder('2019-12-31', 0)}/model.safetensors", b"some")
         match = rf"runs/r/{place} is damaged: {says}.*Delete it, then run the job"
         with pytest.raises(StorageError, match=match):
             run.read_model("2019-12-31", 0)
