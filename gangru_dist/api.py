@@ -236,9 +236,12 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
         top: Number of assets; None = `evaluation.picks`.
 
     Raises:
-        FactorError: The run has no scores, or none of that day, or too few for a factor.
+        FactorError: The run has no scores, or none of that day, or too few for a factor; or `top`
+            is below 1.
     """
     require_run(run)
+    if top is not None and top < 1:
+        raise FactorError(f"top={top} picks nothing. Give 1 or more.")
     found = read_factor(run.root.uri, run.name, day, day) if day else None
     if found is None or found.empty:
         days = sorted(FactorTable(run.factor).read_coverage())

@@ -105,14 +105,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_table(folder: Storage, name: str, table: pd.DataFrame) -> None:
-    """Write a table without its index, atomically; texts that look like formulas get a quote."""
+    """Write a table as `format_table` gives it, atomically."""
+    folder.write_bytes(name, format_table(table))
+
+
+def format_table(table: pd.DataFrame) -> bytes:
+    """A table as CSV without its index; texts that look like formulas get a quote."""
     shown = table.rename(columns=_defuse)
     for column in shown.columns:
         values = shown[column]
         if not is_numeric_dtype(values) and not is_datetime64_any_dtype(values):
             shown[column] = values.astype(object).map(_defuse)
-    text = shown.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
-    folder.write_bytes(name, text.encode())
+    text: str = shown.to_csv(index=False, date_format="%Y-%m-%d", lineterminator="\n")
+    return text.encode()
 
 
 def _defuse(cell: Any) -> Any:

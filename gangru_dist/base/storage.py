@@ -61,8 +61,14 @@ def check_name(name: str, *, what: str) -> str:
 
 
 def split_uri(place: str) -> tuple[str, str]:
-    """Folder and name of a file's path or URI; the folder of a bare name is the working one."""
+    """Folder and name of a file's path or URI; the folder of a bare name is the working one.
+
+    Raises:
+        StorageError: It ends in a slash: a folder.
+    """
     folder, _, name = place.rpartition("/")
+    if not name:
+        raise StorageError(f"{place!r} names a folder. Give a file in it, such as {place}table.csv")
     return folder or ("/" if place.startswith("/") else "."), name
 
 

@@ -32,9 +32,11 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _delete(args: argparse.Namespace) -> int:
     from gangru_dist.base.errors import ConfigError  # heavy: not for --help
     from gangru_dist.base.storage import Storage
+    from gangru_dist.base.store_check import check_store
     from gangru_dist.runs.run import list_runs, run_folder
 
     root = Storage(args.storage)
+    check_store(root, writes=False)  # a full disk is no reason not to delete
     folder = run_folder(root, args.run)
     infos = folder.list_infos()
     if not infos:

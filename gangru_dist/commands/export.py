@@ -39,15 +39,17 @@ def run(argv: Sequence[str] | None = None) -> int:
     add("--run", default="default", metavar="NAME", help="name of the run (default: default)")
     add("--from", dest="start", metavar="DAY", help="first day (default: the first scored)")
     add("--to", dest="end", metavar="DAY", help="last day (default: the newest scored)")
-    add("--table", default="factor", metavar="NAME", help="of a database (default: factor)")
+    add("--table", metavar="NAME", help="of a database (default: factor)")
     add("--overwrite", action="store_true", help="replace what is there")
     return report_errors(partial(_export, parser.parse_args(argv)))
 
 
 def _export(args: argparse.Namespace) -> int:
     from gangru_dist.base.errors import ConfigError, FactorError  # as pandas, not for --help
+    from gangru_dist.base.filesystems import redact
     from gangru_dist.base.records import write_table
     from gangru_dist.base.storage import Storage, split_uri
+    from gangru_dist.base.store_check import check_store
     from gangru_dist.scoring.table import read_factor
 
     kind = args.place.rpartition(".")[2].lower()
@@ -58,11 +60,16 @@ def _export(args: argparse.Namespace) -> int:
             f"{args.place} ends neither in .csv nor in .parquet, and is no URL of a database, such "
             "as sqlite:///research.db or postgresql://host/research."
         )
+    if is_file and args.table:
+        raise ConfigError(
+            f"--table {args.table} is of a database, and {args.place} is a file. Leave --table out."
+        )
+    check_store(Storage(args.storage), writes=False)
     found = read_factor(args.storage, args.run, args.start, args.end)
     if found.empty:
         raise FactorError(f"run {args.run!r} has no scored day from {args.start} to {args.end}.")
     if not is_file:
-        _write_sql(found, args.place, args.table, replace=args.overwrite)
+        _write_sql(found, args.place, args.table or "factor", replace=args.overwrite)
     else:
         folder, name = split_uri(args.place)
         root = Storage(folder)
@@ -75,12 +82,12 @@ def _export(args: argparse.Namespace) -> int:
             found.to_parquet(stream, index=False)
             root.write_bytes(name, stream.getvalue())
     days = f"{found['date'].iloc[0]:%Y-%m-%d} to {found['date'].iloc[-1]:%Y-%m-%d}"
-    tell(f"{len(found)} rows, {days}\n  {args.place}\n")
+    tell(f"{len(found)} rows, {days}\n  {redact(args.place)}\n")
     return 0
 
 
 def _write_sql(found: pd.DataFrame, url: str, table: str, *, replace: bool) -> None:
-    """Write all rows in one transaction.
+    """Write all rows in one transaction, where the database can.
 
     Raises:
         ConfigError: There is no such database or driver, or the table is there already.
@@ -92,9 +99,11 @@ def _write_sql(found: pd.DataFrame, url: str, table: str, *, replace: bool) -> N
 
     try:
         with create_engine(url).begin() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # else it drops the table before one begins
             how: Literal["replace", "fail"] = "replace" if replace else "fail"
             found.to_sql(table, connection, if_exists=how, index=False, chunksize=_ROWS)
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except (SQLAlchemyError, ImportError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"the table {table!r} cannot be written to the database: {shorten(error)}. Name "
             "another --table, or give --overwrite; a driver is a package, such as psycopg2."

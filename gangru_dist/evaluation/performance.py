@@ -45,12 +45,12 @@ def list_drawdowns(dates: pd.Series, value: Float[np.ndarray, " T"]) -> pd.DataF
     """The deepest falls of a daily value from a high to the next one, deepest first.
 
     Columns: depth (a positive fraction), peak, trough, recovered (NaT: not yet), days (trading days
-    from the peak to the recovery, or to the last day).
+    from the peak to the recovery, or to the last day). A value of NaN alone has none.
     """
     fall = metrics.drawdown(value)
     highs = np.flatnonzero(fall == 0)
     rows = []
-    for start, stop in zip(highs, [*highs[1:], len(value)], strict=True):
+    for start, stop in zip(highs, [*highs, len(value)][1:], strict=True):
         if stop - start < 2:
             continue
         trough = start + int(np.argmin(fall[start:stop]))

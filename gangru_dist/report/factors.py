@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from gangru_dist.base.errors import ConfigError, EvaluationError, shorten
-from gangru_dist.base.storage import Storage, check_name
+from gangru_dist.base.storage import Storage, check_name, split_uri
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.factor import respell_assets, to_factor_table
 from gangru_dist.evaluation.market import AMOUNT
@@ -45,9 +45,9 @@ def read_factor_file(uri: str) -> pd.DataFrame:
     Raises:
         EvaluationError: It is not there, or is no table.
     """
-    folder, _, name = uri.rpartition("/")
+    folder, name = split_uri(uri)
     try:
-        data = Storage(folder or ".").read_bytes(name)
+        data = Storage(folder).read_bytes(name)
         if name.lower().endswith((".parquet", ".pq")):
             return pd.read_parquet(io.BytesIO(data))
         return pd.read_csv(io.BytesIO(data), compression="gzip" if name.endswith(".gz") else None)

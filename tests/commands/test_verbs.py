@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 import gangru_dist as g
-from gangru_dist.base.errors import PanelError
+from gangru_dist.base.errors import ConfigError, PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.commands import main
+from gangru_dist.commands import export, main
+from gangru_dist.commands.export import _write_sql
 from gangru_dist.scoring.predictor import predict
 from tests.scoring.market import RUN, make_world, run_of, score_here
 
@@ -40,16 +41,47 @@ class TestPicks:
         shown = capsys.readouterr().out
         day = g.read_factor(root.uri, RUN, DAY, DAY).set_index("asset")
         best = day["factor"].sort_values(ascending=False).head(7)
-        for place in (file, Path(run_of(root).folder.path, "picks", f"{DAY}.csv")):
-            kept = pd.read_csv(place)
-            assert kept["asset"].tolist() == best.index.tolist()
-            assert kept["rank"].tolist() == list(range(1, 8))
-            assert kept["date"].unique() == [DAY]
-            np.testing.assert_allclose(kept["factor"], best)
+        kept = pd.read_csv(file)
+        assert kept["asset"].tolist() == best.index.tolist()
+        assert kept["rank"].tolist() == list(range(1, 8))
+        assert kept["date"].unique() == [DAY]
+        np.testing.assert_allclose(kept["factor"], best)
         panel = g.read_panel(run_of(root), DAY, DAY)
         caps = dict(zip(panel.assets, panel.market_cap[0], strict=True))
         np.testing.assert_allclose(kept["market_cap"], [caps[one] for one in kept["asset"]])
         assert all(asset in shown for asset in best.index)
+
+    def test_the_kept_list_is_whole_and_never_replaced(
+        self, root: Storage, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder, day = Path(run_of(root).folder.path, "picks"), "2019-04-29"
+        words = ["picks", "--run", RUN, "--date", day, "--top"]
+        assert call(root, *words, "7") == 0
+        first = (folder / f"{day}.csv").read_bytes()
+        factor = g.read_factor(root.uri, RUN, day, day)["factor"].notna().sum()
+        whole = min(run_of(root).cfg.evaluation.picks, factor)
+        assert whole > 7
+        assert len(first.splitlines()) == 1 + whole
+        assert call(root, *words, "2") == 0
+        assert list(folder.glob(f"{day}*")) == [folder / f"{day}.csv"]
+        (folder / f"{day}.csv").write_bytes(first[:-9])  # of other models
+        capsys.readouterr()
+        for _ in range(2):
+            assert call(root, *words, "2") == 0
+            assert f"{day}.csv is another list of that day, and is kept" in capsys.readouterr().out
+        (other,) = folder.glob(f"{day}-*")
+        assert other.read_bytes() == first
+        assert (folder / f"{day}.csv").read_bytes() == first[:-9]
+
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [(["--top", "0"], "Give 1 or more"), (["--csv", "lists/"], "names a folder")],
+    )
+    def test_nothing_to_pick_or_to_write_to_is_refused(
+        self, words: list[str], text: str, root: Storage, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert call(root, "picks", "--run", RUN, *words) == 2
+        assert text in capsys.readouterr().err
 
     def test_the_newest_day_as_json(
         self, root: Storage, capsys: pytest.CaptureFixture[str]
@@ -75,16 +107,37 @@ class TestExport:
         url = f"sqlite:///{tmp_path}/research.db"
         span = ["--run", RUN, "--from", "2019-04-01", "--to", DAY]
         for place in (*files, url):
-            assert call(root, "export", str(place), *span, "--table", "mine") == 0
-            assert call(root, "export", str(place), *span, "--table", "mine") == 2
+            given = [str(place), *span, *(["--table", "mine"] if place == url else [])]
+            assert call(root, "export", *given) == 0
+            assert call(root, "export", *given) == 2
             assert "--overwrite" in capsys.readouterr().err
-            assert call(root, "export", str(place), *span, "--table", "mine", "--overwrite") == 0
+            assert call(root, "export", *given, "--overwrite") == 0
+        assert call(root, "export", str(files[0]), *span, "--table", "mine", "--overwrite") == 2
+        assert "Leave --table out" in capsys.readouterr().err
         with sqlite3.connect(tmp_path / "research.db") as connection:
             stored = pd.read_sql("select * from mine", connection, parse_dates=["date"])
         read = pd.read_csv(files[0], parse_dates=["date"])
         for found in (pd.read_parquet(files[1]), read, stored):
             assert len(found) == len(expected) > 100
             pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+
+    def test_an_export_that_fails_leaves_the_table_that_was_there(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path}/research.db"
+        _write_sql(pd.DataFrame({"a": [1, 2]}), url, "mine", replace=True)
+        too_large = pd.DataFrame({"a": [3, 2**70]}, dtype=object)
+        with pytest.raises(ConfigError, match="cannot be written"):
+            _write_sql(too_large, url, "mine", replace=True)
+        with sqlite3.connect(tmp_path / "research.db") as connection:
+            assert connection.execute("select a from mine").fetchall() == [(1,), (2,)]
+
+    def test_the_password_of_a_database_is_not_printed(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(export, "_write_sql", lambda *_, **__: None)
+        assert call(root, "export", "postgresql://me:s3cret@host/research", "--run", RUN) == 0
+        shown = capsys.readouterr().out
+        assert "host/research" in shown
+        assert "s3cret" not in shown
 
     @pytest.mark.parametrize("place", ["factor.txt", "s3://bucket/factor", "nosuch://host/db"])
     def test_a_place_that_is_neither_is_refused(

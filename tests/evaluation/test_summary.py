@@ -14,6 +14,7 @@ from scipy import stats
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import FactorConfig
 from gangru_dist.evaluation.ic import count_overlaps
+from gangru_dist.evaluation.performance import list_drawdowns
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.maths.cross_section import cs_quantile
 from gangru_dist.panel.store import PanelBlock
@@ -52,6 +53,12 @@ def _annual(value: np.ndarray) -> float:
 
 
 class TestReference:
+    def test_a_value_of_nan_alone_has_no_drawdown(self):
+        dates = pd.Series(pd.date_range("2020-01-01", periods=4))
+        assert list_drawdowns(dates, np.full(4, np.nan)).empty
+        found = list_drawdowns(dates, np.array([1.0, 0.5, 0.75, 2]))
+        assert found[["depth", "days"]].to_numpy().tolist() == [[0.5, 3]]
+
     def test_ic(self, world):
         block, table, found = world
         periods = _periods(block, table)

@@ -19,7 +19,7 @@ from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.store import select_universe
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
-from gangru_dist.report.factors import place_factor, read_factor_market
+from gangru_dist.report.factors import place_factor, read_factor_file, read_factor_market
 from gangru_dist.runs.run import Run
 from tests.evaluation.worlds import evaluate, random_table
 from tests.report.store import CFG, RUN, World, write_world
@@ -133,6 +133,13 @@ class TestProperties:
         pd.testing.assert_frame_equal(placed.table, plain.table)
         assert placed.note.facts["unknown"] == "5"
         assert len(plain.table) == len(table)
+
+    def test_a_file_of_the_root_is_not_that_of_the_working_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("there-is-none.csv").write_text("date,asset,factor\n2019-01-02,600000.SH,1\n")
+        assert len(read_factor_file("there-is-none.csv")) == 1
+        with pytest.raises(EvaluationError, match="no such file"):
+            read_factor_file("/there-is-none.csv")
 
     def test_start_and_the_future(self, world):
         """Values of a day depend on that day's rows and the bars up to it alone."""
