@@ -381,8 +381,8 @@ class ResourcesConfig:
     `max_concurrent` windows are requested even if they do not fit yet."""
     scratch_gb: float = Field(default=8.0, ge=0)
     """Temporary disk space per worker, in GB, to cache what every epoch needs (standardized
-    samples, the frozen generator's output); 0 = compute it again. With a GPU: pinned memory, for
-    what half of the GPU's free memory cannot hold."""
+    samples, the frozen generator's output); 0 = compute it again. With a GPU it is in half of the
+    GPU's free memory, of any size but 0."""
     scoring_actors: int | None = Field(default=None, ge=1)
     """Scoring actors; None = as many as fit into the cluster."""
 

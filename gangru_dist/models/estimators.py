@@ -147,6 +147,8 @@ class Estimator(nn.Module):
         self.model = model
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, " B"]:
+        if not len(x):  # a worker's share of a day may be empty; scikit-learn refuses that
+            return x.new_empty(0)
         found = np.asarray(self.model.predict(x.detach().flatten(1).cpu().numpy()))
         if found.shape != (len(x),):
             raise TrainingError(

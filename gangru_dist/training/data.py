@@ -5,7 +5,7 @@ so are the standardized samples: they go to a scratch file, and into memory a da
 
 A file rather than memory: the operating system keeps it in its page cache as long as there is
 room, and a worker's own memory stays that of its panel. What is read back is what was
-written, bit for bit. A GPU's tensors stay on it, or, where it has no room, in pinned memory.
+written, bit for bit. A GPU's tensors stay in its memory, as far as it has room.
 """
 
 from __future__ import annotations
@@ -79,41 +79,40 @@ def join_workers() -> Collective:
 
 
 class Scratch:
-    """Budgets of bytes, shared by the caches of one worker: `left`, and a GPU's `device_left`."""
+    """A budget of bytes, shared by the caches of one worker; `left` is what remains of it."""
 
     def __init__(
-        self, budget: float, folder: str | None = None, device_memory: float | None = None
+        self, budget: float, folder: str | None = None, *, on_device: bool = False
     ) -> None:
-        """Take the budgets.
+        """Take the budget.
 
         Args:
-            budget: Bytes of temporary files, or with a GPU of pinned memory.
+            budget: Bytes of temporary files, or of a GPU's memory.
             folder: Of the files; None = the system's.
-            device_memory: Bytes of the GPU; None = the tensors are on the CPU.
+            on_device: Whether the tensors are on a GPU, and stay there.
         """
-        self.folder, self.on_device = folder, device_memory is not None
-        self.left, self.device_left = budget, device_memory or 0.0
-        if not self.on_device:
+        self.folder, self.on_device, self.left = folder, on_device, budget
+        if not on_device:
             disk = shutil.disk_usage(folder or tempfile.gettempdir())
             room = disk.free - min(_SPARE * disk.total, _SPARE_BYTES)
             self.left = max(0.0, min(budget, room))
 
 
 def open_scratch(cfg: RunConfig, device: torch.device) -> Scratch:
-    """A worker's budgets: `resources.scratch_gb`, and half of its share of a GPU's free memory."""
+    """A worker's budget: `resources.scratch_gb`, or half of its share of a GPU's free memory."""
     budget = cfg.resources.scratch_gb * 1e9
     if device.type == "cpu":
         return Scratch(budget)
     free, _ = torch.cuda.mem_get_info(device)
     share = min(cfg.resources.gpus_per_worker or 1.0, 1.0)
-    return Scratch(budget, device_memory=_DEVICE_SHARE * share * free if budget else 0.0)
+    return Scratch(_DEVICE_SHARE * share * free if budget else 0.0, on_device=True)
 
 
 class TensorCache:
     """Results of a function of a key, each made once; made anew where they do not fit.
 
     A CPU's are in an unnamed file, which the system removes when nobody holds this any more. A
-    GPU's are in its memory, or else in pinned memory.
+    GPU's are in its memory.
     """
 
     def __init__(self, make: Callable[[int], Tensor], scratch: Scratch) -> None:
@@ -121,15 +120,13 @@ class TensorCache:
         self._file: IO[bytes] | None = None  # made with the first tensor
         self._size = 0  # bytes taken of the budget; the next are written behind them
         self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
-        self._kept: dict[int, tuple[Tensor, torch.device]] = {}  # what is not in the file
-        self._device_size = 0
+        self._kept: dict[int, Tensor] = {}  # on a device
         self._is_full = False
 
     def __call__(self, key: int) -> Tensor:
         """The result for `key`; the caller may change it."""
         if key in self._kept:
-            kept, device = self._kept[key]
-            return kept.to(device, non_blocking=True, copy=True)
+            return self._kept[key].clone()
         if key not in self._places:
             value = self._make(key)
             self.put(key, value)
@@ -145,28 +142,22 @@ class TensorCache:
         """Cache a result that was made elsewhere, if there is room."""
         if self._is_full or key in self._places or key in self._kept:
             return
-        on_device = value.nbytes <= self._scratch.device_left
-        if not on_device and value.nbytes > self._scratch.left:
+        if value.nbytes > self._scratch.left:
             self._is_full = True
             cached = self._size / 1e6
             _logger.info("scratch_full cached_mb=%.0f: the rest is computed anew", cached)
             return
         try:
-            if not self._scratch.on_device:
+            if self._scratch.on_device:  # a copy, for the caller may change its own
+                self._kept[key] = value.detach().clone()
+            else:
                 self._write(key, value.detach().contiguous())
-            else:  # a copy, for the caller may change its own
-                kept = value.detach().clone() if on_device else _pin(value.detach())
-                self._kept[key] = (kept, value.device)
         except (OSError, RuntimeError) as error:  # costs time, no result
             self._is_full = True
             _logger.warning("scratch_failed %s: the rest is computed anew", error)
             return
-        if on_device:
-            self._device_size += value.nbytes
-            self._scratch.device_left -= value.nbytes
-        else:
-            self._size += value.nbytes
-            self._scratch.left -= value.nbytes
+        self._size += value.nbytes
+        self._scratch.left -= value.nbytes
 
     def _write(self, key: int, value: Tensor) -> None:
         """Append a tensor to the file."""
@@ -182,18 +173,12 @@ class TensorCache:
         if self._file is not None:
             self._file.close()
         self._scratch.left += self._size
-        self._scratch.device_left += self._device_size
-        self._file, self._size, self._device_size = None, 0, 0
+        self._file, self._size = None, 0
         self._places.clear()
         self._kept.clear()
 
     def __del__(self) -> None:
         self.close()
-
-
-def _pin(tensor: Tensor) -> Tensor:
-    """A copy in memory that a GPU reads without the CPU."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
 
 def _view_bytes(tensor: Tensor) -> memoryview:

@@ -15,7 +15,7 @@ from gangru_dist.models.precision import choose_device, find_arithmetic, prepare
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.training import loop
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.data import SINGLE, DayShare, Scratch, TensorCache, WindowData
+from gangru_dist.training.data import SINGLE, DayShare, TensorCache, WindowData, open_scratch
 from gangru_dist.training.window import fit_predictor
 
 _MOST_SAMPLES = 512
@@ -51,7 +51,6 @@ def estimate_training(cfg: RunConfig, window: Window, assets: int) -> Cost:
     if state.discriminator is not None:
         one = _time(lambda: loop.train_gan_epoch(state, data, cfg.gan, [0], step))
         seconds += one * cfg.gan.epochs * (train + older)
-    validated = _time(lambda: loop.validate(state.validated, data, inputs))
     gathered = 0
     predictor = state.network.predictor
     if state.network.is_fitted:
@@ -61,6 +60,7 @@ def estimate_training(cfg: RunConfig, window: Window, assets: int) -> Cost:
             samples = assets * cfg.resources.workers * train
             gathered = estimate_bytes(predictor.model, samples, values)
     else:
+        validated = _time(lambda: loop.validate(state.validated, data, inputs))
         both = _time(
             lambda: loop.train_predictor_epoch(state, data, inputs, cfg.training, [0], step)
         )
@@ -94,7 +94,7 @@ def _make_data(cfg: RunConfig, assets: int, device: torch.device) -> WindowData:
         statistics=(),
         total=assets,
     )
-    scratch = Scratch(1e9)
+    scratch = open_scratch(cfg, device)
     return WindowData(
         panel=x.transpose(0, 1),
         keys=torch.arange(assets, device=device),

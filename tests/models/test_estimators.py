@@ -19,6 +19,7 @@ from gangru_dist.runs.run import Run
 from gangru_dist.scoring.predictor import predict
 from gangru_dist.training.checkpoint import TrainingState, read_model, write_model
 from gangru_dist.training.data import prepare
+from gangru_dist.training.pace import estimate_training
 from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, until, window
 
@@ -164,6 +165,18 @@ class TestEstimator:
         with pytest.raises(TrainingError, match=r"shape \(5, 1\) for 5 samples"):
             model(torch.zeros(5, 4, 2))
 
+    def test_it_is_asked_for_no_empty_share(self) -> None:
+        """Of a day on which a worker has nobody; scikit-learn's refuse a matrix without rows."""
+
+        class Strict(Line):
+            def predict(self, x: np.ndarray) -> np.ndarray:
+                assert len(x)
+                return super().predict(x)
+
+        model = Estimator(Strict(2, GruConfig()))
+        model.fit(give(make_days()))
+        assert model(torch.zeros(0, 4, 2)).shape == (0,)
+
 
 class Regression:
     """An estimator of scikit-learn's."""
@@ -205,6 +218,18 @@ class TestTraining:
             torch.equal(value, again.network.state_dict()[key])
             for key, value in state.network.state_dict().items()
         )
+
+    @pytest.mark.parametrize("predictor", ["line", "ridge", "gru"])
+    def test_its_time_is_estimated_before_it_is_fitted(
+        self, predictor: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(PREDICTORS, "line", Line)
+        cfg = config(variant="gru", predictor=predictor)
+        chosen = window(block(), cfg)
+        cost = estimate_training(cfg, chosen, 24)
+        assert cost.seconds > 0
+        rows = 24 * len(chosen.train_days)
+        assert cost.gathered == (12 * rows * 8 * 4 if predictor == "line" else 0)
 
     def test_behind_a_gan_it_sees_what_the_generator_makes(self) -> None:
         cfg = config(predictor="ridge", gan={"output": "beside"})

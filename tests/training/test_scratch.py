@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gangru_dist.config.sources import load
-from gangru_dist.training import data
 from gangru_dist.training.data import Scratch, TensorCache, open_scratch
 
 
@@ -128,44 +127,29 @@ class TestProperties:
 
 
 class TestDevice:
-    """A device's budgets, with tensors of the CPU: no GPU is asked for."""
+    """A device's budget, with tensors of the CPU: no GPU is asked for."""
 
-    @pytest.fixture(autouse=True)
-    def pinned(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Sizes of what was put into pinned memory, which only a GPU's driver has."""
-        sizes: list[int] = []
-
-        def pin(tensor: Tensor) -> Tensor:
-            sizes.append(len(tensor))
-            return tensor.clone()
-
-        monkeypatch.setattr(data, "_pin", pin)
-        return sizes
-
-    def test_the_device_first_then_pinned_memory_then_anew(self, pinned: list[int]) -> None:
-        scratch = Scratch(4 * 24, device_memory=5 * 24)
-        cache = TensorCache(make := _Maker(), scratch)
-        first = [cache(key).clone() for key in (5, 4, 1)]
-        again = [cache(key) for key in (5, 4, 1)]
-        assert make.asked == [5, 4, 1, 1]
-        assert pinned == [4]
+    def test_the_device_then_anew(self) -> None:
+        cache = TensorCache(make := _Maker(), scratch := Scratch(5 * 24, on_device=True))
+        first = [cache(key).clone() for key in (5, 1)]
+        again = [cache(key) for key in (5, 1)]
+        assert make.asked == [5, 1, 1]
         assert all(map(torch.equal, first, again))
-        assert (scratch.device_left, scratch.left) == (0, 0)
+        assert scratch.left == 0
         cache.close()
-        assert (scratch.device_left, scratch.left) == (5 * 24, 4 * 24)
+        assert scratch.left == 5 * 24
 
     def test_what_was_put_and_what_is_got_may_be_changed(self) -> None:
-        cache = TensorCache(_Maker(), Scratch(3 * 24, device_memory=3 * 24))
-        for key in (3, 2):  # one of each kind of memory
-            cache.put(key, given := torch.ones(3, 3, 2))
-            given.zero_()
-            cache(key).zero_()
-            assert torch.equal(cache(key), torch.ones(3, 3, 2))
+        cache = TensorCache(_Maker(), Scratch(3 * 24, on_device=True))
+        cache.put(3, given := torch.ones(3, 3, 2))
+        given.zero_()
+        cache(3).zero_()
+        assert torch.equal(cache(3), torch.ones(3, 3, 2))
 
     def test_no_file_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "pwrite", None)
         monkeypatch.setattr(shutil, "disk_usage", None)
-        TensorCache(_Maker(), Scratch(100, device_memory=0.0))(3)
+        TensorCache(_Maker(), Scratch(100, on_device=True))(3)
 
     def test_a_device_without_room_costs_time_only(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -173,29 +157,24 @@ class TestDevice:
         def full(_: Tensor) -> Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(data, "_pin", full)
-        cache = TensorCache(make := _Maker(), scratch := Scratch(100, device_memory=0.0))
+        monkeypatch.setattr(Tensor, "clone", full)
+        cache = TensorCache(make := _Maker(), scratch := Scratch(100, on_device=True))
         assert torch.equal(cache(3), cache(3))
         assert make.asked == [3, 3]
         assert scratch.left == 100
         assert caplog.messages == ["scratch_failed CUDA out of memory: the rest is computed anew"]
 
     @pytest.mark.parametrize(
-        ("settings", "device", "pinned_gb"),
+        ("settings", "left"),
         [
-            ([], 40e9, 8e9),
-            (["resources.gpus_per_worker=0.25"], 10e9, 8e9),
-            (["resources.gpus_per_worker=2"], 40e9, 8e9),
-            (["resources.scratch_gb=0"], 0, 0),
+            ([], 40e9),
+            (["resources.gpus_per_worker=0.25"], 10e9),
+            (["resources.gpus_per_worker=2"], 40e9),
+            (["resources.scratch_gb=0"], 0),
         ],
     )
     def test_half_of_its_share_of_what_is_free(
-        self,
-        settings: list[str],
-        device: float,
-        pinned_gb: float,
-        monkeypatch: pytest.MonkeyPatch,
+        self, settings: list[str], left: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(80e9), int(141e9)))
-        scratch = open_scratch(load("demo", None, settings), torch.device("cuda"))
-        assert (scratch.device_left, scratch.left) == (device, pinned_gb)
+        assert open_scratch(load("demo", None, settings), torch.device("cuda")).left == left
