@@ -2,13 +2,15 @@
 
 What a process needs for it is made there once (`make`), in an actor as in a task. An error that
 the user can act on comes back as a result, with its class and message, so that the caller raises
-it once and plainly, without a traceback of Ray's. Any item may be done twice.
+it once and plainly, without a traceback of Ray's; of what is kept, nothing but results is kept. Any
+item may be done twice.
 """
 
 from __future__ import annotations
 
 import logging
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -110,7 +112,7 @@ def keep_on_ray(cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]
         A reference each, for `load_kept`.
 
     Raises:
-        StoreError: A task failed for another reason than its work, such as no memory.
+        StoreError: A task failed: an error of its work, or no memory.
     """
     done = _rows(items, len(items)).map_batches(
         _keep,
@@ -122,7 +124,7 @@ def keep_on_ray(cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]
     try:
         references: list[Any] = done.to_arrow_refs()
     except RayError as error:
-        raise StoreError(extract_reason(error)) from error
+        raise StoreError(_find_reason(error)) from error
     return references
 
 
@@ -130,16 +132,21 @@ def load_kept(reference: Any) -> Any:
     """A kept result; its arrays are read-only views of the object store.
 
     Raises:
-        GangruError: The work's own.
-        StoreError: It is gone, and was not made again in time.
+        StoreError: It is gone, and was not made again, or not in time.
     """
     try:
         table = ray.get(reference, timeout=_REMADE_SECONDS)
     except RayError as error:
-        raise StoreError(extract_reason(error)) from error
+        raise StoreError(_find_reason(error)) from error
     parts = table["result"][0].values
     head, *buffers = (memoryview(part.as_buffer()).toreadonly() for part in parts)
-    return unwrap(pickle.loads(head, buffers=buffers))
+    return pickle.loads(head, buffers=buffers)
+
+
+def _find_reason(error: RayError) -> str:
+    """What `_keep` said; Ray Data ends what it adds to that with advice of its own."""
+    said = re.search(r"StoreError: (.+)", str(error))
+    return said[1] if said else extract_reason(error)
 
 
 def _data() -> Any:
@@ -174,9 +181,15 @@ def _call(make: Make, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep(batch: dict[str, np.ndarray], *, work: Callable[[Any], Any]) -> pa.Table:
-    """One row with the parts of a pickle: its head, then the memory of each array."""
+    """One row with the parts of a pickle: its head, then the memory of each array.
+
+    An error, perhaps a passing one of the storage, fails the task: kept, every reader would get it.
+    """
     buffers: list[pickle.PickleBuffer] = []
-    result = catch_error(partial(work, pickle.loads(batch["item"][0])))
+    try:
+        result = work(pickle.loads(batch["item"][0]))
+    except Exception as error:
+        raise StoreError(extract_reason(error)) from error
     head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
     parts = [head, *(buffer.raw() for buffer in buffers)]
     return pa.table({"result": pa.array([parts], pa.large_list(pa.large_binary()))})

@@ -233,8 +233,9 @@ def count_nodes() -> int:
 
 
 def count_store_bytes() -> float:
-    """Size of the object store of all living nodes."""
-    return sum(node.get("object_store_memory", 0.0) for node in _nodes())
+    """Size of the smallest object store of the living nodes that offer CPUs."""
+    nodes = [node for node in _nodes() if node.get("CPU", 0) > 0]
+    return min((node.get("object_store_memory", 0.0) for node in nodes), default=0.0)
 
 
 def ask_nodes(cfg: RunConfig, question: Callable[[], A]) -> list[tuple[str, A]]:

@@ -24,7 +24,7 @@ from gangru_dist.panel.store import PanelBlock, cut_blocks, read_block, read_buc
 
 _logger = logging.getLogger(__name__)
 STORE_SHARE = 0.4
-"""Of the object store of all nodes that the blocks may take; each node adds copies of some."""
+"""Of each node's object store that the blocks may take; what a task reads is copied to its node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class SharedPanel:
             "features": features,
             "trading": trading,
         }
-        if self.blocks:
-            chosen = range(self.manifest.buckets) if buckets is None else buckets
+        chosen = range(self.manifest.buckets) if buckets is None else buckets
+        if self.blocks and len(chosen):  # of more workers than buckets, some have none
             try:
                 return cut_blocks(
                     lambda bucket: load_kept(self.blocks[bucket]), self.manifest, chosen, **days
@@ -100,7 +100,7 @@ def share_panel(
     needed = _count_bytes(manifest, start, end, len(features), trading=trading)
     room = STORE_SHARE * session.count_store_bytes()
     if needed > room:
-        text = "panel_not_shared needed_gb=%.2f room_gb=%.2f: %.0f %% of the nodes' object store"
+        text = "panel_not_shared needed_gb=%.2f room_gb=%.2f: %.0f %% of a node's object store"
         _logger.info(text, needed / 1e9, room / 1e9, 100 * STORE_SHARE)
         return alone
     read = partial(

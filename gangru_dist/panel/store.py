@@ -78,7 +78,8 @@ class PanelBlock(Described):
     """Member of `panel.members` that day; False on days without a bar."""
 
     delist_date: np.ndarray = field(default_factory=partial(np.empty, 0, "datetime64[D]"))
-    """(N,) datetime64[D], the day on which the asset left the exchange; NaT = not known to have."""
+    """(N,) datetime64[D], the day on which the asset left the exchange; NaT = it has not, as known
+    on the last day."""
 
     def describe(self) -> dict[str, object]:
         """Its shape and its span."""
@@ -170,8 +171,12 @@ def read_block(
 
 
 def _add_delistings(block: PanelBlock, manifest: Manifest) -> PanelBlock:
-    days = [manifest.delisted.get(name, "NaT") for name in block.assets.tolist()]
-    return replace(block, delist_date=np.array(days, dtype="datetime64[D]"))
+    """The block with its assets' delistings; of days after its last nothing is known yet."""
+    names = block.assets.tolist()
+    days = np.array([manifest.delisted.get(name, "NaT") for name in names], "datetime64[D]")
+    if len(block.dates):
+        days[days > block.dates[-1]] = np.datetime64("NaT")
+    return replace(block, delist_date=days)
 
 
 def read_bucket(

@@ -7,7 +7,11 @@ from gangru_dist.base.errors import ResourceError
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
-NODES = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {"memory": 1.0}]
+NODES = [
+    {"CPU": 4.0, "GPU": 1.0, "object_store_memory": 7.0},
+    {"CPU": 2.0, "object_store_memory": 6.0},
+    {"memory": 1.0, "object_store_memory": 2.0},
+]
 
 
 def as_ray_says(nodes: list[dict[str, float]]) -> list[dict[str, Any]]:
@@ -51,6 +55,9 @@ class TestReference:
         assert session.find_slots("an actor", size(2), 9) == 3
         assert session.find_slots("an actor", size(2, wait_for_nodes_minutes=1), 9) == 9
         assert session.count_cpus() == 4
+
+    def test_every_node_that_works_has_room_in_its_object_store(self) -> None:
+        assert session.count_store_bytes() == 6
 
 
 class TestValidation:
