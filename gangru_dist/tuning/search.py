@@ -29,7 +29,7 @@ from gangru_dist.config.settings import RunConfig, TuneConfig
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.shared import SharedPanel, share_panel
+from gangru_dist.panel.shared import share_panel
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
 from gangru_dist.training.launch import require_native, resolve_precision
@@ -99,8 +99,7 @@ def search(
             require_native(*variants)
             with session.open_session(cfg, dashboard=True):
                 session.find_room("one trial", cfg.resources)
-                shared = _share_panel(run, manifest, windows, variants)
-                blocks = {name: ray.put(read_window(shared, name, variants)) for name in windows}
+                blocks = _put_windows(run, manifest, windows, variants)
                 queue = queue or begin()  # replaces one only when all that it needs is there
                 steps = max(one.training.epochs for one in variants)
                 run_trials(queue, manifest.calendar, blocks, steps_per_window=steps)
@@ -111,12 +110,12 @@ def search(
     return found
 
 
-def _share_panel(
+def _put_windows(
     run: Run, manifest: Manifest, windows: Sequence[str], variants: Sequence[RunConfig]
-) -> SharedPanel:
-    """The panel of all windows: their days overlap."""
+) -> dict[str, Any]:
+    """Window -> reference of its block. The panel, whose days they share, leaves the store here."""
     spans = [find_panel_span(manifest.calendar, name, variants) for name in windows]
-    return share_panel(
+    shared = share_panel(
         run.root,
         manifest,
         run.cfg,
@@ -126,6 +125,7 @@ def _share_panel(
         trading=neutralizes(variants),
         readers=len(windows),
     )
+    return {name: ray.put(read_window(shared, name, variants)) for name in windows}
 
 
 def _begin(*of_search: Any, overwrite: bool) -> TrialQueue:
@@ -166,9 +166,7 @@ def run_trials(
         ResourceError: The cluster is too small for one trial.
     """
     cfg = queue.cfg
-    size = cfg.resources
-    most = min(size.max_concurrent or queue.remaining, queue.remaining)
-    at_once = session.find_slots("one trial", size, most)
+    size, at_once = cfg.resources, count_at_once(cfg, queue.remaining)
     _logger.info("trials_start left=%d at_once=%d", queue.remaining, at_once)
     trainable: Callable[..., Any] = tune.with_resources(
         tune.with_parameters(
@@ -201,6 +199,22 @@ def run_trials(
                 name="search", storage_path=scratch, verbose=0, callbacks=[Listener(queue)]
             ),
         ).fit()
+
+
+def count_at_once(cfg: RunConfig, left: int) -> int:
+    """How many of the trials that are left run at once: as many as there is room for.
+
+    A cluster that grows gets `tune.startup_trials`, which nobody learns from, or `max_concurrent`:
+    of more at once, TPE would propose the settings before it has seen a result.
+
+    Raises:
+        ResourceError: The cluster is too small for one trial.
+    """
+    size = cfg.resources
+    room = session.find_room("one trial", size)
+    if size.wait_for_nodes_minutes:
+        return min(size.max_concurrent or max(room, cfg.tune.startup_trials), left)
+    return min(size.max_concurrent or room, room, left)
 
 
 def _train(

@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import tomllib
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +24,11 @@ from gangru_dist.commands import main
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord, find_best_trial, read_trials
+from gangru_dist.tuning import search
 from gangru_dist.tuning.queue import TrialQueue, describe_search
-from gangru_dist.tuning.search import Listener
+from gangru_dist.tuning.search import Listener, count_at_once
 from gangru_dist.tuning.space import apply, make_parameters, propose, rate_importance
 from gangru_dist.tuning.trial import choose_windows
 from tests.tuning import store
@@ -265,6 +268,50 @@ class TestOptunaReadsTheSearch:
         params = study.trials[0].params
         assert list(params) == [*store.SPACE, "gru.head"]
         assert params["gru.head"] in ("[4]", "[6, 3]")
+
+
+@pytest.mark.parametrize(
+    ("resources", "left", "at_once"),
+    [
+        ({}, 40, 3),
+        ({}, 2, 2),
+        ({"max_concurrent": 2}, 40, 2),
+        ({"max_concurrent": 20}, 40, 3),
+        ({"wait_for_nodes_minutes": 1}, 40, 8),
+        ({"wait_for_nodes_minutes": 1}, 5, 5),
+        ({"wait_for_nodes_minutes": 1, "max_concurrent": 20}, 40, 20),
+    ],
+)
+def test_trials_at_once(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any], left: int, at_once: int
+) -> None:
+    """There is room for three; a cluster that grows gets no trial that TPE could learn for."""
+    monkeypatch.setattr(search.session, "find_room", lambda *_: 3)
+    cfg = store.config(resources=resources, tune={"startup_trials": 8})
+    assert count_at_once(cfg, left) == at_once
+
+
+def test_the_panels_blocks_leave_the_store_before_the_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shared:
+        pass
+
+    held: list[weakref.ref[Shared]] = []
+
+    def share(*_: Any, **__: Any) -> Shared:
+        held.append(weakref.ref(shared := Shared()))
+        return shared
+
+    monkeypatch.setattr(search, "share_panel", share)
+    monkeypatch.setattr(search, "read_window", lambda shared, name, variants: f"block {name}")
+    monkeypatch.setattr(search.ray, "put", lambda block: f"reference of {block}")
+    cfg, root = store.config(), Storage(str(tmp_path))
+    manifest = store.write_panel(root, store.market())
+    names = choose_windows(manifest.calendar, cfg, [cfg], None)
+    blocks = search._put_windows(Run(root, "a", cfg), manifest, names, [cfg])
+    assert blocks == {name: f"reference of block {name}" for name in names}
+    assert held[0]() is None
 
 
 @pytest.mark.parametrize(
