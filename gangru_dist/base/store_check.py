@@ -153,7 +153,11 @@ def _try_writing(root: Storage) -> None:
 
 
 def _commit_twice(place: Storage) -> None:
-    """Commit the first version of a Delta table twice at once; one of them must be refused."""
+    """Commit the first version of a Delta table twice at once; one of them must be refused.
+
+    It may find a store that takes both, not certainly: the second may come after the first, which
+    every store refuses.
+    """
     import pyarrow as pa
     from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.exceptions import DeltaError

@@ -200,7 +200,7 @@ def read_samples(run: Run, day: Day) -> Samples:
         start=start.astype(dt.date),
         end=date.astype(dt.date),
         features=cfg.features,
-        trading=True,
+        trading=False,
     )
     rule = replace(cfg.universe, members=cfg.factor.members)
     chosen = np.flatnonzero(select_universe(block, rule, cfg.samples.lookback)[-1])

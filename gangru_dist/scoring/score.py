@@ -57,7 +57,8 @@ def score_days(
         start: First day.
         end: Last day, inclusive.
         daily: Score the days after the last scored one, usually the panel's newest day alone, in
-            this process, without Ray, in seconds.
+            this process, in seconds: no Ray is started, but a cluster of `RAY_ADDRESS` is joined
+            for its metrics.
         overwrite: Take the run's name even if it has another configuration.
         runner: Does the tasks; None = in this process if that is faster than the start of
             actors, else on Ray.
@@ -160,12 +161,12 @@ def _score_all(run: Run, manifest: Manifest, plan: Plan, runner: Runner) -> list
     """Files of all tasks, by month."""
     files: list[DataFile] = []
     most = run.cfg.resources.scoring_actors or len(plan.tasks)
+    # a cluster's Prometheus counts the rows that this process scores, too
+    needs_ray = runner is map_on_ray or session.is_on_cluster()
     with (
-        # a cluster's Prometheus counts the rows that this process scores, too
-        session.open_session(run.cfg) if session.is_on_cluster() else nullcontext(),
+        session.open_session(run.cfg) if needs_ray else nullcontext(),
         log.subscribe(prometheus.record),
         log.Progress("score", total=plan.days, unit="days") as progress,
-        session.open_session(run.cfg) if runner is map_on_ray else nullcontext(),
     ):
         panel = SharedPanel(root=run.root, manifest=manifest)
         if runner is map_on_ray:

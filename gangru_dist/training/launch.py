@@ -23,6 +23,7 @@ from gangru_dist.base.log import publish, subscribe
 from gangru_dist.base.records import read_code_version
 from gangru_dist.base.storage import READERS
 from gangru_dist.cluster import session
+from gangru_dist.cluster.map import catch_error
 from gangru_dist.config.identity import with_precision
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
 from gangru_dist.events import prometheus
@@ -315,8 +316,8 @@ def _train_here(job: TrainingJob, units: Sequence[Unit], report: Report) -> None
     from gangru_dist.training.worker import train_unit  # torch: not for a driver of Ray's
 
     for unit in units:
-        train_unit(job, unit, report)
-        report(UnitFinished(unit, None))
+        error = catch_error(partial(train_unit, job, unit, report))
+        report(UnitFinished(unit, None if error is None else str(error)))
 
 
 class _Publisher:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from gangru_dist.base.errors import (
     ConfigError,
     GangruError,
+    PanelError,
     ResourceError,
     WindowError,
 )
@@ -28,7 +30,7 @@ from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
-from gangru_dist.training import launch
+from gangru_dist.training import launch, units
 from gangru_dist.training.checkpoint import TrainingState, load_model, write_model
 from gangru_dist.training.data import prepare
 from gangru_dist.training.launch import (
@@ -304,6 +306,68 @@ class TestMemory:
         size = with_resources(TWELVE, **resources).resources
         assert find_more_cpus(size, cpus) == expected
 
+    def test_a_unit_is_run_again_with_twice_the_cpus_until_it_is_alone(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Ray's part is played by hand: it ends the unit for memory each time."""
+        asked: list[float] = []
+        news = SimpleNamespace(drain=SimpleNamespace(remote=lambda: []))
+        actor = SimpleNamespace(remote=lambda: news)
+        fake = {
+            "get_runtime_context": lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
+            "remote": lambda **_: lambda _: actor,
+            "wait": lambda references, **_: (references, []),
+            "get": lambda events, **_: events,
+            "kill": lambda _: None,
+            "nodes": lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}],
+        }
+        for name, value in fake.items():
+            monkeypatch.setattr(units.ray, name, value)
+        monkeypatch.setattr(units, "_find_reason", lambda _: ("out of memory", True))
+        monkeypatch.setattr(
+            units, "_make_submit", lambda *_: lambda unit, cpus: asked.append(cpus) or len(asked)
+        )
+        manifest = read_manifest(root)
+        job = TrainingJob(
+            run=Run(root, "oom", TWELVE), panel=SharedPanel(root=root, manifest=manifest)
+        )
+        unit = (Task(window=choose_windows(manifest, TWELVE, None)[0][0], seed=0),)
+        events = list(units.run_units(job, [unit], 1))
+        assert asked == [1.0, 2.0, 4.0]
+        assert events == [UnitFinished(unit, "out of memory")]
+        assert [m.split(":")[0] for m in caplog.messages if "restarted" in m] == [
+            f"window_restarted window={unit[0].name} cpus_per_worker={cpus}" for cpus in (2, 4)
+        ]
+
+    @pytest.mark.parametrize("said", [SAID, "worker 1 raised ValueError"])
+    def test_a_groups_end_for_memory_is_told_from_others(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch, said: str
+    ) -> None:
+        import ray.train
+        import ray.train.torch
+        from ray.exceptions import OutOfMemoryError
+
+        class Trainer:
+            def __init__(self, *_: object, **__: object) -> None: ...
+
+            def fit(self) -> None:
+                error = ray.train.TrainingFailedError("failed")
+                error.worker_failures = {0: RuntimeError(said)}
+                raise error
+
+        monkeypatch.setattr(ray.train.torch, "TorchTrainer", Trainer)
+        manifest = read_manifest(root)
+        cfg = with_resources(TWELVE, workers=2)
+        job = TrainingJob(
+            run=Run(root, "oom", cfg), panel=SharedPanel(root=root, manifest=manifest)
+        )
+        unit = (Task(window=choose_windows(manifest, cfg, None)[0][0], seed=0),)
+        if said == SAID:
+            with pytest.raises(OutOfMemoryError, match="low on memory"):
+                units._fit(job, unit, None, None, 1.0)
+        else:
+            assert units._fit(job, unit, None, None, 1.0) == said
+
 
 class TestResult:
     """What became of a finished task."""
@@ -363,6 +427,33 @@ def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
 
 
 class TestHere:
+    @pytest.mark.parametrize("bug", [False, True])
+    def test_one_windows_error_stops_no_other(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch, bug: bool
+    ) -> None:
+        """A mistake of ours ends all, with its traceback."""
+        from gangru_dist.training import worker
+
+        begun: list[str] = []
+
+        def fail(job: TrainingJob, unit: Unit, report: object) -> None:
+            begun.append(unit[0].window.name)
+            raise KeyError("bug") if bug else PanelError("a file is gone")
+
+        monkeypatch.setattr(worker, "train_unit", fail)
+        run = Run(root, f"here-fails-{bug}", TINY)
+        with session.run_here():
+            if bug:
+                with pytest.raises(KeyError):
+                    train_windows(run, only=WINDOWS)
+                assert begun == WINDOWS[:1]
+                return
+            summary = train_windows(run, only=WINDOWS)
+        assert begun == WINDOWS
+        assert [(r.status, r.reason) for r in summary.windows] == [
+            ("failed", "a file is gone")
+        ] * len(WINDOWS)
+
     def test_training_without_ray_gives_the_models_of_the_core(
         self, root: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
