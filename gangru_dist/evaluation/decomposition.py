@@ -136,15 +136,22 @@ def tabulate_industry_weights(
 
 
 def estimate_capacity(
-    market: Market, rebalances: Rebalances, targets: Bool[np.ndarray, " N"]
+    market: Market, rebalances: Rebalances, weights: Float[np.ndarray, " N"]
 ) -> dict[str, Any]:
     """Traded value a day of the newest targets, and the capital that one day could absorb.
 
-    `capital`: bought in equal parts on one day, nine tenths of the targets stay within
+    `capital`: bought by these weights on one day, nine tenths of the targets stay within
     `PARTICIPATION` of their mean traded value of `DAYS` days. In currency; NaN where unknown.
+
+    Args:
+        market: Traded values.
+        rebalances: Of which the newest counts.
+        weights: `portfolio.find_targets` of it.
     """
     day = int(rebalances.day[rebalances.newest])
-    traded = metrics.drop_nonfinite(average_traded_value(market, day)[targets])
+    targets = weights > 0
+    values = average_traded_value(market, day)[targets]
+    traded, room = (metrics.drop_nonfinite(one) for one in (values, values / weights[targets]))
     low, middle = np.quantile(traded, [0.1, 0.5]) if len(traded) else (np.nan, np.nan)
     return {
         "targets": int(targets.sum()),
@@ -152,7 +159,7 @@ def estimate_capacity(
         "participation": PARTICIPATION,
         "median_traded_value": middle,
         "lowest_tenth_traded_value": low,
-        "capital": PARTICIPATION * low * int(targets.sum()),
+        "capital": PARTICIPATION * np.quantile(room, 0.1) if len(room) else np.nan,
     }
 
 

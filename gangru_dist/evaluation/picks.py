@@ -10,7 +10,7 @@ from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation.decomposition import UNKNOWN, average_traded_value
 from gangru_dist.evaluation.ic import TRAILING, compute_return, compute_trailing_mean
 from gangru_dist.evaluation.market import Market, Rebalances
-from gangru_dist.evaluation.portfolio import Portfolio, choose_top, find_targets
+from gangru_dist.evaluation.portfolio import Portfolio, choose_top, find_share, find_targets
 from gangru_dist.maths import metrics
 
 
@@ -93,21 +93,23 @@ def list_dropped(
 
 
 def tabulate_industries(
-    market: Market, rebalances: Rebalances, top_fraction: float
+    market: Market, rebalances: Rebalances, rules: EvaluationConfig
 ) -> pd.DataFrame:
     """One row per known industry: IC and excess return, of the latest period and the mean of 12.
 
     The mean is over the latest month and the 11 before it; NaN if one of them is missing or has no
     value. `ic` is Spearman's within the industry, NaN for fewer than three members. `excess` is
-    the equal-weighted return of the industry's top (`top_fraction` of its members, at least one)
-    minus that of all its members over the period, without restrictions and costs. Members are
-    the assets of the rebalance day's universe in the industry on that day. Columns: industry,
-    assets (latest), ic_latest, ic_mean_12, excess_latest, excess_mean_12.
+    the equal-weighted return of the industry's top (`top_fraction` of its members, or the share of
+    the universe that `top_count` is; at least one) minus that of all its members over the period,
+    without restrictions and costs. Members are the assets of the rebalance day's universe in the
+    industry on that day. Columns: industry, assets (latest), ic_latest, ic_mean_12, excess_latest,
+    excess_mean_12.
     """
     done = rebalances.complete[-TRAILING:]
     earned = compute_return(market, rebalances.entry[done], rebalances.exit[done])
     groups = market.industry[rebalances.day[done]]
     months = market.dates[rebalances.day[done]]
+    tops = [find_share(int(n), rules) for n in np.isfinite(rebalances.factor[done]).sum(axis=1)]
     rows = []
     for number, name in enumerate(market.industries):
         inside = groups == number
@@ -118,7 +120,7 @@ def tabulate_industries(
         excess = np.full(len(factor), np.nan)
         for period, (values, returns) in enumerate(zip(factor, earned, strict=True)):
             if np.isfinite(values).any():
-                top, members = choose_top(values, top_fraction), np.isfinite(values)
+                top, members = choose_top(values, tops[period]), np.isfinite(values)
                 excess[period] = returns[top].mean() - returns[members].mean()
         means = [compute_trailing_mean(values, months)[-1] for values in (ic, excess)]
         assets = int(np.isfinite(factor[-1]).sum())

@@ -5,9 +5,10 @@ factor, or the best `top_count`, at least one; ties go to the alphabetically fir
 change which assets are targets and what each is to weigh:
 
 - `buffer`: holdings among the best `floor(buffer x targets)` come first, then the best others. What
-  is held is what the trades before left, known at the signal's close.
-- `industry_neutral`: each industry has its share of the universe's members, of targets (rounded
-  down, at least one) and of weight; unknown is an industry of its own.
+  is held is what the trades before wanted and left, known at the signal's close.
+- `industry_neutral`: each industry has its share of the universe's members, of targets (by largest
+  remainder, at least one; the largest have one each if there are fewer targets than industries)
+  and of weight; unknown is an industry of its own.
 - `weights`: `score` is in proportion to the factor's distance above its mean over the universe (or
   the industry); a target at or below that mean gets nothing, and all weigh alike if none is above.
 
@@ -21,7 +22,8 @@ change which assets are targets and what each is to weigh:
 5. The remaining capital is spread over the other targets: equally, or in proportion to what each
    is to weigh. If there are none, it stays in cash, without interest, until the next rebalance.
 6. If that is more than `max_turnover`, each trade is cut by the same fraction, so that the turnover
-   is `max_turnover`. The first purchase and what is settled are not cut.
+   is `max_turnover`. The first purchase and what is settled are not cut. Sales that are cut leave
+   small holdings, which are none to the buffer.
 
 Between rebalances weights drift with prices. A suspended asset keeps its last price.
 
@@ -78,6 +80,8 @@ class Portfolio:
     frozen_weight, settled (assets that trade no more), settled_weight, cash."""
     weights: Float[np.ndarray, "K N"]
     """Weights after the trades of each rebalance."""
+    wanted: Bool[np.ndarray, "K N"]
+    """What each rebalance had as a target, before its trades."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,13 @@ def count_targets(members: int, rules: EvaluationConfig, *, times: float = 1.0) 
     if rules.top_count is not None:
         return max(1, min(members, int(rules.top_count * times)))
     return _count_share(members, min(rules.top_fraction * times, 1.0))
+
+
+def find_share(members: int, rules: EvaluationConfig) -> float:
+    """Share of a universe of `members` that is held."""
+    if rules.top_count is None:
+        return rules.top_fraction
+    return count_targets(members, rules) / max(members, 1)
 
 
 def _count_share(members: int, fraction: float) -> int:
@@ -153,7 +164,7 @@ def weigh_targets(
 
     Args:
         factor: At the signal's close; NaN outside the universe.
-        held: What the trades before left.
+        held: What the trades before wanted and left.
         industry: Code of each asset on that day, -1 where unknown.
         rules: Targets, weights, buffer and neutrality.
     """
@@ -162,12 +173,25 @@ def weigh_targets(
     if not rules.industry_neutral:
         return _weigh(factor, held, count, rules)
     weights = np.zeros(len(factor))
-    for code in np.unique(industry[members]):
-        inside = np.where(industry == code, factor, np.nan)
-        share = np.isfinite(inside).sum() / members.sum()
-        own = _weigh(inside, held, max(1, int(count * share + 1e-9)), rules)
-        weights += share * own / own.sum()
+    codes, sizes = np.unique(industry[members], return_counts=True)
+    numbers = _share_out(count, sizes).tolist()
+    for code, size, number in zip(codes, sizes, numbers, strict=True):
+        if number:
+            own = _weigh(np.where(industry == code, factor, np.nan), held, number, rules)
+            weights += size / members.sum() * own / own.sum()
     return weights
+
+
+def _share_out(count: int, sizes: Int[np.ndarray, " G"]) -> Int[np.ndarray, " G"]:
+    """Divide `count` in proportion to `sizes` by largest remainder; at least one each.
+
+    If `count` is below the number of sizes, the largest get one each.
+    """
+    shares = np.zeros(len(sizes), dtype=np.int64)
+    shares[np.argsort(-sizes, kind="stable")[:count]] = 1
+    for _ in range(count - len(sizes)):
+        shares[np.argmax(count * sizes / sizes.sum() - shares)] += 1
+    return shares
 
 
 def _weigh(factor: np.ndarray, held: np.ndarray, count: int, rules: EvaluationConfig) -> np.ndarray:
@@ -261,7 +285,9 @@ def find_targets(
 ) -> Float[np.ndarray, " N"]:
     """What a rebalance wants to hold, before the trading rules: weights that sum to 1."""
     before = np.flatnonzero(long.trades["row"] < row)
-    held = long.weights[before[-1]] > 0 if len(before) else np.zeros(len(market.assets), dtype=bool)
+    held = np.zeros(len(market.assets), dtype=bool)
+    if len(before):
+        held = (long.weights[before[-1]] > 0) & long.wanted[before[-1]]
     industry = market.industry[rebalances.day[row]]
     weights = weigh_targets(rebalances.factor[row], held, industry, rules)
     return np.asarray(weights / weights.sum())
@@ -300,26 +326,30 @@ def _simulate(
 ) -> Portfolio:
     """Trade on each entry day; weights drift in between.
 
-    `weigh` takes a row of `rebalances` and what is held: what each asset is to weigh.
+    `weigh` takes a row of `rebalances` and what is held of the targets before: what each asset is
+    to weigh.
     """
     rows, starts, stops = (found.tolist() for found in find_spans(rebalances))
     first, end = starts[0], stops[-1]
     value, (traded, sold) = np.ones(end - first + 1), np.zeros((2, end - first + 1))
-    weights, history, trades = np.zeros(len(market.assets)), [], []
+    weights, history, targets, trades = np.zeros(len(market.assets)), [], [], []
+    was_target = weights > 0
     settled = find_settlements(market, rebalances)
     for row, day, stop in zip(rows, starts, stops, strict=True):
-        wanted, ended = weigh(row, weights > 0), settled <= day
+        wanted, ended = weigh(row, (weights > 0) & was_target), settled <= day
+        was_target = wanted > 0
         after, frozen = rebalance(
             weights, wanted * ~ended, no_buy=no_buy[day], no_sell=no_sell[day] & ~ended
         )
         if max_turnover is not None:
             after = cap_turnover(weights, after, ended, max_turnover)
-        trades.append({"row": row, **_describe_trade(weights, after, wanted > 0, frozen, ended)})
+        trades.append({"row": row, **_describe_trade(weights, after, was_target, frozen, ended)})
         change = after - weights
         traded[day - first], sold[day - first] = np.abs(change).sum(), -change[change < 0].sum()
         growth, weights = _drift(market, after, day, stop)
         value[day - first : stop - first + 1] = value[day - first] * growth
         history.append(after)
+        targets.append(was_target)
     table = pd.DataFrame(trades)
     table.loc[0, "turnover"] = np.nan
     return Portfolio(
@@ -329,6 +359,7 @@ def _simulate(
         sold=sold,
         trades=table,
         weights=np.array(history),
+        wanted=np.array(targets),
     )
 
 

@@ -140,7 +140,7 @@ def evaluate(
         "drawdowns": _list_drawdowns(daily),
         "trades": trades,
         "yearly": _summarize_years(monthly, daily, trades, cfg.days_per_year),
-        "industries": picks.tabulate_industries(market, rebalances, cfg.top_fraction),
+        "industries": picks.tabulate_industries(market, rebalances, cfg),
         "decomposition": decomposition.decompose(market, rebalances, long, universe, cfg),
         "ranked": picks.rank_universe(market, rebalances, long, cfg),
         "dropped": picks.list_dropped(market, rebalances, long, cfg),
@@ -152,7 +152,7 @@ def evaluate(
     }
     notes = [*([note] if note else []), *_list_notes(market, rebalances)]
     settings = {name: getattr(cfg, name) for name in _SETTINGS}
-    targets = portfolio.find_targets(market, rebalances, long, cfg, rebalances.newest) > 0
+    targets = portfolio.find_targets(market, rebalances, long, cfg, rebalances.newest)
     figures = {
         "period": _describe_period(monthly, daily, market, rebalances),
         "settings": {"entry_lag": entry_lag, **settings, "quantiles": quantiles},

@@ -11,6 +11,7 @@ import pytest
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import portfolio, summary
+from gangru_dist.evaluation.decomposition import estimate_capacity
 from gangru_dist.evaluation.market import Market, Rebalances, to_market, to_rebalances
 from gangru_dist.evaluation.portfolio import (
     Costs,
@@ -70,8 +71,22 @@ class TestByHand:
         factor, industry = np.array([1.0, 2, 3, 9, 8]), np.array([0, 0, 0, 1, 1])
         weights = weigh_targets(factor, NOBODY, industry, rules)
         np.testing.assert_allclose(weights, [0, 0, 0.6, 0.4, 0])
+        rules = EvaluationConfig(top_count=3, industry_neutral=True)
         unknown = weigh_targets(factor, NOBODY, np.array([0, 0, 0, 1, -1]), rules)
         np.testing.assert_allclose(unknown, [0, 0, 0.6, 0.2, 0.2])
+
+    @pytest.mark.parametrize(
+        ("count", "numbers"),
+        [(1, [0, 1, 0, 0]), (3, [1, 1, 0, 1]), (10, [3, 5, 1, 1]), (20, [6, 11, 1, 2])],
+    )
+    def test_all_industries_together_have_the_number_asked_for(self, count, numbers):
+        """Of 6, 11, 1 and 2 members: shares of 3, 5.5, 0.5 and 1 of ten."""
+        industry = np.repeat([0, 1, 2, 3], [6, 11, 1, 2])
+        rules = EvaluationConfig(top_count=count, industry_neutral=True)
+        factor, nobody = np.random.default_rng(0).normal(size=20), np.zeros(20, dtype=bool)
+        chosen = weigh_targets(factor, nobody, industry, rules) > 0
+        assert np.bincount(industry[chosen], minlength=4).tolist() == numbers
+        assert sum(numbers) == count
 
     def test_trades_are_cut_to_the_cap(self):
         before, after = np.array([0.5, 0.5, 0, 0, 0]), np.array([0, 0, 0.5, 0.5, 0])
@@ -89,7 +104,7 @@ class TestByHand:
         traded, sold = np.array([1.0, 0.4, 0]), np.array([0, 0.2, 0])
         one = Portfolio(
             days=np.arange(3), value=value, traded=traded, sold=sold, trades=pd.DataFrame(),
-            weights=np.ones((1, 5)),
+            weights=np.ones((1, 5)), wanted=np.ones((1, 5), dtype=bool),
         )  # fmt: skip
         net = Costs(buy_bps=10, sell_bps=60).deduct(one)
         expected = [1, 1.1 * 0.999, 1.21 * 0.999 * (1 - 0.2 * 0.001 - 0.2 * 0.006)]
@@ -117,6 +132,48 @@ class TestProperties:
         }  # fmt: skip
         assert turnover["buffer"].mean() < turnover["plain"].mean() - 0.02
         assert turnover["cap"].max() <= 0.2 + 1e-12
+
+    def test_what_a_cut_sale_leaves_is_no_holding_to_the_buffer(self):
+        market, rebalances = world()
+        rules = EvaluationConfig(top_count=6, buffer=3.0, max_turnover=0.1)
+        long = portfolio.simulate_long(market, rebalances, rules)
+        assert long.trades["held"].iloc[-1] > 6
+        for trade in range(1, len(long.trades)):
+            row, before = int(long.trades["row"].iloc[trade]), trade - 1
+            held = (long.weights[before] > 0) & long.wanted[before]
+            assert held.sum() <= 6
+            chosen = choose_best(rebalances.factor[row], 6, held=held, buffer=3.0)
+            np.testing.assert_array_equal(long.wanted[trade], chosen)
+            found = portfolio.find_targets(market, rebalances, long, rules, row)
+            np.testing.assert_array_equal(found > 0, chosen)
+
+    @pytest.mark.parametrize(
+        ("weights", "capital"),
+        [([1 / 3] * 3, 0.1 * 12e6 * 3), ([0.5, 0.3, 0.2], 2e6 + 0.2 * (20e6 / 3 - 2e6))],
+        ids=["equal", "score"],
+    )
+    def test_capacity_is_that_of_the_targets_weights(self, weights, capital):
+        """Of 10, 20 and 30 million a day: a tenth over the weight, nine tenths of them within."""
+        market, rebalances = world()
+        values = np.full(market.price.shape[1], np.nan)
+        values[:3] = [10e6, 20e6, 30e6]
+        market = replace(market, traded_value=np.broadcast_to(values, market.price.shape))
+        given = np.zeros(len(values))
+        given[:3] = weights
+        found = estimate_capacity(market, rebalances, given)
+        assert found["capital"] == pytest.approx(capital)
+        assert found["lowest_tenth_traded_value"] == pytest.approx(12e6)
+
+    def test_an_industry_is_cut_by_the_number_too(self):
+        """More than there are: all of an industry, which earns what it earns."""
+        block = random_block(seed=4)
+        found = summary.evaluate(
+            random_table(block, seed=5), to_market(block), EvaluationConfig(top_count=100),
+            entry_lag=1, quantiles=10,
+        )  # fmt: skip
+        np.testing.assert_allclose(found.industries["excess_latest"], 0, atol=1e-15)
+        assert portfolio.find_share(50, EvaluationConfig(top_count=12)) == 0.24
+        assert portfolio.find_share(50, EvaluationConfig(top_fraction=0.29)) == 0.29
 
     @pytest.mark.parametrize("rules", [ALL, EvaluationConfig(buffer=3.0), EvaluationConfig()])
     def test_what_each_rule_earns_adds_up(self, rules):
