@@ -113,6 +113,10 @@ def _join_lists(uri: str, tables: Mapping[str, pa.Table]) -> Members:
 def _list_spans(table: pa.Table) -> Members:
     """A list for each day on which a span begins or has ended."""
     table = table.filter(table["is_member"])
+    if not len(table):
+        raise BarsError(
+            "panel.members: is_member is false in all rows. Name the column of this index."
+        )
     code, first = np.array(table["code"].to_pylist()), to_days(table["members_from"])
     if "members_to" in table.column_names:
         after = to_days(table["members_to"]) + np.timedelta64(1, "D")

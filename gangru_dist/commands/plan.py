@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from gangru_dist.base.errors import PanelError
+from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands.cli import Job
 from gangru_dist.config.settings import RunConfig
 
 if TYPE_CHECKING:
+    from gangru_dist.bars.headings import Bars
     from gangru_dist.maths.calendar import Window
     from gangru_dist.panel.manifest import Manifest
 
@@ -33,9 +34,13 @@ WORKER_GB = 1.5
 def preview_panel(job: Job) -> Facts:
     """Bars to be read; the panel that is there."""
     from gangru_dist.api import check_bars
+
+    return _describe_panel(job, check_bars(job.args.bars, job.run.cfg))
+
+
+def _describe_panel(job: Job, bars: Bars | str) -> Facts:
     from gangru_dist.panel.manifest import read_manifest
 
-    bars = check_bars(job.args.bars, job.run.cfg)
     facts: Facts = {"features": list(job.run.cfg.panel.features)}
     if not isinstance(bars, str):
         facts |= {
@@ -126,19 +131,22 @@ def preview_search(job: Job) -> Facts:
 
 def preview_pipeline(job: Job) -> Facts:
     """The panel, and training: by the panel that is there, else by a look at the bars' dates."""
-    facts = preview_panel(job)
+    from gangru_dist.api import check_bars
+
+    bars = check_bars(job.args.bars, job.run.cfg)
+    facts = _describe_panel(job, bars)
     is_there = facts["panel"] != "to be built" and "features_to_add" not in facts
-    return facts | (preview_training(job) if is_there else _preview_first_training(job))
+    return facts | (preview_training(job) if is_there else _preview_first_training(job, bars))
 
 
-def _preview_first_training(job: Job) -> Facts:
+def _preview_first_training(job: Job, bars: Bars | str) -> Facts:
     """Training before there is a panel: stocks and days are about those of the bars."""
     from gangru_dist.maths.calendar import make_windows
     from gangru_dist.training.launch import resolve_run
 
     run = resolve_run(job.run, anew=job.args.overwrite)
     run.check_claim(overwrite=job.args.overwrite)
-    cfg, (rows, days) = run.cfg, _survey(job)
+    cfg, (rows, days) = run.cfg, _survey(bars, run.cfg)
     lookback, history = cfg.samples.lookback, cfg.gan_history
     windows, _ = make_windows(days, cfg.windows, cfg.label, lookback=lookback, gan_history=history)
     models = len(windows) * len(cfg.training.seeds)
@@ -147,12 +155,10 @@ def _preview_first_training(job: Job) -> Facts:
     return about | _estimate_cost(cfg, stocks, windows, models, _is_here(job))
 
 
-def _survey(job: Job) -> tuple[int, np.ndarray]:
+def _survey(bars: Bars | str, cfg: RunConfig) -> tuple[int, np.ndarray]:
     """About the rows of the bars, and their working days; dates of some seconds' reading."""
-    from gangru_dist.api import check_bars
     from gangru_dist.bars.reader import read_part
 
-    bars, cfg = check_bars(job.args.bars, job.run.cfg), job.run.cfg
     if isinstance(bars, str):
         first, last, per_day = cfg.synthetic.first, cfg.synthetic.last, cfg.synthetic.assets
     else:
@@ -166,6 +172,8 @@ def _survey(job: Job) -> tuple[int, np.ndarray]:
                 seen += [day for day in span.values() if day is not None]
             if time.monotonic() - started > _SURVEY_SECONDS:
                 break
+        if not seen:
+            raise BarsError(f"{bars.uri} has no row with a date. Export it again.")
         first, last, per_day = min(seen), max(seen), None
     days = np.arange(np.datetime64(first), np.datetime64(last) + 1)
     days = days[np.is_busday(days)]

@@ -263,7 +263,7 @@ def to_tensors(model: Any) -> dict[str, Tensor]:
         if not _is_learnt(name) or value is None:
             continue
         if isinstance(value, str):
-            found[name + _TEXT] = torch.frombuffer(bytearray(value.encode()), dtype=torch.uint8)
+            found[name + _TEXT] = torch.tensor(list(value.encode()), dtype=torch.uint8)
             continue
         array = np.array(value)
         if array.dtype.kind not in "biuf" or not isinstance(

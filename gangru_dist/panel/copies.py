@@ -170,7 +170,8 @@ def _find_succeeded(stocks: pd.DataFrame, calendar: np.ndarray) -> list[Example]
     pairs = pd.concat(later).merge(begun.assign(at=begun["first"]), on="at", suffixes=("_was", ""))
     price = np.abs(np.log(pairs["open"] / pairs["close_was"]))
     shares = np.abs(np.log(pairs["shares"] / pairs["last_shares_was"]))
-    pairs = pairs[(price <= _PRICE) & ~(shares > _SHARES)]
+    other = pairs["code"] != pairs["code_was"]  # of a single row, first and last are one
+    pairs = pairs[other & (price <= _PRICE) & ~(shares > _SHARES)]
     return [
         {"code": was, "other": code, "date": str(calendar[at])}
         for was, code, at in zip(pairs["code_was"], pairs["code"], pairs["at"], strict=True)

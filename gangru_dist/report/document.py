@@ -78,6 +78,10 @@ def write_report(
     """
     require_run(run)
     if factor is not None:
+        if overwrite:
+            raise ConfigError(
+                "overwrite is of a run's name, and a factor takes none: leave it out (--overwrite)."
+            )
         tables, first = name_factors(factor), to_day(start, "start")
         given = {"universe": universe, "neutralize": neutralize, "start": first}
         with log.log_waiting("report"):

@@ -144,6 +144,7 @@ def place_factor(
         table = table[table["date"] >= pd.Timestamp(start)]
     values = _scatter(table, block)
     known = int(np.isfinite(values).sum())
+    members = block.traded | np.isfinite(values)
     if universe == "run":
         members = select_universe(block, cfg.universe, cfg.samples.lookback)
         values = np.where(members, values, np.nan)
@@ -179,7 +180,9 @@ def place_factor(
             "factor": values[rows, columns],
         }
     )
-    return PlacedFactor(table=placed, note=told, coverage=_tabulate(values, block, removed))
+    return PlacedFactor(
+        table=placed, note=told, coverage=_tabulate(values, members, block, removed)
+    )
 
 
 def _scatter(table: pd.DataFrame, block: PanelBlock) -> Float[np.ndarray, "D N"]:
@@ -217,17 +220,19 @@ def _neutralize(
     return cs_zscore(residual)
 
 
-def _tabulate(values: np.ndarray, block: PanelBlock, removed: Sequence[str]) -> pd.DataFrame:
+def _tabulate(
+    values: np.ndarray, members: np.ndarray, block: PanelBlock, removed: Sequence[str]
+) -> pd.DataFrame:
     """Coverage by day, of the days with a value."""
-    member = np.isfinite(values)
-    days = member.any(axis=1)
+    scored = np.isfinite(values)
+    days = scored.any(axis=1)
     counts: dict[str, Any] = {
         "date": block.dates.astype("datetime64[s]"),
         "traded": block.traded.sum(axis=1),
-        "universe": member.sum(axis=1),
-        "scored": member.sum(axis=1),
-        "missing_industry": (member & (block.industry < 0)).sum(axis=1),
-        "missing_market_cap": (member & ~(block.market_cap > 0)).sum(axis=1),
+        "universe": members.sum(axis=1),
+        "scored": scored.sum(axis=1),
+        "missing_industry": (scored & (block.industry < 0)).sum(axis=1),
+        "missing_market_cap": (scored & ~(block.market_cap > 0)).sum(axis=1),
         "neutralized": "+".join(removed),
     }
     table: pd.DataFrame = pd.DataFrame(counts)[days].reset_index(drop=True)

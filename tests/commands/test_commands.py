@@ -172,6 +172,13 @@ class TestDryRun:
         assert (result["verdict"], result["models"]) == ("would", 4)
         assert not (tmp_path / "there").exists()
 
+    def test_bars_without_a_row(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "bars").mkdir()
+        make_bars().head(0).to_csv(tmp_path / "bars" / "2019.csv", index=False)
+        argv = ["--storage", str(tmp_path / "storage"), "--bars", str(tmp_path / "bars")]
+        assert jobs.run("pipeline", [*argv, "--dry-run"]) == 2
+        assert "bars has no row with a date. Export it again." in capfd.readouterr().err
+
     @pytest.mark.slow
     def test_panel_then_models(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         bars, storage = tmp_path / "bars", tmp_path / "storage"

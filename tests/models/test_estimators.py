@@ -150,6 +150,15 @@ class TestEstimator:
             with pytest.raises(TrainingError, match=says):
                 Estimator(made(2, GruConfig())).fit(give(make_days()))
 
+    def test_an_empty_text_is_stored(self) -> None:
+        line = Line(2, GruConfig())
+        line.fit(np.ones((3, 2)), np.ones(3))
+        line.name_ = ""
+        tensors, again = estimators.to_tensors(line), Line(2, GruConfig())
+        estimators.set_tensors(again, tensors)
+        assert again.name_ == ""
+        assert again.n_iter_ == 3
+
     def test_stored_names_reach_nothing_but_what_is_learnt(self) -> None:
         for name in ("__class__", "_secret_", "fit"):
             with pytest.raises(RuntimeError, match="names nothing that an estimator learns"):

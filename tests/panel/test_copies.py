@@ -129,6 +129,11 @@ class TestRows:
         found = notes(tmp_path, renamed[~silent])
         assert found == {SUCCEEDED: {"count": 1, "example": example}}
 
+    def test_a_stock_of_one_row_does_not_follow_itself(self, tmp_path: Path) -> None:
+        frame = market()
+        mine = frame["code"] == CODES[3]
+        assert notes(tmp_path, frame[~mine | (frame["date"] == DAYS[50])]) == {}
+
     def test_a_listing_on_the_day_after_another_ends(self, tmp_path: Path) -> None:
         """At the same price, with twice the shares: another company."""
         frame = market()

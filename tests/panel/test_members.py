@@ -201,6 +201,13 @@ class TestValidation:
                 ),
                 "the span of 600000.SH ends before it begins on 2019-02-01",
             ),
+            (
+                pd.DataFrame(
+                    [("600000.SH", "2019-01-02", "2019-12-31", 0)],
+                    columns=["code", "start", "end", "hs300"],
+                ),
+                "is_member is false in all rows",
+            ),
         ],
     )
     def test_lists_that_cannot_be_meant(

@@ -153,7 +153,11 @@ class TestProperties:
         kept = [one.table[one.table["date"] <= cut] for one in (placed, again)]
         pd.testing.assert_frame_equal(*kept)
         mask = select_universe(block, CFG.universe, CFG.samples.lookback)
-        assert mask[block.row(np.datetime64("2019-06-03"))].sum() == placed.coverage["scored"][0]
+        row = block.row(np.datetime64("2019-06-03"))
+        assert mask[row].sum() == placed.coverage["scored"][0]
+        one = place_factor(table.drop_duplicates("date"), block, CFG, start=day).coverage.iloc[0]
+        at = block.row(np.datetime64(one["date"], "D"))
+        assert (one["scored"], one["universe"]) == (1, mask[at].sum())
 
 
 class TestCommand:
@@ -179,6 +183,7 @@ class TestCommand:
             ({"factor": {}}, "factor is empty"),
             ({"factor": {"a": 3}}, "the factor is a int"),
             ({"universe": "all"}, "are of a factor"),
+            ({"overwrite": True}, "overwrite is of a run"),
             ({"neutralize": ("beta",)}, "any of industry and size"),
             ({"start": "2050-01-01"}, "none of the 0 factor values"),
         ],
