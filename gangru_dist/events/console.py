@@ -45,13 +45,14 @@ class TrainingConsole:
             note = f"{result.stage} {_format_losses(result)} {rate:.0f}/s"
             self._rows.update(event.name, done=event.done, total=event.total, note=note)
             return
-        stage = self._cfg.gan if isinstance(result, GanEpoch) else self._cfg.training
+        is_gan = isinstance(result, GanEpoch)
+        epochs = self._cfg.gan.epochs if is_gan else event.total - event.done + result.epoch
         _logger.info(
             "epoch_done window=%s stage=%s epoch=%d/%d %s samples_per_s=%.0f eta_min=%.1f",
             event.name,
             result.stage,
             result.epoch,
-            stage.epochs,
+            epochs,
             _format_losses(result),
             rate,
             event.seconds_left / 60,

@@ -32,7 +32,7 @@ class EpochTrained:
     done: int = 0
     """Epochs of the model, of both stages, that are done."""
     total: int = 1
-    """Epochs of both stages, if the model does not stop early."""
+    """Epochs of both stages, if the model does not stop early; as many as `done` in its last."""
     seconds_left: float = 0.0
     """Of the whole job, if no model stops early."""
 

@@ -339,8 +339,8 @@ class _Publisher:
                 if self._starts[unit] > 1:
                     text = "window_restarted window=%s starts=%d: its workers were lost"
                     _logger.warning(text, unit[0].name, self._starts[unit])
-            case EpochDone(task, epoch):
-                self._publish_epoch(task, epoch)
+            case EpochDone(task, epoch, is_last):
+                self._publish_epoch(task, epoch, is_last=is_last)
             case TaskFinished(task, reason):
                 self._publish_end(task, reason)
             case UnitFinished(unit, reason):
@@ -353,13 +353,13 @@ class _Publisher:
             self.over[task], self._shares[task] = event, 1.0
             publish(event)
 
-    def _publish_epoch(self, task: Task, epoch: TimedEpoch) -> None:
+    def _publish_epoch(self, task: Task, epoch: TimedEpoch, *, is_last: bool) -> None:
         if self._first_epoch is None:  # the pace of training, without Ray's start-up
             self._first_epoch = time.time() - epoch.seconds
         cfg = self._run.cfg
         gan = cfg.gan.epochs if cfg.variant == "gan_gru" else 0
         done = epoch.result.epoch + (0 if isinstance(epoch.result, GanEpoch) else gan)
-        total = gan + cfg.training.epochs
+        total = done if is_last else gan + cfg.training.epochs
         self._shares[task] = done / total
         share = sum(self._shares.values()) / len(self._identities)
         event = EpochTrained(

@@ -77,6 +77,8 @@ class EpochDone:
 
     task: Task
     epoch: TimedEpoch
+    is_last: bool = False
+    """Whether none follows: all are done, it stopped early, or the predictor is fitted by one."""
 
 
 @dataclass(frozen=True)

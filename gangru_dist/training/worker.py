@@ -121,7 +121,7 @@ class _Trainer:
             is_due = len(state.progress.history) % cfg.training.checkpoint_every == 0
             if is_due and state.progress.stage != "done":  # else the model itself follows
                 run.folder.write_bytes(_state_file(identity), state.to_bytes(identity))
-            self.report(EpochDone(task, epoch))
+            self.report(EpochDone(task, epoch, is_last=state.progress.stage == "done"))
 
         train_window(data, state, cfg, seed=task.seed, collective=collective, report=report)
         samples, generator = None, state.network.generator

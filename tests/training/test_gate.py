@@ -427,6 +427,17 @@ def test_a_checkpoint_beside_its_model_goes(root: Storage) -> None:
 
 
 class TestHere:
+    def test_a_baselines_only_epoch_is_all_of_it(
+        self, root: Storage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = Run(root, "ridge", dataclasses.replace(TINY, variant="gru", predictor="ridge"))
+        published: list[object] = []
+        with caplog.at_level("INFO"), session.run_here(), subscribe(published.append):
+            assert train_windows(run, only=WINDOWS[:1]).ok
+        (epoch,) = (event for event in published if isinstance(event, EpochTrained))
+        assert (epoch.done, epoch.total, epoch.seconds_left) == (1, 1, 0)
+        assert "stage=predictor epoch=1/1 " in caplog.text
+
     @pytest.mark.parametrize("bug", [False, True])
     def test_one_windows_error_stops_no_other(
         self, root: Storage, monkeypatch: pytest.MonkeyPatch, bug: bool
