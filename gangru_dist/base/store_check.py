@@ -8,8 +8,8 @@
 | writes that never replace a file | of two jobs that commit at once, one is lost |
 
 A remote store is asked by another process with a time limit, since neither a wait nor an abort in
-C++ can be caught. It is written to once in its life, before its first panel: later jobs only ask
-for that panel, one request.
+C++ can be caught. A store is written to once in its life, before its first panel: later jobs only
+ask for that panel, one request.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,6 +34,8 @@ _SECONDS = 60.0
 """How long a store may take."""
 _GOOGLE_SECONDS = 10
 """How long Google's client repeats a request here; else 15 minutes."""
+_OLD_SECONDS = 3600
+"""Longer than any check takes."""
 _LEAST_BYTES = 50 * 2**20
 _FIRST_PANEL = "panel/manifest.json"
 _FIRST_COMMIT = "_delta_log/00000000000000000000.json"
@@ -74,7 +77,17 @@ def check_store(root: Storage, *, writes: bool) -> None:
                 f"{_LEAST_BYTES / 2**20:.0f} MB. Free some space, or give another --storage."
             )
         if there.is_dir():  # else the job's first write says what is in the way
-            _try_writing(Storage(there))
+            _remove_old(there)
+            if not root.exists(_FIRST_PANEL):
+                _try_writing(Storage(there))
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what checks that were killed have left."""
+    for old in folder.glob("check-*"):
+        with suppress(OSError):  # gone, or not ours to delete
+            if time.time() - old.stat().st_mtime > _OLD_SECONDS:
+                shutil.rmtree(old)
 
 
 def check_answer(uri: str) -> None:

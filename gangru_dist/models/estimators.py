@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -241,6 +240,8 @@ def estimate_bytes(model: Any, samples: int, columns: int) -> int:
 
 def count_free_bytes() -> int:
     """Memory that this process may still take: of the machine, and of its container."""
+    import psutil  # benchmarks.gpu runs without it
+
     found = [int(psutil.virtual_memory().available)]
     try:
         most, now = (

@@ -56,6 +56,15 @@ class TestReference:
         check_store(Storage(tmp_path / "not" / "yet"), writes=True)
         assert list(tmp_path.iterdir()) == []
 
+    def test_what_a_killed_check_left_goes_an_hour_later(self, tmp_path: Path) -> None:
+        old, young = (tmp_path / f"check-{letter * 32}" for letter in "ab")
+        for folder in (old, young):
+            folder.mkdir()
+            (folder / "file").write_text("x")
+        os.utime(old, (time.time() - 3700,) * 2)
+        check_store(Storage(tmp_path), writes=True)
+        assert list(tmp_path.iterdir()) == [young]
+
     def test_nothing_is_written_where_nothing_will_be(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

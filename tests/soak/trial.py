@@ -259,8 +259,9 @@ class Trial:
 
     def _in_peace(self, place: Place) -> None:
         """The same commands again, one after another, a week later for what writes left."""
-        for part in Path(place.storage).rglob("*.part"):
-            os.utime(part, (time.time() - 8 * 86400,) * 2)
+        for pattern in ("*.part", "check-*"):
+            for part in Path(place.storage).rglob(pattern):
+                os.utime(part, (time.time() - 8 * 86400,) * 2)
         for number, name in enumerate(self.plan.jobs):
             log = self.folder / f"again-{number}-{name}.log"
             pid = self.site.helper.start(self.site.order(name, place.storage, log))

@@ -74,7 +74,8 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     monkeypatch.setattr(session, "count_nodes", lambda: 2)
     with caplog.at_level("INFO"):
         yield
-    assert "shared_panel=True" in caplog.text
+    told = [record.getMessage() for record in caplog.get_records("call")]
+    assert any("shared_panel=True" in line for line in told)
 
 
 @pytest.mark.usefixtures("two_nodes")
