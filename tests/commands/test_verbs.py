@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import gangru_dist as g
-from gangru_dist.base.errors import ConfigError, PanelError
+from gangru_dist.base import store_check
+from gangru_dist.base.errors import ConfigError, PanelError, StorageError
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import export, main
 from gangru_dist.commands.export import _write_sql
@@ -145,6 +146,25 @@ class TestExport:
     ) -> None:
         assert call(root, "export", place, "--run", RUN) == 2
         assert capsys.readouterr().err.startswith("error: ")
+
+
+class TestStore:
+    @pytest.mark.parametrize(
+        "words", [["picks", "--run", RUN], ["export", "f.csv"], ["delete", RUN]]
+    )
+    def test_it_is_checked_first(
+        self,
+        words: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def refuse(root: Storage, *, writes: bool) -> None:
+            raise StorageError("no credentials.")
+
+        monkeypatch.setattr(store_check, "check_store", refuse)
+        assert call(Storage(str(tmp_path)), *words) == 2
+        assert capsys.readouterr().err == "error: no credentials.\n"
 
 
 class TestDelete:

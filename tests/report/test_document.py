@@ -418,6 +418,13 @@ class TestProperties:
         assert "Neutralized by: industry + market cap." in page
         assert "holds the top 2.5\u202f% of the universe" in page
 
+    def test_a_number_of_assets_is_said_in_place_of_a_share(self, fresh):
+        given = {"evaluation.top_count": 7, "evaluation.weights": "score"}
+        page = _report(fresh, sources.with_values(fresh.cfg, given, "test"))
+        assert "rules and costs: the best 7 earn" in page
+        assert "Weight: before trading restrictions; none below the targets." in page
+        assert "equal among the targets" not in page
+
     def test_a_search_space_takes_a_row_a_setting(self, world, page):
         text = re.sub(r"<wbr>", "", page)
         assert "<td>tune.space.gan.noise_channels</td><td>low 0.0, high 16.0, step 4.0</td>" in text
