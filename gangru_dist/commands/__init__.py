@@ -38,7 +38,11 @@ SUMMARIES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     with keep_streams():
-        return _run(argv)
+        try:
+            return _run(argv)
+        except KeyboardInterrupt:  # while modules are imported; later a job sees to it itself
+            warn("interrupted\n")
+            return 130
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -315,6 +315,17 @@ class TestCheck:
         assert not storage.exists()
 
 
+def test_an_interrupt_before_the_job_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(words: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_run", interrupt)
+    assert commands.main(["train"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 class TestStreams:
     """What standard output and its reader cannot take ends in no traceback."""
 
