@@ -158,7 +158,7 @@ class TestProperties:
         page.locator(".contents a[href='#settings']").click()
         rows = "#settings table.filter tbody tr"
         before = _shown(page, rows)
-        page.locator("#settings input[type=search]").fill("evaluation cost")
+        page.locator("#settings input[type=search]").fill("evaluation.cost")
         assert before > 20
         assert _shown(page, rows) == 1
 
