@@ -43,7 +43,8 @@ from gangru_dist.config.settings import (
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.manifest import MANIFEST, Manifest, read_manifest
 from gangru_dist.panel.shared import SharedPanel
-from gangru_dist.panel.store import read_block, select_universe
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import select_universe
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.plan import ScoringTask, make_plan

@@ -33,8 +33,9 @@ from torch import Tensor, nn
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import GruConfig, PanelConfig, RunConfig, TrainingConfig
 from gangru_dist.maths.calendar import Window
+from gangru_dist.panel.block import PanelBlock, block_columns
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
-from gangru_dist.panel.store import PanelBlock, block_columns, files_of, read_block
+from gangru_dist.panel.store import files_of, read_block
 from gangru_dist.panel.writer import write_bucket
 from gangru_dist.runs.model import PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState

@@ -92,7 +92,7 @@ def api_page() -> str:
     lines += [".. automodule:: gangru_dist.events.callbacks", ""]
     for place in (
         "evaluation.summary.Evaluation",
-        "panel.store.PanelBlock",
+        "panel.block.PanelBlock",
         "events.callbacks.Series",
     ):
         module, _, name = place.rpartition(".")

@@ -39,9 +39,10 @@ from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.features.price_volume import list_inputs
 from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel import build
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.checks import check_headings
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import names_on
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.sources import read_index, read_market

@@ -37,8 +37,10 @@ from gangru_dist.maths import metrics
 from gangru_dist.maths.calendar import Window, first_day
 from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.models.precision import prepare_torch
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, read_manifest
-from gangru_dist.panel.store import PanelBlock, read_block, select_universe
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import select_universe
 from gangru_dist.samples.labels import compute_forward_return
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.predictor import predict, to_factor

@@ -19,11 +19,12 @@ from gangru_dist.bars.reader import group_units
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, first_day, make_windows
-from gangru_dist.panel import store
+from gangru_dist.panel import universe
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.stages import build_bucket, stage_unit
-from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import make_manifest
 from gangru_dist.runs.model import EpochResult
 from gangru_dist.scoring.predictor import score_block, to_factor
@@ -120,7 +121,7 @@ def score(
     first = window.score_first - cfg.samples.lookback + 1
     block = read(root, manifest, first, window.score_last, cfg, trading=True)
     days = list(range(cfg.samples.lookback - 1, len(block.dates)))
-    members = store.select_universe(block, cfg.universe, cfg.samples.lookback)
+    members = universe.select_universe(block, cfg.universe, cfg.samples.lookback)
     scores = score_block([state.network.eval()], block, days, members, cfg.samples)
     factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
     day, asset = np.nonzero(~np.isnan(scores))

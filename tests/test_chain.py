@@ -17,8 +17,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import from_dict
 from gangru_dist.config.settings import RunConfig, SyntheticConfig, UniverseConfig
 from gangru_dist.maths.metrics import drop_nonfinite, rank_ic
-from gangru_dist.panel import store
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel import universe
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.samples.labels import compute_forward_return
 from gangru_dist.synthetic.market import make_bars
 from gangru_dist.training import data
@@ -176,13 +176,13 @@ def leak_feature(patch: pytest.MonkeyPatch, days: int) -> None:
 
 def leak_universe(patch: pytest.MonkeyPatch) -> None:
     """Members must trade tomorrow, too."""
-    honest = store.select_universe
+    honest = universe.select_universe
 
     def select_universe(block: PanelBlock, cfg: UniverseConfig, lookback: int) -> np.ndarray:
         tomorrow = np.concatenate([block.traded[1:], block.traded[-1:]])
         return honest(block, cfg, lookback) & tomorrow
 
-    for module in (store, data):
+    for module in (universe, data):
         patch.setattr(module, "select_universe", select_universe)
 
 

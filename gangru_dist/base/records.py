@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -27,14 +28,14 @@ Record = TypeVar("Record")
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
-class Described:
+class Described(ABC):
     """Shows itself in a line, and in a notebook as a table, by what `describe` says."""
 
     __slots__ = ()
 
+    @abstractmethod
     def describe(self) -> dict[str, object]:
         """What to show, by name."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         facts = (f"{name}={value}" for name, value in self.describe().items())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 SUMMARIES = {
     "pipeline": "run every stage in order: panel, train, score, report",
@@ -140,7 +140,22 @@ def report_errors(command: Callable[[], int]) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse's, which prints a mistake as one JSON object as well where --json asks for it."""
+    """Argparse's, which prints a mistake as one JSON object as well where --json asks for it.
+
+    A description keeps its lines.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **given)
+
+    def add_storage(self) -> None:
+        """Let the user say where everything is."""
+        self.add_argument("--storage", required=True, metavar="URI", help="folder or URI")
+
+    def add_run(self) -> None:
+        """Let the user name a run of it."""
+        text = "name of the run (default: default)"
+        self.add_argument("--run", default="default", metavar="NAME", help=text)
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         self._words = sys.argv[1:] if args is None else list(args)

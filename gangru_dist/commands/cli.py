@@ -122,11 +122,7 @@ def build_parser(
     description: str | None, flags: Sequence[Flag] = (), program: str | None = None
 ) -> argparse.ArgumentParser:
     """Build the parser of a job: the flags of every job, then its own."""
-    parser = Parser(
-        prog=program,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=program, description=description)
     add = parser.add_argument
     add("--storage", required=True, metavar="URI", help="folder or URI that every node can reach")
     add("--run", metavar="NAME", help="name of the run (default: the preset's name)")

@@ -17,14 +17,10 @@ from gangru_dist.commands import Parser, report_errors, tell
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = Parser(
-        prog="gangru delete",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="gangru delete", description=__doc__)
     add = parser.add_argument
     add("run", metavar="RUN", help="name of the run")
-    add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
+    parser.add_storage()
     add("--yes", action="store_true", help="delete it, do not only say what would go")
     return report_errors(partial(_delete, parser.parse_args(argv)))
 

@@ -28,15 +28,11 @@ _ROWS = 100_000
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = Parser(
-        prog="gangru export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="gangru export", description=__doc__)
     add = parser.add_argument
     add("place", metavar="FILE", help="path or URI that ends in .csv or .parquet, or a database")
-    add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
-    add("--run", default="default", metavar="NAME", help="name of the run (default: default)")
+    parser.add_storage()
+    parser.add_run()
     add("--from", dest="start", metavar="DAY", help="first day (default: the first scored)")
     add("--to", dest="end", metavar="DAY", help="last day (default: the newest scored)")
     add("--table", metavar="NAME", help="of a database (default: factor)")
@@ -50,6 +46,7 @@ def _export(args: argparse.Namespace) -> int:
     from gangru_dist.base.records import write_table
     from gangru_dist.base.storage import Storage, split_uri
     from gangru_dist.base.store_check import check_store
+    from gangru_dist.maths.calendar import to_day
     from gangru_dist.scoring.table import read_factor
 
     kind = args.place.rpartition(".")[2].lower()
@@ -65,9 +62,12 @@ def _export(args: argparse.Namespace) -> int:
             f"--table {args.table} is of a database, and {args.place} is a file. Leave --table out."
         )
     check_store(Storage(args.storage), writes=False)
-    found = read_factor(args.storage, args.run, args.start, args.end)
+    start = to_day(args.start, "--from") if args.start else None
+    end = to_day(args.end, "--to") if args.end else None
+    found = read_factor(args.storage, args.run, start, end)
     if found.empty:
-        raise FactorError(f"run {args.run!r} has no scored day from {args.start} to {args.end}.")
+        span = f"from {start or 'the first day'} to {end or 'the newest'}"
+        raise FactorError(f"run {args.run!r} has no scored day {span}.")
     if not is_file:
         _write_sql(found, args.place, args.table or "factor", replace=args.overwrite)
     else:

@@ -27,14 +27,10 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = Parser(
-        prog="gangru picks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="gangru picks", description=__doc__)
     add = parser.add_argument
-    add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
-    add("--run", default="default", metavar="NAME", help="name of the run (default: default)")
+    parser.add_storage()
+    parser.add_run()
     add("--date", metavar="DAY", help="a scored day (default: the newest)")
     add("--top", type=int, metavar="N", help="number of stocks to show (default: evaluation.picks)")
     add("--csv", metavar="FILE", help="write them to this file too; path or URI")
@@ -47,14 +43,16 @@ def _print_picks(args: argparse.Namespace) -> int:
     from gangru_dist.base.records import write_table
     from gangru_dist.base.storage import Storage, split_uri
     from gangru_dist.base.store_check import check_store
+    from gangru_dist.maths.calendar import to_day
     from gangru_dist.runs.run import open_run
 
+    asked = to_day(args.date, "--date") if args.date else None
     folder, name = split_uri(args.csv) if args.csv else ("", "")
     check_store(Storage(args.storage), writes=True)
     run = open_run(args.storage, args.run)
     picks = run.cfg.evaluation.picks
     top = picks if args.top is None else args.top
-    whole = read_picks(run, args.date, top=max(top, picks) if top > 0 else top)
+    whole = read_picks(run, asked, top=max(top, picks) if top > 0 else top)
     found, day = whole.head(top), f"{whole['date'].iloc[0]:%Y-%m-%d}"
     kept = _keep(run.folder.child("picks"), day, whole.head(picks))
     if name:

@@ -29,13 +29,9 @@ _logger = logging.getLogger(__name__)
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = Parser(
-        prog="gangru runs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="gangru runs", description=__doc__)
     add = parser.add_argument
-    add("--storage", required=True, metavar="URI", help="folder or URI, as for every other command")
+    parser.add_storage()
     add("--compare", nargs="+", metavar="RUN", help="two or more runs with a report")
     add("--json", action="store_true", help="one JSON object per run and nothing else")
     return report_errors(partial(_list_runs, parser.parse_args(argv)))

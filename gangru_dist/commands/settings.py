@@ -9,7 +9,6 @@ What is printed can be edited and given back by `--config mine.toml`; each line 
 
 from __future__ import annotations
 
-import argparse
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -38,11 +37,7 @@ def list_rows(preset: str = "default") -> Iterator[dict[str, Any]]:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = Parser(
-        prog="gangru settings",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="gangru settings", description=__doc__)
     sections = sorted({key.partition(".")[0] for key in SETTINGS})
     parser.add_argument("section", nargs="?", choices=sections, metavar="SECTION")
     parser.add_argument("--preset", default="default", choices=list(presets.ALL))

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.maths.cross_section import cs_quantile, ts_carry_forward
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 
 FACTOR_COLUMNS = ("date", "asset", "factor")
 """Required columns of a factor table; `score` and `quantile` are optional."""

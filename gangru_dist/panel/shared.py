@@ -19,8 +19,9 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
 from gangru_dist.cluster.map import StoreError, keep_on_ray, load_kept
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.block import PanelBlock, cut_blocks
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import PanelBlock, cut_blocks, read_block, read_bucket
+from gangru_dist.panel.store import read_block, read_bucket
 
 _logger = logging.getLogger(__name__)
 STORE_SHARE = 0.4

@@ -20,8 +20,10 @@ from gangru_dist.evaluation.factor import respell_assets, to_factor_table
 from gangru_dist.evaluation.market import AMOUNT
 from gangru_dist.evaluation.summary import Note
 from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import PanelBlock, read_block, select_universe
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import select_universe
 
 UNIVERSES = ("run", "all")
 EXPOSURES = ("industry", "size")

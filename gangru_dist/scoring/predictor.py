@@ -29,9 +29,11 @@ from gangru_dist.maths.cross_section import (
 )
 from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.models.predictors import FactorNetwork
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.panel.shared import SharedPanel
-from gangru_dist.panel.store import PanelBlock, read_block, select_universe
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import select_universe
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.plan import ScoringTask, expect_coverage, hash_models

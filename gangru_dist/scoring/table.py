@@ -43,7 +43,7 @@ from gangru_dist.base.filesystems import Place, retry
 from gangru_dist.base.records import describe_error, hash_bytes
 from gangru_dist.base.storage import READERS, Storage
 from gangru_dist.maths.calendar import Day, to_day
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.runs.run import FACTOR, run_folder
 from gangru_dist.runs.summaries import DayCoverage
 

@@ -28,7 +28,8 @@ from gangru_dist.config.settings import Exposure, RunConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.models.gan import asset_keys
 from gangru_dist.models.precision import Arithmetic, find_arithmetic
-from gangru_dist.panel.store import PanelBlock, select_universe
+from gangru_dist.panel.block import PanelBlock
+from gangru_dist.panel.universe import select_universe
 from gangru_dist.samples.labels import compute_forward_return, make_label
 from gangru_dist.samples.standardize import ChannelSamples, Standardizer, Statistics
 

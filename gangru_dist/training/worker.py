@@ -18,8 +18,8 @@ from gangru_dist.base.errors import TrainingError
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, first_day
 from gangru_dist.models.precision import choose_device, prepare_torch
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.shared import SharedPanel
-from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.runs.run import CHECKPOINTS
 from gangru_dist.training.checkpoint import TrainingState, write_model

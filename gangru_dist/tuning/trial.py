@@ -21,8 +21,8 @@ import torch
 from gangru_dist.base.errors import TrainingError, WindowError
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, first_day, make_windows
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.shared import SharedPanel
-from gangru_dist.panel.store import PanelBlock
 from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import WindowData, prepare

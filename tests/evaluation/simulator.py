@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 
 
 class Simulator:

@@ -25,8 +25,9 @@ from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import compare_runs
 from gangru_dist.evaluation.summary import Evaluation
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import PanelBlock, read_block
+from gangru_dist.panel.store import read_block
 from gangru_dist.report import document
 from gangru_dist.report.tables import add_published
 from gangru_dist.runs.run import Run

@@ -17,7 +17,7 @@ from gangru_dist.evaluation.market import (
 )
 from gangru_dist.evaluation.portfolio import Costs, choose_top, rebalance
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import random_block, random_table
 

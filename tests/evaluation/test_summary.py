@@ -17,7 +17,7 @@ from gangru_dist.evaluation.ic import count_overlaps
 from gangru_dist.evaluation.performance import list_drawdowns
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.maths.cross_section import cs_quantile
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 from tests.evaluation.simulator import Simulator
 from tests.evaluation.worlds import INDUSTRIES, config, evaluate, random_block, random_table
 

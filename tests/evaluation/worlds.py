@@ -9,7 +9,7 @@ from gangru_dist.config.settings import EvaluationConfig, LabelConfig, RunConfig
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.evaluation.summary import Evaluation
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 
 INDUSTRIES = ("bank", "coal", "food")
 

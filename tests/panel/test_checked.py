@@ -16,9 +16,10 @@ from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
+from gangru_dist.panel.block import MOST_INDUSTRIES, scatter
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import MANIFEST, Manifest, PanelFile, panel_schema, read_manifest
-from gangru_dist.panel.store import MOST_INDUSTRIES, read_block, read_rows, scatter
+from gangru_dist.panel.store import read_block, read_rows
 from tests.made_bars import DAYS, make_bars, write
 
 CFG = RunConfig(

@@ -15,9 +15,11 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import PanelConfig, RunConfig, UniverseConfig
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.store import PanelBlock, read_block, select_universe
+from gangru_dist.panel.store import read_block
+from gangru_dist.panel.universe import select_universe
 from tests.made_bars import DAYS, make_bars, write
 
 RULE = UniverseConfig(exclude_st=False, min_listed_days=0, min_traded_days=1, min_assets=3)

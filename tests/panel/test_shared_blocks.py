@@ -15,9 +15,10 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import StoreError
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.panel import shared
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, panel_schema
 from gangru_dist.panel.shared import SharedPanel, share_panel
-from gangru_dist.panel.store import PanelBlock, read_bucket
+from gangru_dist.panel.store import read_bucket
 from gangru_dist.panel.writer import make_manifest, write_bucket
 
 FEATURES = ("close", "volume", "open")

@@ -14,6 +14,7 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
+from gangru_dist.panel.block import block_columns, scatter
 from gangru_dist.panel.manifest import (
     Manifest,
     bucket_of,
@@ -21,15 +22,7 @@ from gangru_dist.panel.manifest import (
     panel_schema,
     read_manifest,
 )
-from gangru_dist.panel.store import (
-    asset_names,
-    block_columns,
-    files_of,
-    read_block,
-    read_files,
-    read_rows,
-    scatter,
-)
+from gangru_dist.panel.store import asset_names, files_of, read_block, read_files, read_rows
 from gangru_dist.panel.writer import make_manifest, row_group_hashes, write_bucket
 
 FEATURES = ("close", "volume")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gangru_dist.config.settings import UniverseConfig
-from gangru_dist.panel.store import count_traded_days, select_universe
+from gangru_dist.panel.universe import count_traded_days, select_universe
 from tests.training.worlds import block
 
 CFG = UniverseConfig(min_listed_days=20, min_traded_days=6, min_assets=3)

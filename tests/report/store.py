@@ -18,8 +18,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import RunConfig, WindowConfig
 from gangru_dist.maths.calendar import make_windows
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
-from gangru_dist.panel.store import PanelBlock
 from gangru_dist.panel.writer import make_manifest, write_bucket
 from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder

@@ -16,7 +16,7 @@ from gangru_dist.base.errors import ConfigError, EvaluationError
 from gangru_dist.base.storage import Storage
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.panel.store import select_universe
+from gangru_dist.panel.universe import select_universe
 from gangru_dist.report import document
 from gangru_dist.report.document import write_report
 from gangru_dist.report.factors import place_factor, read_factor_file, read_factor_market

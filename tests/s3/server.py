@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -20,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs as pafs
+import pytest
+
+from gangru_dist.base.storage import Storage
 
 BUCKET = "test"
 _START_SECONDS = 180  # 2 s on a quiet machine
@@ -154,3 +158,23 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+
+
+def check_files(root: Storage) -> None:
+    """Write, replace, list, read and delete, also through a pickle."""
+    root.write_bytes("a/b/x.bin", b"123")
+    root.write_bytes("a/b/x.bin", b"4567")
+    pickle.loads(pickle.dumps(root)).write_json("a/y.json", {"z": 1})
+    assert root.read_bytes("a/b/x.bin") == b"4567"
+    assert root.read_json("a/y.json") == {"z": 1}
+    assert root.list_files() == ["a/b/x.bin", "a/y.json"]
+    assert root.child("a").list_files() == ["b/x.bin", "y.json"]
+    assert root.exists("a/y.json")
+    assert not root.exists("a")
+    with pytest.raises(FileNotFoundError):
+        root.read_bytes("nope")
+    root.delete("a/y.json")
+    root.delete("a/y.json")
+    root.delete_folder("a/b")
+    root.delete_folder("a/b")
+    assert root.list_files() == []

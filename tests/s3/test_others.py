@@ -1,6 +1,5 @@
 """Stores besides SeaweedFS's S3: what a storage needs of them, and the whole pipeline there."""
 
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from s3.others import STORES, WHEN_REQUIRED, Store, environment, google, place
+from s3.server import check_files
 from tiny import FLAGS
 
 from gangru_dist.base.errors import StorageError
@@ -37,26 +37,6 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def gs(tmp_path_factory: pytest.TempPathFactory):
     with google(tmp_path_factory.mktemp("gs") / "s") as found:
         yield found
-
-
-def check_files(root: Storage) -> None:
-    """Write, replace, list, read and delete, also through a pickle."""
-    root.write_bytes("a/b/x.bin", b"123")
-    root.write_bytes("a/b/x.bin", b"4567")
-    pickle.loads(pickle.dumps(root)).write_json("a/y.json", {"z": 1})
-    assert root.read_bytes("a/b/x.bin") == b"4567"
-    assert root.read_json("a/y.json") == {"z": 1}
-    assert root.list_files() == ["a/b/x.bin", "a/y.json"]
-    assert root.child("a").list_files() == ["b/x.bin", "y.json"]
-    assert root.exists("a/y.json")
-    assert not root.exists("a")
-    with pytest.raises(FileNotFoundError):
-        root.read_bytes("nope")
-    root.delete("a/y.json")
-    root.delete("a/y.json")
-    root.delete_folder("a/b")
-    root.delete_folder("a/b")
-    assert root.list_files() == []
 
 
 @pytest.mark.slow

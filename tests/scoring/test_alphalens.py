@@ -31,7 +31,7 @@ from scipy import stats
 from gangru_dist.evaluation.ic import compute_monthly_ic
 from gangru_dist.evaluation.market import Rebalances, to_market, to_rebalances
 from gangru_dist.maths.cross_section import cs_quantile
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.scoring.table import to_alphalens
 from tests.evaluation.worlds import config, evaluate, random_block, random_table
 

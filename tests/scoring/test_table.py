@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 
 from gangru_dist.base.errors import FactorError
 from gangru_dist.base.storage import Storage
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.runs.run import run_folder
 from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring import table

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gangru_dist.maths.calendar import first_day
-from gangru_dist.panel.store import select_universe
+from gangru_dist.panel.universe import select_universe
 from gangru_dist.samples.labels import compute_forward_return, make_label
 from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.training.data import Collective, prepare

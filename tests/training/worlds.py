@@ -7,7 +7,7 @@ import numpy as np
 from gangru_dist.config.identity import from_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, make_windows
-from gangru_dist.panel.store import PanelBlock
+from gangru_dist.panel.block import PanelBlock
 
 DAYS, ASSETS = 130, 24
 

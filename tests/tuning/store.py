@@ -9,8 +9,8 @@ import pyarrow as pa
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import from_dict, to_dict
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
-from gangru_dist.panel.store import PanelBlock
 from gangru_dist.panel.writer import make_manifest, write_bucket
 from tests.training import worlds
 

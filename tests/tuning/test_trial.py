@@ -9,8 +9,8 @@ import pytest
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import LabelConfig, RunConfig, UniverseConfig
+from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.shared import SharedPanel
-from gangru_dist.panel.store import PanelBlock
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import prepare
 from gangru_dist.training.loop import make_inputs, validate
