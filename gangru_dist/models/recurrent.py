@@ -93,6 +93,7 @@ class _Cell:
         self.reset_update = both[:new].contiguous()
         self.new_of_input = 2.0 * torch.cat([w_ih[new:], b_ih[new:]], dim=1)
         self.new_of_state = torch.cat([b_hh[new:], w_hh[new:]], dim=1)
+        self._minus_one = w_ih.new_tensor(-1.0)
 
     def frames(self, rows: Float[Tensor, "N rows M"]) -> list[_Frame]:
         """Views of the first rows of each frame."""
@@ -107,7 +108,7 @@ class _Cell:
         torch.mm(self.new_of_state, frame.one_state, out=of_state)
         torch.mm(self.new_of_input, frame.inputs_1, out=new)
         new.addcmul_(of_state, reset, value=2.0).sigmoid_()
-        torch.add(new.new_tensor(-1.0), new, alpha=2.0, out=new)  # tanh
+        torch.add(self._minus_one, new, alpha=2.0, out=new)  # tanh
         torch.lerp(new, frame.state, update, out=state)
 
     def start_backward(self) -> None:
@@ -210,8 +211,10 @@ class _Tape:
             for frame in layer.frames:
                 frame.one_state[0] = 1.0
             layer.frames[0].state.zero_()
-        for step in range(self.x.shape[1]):
-            self.frames[step % len(self.frames), : self.x.shape[2]] = self.x[:, step].t()
+        assets, _, features = self.x.shape
+        steps = self.x.flatten(1).t().contiguous().view(-1, features, assets)  # (T, F, M), at once
+        for step, inputs in enumerate(steps):
+            self.frames[step % len(self.frames), :features] = inputs
             for layer in self.layers:
                 frames = layer.frames
                 layer.cell.step(frames[step], layer.gates[step], frames[step + 1].state)
