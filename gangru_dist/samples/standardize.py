@@ -118,7 +118,7 @@ def cs_sums(z: Float[Tensor, "M T F"], known: Float[Tensor, "M T F"]) -> Float[T
     for some in z.split(_AT_ONCE):
         wide = some.double()  # missing entries are 0 already
         sums[1] += wide.sum(dim=0)
-        sums[2] += wide.square_().sum(dim=0)
+        sums[2] += (wide * wide).sum(dim=0)
     return sums
 
 
