@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gangru_dist.report.document import write_report
     from gangru_dist.runs.run import open_run
     from gangru_dist.scoring.predictor import read_samples
+    from gangru_dist.scoring.reader import read_factor, to_alphalens, to_qlib
     from gangru_dist.scoring.score import score_days
-    from gangru_dist.scoring.table import read_factor, to_alphalens, to_qlib
     from gangru_dist.training.checkpoint import load_model
     from gangru_dist.training.launch import train_windows
 
@@ -42,7 +42,7 @@ _PLACES = {
     "runs.run": ("open_run",),
     "scoring.predictor": ("read_samples",),
     "scoring.score": ("score_days",),
-    "scoring.table": ("read_factor", "to_alphalens", "to_qlib"),
+    "scoring.reader": ("read_factor", "to_alphalens", "to_qlib"),
     "training.checkpoint": ("load_model",),
     "training.launch": ("train_windows",),
 }

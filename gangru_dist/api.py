@@ -49,7 +49,8 @@ from gangru_dist.report.sources import read_index, read_market
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import tabulate_models
 from gangru_dist.runs.run import Run, require_run
-from gangru_dist.scoring.table import FactorTable, read_factor
+from gangru_dist.scoring.reader import read_factor
+from gangru_dist.scoring.table import FactorTable
 from gangru_dist.synthetic.market import write_bars
 from gangru_dist.training.launch import require_native, resolve_run, train_windows
 

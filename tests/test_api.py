@@ -25,7 +25,7 @@ from gangru_dist.config import identity, sources
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.panel.build import build_panel
 from gangru_dist.runs.run import open_run
-from gangru_dist.scoring.table import to_qlib
+from gangru_dist.scoring.reader import to_qlib
 from tests.evaluation.worlds import config, evaluate, random_block, random_table
 from tests.made_bars import make_bars, write
 

@@ -17,7 +17,8 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig, SyntheticConfig
 from gangru_dist.panel.manifest import bucket_of
 from gangru_dist.runs.run import Run
-from gangru_dist.scoring.table import FactorTable, read_factor
+from gangru_dist.scoring.reader import read_factor
+from gangru_dist.scoring.table import FactorTable
 from gangru_dist.synthetic.market import make_bars
 from tests.soak import near
 from tests.soak.jobs import RUN, SETTINGS

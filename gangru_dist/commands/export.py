@@ -47,7 +47,7 @@ def _export(args: argparse.Namespace) -> int:
     from gangru_dist.base.storage import Storage, split_uri
     from gangru_dist.base.store_check import check_store
     from gangru_dist.maths.calendar import to_day
-    from gangru_dist.scoring.table import read_factor
+    from gangru_dist.scoring.reader import read_factor
 
     kind = args.place.rpartition(".")[2].lower()
     is_file = kind in ("csv", "parquet")

@@ -33,7 +33,7 @@ from gangru_dist.report.factors import name_factors, place_factor, read_factor_m
 from gangru_dist.report.sources import RunSources, Sources, read_index, read_market, read_sources
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run, require_run
-from gangru_dist.scoring.table import read_factor
+from gangru_dist.scoring.reader import read_factor
 
 PAGE = "report.html"
 _logger = logging.getLogger(__name__)

@@ -36,8 +36,8 @@ from gangru_dist.panel.store import read_block
 from gangru_dist.panel.universe import select_universe
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.samples.standardize import Standardizer
+from gangru_dist.scoring.files import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.scoring.plan import ScoringTask, expect_coverage, hash_models
-from gangru_dist.scoring.table import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.training.checkpoint import read_model
 
 MIN_KNOWN = 0.5

@@ -27,9 +27,10 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.shared import SharedPanel, share_panel
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.runs.summaries import ScoreSummary, write_score_summary
+from gangru_dist.scoring.files import DataFile
 from gangru_dist.scoring.plan import Plan, describe_incomplete, make_plan
 from gangru_dist.scoring.predictor import Scorer
-from gangru_dist.scoring.table import DataFile, FactorTable
+from gangru_dist.scoring.table import FactorTable
 
 _logger = logging.getLogger(__name__)
 

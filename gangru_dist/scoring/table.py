@@ -1,7 +1,6 @@
 """The factor table: a Delta table in `runs/<run>/factor`, one parquet file per month.
 
-Rows are sorted by (date, asset). The footer of each file lists the days it covers, including
-days without rows, with their models and counts. Coverage thus changes in the same commit as the
+The footer of each file lists the days it covers. Coverage thus changes in the same commit as the
 rows and cannot disagree with them. Any Delta reader can read the table.
 
 Scorers write files, and the driver commits them all at once, by `create_write_transaction`:
@@ -18,56 +17,33 @@ import datetime as dt
 import json
 import logging
 import random
-import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
-from pydantic import TypeAdapter, ValidationError
 
 from gangru_dist.base.errors import FactorError, shorten
-from gangru_dist.base.filesystems import Place, retry
-from gangru_dist.base.records import describe_error, hash_bytes
+from gangru_dist.base.filesystems import retry
 from gangru_dist.base.storage import READERS, Storage
-from gangru_dist.maths.calendar import Day, to_day
-from gangru_dist.panel.block import PanelBlock
-from gangru_dist.runs.run import FACTOR, run_folder
 from gangru_dist.runs.summaries import DayCoverage
-
-FILE_SCHEMA = pa.schema(
-    [
-        pa.field("date", pa.date32(), nullable=False),
-        pa.field("asset", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-        pa.field("factor", pa.float64()),  # null on a day with too few assets
-        pa.field("quantile", pa.int16(), nullable=False),  # 0 on such a day
-        pa.field("window", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-    ]
+from gangru_dist.scoring.files import (
+    FILE_SCHEMA,
+    PARTITION,
+    DataFile,
+    read_days,
+    read_rows,
+    write_file,
 )
-"""Columns of a data file; the month is in its path, as usual in Delta."""
 
-PARTITION = "month"
-"""Partition column, "2019-07"."""
-
-_FOOTER = b"gangru_dist.coverage"
-_DAYS = TypeAdapter(list[DayCoverage])
 _LOG = "_delta_log"
-_NAMED = re.compile(r"/[0-9a-f]{32}-(?P<digest>[0-9a-f]{32})\.parquet$")
-_DAMAGE = (pa.ArrowException, KeyError, ValueError, OSError)
 _ATTEMPTS = 20
 LONGEST_PAUSE_S = 2.0
 """Between two attempts to commit."""
@@ -75,27 +51,7 @@ _CHECKPOINT_EVERY = "10"
 """Commits between checkpoints of Delta's log; without them each load reads every commit."""
 RETENTION_HOURS = 7 * 24
 """How long versions stay readable and unlisted files are kept: longer than any job takes."""
-Parsed = TypeVar("Parsed")
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataFile:
-    """A data file that is written but not committed yet."""
-
-    path: str
-    """Path below the table."""
-    size: int
-    """Bytes."""
-    rows: int
-    """Number of rows."""
-    days: tuple[DayCoverage, ...]
-    """Days of one month, ascending; a day with an empty universe has no rows."""
-
-    @property
-    def month(self) -> str:
-        """Its partition, "2019-07"."""
-        return self.days[0].date[:7]
 
 
 class FactorTable:
@@ -342,95 +298,6 @@ def _add_action(file: DataFile) -> AddAction:
     )
 
 
-def write_file(factor: Storage, rows: pa.Table, days: Iterable[DayCoverage]) -> DataFile:
-    """Write days of one month to a new file, which is not visible before a commit.
-
-    Args:
-        factor: `Run.factor`.
-        rows: Columns of `FILE_SCHEMA`, sorted by (date, asset).
-        days: All days covered by the file, at least one; also days without rows.
-    """
-    covered = tuple(sorted(days, key=lambda day: day.date))
-    footer = json.dumps([asdict(day) for day in covered]).encode()
-    sink = pa.BufferOutputStream()
-    rows = rows.cast(FILE_SCHEMA).replace_schema_metadata({_FOOTER: footer})
-    pq.write_table(rows, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
-    path = f"{PARTITION}={covered[0].date[:7]}/{uuid.uuid4().hex}-{hash_bytes(data)}.parquet"
-    factor.write_bytes(path, data)
-    return DataFile(path=path, size=len(data), rows=rows.num_rows, days=covered)
-
-
-def read_rows(factor: Storage, path: str) -> pa.Table:
-    """Rows of one data file, `FILE_SCHEMA`, once its bytes are those that were written.
-
-    Files of earlier versions and of other tools have no hash in their name and are believed.
-
-    Raises:
-        FactorError: It is gone, or damaged.
-    """
-    return _read_file(factor, path, _parse_rows)
-
-
-def read_days(factor: Storage, path: str) -> list[DayCoverage]:
-    """Days covered by one data file; reads its footer alone.
-
-    Raises:
-        FactorError: It is gone, or damaged.
-    """
-    with suppress(*_DAMAGE), factor.filesystem.open_input_file(factor.full_path(path)) as file:
-        return _parse_days(pq.ParquetFile(file))
-    return _read_file(factor, path, _parse_days)  # says whether the file or the store is ill
-
-
-def _read_file(factor: Storage, path: str, parse: Callable[[pq.ParquetFile], Parsed]) -> Parsed:
-    """What is in a data file.
-
-    Raises:
-        FactorError: It is gone, or damaged; an OSError of bytes that are read says so too.
-    """
-    try:
-        data = factor.read_bytes(path)
-    except FileNotFoundError as error:
-        raise _damaged_file(factor, path, "it is gone") from error
-    named = _NAMED.search(path)
-    if named and named["digest"] != hash_bytes(data):
-        reason = "its bytes are not those that were written under this name"
-        raise _damaged_file(factor, path, reason)
-    try:
-        return parse(pq.ParquetFile(pa.BufferReader(data)))
-    except _DAMAGE as error:
-        reason = describe_error(error) if isinstance(error, ValidationError) else str(error)
-        raise _damaged_file(factor, path, reason) from error
-
-
-def _parse_rows(file: pq.ParquetFile) -> pa.Table:
-    return file.read().select(FILE_SCHEMA.names).replace_schema_metadata(None).cast(FILE_SCHEMA)
-
-
-def _parse_days(file: pq.ParquetFile) -> list[DayCoverage]:
-    """Days in the footer; those of another tool's file, e.g. a compaction, all count as stale."""
-    footer = (file.schema_arrow.metadata or {}).get(_FOOTER)
-    if footer is not None:
-        return _DAYS.validate_json(footer)
-    columns = ["date", "window", "model"]
-    days = file.read(columns=columns).group_by(columns).aggregate([])
-    rows = zip(*(days[name].to_pylist() for name in columns), strict=True)
-    return [DayCoverage(date=str(d), window=str(w), model=str(m), basis="") for d, w, m in rows]
-
-
-def _damaged_file(factor: Storage, path: str, reason: str) -> FactorError:
-    found = re.search(r"\d{4}-\d{2}", path)
-    first, last = ("DAY", "DAY")
-    if found:
-        month = pd.Period(found[0], "M")
-        first, last = f"{month.start_time:%Y-%m-%d}", f"{month.end_time:%Y-%m-%d}"
-    return FactorError(
-        f"{factor.uri}/{path} is damaged: {shorten(reason)}. Run `gangru score` with "
-        f"--from {first} --to {last}: it scores those days again."
-    )
-
-
 @contextmanager
 def _skip_damaged() -> Iterator[None]:
     """Log a damaged file as a warning: the next job scores its days again."""
@@ -438,112 +305,3 @@ def _skip_damaged() -> Iterator[None]:
         yield
     except FactorError as error:
         _logger.warning("factor_file_damaged %s", error)
-
-
-def read_factor(
-    storage: Place,
-    run: str,
-    start: Day | None = None,
-    end: Day | None = None,
-    *,
-    as_of: int | dt.datetime | None = None,
-) -> pd.DataFrame:
-    """The factor of a run, one row per (date, asset), sorted by both.
-
-    Args:
-        storage: Root URI of the runs, as `--storage`.
-        run: Name of the run, as `--run`.
-        start: First day; None = from the beginning.
-        end: Last day, inclusive; None = to the end.
-        as_of: Read an earlier version, by number or time (UTC if without zone). Versions older
-            than a week may have been removed by `gangru score --vacuum`.
-
-    Returns:
-        Columns: date (datetime64), asset, score (pRet, any unit; with several seeds the mean of
-        their z-scores), factor (mean 0, standard deviation 1 per day; NaN on a day with too few
-        assets), quantile (1 = lowest; 0 where there is no factor), window (refit day), model
-        (hash of the weights). Days are always complete: a job's rows appear in one commit.
-
-    Raises:
-        FactorError: There is no such table or version, or a file of it is gone or damaged.
-    """
-    factor = run_folder(Storage(storage), run).child(FACTOR)
-    table = FactorTable(factor)
-    table.require(as_of)
-    low = to_day(start, "start") or dt.date.min
-    high = to_day(end, "end") or dt.date.max
-    paths = [
-        path
-        for month, paths in table.list_files().items()
-        if f"{low:%Y-%m}" <= month <= f"{high:%Y-%m}"
-        for path in paths
-    ]
-    with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(partial(read_rows, factor), paths))
-    rows = pa.concat_tables([FILE_SCHEMA.empty_table(), *tables])
-    date = pc.field("date")
-    rows = rows.filter((date >= low) & (date <= high))
-    frame: pd.DataFrame = rows.sort_by([("date", "ascending"), ("asset", "ascending")]).to_pandas()
-    frame["date"] = pd.to_datetime(frame["date"])
-    return frame
-
-
-def to_alphalens(
-    frame: pd.DataFrame, block: PanelBlock
-) -> tuple[pd.Series, pd.DataFrame, pd.Series]:
-    """Input for `alphalens.utils.get_clean_factor_and_forward_returns`.
-
-    Args:
-        frame: From `read_factor`; rows without a factor are left out.
-        block: Dense panel over the same days and later ones (for forward returns), read with
-            `trading=True` to include industries.
-
-    Returns:
-        `factor`: values by (date, asset). `prices`: adjusted closes, dates x assets, NaN on
-        suspended days. alphalens enters at the price of the signal day, so shift the prices by
-        `-label.entry_lag` rows to match ours. `groupby`: industry of each factor value, empty
-        without industries.
-
-    Raises:
-        FactorError: The block lacks a day or an asset that has a factor.
-    """
-    known = _require_factor(frame).dropna(subset=["factor"])
-    if not isinstance(block, PanelBlock):
-        raise FactorError("the block is no PanelBlock. Give what read_panel returns.")
-    index = pd.MultiIndex.from_frame(known[["date", "asset"]])
-    factor = pd.Series(known["factor"].to_numpy(), index=index, name="factor")
-    dates = pd.DatetimeIndex(block.dates, name="date")
-    assets = pd.Index(block.assets, name="asset")
-    prices = pd.DataFrame(block.adj_close, index=dates, columns=assets)
-    places = dates.get_indexer(pd.Index(known["date"])), assets.get_indexer(known["asset"])
-    strange = index[np.minimum(*places) < 0]
-    if len(strange):
-        day, asset = strange[0]
-        raise FactorError(
-            f"{len(strange)} factor values are outside the block of {dates[0]:%Y-%m-%d} to "
-            f"{dates[-1]:%Y-%m-%d}, first {day:%Y-%m-%d} {asset}. Read the block from the frame's "
-            "first day on."
-        )
-    if block.industry.shape != block.adj_close.shape:
-        return factor, prices, pd.Series(dtype="str", name="group")
-    names = np.array([*block.industries, "unknown"], dtype=object)  # code -1 is the last
-    return factor, prices, pd.Series(names[block.industry[places]], index, name="group")
-
-
-def _require_factor(frame: pd.DataFrame) -> pd.DataFrame:
-    """Check that this is a factor table; FactorError if it is not."""
-    if not isinstance(frame, pd.DataFrame) or not {"date", "asset", "factor"} <= set(frame.columns):
-        raise FactorError("the frame is no factor table. Give what read_factor returns.")
-    return frame
-
-
-def to_qlib(frame: pd.DataFrame) -> pd.DataFrame:
-    """Qlib's signal: column `score` by (datetime, instrument); 600000.SH becomes SH600000.
-
-    Args:
-        frame: From `read_factor`; rows without a factor are dropped.
-    """
-    known = _require_factor(frame).dropna(subset=["factor"])
-    names = known["asset"].astype("str").str.replace(r"^(\d{6})\.(SH|SZ|BJ)$", r"\2\1", regex=True)
-    index = pd.MultiIndex.from_arrays([known["date"], names], names=["datetime", "instrument"])
-    return pd.DataFrame({"score": known["factor"].to_numpy()}, index=index).sort_index()

@@ -17,7 +17,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.events import prometheus
 from gangru_dist.runs.run import Run
-from gangru_dist.scoring.table import read_factor
+from gangru_dist.scoring.reader import read_factor
 
 pytestmark = [
     pytest.mark.ray,

@@ -24,8 +24,9 @@ from gangru_dist.panel.writer import make_manifest, write_bucket
 from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder
 from gangru_dist.runs.summaries import DayCoverage
+from gangru_dist.scoring.files import FILE_SCHEMA, write_file
 from gangru_dist.scoring.plan import expect_table
-from gangru_dist.scoring.table import FILE_SCHEMA, FactorTable, write_file
+from gangru_dist.scoring.table import FactorTable
 from tests.evaluation.worlds import config, random_block, random_table
 
 RUN = "r"

@@ -32,7 +32,7 @@ from gangru_dist.evaluation.ic import compute_monthly_ic
 from gangru_dist.evaluation.market import Rebalances, to_market, to_rebalances
 from gangru_dist.maths.cross_section import cs_quantile
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.scoring.table import to_alphalens
+from gangru_dist.scoring.reader import to_alphalens
 from tests.evaluation.worlds import config, evaluate, random_block, random_table
 
 Inputs = tuple[pd.Series, pd.DataFrame, pd.Series]

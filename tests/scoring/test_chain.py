@@ -17,7 +17,8 @@ from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
 from gangru_dist.features import price_volume
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.scoring.table import FactorTable, read_factor
+from gangru_dist.scoring.reader import read_factor
+from gangru_dist.scoring.table import FactorTable
 from tests.made_bars import DAYS, make_bars, write
 from tests.scoring.market import CFG as MARKET
 from tests.scoring.market import RUN, run_of, score_here, write_models

@@ -23,8 +23,9 @@ import pytest
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
+from gangru_dist.scoring.reader import read_factor
 from gangru_dist.scoring.score import score_days
-from gangru_dist.scoring.table import FactorTable, read_factor
+from gangru_dist.scoring.table import FactorTable
 from tests.scoring.market import CFG, RUN, make_world, run_of, score_here
 
 _HELPER = """

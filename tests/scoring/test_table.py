@@ -23,12 +23,9 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.runs.run import run_folder
 from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring import table
-from gangru_dist.scoring.table import (
-    FactorTable,
-    read_factor,
-    to_alphalens,
-    write_file,
-)
+from gangru_dist.scoring.files import write_file
+from gangru_dist.scoring.reader import read_factor, to_alphalens
+from gangru_dist.scoring.table import FactorTable
 
 ASSETS = ["000001.SZ", "600000.SH", "688001.SH"]
 
@@ -383,7 +380,7 @@ class TestProperties:
         assert FactorTable(factor).vacuum() == [orphan.path]
 
     def test_reader_needs_neither_torch_nor_ray(self):
-        code = "import sys, gangru_dist.scoring.table; print({'torch', 'ray'} & set(sys.modules))"
+        code = "import sys, gangru_dist.scoring.reader; print({'torch', 'ray'} & set(sys.modules))"
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )

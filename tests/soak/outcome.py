@@ -20,7 +20,8 @@ from gangru_dist.panel.build import remove_leftovers
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import CLAIM, Run
 from gangru_dist.runs.search import read_trials
-from gangru_dist.scoring.table import FactorTable, read_factor
+from gangru_dist.scoring.reader import read_factor
+from gangru_dist.scoring.table import FactorTable
 from tests.soak.jobs import RUN
 
 TIMED = ("seconds", "starts", "minutes", "_at", "commit", "written", "step", "resumed")

@@ -24,7 +24,8 @@ from safetensors.torch import load, save
 
 from gangru_dist.base.errors import GangruError
 from gangru_dist.base.storage import Storage
-from gangru_dist.scoring.table import FactorTable, read_factor
+from gangru_dist.scoring.reader import read_factor
+from gangru_dist.scoring.table import FactorTable
 from tests.scoring.market import RUN, make_world, run_of, score_here
 
 Damage = Callable[[Path], None]
