@@ -211,8 +211,8 @@ class _Tape:
             for frame in layer.frames:
                 frame.one_state[0] = 1.0
             layer.frames[0].state.zero_()
-        assets, _, features = self.x.shape
-        steps = self.x.flatten(1).t().contiguous().view(-1, features, assets)  # (T, F, M), at once
+        assets, count, features = self.x.shape
+        steps = self.x.flatten(1).t().contiguous().view(count, features, assets)  # all at once
         for step, inputs in enumerate(steps):
             self.frames[step % len(self.frames), :features] = inputs
             for layer in self.layers:
