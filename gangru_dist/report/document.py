@@ -302,7 +302,7 @@ def _summarize_coverage(table: pd.DataFrame) -> dict[str, Any]:
         "without_factor": int((table["scored"] == 0).sum()),
         "missing_industry": int(table["missing_industry"].sum()),
         "missing_market_cap": int(table["missing_market_cap"].sum()),
-        "neutralized": ", ".join(sorted(named)),
+        "neutralized": text.join(sorted(named)),
     }
 
 
@@ -318,6 +318,6 @@ def _list_settings(values: dict[str, Any], prefix: str = "") -> list[tuple[str, 
             given = (f"{k} {v}" for k, v in value.items() if v is not False and v not in (None, []))
             printed = ", ".join(given) or text.DASH
         elif isinstance(value, list):
-            printed = ", ".join(map(str, value))
+            printed = ", ".join(map(str, value)) or text.DASH
         rows.append((key, printed))
     return rows

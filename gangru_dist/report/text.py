@@ -18,6 +18,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from gangru_dist.base.storage import Storage
 
@@ -82,7 +83,7 @@ def format_four(value: Any) -> str:
 def format_percent(value: Any, digits: int = 1, sign: str = "") -> str:
     """Format a fraction as per cent: 0.123 -> `12.3 %`."""
     text = format_number(value if value is None else value * 100, digits, sign)
-    return text if text == DASH else f"{text}{NARROW}%"
+    return text if text == DASH else text + _percent()
 
 
 def format_signed_percent(value: Any, digits: int = 1) -> str:
@@ -92,7 +93,12 @@ def format_signed_percent(value: Any, digits: int = 1) -> str:
 
 def format_short_percent(value: float) -> str:
     """Format a fraction as per cent with the digits it needs: 0.1 -> `10 %`, 0.025 -> `2.5 %`."""
-    return f"{value * 100:g}{NARROW}%"
+    return f"{value * 100:g}{_percent()}"
+
+
+def _percent() -> str:
+    """The sign with the space before it: Chinese has none."""
+    return gettext("\N{NARROW NO-BREAK SPACE}%")
 
 
 def format_count(value: Any) -> str:
@@ -105,14 +111,36 @@ def format_duration(seconds: float | None) -> str:
     if seconds is None:
         return DASH
     if seconds < 60:
-        return f"{seconds:.0f}{NARROW}s"
-    return f"{seconds / 60:.0f}{NARROW}min" if seconds < 3600 else f"{seconds / 3600:.1f}{NARROW}h"
+        return gettext("%(time)s\N{NARROW NO-BREAK SPACE}s") % {"time": f"{seconds:.0f}"}
+    if seconds < 3600:
+        return gettext("%(time)s\N{NARROW NO-BREAK SPACE}min") % {"time": f"{seconds / 60:.0f}"}
+    return gettext("%(time)s\N{NARROW NO-BREAK SPACE}h") % {"time": f"{seconds / 3600:.1f}"}
 
 
 def month_after(day: str) -> str:
     """Return the month after a day: `2020-06-30` -> `2020-07`."""
     year, month = int(day[:4]), int(day[5:7])
     return f"{year + month // 12}-{month % 12 + 1:02d}"
+
+
+def keep_whole(text: Any) -> Markup:
+    """Mark a date that no line may end in: browsers break at its hyphens."""
+    return Markup('<span class="whole">{}</span>').format(text)
+
+
+def translate_reason(reason: str) -> str:
+    """Translate what `quality.json` calls a finding, also one that names a column or a number."""
+    for pattern in (
+        mark("amount / volume is %(part)s x the price"),
+        mark("day on which most stocks lack %(part)s"),
+        mark("%(part)s missing or infinite"),
+    ):
+        start, end = pattern.split("%(part)s")
+        if reason.startswith(start) and reason.endswith(end):
+            part = reason.removeprefix(start).removesuffix(end)
+            if " " not in part:
+                return gettext(pattern) % {"part": part}
+    return gettext(reason)
 
 
 def join(texts: Iterable[str]) -> str:
@@ -148,6 +176,9 @@ _FILTERS: dict[str, Any] = {
     "month_after": month_after,
     "figure": find_figure,
     "translate": gettext,
+    "reason": translate_reason,
+    "whole": keep_whole,
+    "listed": join,
 }
 _TEMPLATES.filters.update(_FILTERS)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
+from gangru_dist.bars import days, rows
 from gangru_dist.config import sources
 from gangru_dist.config.identity import model_settings
+from gangru_dist.panel import adjustment, bucket, checks, copies, jumps
 from gangru_dist.report import figures
 from gangru_dist.report.document import write_report
-from gangru_dist.report.text import gettext, ngettext, use_language
+from gangru_dist.report.text import gettext, ngettext, translate_reason, use_language
 from gangru_dist.report.tuning import write_page
 from gangru_dist.runs.run import Run
 from tests.report.store import RUN, samples_of, write_models, write_world
@@ -27,7 +29,14 @@ from tests.report.test_tuning import write_search
 PACKAGE = Path(figures.__file__).parents[1]
 ASKS = {"_", "gettext", "ngettext", "mark", "Note"}
 """What a text is handed to as a literal."""
+_REASONS = (adjustment, bucket, copies, days, jumps, rows)
 QUALITY = {
+    *(
+        value
+        for module in _REASONS
+        for name, value in vars(module).items()
+        if name.isupper() and not name.startswith("_") and isinstance(value, str) and " " in value
+    ),
     "price missing, infinite or not above 0",
     "high below low",
     "open or close outside low to high",
@@ -40,7 +49,9 @@ QUALITY = {
     "identical duplicate",
     "file without rows",
     "market_cap unknown",
-    "batch not sorted by date, nor by code and date",
+    "industry missing",
+    "turnover_rate missing",
+    "number too large or too small to be true",
 }
 """Reasons in quality.json: they come as data."""
 LATIN = re.compile(
@@ -137,6 +148,20 @@ class TestCatalogue:
             file.read_text() for part in ("bars", "panel") for file in PACKAGE.glob(f"{part}/*.py")
         )
         assert all(f'"{reason}"' in code for reason in QUALITY)
+
+    def test_reasons_that_name_a_column_or_number_are_translated(self):
+        reasons = {*rows.TIMES_PRICE, f"{checks.GAP} adj_factor", "pe_ttm missing or infinite"}
+        with use_language("zh"):
+            for reason in reasons:
+                assert re.search("[\u4e00-\u9fff]", translate_reason(reason)), reason
+            assert (
+                translate_reason("day on which most stocks lack name")
+                == "多数股票缺少 name 的交易日"
+            )
+            fixed = "price missing, infinite or not above 0"
+            assert translate_reason(fixed) == gettext(fixed)
+        for reason in reasons:
+            assert translate_reason(reason) == reason
 
 
 class TestPages:

@@ -47,7 +47,7 @@ def test_the_summary_says_what_it_measures_and_how_surely():
         assert sentence.startswith(f"In {latest['month']} the factor's IC was ")
         assert "over 5 months" in sentence
         assert "+5.6\u202f% (arithmetic difference), +5.4\u202f% geometric" in sentence
-        assert f"to {metrics['period']['last_day']} it is" in sentence
+        assert f'to <span class="whole">{metrics["period"]["last_day"]}</span> it is' in sentence
         assert f"holds {metrics['capacity']['targets']} of" in sentence
     assert "significant at 5\u202f%" in surely
     assert "not significantly" in unsure

@@ -87,7 +87,7 @@ class TestReference:
         assert "6 trials (2 complete, 1 pruned, 1 diverged, 1 failed, 1 running)" in page
         assert "Trial 3 is best: objective +0.0500, against +0.0200" in page
         assert "2018-12-28, 2019-06-28" in page
-        assert "begin 2019-12-31" in page
+        assert 'begin <span class="whole">2019-12-31</span>' in page
         assert "Trials differ in label.horizon" in page
         assert re.findall(r"<tr><td>(\d)</td>", page) == ["3", "0"]
         assert "flatters" not in page
