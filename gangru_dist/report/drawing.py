@@ -24,6 +24,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from gangru_dist.report import text
+
 INK, GREY, PALE = "#222222", "#8c8c8c", "#c9d6df"
 BLUE, ORANGE, RED, GREEN = "#0072b2", "#e69f00", "#d55e00", "#009e73"
 """The run's own; what is negative; the broker's; other runs'."""
@@ -43,8 +45,10 @@ _FAMILIES = (
     "'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', sans-serif"
 )
 """In place of the one font that matplotlib knows: it warns of each that it cannot find."""
-PERCENT = FuncFormatter(lambda value, _: f"{value:.0%}".replace("-", "\N{MINUS SIGN}"))
-TENTHS = FuncFormatter(lambda value, _: f"{value:.1%}".replace("-", "\N{MINUS SIGN}"))
+PERCENT = FuncFormatter(lambda value, _: text.format_percent(value, 0))
+TENTHS = FuncFormatter(lambda value, _: text.format_percent(value))
+_FONT_SIZE = {WIDE[0]: 9.5, HALF[0]: 9.2}
+"""Points; on A4 paper 6.4 and more."""
 MOST_TIPS = 120
 """Areas a picture: what a pointer can tell apart."""
 P = ParamSpec("P")
@@ -90,8 +94,7 @@ def picture(
     def decorate(draw: Callable[Concatenate[Figure, P], None]) -> Callable[P, str]:
         @functools.wraps(draw)
         def draw_svg(*args: P.args, **kwargs: P.kwargs) -> str:
-            font_size = 9.5 if size[0] == WIDE[0] else 8.5
-            with mpl.rc_context({**_STYLE, "svg.hashsalt": name, "font.size": font_size}):
+            with mpl.rc_context({**_STYLE, "svg.hashsalt": name, "font.size": _FONT_SIZE[size[0]]}):
                 figure = _Picture(size)
                 draw(figure, *args, **kwargs)
                 return _to_svg(figure, name)
@@ -154,12 +157,12 @@ def _draw_tips(figure: _Picture) -> str:
         middle = axes.transData.transform(points)[:, int(vertical)]
         between = (middle[1:] + middle[:-1]) / 2
         edges = np.clip([low, *between, high], low, high)
-        for start, stop, text in zip(edges[:-1], edges[1:], texts, strict=True):
+        for start, stop, said in zip(edges[:-1], edges[1:], texts, strict=True):
             x, y, w, h = box.x0, height - stop, box.width, stop - start
             if not vertical:
                 x, y, w, h = start, height - box.y1, stop - start, box.height
             area = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
-            parts.append(f'<rect class="tip" {area}><title>{escape(text)}</title></rect>')
+            parts.append(f'<rect class="tip" {area}><title>{escape(said)}</title></rect>')
     return "".join(parts)
 
 

@@ -146,7 +146,7 @@ def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     names = [str(name) for name in months if str(name)[:1] == "q"]
     dates = pd.to_datetime(months["month"])
     grown = (1 + months[[*names, "long_short"]].fillna(0.0)).cumprod()
-    shades = mpl.colormaps["Greys"](np.linspace(0.25, 0.6, len(names)))
+    shades = mpl.colormaps["Greys"](np.linspace(0.4, 0.75, len(names)))
     for name, shade in zip(names, shades, strict=True):
         axes.plot(dates, grown[name], color=shade, lw=0.8)
     axes.plot(dates, grown[names[0]], color=ORANGE, lw=1.8, label=_("lowest"))
@@ -281,7 +281,7 @@ def _draw_industries(
     values = {_("latest month"): latest}
     if mean.notna().any():
         values[_("mean of 12 months")] = mean
-        axes.barh(positions, mean, color=PALE, label=_("mean of 12 months"))
+        axes.barh(positions, mean, color=PALE, edgecolor=GREY, lw=0.5, label=_("mean of 12 months"))
     axes.plot(latest, positions, "o", ms=4, color=BLUE, label=_("latest month"))
     drawing.add_tips(axes, positions, ordered["industry"], values, show, vertical=True)
     axes.axvline(0, color=INK, lw=0.8)

@@ -183,7 +183,8 @@ _LEGEND_HOLDS = 9
 def _draw_windows(axes: Axes, history: pd.DataFrame, column: str) -> None:
     """Draw a line a window, dark for early ones: of its seed, or the mean while all go on."""
     windows = sorted(history["window"].unique())
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(windows), 2)))
+    steps = np.linspace(0, 0.6, max(len(windows), 2))  # further up is a yellow, lost on paper
+    shades = mpl.colormaps["cividis"](steps)
     means: dict[str, pd.Series] = {}
     for number, window in enumerate(windows):
         seeds = history[history["window"] == window].pivot_table(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gangru_dist.report import drawing, text
-from gangru_dist.report.drawing import BLUE, GREEN, GREY, INK, RED, WIDE
+from gangru_dist.report.drawing import BLUE, GREEN, GREY, INK, PERCENT, RED, WIDE
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Choices, Numbers, Search, make_trial_table, read_search
@@ -151,4 +151,5 @@ def draw_importance(figure: Figure, shares: dict[str, float]) -> None:
     axes.grid(visible=False)
     axes.set_xlim(0, 1)
     axes.set_xlabel(_("share"))
+    axes.xaxis.set_major_formatter(PERCENT)
     drawing.add_tips(axes, range(len(keys)), keys, {"": values}, text.format_percent, vertical=True)

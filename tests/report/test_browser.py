@@ -207,6 +207,38 @@ class TestProperties:
         assert set(heads) == {"contents"}  # else a table's head is empty on its second page
         assert page.pdf(prefer_css_page_size=True)[:4] == b"%PDF"
 
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_no_text_of_a_picture_is_cut_off(self, opened, width):
+        beyond = opened(width).evaluate(
+            """[...document.querySelectorAll("figure svg")].flatMap((svg) => {
+                const box = svg.getBoundingClientRect();
+                return [...svg.querySelectorAll("text")].filter((text) => {
+                    const { left, right } = text.getBoundingClientRect();
+                    return left < box.left - 1 || right > box.right + 1;
+                }).map((text) => text.textContent);
+            })"""
+        )
+        assert beyond == []
+
+    def test_no_table_runs_off_the_paper(self, opened):
+        page = opened(695)
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.locator(".scroll.narrow td:nth-child(2)").evaluate_all(
+            "them => them.forEach(x => { x.textContent = 'Building materials, cement'; })"
+        )
+        right = page.locator("th, td").evaluate_all(
+            "them => Math.max(...them.map(x => x.getBoundingClientRect().right))"
+        )
+        assert right <= 695 + 1
+
+    def test_no_line_ends_in_a_date(self, opened):
+        page = opened(400)
+        for part in (".lead .whole", ".sub .whole", "figcaption .whole"):
+            heights = page.locator(part).evaluate_all("x => x.map(y => y.getClientRects().length)")
+            assert heights
+            assert set(heights) == {1}
+
 
 class TestRuns:
     """`runs/index.html`."""

@@ -30,6 +30,13 @@ def _industries(*names: str) -> pd.DataFrame:
     return pd.DataFrame({"industry": names, **dict.fromkeys(columns, values)})
 
 
+def _luminance(color: str) -> float:
+    """Relative, as the Web Content Accessibility Guidelines define it."""
+    parts = np.array([int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)])
+    linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
 class TestProperties:
     def test_same_table_same_picture(self):
         table = _industries("bank", "coal")
@@ -56,6 +63,18 @@ class TestProperties:
         months = pd.DataFrame({"month": ["2020-01", "2020-02"], "ic": [0.1, -0.2]})
         assert "mean of 12 months" not in figures.draw_monthly_ic(months.assign(ic_mean_12=np.nan))
         assert "mean of 12 months" in figures.draw_monthly_ic(months.assign(ic_mean_12=0.1))
+
+    def test_lines_of_windows_stand_out_on_white_paper(self):
+        rows = [
+            {"window": f"20{n}-06-30", "seed": 0, "stage": "predictor", "epoch": e, "valid_ic": 0.1}
+            for n in range(10, 19)
+            for e in (1, 2)
+        ]
+        svg = training.draw_validation(pd.DataFrame(rows))
+        lines = re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1.5", svg)
+        assert len(set(lines)) == 9
+        for color in lines:
+            assert 1.05 / (_luminance(color) + 0.05) > 3
 
     def test_more_windows_than_a_legend_holds(self):
         rows = [
