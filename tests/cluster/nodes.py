@@ -107,6 +107,14 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
         yield cluster
 
 
+_COMMANDS = [
+    *("initialization_commands", "setup_commands", "head_setup_commands"),
+    *("worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"),
+    *("cluster_synced_files", "rsync_exclude", "rsync_filter"),
+]
+"""What the autoscaler asks of any configuration."""
+
+
 @contextmanager
 def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
     """A head without CPUs, and up to `most` nodes of one CPU that Ray's autoscaler adds and ends.
@@ -119,7 +127,8 @@ def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
         "max_workers": most,
         "idle_timeout_minutes": 0.1,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # fake_multinode reads a file that the wheel does not have
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "gcs_address": "127.0.0.1:PORT",
             "head_node_id": head,
             "launch_multiple": True,
@@ -134,6 +143,10 @@ def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
             },
         },
         "head_node_type": "ray.head.default",
+        **dict.fromkeys(_COMMANDS, []),
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
     }
     environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": head}
