@@ -143,7 +143,7 @@ def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
             },
         },
         "head_node_type": "ray.head.default",
-        **dict.fromkeys(_COMMANDS, []),
+        **{name: [] for name in _COMMANDS},
         "auth": {},
         "docker": {},
         "file_mounts": {},
