@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -70,13 +71,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
     call(*build, str(ROOT), cwd=folder)
     (wheel,) = folder.glob("*.whl")
+    python = make_environment(folder)
+    install(python, "--ignore-installed", wheel)
+    return python.parent
+
+
+def make_environment(folder: Path) -> Path:
+    """The interpreter of a new environment that has this one's libraries."""
     venv.create(folder / "env", with_pip=False, symlinks=True)
     python = folder / "env" / "bin" / "python"
     site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
     # its libraries by name: of an editable install's own .pth nothing is read this way
     Path(site.strip(), "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install(python, "--ignore-installed", wheel)
-    return python.parent
+    return python
 
 
 def install(python: Path, *what: str | Path) -> None:
@@ -103,6 +110,20 @@ class TestWheel:
         expected, theirs = (read_factor(uri, "tiny") for uri in (ours.root.uri, str(tmp_path)))
         assert len(expected) > 1000
         pd.testing.assert_frame_equal(expected, theirs)
+
+
+@pytest.mark.slow
+def test_a_checkout_is_imported_from_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    """There the folder of the checkout has the package's name, and is none."""
+    checkout = tmp_path / "gangru_dist"
+    shutil.copytree(ROOT / "gangru_dist", checkout / "gangru_dist")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    python = make_environment(tmp_path)
+    install(python, "--ignore-installed", "--no-build-isolation", "--editable", checkout)
+    code = "import gangru_dist; print(gangru_dist.open_run.__name__, gangru_dist.__file__)"
+    shown = call(python, "-c", code, cwd=tmp_path)
+    assert shown == f"open_run {checkout}/gangru_dist/__init__.py\n"
 
 
 @pytest.fixture(scope="module")
