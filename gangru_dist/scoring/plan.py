@@ -19,7 +19,7 @@ from gangru_dist.base.records import hash_json
 from gangru_dist.config.identity import model_identity, select_settings
 from gangru_dist.config.schema import Affects
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.maths.calendar import Window, make_windows
+from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.summaries import DayCoverage, Unscored
@@ -141,7 +141,7 @@ def expect_table(
     """Coverage of all days from `low` to `high` if they are scored now; what cannot be scored."""
     expected: dict[dt.date, DayCoverage] = {}
     unscored: list[Unscored] = []
-    for window in _make_windows(manifest, cfg):
+    for window in _make_windows(manifest, cfg)[0]:
         calendar = manifest.calendar[window.score_first : window.score_last + 1].astype(dt.date)
         days = [day for day in calendar if low <= day <= high]
         if not days:
@@ -177,8 +177,8 @@ def find_outdated(
     )
 
 
-def _make_windows(manifest: Manifest, cfg: RunConfig) -> list[Window]:
-    return make_windows(manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback)[0]
+def _make_windows(manifest: Manifest, cfg: RunConfig) -> tuple[list[Window], list[SkippedWindow]]:
+    return make_windows(manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback)
 
 
 def make_plan(
@@ -219,7 +219,13 @@ def make_plan(
             f"{unscored[0].reason}."
         )
     if not expected:
-        names = ", ".join(window.name for window in _make_windows(manifest, cfg)) or "none"
+        windows, short = _make_windows(manifest, cfg)
+        if short and not windows:
+            raise WindowError(
+                "there is no model to score with, for no refit day of this panel has enough "
+                f"history: {short[-1].reason}. Add bars, or change these settings."
+            )
+        names = ", ".join(window.name for window in windows) or "none"
         raise WindowError(
             f"no window scores a day from {low} to {high}. The refit days of this panel and "
             f"configuration are {names}; each window scores the days after its refit day up to the "

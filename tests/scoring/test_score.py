@@ -429,6 +429,12 @@ class TestValidation:
         with pytest.raises(WindowError, match="no window scores a day"):
             score_here(run_of(root), end=dt.date(2018, 12, 10))
 
+    def test_bars_too_short_for_a_model_are_told_so(self, root):
+        windows = dataclasses.replace(CFG.windows, history_days=400)
+        run = run_of(root, dataclasses.replace(CFG, windows=windows))
+        with pytest.raises(WindowError, match=r"history: \d+ trading days .*400 .* Add bars"):
+            score_here(run, overwrite=True)
+
     @pytest.mark.parametrize("given", ["start", "end"])
     def test_daily_with_a_span_is_refused_rather_than_ignored(self, tmp_path, given):
         run = run_of(Storage(str(tmp_path)))
