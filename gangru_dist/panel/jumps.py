@@ -287,13 +287,15 @@ def _find_lasting(
     other_rate = same & (units[1] > _OTHER_RATE) & np.isfinite(units[1])
     unsteady = _find_restless(other_rate, asset)
     surge = np.abs(_subtract(np.log(rows["volume"]))) > _UNIT_JUMP
+    # not on an ex-date: a split halves the close and doubles the shares
+    moved = same & ~changed & (_subtract(rows["close"]) != 0)
     notes = {
         JUMP: same & ~changed & (pairs["far"] | split),
         STEP: changed & (pairs["far"] | pairs["unexplained"]),
         VOLUME_JUMP: same & volume_jump,
         TURNOVER_JUMP: same & turnover_jump,
         CAP_JUMP: same & cap_jump & (units[2] > _CAP_JUMP),
-        STALE_CAP: same & (_subtract(rows["market_cap"]) == 0) & (_subtract(rows["close"]) != 0),
+        STALE_CAP: moved & (_subtract(rows["market_cap"]) == 0),
         REUSED: same & pairs["reused"],
         RESTLESS: _mark_first(changed & restless[asset], asset),
         UNSTEADY: _mark_first(other_rate & unsteady[asset], asset),

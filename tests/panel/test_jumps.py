@@ -216,7 +216,15 @@ class TestReference:
         h.loc[DAYS : 2 * DAYS - 1, "market_cap"] = 1e9
         reasons, notes, _ = find(h)
         assert rows_of(reasons) == {jumps.REPEATED: [20, 21, 22]}
-        assert notes[jumps.STALE_CAP].sum() == DAYS - 1
+        ex_dates = (DAYS - 1) // 20
+        assert notes[jumps.STALE_CAP].sum() == DAYS - 1 - ex_dates
+
+    def test_a_split_that_leaves_the_market_cap_as_it_was_is_none(self) -> None:
+        h = history()
+        spoil(h, 30, [*PRICES], h["close"][29] / h["close"][30] / 2, last=True)
+        spoil(h, 30, ["volume", "adj_factor"], 2, last=True)
+        h.loc[30, "market_cap"] = h["market_cap"][29]
+        assert not find(h)[1][jumps.STALE_CAP].any()
 
     def test_the_synthetic_market_breaks_nothing(self) -> None:
         bars = make_bars(SyntheticConfig(assets=60, signal_ic=0)).to_pandas()
