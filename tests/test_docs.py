@@ -140,6 +140,16 @@ def follow(page: Path, folder: Path) -> None:
                 assert re.search(known, said), f"{line}\n{said[-3000:]}"
 
 
+def test_all_tutorials_can_be_typed_in_one_folder() -> None:
+    """None writes over another's file, or builds other bars into another's storage."""
+    text = "\n".join(page.read_text() for page in TUTORIALS.glob("*.md"))
+    files = re.findall(r"^cat > (\S+)", text, re.MULTILINE)
+    assert len(files) == len(set(files)) > 1
+    built = set(re.findall(r"--bars (\S+) --storage (\S+)", text))
+    storages = [storage for _, storage in built]
+    assert len(storages) == len(set(storages)) > 1, built
+
+
 @pytest.mark.slow
 def test_the_tutorial_of_your_own_bars(tmp_path: Path) -> None:
     follow(TUTORIALS / "own-bars.md", tmp_path)
