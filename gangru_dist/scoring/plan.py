@@ -226,10 +226,11 @@ def make_plan(
                 f"history: {short[-1].reason}. Add bars, or change these settings."
             )
         names = ", ".join(window.name for window in windows) or "none"
+        last = f" (windows.last={cfg.windows.last} ends them)" if cfg.windows.last else ""
         raise WindowError(
             f"no window scores a day from {low} to {high}. The refit days of this panel and "
-            f"configuration are {names}; each window scores the days after its refit day up to the "
-            "next."
+            f"configuration are {names}{last}; each window scores the days after its refit day up "
+            "to the next."
         )
     newest = dt.date.fromisoformat(manifest.incomplete) if manifest.incomplete else None
     if newest in expected and not (start or end):

@@ -429,6 +429,12 @@ class TestValidation:
         with pytest.raises(WindowError, match="no window scores a day"):
             score_here(run_of(root), end=dt.date(2018, 12, 10))
 
+    def test_days_after_the_last_window_that_is_wanted(self, root):
+        windows = dataclasses.replace(CFG.windows, last=dt.date(2019, 1, 31))
+        run = run_of(root, dataclasses.replace(CFG, windows=windows))
+        with pytest.raises(WindowError, match=r"no window .*\(windows.last=2019-01-31 ends them\)"):
+            score_here(run, start=dt.date(2019, 4, 15), overwrite=True)
+
     def test_bars_too_short_for_a_model_are_told_so(self, root):
         windows = dataclasses.replace(CFG.windows, history_days=400)
         run = run_of(root, dataclasses.replace(CFG, windows=windows))
