@@ -43,22 +43,23 @@ SETTINGS = f"""
 buckets = 4
 [windows]
 history_days = 120
-sample_every = 4
+sample_every = 1
 [gan]
-hidden = 8
+hidden = 32
 layers = 1
 channels = [2, 3]
 epochs = {GAN_EPOCHS}
 [gru]
-hidden = 8
+hidden = 64
 layers = 1
 head = [4]
 [training]
 epochs = {EPOCHS}
 patience = {EPOCHS}
 learning_rate = 1e-3
+seeds = [0]
 """
-"""An epoch is about a third of a second, most of it the report to Ray: long enough to be hit."""
+"""An epoch is about a third of a second: long enough to be hit."""
 
 
 class Nodes:
