@@ -3,6 +3,7 @@
     python -m studies.compare --storage STORE --out OUT            # the table of all trials
     python -m studies.compare --storage STORE --out OUT both shape # two of them, paired
     ... both both+shape                                            # A+B: mean of both's scores
+    ... both textbook                                  # against five factors that nobody trains
     ... both                                   # one alone: its excess taken apart, by refit
 
 A trial's factor is the mean of its seeds' z-scored scores. ICs are rank ICs of the neutralized
@@ -13,7 +14,7 @@ for five labels overlap. Months are those of the report.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,9 @@ import pandas as pd
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.maths import metrics
-from studies import significance
-from studies.protocol import Judged, Study, judge, make_parser, open_study
+from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
+from studies import significance, textbook
+from studies.protocol import Judged, Study, judge, make_parser, open_study, trial_config
 
 LAGS = 4
 """Of every fifth day's IC with a label of 20 days."""
@@ -47,11 +49,12 @@ class Result:
     def figures(self) -> dict[str, Any]:
         """A row of the table."""
         monthly = self.whole.monthly.to_numpy()
-        by_seed = pd.DataFrame(self.lines).groupby("seed")["ic"].mean()
+        metrics_of = self.whole.evaluation.metrics
+        by_seed = pd.DataFrame(self.lines, columns=_OF_MODELS).groupby("seed")["ic"].mean()
         return {
             "trial": self.name,
             "seeds": len(by_seed),
-            "valid": float(np.mean([line["valid_ic"] for line in self.lines])),
+            "valid": _mean(line["valid_ic"] for line in self.lines),
             "ic": metrics.mean(self.whole.daily),
             "se": significance.compute_newey_west_error(self.whole.daily, lags=LAGS),
             "raw": metrics.mean(self.whole.daily_raw),
@@ -60,10 +63,19 @@ class Result:
             "seed_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
             "month_ic": metrics.mean(monthly),
             "icir": metrics.icir(monthly),
-            "excess": self.whole.evaluation.metrics["excess"]["annualized_return"],
-            "turnover": self.whole.evaluation.metrics["turnover"],
-            "cpu_min": sum(line["cpu_seconds"] for line in self.lines) / len(self.lines) / 60,
+            "excess": metrics_of["excess"]["annualized_return"],
+            "net": metrics_of["excess_with_costs"]["annualized_return"],
+            "turnover": metrics_of["turnover"],
+            "cpu_min": _mean(line["cpu_seconds"] for line in self.lines) / 60,
         }
+
+
+_OF_MODELS = ["trial", "window", "seed", "ic"]
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN of none: nobody trains the textbook's factors."""
+    return float(np.mean(list(values) or [np.nan]))
 
 
 def load_results(study: Study, names: Sequence[str]) -> list[Result]:
@@ -74,11 +86,17 @@ def load_results(study: Study, names: Sequence[str]) -> list[Result]:
         text, _, refits = name.partition("*")
         parts = text.split("+")
         own = [line for line in lines if line["trial"] in parts]
-        seeds = {part: _complete(study, own, part) for part in parts}
+        models = [part for part in parts if part != textbook.NAME]
+        seeds = {part: _complete(study, own, part) for part in models}
         if not all(seeds.values()):
             continue
-        tables = [study.mean_scores(part, seeds[part], int(refits or 1)) for part in parts]
-        scores, days = np.mean([table[0] for table in tables], axis=0), tables[0][1]
+        tables = [study.mean_scores(part, seeds[part], int(refits or 1)) for part in models]
+        days = tables[0][1] if tables else study.all_days()
+        found_scores = [table[0] for table in tables]
+        if len(models) < len(parts):
+            found_scores.append(textbook.compute_mix(study.block, trial_config(()))[days])
+        z = [cs_zscore(one, flat=FLAT_SCORE) for one in found_scores]
+        scores = np.mean(z, axis=0) if len(z) > 1 else found_scores[0]
         other = ~study.part.mask(study.block.assets)
         kept = [line for line in own if line["seed"] in seeds[line["trial"]]]
         found.append(
@@ -122,7 +140,8 @@ def compare_pairs(a: Result, b: Result) -> pd.DataFrame:
         )
     months = _align(a.whole.monthly, b.whole.monthly)
     per_model = [
-        pd.DataFrame(result.lines).groupby(["window", "seed"])["ic"].mean() for result in (a, b)
+        pd.DataFrame(result.lines, columns=_OF_MODELS).groupby(["window", "seed"])["ic"].mean()
+        for result in (a, b)
     ]
     rows = []
     for name, pairs, lags in (
@@ -130,6 +149,8 @@ def compare_pairs(a: Result, b: Result) -> pd.DataFrame:
         ("month", months, 0),
         ("model", _align(*per_model), 0),
     ):
+        if len(pairs) < 2:
+            continue
         gap = (pairs["a"] - pairs["b"]).to_numpy()
         error = (
             significance.compute_newey_west_error(gap, lags=lags)

@@ -279,6 +279,13 @@ class Study:
         chosen = {*range(start, len(dates), EVERY), *find_month_ends(dates).tolist()}
         return np.array([day for day in sorted(chosen) if first <= day < end])
 
+    def all_days(self) -> np.ndarray:
+        """Rows of `block` that the models of all refits score together."""
+        windows = [self.window(trial_config(()), name) for name in self.protocol.refits]
+        days = [self.scored_days(window) for window in windows]
+        own = [d[self._own(w, d)] for w, d in zip(windows, days, strict=True)]
+        return np.unique(np.concatenate(own))
+
     def _own(self, window: Window, days: np.ndarray) -> np.ndarray:
         """Which of the scored days no later window scores."""
         last = self._calendar[min(window.score_last, len(self._calendar) - 1)]
@@ -402,12 +409,20 @@ class Judged:
         }
 
 
-def judge(study: Study, scores: np.ndarray, days: np.ndarray, assets: Any = None) -> Judged:
+def judge(
+    study: Study,
+    scores: np.ndarray,
+    days: np.ndarray,
+    assets: Any = None,
+    *,
+    rules: Iterable[str] = (),
+) -> Judged:
     """Figures of scores (K, N) on rows `days` of the study's block.
 
     `assets`: which of them count, as a mask; None = all. The factor is made of those alone.
+    `rules`: settings of the portfolio, `evaluation.…=…`.
     """
-    cfg, block = trial_config(()), study.block
+    cfg, block = trial_config(rules), study.block
     if assets is not None:
         scores = np.where(assets, scores, np.nan)
     factor = to_factor(scores, block.industry[days], block.market_cap[days], cfg.factor)
