@@ -31,10 +31,12 @@ from gangru_dist.config.settings import (
 )
 from gangru_dist.config.sources import load
 
+OLD_RULES = ["evaluation.top_fraction=0.1", "evaluation.buffer=1.0"]
+"""Of preset `default` as it was when the identities were stored."""
 CASES: dict[str, tuple[str, list[str]]] = {
     "demo": ("demo", []),
     "report": ("report", []),
-    "default": ("default", []),
+    "default": ("default", OLD_RULES),
     "gru": (
         "demo",
         ["variant=gru", 'panel.features=["close","open"]', "training.seeds=[1,2]"],
@@ -42,6 +44,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "changed": (
         "default",
         [
+            *OLD_RULES,
             *("gan.sees=level", "gan.history_days=800", "gan.output=beside", "label.also=[5]"),
             *("windows.min_history_days=300", "predictor=lstm", "training.dropout=0.1"),
             *("bars.prices=adjusted", "panel.members=m.csv", "evaluation.members=false"),
