@@ -63,6 +63,8 @@ BASE = (
     "gru.head=[256,64,64]",
     "gan.hidden=128",
     "gan.layers=2",
+    "evaluation.top_fraction=0.1",
+    "evaluation.buffer=1.0",
 )
 """What every trial starts from: `default` as it was before these trials."""
 EVERY = 5

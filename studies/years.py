@@ -3,7 +3,8 @@
     python -m studies.years --storage STORE --out OUT --protocol long both shape both+shape textbook
     python -m studies.years --storage STORE --out OUT --protocol long --rules both
 
-IC and ICIR are of months. The excess is over the equally weighted universe, a year: compounded
+IC and ICIR are of months, the portfolio is that of `--rule`. The excess is over the equally
+weighted universe, a year: compounded
 before and after costs of 15 basis points a side, and as the difference of the arithmetic means,
 the broker's ruler. The last rows are of all years.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 import pandas as pd
 
@@ -19,25 +21,32 @@ from gangru_dist.maths import metrics
 from studies.compare import Result, load_results
 from studies.protocol import Judged, Study, judge, make_parser, open_study
 
+DEFAULT = "twentieth-3"
+"""The rule of preset `default`."""
+_TWENTIETH, _FORTIETH = (f"evaluation.top_fraction={share}" for share in (0.05, 0.025))
+_BY_SCORE = "evaluation.weights=score"
+
+
+def _sold_below(times: int) -> str:
+    return f"evaluation.buffer={times}"
+
+
 RULES: dict[str, tuple[str, ...]] = {
     "tenth": (),
-    "tenth, sold below 2 tenths": ("evaluation.buffer=2",),
-    "tenth, sold below 3 tenths": ("evaluation.buffer=3",),
-    "twentieth": ("evaluation.top_fraction=0.05",),
-    "twentieth, sold below 2": ("evaluation.top_fraction=0.05", "evaluation.buffer=2"),
-    "twentieth, sold below 3": ("evaluation.top_fraction=0.05", "evaluation.buffer=3"),
-    "twentieth, sold below 4": ("evaluation.top_fraction=0.05", "evaluation.buffer=4"),
-    "fortieth, sold below 4": ("evaluation.top_fraction=0.025", "evaluation.buffer=4"),
-    "fortieth, sold below 8": ("evaluation.top_fraction=0.025", "evaluation.buffer=8"),
-    "tenth, turnover 40 %": ("evaluation.max_turnover=0.4",),
-    "tenth, by score": ("evaluation.weights=score",),
-    "twentieth, by score, below 3": (
-        "evaluation.top_fraction=0.05",
-        "evaluation.buffer=3",
-        "evaluation.weights=score",
-    ),
+    "tenth-2": (_sold_below(2),),
+    "tenth-3": (_sold_below(3),),
+    "tenth-turnover": ("evaluation.max_turnover=0.4",),
+    "tenth-score": (_BY_SCORE,),
+    "twentieth": (_TWENTIETH,),
+    "twentieth-2": (_TWENTIETH, _sold_below(2)),
+    "twentieth-3": (_TWENTIETH, _sold_below(3)),
+    "twentieth-4": (_TWENTIETH, _sold_below(4)),
+    "twentieth-3-score": (_TWENTIETH, _sold_below(3), _BY_SCORE),
+    "fortieth-4": (_FORTIETH, _sold_below(4)),
+    "fortieth-8": (_FORTIETH, _sold_below(8)),
 }
-"""Name -> settings on top of the trial's: all that were tried."""
+"""All rules that were tried, settings on top of a trial's: the share that is bought, and of how
+many such shares a holding must fall out to be sold."""
 
 
 def describe(judged: Judged) -> dict[str, float]:
@@ -56,15 +65,16 @@ def describe(judged: Judged) -> dict[str, float]:
     }
 
 
-def by_year(study: Study, result: Result) -> pd.DataFrame:
+def by_year(study: Study, result: Result, rule: str) -> pd.DataFrame:
     """A row a year, and one of all."""
     years = study.block.dates[result.days].astype("datetime64[Y]").astype(int) + 1970
     rows: dict[str, dict[str, float]] = {}
     for year in sorted(set(years.tolist())):
         own = years == year
         if own.sum() > 1:
-            rows[str(year)] = describe(judge(study, result.scores[own], result.days[own]))
-    rows["all"] = describe(result.whole)
+            found = judge(study, result.scores[own], result.days[own], rules=RULES[rule])
+            rows[str(year)] = describe(found)
+    rows["all"] = describe(judge(study, result.scores, result.days, rules=RULES[rule]))
     return pd.DataFrame(rows).T
 
 
@@ -88,9 +98,10 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status."""
     parser = make_parser(__doc__, trials="names")
     parser.add_argument("--rules", action="store_true", help="each rule in place of each year")
+    parser.add_argument("--rule", choices=RULES, default=DEFAULT, help="of the years")
     args = parser.parse_args(argv)
     study = open_study(args)
-    make = compare_rules if args.rules else by_year
+    make = compare_rules if args.rules else partial(by_year, rule=args.rule)
     found = load_results(study, args.trials)
     print_tables((result.name, make(study, result)) for result in found)
     return 0
