@@ -66,11 +66,9 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-rank-gan-older": (*_RANK_GAN, "gan.history_days=9999"),
     "level-neutral-rank-ridge": (*_LEVEL_RANK, "predictor=ridge", "gru.options.alpha=1.0"),
     "level-neutral-rank-lightgbm": (*_LEVEL_RANK, "predictor=lightgbm"),
-    "level-neutral-mean2-savage": (*_LEVEL_MEAN, "label.transform=savage"),
-    "level-neutral-mean2-rank-listwise": (*_LEVEL_RANK, "training.loss=listwise"),
-    "level-neutral-mean2-rank-features": (*_LEVEL_RANK, "predictor=studies.predictors:Features"),
     "level-neutral-mean2-rank-horizon10": (*_LEVEL_RANK, "label.horizon=10"),
     "level-neutral-mean2-rank-horizon40": (*_LEVEL_RANK, "label.horizon=40"),
     "level-neutral-mean2-rank-history800": (*_LEVEL_RANK, *_OLDER),
 }
-"""Name -> settings on top of `protocol.BASE`."""
+"""Name -> settings on top of `protocol.BASE`. Two more were tried and taken out, labels by Savage's
+scores and a list-wise loss (docs/LOG.md, 2026-11-29, fifteen refits)."""

@@ -46,7 +46,6 @@ LABEL_TRANSFORMS: Registry[Callable[[np.ndarray, LabelConfig], np.ndarray]] = Re
     items={
         "zscore": "gangru_dist.samples.labels:winsorize",
         "rank": "gangru_dist.samples.labels:rank_normal",
-        "savage": "gangru_dist.samples.labels:rank_savage",
     },
 )
 """Transform of a day's returns (N,), none missing; its result (N,) is z-scored to the labels."""
@@ -202,8 +201,7 @@ class LabelConfig:
     winsorize_mad: float = Field(default=5.0, gt=0)
     """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
     transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validate)] = "zscore"
-    """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks,
-    `savage` by scores that tell the winners apart and hardly the losers [D]."""
+    """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
     neutralize: Annotated[tuple[Exposure, ...], NEW, UNIQUE] = ()
     """What a day's regression removes from the label before its last z-score, as
     `factor.neutralize` does from the factor [D]."""
@@ -342,9 +340,6 @@ class TrainingConfig:
     dropout: Annotated[float, NEW] = Field(default=0.0, ge=0, lt=1)
     """Share of a sample's channels that the predictor does not see in a training step, drawn per
     asset; the others are scaled up [D]."""
-    loss: Annotated[Literal["ic", "listwise"], NEW] = "ic"
-    """What a day's step lowers: minus the IC [R], or a list-wise loss, in which the stocks with the
-    highest labels count most [D]. Epochs are chosen by the validation IC either way."""
     average_epochs: Annotated[float, NEW] = Field(default=0.0, ge=0)
     """What is validated and kept is the exponential mean of the predictor's weights over about so
     many epochs; 0 = the newest weights [D]."""

@@ -57,35 +57,6 @@ def ic_loss(
     return -correlation(score, label, all_sum)
 
 
-def listwise_loss(
-    score: Float[Tensor, " M"], label: Float[Tensor, " M"], all_sum: AllSum = own_share
-) -> Float[Tensor, ""]:
-    """Cross-entropy between the day's softmax of the labels and that of the z-scored scores [D].
-
-    The stocks with the highest labels count most. The gradient with respect to a score is written
-    out, for it depends on all shares; the value has no other graph. 0 if all scores are equal.
-    Source: Cao et al., "Learning to rank: from pairwise approach to listwise approach" (ICML 2007),
-    4, whose scores are z-scored here, so that their scale does not matter, as for the IC.
-    """
-    x, target = score.detach().double(), label.detach().double().exp()
-    count, total, mass = all_sum(torch.stack([torch.ones_like(x).sum(), x.sum(), target.sum()]))
-    centered = x - total / count.clamp(min=1.0)
-    squares, raw = all_sum(torch.stack([centered.square().sum(), x.square().sum()]))
-    flat = squares <= _FLAT * raw
-    std = torch.where(flat, 1.0, squares / count.clamp(min=1.0)).sqrt()
-    z = torch.where(flat, 0.0, centered / std)
-    grown, wanted = all_sum(torch.stack([z.exp().sum(), (target * z).sum() / mass]))
-    slope = z.exp() / grown - target / mass  # d loss / d z; sums to 0
-    shared = all_sum((slope * z).sum()) / count.clamp(min=1.0)
-    gradient = torch.where(flat, 0.0, (slope - z * shared) / std)
-    own = (gradient * score.double()).sum()
-    return torch.where(flat, 0.0, grown.log() - wanted) + own - own.detach()
-
-
-LOSSES = {"ic": ic_loss, "listwise": listwise_loss}
-"""By `training.loss`."""
-
-
 def _mean(x: Float[Tensor, "M *K"], all_sum: AllSum) -> Float[Tensor, "*K"]:  # noqa: F821, UP037
     count = all_sum(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
     return sum_shares(x.double().sum(dim=0), all_sum) / count.clamp(min=1.0)

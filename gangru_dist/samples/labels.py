@@ -94,13 +94,3 @@ def rank_normal(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.n
     from scipy.special import ndtri  # the only use of scipy in a worker
 
     return np.asarray(ndtri((pd.Series(values).rank().to_numpy() - 0.5) / values.size))
-
-
-def rank_savage(values: Float[np.ndarray, " N"], cfg: LabelConfig) -> Float[np.ndarray, " N"]:
-    """Exponential scores of the returns' ranks: -log of the share of assets above.
-
-    The highest ranks are far apart and the low ones close together, so that -IC over them is a
-    top-weighted loss. Source: Iman and Conover, "A measure of top-down correlation"
-    (Technometrics 29, 1987), which correlates Savage's scores; theirs are the exact expectations.
-    """
-    return -np.log1p(-(pd.Series(values).rank().to_numpy() - 0.5) / values.size)

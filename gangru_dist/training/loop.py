@@ -139,7 +139,7 @@ def train_predictor_epoch(
     step: Step,
     collective: Collective = SINGLE,
 ) -> PredictorEpoch:
-    """One pass over the training days, whose mean loss is unweighted, and its validation."""
+    """One pass over the training days, whose mean loss (-IC) is unweighted, and its validation."""
     predictor, found = state.network.predictor, []
     seen = drop_channels(inputs, data, cfg.dropout, step)
     for number, index in enumerate(order, start=step.epoch * len(order) + 1):
@@ -147,7 +147,7 @@ def train_predictor_epoch(
         with data.autocast():
             score = _call(predictor, seen(day))
         score = score.to(data.arithmetic.dtype)
-        loss = losses.LOSSES[cfg.loss](score, day.label, collective.all_sum)
+        loss = losses.ic_loss(score, day.label, collective.all_sum)
         _update(loss * day.weight, predictor, state.optimizers["predictor"], collective)
         if state.averaged is not None:
             steps = cfg.average_epochs * len(order)

@@ -90,7 +90,6 @@ OTHER = {
     "gru.head": [3],
     "training.seeds": [5],
     "training.precision": "float64",
-    "training.loss": "listwise",
     "resources.min_workers": 1,
     "resources.max_concurrent": 3,
     "resources.scoring_actors": 3,

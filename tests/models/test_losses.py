@@ -1,8 +1,6 @@
 """Losses and their gradients against numpy, scipy and torch's own functions."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from gangru_dist.models.losses import (
     feature_distance,
     generator_loss,
     ic_loss,
-    listwise_loss,
 )
 
 
@@ -40,17 +37,6 @@ class TestReference:
         expected = gradient(lambda s: -torch.corrcoef(torch.stack([s, label]))[0, 1], score)
         found = gradient(lambda s: ic_loss(s, label), score)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-
-    def test_listwise_loss_is_torchs_cross_entropy(self) -> None:
-        score, label = torch.randn(2, 40, dtype=torch.float64)
-
-        def reference(s: Tensor) -> Tensor:
-            z = (s - s.mean()) / s.std(unbiased=False)
-            return F.cross_entropy(z[None], label.softmax(0)[None])
-
-        torch.testing.assert_close(listwise_loss(score, label), reference(score))
-        found = gradient(lambda s: listwise_loss(s, label), score)
-        torch.testing.assert_close(found, gradient(reference, score), rtol=1e-10, atol=1e-14)
 
     def test_gan_losses_are_binary_cross_entropies(self) -> None:
         real, fake = torch.randn(2, 40, dtype=torch.float64) * 5
@@ -103,28 +89,9 @@ class TestProperties:
             found.append(gradient(_loss_of_share(of_part, _sums_of_others(pieces, own)), part))
         torch.testing.assert_close(torch.cat(found), whole, rtol=1e-10, atol=1e-14)
 
-    @pytest.mark.parametrize("cuts", [[13, 27], [0, 27], [1, 40]])
-    def test_listwise_loss_of_shares_has_the_whole_gradient(self, cuts: list[int]) -> None:
-        """Three workers in threads, who wait for each other at each sum."""
-        score, label = torch.randn(2, 40, dtype=torch.float64)
-        whole = gradient(lambda s: listwise_loss(s, label), score)
-        pieces = zip(score.tensor_split(cuts), label.tensor_split(cuts), strict=True)
-        sums = Sums(3)
-        with ThreadPoolExecutor(3) as pool:
-            found = pool.map(
-                lambda part: gradient(lambda s: listwise_loss(s, part[1], sums), part[0]), pieces
-            )
-        torch.testing.assert_close(torch.cat(list(found)), whole, rtol=1e-10, atol=1e-14)
-
-    def test_listwise_loss_of_equal_scores_is_0_without_gradient(self) -> None:
-        label = torch.randn(10)
-        assert float(listwise_loss(torch.ones(10), label)) == 0
-        assert gradient(lambda s: listwise_loss(s, label), torch.ones(10)).abs().sum() == 0
-
-    @pytest.mark.parametrize("function", [correlation, listwise_loss])
-    def test_scale_and_shift_do_not_matter(self, function: Callable[..., Tensor]) -> None:
+    def test_scale_and_shift_do_not_matter(self) -> None:
         score, label = torch.randn(2, 40)
-        torch.testing.assert_close(function(3 * score + 7, label), function(score, label))
+        torch.testing.assert_close(correlation(3 * score + 7, label), correlation(score, label))
 
     def test_constant_has_correlation_0_and_no_nan_gradient(self) -> None:
         label = torch.randn(10)
@@ -136,23 +103,6 @@ class TestProperties:
         far = torch.tensor([-1e4, 1e4])
         assert discriminator_loss(far, far).isfinite()
         assert np.isfinite(float(generator_loss(far, torch.zeros(2), 0.0)))
-
-
-class Sums:
-    """Adds what each of several threads gives; all get the sum."""
-
-    def __init__(self, threads: int) -> None:
-        self.given: list[Tensor] = []
-        self.total = torch.empty(0)
-        self.barrier = Barrier(threads, self.add)
-
-    def add(self) -> None:
-        self.total, self.given = torch.stack(self.given).sum(dim=0), []
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.given.append(x)
-        self.barrier.wait()  # the next sum needs all threads again, so none overtakes
-        return self.total
 
 
 def _loss_of_share(label: Tensor, others: list[Tensor]) -> Callable[[Tensor], Tensor]:

@@ -45,12 +45,6 @@ class TestReference:
         scores = stats.norm.ppf((stats.rankdata(returns) - 0.5) / 50)
         np.testing.assert_allclose(found, stats.zscore(scores), rtol=1e-9)
 
-    def test_savage_label_is_the_exponential_score(self) -> None:
-        returns = np.random.default_rng(1).normal(size=50)
-        found = label_of(returns, LabelConfig(transform="savage"))
-        scores = stats.expon.ppf((stats.rankdata(returns) - 0.5) / 50)
-        np.testing.assert_allclose(found, stats.zscore(scores), rtol=1e-9)
-
     def test_zscore_label_is_scipys_when_nothing_is_clipped(self) -> None:
         returns = np.random.default_rng(1).uniform(-0.1, 0.1, size=50)
         np.testing.assert_allclose(
@@ -131,7 +125,7 @@ class TestProperties:
         returns = np.append(np.random.default_rng(0).normal(0, 0.05, 99), 30.0)
         assert label_of(returns, LabelConfig())[-1] < 6
 
-    @pytest.mark.parametrize("transform", ["zscore", "rank", "savage"])
+    @pytest.mark.parametrize("transform", ["zscore", "rank"])
     def test_constant_returns_become_0_never_nan(self, transform: str) -> None:
         label = label_of(np.full(9, 0.03), LabelConfig(transform=transform))
         np.testing.assert_array_equal(label, 0.0)

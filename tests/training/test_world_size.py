@@ -48,7 +48,6 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
         training={
             "epochs": 3, "learning_rate": 1e-4, "precision": precision, "weight_decay": 0.1,
             "dropout": 0.2, "average_epochs": 1.5,
-            "loss": "listwise" if precision == "float64" else "ic",
         },
         samples={"channels": ["shape", "level"] if designs else ["shape"]},
         label={"neutralize": ["industry", "size"], "also": [2]},
