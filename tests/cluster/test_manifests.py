@@ -203,12 +203,13 @@ def commands() -> list[Any]:
     ]
     texts = [CLUSTER / "README.md", CLUSTER / "slurm.sh", PROJECT / "README.md"]
     for path in [*texts, *PROJECT.glob("docs/[a-z]*.md"), *PROJECT.glob("docs/tutorials/*.md")]:
-        found += [(path, line) for line in re.findall(rf"{CALL}[^`\n#|]*", path.read_text())]
+        text = path.read_text().replace("\\\n", " ")  # lines that go on
+        found += [(path, line) for line in re.findall(rf"{CALL}[^`\n#|]*", text)]
     calls = [
         (path, shlex.split(line))
         for path, line in found
         if "--storage" in line
-        and not re.search("factors:|diary:|mine.toml", line)
+        and not re.search("factors:|diary:|(mine|feature).toml", line)
         and not {"…", "..."} & set(line.split())
     ]
     return [
