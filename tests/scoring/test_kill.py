@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 from gangru_dist.base.storage import Storage
+from gangru_dist.cluster.session import open_session
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.scoring.reader import read_factor
@@ -211,12 +212,26 @@ class TestKilled:
     @pytest.mark.ray
     @pytest.mark.trials
     def test_the_driver_of_a_cluster(
-        self, built: Storage, undisturbed: Storage, tmp_path: Path, ray_cluster: None
+        self,
+        built: Storage,
+        undisturbed: Storage,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The driver dies before the table is made, around its commit, and while actors start."""
-        import ray
+        from ray.cluster_utils import Cluster
 
-        address = ray.get_runtime_context().gcs_address
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        try:
+            monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+            with open_session(RunConfig()):
+                self._kill_drivers(cluster.address, built, undisturbed, tmp_path)
+        finally:
+            cluster.shutdown()
+
+    def _kill_drivers(
+        self, address: str, built: Storage, undisturbed: Storage, tmp_path: Path
+    ) -> None:
         for trial, moment in enumerate((2, 4, 5)):  # around the claim, the table and its commit
             root = copy(built, tmp_path / str(trial))
             assert start_driver(root, address, moment).wait(180) == -signal.SIGKILL
