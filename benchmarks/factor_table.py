@@ -75,18 +75,18 @@ def measure(months: int, assets: int) -> None:
             files.append(write_file(factor, *make_month(month, assets)))
         print(f"files: {sum(file.size for file in files) / 1e9:.2f} GB")
         newest = by_month[-1]
-        _timed("commit of all", lambda: FactorTable(factor).commit(files))
-        _timed("open, read coverage", lambda: FactorTable(factor).read_coverage())
+        _measure_call("commit of all", lambda: FactorTable(factor).commit(files))
+        _measure_call("open, read coverage", lambda: FactorTable(factor).read_coverage())
         rows, covered = make_month(newest[-1:], assets)
         last = write_file(factor, rows, covered)
-        _timed("commit of one day", lambda: FactorTable(factor).commit([last]))
+        _measure_call("commit of one day", lambda: FactorTable(factor).commit([last]))
         first, year = str(newest[0]), str(newest[0] - 365)
-        _timed("read a month", lambda: len(read_factor(place, _RUN, first)))
-        _timed("read a year", lambda: len(read_factor(place, _RUN, year)))
-        _timed("read all", lambda: len(read_factor(place, _RUN)))
+        _measure_call("read a month", lambda: len(read_factor(place, _RUN, first)))
+        _measure_call("read a year", lambda: len(read_factor(place, _RUN, year)))
+        _measure_call("read all", lambda: len(read_factor(place, _RUN)))
 
 
-def _timed(name: str, call: Callable[[], Any]) -> Any:
+def _measure_call(name: str, call: Callable[[], Any]) -> Any:
     """Call, and print what it took."""
     started, before = time.perf_counter(), time.process_time()
     result = call()

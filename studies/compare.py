@@ -2,7 +2,7 @@
 
     python -m studies.compare --storage STORE --out OUT            # the table of all trials
     python -m studies.compare --storage STORE --out OUT both shape # two of them, paired
-    ... both both+shape                                            # A+B: mean of both's scores
+    ... both both+shape                                            # A+B: mean of both's z-scores
     ... both textbook                                  # against five factors that nobody trains
     ... both                                   # one alone: its excess taken apart, by refit
 
@@ -14,7 +14,7 @@ for five labels overlap. Months are those of the report.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,13 @@ class Result:
     def figures(self) -> dict[str, Any]:
         """A row of the table."""
         monthly = self.whole.monthly.to_numpy()
-        metrics_of = self.whole.evaluation.metrics
-        by_seed = pd.DataFrame(self.lines, columns=_OF_MODELS).groupby("seed")["ic"].mean()
+        judged = self.whole.evaluation.metrics
+        models = pd.DataFrame(self.lines, columns=_OF_MODELS)
+        by_seed = models.groupby("seed")["ic"].mean()
         return {
             "trial": self.name,
             "seeds": len(by_seed),
-            "valid": _mean(line["valid_ic"] for line in self.lines),
+            "valid": float(models["valid_ic"].mean()),
             "ic": metrics.mean(self.whole.daily),
             "se": significance.compute_newey_west_error(self.whole.daily, lags=LAGS),
             "raw": metrics.mean(self.whole.daily_raw),
@@ -63,23 +64,19 @@ class Result:
             "seed_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
             "month_ic": metrics.mean(monthly),
             "icir": metrics.icir(monthly),
-            "excess": metrics_of["excess"]["annualized_return"],
-            "net": metrics_of["excess_with_costs"]["annualized_return"],
-            "turnover": metrics_of["turnover"],
-            "cpu_min": _mean(line["cpu_seconds"] for line in self.lines) / 60,
+            "excess": judged["excess"]["annualized_return"],
+            "net": judged["excess_with_costs"]["annualized_return"],
+            "turnover": judged["turnover"],
+            "cpu_min": float(models["cpu_seconds"].mean()) / 60,
         }
 
 
-_OF_MODELS = ["trial", "window", "seed", "ic"]
-
-
-def _mean(values: Iterable[float]) -> float:
-    """NaN of none: nobody trains the textbook's factors."""
-    return float(np.mean(list(values) or [np.nan]))
+_OF_MODELS = ["window", "seed", "ic", "valid_ic", "cpu_seconds"]
+"""Columns of `Result.lines`, of which the textbook's mix has none."""
 
 
 def load_results(study: Study, names: Sequence[str]) -> list[Result]:
-    """The finished ones of some trials; `a+b` is the mean of two, `a*2` of two refits' models."""
+    """The finished ones of some trials; `a+b`: mean of both's z-scores, `a*2`: of two refits'."""
     lines = study.lines()
     found = []
     for name in names:
@@ -92,11 +89,10 @@ def load_results(study: Study, names: Sequence[str]) -> list[Result]:
             continue
         tables = [study.mean_scores(part, seeds[part], int(refits or 1)) for part in models]
         days = tables[0][1] if tables else study.all_days()
-        found_scores = [table[0] for table in tables]
-        if len(models) < len(parts):
-            found_scores.append(textbook.compute_mix(study.block, trial_config(()))[days])
-        z = [cs_zscore(one, flat=FLAT_SCORE) for one in found_scores]
-        scores = np.mean(z, axis=0) if len(z) > 1 else found_scores[0]
+        each = [table[0] for table in tables]
+        if textbook.NAME in parts:
+            each.append(textbook.compute_mix(study.block, trial_config(()))[days])
+        scores = np.mean([cs_zscore(one, flat=FLAT_SCORE) for one in each], axis=0)
         other = ~study.part.mask(study.block.assets)
         kept = [line for line in own if line["seed"] in seeds[line["trial"]]]
         found.append(

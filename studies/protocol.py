@@ -270,23 +270,21 @@ class Study:
             self._training = (key, prepare(own, window, self._calendar, cfg))
         return self._training[1]
 
-    def scored_days(self, window: Window) -> np.ndarray:
-        """Rows of `block`: every fifth day and the month-ends, of this window and the next."""
+    def all_days(self) -> np.ndarray:
+        """Rows of `block` after the first refit: every fifth day and the month-ends."""
         dates = self.block.dates
+        start = int(np.searchsorted(dates, np.datetime64(self.protocol.refits[0]), "right"))
+        chosen = {*range(start, len(dates), EVERY), *find_month_ends(dates).tolist()}
+        return np.array([day for day in sorted(chosen) if day >= start])
+
+    def scored_days(self, window: Window) -> np.ndarray:
+        """Those of this window and the next."""
+        dates, days = self.block.dates, self.all_days()
         first = int(np.searchsorted(dates, self._calendar[window.score_first]))
         refits = [np.datetime64(name) for name in self.protocol.refits]
         later = [day for day in refits if day > np.datetime64(window.name)]
         end = int(np.searchsorted(dates, later[1], "right")) if len(later) > 1 else len(dates)
-        start = int(np.searchsorted(dates, np.datetime64(self.protocol.refits[0]), "right"))
-        chosen = {*range(start, len(dates), EVERY), *find_month_ends(dates).tolist()}
-        return np.array([day for day in sorted(chosen) if first <= day < end])
-
-    def all_days(self) -> np.ndarray:
-        """Rows of `block` that the models of all refits score together."""
-        windows = [self.window(trial_config(()), name) for name in self.protocol.refits]
-        days = [self.scored_days(window) for window in windows]
-        own = [d[self._own(w, d)] for w, d in zip(windows, days, strict=True)]
-        return np.unique(np.concatenate(own))
+        return days[(first <= days) & (days < end)]
 
     def _own(self, window: Window, days: np.ndarray) -> np.ndarray:
         """Which of the scored days no later window scores."""

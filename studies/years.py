@@ -4,15 +4,14 @@
     python -m studies.years --storage STORE --out OUT --protocol long --rules both
 
 IC and ICIR are of months, the portfolio is that of `--rule`. The excess is over the equally
-weighted universe, a year: compounded
-before and after costs of 15 basis points a side, and as the difference of the arithmetic means,
-the broker's ruler. The last rows are of all years.
+weighted universe, a year: compounded before and after costs of 15 basis points a side, and as the
+difference of the arithmetic means, the broker's ruler. Each year begins with a purchase, whose
+costs count; the last rows are of all years as one.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from functools import partial
 
 import pandas as pd
@@ -87,13 +86,6 @@ def compare_rules(study: Study, result: Result) -> pd.DataFrame:
     return pd.DataFrame(rows).T.sort_values("net", ascending=False)
 
 
-def print_tables(tables: Iterable[tuple[str, pd.DataFrame]]) -> None:
-    """Each under its name."""
-    for name, table in tables:
-        print(f"\n{name}")
-        print(table.to_string(float_format="%.3f"), flush=True)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The exit status."""
     parser = make_parser(__doc__, trials="names")
@@ -102,8 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     study = open_study(args)
     make = compare_rules if args.rules else partial(by_year, rule=args.rule)
-    found = load_results(study, args.trials)
-    print_tables((result.name, make(study, result)) for result in found)
+    for result in load_results(study, args.trials):
+        print(f"\n{result.name}")
+        print(make(study, result).to_string(float_format="%.3f"), flush=True)
     return 0
 
 

@@ -62,8 +62,7 @@ def _export(args: argparse.Namespace) -> int:
             f"--table {args.table} is of a database, and {args.place} is a file. Leave --table out."
         )
     check_store(Storage(args.storage), writes=False)
-    start = to_day(args.start, "--from") if args.start else None
-    end = to_day(args.end, "--to") if args.end else None
+    start, end = to_day(args.start, "--from"), to_day(args.end, "--to")
     found = read_factor(args.storage, args.run, start, end)
     if found.empty:
         span = f"from {start or 'the first day'} to {end or 'the newest'}"

@@ -46,7 +46,7 @@ def _print_picks(args: argparse.Namespace) -> int:
     from gangru_dist.maths.calendar import to_day
     from gangru_dist.runs.run import open_run
 
-    asked = to_day(args.date, "--date") if args.date else None
+    asked = to_day(args.date, "--date")
     folder, name = split_uri(args.csv) if args.csv else ("", "")
     check_store(Storage(args.storage), writes=True)
     run = open_run(args.storage, args.run)

@@ -7,7 +7,7 @@ memory holds one copy of it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -148,7 +148,7 @@ def cut_blocks(
         industries=tuple(known.tolist()) if trading else (),
         **arrays,
     )
-    return add_delistings(_finish(block), manifest)
+    return finish_block(block, manifest.delisted)
 
 
 def block_columns(
@@ -171,6 +171,8 @@ def scatter(
 ) -> PanelBlock:
     """Put panel rows, in any order and any number of tables, at their places in a block.
 
+    Codes of industries and listing dates are those of all rows, until `finish_block`.
+
     Args:
         tables: Panel rows with the columns of `block_columns`; each is dropped after use.
         calendar: (days,) datetime64[D], the whole calendar of the panel.
@@ -183,30 +185,6 @@ def scatter(
     Raises:
         PanelError: A row's date or asset is not among `dates` and `assets`.
     """
-    return _finish(
-        fill_block(
-            tables,
-            calendar=calendar,
-            dates=dates,
-            assets=assets,
-            features=features,
-            trading=trading,
-            members=members,
-        )
-    )
-
-
-def fill_block(
-    tables: Iterable[pa.Table],
-    *,
-    calendar: np.ndarray,
-    dates: np.ndarray,
-    assets: np.ndarray,
-    features: tuple[str, ...],
-    trading: bool,
-    members: bool,
-) -> PanelBlock:
-    """`scatter`, before `_finish`."""
     arrays = _make_arrays((len(dates), len(assets)), features, trading=trading, members=members)
     asked = [name for name in ("is_st", "adj_close", *_TRADING, MEMBER) if arrays[name].shape[1]]
     first = int(np.searchsorted(calendar, dates[0])) if len(dates) else 0
@@ -257,11 +235,19 @@ def _locate_listings(list_date: pa.ChunkedArray, calendar: np.ndarray) -> np.nda
     return np.asarray(locate_listings(calendar, days.astype("datetime64[D]"))[codes])
 
 
-def _finish(block: PanelBlock) -> PanelBlock:
-    """Let a block know what its days know: the newest listing date, industries with a row."""
+def finish_block(block: PanelBlock, delisted: Mapping[str, str]) -> PanelBlock:
+    """Let a block know what its days know: listing dates, industries with a row, delistings.
+
+    Args:
+        block: From `scatter`.
+        delisted: `Manifest.delisted`; of days after the block's last nothing is known yet.
+    """
+    names = block.assets.tolist()
+    days = np.array([delisted.get(name, "NaT") for name in names], "datetime64[D]")
     last = len(block.dates) - 1
     if last < 0:
-        return block
+        return replace(block, delist_date=days)
+    days[days > block.dates[-1]] = np.datetime64("NaT")
     newest = last - np.argmax(block.traded[::-1], axis=0)  # of no row, the last
     age = block.listed_days[newest, np.arange(len(block.assets))] - newest
     used = np.zeros(len(block.industries) + 1, dtype=bool)
@@ -273,16 +259,8 @@ def _finish(block: PanelBlock) -> PanelBlock:
         listed_days=(np.arange(last + 1)[:, None] + age).astype(np.int32),
         industry=final[block.industry],
         industries=tuple(map(str, rank)),
+        delist_date=days,
     )
-
-
-def add_delistings(block: PanelBlock, manifest: Manifest) -> PanelBlock:
-    """The block with its assets' delistings; of days after its last nothing is known yet."""
-    names = block.assets.tolist()
-    days = np.array([manifest.delisted.get(name, "NaT") for name in names], "datetime64[D]")
-    if len(block.dates):
-        days[days > block.dates[-1]] = np.datetime64("NaT")
-    return replace(block, delist_date=days)
 
 
 def _locate(

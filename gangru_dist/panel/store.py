@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
-from gangru_dist.panel.block import PanelBlock, add_delistings, block_columns, fill_block, scatter
+from gangru_dist.panel.block import PanelBlock, block_columns, finish_block, scatter
 from gangru_dist.panel.manifest import Manifest, PanelFile, panel_schema
 from gangru_dist.panel.writer import row_group_hashes, rows_digest
 
@@ -95,7 +95,7 @@ def read_block(
         trading=trading,
         members=manifest.has_members,
     )
-    return add_delistings(block, manifest)
+    return finish_block(block, manifest.delisted)
 
 
 def read_bucket(
@@ -112,7 +112,7 @@ def read_bucket(
     columns = block_columns(features, trading=trading, members=manifest.has_members)
     tables = list(read_files(root, files_of(manifest, start, end, [bucket]), start, end, columns))
     names = {name for table in tables for name in pc.unique(table["asset"]).to_pylist()}
-    return fill_block(
+    return scatter(
         tables,
         calendar=manifest.calendar,
         dates=manifest.trading_days(start, end),

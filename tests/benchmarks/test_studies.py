@@ -15,7 +15,7 @@ from gangru_dist.base.errors import ConfigError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.synthetic.market import make_bars
-from studies import compare, run
+from studies import compare, run, textbook, years
 from studies.protocol import PROTOCOLS, Part, Protocol, Study, Unit, judge, trial_config
 from studies.trials import TRIALS
 from tests.chain import build_panel
@@ -202,3 +202,68 @@ def test_unknown_trial_is_named(world: World, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         run.main(["--storage", world.root.uri, "--out", str(world.out), "wrong"])
     assert "no trial wrong; there are both" in capsys.readouterr().err
+
+
+class TestTextbook:
+    def test_mix_is_the_mean_of_five_z_scores(self, world: World) -> None:
+        """Of one stock on one day, from the panel's own features."""
+        block, cfg = world.study.block, trial_config(SMALL)
+        mix = textbook.compute_mix(block, cfg)
+        day = int(world.study.all_days()[-1])
+        members = np.flatnonzero(np.isfinite(mix[day]))
+        assert len(members) > 10
+        span = slice(day - 19, day + 1)
+
+        def of(feature: str) -> np.ndarray:
+            return block.features[span, members, block.feature_names.index(feature)].astype(float)
+
+        price = pd.DataFrame(block.adj_close).ffill().to_numpy()
+        found = [
+            price[day, members] / price[day - 20, members] - 1,
+            np.nanstd(of("daily_return"), axis=0, ddof=1),
+            np.nanmean(of("turnover_rate"), axis=0),
+            np.nanmean(np.abs(of("overnight_return")), axis=0),
+            np.nanmean(of("amplitude"), axis=0),
+        ]
+        expected = -np.mean([stats.zscore(values) for values in found], axis=0)
+        np.testing.assert_allclose(mix[day, members], expected, rtol=1e-6, atol=1e-9)
+
+    def test_it_does_not_see_the_future(self, world: World, tmp_path: Path) -> None:
+        day = world.study.all_days()[-3]
+        last = world.study.block.dates[day].astype(dt.date)
+        root = panel(tmp_path, changed_after=last)
+        both = [
+            textbook.compute_mix(made.block, trial_config(SMALL))
+            for made in (world.study, study(root, tmp_path / "out"))
+        ]
+        np.testing.assert_array_equal(both[1][: day + 1], both[0][: day + 1])
+        assert not np.array_equal(both[1][day + 1 :], both[0][day + 1 :], equal_nan=True)
+
+    def test_it_is_judged_on_the_days_of_the_models(self, world: World) -> None:
+        alone, mean = compare.load_results(world.study, ["textbook", "small+textbook"])
+        np.testing.assert_array_equal(alone.days, mean.days)
+        assert np.isnan(alone.figures()["cpu_min"])
+        assert compare.compare_pairs(mean, alone)["paired by"].tolist() == [
+            "every fifth day",
+            "month",
+        ]
+
+
+class TestYears:
+    def test_the_rule_of_default_is_that_of_the_preset(self) -> None:
+        rules = trial_config(years.RULES[years.DEFAULT]).evaluation
+        assert rules == sources.load("default").evaluation
+
+    def test_a_row_a_year_and_one_of_all(self, world: World) -> None:
+        (result,) = compare.load_results(world.study, ["small"])
+        table = years.by_year(world.study, result, "tenth")
+        assert table.index.tolist() == ["2018", "2019", "all"]
+        whole = result.whole.evaluation.metrics
+        assert table.loc["all", "net"] == whole["excess_with_costs"]["annualized_return"]
+        assert table.loc["all", "ic"] == pytest.approx(whole["ic"]["mean"])
+
+    def test_every_rule_is_tried(self, world: World) -> None:
+        (result,) = compare.load_results(world.study, ["small"])
+        table = years.compare_rules(world.study, result)
+        assert sorted(table.index) == sorted(years.RULES)
+        assert table["net"].is_monotonic_decreasing

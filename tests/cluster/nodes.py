@@ -107,10 +107,9 @@ def two_nodes(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
         yield cluster
 
 
-_COMMANDS = [
-    *("initialization_commands", "setup_commands", "head_setup_commands"),
-    *("worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"),
-    *("cluster_synced_files", "rsync_exclude", "rsync_filter"),
+_LISTS = [
+    *("setup_commands", "head_setup_commands", "worker_setup_commands"),
+    "cluster_synced_files",
 ]
 """What the autoscaler asks of any configuration."""
 
@@ -143,10 +142,7 @@ def growing_nodes(folder: Path, most: int) -> Iterator[Cluster]:
             },
         },
         "head_node_type": "ray.head.default",
-        **{name: [] for name in _COMMANDS},
-        "auth": {},
-        "docker": {},
-        "file_mounts": {},
+        **{name: [] for name in _LISTS},
     }
     environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": head}

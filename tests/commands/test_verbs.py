@@ -96,7 +96,9 @@ class TestPicks:
     ) -> None:
         assert call(root, "picks", "--run", RUN, "--date", "2019-04-28") == 2
         assert "no scores of 2019-04-28; there are 2019-02-01 to" in capsys.readouterr().err
-        assert call(root, "picks", "--run", RUN, "--date", "April") == 2
+        for word in ("April", ""):
+            assert call(root, "picks", "--run", RUN, "--date", word) == 2
+            assert f"--date={word!r} is no day" in capsys.readouterr().err
 
 
 class TestExport:

@@ -14,7 +14,7 @@ import pytest
 
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
-from gangru_dist.panel.block import block_columns, scatter
+from gangru_dist.panel.block import block_columns, finish_block, scatter
 from gangru_dist.panel.manifest import (
     Manifest,
     bucket_of,
@@ -205,13 +205,16 @@ class TestProperties:
         columns = block_columns(FEATURES, trading=True)
         shuffled = rows.take(np.random.default_rng(1).permutation(len(rows))).select(columns)
         blocks = [
-            scatter(
-                tables,
-                calendar=calendar,
-                dates=calendar,
-                assets=assets,
-                features=FEATURES,
-                trading=True,
+            finish_block(
+                scatter(
+                    tables,
+                    calendar=calendar,
+                    dates=calendar,
+                    assets=assets,
+                    features=FEATURES,
+                    trading=True,
+                ),
+                {},
             )
             for tables in ([rows.select(columns)], [shuffled[:100], shuffled[100:]])
         ]
