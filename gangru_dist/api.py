@@ -238,6 +238,7 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
         top: Number of assets; None = `evaluation.picks`.
 
     Raises:
+        ConfigError: There is no such run.
         FactorError: The run has no scores, or none of that day, or too few for a factor; or `top`
             is below 1.
     """
@@ -247,6 +248,8 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
     found = read_factor(run.root.uri, run.name, day, day) if day else None
     if found is None or found.empty:
         days = sorted(FactorTable(run.factor).read_coverage())
+        if not days:
+            run.check_exists()
         if not days or day:
             known = f"there are {days[0]} to {days[-1]}" if days else "there are none"
             raise FactorError(

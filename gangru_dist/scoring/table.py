@@ -85,8 +85,8 @@ class FactorTable:
         """
         if self._delta is None:
             raise FactorError(
-                f"no factor table at {self._folder.uri}. Score first: gangru score --storage URI "
-                "--run NAME"
+                f"no factor table at {self._folder.uri}. Correct the run's name (gangru runs lists "
+                "them), or score first: gangru score --storage URI --run NAME"
             )
         if as_of is None:
             return self._delta

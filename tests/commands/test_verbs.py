@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -99,6 +100,22 @@ class TestPicks:
         for word in ("April", ""):
             assert call(root, "picks", "--run", RUN, "--date", word) == 2
             assert f"--date={word!r} is no day" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["picks"], f"there is no run 'mine' in .*; there are: {RUN}"),
+            (
+                ["export", "x.csv"],
+                r"no factor table at .*/runs/mine/factor\. Correct the run's name",
+            ),
+        ],
+    )
+    def test_a_run_that_is_not_there(
+        self, root: Storage, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    ) -> None:
+        assert call(root, *words, "--run", "mine") == 2
+        assert re.search(said, capsys.readouterr().err)
 
 
 class TestExport:
