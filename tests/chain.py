@@ -23,7 +23,8 @@ from gangru_dist.panel import universe
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.bucket import BucketTask
 from gangru_dist.panel.manifest import Manifest
-from gangru_dist.panel.stages import build_bucket, stage_unit
+from gangru_dist.panel.stages import build_bucket
+from gangru_dist.panel.staging import stage_unit
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import make_manifest
 from gangru_dist.runs.model import EpochResult

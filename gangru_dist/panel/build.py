@@ -45,7 +45,8 @@ from gangru_dist.features.price_volume import FEATURES, list_inputs
 from gangru_dist.panel.checks import find_lacking
 from gangru_dist.panel.history import continue_history, find_known_facts
 from gangru_dist.panel.manifest import MANIFEST, ROWS_VERSION, Manifest, read_manifest
-from gangru_dist.panel.stages import STAGING, Computed, compute_panel
+from gangru_dist.panel.stages import Computed, compute_panel
+from gangru_dist.panel.staging import STAGING
 from gangru_dist.panel.writer import write_names
 from gangru_dist.runs.run import Run, list_runs
 

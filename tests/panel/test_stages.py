@@ -26,12 +26,8 @@ from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Fea
 from gangru_dist.panel.bucket import BucketTask, panel_rows, select_rows
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import bucket_of, panel_schema
-from gangru_dist.panel.stages import (
-    build_bucket,
-    read_staged,
-    stage_unit,
-    write_staged,
-)
+from gangru_dist.panel.stages import build_bucket
+from gangru_dist.panel.staging import read_staged, stage_unit, write_staged
 from tests.made_bars import walk
 
 DAYS = pd.bdate_range("2018-11-01", periods=60)
