@@ -253,7 +253,7 @@ def test_the_node_under_a_controller_is_lost(
     assert controllers, "both controllers are on the head"
     nodes.kill_under(controllers[0])
     assert driver.end()["sha256"] == undisturbed[2]
-    assert "workers_ended" in driver.log.read_text()
+    assert "window_restarted" in driver.log.read_text()
 
 
 class Watch:
