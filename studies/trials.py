@@ -64,6 +64,15 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-rank-gan-r1": (*_RANK_GAN, "gan.gradient_penalty=10"),
     "neutral-mean2-rank-gan-shape": (*_MEAN, _RANK, *_GAN, "gan.sees=shape"),
     "level-neutral-mean2-rank-gan-older": (*_RANK_GAN, "gan.history_days=9999"),
+    "level-neutral-mean2-rank-gan-older2": (
+        *_RANK_GAN,
+        *("gan.history_days=9999", "gan.epochs=2"),
+    ),
+    "level-neutral-mean2-rank-adversary": (*_LEVEL_RANK, "training.adversary=1e-3"),
+    "level-neutral-mean2-rank-gan-adds": (
+        *_RANK_GAN,
+        *("gan.output=adds", "gan.reconstruction_weight=10", "gan.epochs=3"),
+    ),
     "level-neutral-rank-ridge": (*_LEVEL_RANK, "predictor=ridge", "gru.options.alpha=1.0"),
     "level-neutral-rank-lightgbm": (*_LEVEL_RANK, "predictor=lightgbm"),
     "level-neutral-mean2-rank-horizon10": (*_LEVEL_RANK, "label.horizon=10"),

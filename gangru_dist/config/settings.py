@@ -301,9 +301,10 @@ class GanConfig:
     sees: Annotated[ChannelKind | None, NEW] = None
     """Which of `samples.channels` generator and discriminator see; the other kind reaches the
     predictor as it is. None = all [D]."""
-    output: Annotated[Literal["replace", "beside"], NEW] = "replace"
-    """What the predictor gets: the generator's output in place of the sample [R], or both, their
-    channels concatenated [D]."""
+    output: Annotated[Literal["replace", "beside", "adds"], NEW] = "replace"
+    """What the predictor gets: the generator's output in place of the sample [R]; or both, their
+    channels concatenated [D]; or the sample, and in training a generated one besides, whose label
+    both players are shown [D]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -343,6 +344,9 @@ class TrainingConfig:
     average_epochs: Annotated[float, NEW] = Field(default=0.0, ge=0)
     """What is validated and kept is the exponential mean of the predictor's weights over about so
     many epochs; 0 = the newest weights [D]."""
+    adversary: Annotated[float, NEW] = Field(default=0.0, ge=0)
+    """Adam's learning rate of a network that weights a day's stocks so that the IC is least, while
+    the predictor raises it; 0 = equal weights [D]."""
     seeds: Annotated[tuple[Seed, ...], Affects.RUN, SOME, UNIQUE] = (0,)
     """One model per seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"

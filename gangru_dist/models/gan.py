@@ -78,16 +78,30 @@ class Generator(nn.Module):
         features = len(channels)
         self.channels = slice(channels.start, channels.stop)
         self.noise_channels = cfg.noise_channels
-        self.lstm = LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers)
+        self.shown = int(cfg.output == "adds")
+        """Channels of the label that it is shown."""
+        self.lstm = LSTM(features + self.shown + cfg.noise_channels, cfg.hidden, cfg.layers)
         self.out = nn.Linear(cfg.hidden, features)
 
     def forward(
-        self, x: Float[Tensor, "B T F"], noise: Float[Tensor, "B T Z"] | None = None
+        self, x: Float[Tensor, "B T G"], noise: Float[Tensor, "B T Z"] | None = None
     ) -> Float[Tensor, "B T F"]:
-        """Without noise, z = 0: the result is a function of the data alone."""
+        """Without noise, z = 0: the result is a function of the data alone.
+
+        Where it is shown the label, that is the last of x's channels (`show_label`).
+        """
         if noise is None:
             noise = x.new_zeros(x.shape[0], x.shape[1], self.noise_channels)
         return self.lstm.every(torch.cat([x, noise], dim=-1), self.out)
+
+
+def show_label(
+    x: Float[Tensor, "B T F"], label: Float[Tensor, " B"], shown: int
+) -> Float[Tensor, "B T G"]:
+    """Samples with their label as one more channel, the same on every day, if it is shown."""
+    if not shown:
+        return x
+    return torch.cat([x, label.to(x.dtype)[:, None, None].expand(-1, x.shape[1], 1)], dim=-1)
 
 
 _SLOPE = 0.2

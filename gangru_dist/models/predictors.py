@@ -172,7 +172,7 @@ class FactorNetwork(nn.Module):
 
     def inputs(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T C"]:
         """The predictor's input: samples, or the generator's output for them."""
-        if self.generator is None:
+        if self.generator is None or self.generator.shown:
             return x
         channels = self.generator.channels
         made: Tensor = self.generator(x[..., channels])

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from gangru_dist.config.settings import GanConfig, TrainingConfig
 from gangru_dist.models import losses
-from gangru_dist.models.gan import CHUNK, Discriminator, normal, sample_keys, uniform
+from gangru_dist.models.gan import (
+    CHUNK,
+    Discriminator,
+    normal,
+    sample_keys,
+    show_label,
+    uniform,
+)
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState
@@ -145,10 +152,17 @@ def train_predictor_epoch(
     for number, index in enumerate(order, start=step.epoch * len(order) + 1):
         day = data.train[index]
         with data.autocast():
-            score = _call(predictor, seen(day))
+            x = seen(day)
+            score = _call(predictor, x)
         score = score.to(data.arithmetic.dtype)
         loss = losses.ic_loss(score, day.label, collective.all_sum)
-        _update(loss * day.weight, predictor, state.optimizers["predictor"], collective)
+        aim = _aim(state, data, day, x, score, step, collective)
+        _update(
+            (loss if aim is None else aim) * day.weight,
+            predictor,
+            state.optimizers["predictor"],
+            collective,
+        )
         if state.averaged is not None:
             steps = cfg.average_epochs * len(order)
             average_weights(state.averaged, predictor, step=number, steps=steps)
@@ -158,6 +172,37 @@ def train_predictor_epoch(
         train_loss=float(torch.stack(found).mean()),
         valid_ic=validate(state.validated, data, inputs, collective),
     )
+
+
+def _aim(
+    state: TrainingState,
+    data: WindowData,
+    day: DayShare,
+    x: Tensor,
+    score: Tensor,
+    step: Step,
+    collective: Collective,
+) -> Tensor | None:
+    """What the predictor minimizes in place of -IC, if anything; a step of its adversary."""
+    generator = state.network.generator
+    if generator is not None and generator.shown:
+        if len(x) == 0:
+            return losses.ic_loss(score, day.label, collective.all_sum)
+        with torch.no_grad(), data.autocast():
+            noise = Draws(data, day, step).noise(x, generator.noise_channels)
+            made = x.clone()
+            seen = show_label(x[..., generator.channels], day.label, 1)
+            made[..., generator.channels] = generator(seen, noise).to(x.dtype)
+        with data.autocast():
+            other = _call(state.network.predictor, made).to(score.dtype)
+        both, labels = torch.cat([score, other]), torch.cat([day.label, day.label])
+        return losses.ic_loss(both, labels, collective.all_sum)
+    if state.adversary is None:
+        return None
+    share = _call(state.adversary, x)
+    gain = -losses.weighted_ic_loss(score.detach(), day.label, share, collective.all_sum)
+    _update(gain, state.adversary, state.optimizers["adversary"], collective)
+    return losses.weighted_ic_loss(score, day.label, share.detach(), collective.all_sum)
 
 
 def train_gan_epoch(
@@ -195,8 +240,10 @@ def _train_gan_day(
     draws, maps = Draws(data, day, step), discriminator.mask_size
     noise = draws.noise(x, cfg.noise_channels)
     with data.autocast():
-        fake = _call(generator, x, noise, width=x.shape[1:])
-        both = torch.cat([x, fake.detach()])
+        shown = generator.shown
+        fake = _call(generator, show_label(x, day.label, shown), noise, width=x.shape[1:])
+        real, made = (show_label(part, day.label, shown) for part in (x, fake))
+        both = torch.cat([real, made.detach()])
         real_masks = draws.dropout("real", maps)
         masks = torch.cat([real_masks, draws.dropout("fake", maps)])
         real_logit, fake_logit = _call(discriminator, both, masks).chunk(2)
@@ -213,7 +260,7 @@ def _train_gan_day(
     distance = (fake - x).abs().mean(dim=(1, 2))
     masks = draws.dropout("generator", maps)
     with data.autocast():
-        logit = _call(discriminator, fake, masks)
+        logit = _call(discriminator, made, masks)
     loss_g = losses.generator_loss(logit, distance, cfg.reconstruction_weight, collective.all_sum)
     if cfg.feature_matching:
         width = (discriminator.logit.in_features,)

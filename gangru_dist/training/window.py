@@ -21,7 +21,7 @@ from torch import Tensor
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.config.settings import PREDICTORS, RunConfig
 from gangru_dist.models.estimators import FitData, FitDay
-from gangru_dist.models.gan import Generator
+from gangru_dist.models.gan import Generator, show_label
 from gangru_dist.models.precision import require_precision
 from gangru_dist.models.predictors import is_random
 from gangru_dist.runs.model import (
@@ -61,8 +61,9 @@ def gan_samples(
     fake = real
     if len(real):
         noise = draws.noise(real, cfg.gan.noise_channels)
+        seen = show_label(real, day.label, generator.shown)
         with data.autocast():
-            fake = generator(real, noise).to(real.dtype)
+            fake = generator(seen, noise).to(real.dtype)
     reach = cfg.samples.z_clip
     return GanSamples(
         day=day.date,

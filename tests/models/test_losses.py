@@ -15,6 +15,7 @@ from gangru_dist.models.losses import (
     feature_distance,
     generator_loss,
     ic_loss,
+    weighted_ic_loss,
 )
 
 
@@ -56,6 +57,15 @@ class TestReference:
         expected = np.mean((real.mean(axis=0) - fake.mean(axis=0)) ** 2)
         found = feature_distance(torch.from_numpy(real), torch.from_numpy(fake))
         assert float(found) == pytest.approx(expected, rel=1e-12)
+
+    def test_weighted_ic_is_numpys(self) -> None:
+        score, label = torch.randn(2, 40, dtype=torch.float64)
+        share = torch.rand(40, dtype=torch.float64)
+        weight = 1 + 40 * share / share.sum()
+        cov = np.cov(score, label, aweights=weight)
+        expected = -cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1])
+        found = weighted_ic_loss(score, label, share)
+        assert float(found) == pytest.approx(float(expected), rel=1e-10)
 
 
 class TestProperties:

@@ -42,14 +42,15 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
     if size > 1:
         init = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("gloo", init_method=init, rank=rank, world_size=size)
-    designs = DESIGNS if predictor == "gru" else {}
+    designs = {"gru": DESIGNS, "lstm": {"output": "adds"}}.get(predictor, {})
+    has_epochs = predictor != "ridge"
     cfg = config(
         gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1, **designs},
         training={
             "epochs": 3, "learning_rate": 1e-4, "precision": precision, "weight_decay": 0.1,
-            "dropout": 0.2, "average_epochs": 1.5,
+            "dropout": 0.2, "average_epochs": 1.5, "adversary": 1e-3 if has_epochs else 0.0,
         },
-        samples={"channels": ["shape", "level"] if designs else ["shape"]},
+        samples={"channels": ["shape", "level"] if designs is DESIGNS else ["shape"]},
         label={"neutralize": ["industry", "size"], "also": [2]},
         windows={"half_life_days": 20.0},
         predictor=predictor,
