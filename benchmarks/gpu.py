@@ -39,12 +39,14 @@ SMALL = Size(assets=300, train_days=6, valid_days=2, gru=GruConfig(hidden=32, la
 """The window that is compared with the CPU's."""
 
 
-def settings(gru: GruConfig, precision: str, **gan: Any) -> RunConfig:
-    """The report's networks; with settings of a GAN, also that."""
+def settings(gru: GruConfig, precision: str, *, gan: bool = False) -> RunConfig:
+    """The report's networks, the GAN's with a reconstruction weight."""
     cfg = RunConfig(
         variant="gan_gru" if gan else "gru",
         gru=gru,
-        gan=GanConfig(hidden=gru.hidden, layers=gru.layers, epochs=EPOCHS, **gan),
+        gan=GanConfig(
+            hidden=gru.hidden, layers=gru.layers, epochs=EPOCHS, reconstruction_weight=100.0
+        ),
         training=TrainingConfig(epochs=EPOCHS, patience=EPOCHS),
     )
     return with_precision(cfg, precision)
@@ -111,7 +113,7 @@ def training_line(size: Size, precision: str, device: str) -> str:
 
 def gan_line(size: Size, precision: str, device: str) -> str:
     """Samples a second of the GAN's epochs, and of the predictor's that follow."""
-    cfg = settings(size.gru, precision, reconstruction_weight=100.0)
+    cfg = settings(size.gru, precision, gan=True)
     prepare_torch(cfg)
     _, epochs = train(prepared_window(cfg, size, device), cfg)
     speeds = [
@@ -152,7 +154,7 @@ def resume(data: WindowData, cfg: RunConfig) -> TrainingState:
 
 def exactness_line(precision: str, device: str, size: Size = SMALL) -> str:
     """Differences against the CPU in float32, and of a resumed training."""
-    cfg = settings(size.gru, precision, spectral_norm=True, gradient_penalty=1.0)
+    cfg = settings(size.gru, precision, gan=True)
     exact = with_precision(cfg, "float32")
     prepare_torch(exact)
     on_cpu = prepared_window(exact, size)

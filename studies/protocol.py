@@ -61,8 +61,6 @@ BASE = (
     "gru.hidden=128",
     "gru.layers=2",
     "gru.head=[256,64,64]",
-    "gan.hidden=128",
-    "gan.layers=2",
     "evaluation.top_fraction=0.1",
     "evaluation.buffer=1.0",
 )
@@ -245,7 +243,6 @@ class Study:
             "identity": self._identity(unit, cfg),
             "cpu_seconds": round(seconds, 1),
             "train_days": len(data.train),
-            "older_days": len(data.older),
             "best_epoch": state.progress.best_epoch,
             "epochs": len(state.progress.history),
             "valid_ic": state.progress.best_ic,
@@ -259,8 +256,7 @@ class Study:
         """A window's training data, the newest kept: neighbors among the trials often share it."""
         whole = model_settings(cfg)
         parts = ("samples", "label", "universe", "windows", "features")
-        days = [window.name, cfg.gan_history]
-        key = json.dumps([*days, *(whole[part] for part in parts)], default=str)
+        key = json.dumps([window.name, *(whole[part] for part in parts)], default=str)
         if self._training is None or self._training[0] != key:
             if self._training is not None:
                 self._training[1].cache.close()

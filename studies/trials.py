@@ -13,10 +13,10 @@ _MEAN, _LEVEL_MEAN = (*_BOTH, *_STEADY), (*_LEVEL, *_STEADY)
 _DECAY, _RANK = "training.weight_decay=1.0", "label.transform=rank"
 _OLDER = ("windows.history_days=800", "windows.min_history_days=400")
 _LEVEL_RANK = (*_LEVEL_MEAN, _RANK)
-_GAN = ("variant=gan_gru", "gan.hidden=64", "gan.layers=1")
-_LEVEL_GAN = (*_LEVEL_MEAN, *_GAN)
-_RANK_GAN = (*_LEVEL_RANK, *_GAN)
-_STEADY_GAN = ("gan.spectral_norm=true", "gan.discriminator_learning_rate=4e-3")
+_GAN = (
+    *("variant=gan_gru", "gan.hidden=64", "gan.layers=1", "gan.epochs=5"),
+    *("gan.learning_rate=1e-3", "gan.reconstruction_weight=100"),
+)
 
 TRIALS: dict[str, tuple[str, ...]] = {
     "both": _BOTH,
@@ -36,48 +36,18 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-decay": (*_LEVEL_MEAN, _DECAY),
     "level-neutral-mean2-rank": _LEVEL_RANK,  # preset `default`
     "level-neutral-mean2-history800": (*_LEVEL_MEAN, *_OLDER),
-    "level-neutral-mean2-gan": _LEVEL_GAN,
+    "level-neutral-mean2-gan": (*_LEVEL_MEAN, *_GAN),
     "level-neutral-mean2-age100": (*_LEVEL_MEAN, "windows.half_life_days=100"),
     "level-neutral-mean2-also": (*_LEVEL_MEAN, "label.also=[5,10]"),
     "level-neutral-mean2-every1": (*_LEVEL_MEAN, "windows.sample_every=1"),
-    "level-neutral-mean2-gan-beside": (*_LEVEL_GAN, "gan.output=beside"),
-    "level-neutral-mean2-gan-steady": (
-        *(*_LEVEL_GAN, *_STEADY_GAN),
-        "gan.reconstruction_weight=10",
-    ),
-    "level-neutral-mean2-gan-beside-steady": (
-        *(*_LEVEL_GAN, *_STEADY_GAN),
-        *("gan.output=beside", "gan.reconstruction_weight=0", "gan.feature_matching=10"),
-    ),
     "level-neutral-mean2-rank-mean4": (*_LEVEL_RANK, "training.average_epochs=4"),
     "level-neutral-mean2-rank-dropout": (*_LEVEL_RANK, "training.dropout=0.2"),
-    "level-neutral-mean2-rank-gan": _RANK_GAN,  # the variant of preset `default`
-    "level-neutral-mean2-rank-gan-beside": (*_RANK_GAN, "gan.output=beside"),
-    "level-neutral-mean2-rank-gan-steady": (
-        *(*_RANK_GAN, *_STEADY_GAN),
-        "gan.reconstruction_weight=10",
-    ),
-    "level-neutral-mean2-rank-gan-beside-steady": (
-        *(*_RANK_GAN, *_STEADY_GAN),
-        *("gan.output=beside", "gan.reconstruction_weight=0", "gan.feature_matching=10"),
-    ),
-    "level-neutral-mean2-rank-gan-r1": (*_RANK_GAN, "gan.gradient_penalty=10"),
-    "neutral-mean2-rank-gan-shape": (*_MEAN, _RANK, *_GAN, "gan.sees=shape"),
-    "level-neutral-mean2-rank-gan-older": (*_RANK_GAN, "gan.history_days=9999"),
-    "level-neutral-mean2-rank-gan-older2": (
-        *_RANK_GAN,
-        *("gan.history_days=9999", "gan.epochs=2"),
-    ),
-    "level-neutral-mean2-rank-adversary": (*_LEVEL_RANK, "training.adversary=1e-3"),
-    "level-neutral-mean2-rank-gan-adds": (
-        *_RANK_GAN,
-        *("gan.output=adds", "gan.reconstruction_weight=10", "gan.epochs=3"),
-    ),
+    "level-neutral-mean2-rank-gan": (*_LEVEL_RANK, *_GAN),
     "level-neutral-rank-ridge": (*_LEVEL_RANK, "predictor=ridge", "gru.options.alpha=1.0"),
     "level-neutral-rank-lightgbm": (*_LEVEL_RANK, "predictor=lightgbm"),
     "level-neutral-mean2-rank-horizon10": (*_LEVEL_RANK, "label.horizon=10"),
     "level-neutral-mean2-rank-horizon40": (*_LEVEL_RANK, "label.horizon=40"),
     "level-neutral-mean2-rank-history800": (*_LEVEL_RANK, *_OLDER),
 }
-"""Name -> settings on top of `protocol.BASE`. Two more were tried and taken out, labels by Savage's
-scores and a list-wise loss (docs/LOG.md, 2026-11-29, fifteen refits)."""
+"""Name -> settings on top of `protocol.BASE`. Tried and taken out: labels by Savage's scores, a
+list-wise loss, and nine designs of the GAN beside `_GAN` (docs/LOG.md, 2026-11-27 and -29)."""

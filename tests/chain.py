@@ -69,7 +69,6 @@ def run_on(root: Storage, manifest: Manifest, cfg: RunConfig) -> Outcome:
         cfg.windows,
         cfg.label,
         lookback=cfg.samples.lookback,
-        gan_history=cfg.gan_history,
     )
     assert len(windows) == 1, (windows, skipped)
     state = train(root, manifest, windows[0], cfg)

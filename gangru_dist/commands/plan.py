@@ -147,8 +147,7 @@ def _preview_first_training(job: Job, bars: Bars | str) -> Facts:
     run = resolve_run(job.run, anew=job.args.overwrite)
     run.check_claim(overwrite=job.args.overwrite)
     cfg, (rows, days) = run.cfg, _survey(bars, run.cfg)
-    lookback, history = cfg.samples.lookback, cfg.gan_history
-    windows, _ = make_windows(days, cfg.windows, cfg.label, lookback=lookback, gan_history=history)
+    windows, _ = make_windows(days, cfg.windows, cfg.label, lookback=cfg.samples.lookback)
     models = len(windows) * len(cfg.training.seeds)
     stocks = rows / len(days)
     about = {"stocks_about": round(stocks), "days_about": len(days), "models_about": models}
@@ -191,8 +190,7 @@ def _estimate_cost(
     """
     if not windows or not models:
         return {}
-    older = max(len(window.older_days) for window in windows) * cfg.windows.sample_every
-    days = cfg.windows.history_days + cfg.samples.lookback + older
+    days = cfg.windows.history_days + cfg.samples.lookback
     channels = len(cfg.features) * len(cfg.samples.channels)
     stocks /= cfg.resources.workers
     from gangru_dist.training.pace import estimate_training  # torch: seconds

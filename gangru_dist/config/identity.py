@@ -66,11 +66,27 @@ def flatten_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_REMOVED = {
+    "discriminator_learning_rate": None,
+    "spectral_norm": False,
+    "gradient_penalty": 0.0,
+    "history_days": None,
+    "feature_matching": 0.0,
+    "sees": None,
+    "output": "replace",
+}
+"""Settings of the GAN that are gone, and the values with which they changed nothing; a run with
+another is refused."""
+
+
 def _migrate(values: dict[str, Any]) -> dict[str, Any]:
     """Replace the settings that earlier versions stored by those of this one."""
     if isinstance(resources := values.get("resources"), dict):
         kept = {name: value for name, value in resources.items() if name != "ingest"}
         values = {**values, "resources": kept}
+    if isinstance(gan := values.get("gan"), dict):
+        kept = {n: v for n, v in gan.items() if n not in _REMOVED or v != _REMOVED[n]}
+        values = {**values, "gan": kept}
     training = values.get("training")
     if not isinstance(training, dict) or "tensorboard" not in training:
         return values

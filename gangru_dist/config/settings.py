@@ -283,28 +283,8 @@ class GanConfig:
     """Passes over the training days; the GAN is not stopped early."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate for both networks [R]."""
-    discriminator_learning_rate: Annotated[float | None, NEW] = Field(default=None, gt=0)
-    """Adam's learning rate for the discriminator; None = `learning_rate` [D]."""
-    spectral_norm: Annotated[bool, NEW] = False
-    """Divide each weight of the discriminator by its largest singular value [D]."""
-    gradient_penalty: Annotated[float, NEW] = Field(default=0.0, ge=0)
-    """Weight, in the discriminator's loss, of half the mean squared gradient of its logit with
-    respect to a real sample (R1) [D]."""
-    history_days: Annotated[int | None, NEW] = Field(default=None, ge=2)
-    """The GAN's training days lie within this many trading days up to the refit day, older ones
-    than the predictor's too; None = `windows.history_days` [D]."""
     reconstruction_weight: float = Field(default=0.0, ge=0)
     """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
-    feature_matching: Annotated[float, NEW] = Field(default=0.0, ge=0)
-    """Weight, in the generator's loss, of the squared distance between the mean features that the
-    discriminator sees in real and in generated samples [D]."""
-    sees: Annotated[ChannelKind | None, NEW] = None
-    """Which of `samples.channels` generator and discriminator see; the other kind reaches the
-    predictor as it is. None = all [D]."""
-    output: Annotated[Literal["replace", "beside", "adds"], NEW] = "replace"
-    """What the predictor gets: the generator's output in place of the sample [R]; or both, their
-    channels concatenated [D]; or the sample, and in training a generated one besides, whose label
-    both players are shown [D]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -344,9 +324,6 @@ class TrainingConfig:
     average_epochs: Annotated[float, NEW] = Field(default=0.0, ge=0)
     """What is validated and kept is the exponential mean of the predictor's weights over about so
     many epochs; 0 = the newest weights [D]."""
-    adversary: Annotated[float, NEW] = Field(default=0.0, ge=0)
-    """Adam's learning rate of a network that weights a day's stocks so that the IC is least, while
-    the predictor raises it; 0 = equal weights [D]."""
     seeds: Annotated[tuple[Seed, ...], Affects.RUN, SOME, UNIQUE] = (0,)
     """One model per seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
@@ -586,12 +563,6 @@ class RunConfig:
         """Features of a sample, in the order of the model's input."""
         return self.samples.features or self.panel.features
 
-    @property
-    def gan_history(self) -> int:
-        """Trading days up to the refit day that the GAN learns from."""
-        own = self.gan.history_days if self.variant == "gan_gru" else None
-        return own or self.windows.history_days
-
     def __post_init__(self) -> None:
         lacking = [name for name in self.features if name not in self.panel.features]
         if lacking:
@@ -609,16 +580,6 @@ class RunConfig:
             raise ConfigError(
                 f"windows.{key}={self.windows.least_history} leaves no training day: each label "
                 f"needs label.entry_lag + label.horizon = {self.label.reach} of those days."
-            )
-        if self.gan_history < self.windows.history_days:
-            raise ConfigError(
-                f"gan.history_days={self.gan.history_days} is less than windows.history_days="
-                f"{self.windows.history_days}: the GAN sees all training days, and older ones."
-            )
-        if self.variant == "gan_gru" and self.gan.sees not in (None, *self.samples.channels):
-            raise ConfigError(
-                f"gan.sees={self.gan.sees!r} is not one of samples.channels="
-                f"{list(self.samples.channels)}: the GAN would see nothing. Name it in both."
             )
         if (self.resources.min_workers or 1) > self.resources.workers:
             raise ConfigError(

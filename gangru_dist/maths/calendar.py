@@ -36,8 +36,6 @@ class Window:
     """Ascending."""
     valid_days: tuple[int, ...]
     """Ascending, all after the training days."""
-    older_days: tuple[int, ...] = ()
-    """Ascending, all before the training days: what the GAN alone sees in addition."""
     score_first: int
     """First day scored by this window's model; one past the calendar if there is none."""
     score_last: int
@@ -46,7 +44,7 @@ class Window:
 
 def first_day(window: Window, lookback: int) -> int:
     """Index of the earliest calendar day a window's samples read."""
-    return (*window.older_days, *window.train_days, *window.valid_days)[0] - lookback + 1
+    return (*window.train_days, *window.valid_days)[0] - lookback + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +93,11 @@ def make_windows(
     label: LabelConfig,
     *,
     lookback: int,
-    gan_history: int = 0,
 ) -> tuple[list[Window], list[SkippedWindow]]:
     """All windows between `cfg.first` and `cfg.last`, and those without enough history.
 
     A window needs `history_days`, or `min_history_days`, plus the first sample's lookback up to its
-    refit day. `gan_history`: trading days up to the refit day that the GAN learns from, as far as
-    the calendar has them.
+    refit day.
     """
     windows, skipped = [], []
     refits = find_refit_days(calendar, cfg)
@@ -123,14 +119,12 @@ def make_windows(
             skipped.append(SkippedWindow(name=str(date), reason=reason))
             continue
         after = refits[position + 1] if position + 1 < len(refits) else len(calendar) - 1
-        oldest, every = max(refit - gan_history + 1, lookback - 1), cfg.sample_every
         windows.append(
             Window(
                 name=str(date),
                 refit=refit,
                 train_days=tuple(train),
                 valid_days=tuple(valid),
-                older_days=tuple(range(train[0] - every, oldest - 1, -every))[::-1],
                 score_first=refit + 1,
                 score_last=after,
             )

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrize import register_parametrization
 
 from gangru_dist.config.settings import GanConfig
 from gangru_dist.models.recurrent import LSTM, run_in_chunks
@@ -68,40 +67,21 @@ def normal(keys: Int[Tensor, " M"], count: int) -> Float[Tensor, "M C"]:
 
 
 class Generator(nn.Module):
-    """G(x, z): a sample of the shape of x. B samples, T days, F features, Z noise channels.
+    """G(x, z): a sample of the shape of x. B samples, T days, F features, Z noise channels."""
 
-    x are all channels of the samples, or those of the slice `channels`.
-    """
-
-    def __init__(self, channels: range, cfg: GanConfig) -> None:
+    def __init__(self, features: int, cfg: GanConfig) -> None:
         super().__init__()
-        features = len(channels)
-        self.channels = slice(channels.start, channels.stop)
         self.noise_channels = cfg.noise_channels
-        self.shown = int(cfg.output == "adds")
-        """Channels of the label that it is shown."""
-        self.lstm = LSTM(features + self.shown + cfg.noise_channels, cfg.hidden, cfg.layers)
+        self.lstm = LSTM(features + cfg.noise_channels, cfg.hidden, cfg.layers)
         self.out = nn.Linear(cfg.hidden, features)
 
     def forward(
-        self, x: Float[Tensor, "B T G"], noise: Float[Tensor, "B T Z"] | None = None
+        self, x: Float[Tensor, "B T F"], noise: Float[Tensor, "B T Z"] | None = None
     ) -> Float[Tensor, "B T F"]:
-        """Without noise, z = 0: the result is a function of the data alone.
-
-        Where it is shown the label, that is the last of x's channels (`show_label`).
-        """
+        """Without noise, z = 0: the result is a function of the data alone."""
         if noise is None:
             noise = x.new_zeros(x.shape[0], x.shape[1], self.noise_channels)
         return self.lstm.every(torch.cat([x, noise], dim=-1), self.out)
-
-
-def show_label(
-    x: Float[Tensor, "B T F"], label: Float[Tensor, " B"], shown: int
-) -> Float[Tensor, "B T G"]:
-    """Samples with their label as one more channel, the same on every day, if it is shown."""
-    if not shown:
-        return x
-    return torch.cat([x, label.to(x.dtype)[:, None, None].expand(-1, x.shape[1], 1)], dim=-1)
 
 
 _SLOPE = 0.2
@@ -111,22 +91,6 @@ CHUNK = 128
 STORED = 2048
 """Samples whose feature maps are stored for the gradient, about 0.1 MB each; others are computed
 again, so that memory does not grow with the number of assets."""
-
-
-class SpectralNorm(nn.Module):
-    """Weights over their largest singular value: the layer stretches no input by more than 1.
-
-    The value is exact, not of a power iteration, whose state would be each worker's own: an empty
-    share runs no forward pass.
-
-    Source: Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial
-    networks" (ICLR 2018), which takes a convolution as its matrix of outputs x the rest, too.
-    """
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """`weight`: outputs first."""
-        largest: Tensor = torch.linalg.matrix_norm(weight.flatten(1), ord=2)
-        return weight / largest
 
 
 class Discriminator(nn.Module):
@@ -145,47 +109,17 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(second * cells, 1)
         self.dropout = cfg.dropout
         self.mask_size = first + second
-        if cfg.spectral_norm:
-            for layer in (self.first, self.second, self.logit):
-                register_parametrization(layer, "weight", SpectralNorm())
 
     def forward(
         self, x: Float[Tensor, "B T F"], draws: Float[Tensor, "B C"] | None = None
     ) -> Float[Tensor, " B"]:
         """`draws`: uniform numbers, one a feature map; None = no dropout."""
-        return self._in_chunks(self._logit, x, draws)
-
-    def features(
-        self, x: Float[Tensor, "B T F"], draws: Float[Tensor, "B C"] | None = None
-    ) -> Float[Tensor, "B K"]:
-        """The second convolution's maps, which the logit weighs."""
-        return self._in_chunks(self._maps, x, draws)
-
-    def steepness(
-        self, x: Float[Tensor, "B T F"], draws: Float[Tensor, "B C"] | None = None
-    ) -> Float[Tensor, " B"]:
-        """Squared norm of the logit's gradient with respect to each sample; differentiable."""
-        samples = x.detach().requires_grad_()
-        logits = self._logit(samples, draws)
-        (slopes,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
-        return slopes.square().sum(dim=(1, 2))
-
-    def _in_chunks(
-        self,
-        function: Callable[..., Tensor],
-        x: Float[Tensor, "B T F"],
-        draws: Float[Tensor, "B C"] | None,
-    ) -> Tensor:
-        """A function of each sample, on CPUs in chunks."""
         inputs = (x,) if draws is None else (x, draws)
         if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return function(*inputs)
-        return run_in_chunks(function, *inputs, chunk=CHUNK, stored=STORED)
+            return self._logit(*inputs)
+        return run_in_chunks(self._logit, *inputs, chunk=CHUNK, stored=STORED)
 
     def _logit(self, x: Tensor, draws: Tensor | None = None) -> Float[Tensor, " B"]:
-        return torch.squeeze(self.logit(self._maps(x, draws)), -1)  # of (B, 1)
-
-    def _maps(self, x: Tensor, draws: Tensor | None = None) -> Float[Tensor, "B K"]:
         hidden = F.leaky_relu(self.first(x[:, None]), _SLOPE)  # (B, C1, T/2, F/2)
         count = hidden.shape[1]
         if draws is not None:
@@ -193,7 +127,7 @@ class Discriminator(nn.Module):
         hidden = F.leaky_relu(self.second(hidden), _SLOPE)  # (B, C2, T/4, F/4)
         if draws is not None:
             hidden = hidden * self._keep(draws[:, count:])
-        return hidden.flatten(1)
+        return torch.squeeze(self.logit(hidden.flatten(1)), -1)  # of (B, 1)
 
     def _keep(self, draws: Float[Tensor, "B C"]) -> Float[Tensor, "B C 1 1"]:
         return ((draws >= self.dropout) / (1.0 - self.dropout))[:, :, None, None]

@@ -77,32 +77,3 @@ def generator_loss(
 ) -> Float[Tensor, ""]:
     """-E[log D(G(z))] [R] + weight x E|G - x| [D]; `distance` is the mean |G - x| per sample."""
     return _mean(F.softplus(-fake) + weight * distance, all_sum)
-
-
-def feature_distance(
-    real: Float[Tensor, "M K"], fake: Float[Tensor, "M K"], all_sum: AllSum = own_share
-) -> Float[Tensor, ""]:
-    """Mean squared difference between the K features' means over real and over generated samples.
-
-    Source: Salimans et al., "Improved techniques for training GANs" (2016), 3.1, whose sum over the
-    features is a mean here, so that the weight does not depend on their number.
-    """
-    return _mean(fake - real, all_sum).square().mean()
-
-
-def weighted_ic_loss(
-    score: Float[Tensor, " M"],
-    label: Float[Tensor, " M"],
-    share: Float[Tensor, " M"],
-    all_sum: AllSum = own_share,
-) -> Float[Tensor, ""]:
-    """Minus the IC under the weights 1 + n x share / (sum of shares) of the n samples."""
-    a, b, raw = score.double(), label.double(), share.double()
-    count = all_sum(raw.new_full((), float(len(raw))))
-    weight = 1.0 + raw * (count / sum_shares(raw.sum(), all_sum).clamp(min=1e-12))
-    moments = torch.stack(
-        [weight, weight * a, weight * b, weight * a * b, weight * a * a, weight * b * b]
-    ).sum(dim=1)
-    total, *sums = sum_shares(moments, all_sum).unbind()
-    x, y, xy, xx, yy = (value / total for value in sums)
-    return -(xy - x * y) / ((xx - x * x) * (yy - y * y)).clamp(min=1e-24).sqrt()

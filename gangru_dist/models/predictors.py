@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import pairwise
 from typing import Any
 
@@ -129,14 +129,7 @@ def is_random(predictor: nn.Module, x: Float[Tensor, "B T C"]) -> bool:
 
 
 class FactorNetwork(nn.Module):
-    """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`.
-
-    With `gan.output` beside, predictor([x, G(x, 0)]). With `gan.sees`, G gets some of the channels
-    of x, and the others stay as they are.
-
-    Raises:
-        ValueError: The GAN has no channel, or one that samples lack.
-    """
+    """Standardized samples to pRet: predictor(G(x, 0)), or predictor(x) for `variant: gru`."""
 
     def __init__(
         self,
@@ -144,25 +137,16 @@ class FactorNetwork(nn.Module):
         gru: GruConfig,
         gan: GanConfig | None,
         predictor: str = "gru",
-        gan_channels: range | None = None,
         lookback: int | None = None,
     ) -> None:
         super().__init__()
-        channels = range(features) if gan_channels is None else gan_channels
-        if not 0 <= channels.start < channels.stop <= features:
-            raise ValueError(f"the GAN sees channels {channels} of {features}")
-        self.generator = Generator(channels, gan) if gan else None
-        self.is_beside = gan is not None and gan.output == "beside"
-        seen = features + len(channels) if self.is_beside else features
-        self.seen = seen
-        """Channels of the predictor's input."""
-        self.predictor = make_predictor(predictor, seen, lookback, gru)
+        self.generator = Generator(features, gan) if gan else None
+        self.predictor = make_predictor(predictor, features, lookback, gru)
         self.architecture: dict[str, Any] = {
             "predictor": predictor,
             "features": features,
             "gru": asdict(gru),
             "gan": asdict(gan) if gan else None,
-            "gan_channels": [channels.start, channels.stop] if gan else None,
             "lookback": lookback,
         }
 
@@ -172,15 +156,10 @@ class FactorNetwork(nn.Module):
 
     def inputs(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T C"]:
         """The predictor's input: samples, or the generator's output for them."""
-        if self.generator is None or self.generator.shown:
+        if self.generator is None:
             return x
-        channels = self.generator.channels
-        made: Tensor = self.generator(x[..., channels])
-        if self.is_beside:
-            return torch.cat([x, made], dim=-1)
-        if made.shape == x.shape:
-            return made
-        return torch.cat([x[..., : channels.start], made, x[..., channels.stop :]], dim=-1)
+        made: Tensor = self.generator(x)
+        return made
 
     @property
     def is_fitted(self) -> bool:
@@ -189,13 +168,16 @@ class FactorNetwork(nn.Module):
 
 
 def from_architecture(architecture: dict[str, Any]) -> FactorNetwork:
-    """An untrained network of a stored architecture; weights are loaded afterwards."""
-    gan, channels = architecture["gan"], architecture.get("gan_channels")  # older models do not say
+    """An untrained network of a stored architecture; weights are loaded afterwards.
+
+    Settings of the GAN's training that earlier versions had are ignored: no score depends on them.
+    """
+    gan = architecture["gan"]
+    kept = {field.name for field in fields(GanConfig)}
     return FactorNetwork(
         architecture["features"],
         GruConfig(**architecture["gru"]),
-        GanConfig(**gan) if gan else None,
+        GanConfig(**{name: value for name, value in gan.items() if name in kept}) if gan else None,
         architecture.get("predictor", "gru"),  # older models do not say
-        None if channels is None else range(*channels),
         architecture.get("lookback"),
     )

@@ -104,8 +104,6 @@ class ModelRecord:
     resumed_epochs: int = 0
     """Epochs that the last attempt restored from a checkpoint."""
     days_left_out: tuple[str, ...] = ()
-    older_days: tuple[str, ...] = ()
-    """What the GAN alone saw, before the training days."""
     train_days: tuple[str, ...] = ()
     valid_days: tuple[str, ...] = ()
     seconds: float = 0.0

@@ -236,11 +236,6 @@ class Standardizer:
         names = {"shape": "", "level": "_level"}
         return tuple(f"{f}{names[kind]}" for kind in self.cfg.channels for f in self.features)
 
-    def channel_range(self, kind: ChannelKind | None) -> range:
-        """Where the channels of a kind are among all; None = all of them."""
-        first = 0 if kind is None else self.cfg.channels.index(kind) * len(self.features)
-        return range(first, first + len(self.features if kind else self.channels))
-
     def standardize_time(
         self,
         panel: Float[Tensor, "D N F"],

@@ -22,7 +22,6 @@ from gangru_dist.base.errors import ConfigError, TrainingError, WindowError, sho
 from gangru_dist.base.records import find_record, parse_record, to_jsonable, write_record
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Day, to_day
-from gangru_dist.models.adversary import Adversary
 from gangru_dist.models.gan import Discriminator
 from gangru_dist.models.precision import find_arithmetic
 from gangru_dist.models.predictors import FactorNetwork, from_architecture
@@ -64,22 +63,11 @@ class TrainingState:
     def __init__(self, cfg: RunConfig, seed: int, device: torch.device | str = "cpu") -> None:
         standardizer = Standardizer(cfg.samples, cfg.features)
         gan = cfg.gan if cfg.variant == "gan_gru" else None
-        channels = standardizer.channel_range(gan.sees if gan else None)
+        lookback, channels = cfg.samples.lookback, len(standardizer.channels)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = FactorNetwork(
-                len(standardizer.channels),
-                cfg.gru,
-                gan,
-                cfg.predictor,
-                channels,
-                cfg.samples.lookback,
-            )
-            lookback, seen = cfg.samples.lookback, len(channels)
-            if self.network.generator is not None:
-                seen += self.network.generator.shown
-            self.discriminator = Discriminator(lookback, seen, gan) if gan else None
-            self.adversary = Adversary(self.network.seen) if cfg.training.adversary else None
+            self.network = FactorNetwork(channels, cfg.gru, gan, cfg.predictor, lookback)
+            self.discriminator = Discriminator(lookback, channels, gan) if gan else None
         self.device = torch.device(device)
         predictor, has_epochs = self.network.predictor, not self.network.is_fitted
         is_averaged = has_epochs and cfg.training.average_epochs
@@ -95,7 +83,6 @@ class TrainingState:
             "discriminator": self.discriminator,
             "predictor": predictor,
             "averaged": self.averaged,
-            "adversary": self.adversary,
         }
         self.parts = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
         self.parts.to(device, find_arithmetic(cfg).dtype)
@@ -105,9 +92,8 @@ class TrainingState:
                     part.compile()  # in place: names of weights stay
         rates = {
             "generator": cfg.gan.learning_rate,
-            "discriminator": cfg.gan.discriminator_learning_rate or cfg.gan.learning_rate,
+            "discriminator": cfg.gan.learning_rate,
             "predictor": cfg.training.learning_rate,
-            "adversary": cfg.training.adversary,
         }
         self.optimizers = {
             name: torch.optim.Adam(

@@ -216,21 +216,14 @@ class WindowData:
     keys: Int[Tensor, " N"]
     train: tuple[DayShare, ...]
     valid: tuple[DayShare, ...]
-    older: tuple[DayShare, ...]
-    """Days before these, which the GAN alone sees."""
     dropped: tuple[str, ...]
-    """Days with too few labelled assets, the GAN's own last."""
+    """Days with too few labelled assets."""
     standardizer: Standardizer
     arithmetic: Arithmetic
     cache: TensorCache
     """Samples by row of the day."""
     scratch: Scratch
     """Scratch space for other tensors."""
-
-    @property
-    def gan_days(self) -> tuple[DayShare, ...]:
-        """The days that the GAN is trained on."""
-        return (*self.older, *self.train)
 
     def samples(self, day: DayShare) -> Float[Tensor, "M T C"]:
         """Standardized samples of this worker's share."""
@@ -264,9 +257,7 @@ def prepare(
     if device.type == "cuda":
         panel = panel.pin_memory()
     panel = panel.to(device, non_blocking=True)
-    # the predictor's days first: scratch space may not last, and its epochs are more
-    days = (*window.train_days, *window.valid_days, *window.older_days)
-    rows = {day: block.row(calendar[day]) for day in days}
+    rows = {day: block.row(calendar[day]) for day in (*window.train_days, *window.valid_days)}
     universe = select_universe(block, cfg.universe, cfg.samples.lookback)
     labels = _labels(block, universe, list(rows.values()), cfg, collective)
     standardizer = Standardizer(cfg.samples, cfg.features)
@@ -309,7 +300,6 @@ def prepare(
         keys=asset_keys(block.assets.tolist()).to(device),
         train=_weigh_days(find_usable(window.train_days), cfg.windows.half_life_days),
         valid=find_usable(window.valid_days),
-        older=find_usable(window.older_days),
         dropped=tuple(share.date for row, share in shares.items() if row not in usable),
         standardizer=standardizer,
         arithmetic=arithmetic,

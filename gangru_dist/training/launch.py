@@ -149,7 +149,6 @@ def choose_windows(
         cfg.windows,
         cfg.label,
         lookback=cfg.samples.lookback,
-        gan_history=cfg.gan_history,
     )
     if not windows and not skipped:
         raise WindowError(

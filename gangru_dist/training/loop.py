@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 from gangru_dist.config.settings import GanConfig, TrainingConfig
 from gangru_dist.models import losses
-from gangru_dist.models.gan import (
-    CHUNK,
-    Discriminator,
-    normal,
-    sample_keys,
-    show_label,
-    uniform,
-)
+from gangru_dist.models.gan import normal, sample_keys, uniform
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.runs.model import GanEpoch, PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState
@@ -84,12 +77,10 @@ def _update(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     collective: Collective,
-    also: Callable[[], None] = lambda: None,
 ) -> None:
-    """One step on the gradients' sum over the workers; `also` adds to this worker's own."""
+    """One step on the gradients' sum over the workers."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    also()
     if collective.size > 1:  # one flat all-reduce
         trained = list(network.parameters())
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
@@ -152,17 +143,10 @@ def train_predictor_epoch(
     for number, index in enumerate(order, start=step.epoch * len(order) + 1):
         day = data.train[index]
         with data.autocast():
-            x = seen(day)
-            score = _call(predictor, x)
+            score = _call(predictor, seen(day))
         score = score.to(data.arithmetic.dtype)
         loss = losses.ic_loss(score, day.label, collective.all_sum)
-        aim = _aim(state, data, day, x, score, step, collective)
-        _update(
-            (loss if aim is None else aim) * day.weight,
-            predictor,
-            state.optimizers["predictor"],
-            collective,
-        )
+        _update(loss * day.weight, predictor, state.optimizers["predictor"], collective)
         if state.averaged is not None:
             steps = cfg.average_epochs * len(order)
             average_weights(state.averaged, predictor, step=number, steps=steps)
@@ -174,37 +158,6 @@ def train_predictor_epoch(
     )
 
 
-def _aim(
-    state: TrainingState,
-    data: WindowData,
-    day: DayShare,
-    x: Tensor,
-    score: Tensor,
-    step: Step,
-    collective: Collective,
-) -> Tensor | None:
-    """What the predictor minimizes in place of -IC, if anything; a step of its adversary."""
-    generator = state.network.generator
-    if generator is not None and generator.shown:
-        if len(x) == 0:
-            return losses.ic_loss(score, day.label, collective.all_sum)
-        with torch.no_grad(), data.autocast():
-            noise = Draws(data, day, step).noise(x, generator.noise_channels)
-            made = x.clone()
-            seen = show_label(x[..., generator.channels], day.label, 1)
-            made[..., generator.channels] = generator(seen, noise).to(x.dtype)
-        with data.autocast():
-            other = _call(state.network.predictor, made).to(score.dtype)
-        both, labels = torch.cat([score, other]), torch.cat([day.label, day.label])
-        return losses.ic_loss(both, labels, collective.all_sum)
-    if state.adversary is None:
-        return None
-    share = _call(state.adversary, x)
-    gain = -losses.weighted_ic_loss(score.detach(), day.label, share, collective.all_sum)
-    _update(gain, state.adversary, state.optimizers["adversary"], collective)
-    return losses.weighted_ic_loss(score, day.label, share.detach(), collective.all_sum)
-
-
 def train_gan_epoch(
     state: TrainingState,
     data: WindowData,
@@ -213,8 +166,8 @@ def train_gan_epoch(
     step: Step,
     collective: Collective = SINGLE,
 ) -> GanEpoch:
-    """One pass over the GAN's training days: a step of each player in turn, day by day [R]."""
-    figures = [_train_gan_day(state, data, cfg, data.gan_days[i], step, collective) for i in order]
+    """One pass over the training days: a step of each player in turn, day by day [R]."""
+    figures = [_train_gan_day(state, data, cfg, data.train[i], step, collective) for i in order]
     loss_d, loss_g, accuracy, distance = torch.stack(figures).mean(dim=0).tolist()
     return GanEpoch(
         epoch=step.epoch + 1,
@@ -236,56 +189,24 @@ def _train_gan_day(
     generator, discriminator = state.network.generator, state.discriminator
     assert generator is not None
     assert discriminator is not None
-    x = data.samples(day)[..., generator.channels]
+    x = data.samples(day)
     draws, maps = Draws(data, day, step), discriminator.mask_size
     noise = draws.noise(x, cfg.noise_channels)
     with data.autocast():
-        shown = generator.shown
-        fake = _call(generator, show_label(x, day.label, shown), noise, width=x.shape[1:])
-        real, made = (show_label(part, day.label, shown) for part in (x, fake))
-        both = torch.cat([real, made.detach()])
-        real_masks = draws.dropout("real", maps)
-        masks = torch.cat([real_masks, draws.dropout("fake", maps)])
+        fake = _call(generator, x, noise, width=x.shape[1:])
+        both = torch.cat([x, fake.detach()])
+        masks = torch.cat([draws.dropout(which, maps) for which in ("real", "fake")])
         real_logit, fake_logit = _call(discriminator, both, masks).chunk(2)
     loss_d = losses.discriminator_loss(real_logit, fake_logit, collective.all_sum)
-    penalty = cfg.gradient_penalty / (2 * day.total)
-    _update(
-        loss_d,
-        discriminator,
-        state.optimizers["discriminator"],
-        collective,
-        also=lambda: _penalize(discriminator, data, x, real_masks, penalty),
-    )
+    _update(loss_d, discriminator, state.optimizers["discriminator"], collective)
     discriminator.requires_grad_(False)  # its weights' gradient would be thrown away
     distance = (fake - x).abs().mean(dim=(1, 2))
     masks = draws.dropout("generator", maps)
     with data.autocast():
-        logit = _call(discriminator, made, masks)
+        logit = _call(discriminator, fake, masks)
     loss_g = losses.generator_loss(logit, distance, cfg.reconstruction_weight, collective.all_sum)
-    if cfg.feature_matching:
-        width = (discriminator.logit.in_features,)
-        with data.autocast():
-            real, made = (_call(discriminator.features, of, masks, width=width) for of in (x, fake))
-        gap = losses.feature_distance(real, made, collective.all_sum)
-        loss_g = loss_g + cfg.feature_matching * gap
     _update(loss_g, generator, state.optimizers["generator"], collective)
     discriminator.requires_grad_(True)
     right = ((real_logit > 0).sum() + (fake_logit <= 0).sum()).double() / (2 * day.total)
     health = torch.stack([right, distance.detach().double().sum() / day.total])
     return torch.cat([torch.stack([loss_d.detach(), loss_g.detach()]), collective.all_sum(health)])
-
-
-def _penalize(
-    discriminator: Discriminator, data: WindowData, x: Tensor, masks: Tensor, weight: float
-) -> None:
-    """Add the gradient of R1's share.
-
-    A chunk at a time: its graph is that of a forward and a backward pass. Source: Mescheder et
-    al., "Which training methods for GANs do actually converge?" (ICML 2018), 4.
-    """
-    if weight == 0 or len(x) == 0:
-        return
-    for part, draws in zip(x.split(CHUNK), masks.split(CHUNK), strict=True):
-        with data.autocast():
-            steepness = discriminator.steepness(part, draws)
-        (weight * steepness.to(data.arithmetic.dtype).sum()).backward()

@@ -44,19 +44,17 @@ def estimate_training(cfg: RunConfig, window: Window, assets: int) -> Cost:
     device, few = choose_device(cfg), max(2, min(assets, _MOST_SAMPLES))
     state = TrainingState(cfg, 0, device)
     data = _make_data(cfg, few, device)
-    train, valid, older = (
-        len(d) for d in (window.train_days, window.valid_days, window.older_days)
-    )
+    train, valid = len(window.train_days), len(window.valid_days)
     step, inputs, seconds = loop.Step(0, 0), loop.make_inputs(state.network, data), 0.0
     if state.discriminator is not None:
         one = _time(lambda: loop.train_gan_epoch(state, data, cfg.gan, [0], step))
-        seconds += one * cfg.gan.epochs * (train + older)
+        seconds += one * cfg.gan.epochs * train
     gathered = 0
     predictor = state.network.predictor
     if state.network.is_fitted:
         seconds += _time(lambda: fit_predictor(state, data, inputs, 0, SINGLE)) * train
         if isinstance(predictor, Estimator):
-            values = cfg.samples.lookback * state.network.seen
+            values = cfg.samples.lookback * len(data.standardizer.channels)
             samples = assets * cfg.resources.workers * train
             gathered = estimate_bytes(predictor.model, samples, values)
     else:
@@ -100,7 +98,6 @@ def _make_data(cfg: RunConfig, assets: int, device: torch.device) -> WindowData:
         keys=torch.arange(assets, device=device),
         train=(day,),
         valid=(day,),
-        older=(),
         dropped=(),
         standardizer=standardizer,
         arithmetic=arithmetic,

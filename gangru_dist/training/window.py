@@ -21,7 +21,7 @@ from torch import Tensor
 from gangru_dist.base.errors import DivergedError, TrainingError
 from gangru_dist.config.settings import PREDICTORS, RunConfig
 from gangru_dist.models.estimators import FitData, FitDay
-from gangru_dist.models.gan import Generator, show_label
+from gangru_dist.models.gan import Generator
 from gangru_dist.models.precision import require_precision
 from gangru_dist.models.predictors import is_random
 from gangru_dist.runs.model import (
@@ -55,15 +55,14 @@ def gan_samples(
     z is the noise of the last GAN epoch.
     """
     day = data.train[-1]
-    real = data.samples(day)[..., generator.channels]
-    names = data.standardizer.channels[generator.channels]
+    real = data.samples(day)
+    names = data.standardizer.channels
     draws = loop.Draws(data, day, loop.Step(seed, cfg.gan.epochs - 1))
     fake = real
     if len(real):
         noise = draws.noise(real, cfg.gan.noise_channels)
-        seen = show_label(real, day.label, generator.shown)
         with data.autocast():
-            fake = generator(seen, noise).to(real.dtype)
+            fake = generator(real, noise).to(real.dtype)
     reach = cfg.samples.z_clip
     return GanSamples(
         day=day.date,
@@ -136,9 +135,8 @@ def train_window(
     while state.progress.stage != "done":
         started = time.perf_counter()
         is_gan, step = state.progress.stage == "gan", loop.Step(seed, state.progress.epoch)
-        days = data.gan_days if is_gan else data.train
         rng = np.random.default_rng([seed, 0 if is_gan else 1, step.epoch])
-        order = rng.permutation(len(days)).tolist()
+        order = rng.permutation(len(data.train)).tolist()
         result: EpochResult
         if is_gan:
             result = loop.train_gan_epoch(state, data, cfg.gan, order, step, collective)
@@ -154,7 +152,7 @@ def train_window(
                 )
         seconds = time.perf_counter() - started
         _check_finite(result)
-        samples = sum(day.total for day in days)
+        samples = sum(day.total for day in data.train)
         _advance(state, cfg, result)
         report(TimedEpoch(result, seconds, samples / seconds), state)
     state.network.predictor.load_state_dict(state.best)
@@ -165,12 +163,12 @@ def fit_predictor(
     state: TrainingState, data: WindowData, inputs: loop.Inputs, seed: int, collective: Collective
 ) -> PredictorEpoch:
     """Call the predictor's own `fit` once, in place of the epochs; IC on both kinds of days."""
-    predictor, seen = state.network.predictor, state.network.seen
+    predictor, channels = state.network.predictor, len(data.standardizer.channels)
     fit: Callable[[FitData], None] = predictor.fit  # type: ignore[assignment]
     lookback = data.standardizer.cfg.lookback
     days = (
         FitDay(
-            x=inputs(day).reshape(len(day.members), lookback, seen),  # also of an empty share
+            x=inputs(day).reshape(len(day.members), lookback, channels),  # also of an empty share
             label=day.label,
             keys=data.keys[day.members],
             weight=day.weight,

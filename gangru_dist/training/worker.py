@@ -140,7 +140,6 @@ class _Trainer:
             device=self.device.type,
             resumed_epochs=resumed,
             days_left_out=data.dropped,
-            older_days=tuple(day.date for day in data.older),
             train_days=tuple(day.date for day in data.train),
             valid_days=tuple(day.date for day in data.valid),
             seconds=time.time() - started,

@@ -174,7 +174,7 @@ def list_extremes(cfg: RunConfig, space: Sequence[Parameter]) -> list[RunConfig]
     longer lookback may each leave enough days, but not both together.
     """
     found = [cfg, *(apply(cfg, {p.key: value}) for p in space for value in p.bounds)]
-    keys = (*_OTHER_DAYS, "samples.lookback", "gan.history_days", "variant")
+    keys = (*_OTHER_DAYS, "samples.lookback")
     moving = [p for p in space if p.key.startswith(keys)]
     if len(moving) > 1:
         for values in itertools.product(*(p.bounds for p in moving)):

@@ -36,8 +36,7 @@ Report = Callable[[dict[str, Any]], None]
 def make_all_windows(calendar: np.ndarray, cfg: RunConfig) -> dict[str, Window]:
     """All windows with enough history, by name, ignoring `windows.first` and `windows.last`."""
     everywhere = dataclasses.replace(cfg.windows, first=None, last=None)
-    lookback, history = cfg.samples.lookback, cfg.gan_history
-    made, _ = make_windows(calendar, everywhere, cfg.label, lookback=lookback, gan_history=history)
+    made, _ = make_windows(calendar, everywhere, cfg.label, lookback=cfg.samples.lookback)
     return {window.name: window for window in made}
 
 
@@ -169,7 +168,7 @@ def run_trial(
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             data = prepare(block, made[name], calendar, cfg, device=device)
             if validated != cfg:
-                without_training = dataclasses.replace(made[name], train_days=(), older_days=())
+                without_training = dataclasses.replace(made[name], train_days=())
                 validation = prepare(block, without_training, calendar, validated, device=device)
         if validation is not None and not validation.valid:
             raise TrainingError(

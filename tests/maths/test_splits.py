@@ -50,16 +50,6 @@ class TestReference:
 
 
 class TestHistory:
-    def test_older_days_continue_the_training_days_backward(self) -> None:
-        plain, _ = make_windows(CALENDAR, CFG, LABEL, lookback=40)
-        longer, _ = make_windows(CALENDAR, CFG, LABEL, lookback=40, gan_history=800)
-        for short, long in zip(plain, longer, strict=True):
-            assert dataclasses.replace(long, older_days=()) == short
-            days = np.array([*long.older_days, *long.train_days])
-            assert set(np.diff(days)) == {5}
-            assert days[0] - 5 < max(39, long.refit - 799) <= days[0]
-        assert make_windows(CALENDAR, CFG, LABEL, lookback=40, gan_history=400)[0] == plain
-
     def test_window_takes_what_history_there_is(self) -> None:
         cfg = WindowConfig(history_days=800, min_history_days=300)
         windows, skipped = make_windows(CALENDAR, cfg, LABEL, lookback=40)

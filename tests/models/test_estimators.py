@@ -241,7 +241,7 @@ class TestTraining:
         assert cost.gathered == (12 * rows * 8 * 4 if predictor == "line" else 0)
 
     def test_behind_a_gan_it_sees_what_the_generator_makes(self) -> None:
-        cfg = config(predictor="ridge", gan={"output": "beside"})
+        cfg = config(predictor="ridge")
         state = train(cfg)
         assert [epoch.stage for epoch in state.progress.history] == ["gan", "gan", "predictor"]
         again = from_architecture(state.network.architecture)

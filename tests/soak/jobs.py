@@ -25,6 +25,7 @@ RUN = "soak"
 GROWN_FROM = dt.date(2019, 4, 1)
 """First day that only the grown bars have."""
 SETTINGS = """
+variant = "gan_gru"
 [panel]
 buckets = 4
 [universe]

@@ -45,15 +45,12 @@ class TestReference:
             own = np.searchsorted(universe, labeled)
             torch.testing.assert_close(data.samples(day), whole[own])
 
-    @pytest.mark.parametrize("history", [None, 80])
-    def test_block_may_start_at_the_first_day_needed(self, history: int | None) -> None:
-        cfg, world = config(gan={"history_days": history}), block()
+    def test_block_may_start_at_the_first_day_needed(self) -> None:
+        cfg, world = config(), block()
         chosen = window(world, cfg)
         whole = prepare(until(world, chosen.refit), chosen, world.dates, cfg)
         start = first_day(chosen, cfg.samples.lookback)
-        first = chosen.older_days[0] if history else chosen.train_days[0]
-        assert start == first - 7
-        assert [day.row for day in whole.older] == list(chosen.older_days)
+        assert start == chosen.train_days[0] - 7
         assert len(whole.train) == len(chosen.train_days)
 
 
@@ -62,7 +59,7 @@ class TestProperties:
         "label", [{}, {"neutralize": ["industry", "size"]}, {"also": [1, 3]}], ids=str
     )
     def test_bars_after_the_refit_day_change_nothing(self, label: dict[str, Any]) -> None:
-        cfg = config(label=label, windows={"half_life_days": 20.0}, gan={"history_days": 80})
+        cfg = config(label=label, windows={"half_life_days": 20.0})
         world, other = block(0), block(1)
         chosen = window(world, cfg)
         cut = chosen.refit + 1
@@ -76,8 +73,7 @@ class TestProperties:
         tampered = dataclasses.replace(world, **mixed)
         before = prepare(world, chosen, world.dates, cfg)
         after = prepare(tampered, chosen, world.dates, cfg)
-        assert before.older
-        pairs = zip((*before.gan_days, *before.valid), (*after.gan_days, *after.valid), strict=True)
+        pairs = zip((*before.train, *before.valid), (*after.train, *after.valid), strict=True)
         for a, b in pairs:
             assert torch.equal(a.label, b.label)
             assert a.weight == b.weight

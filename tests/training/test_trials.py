@@ -39,6 +39,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.trials, pytest.mark
 SOURCE = Path(__file__).parents[2]
 GAN_EPOCHS, EPOCHS = 5, 7
 SETTINGS = f"""
+variant = "gan_gru"
 [panel]
 buckets = 4
 [windows]

@@ -1,7 +1,7 @@
 """One window's training: both stages, exact resume, early stop, errors."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +18,11 @@ from gangru_dist.training.loop import (
     Step,
     average_weights,
     drop_channels,
-    make_inputs,
     train_gan_epoch,
     train_predictor_epoch,
     validate,
 )
-from gangru_dist.training.window import gan_samples, train_window
+from gangru_dist.training.window import train_window
 from tests.training.worlds import block, config, until, window
 
 
@@ -69,11 +68,6 @@ HELPED = {
     },
 }  # fmt: skip
 """Every setting of the predictor's training that changes nothing by default."""
-DESIGNED: dict[str, Any] = {
-    "learning_rate": 1e-3, "discriminator_learning_rate": 2e-3, "spectral_norm": True,
-    "feature_matching": 3.0, "output": "beside", "gradient_penalty": 5.0, "history_days": 80,
-}  # fmt: skip
-"""Every setting of the GAN that changes nothing by default."""
 FLOAT64 = {"precision": "float64"}
 
 
@@ -224,9 +218,8 @@ class TestStages:
 
 
 class TestGan:
-    @pytest.mark.parametrize("gan", [{}, DESIGNED], ids=["plain", "designed"])
-    def test_each_step_leaves_the_other_network_alone(self, gan: dict[str, Any]) -> None:
-        cfg = config(gan=gan)
+    def test_each_step_leaves_the_other_network_alone(self) -> None:
+        cfg = config()
         data = data_of(cfg)
         for idle, rate in (("generator", "discriminator"), ("discriminator", "generator")):
             state = TrainingState(cfg, 0)
@@ -239,111 +232,25 @@ class TestGan:
             assert moved
             assert all(name.startswith(rate) for name in moved)
 
-    def test_designs_are_the_bare_torch_loop(self) -> None:
-        """Two rates, spectral norm, R1, feature matching: one day written with torch alone."""
-        cfg = config(gan=DESIGNED | {"dropout": 0.0, "noise_channels": 0}, training=FLOAT64)
+    def test_a_day_is_the_bare_torch_loop(self) -> None:
+        gan = {"dropout": 0.0, "noise_channels": 0, "learning_rate": 1e-3}
+        cfg = config(gan=gan | {"reconstruction_weight": 3.0}, training=FLOAT64)
         data = data_of(cfg)
         ours, plain = TrainingState(cfg, 0), TrainingState(cfg, 0)
         train_gan_epoch(ours, data, cfg.gan, [1], Step(0, 0))
-        x, made, judge = data.samples(data.older[1]), plain.network.generator, plain.discriminator
+        x, made, judge = data.samples(data.train[1]), plain.network.generator, plain.discriminator
         assert made is not None
         assert judge is not None
-        rates = ((judge, 2e-3), (made, 1e-3))
-        adams = [torch.optim.Adam(net.parameters(), lr=rate) for net, rate in rates]
+        adams = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in (judge, made)]
         bce, ones = F.binary_cross_entropy_with_logits, torch.ones(len(x), dtype=torch.float64)
         fake = made(x)
-        real = x.clone().requires_grad_()
-        logit = judge(real)
-        slope = torch.autograd.grad(logit.sum(), real, create_graph=True)[0]
-        penalty = 5.0 / 2 * slope.flatten(1).square().sum(dim=1).mean()
-        (bce(logit, ones) + bce(judge(fake.detach()), 0 * ones) + penalty).backward()
+        (bce(judge(x), ones) + bce(judge(fake.detach()), 0 * ones)).backward()
         adams[0].step()
-        gap = judge.features(fake).mean(dim=0) - judge.features(x).mean(dim=0)
-        (bce(judge(fake), ones) + 3.0 * gap.square().mean()).backward()
+        (bce(judge(fake), ones) + 3.0 * (fake - x).abs().mean()).backward()
         adams[1].step()
         for name, expected in (("generator", made), ("discriminator", judge)):
             for a, b in zip(ours.parts[name].parameters(), expected.parameters(), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"feature_matching": 50.0},
-            {"spectral_norm": True},
-            {"discriminator_learning_rate": 0.1},
-            {"gradient_penalty": 100.0},
-            {"history_days": 80},
-        ],
-        ids=str,
-    )
-    def test_each_design_changes_the_generator(self, change: dict[str, Any]) -> None:
-        made = []
-        for cfg in (config(), config(gan=change)):
-            data, state = data_of(cfg), TrainingState(cfg, 0)
-            train_gan_epoch(state, data, cfg.gan, [0, 1], Step(0, 0))
-            assert state.network.generator is not None
-            made.append(dict(state.network.generator.state_dict()))
-        assert not same(*made)
-
-    def test_only_the_gan_sees_older_days(self) -> None:
-        """Each epoch of the GAN all its days; of the predictor, those of without."""
-        cfg = config(gan={"history_days": 80})
-        data, plain = data_of(cfg), data_of(config())
-        assert [day.date for day in data.train] == [day.date for day in plain.train]
-        assert not plain.older
-        seen: dict[str, list[float]] = {"gan": [], "predictor": []}
-
-        def remember(epoch: TimedEpoch, _: TrainingState) -> None:
-            seen[epoch.result.stage].append(epoch.samples_per_s * epoch.seconds)
-
-        train_window(data, TrainingState(cfg, 0), cfg, seed=0, report=remember)
-        for stage, days in (("gan", (*data.older, *data.train)), ("predictor", data.train)):
-            assert seen[stage] == pytest.approx([sum(day.total for day in days)] * len(seen[stage]))
-
-    def test_a_steep_discriminator_is_flattened(self) -> None:
-        slopes = []
-        for weight in (0.0, 100.0):
-            cfg = config(gan={"gradient_penalty": weight, "epochs": 6, "learning_rate": 1e-2})
-            data, state = data_of(cfg), TrainingState(cfg, 0)
-            for epoch in range(6):
-                train_gan_epoch(state, data, cfg.gan, range(len(data.train)), Step(0, epoch))
-            assert state.discriminator is not None
-            x = data.samples(data.train[0])
-            slopes.append(float(state.discriminator.steepness(x).mean().detach()))
-        assert slopes[1] < 0.5 * slopes[0]
-
-    def test_the_predictor_is_trained_on_sample_and_output(self) -> None:
-        cfg = config(gan={"output": "beside"})
-        data, state = data_of(cfg), TrainingState(cfg, 0)
-        day, generator = data.train[0], state.network.generator
-        assert generator is not None
-        seen = make_inputs(state.network, data)(day)
-        x = data.samples(day)
-        torch.testing.assert_close(seen, torch.cat([x, generator(x)], dim=2))
-
-    @pytest.mark.parametrize("kind", ["shape", "level"])
-    def test_a_gan_of_one_kind_of_channels(self, kind: Literal["shape", "level"]) -> None:
-        """It is the GAN of samples that have no others; the predictor gets the others, too."""
-        cfg = config(samples={"channels": ["shape", "level"]}, gan={"sees": kind})
-        own = config(samples={"channels": [kind]})
-        data, state = data_of(cfg), TrainingState(cfg, 0)
-        alone, plain = data_of(own), TrainingState(own, 0)
-        assert state.discriminator is not None
-        assert plain.discriminator is not None
-        plain.discriminator.load_state_dict(state.discriminator.state_dict())
-        for part, its, of in ((state, data, cfg), (plain, alone, own)):
-            train_gan_epoch(part, its, of.gan, range(len(its.train)), Step(0, 0))
-        assert state.network.generator is not None
-        assert plain.network.generator is not None
-        assert same(state.network.generator.state_dict(), plain.network.generator.state_dict())
-        day = data.train[0]
-        seen = make_inputs(state.network, data)(day)
-        made = plain.network.generator(alone.samples(day))
-        shape, level = data.samples(day).chunk(2, dim=2)
-        expected = [made, level] if kind == "shape" else [shape, made]
-        torch.testing.assert_close(seen, torch.cat(expected, dim=2))
-        names = gan_samples(state.network.generator, data, cfg, seed=0).real
-        assert tuple(names) == alone.standardizer.channels
 
     def test_reconstruction_weight_brings_the_output_near_the_sample(self) -> None:
         far, near = (
@@ -371,9 +278,7 @@ class Undisturbed:
     saved: list[bytes]
 
 
-@pytest.fixture(
-    scope="module", params=[{}, HELPED, {"gan": DESIGNED}], ids=["plain", "helped", "designed"]
-)
+@pytest.fixture(scope="module", params=[{}, HELPED], ids=["plain", "helped"])
 def undisturbed(request: pytest.FixtureRequest) -> Undisturbed:
     cfg = config(**request.param)
     data = data_of(cfg)
@@ -412,11 +317,10 @@ class TestPrecision:
         reason="this CPU has no bf16",
     )
     def test_bf16_trains(self) -> None:
-        gan = {"epochs": 1, "gradient_penalty": 5.0}
-        cfg = config(gan=gan, training={"precision": "bf16", "epochs": 1})
+        cfg = config(training={"precision": "bf16", "epochs": 1})
         state = train_window(data_of(cfg), TrainingState(cfg, 0), cfg, seed=0)
         assert next(state.network.parameters()).dtype == torch.float32
-        plain = config(gan=gan, training={"epochs": 1})
+        plain = config(training={"epochs": 1})
         other = train_window(data_of(plain), TrainingState(plain, 0), plain, seed=0)
         assert state.progress.history[0] != other.progress.history[0]
 

@@ -23,10 +23,6 @@ ASSETS = 120
 """Rounding of one asset weighs little in the IC of so many."""
 MOVED = {"float32": 4, "float64": 0}
 """Counts in histograms of samples: rounding may carry a value over a bin's edge, which is two."""
-DESIGNS = {
-    "discriminator_learning_rate": 2e-4, "spectral_norm": True, "feature_matching": 1.0,
-    "output": "beside", "gradient_penalty": 5.0, "history_days": 80, "sees": "level",
-}  # fmt: skip
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
@@ -42,15 +38,13 @@ def train(rank: int, size: int, port: int, precision: str, folder: str, predicto
     if size > 1:
         init = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("gloo", init_method=init, rank=rank, world_size=size)
-    designs = {"gru": DESIGNS, "lstm": {"output": "adds"}}.get(predictor, {})
-    has_epochs = predictor != "ridge"
     cfg = config(
-        gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1, **designs},
+        gan={"epochs": 3, "learning_rate": 1e-4, "reconstruction_weight": 0.1},
         training={
             "epochs": 3, "learning_rate": 1e-4, "precision": precision, "weight_decay": 0.1,
-            "dropout": 0.2, "average_epochs": 1.5, "adversary": 1e-3 if has_epochs else 0.0,
+            "dropout": 0.2, "average_epochs": 1.5,
         },
-        samples={"channels": ["shape", "level"] if designs is DESIGNS else ["shape"]},
+        samples={"channels": ["shape", "level"] if predictor == "gru" else ["shape"]},
         label={"neutralize": ["industry", "size"], "also": [2]},
         windows={"half_life_days": 20.0},
         predictor=predictor,

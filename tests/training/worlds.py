@@ -102,7 +102,6 @@ def window(whole: PanelBlock, cfg: RunConfig) -> Window:
         windows,
         cfg.label,
         lookback=cfg.samples.lookback,
-        gan_history=cfg.gan_history,
     )
     assert made, skipped
     return made[0]

@@ -1,5 +1,4 @@
 import datetime as dt
-import itertools
 
 import numpy as np
 import pytest
@@ -50,20 +49,14 @@ class TestReference:
             end,
         )
 
-    @pytest.mark.parametrize("history", [{}, {"choices": [60, 999]}], ids=["fixed", "searched"])
     @pytest.mark.parametrize("late", [0, 1, 2])
-    def test_the_span_covers_every_trial(self, late: int, history: dict[str, list[int]]) -> None:
-        """Lookbacks between the ends too, and the GAN's older days where a trial has a GAN."""
-        space = {
-            "variant": {"choices": ["gru", "gan_gru"]},
-            "samples.lookback": {"low": 8, "high": 12},
-        }
-        space |= {"gan.history_days": history} if history else {}
-        cfg = store.config(variant="gru", gan={"history_days": 999}, tune={"space": space})
+    def test_the_span_covers_every_trial(self, late: int) -> None:
+        """Lookbacks between the ends too."""
+        cfg = store.config(tune={"space": {"samples.lookback": {"low": 8, "high": 12}}})
         days = CALENDAR[late:]  # so that the first sampled day lies differently
         start, _ = find_panel_span(days, ALL[1], list_extremes(cfg, make_parameters(cfg)))
-        for lookback, variant in itertools.product(range(8, 13), ("gru", "gan_gru")):
-            trial = apply(cfg, {"samples.lookback": lookback, "variant": variant})
+        for lookback in range(8, 13):
+            trial = apply(cfg, {"samples.lookback": lookback})
             first = first_day(make_all_windows(days, trial)[ALL[1]], lookback)
             assert days[first].astype(dt.date) >= start
 
