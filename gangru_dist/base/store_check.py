@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +35,8 @@ _SECONDS = 60.0
 """How long a store may take."""
 _GOOGLE_SECONDS = 10
 """How long Google's client repeats a request here; else 15 minutes."""
+_CLEANING_SECONDS = 3.0
+"""How long a check that is ended may take to delete what it wrote."""
 _OLD_SECONDS = 3600
 """Longer than any check takes."""
 _LEAST_BYTES = 50 * 2**20
@@ -101,26 +104,39 @@ def check_answer(uri: str) -> None:
 
 
 def _ask(uri: str, what: str) -> None:
-    """Try a store in another process; it is killed if it takes too long, or this one is ended."""
+    """Try a store in another process; it is ended if it takes too long, or this one is."""
     shown, keys = redact(uri), _KEYS.get(urlsplit(uri).scheme, "Check its credentials")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, what, uri],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise StorageError(
-            f"{shown} has not answered within {_SECONDS:.0f} s. {keys}; and check the network."
-        ) from None
-    if done.returncode:
-        died = f"{shown}: its client died ({extract_reason(Exception(done.stderr))}). {keys}."
-        raise StorageError(done.stdout or died)
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", _CHILD, what, uri],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a terminal's Ctrl-C comes from here, once
+    ) as child:
+        try:
+            said, errors = child.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            _end(child)
+            raise StorageError(
+                f"{shown} has not answered within {_SECONDS:.0f} s. {keys}; and check the network."
+            ) from None
+        except BaseException:
+            _end(child)
+            raise
+    if child.returncode:
+        died = f"{shown}: its client died ({extract_reason(Exception(errors))}). {keys}."
+        raise StorageError(said or died)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End a check, which first deletes what it has written, if it still can."""
+    child.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=_CLEANING_SECONDS)
+    child.kill()
 
 
 def main(what: str, uri: str) -> None:

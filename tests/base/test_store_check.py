@@ -102,6 +102,41 @@ class TestAnotherProcess:
             check_store(Storage(silent), writes=True)
         assert time.monotonic() - started < 5
 
+    @pytest.mark.parametrize("end", [None, KeyboardInterrupt])
+    def test_one_that_is_ended_cleans_up(
+        self,
+        end: type[BaseException] | None,
+        silent: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Too slow, or its job is interrupted: what it wrote on the store goes."""
+        left = tmp_path / "left"
+        text = f"""
+import pathlib, time
+left = pathlib.Path({str(left)!r})
+left.touch()
+try:
+    time.sleep(60)
+finally:
+    left.unlink()
+"""
+        monkeypatch.setattr(store_check, "_CHILD", text)
+        monkeypatch.setattr(store_check, "_SECONDS", 2.0)
+        wait = subprocess.Popen.communicate
+
+        def communicate(child: subprocess.Popen[str], timeout: float) -> tuple[str, str]:
+            try:
+                return wait(child, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                assert left.exists()
+                raise (end or subprocess.TimeoutExpired)("", 0) from None
+
+        monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+        with pytest.raises(end or StorageError):
+            check_store(Storage(silent), writes=True)
+        assert not left.exists()
+
     def test_one_whose_client_dies(self, silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """As Azure's does without credentials."""
         text = "import os; os.write(2, b'terminate called\\n  what(): no key'); os.abort()"
