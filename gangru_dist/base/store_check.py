@@ -149,7 +149,7 @@ def main(what: str, uri: str) -> None:
                 filesystem, path = open_filesystem(uri)
                 filesystem.get_file_info(path)
             elif not (root := Storage(uri)).exists(_FIRST_PANEL) and what == "write":
-                _try_writing(root)
+                _try_writing(root.child("panel"), "staging-check-")
     except StorageError as error:
         text = str(error)
     except Exception as error:  # noqa: BLE001  # each library has errors of its own
@@ -162,9 +162,13 @@ def main(what: str, uri: str) -> None:
     os._exit(2)  # a client's own threads may never end
 
 
-def _try_writing(root: Storage) -> None:
-    """Write, replace, commit, list, read and delete in a folder of its own."""
-    place = root.child(f"check-{uuid.uuid4().hex}")
+def _try_writing(root: Storage, prefix: str = "check-") -> None:
+    """Write, replace, commit, list, read and delete in a folder of its own.
+
+    What a killed check leaves goes with the next check here, or, on a remote store, as what a
+    killed build of the panel has staged: a day later.
+    """
+    place = root.child(f"{prefix}{uuid.uuid4().hex}")
     try:
         for data in (b"old", b"new"):
             place.write_bytes("file", data)
