@@ -127,6 +127,7 @@ class TestADayWithoutTrade:
         assert not rows[rows["date"] == last + pd.Timedelta(days=1)].empty
 
 
+@pytest.mark.trials
 def test_three_years_without_a_market(tmp_path: Path, bars: pd.DataFrame) -> None:
     """Windows, lookbacks and labels count trading days; both sides of the gap have a factor."""
     gap = pd.Timedelta(weeks=157)

@@ -33,7 +33,7 @@ from tests.made_bars import write
 from tests.scoring.market import CFG, DAYS, make_rows, make_world, run_of, score_here, write_panel
 from tests.soak import near
 
-FEW = [pytest.param(12, id="few", marks=pytest.mark.slow)]
+FEW = [pytest.param(12, id="few", marks=[pytest.mark.slow, pytest.mark.trials])]
 LONG = [pytest.mark.slow, pytest.mark.trials, pytest.mark.timeout(3600)]
 MEGABYTE = 2**20
 SLACK_BYTES = 12 * MEGABYTE

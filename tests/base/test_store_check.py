@@ -100,7 +100,7 @@ class TestAnotherProcess:
         started = time.monotonic()
         with pytest.raises(StorageError, match=r"s3://bucket/x.* has not answered within 0 s"):
             check_store(Storage(silent), writes=True)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
     @pytest.mark.parametrize("end", [None, KeyboardInterrupt])
     def test_one_that_is_ended_cleans_up(

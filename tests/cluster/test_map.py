@@ -84,7 +84,7 @@ class TestOnCluster:
     def test_tasks(self) -> None:
         check(each(map_on_ray, 9), 9)
 
-    @pytest.mark.parametrize("actors", [1, 3])
+    @pytest.mark.parametrize("actors", [1, pytest.param(3, marks=pytest.mark.trials)])
     def test_an_actor_makes_its_work_once(self, actors: int) -> None:
         found = each(map_on_ray, 12, actors)
         check(found, 12)

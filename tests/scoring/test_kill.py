@@ -169,6 +169,7 @@ def check_whole_or_nothing(root: Storage, undisturbed: Storage) -> bool:
 
 @pytest.mark.slow
 class TestKilled:
+    @pytest.mark.trials
     def test_at_random_moments_and_run_again(
         self, helper: Helper, built: Storage, undisturbed: Storage, tmp_path: Path
     ) -> None:

@@ -173,7 +173,9 @@ class TestReference:
             assert window == window_of(day)
 
     @pytest.mark.ray
-    @pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.trials), 3])
+    @pytest.mark.parametrize(
+        "actors", [*(pytest.param(n, marks=pytest.mark.trials) for n in (1, 2)), 3]
+    )
     def test_actors_change_nothing(self, root, tmp_path_factory, actors, ray_cluster, caplog):
         resources = dataclasses.replace(CFG.resources, scoring_actors=actors, cpus_per_worker=0.5)
         cfg = dataclasses.replace(CFG, resources=resources)

@@ -111,7 +111,7 @@ def test_one_two_and_three_workers_train_the_same_model(precision: str, tmp_path
         pytest.param("lstm", marks=pytest.mark.trials),
         pytest.param("transformer", marks=pytest.mark.trials),
         pytest.param("ridge", marks=pytest.mark.trials),
-        "my_plugin:Mean",
+        pytest.param("my_plugin:Mean", marks=pytest.mark.trials),
     ],
 )
 def test_so_do_they_with_another_predictor(
