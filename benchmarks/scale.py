@@ -2,10 +2,10 @@
 
     python -m benchmarks.scale
 
-Measured: samples per second of one thread (a predictor epoch of preset `default`), the time of a
-GAN epoch over it, and gloo's all-reduce between two processes of this machine, small and large.
-Counted: the bytes that training sums over the workers, and how unevenly hash buckets distribute
-the assets. The rest is arithmetic, printed as the tables of docs/LOG.md:
+Measured: samples per second of one thread (an epoch of preset `default`) and gloo's all-reduce
+between two processes of this machine, small and large. Counted: the bytes that training sums over
+the workers, and how unevenly hash buckets distribute the assets. The rest is arithmetic, printed as
+the tables of docs/LOG.md:
 
     step(W)  = busiest worker's samples / speed + all-reduce(bytes, W)
     ring     = 2 (W - 1) latency + 2 (W - 1) / W x bytes / bandwidth
@@ -29,7 +29,6 @@ from statistics import median
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.training_speed import Size, prepared_window
@@ -57,27 +56,16 @@ class Parts:
 
     samples_per_second: float
     """One worker, one thread, forward and backward, validation included."""
-    gan_cost: float
-    """Time of a GAN epoch over a predictor epoch's."""
     latency: float
     """Seconds of one message between two workers."""
     bandwidth: float
     """Bytes per second between two workers."""
 
 
-def parameter_bytes(cfg: RunConfig) -> dict[str, int]:
-    """Bytes of gradients that one step of each network sums over the workers."""
-    state = TrainingState(cfg, 0)
-    parts: dict[str, nn.Module | None] = {
-        "predictor": state.network.predictor,
-        "generator": state.network.generator,
-        "discriminator": state.discriminator,
-    }
-    return {
-        name: sum(p.numel() * p.element_size() for p in part.parameters())
-        for name, part in parts.items()
-        if part is not None
-    }
+def gradient_bytes(cfg: RunConfig) -> int:
+    """Bytes of gradients that one step sums over the workers."""
+    predictor = TrainingState(cfg, 0).network.predictor
+    return sum(p.numel() * p.element_size() for p in predictor.parameters())
 
 
 def busiest_share(workers: int, assets: int = ASSETS, buckets: int = BUCKETS) -> float:
@@ -117,14 +105,9 @@ def enough_assets(workers: int, size: int, parts: Parts, least: float = 0.9) -> 
     return assets
 
 
-def makespan(
-    models: int, slots: int, epoch_seconds: float, gan_epochs: float, seed: int = 0
-) -> float:
-    """Seconds until all models are trained, if each free slot takes the next one.
-
-    `gan_epochs` is what a model's GAN stage takes, in predictor epochs.
-    """
-    epochs = np.random.default_rng(seed).integers(*EPOCHS, size=models) + gan_epochs
+def makespan(models: int, slots: int, epoch_seconds: float, seed: int = 0) -> float:
+    """Seconds until all models are trained, if each free slot takes the next one."""
+    epochs = np.random.default_rng(seed).integers(*EPOCHS, size=models)
     free = [START_UP] * min(slots, models)
     for length in epochs * epoch_seconds:
         heapq.heappush(free, heapq.heappop(free) + float(length))
@@ -158,39 +141,21 @@ def measured_network(folder: str) -> tuple[float, float]:
     return latency, 4 * _LARGE / max(float(large) - float(small), 1e-6)
 
 
-def measured_epochs() -> tuple[float, float]:
-    """Samples per second of a predictor epoch, and a GAN epoch's time over that epoch's."""
+def measured_speed() -> float:
+    """Samples per second of an epoch, validation included."""
     torch.set_num_threads(1)
     preset = default()
     cfg = dataclasses.replace(
         preset,
-        variant="gan_gru",
         label=dataclasses.replace(preset.label, neutralize=()),
-        gan=dataclasses.replace(preset.gan, epochs=3),
         training=dataclasses.replace(preset.training, epochs=6, patience=6),
     )
     epochs: list[TimedEpoch] = []
-
-    def report(epoch: TimedEpoch, _: TrainingState) -> None:
-        epochs.append(epoch)
-
     data = prepared_window(cfg, Size(assets=1000, train_days=6, valid_days=1))
-    train_window(data, TrainingState(cfg, 0), cfg, seed=0, report=report)
-    gan = epochs[: cfg.gan.epochs]
-    predictor = epochs[cfg.gan.epochs + 1 :]  # its first one computes the generator's output too
-    speed = [median(epoch.samples_per_s for epoch in stage) for stage in (predictor, gan)]
-    return speed[0], speed[0] / speed[1]
-
-
-def bytes_table(sizes: dict[str, int]) -> list[str]:
-    """Bytes summed over the workers."""
-    gan = sizes["generator"] + sizes["discriminator"]
-    lines = ["| | MB a step | MB an epoch (64 days) |", "|---|---|---|"]
-    rows = {"predictor": sizes["predictor"], "GAN (one step of each player)": gan}
-    return lines + [
-        f"| {name} | {size / 1e6:.2f} | {size * TRAINING_DAYS / 1e6:.0f} |"
-        for name, size in rows.items()
-    ]
+    train_window(
+        data, TrainingState(cfg, 0), cfg, seed=0, report=lambda epoch, _: epochs.append(epoch)
+    )
+    return median(epoch.samples_per_s for epoch in epochs[1:])
 
 
 def workers_table(size: int, parts: Parts) -> list[str]:
@@ -209,32 +174,30 @@ def workers_table(size: int, parts: Parts) -> list[str]:
     return lines
 
 
-def windows_table(epoch_seconds: float, gan_epochs: float) -> list[str]:
+def windows_table(epoch_seconds: float) -> list[str]:
     """Speed-up of many windows on many slots."""
     lines = [
         "| windows at once | 15 windows x 3 seeds, hours | over one at a time |",
         "|---|---|---|",
     ]
-    alone = makespan(45, 1, epoch_seconds, gan_epochs)
+    alone = makespan(45, 1, epoch_seconds)
     for slots in WORKERS:
-        spent = makespan(45, slots, epoch_seconds, gan_epochs)
+        spent = makespan(45, slots, epoch_seconds)
         lines.append(f"| {slots} | {spent / 3600:.1f} | {alone / spent:.1f} |")
     return lines
 
 
 def report(parts: Parts) -> str:
     """All tables, as Markdown."""
-    cfg = default()
-    sizes = parameter_bytes(cfg)
+    size = gradient_bytes(default())
     epoch = ASSETS * TRAINING_DAYS / parts.samples_per_second
     head = (
         f"{parts.samples_per_second:,.0f} samples/s a worker; a message takes "
         f"{parts.latency * 1e6:.0f} us, {parts.bandwidth / 1e9:.2f} GB/s; "
-        f"an epoch of the whole market {epoch:.0f} s on one worker, a GAN epoch "
-        f"{parts.gan_cost:.1f} times that"
+        f"an epoch of the whole market {epoch:.0f} s on one worker; gradients are "
+        f"{size / 1e6:.2f} MB a step, {size * TRAINING_DAYS / 1e6:.0f} MB an epoch"
     )
-    windows = windows_table(epoch, cfg.gan.epochs * parts.gan_cost)
-    tables = (bytes_table(sizes), workers_table(sizes["predictor"], parts), windows)
+    tables = (workers_table(size, parts), windows_table(epoch))
     return "\n\n".join([head, *("\n".join(table) for table in tables)])
 
 
@@ -242,7 +205,6 @@ def main() -> None:
     """Measure the parts that are not given and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
     parser.add_argument("--samples-per-s", type=float, help="of one worker (default: measured)")
-    parser.add_argument("--gan-cost", type=float, help="of a GAN epoch (default: measured)")
     parser.add_argument("--latency-us", type=float, help="of your network (default: measured here)")
     parser.add_argument("--gigabit", type=float, help="per second (default: measured here)")
     args = parser.parse_args()
@@ -252,11 +214,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = measured_network(folder)
         latency, bandwidth = latency or found[0], bandwidth or found[1]
-    speed, gan_cost = args.samples_per_s, args.gan_cost
-    if not speed or not gan_cost:
-        measured = measured_epochs()
-        speed, gan_cost = speed or measured[0], gan_cost or measured[1]
-    parts = Parts(samples_per_second=speed, gan_cost=gan_cost, latency=latency, bandwidth=bandwidth)
+    speed = args.samples_per_s or measured_speed()
+    parts = Parts(samples_per_second=speed, latency=latency, bandwidth=bandwidth)
     sys.stdout.write(f"{report(parts)}\n")
 
 

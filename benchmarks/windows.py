@@ -4,7 +4,7 @@
     python -m benchmarks.windows --epochs 2 --pairs 3  # about five minutes: both, a first look
     python -m benchmarks.windows --pairs 0             # a minute: the second alone
     python -m benchmarks.windows --pairs 0 --workers 2 --seeds 3  # 45 models, groups of two
-    python -m benchmarks.windows --pairs 0 --seeds 3 --whole      # half an hour: 45 whole networks
+    python -m benchmarks.windows --pairs 0 --seeds 3 --whole      # ten minutes: 45 whole networks
 
 1. Paired runs, A B B A ...: each pair trains the same two windows once with `max_concurrent=1` and
    once with 2, on a Ray of two CPUs that is up already. Asked: at least 1.85 times as fast.

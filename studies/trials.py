@@ -50,4 +50,4 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-rank-history800": (*_LEVEL_RANK, *_OLDER),
 }
 """Name -> settings on top of `protocol.BASE`. Tried and taken out: labels by Savage's scores, a
-list-wise loss, and nine designs of the GAN beside `_GAN` (docs/LOG.md, 2026-11-27 and -29)."""
+list-wise loss, and the designs of the GAN beside `_GAN` (docs/LOG.md, 2026-11-27 and -29)."""

@@ -42,6 +42,8 @@ _OLD_SECONDS = 3600
 _LEAST_BYTES = 50 * 2**20
 _FIRST_PANEL = "panel/manifest.json"
 _FIRST_COMMIT = "_delta_log/00000000000000000000.json"
+_STAGED = "staging-check-"
+"""On a remote store a check is in `panel/`, where builds remove what killed ones have staged."""
 _CHILD = "import sys; from gangru_dist.base.store_check import main; main(*sys.argv[1:])"
 _KEYS = {
     **dict.fromkeys(
@@ -119,13 +121,12 @@ def _ask(uri: str, what: str) -> None:
         try:
             said, errors = child.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired:
-            _end(child)
             raise StorageError(
                 f"{shown} has not answered within {_SECONDS:.0f} s. {keys}; and check the network."
             ) from None
-        except BaseException:
-            _end(child)
-            raise
+        finally:
+            if child.poll() is None:  # too slow, or this process is ended
+                _end(child)
     if child.returncode:
         died = f"{shown}: its client died ({extract_reason(Exception(errors))}). {keys}."
         raise StorageError(said or died)
@@ -149,7 +150,7 @@ def main(what: str, uri: str) -> None:
                 filesystem, path = open_filesystem(uri)
                 filesystem.get_file_info(path)
             elif not (root := Storage(uri)).exists(_FIRST_PANEL) and what == "write":
-                _try_writing(root.child("panel"), "staging-check-")
+                _try_writing(root.child("panel"), _STAGED)
     except StorageError as error:
         text = str(error)
     except Exception as error:  # noqa: BLE001  # each library has errors of its own

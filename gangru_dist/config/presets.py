@@ -70,7 +70,7 @@ def report() -> RunConfig:
 def default() -> RunConfig:
     """What validation supports: trade the day after the signal, 15 basis points of costs a side.
 
-    No GAN: of nine designs none was better than `gru` (docs/LOG.md, 2026-11-27 and -29).
+    No GAN: of eight designs none was better than `gru` by two errors (docs/LOG.md, 2026-11-29).
     Level channels, ranks as the label, neutralized as the factor is, one layer of 64 units,
     averaged weights and three seeds: chosen by walk-forward scores of 2018 and 2019 alone
     (docs/LOG.md, 2026-11-26). One seed costs a quarter of the report's network. The portfolio is
