@@ -12,6 +12,7 @@ import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -135,12 +136,22 @@ def load_kept(reference: Any) -> Any:
         StoreError: It is gone, and was not made again, or not in time.
     """
     try:
-        table = ray.get(reference, timeout=_REMADE_SECONDS)
+        table = get_value(reference, timeout=_REMADE_SECONDS)
     except RayError as error:
         raise StoreError(_find_reason(error)) from error
     parts = table["result"][0].values
     head, *buffers = (memoryview(part.as_buffer()).toreadonly() for part in parts)
     return pickle.loads(head, buffers=buffers)
+
+
+def get_value(reference: Any, *, timeout: float | None = None) -> Any:
+    """`ray.get` from inside a task, which keeps its CPUs while it waits.
+
+    Where a task's main thread waits, Ray lends its CPUs to the next task and never takes them back:
+    each such wait puts one worker more on the machine.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(ray.get, reference, timeout=timeout).result()
 
 
 def _find_reason(error: RayError) -> str:

@@ -35,6 +35,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gangru_dist.base.errors import WindowError, extract_reason, format_flag, shorten
 from gangru_dist.cluster import session
+from gangru_dist.cluster.map import get_value
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 from gangru_dist.maths.calendar import Window
@@ -272,7 +273,7 @@ def _train(job: TrainingJob, unit: Unit, news: Any, train: Train | None) -> None
         sent = news.append.remote(event)
         if isinstance(event, TaskFinished):  # the driver hears of it before the unit's end
             with suppress(RayActorError):
-                ray.get(sent)
+                get_value(sent)
 
     train(job, unit, report)
 

@@ -2,12 +2,16 @@
 
 import os
 import pickle
+import time
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import pytest
+import ray
 
 from gangru_dist.base.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
-from gangru_dist.cluster.map import Runner, catch_error, map_here, map_on_ray, unwrap
+from gangru_dist.cluster.map import Runner, catch_error, get_value, map_here, map_on_ray, unwrap
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
 CFG = RunConfig(resources=ResourcesConfig(cpus_per_worker=0.5))
@@ -99,6 +103,26 @@ class TestOnCluster:
     def test_an_error_is_raised_by_whoever_asks(self) -> None:
         with pytest.raises(FactorError, match="not finite"):
             list(map(unwrap, dict(map_on_ray(CFG, lambda: refuse, [0], actors=1)).values()))
+
+    def test_a_task_that_waits_keeps_its_cpus(self) -> None:
+        """Ray lends out those of a main thread that waits: three tasks ran on two CPUs."""
+        late = ray.remote(num_cpus=0)(lambda: time.sleep(2)).remote()
+        tasks = [ray.remote(wait).remote([late]) for _ in range(4)]
+        assert count_at_once(ray.get(tasks)) == 2
+
+
+def wait(late: list[Any]) -> str:
+    """Waits for a value, then works on; its first and last moment."""
+    begin = time.time()
+    get_value(late[0])
+    time.sleep(1)
+    return f"{begin} {time.time()}"
+
+
+def count_at_once(spans: Iterable[str]) -> int:
+    """Most spans, a first and a last moment each, that have a moment in common."""
+    pairs = [tuple(map(float, span.split())) for span in spans]
+    return max(sum(first <= begin < last for first, last in pairs) for begin, _ in pairs)
 
 
 def refuse(_: int) -> None:
