@@ -8,31 +8,33 @@ BIN := .venv/bin
 SETUP := .venv/.from-lock
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install -qq --no-compile
 FAST := not ray and not gpu and not slow
-NUMERICS := tests/models tests/samples tests/training/test_window.py \
+NUMERICS := tests/maths tests/features tests/samples tests/models tests/evaluation/test_summary.py \
+	tests/evaluation/test_portfolio.py tests/training/test_window.py \
 	tests/training/test_world_size.py tests/training/test_data.py tests/training/test_health.py
+SHAPES := --jaxtyping-packages=gangru_dist,typecheck.checked
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 BROWSER := .venv/.with-browser
-# Two processes, each with its files of tests; in `make trials`, whose kills want the machine, one.
+# Processes, each with its files of tests; in `make trials`, whose kills want the machine, one.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 # Images set it; without bytecode each of Ray's processes would compile torch anew, ten seconds long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-avx2 browser trials soak oracles mlflow check audit supply bench docs lock setup clean
+.PHONY: demo test test-avx2 browser trials soak oracles mlflow check lint audit supply bench docs lock setup clean
 
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
 
-test: test-all
-
-test-all: check test-avx2 $(if $(CHROMIUM),$(BROWSER))
+# A third process works while those that started a Ray wait for it.
+test: lint test-avx2 $(if $(CHROMIUM),$(BROWSER))
 	@$(if $(CHROMIUM),,echo "no Chromium on the PATH: no page is tried in a browser; make browser says how")
-	$(PYTEST) -m "not gpu and not trials and not ($(FAST))"
+	$(PYTEST) -n 3 -m "not gpu and not trials"
 
-# The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has.
+# The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has; every call's
+# shapes and types are checked, which takes half as long again.
 test-avx2: $(SETUP)
-	$(AVX2) $(PYTEST) -m "$(FAST)" $(NUMERICS)
+	$(AVX2) $(PYTEST) $(SHAPES) -m "$(FAST)" $(NUMERICS)
 
 # The pages in a real browser, with axe-core; `make test` does it too where Chromium is installed.
 browser: $(if $(CHROMIUM),$(BROWSER))
@@ -63,12 +65,14 @@ mlflow: $(SETUP)
 	$(PIP) -c requirements.lock --no-build-isolation -e ".[mlflow]"
 	MLFLOW_COMMAND=$(CURDIR)/build/mlflow/bin/mlflow $(BIN)/python -m pytest -q tests/events/test_mlflow.py
 
-check: $(SETUP)
+check: lint
+	$(PYTEST) -m "$(FAST)"
+
+lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(PYTEST) -m "$(FAST)"
 
 # Known weaknesses of what the lock pins; needs the network, and passes without.
 audit:
