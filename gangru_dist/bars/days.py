@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from gangru_dist.bars.columns import Origin, convert
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.quality import Finding, Quality
+from gangru_dist.bars.values import Origin, convert
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import BarsConfig

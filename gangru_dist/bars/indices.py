@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import Origin
 from gangru_dist.bars.days import to_days
 from gangru_dist.bars.files import list_files
 from gangru_dist.bars.formats import BarsFormat
 from gangru_dist.bars.reader import group_units, open_file, read_part
 from gangru_dist.bars.side_tables import Members
+from gangru_dist.bars.values import Origin
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED, Origin, encode, is_delisting_name, is_st_name
 from gangru_dist.bars.days import EPOCH, FIRST_DAY, DayRule, check_span, to_days
 from gangru_dist.bars.formats import ADJUSTFLAGS, BarsFormat, derive
 from gangru_dist.bars.quality import NUMBERS, PRICES, Finding, Findings, Quality, Suspect
+from gangru_dist.bars.values import CODED, Origin, encode, is_delisting_name, is_st_name
 from gangru_dist.base.errors import BarsError, format_flag
 
 CHECKED = pa.schema(

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import CODED, encode, is_delisting_name, is_st_name
 from gangru_dist.bars.formats import SideTable
 from gangru_dist.bars.rows import CHECKED
+from gangru_dist.bars.values import CODED, encode, is_delisting_name, is_st_name
 from gangru_dist.base.errors import BarsError
 
 _logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from gangru_dist.bars.columns import encode
+from gangru_dist.bars.values import encode
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.records import Described
 from gangru_dist.maths.calendar import Day, to_day

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float
 
-from gangru_dist.bars.columns import encode
 from gangru_dist.bars.days import EMPTIED, THIN, to_days
 from gangru_dist.bars.formats import STATED_LIMITS, BarsFormat, SideTable
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.bars.rows import MISSING, find_missing
 from gangru_dist.bars.side_tables import Members, check_same, normalize_code
+from gangru_dist.bars.values import encode
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
 from gangru_dist.panel.adjustment import derive_factor, find_evidence, find_yearly

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.bars.columns import encode
 from gangru_dist.bars.quality import PRICES, Example, Finding, Quality
+from gangru_dist.bars.values import encode
 
 TWINS = "one history under two codes"
 SUCCEEDED = "stock begins where another ends, at its price: one stock under two codes?"

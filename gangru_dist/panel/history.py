@@ -19,8 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gangru_dist.bars.columns import encode
 from gangru_dist.bars.days import to_days
+from gangru_dist.bars.values import encode
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import SETTINGS, to_dict

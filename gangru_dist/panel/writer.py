@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gangru_dist.bars.columns import encode
 from gangru_dist.bars.quality import Quality
+from gangru_dist.bars.values import encode
 from gangru_dist.base.errors import PanelError, shorten
 from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage

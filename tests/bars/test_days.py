@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.bars.columns import Origin
 from gangru_dist.bars.days import (  # fmt: skip
     FEW,
     HOLE,
@@ -24,6 +23,7 @@ from gangru_dist.bars.days import (  # fmt: skip
 )
 from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.quality import Finding, Quality
+from gangru_dist.bars.values import Origin
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
 

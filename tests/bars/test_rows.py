@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gangru_dist.bars.columns import CODED
 from gangru_dist.bars.formats import resolve_format
 from gangru_dist.bars.quality import Finding, Quality, check_share, merge
 from gangru_dist.bars.rows import (
@@ -17,6 +16,7 @@ from gangru_dist.bars.rows import (
     OUTSIDE,
     check_rows,
 )
+from gangru_dist.bars.values import CODED
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig
 

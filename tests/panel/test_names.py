@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from gangru_dist.bars.columns import is_delisting_name, is_st_name
 from gangru_dist.bars.rows import CHECKED
+from gangru_dist.bars.values import is_delisting_name, is_st_name
 from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
