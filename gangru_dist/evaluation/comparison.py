@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.config.settings import EvaluationConfig
+from gangru_dist.evaluation.figures import to_plain
 from gangru_dist.evaluation.ic import compute_return, correlate_factors
 from gangru_dist.evaluation.market import Market, filter_members, settle_prices, to_rebalances
-from gangru_dist.evaluation.summary import Evaluation, to_plain
+from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.maths import metrics
 from gangru_dist.maths.cross_section import cs_neutralize, cs_zscore
 

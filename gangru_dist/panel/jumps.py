@@ -8,7 +8,7 @@ Four years of the real market (3.4 million moves) break none between neighbourin
 leaves its neighbours is set aside, and so are all rows after it until a later move takes the stock
 back to its level: no return is made of two levels. Rows are judged by earlier ones alone, so that
 appended days change nothing. What stays different (a split without a factor) is counted, and stops
-the build where it is no single stock's: `panel.checks`.
+the build where it is no single stock's: `panel.jump_checks`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from gangru_dist.bars.quality import Finding, Quality
 from gangru_dist.base.errors import BarsError
 from gangru_dist.config.settings import BarsConfig, SyntheticConfig
 from gangru_dist.panel import jumps
-from gangru_dist.panel.checks import check_ex_dates, check_jumps, check_marks
+from gangru_dist.panel.jump_checks import check_ex_dates, check_jumps, check_marks
 from gangru_dist.panel.jumps import (
     AFTER,
     FLAT,
