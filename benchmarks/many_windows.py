@@ -27,7 +27,8 @@ from gangru_dist.config.settings import RunConfig, TrainingConfig, WindowConfig
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.model import ModelRecord, PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run
-from gangru_dist.training.launch import choose_windows, train_windows
+from gangru_dist.training.launch import train_windows
+from gangru_dist.training.plan import choose_windows
 from gangru_dist.training.units import (
     EpochDone,
     Report,

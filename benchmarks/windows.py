@@ -40,7 +40,8 @@ from gangru_dist.config.settings import (
 )
 from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.runs.run import Run
-from gangru_dist.training.launch import choose_windows, train_windows
+from gangru_dist.training.launch import train_windows
+from gangru_dist.training.plan import choose_windows
 
 TARGET = 1.85
 """Speed of two at once over one after the other."""

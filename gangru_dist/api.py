@@ -52,7 +52,8 @@ from gangru_dist.runs.run import Run, require_run
 from gangru_dist.scoring.reader import read_factor
 from gangru_dist.scoring.table import FactorTable
 from gangru_dist.synthetic.market import write_bars
-from gangru_dist.training.launch import require_native, resolve_run, train_windows
+from gangru_dist.training.launch import train_windows
+from gangru_dist.training.plan import require_native, resolve_run
 
 _logger = logging.getLogger(__name__)
 

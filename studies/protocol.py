@@ -46,7 +46,7 @@ from gangru_dist.samples.standardize import Standardizer
 from gangru_dist.scoring.predictor import predict, to_factor
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import Scratch, TensorCache, WindowData, prepare
-from gangru_dist.training.launch import choose_windows
+from gangru_dist.training.plan import choose_windows
 from gangru_dist.training.window import train_window
 
 PRESET = "default"

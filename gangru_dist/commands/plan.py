@@ -60,7 +60,7 @@ def _describe_panel(job: Job, bars: Bars | str) -> Facts:
 def preview_training(job: Job) -> Facts:
     """Models to be trained and to be skipped; what they read and need."""
     from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.training.launch import plan_training
+    from gangru_dist.training.plan import plan_training
 
     manifest = read_manifest(job.run.root, job.run.cfg.panel.features)
     only = getattr(job.args, "windows", None)
@@ -142,7 +142,7 @@ def preview_pipeline(job: Job) -> Facts:
 def _preview_first_training(job: Job, bars: Bars | str) -> Facts:
     """Training before there is a panel: stocks and days are about those of the bars."""
     from gangru_dist.maths.calendar import make_windows
-    from gangru_dist.training.launch import resolve_run
+    from gangru_dist.training.plan import resolve_run
 
     run = resolve_run(job.run, anew=job.args.overwrite)
     run.check_claim(overwrite=job.args.overwrite)

@@ -32,7 +32,7 @@ from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.shared import share_panel
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
-from gangru_dist.training.launch import require_native, resolve_precision
+from gangru_dist.training.plan import require_native, resolve_precision
 from gangru_dist.tuning.queue import TrialQueue, describe_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
 from gangru_dist.tuning.trial import (

@@ -14,14 +14,9 @@ from gangru_dist.config.identity import model_identity, with_precision
 from gangru_dist.models import precision
 from gangru_dist.models.precision import Device, require_precision
 from gangru_dist.runs.run import Run
-from gangru_dist.training import launch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.launch import (
-    require_native,
-    resolve_precision,
-    resolve_run,
-    train_windows,
-)
+from gangru_dist.training.launch import train_windows
+from gangru_dist.training.plan import require_native, resolve_precision, resolve_run
 from tests.training.store import TINY, stored_panel
 
 OLD = Device(name="CPU old")
@@ -102,7 +97,7 @@ class TestValidation:
 
         monkeypatch.setattr(session, "ask_nodes", asked)
         require_native(TINY, with_precision(TINY, "float64"))
-        assert launch.resolve_precision(TINY) is TINY
+        assert resolve_precision(TINY) is TINY
 
     def test_a_worker_that_cannot_keep_it_stops_all(self, has: Has) -> None:
         """Rank 0 has bf16, rank 1 has not: both raise, so that none waits for the other."""

@@ -33,11 +33,8 @@ from gangru_dist.runs.summaries import WindowResult
 from gangru_dist.training import launch, units
 from gangru_dist.training.checkpoint import TrainingState, load_model, write_model
 from gangru_dist.training.data import prepare
-from gangru_dist.training.launch import (
-    choose_windows,
-    find_model,
-    train_windows,
-)
+from gangru_dist.training.launch import find_model, train_windows
+from gangru_dist.training.plan import choose_windows
 from gangru_dist.training.units import (
     EpochDone,
     Event,

@@ -290,7 +290,8 @@ def cpus_in_use() -> float:
 def test_twelve_windows_on_a_cluster_with_room_for_two(root: Storage, per_run: int | None) -> None:
     """Six windows x two seeds; in the first, nobody is listed long enough."""
     from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.training.launch import choose_windows, train_windows
+    from gangru_dist.training.launch import train_windows
+    from gangru_dist.training.plan import choose_windows
 
     cfg = dataclasses.replace(
         with_resources(TINY, windows_per_run=per_run),
