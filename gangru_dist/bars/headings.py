@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from gangru_dist.bars.codes import check_years
 from gangru_dist.bars.columns import check_renamed, choose_columns, choose_table_columns
 from gangru_dist.bars.days import DayRule, read_day_rule
 from gangru_dist.bars.files import BarsFile, list_files
@@ -21,7 +22,7 @@ from gangru_dist.bars.formats import (
 )
 from gangru_dist.bars.indices import read_members
 from gangru_dist.bars.reader import BarsPart, open_file
-from gangru_dist.bars.side_tables import Members, check_years
+from gangru_dist.bars.side_tables import Members
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
 from gangru_dist.config.settings import RunConfig

@@ -20,10 +20,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gangru_dist.bars import qlib
+from gangru_dist.bars.codes import find_code, normalize_code
 from gangru_dist.bars.csv_files import CsvShape, read_csv, read_csv_shape
 from gangru_dist.bars.files import BarsFile
 from gangru_dist.bars.formats import BarsFormat, kind_of
-from gangru_dist.bars.side_tables import find_code, normalize_code
 from gangru_dist.bars.values import TEXT_KINDS, Origin, convert
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem

@@ -100,6 +100,21 @@ def encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
 
 
+def is_as_before(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool: each value equals the one before; missing equals missing. The first does not."""
+    if pa.types.is_dictionary(column.type):
+        values = pc.fill_null(encode(column).indices, -1).to_numpy()
+    elif pa.types.is_date(column.type):
+        values = pc.fill_null(column.cast(pa.int32()), -(2**31)).to_numpy()
+    else:
+        values = column.to_numpy()
+    result = np.zeros(len(values), dtype=bool)
+    result[1:] = values[1:] == values[:-1]
+    if values.dtype.kind == "f":
+        result[1:] |= np.isnan(values[1:]) & np.isnan(values[:-1])
+    return result
+
+
 def is_st_name(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether a stock's short name carries the mark of special treatment: ST, *ST, S*ST, SST.
 

@@ -1,190 +1,27 @@
 """Filesystem of a URI: pyarrow's own, S3 with retries, or fsspec for other schemes.
 
 pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`, where a storage may be; fsspec serves every
-other scheme, where bars may be. A request that a store refuses for good raises a StorageError that
-says what to do.
-
-`open_filesystem` refuses a URI that carries a secret before anybody opens, logs or stores it. What
-is logged or raised goes through `sanitize` all the same: libraries and names from data say what
-they like.
+other scheme, where bars may be. `open_filesystem` refuses a URI that carries a secret.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import StorageError, shorten
+from gangru_dist.base.redaction import AZURE, GOOGLE, find_secret, redact
+from gangru_dist.base.refusals import explain_refusals
 
-_HIDDEN = "***"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-AZURE = ("abfs", "abfss", "az")
-GOOGLE = ("gs", "gcs")
-_USERS = frozenset(
-    {"ftp", "hdfs", "sftp", "smb", "ssh", "viewfs", "webhdfs", "wasb", "wasbs", *AZURE}
-)
-"""Schemes whose `name@` is a user or a container; elsewhere it may be a key by itself."""
-_OPTIONS = {
-    "blob_storage_authority", "blob_storage_scheme", "buffer_size", "default_block_size",
-    "dfs_storage_authority", "dfs_storage_scheme", "enable_tls", "endpoint_override", "project_id",
-    "region", "replication", "retry_limit_seconds", "scheme", "user",
-}  # fmt: skip
-"""Keys of a query that hold no secret; what is not known may be one."""
-_STORES = frozenset(
-    {"abfs", "abfss", "adl", "az", "gcs", "gs", "oss", "s3", "s3a", "s3n", "tos", "wasb", "wasbs"}
-)
-"""Object stores: a file appears when it is complete, and their hosts have no port. What follows a
-colon there is a key, even in `KEY:12/34@bucket`."""
-_PORT = re.compile(r"[^/:@]*:\d+(/.*)?", re.DOTALL)
-_USER = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^{0}/@]*:[^{0}]*|[^{0}/@:]*)@"
-"""What stands before the last @ that a password can end with; {0} are the characters that end it.
-A password may have a slash in it, as AWS's do: `s3://KEY:SEC/RET@bucket`."""
-_USER_IN_TEXT = re.compile(_USER.format(r"\s'\"<>"))
-_USER_IN_URI = re.compile(_USER.format(r"\0"))
-_SECRET_WORD = re.compile(
-    r"(?P<key>[?&;][^=&\s'\"<>]*(?:key|secret|token|sig|password|passwd|pwd|credential|auth(?!ority)|pass)"
-    r"[^=&\s'\"<>]*)=[^&\s'\"<>]*",
-    re.IGNORECASE,
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What moves a terminal's cursor, colours it, or turns the direction of its text; not tab and
-line feed."""
-
-
-def find_secret(uri: str) -> str | None:
-    """Name the part of a URI that is, or may be, a secret; None if there is none.
-
-    Raises:
-        ValueError: The host has a [ or ] and is no IPv6 address.
-    """
-    parts = urlsplit(uri)
-    _, colon, port = parts.netloc.rpartition("]")[2].rpartition("@")[2].partition(":")
-    is_key = colon and (parts.scheme in _STORES or not (port or "0").isdecimal())
-    if is_key or _USER_IN_URI.sub(_hide_user, uri) != uri:
-        return "a password or a key"
-    unknown = dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - _OPTIONS
-    return f"the option(s) {', '.join(sorted(unknown))}" if unknown else None
-
-
-def redact(text: str) -> str:
-    """Put *** for the passwords, keys and secret options of each URI in a text."""
-    if "://" not in text:
-        return text
-    return _SECRET_WORD.sub(rf"\g<key>={_HIDDEN}", _USER_IN_TEXT.sub(_hide_user, text))
-
-
-def _hide_user(found: re.Match[str]) -> str:
-    """Leave names, and the colon of a port as in `host:9000/path@version`."""
-    user, scheme = found["user"], found["scheme"].lower()
-    is_name = ":" not in unquote(user) and scheme in _USERS
-    is_name |= scheme in GOOGLE and user == "anonymous"  # Google's way to give no key
-    is_port = scheme not in _STORES | {"file"} and _PORT.fullmatch(user)
-    return found[0] if is_name or is_port else f"{found['scheme']}://{_HIDDEN}@"
-
-
-def sanitize(text: str) -> str:
-    """Redact a text and spell out its control characters, so that a terminal may show it."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redact(text))
-
-
-A = TypeVar("A")
 Place = str | os.PathLike[str]
 """A path or a URI."""
-_READ_ATTEMPTS = 6
-_AWS = re.compile(
-    r"When (?P<what>.*?): AWS Error (?P<code>[A-Z_]+(?: \(HTTP status 411\))?)", re.DOTALL
-)
-_KEYS = (
-    "the store refuses the credentials, or got none. They come from the environment "
-    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE) or the node's "
-    "role, on every node"
-)
-_NO_ANSWER = "NETWORK_CONNECTION"
-_REFUSALS = {
-    "ACCESS_DENIED": _KEYS,
-    "EXPIRED_TOKEN": _KEYS,
-    "INVALID_ACCESS_KEY_ID": _KEYS,
-    "INVALID_CLIENT_TOKEN_ID": _KEYS,
-    "SIGNATURE_DOES_NOT_MATCH": _KEYS,
-    "NO_SUCH_BUCKET": "there is no such bucket. Create it, or correct the URI",
-    _NO_ANSWER: "the store does not answer. Check AWS_ENDPOINT_URL, endpoint_override "
-    "and the network; then run the job again",
-    "UNKNOWN (HTTP status 411)": "the store does not know the AWS library's checksums, as older "
-    "versions of Ceph. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
-    "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required in the environment, on every node",
-}
-"""AWS error code -> what to do. AWS's own text is left out: it may contain the access key."""
-_CUT = re.compile(
-    "Failed to flush response stream|error reading a body|end of file before message length"
-)
-"""An answer that ended too early, as the AWS library and delta-rs put it; neither asks again."""
 _HALF_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)")
-_PLACE = {
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM), "Let this user read and write there, or name another place"
-    ),
-    errno.EROFS: "Name a place that can be written",
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or name another place"),
-    errno.EFBIG: "Raise the limit of a file's size (`ulimit -f`), or name another place",
-    **dict.fromkeys(
-        (errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR), "Correct the path"
-    ),
-}
-"""Error number of a full disk, or of a path that cannot be used -> what to do."""
-
-
-@contextmanager
-def explain_refusals() -> Iterator[None]:
-    """Raise a refusal of a store or a disk, or a broken answer, as StorageError."""
-    try:
-        yield
-    except OSError as error:
-        if _CUT.search(str(error)):
-            raise StorageError(
-                "the store or the network cut an answer short. Run the same command again to "
-                "continue."
-            ) from None
-        found = _AWS.search(str(error))
-        if found and (advice := _REFUSALS.get(found["code"])):
-            raise StorageError(f"{found['what']}: {found['code']}: {advice}.") from None
-        if found or error.errno not in _PLACE:
-            raise
-        raise StorageError(
-            f"{error}. {_PLACE[error.errno]}, then run the same command again to continue."
-        ) from error
-
-
-def is_refused(error: OSError) -> bool:
-    """Whether another attempt would fail in the same way."""
-    found = _AWS.search(str(error))
-    return found is not None and found["code"] in _REFUSALS.keys() - {_NO_ANSWER}
-
-
-def retry(read: Callable[[], A]) -> A:
-    """Return what `read` gives; call it again if a connection was cut within an answer.
-
-    AWS's client and delta-rs repeat requests, but not one whose answer has begun.
-
-    Raises:
-        OSError: The last attempt's; one of the disk, or a refusal, at once.
-    """
-    for attempt in range(_READ_ATTEMPTS - 1):
-        try:
-            return read()
-        except OSError as error:
-            if error.errno is not None or isinstance(error, FileNotFoundError) or is_refused(error):
-                raise
-            time.sleep(0.1 * 2.0**attempt)
-    return read()
 
 
 class RetryingS3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped

@@ -30,7 +30,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from gangru_dist.base.filesystems import sanitize
+from gangru_dist.base.redaction import sanitize
 
 _console = Console(stderr=True)
 _logger = logging.getLogger(__name__)

@@ -21,16 +21,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow.fs as pafs
 
 from gangru_dist.base.errors import StorageError, extract_reason
-from gangru_dist.base.filesystems import (
-    AZURE,
-    GOOGLE,
-    Place,
-    explain_refusals,
-    is_refused,
-    open_filesystem,
-    retry,
-    to_uri,
-)
+from gangru_dist.base.filesystems import Place, open_filesystem, to_uri
+from gangru_dist.base.redaction import AZURE, GOOGLE
+from gangru_dist.base.refusals import explain_refusals, is_refused, retry
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")

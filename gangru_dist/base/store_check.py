@@ -28,7 +28,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gangru_dist.base.errors import StorageError, extract_reason
-from gangru_dist.base.filesystems import AZURE, GOOGLE, explain_refusals, open_filesystem, redact
+from gangru_dist.base.filesystems import open_filesystem
+from gangru_dist.base.redaction import AZURE, GOOGLE, redact
+from gangru_dist.base.refusals import explain_refusals
 from gangru_dist.base.storage import Storage
 
 _SECONDS = 60.0

@@ -129,7 +129,8 @@ def warn(text: str) -> None:
 def report_errors(command: Callable[[], int]) -> int:
     """Run a command; return its exit status, 2 after an error of ours, which is one line."""
     from gangru_dist.base.errors import GangruError
-    from gangru_dist.base.filesystems import explain_refusals, sanitize
+    from gangru_dist.base.redaction import sanitize
+    from gangru_dist.base.refusals import explain_refusals
 
     try:
         with explain_refusals():

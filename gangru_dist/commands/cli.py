@@ -22,7 +22,8 @@ from typing import Any
 
 from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError, TrainingError, extract_reason, format_flag
-from gangru_dist.base.filesystems import explain_refusals, sanitize
+from gangru_dist.base.redaction import sanitize
+from gangru_dist.base.refusals import explain_refusals
 from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.base.store_check import check_store
 from gangru_dist.cluster.start import catch_signals

@@ -42,8 +42,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from gangru_dist.base.errors import ConfigError, FactorError  # as pandas, not for --help
-    from gangru_dist.base.filesystems import redact
     from gangru_dist.base.records import write_table
+    from gangru_dist.base.redaction import redact
     from gangru_dist.base.storage import Storage, split_uri
     from gangru_dist.base.store_check import check_store
     from gangru_dist.maths.calendar import to_day

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from gangru_dist.base.errors import GangruError, extract_reason
-from gangru_dist.base.filesystems import redact
 from gangru_dist.base.log import subscribe
 from gangru_dist.base.records import find_record, hash_json, write_record
+from gangru_dist.base.redaction import redact
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import CALLBACKS
 from gangru_dist.events.events import EpochTrained, ReportWritten, TrialChanged, WindowDone

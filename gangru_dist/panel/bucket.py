@@ -3,11 +3,7 @@
 Works on flat columns sorted by (code, date); features on dense (K, N) arrays, row k being an
 asset's k-th traded day.
 
-Daily price limits of the A-share market say who closed at one and so could not be traded. Boards
-are told by code: STAR 688, 689; ChiNext 300, 301, 302; Beijing 43, 83, 87, 88, 92; main, the rest.
-`LIMITS` has their rules by date. Not modeled: suspensions during the day, B shares' ticks of 0.001,
-the 44 % of a main-board stock's first day. Prices that come adjusted have a tick that is not known,
-so none of them is known to be at a limit.
+Prices that come adjusted have a tick that is not known, so none of them is known to be at a limit.
 """
 
 from __future__ import annotations
@@ -18,54 +14,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Bool, Float
 
 from gangru_dist.bars.days import EMPTIED, THIN, to_days
 from gangru_dist.bars.formats import STATED_LIMITS, BarsFormat, SideTable
 from gangru_dist.bars.quality import NUMBERS, Findings, Quality
 from gangru_dist.bars.rows import MISSING, find_missing
-from gangru_dist.bars.side_tables import Members, check_same, normalize_code
-from gangru_dist.bars.values import encode
+from gangru_dist.bars.side_tables import Members, check_same
+from gangru_dist.bars.values import encode, is_as_before
 from gangru_dist.features.price_volume import adjust_bars, compute_features
 from gangru_dist.panel import jumps
 from gangru_dist.panel.adjustment import derive_factor, find_evidence, find_yearly
 from gangru_dist.panel.copies import find_repeated_rows
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
+from gangru_dist.panel.price_limits import TICK, at_limit, find_limits
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
-LIMITS = (
-    # The exchanges' notice of December 1996.
-    ("main", str(jumps.LIMITS_SINCE), 0.10, 0.10, 1),
-    # Listing rules of 1998: special treatment.
-    ("main", "1998-04-22", 0.10, 0.05, 1),
-    # Trading rules of 2023: registration.
-    ("main", "2023-04-10", 0.10, 0.05, 5),
-    # The exchanges' "notice on the price limit of risk-warning stocks of the main board", draft of
-    # 2025-06-27. Its day is from public reports (akfamily/akquant#249,
-    # simonlin1212/TradingAgents-astock#85; rustdx-complete measured it): the text was not found.
-    ("main", "2026-07-06", 0.10, 0.10, 5),
-    # Shanghai's special rules for trading on the STAR market, 2019: registration.
-    ("star", "1990-01-01", 0.20, 0.20, 5),
-    ("chinext", "1990-01-01", 0.10, 0.05, 1),
-    # Shenzhen's special rules for trading on ChiNext, 2020: registration.
-    ("chinext", "2020-08-24", 0.20, 0.20, 5),
-    # Beijing's trading rules of 2021.
-    ("beijing", "1990-01-01", 0.30, 0.30, 1),
-)
-"""Board, first day; limit as a fraction of the reference price, and the same under special
-treatment; days from the listing on that have none. There are none before the first row."""
-FREE_LEAVING = np.datetime64("2020-12-31", "D")
-"""From this day on, the first day of a stock's delisting period has no limit; the board's own, not
-that of special treatment, holds in it. Listing rules of December 2020."""
-_BOARDS = {
-    **dict.fromkeys(("688", "689"), "star"),
-    **dict.fromkeys(("300", "301", "302"), "chinext"),
-    **dict.fromkeys(("43", "83", "87", "88", "92"), "beijing"),
-}
-_TICK = 0.01  # CNY
 _LISTED = re.compile(r"(?<!\d)\d{6}(?!\d)")
 """A code of an exchange whose companies pay dividends."""
 
@@ -128,15 +93,15 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, Ju
     bars = _sort(bars)
     thin = {THIN: np.isin(to_days(bars["date"]), task.closed)}
     bars = _keep(bars, findings.take(bars, thin, show=()))
-    again = _is_as_before(bars["code"]) & _is_as_before(bars["date"])
+    again = is_as_before(bars["code"]) & is_as_before(bars["date"])
     places = np.flatnonzero(again)
     if len(places):
         check_same(bars.take(places - 1), bars.take(places), task.files, ignore=("name",))
     bars = _keep(bars, findings.take(bars, {DUPLICATE: again}, show=()))
     bars = _add_listing(bars, findings)
     traded, close = ~bars["suspended"].to_numpy(), bars["close"].to_numpy()
-    same = _is_as_before(bars["code"])
-    moves = same & _is_as_before(bars["adj_factor"]) & (close > 0) & ~traded
+    same = is_as_before(bars["code"])
+    moves = same & is_as_before(bars["adj_factor"]) & (close > 0) & ~traded
     moves[1:] &= (close[1:] != close[:-1]) & (close[:-1] > 0)
     findings.note(bars, {UNSOLD: moves}, show=("close",), previous=("close",))
     # a day without a row may be a lost one, a suspended row is none
@@ -154,7 +119,7 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, Ju
     sums += _judge(bars, rows, task.form)
     sums += JumpSums(repeated=(repeated,) if len(repeated) else ())
     bars = bars.append_column(LIMIT, pa.array(rows["limit"]))
-    same = _is_as_before(bars["code"])
+    same = is_as_before(bars["code"])
     stays = findings.take(bars, reasons, **shown)
     if task.form.prices == "adjusted":
         del notes[jumps.STALE_CAP]  # dividends move an adjusted price and no market cap
@@ -169,7 +134,7 @@ def select_rows(bars: pa.Table, task: BucketTask) -> tuple[pa.Table, Quality, Ju
             never[first] = np.logical_and.reduceat(find_missing(bars[name]), first)
         findings.note(bars, {f"stock without any {name}": never}, show=())
     known = bars["industry"].is_valid().to_numpy()
-    renamed = same & ~_is_as_before(bars["industry"]) & known
+    renamed = same & ~is_as_before(bars["industry"]) & known
     renamed[1:] &= known[:-1]
     findings.note(bars, {RENAMED: renamed}, show=("industry",), previous=("industry",))
     return _keep(bars, stays), findings.quality, sums
@@ -183,7 +148,7 @@ def _to_arrays(bars: pa.Table, task: BucketTask) -> dict[str, np.ndarray]:
         since = position - locate_listings(task.calendar, to_days(bars[LISTED]))
         limit = find_limits(bars, date, since)
     rows = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.extra_columns)}
-    asset = np.cumsum(~_is_as_before(bars["code"]))
+    asset = np.cumsum(~is_as_before(bars["code"]))
     rows["is_st"] = bars["is_st"].to_numpy()
     return {**rows, "asset": asset, "date": date, "position": position, "limit": limit}
 
@@ -230,7 +195,7 @@ def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> Jum
 def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     """Panel rows of `select_rows`' rows: `panel_schema`, sorted by (asset, date)."""
     columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.extra_columns)}
-    same = _is_as_before(bars["code"])
+    same = is_as_before(bars["code"])
     values = _compute_features(columns, np.cumsum(~same) - 1, task)
     adjusted, cap = columns["close"] * columns["adj_factor"], columns["market_cap"]
     reference = np.where(same, np.roll(adjusted, 1) / columns["adj_factor"], np.nan)
@@ -242,10 +207,10 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     if set(STATED_LIMITS) <= columns.keys() and task.form.prices == "traded":
         stated = [columns[name] for name in STATED_LIMITS]
         with np.errstate(invalid="ignore"):  # limits that the day's prices break are none
-            fits = columns["high"] <= stated[0] + _TICK / 2
-            fits &= columns["low"] >= stated[1] - _TICK / 2
-            up = np.where(fits, columns["close"] >= stated[0] - _TICK / 2, up)
-            down = np.where(fits, columns["close"] <= stated[1] + _TICK / 2, down)
+            fits = columns["high"] <= stated[0] + TICK / 2
+            fits &= columns["low"] >= stated[1] - TICK / 2
+            up = np.where(fits, columns["close"] >= stated[0] - TICK / 2, up)
+            down = np.where(fits, columns["close"] <= stated[1] + TICK / 2, down)
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),
@@ -279,7 +244,7 @@ def find_delisted(
         findings: Where days are counted that cannot be.
     """
     date, given = to_days(bars["date"]), to_days(bars["delist_date"])
-    last = np.append(~_is_as_before(bars["code"])[1:], True)[: len(bars)]
+    last = np.append(~is_as_before(bars["code"])[1:], True)[: len(bars)]
     early = last & (given < date)
     findings.note(bars, {EARLY_DELISTING: early}, show=("delist_date",))
     found: dict[str, str] = {}
@@ -289,73 +254,6 @@ def find_delisted(
         fits = [str(day) for day in days if date[row] <= day <= task.calendar[-1]]
         found |= {code: fits[0]} if fits else {}
     return found
-
-
-def find_boards(codes: pa.DictionaryArray) -> np.ndarray:
-    """(n,) str: main, star, chinext or beijing, by the six digits in any vendor's spelling."""
-    boards = []
-    for code in codes.dictionary.to_pylist():
-        digits = normalize_code(code)[:6]
-        if not digits.isdigit():
-            digits = "".join(c for c in code if c.isdigit()).zfill(6)[:6]
-        found = [board for start, board in _BOARDS.items() if digits.startswith(start)]
-        boards.append(found[0] if found else "main")
-    return np.asarray(np.array(boards, dtype="U8")[codes.indices.to_numpy()])
-
-
-def limit_share(
-    board: np.ndarray, date: np.ndarray, listed_days: np.ndarray, is_st: np.ndarray
-) -> Float[np.ndarray, " n"]:
-    """Largest move of a day as a fraction of the reference price, by `LIMITS`.
-
-    Infinite where there is none.
-
-    Args:
-        board: (n,) of `find_boards`.
-        date: (n,) datetime64[D].
-        listed_days: (n,) trading days since listing, 0 on the first day.
-        is_st: (n,) bool, special treatment that day.
-    """
-    limits, free_days = np.full(len(date), np.inf), np.zeros(len(date))
-    for name, first, share, share_st, days in LIMITS:
-        holds = (board == name) & (date >= np.datetime64(first))
-        limits[holds] = np.where(is_st[holds], share_st, share)
-        free_days[holds] = days
-    return np.where((listed_days >= 0) & (listed_days < free_days), np.inf, limits)
-
-
-def find_limits(bars: pa.Table, date: np.ndarray, since: np.ndarray) -> Float[np.ndarray, " n"]:
-    """Largest moves of sorted rows, `since` trading days after their listings."""
-    leaving, marked = (bars[name].to_numpy() for name in ("is_delisting", "is_st"))
-    limit = limit_share(find_boards(encode(bars["code"])), date, since, marked & ~leaving)
-    first = leaving & _is_as_before(bars["code"]) & (date >= FREE_LEAVING)
-    first[1:] &= ~leaving[:-1]
-    limit[first] = np.inf
-    return limit
-
-
-def at_limit(
-    close: Float[np.ndarray, " n"], reference: Float[np.ndarray, " n"], share: np.ndarray
-) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Whether each close stands at its upper, and at its lower, price limit.
-
-    Args:
-        close: Currency per share as traded.
-        reference: Previous close, adjusted for today's ex-right and dividend; NaN = none.
-        share: Of `limit_share`.
-
-    Returns:
-        Two arrays; False where there is no reference price.
-    """
-    base = _round(reference)
-    with np.errstate(invalid="ignore"):
-        upper, lower = _round(base * (1 + share)), _round(base * (1 - share))
-        return close >= upper - _TICK / 2, close <= lower + _TICK / 2
-
-
-def _round(price: np.ndarray) -> np.ndarray:
-    """To the tick, halves up as the exchange does, whatever a float makes of 1.005."""
-    return np.asarray(np.floor(price / _TICK + 0.5 + 1e-6) * _TICK)
 
 
 def _keep(bars: pa.Table, mask: np.ndarray) -> pa.Table:
@@ -372,21 +270,6 @@ def _sort(bars: pa.Table) -> pa.Table:
     return bars.take(pa.array(order)).combine_chunks()
 
 
-def _is_as_before(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) bool: each value equals the one before; missing equals missing. The first does not."""
-    if pa.types.is_dictionary(column.type):
-        values = pc.fill_null(encode(column).indices, -1).to_numpy()
-    elif pa.types.is_date(column.type):
-        values = pc.fill_null(column.cast(pa.int32()), -(2**31)).to_numpy()
-    else:
-        values = column.to_numpy()
-    result = np.zeros(len(values), dtype=bool)
-    result[1:] = values[1:] == values[:-1]
-    if values.dtype.kind == "f":
-        result[1:] |= np.isnan(values[1:]) & np.isnan(values[:-1])
-    return result
-
-
 def _add_listing(bars: pa.Table, findings: Findings) -> pa.Table:
     """The bars and `LISTED`, one day an asset: what its first row says, else its date.
 
@@ -394,7 +277,7 @@ def _add_listing(bars: pa.Table, findings: Findings) -> pa.Table:
     first row is not believed, and counted.
     """
     date, given = to_days(bars["date"]), to_days(bars["list_date"])
-    start = np.flatnonzero(~_is_as_before(bars["code"]))
+    start = np.flatnonzero(~is_as_before(bars["code"]))
     late = np.zeros(len(bars), dtype=bool)
     late[start] = given[start] > date[start]
     findings.note(bars, {LATE_LISTING: late}, show=("list_date",))

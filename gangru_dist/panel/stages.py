@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gangru_dist.bars.codes import check_spellings
 from gangru_dist.bars.days import (
     DayRule,
     check_calendar,
@@ -30,7 +31,7 @@ from gangru_dist.bars.headings import Bars
 from gangru_dist.bars.quality import Example, Findings, Quality, merge
 from gangru_dist.bars.reader import group_units
 from gangru_dist.bars.rows import MISSING, check_joined, find_missing
-from gangru_dist.bars.side_tables import check_spellings, join_table
+from gangru_dist.bars.side_tables import join_table
 from gangru_dist.base import log
 from gangru_dist.base.errors import BarsError, GangruError
 from gangru_dist.base.storage import Storage

@@ -22,7 +22,7 @@ from gangru_dist.bars.reader import BATCH_ROWS, BarsPart, read_part
 from gangru_dist.bars.rows import check_rows, find_suspects
 from gangru_dist.bars.side_tables import Spellings, respell_rows
 from gangru_dist.bars.values import encode
-from gangru_dist.base.filesystems import retry
+from gangru_dist.base.refusals import retry
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.manifest import bucket_of
 

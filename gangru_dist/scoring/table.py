@@ -31,7 +31,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
 from gangru_dist.base.errors import FactorError, shorten
-from gangru_dist.base.filesystems import retry
+from gangru_dist.base.refusals import retry
 from gangru_dist.base.storage import READERS, Storage
 from gangru_dist.runs.summaries import DayCoverage
 from gangru_dist.scoring.files import (

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gangru_dist.bars.files import list_files
 from gangru_dist.base import log
 from gangru_dist.base.errors import GangruError
-from gangru_dist.base.filesystems import find_secret, redact, sanitize
+from gangru_dist.base.redaction import find_secret, redact, sanitize
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import cli, main
 from gangru_dist.commands.jobs import JOBS

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from gangru_dist.bars.files import _make_file
 from gangru_dist.base.errors import StorageError
-from gangru_dist.base.filesystems import Place, RetryingS3FileSystem, explain_refusals, retry
+from gangru_dist.base.filesystems import Place, RetryingS3FileSystem
+from gangru_dist.base.refusals import explain_refusals, retry
 from gangru_dist.base.storage import Storage, check_name
 from gangru_dist.panel.manifest import read_manifest
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from gangru_dist.bars.side_tables import check_spellings, find_code, normalize_code
+from gangru_dist.bars.codes import check_spellings, find_code, normalize_code
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.panel.bucket import find_boards
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.copies import SUCCEEDED, TWINS
+from gangru_dist.panel.price_limits import find_boards
 from tests.bars.corpus_market import CODES, DAYS, csv, market
 from tests.made_bars import write
 

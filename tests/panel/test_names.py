@@ -17,9 +17,9 @@ from gangru_dist.base.errors import BarsError, PanelError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config.settings import BarsConfig, PanelConfig, RunConfig
-from gangru_dist.panel.bucket import find_limits
 from gangru_dist.panel.build import build_panel
 from gangru_dist.panel.manifest import BASE_COLUMNS, Manifest
+from gangru_dist.panel.price_limits import find_limits
 from gangru_dist.panel.store import read_rows
 from gangru_dist.panel.writer import (
     LONGEST_NAME,

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gangru_dist.panel.bucket import at_limit, find_boards, limit_share
+from gangru_dist.panel.price_limits import at_limit, find_boards, limit_share
 
 
 class TestReference:
