@@ -1,6 +1,6 @@
 """Read CSV files: any of the common encodings, delimiters and compressions, as text.
 
-All columns are read as text; `columns.convert` makes numbers and dates of them. CR, LF and CRLF end
+All columns are read as text; `values.convert` makes numbers and dates of them. CR, LF and CRLF end
 a line. A file in another encoding than it was taken for is an error, never other characters.
 通达信's text export has a title above its headings and a source below its rows.
 """
@@ -154,7 +154,7 @@ def read_csv(
         "convert_options": pa_csv.ConvertOptions(
             include_columns=schema.names,
             column_types=schema,
-            null_values=[""],  # `columns.convert` knows the words for it
+            null_values=[""],  # `values.convert` knows the words for it
             strings_can_be_null=True,
         ),
     }
