@@ -8,9 +8,10 @@ BIN := .venv/bin
 SETUP := .venv/.from-lock
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install -qq --no-compile
 FAST := not ray and not gpu and not slow
-NUMERICS := tests/maths tests/features tests/samples tests/models tests/evaluation/test_summary.py \
-	tests/evaluation/test_portfolio.py tests/training/test_window.py \
-	tests/training/test_world_size.py tests/training/test_data.py tests/training/test_health.py
+NUMERICS := tests/maths tests/features tests/samples tests/models tests/synthetic \
+	$(addprefix tests/evaluation/,test_market.py test_summary.py test_portfolio.py) \
+	$(addprefix tests/panel/,test_universe.py test_price_limits.py test_store.py) \
+	$(addprefix tests/training/,test_window.py test_world_size.py test_data.py test_health.py)
 SHAPES := --jaxtyping-packages=gangru_dist,typecheck.checked
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)

@@ -1,4 +1,4 @@
-"""Find our columns among a vendor's headings; say of one that is missing which names are near."""
+"""Find our columns among a vendor's headings; where one is missing, name the nearest."""
 
 from __future__ import annotations
 

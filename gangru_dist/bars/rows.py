@@ -1,8 +1,8 @@
 """Check the rows of the bars. docs/data.md is the list in words.
 
 A row that cannot be used is set aside and counted under its first reason; a file that cannot be
-understood was refused before, by `reader` and `columns`. Duplicates show only once the rows of
-a stock are together: `panel.bucket` finds them.
+understood was refused before, by `reader`, `columns` and `values`. Duplicates show only once the
+rows of a stock are together: `panel.bucket` finds them.
 
 Columns of one row are held against each other, by what is true of a trading day in any market:
 

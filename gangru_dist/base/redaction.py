@@ -1,6 +1,7 @@
 """Secrets in URIs: found before anybody opens, logs or stores one, and hidden in texts.
 
-Libraries and names from data say what they like: what is logged or raised goes through `sanitize`.
+Texts of libraries and names from data may hold some too: what is logged or raised goes through
+`sanitize`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 _HIDDEN = "***"
 AZURE = ("abfs", "abfss", "az")
+"""Schemes of Azure's stores."""
 GOOGLE = ("gs", "gcs")
+"""Schemes of Google's stores."""
 _USERS = frozenset(
     {"ftp", "hdfs", "sftp", "smb", "ssh", "viewfs", "webhdfs", "wasb", "wasbs", *AZURE}
 )
@@ -21,7 +24,7 @@ _OPTIONS = {
     "region", "replication", "retry_limit_seconds", "scheme", "user",
 }  # fmt: skip
 """Keys of a query that hold no secret; what is not known may be one."""
-STORES = frozenset(
+_STORES = frozenset(
     {"abfs", "abfss", "adl", "az", "gcs", "gs", "oss", "s3", "s3a", "s3n", "tos", "wasb", "wasbs"}
 )
 """Object stores: a file appears when it is complete, and their hosts have no port. What follows a
@@ -50,7 +53,7 @@ def find_secret(uri: str) -> str | None:
     """
     parts = urlsplit(uri)
     _, colon, port = parts.netloc.rpartition("]")[2].rpartition("@")[2].partition(":")
-    is_key = colon and (parts.scheme in STORES or not (port or "0").isdecimal())
+    is_key = colon and (parts.scheme in _STORES or not (port or "0").isdecimal())
     if is_key or _USER_IN_URI.sub(_hide_user, uri) != uri:
         return "a password or a key"
     unknown = dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - _OPTIONS
@@ -69,7 +72,7 @@ def _hide_user(found: re.Match[str]) -> str:
     user, scheme = found["user"], found["scheme"].lower()
     is_name = ":" not in unquote(user) and scheme in _USERS
     is_name |= scheme in GOOGLE and user == "anonymous"  # Google's way to give no key
-    is_port = scheme not in STORES | {"file"} and _PORT.fullmatch(user)
+    is_port = scheme not in _STORES | {"file"} and _PORT.fullmatch(user)
     return found[0] if is_name or is_port else f"{found['scheme']}://{_HIDDEN}@"
 
 

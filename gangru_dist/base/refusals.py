@@ -1,4 +1,4 @@
-"""What stores and disks refuse, with the way out; reads again where an answer was cut."""
+"""Explain what stores and disks refuse, with the way out; repeat a read whose answer was cut."""
 
 from __future__ import annotations
 

@@ -12,14 +12,15 @@ import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from gangru_dist.base.errors import GangruError, extract_reason
 from gangru_dist.cluster import session
@@ -34,6 +35,8 @@ Done = Iterator[tuple[int, Any]]
 Runner = Callable[..., Done]
 """`map_on_ray`, or `map_here` in its place."""
 _MAX_BLOCKS = 4096  # of Ray Data; more items share a task
+_MOVED_SECONDS = 10.0
+"""For a result to come from another node."""
 _REMADE_SECONDS = 120.0
 """For a result to be made again; if workers hold every CPU it has to wait for them."""
 
@@ -136,7 +139,10 @@ def load_kept(reference: Any) -> Any:
         StoreError: It is gone, and was not made again, or not in time.
     """
     try:
-        table = get_value(reference, timeout=_REMADE_SECONDS)
+        try:
+            table = get_value(reference, timeout=_MOVED_SECONDS)
+        except GetTimeoutError:  # lost: lends its CPUs to the tasks that make it again
+            table = ray.get(reference, timeout=_REMADE_SECONDS)
     except RayError as error:
         raise StoreError(_find_reason(error)) from error
     parts = table["result"][0].values
@@ -147,11 +153,19 @@ def load_kept(reference: Any) -> Any:
 def get_value(reference: Any, *, timeout: float | None = None) -> Any:
     """`ray.get` from inside a task, which keeps its CPUs while it waits.
 
-    Where a task's main thread waits, Ray lends its CPUs to the next task and never takes them back:
-    each such wait puts one worker more on the machine.
+    Those of a task whose main thread waits Ray lends to the next one, which runs on when the wait
+    is over: more workers than there are CPUs for.
     """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(ray.get, reference, timeout=timeout).result()
+    found: Future[Any] = Future()
+
+    def get() -> None:
+        try:
+            found.set_result(ray.get(reference, timeout=timeout))
+        except BaseException as error:  # noqa: BLE001  # raised where it is asked for
+            found.set_exception(error)
+
+    Thread(target=get, daemon=True).start()  # the main thread stays open to signals
+    return found.result()
 
 
 def _find_reason(error: RayError) -> str:

@@ -1,4 +1,4 @@
-"""The figures of metrics.json, from an evaluation's tables."""
+"""The figures of metrics.json that follow from an evaluation's tables; `summary` adds the rest."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ def collect_figures(
     rebalances: Rebalances,
     long: Portfolio,
     cfg: EvaluationConfig,
+    *,
+    entry_lag: int,
+    quantiles: int,
 ) -> dict[str, Any]:
     """The figures that follow from an evaluation's tables, by name of its field.
 
@@ -40,13 +43,16 @@ def collect_figures(
         market: With settled prices.
         rebalances: Of the factor.
         long: The portfolio.
-        cfg: Its settings, which are repeated.
+        cfg: Settings of the evaluation; those in `_SETTINGS` are repeated.
+        entry_lag: Repeated, as is the next.
+        quantiles: Number of quantiles.
     """
     targets = portfolio.find_targets(market, rebalances, long, cfg, rebalances.newest)
+    settings = {name: getattr(cfg, name) for name in _SETTINGS}
     main = (tables["monthly"], tables["daily"])
     return {
         "period": _describe_period(*main, market, rebalances),
-        "settings": {name: getattr(cfg, name) for name in _SETTINGS},
+        "settings": {"entry_lag": entry_lag, **settings, "quantiles": quantiles},
         "headline": _compare_headlines(*main, tables["trades"], cfg.days_per_year),
         **_summarize_tables(tables, cfg.days_per_year),
         "capacity": decomposition.estimate_capacity(market, rebalances, targets),
@@ -86,7 +92,7 @@ def _measure_headline(
 
 
 def _summarize_tables(tables: dict[str, pd.DataFrame], days_per_year: int) -> dict[str, Any]:
-    """The figures that follow from the tables."""
+    """The figures that need nothing but the tables."""
     monthly, daily, exposures = tables["monthly"], tables["daily"], tables["exposures"]
     months = monthly["month"].to_numpy(dtype=np.str_)
     ics = {"ic": "ic", "ic_raw_score": "ic_score", "ic_pearson": "ic_pearson"}

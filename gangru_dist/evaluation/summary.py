@@ -152,8 +152,9 @@ def evaluate(
         "weights": _tabulate_weights(market, trades, long),
     }
     notes = [*([note] if note else []), *_list_notes(market, rebalances)]
-    figures = collect_figures(tables, market, rebalances, long, cfg)
-    figures["settings"] = {"entry_lag": entry_lag, **figures["settings"], "quantiles": quantiles}
+    figures = collect_figures(
+        tables, market, rebalances, long, cfg, entry_lag=entry_lag, quantiles=quantiles
+    )
     if index is not None:
         beside, missing = performance.sample_index(index, market.dates[long.days])
         own, net = daily["long"].to_numpy(), daily["long_net"].to_numpy()

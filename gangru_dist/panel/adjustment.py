@@ -122,7 +122,7 @@ def find_evidence(
     unit: float,
     paid: bool,
 ) -> JumpSums:
-    """What whole histories say of prices that are called adjusted, for `checks` to judge.
+    """What whole histories say of prices that are called adjusted, for `jump_checks` to judge.
 
     Args:
         rows: As of `find_ratios`, with `quality.NUMBERS`.

@@ -1,6 +1,6 @@
 """Refuse bars that all rows together show to be wrong: columns, days, units; warn of the rest.
 
-What sums over all stocks show, of factors, jumps and marks, is in `jump_checks`.
+`jump_checks` judges what is summed over all stocks: factors, jumps, marks.
 """
 
 from __future__ import annotations

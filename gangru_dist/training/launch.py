@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
 
 from gangru_dist.base.errors import StorageError
 from gangru_dist.base.log import publish, subscribe
@@ -52,12 +51,7 @@ from gangru_dist.training.units import (
     run_units,
 )
 
-if TYPE_CHECKING:
-    pass
-
 _logger = logging.getLogger(__name__)
-
-
 Runner = Callable[[TrainingJob, Sequence[Unit], int], Iterator[Event]]
 """`units.run_units`, or a stand-in for tests."""
 

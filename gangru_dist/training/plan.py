@@ -1,4 +1,4 @@
-"""What is to be trained, and how: windows of the calendar, models that are not there, precision.
+"""What is to be trained: windows of the calendar, models that are still missing, the precision.
 
 Precision and devices are checked before anything is written, so that a mistake claims no name;
 `models.precision.require_precision` checks again where a worker starts, on its real device.

@@ -3,7 +3,6 @@
 import os
 import pickle
 import time
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -106,23 +105,19 @@ class TestOnCluster:
 
     def test_a_task_that_waits_keeps_its_cpus(self) -> None:
         """Ray lends out those of a main thread that waits: three tasks ran on two CPUs."""
-        late = ray.remote(num_cpus=0)(lambda: time.sleep(2)).remote()
-        tasks = [ray.remote(wait).remote([late]) for _ in range(4)]
-        assert count_at_once(ray.get(tasks)) == 2
+        late = ray.remote(num_cpus=0)(lambda: time.sleep(4)).remote()
+        spans = ray.get([ray.remote(wait).remote([late]) for _ in range(4)])
+        assert max(awake - begin for begin, awake, _ in spans) > 0.5  # somebody waited
+        assert max(sum(one <= begin < end for one, _, end in spans) for begin, *_ in spans) <= 2
 
 
-def wait(late: list[Any]) -> str:
-    """Waits for a value, then works on; its first and last moment."""
+def wait(late: list[Any]) -> tuple[float, float, float]:
+    """Waits for a value, then works on: when it began, had the value, and ended."""
     begin = time.time()
     get_value(late[0])
+    awake = time.time()
     time.sleep(1)
-    return f"{begin} {time.time()}"
-
-
-def count_at_once(spans: Iterable[str]) -> int:
-    """Most spans, a first and a last moment each, that have a moment in common."""
-    pairs = [tuple(map(float, span.split())) for span in spans]
-    return max(sum(first <= begin < last for first, last in pairs) for begin, _ in pairs)
+    return begin, awake, time.time()
 
 
 def refuse(_: int) -> None:
