@@ -203,7 +203,7 @@ def _estimate_cost(
         "worker_gb": round(
             WORKER_GB + 3 * 4 * days * stocks * channels / 1e9 + cost.gathered / 1e9, 1
         ),
-        "minutes_at_most": round(cost.seconds * math.ceil(models / at_once) / 60, 1),
+        "minutes_at_most": math.ceil(cost.seconds * math.ceil(models / at_once) / 6) / 10,
     }
 
 

@@ -237,6 +237,7 @@ class TestThisMachine:
             raise ValueError("first\nsecond")
 
         monkeypatch.setattr(start.ray, "init", init)
+        monkeypatch.setattr(start.ray, "shutdown", lambda: None)  # of the tests' own cluster
         with pytest.raises(ResourceError, match=r"did not start on this machine: first second\. "):
             start.start_ray(cpus=1, gpus=0, dashboard=False)
         assert len(calls) == 1
