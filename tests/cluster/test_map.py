@@ -112,8 +112,9 @@ class TestOnCluster:
 
 
 def wait_for_two(folder: Path) -> None:
-    """Ends a second after two tasks have begun."""
-    while len(list(folder.iterdir())) < 2:
+    """Ends a second after two tasks have begun, or after a while."""
+    deadline = time.time() + 30
+    while len(list(folder.iterdir())) < 2 and time.time() < deadline:
         time.sleep(0.05)
     time.sleep(1)
 
