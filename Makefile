@@ -27,13 +27,13 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(SETUP)
 	@$(BIN)/python jobs/pipeline.py --preset demo --bars synthetic --storage $(STORAGE)
 
-# A third process works while those that started a Ray wait for it.
+# Of three processes those that started a Ray wait for it much of their time.
 test: lint test-avx2 $(if $(CHROMIUM),$(BROWSER))
 	@$(if $(CHROMIUM),,echo "no Chromium on the PATH: no page is tried in a browser; make browser says how")
 	$(PYTEST) -n 3 -m "not gpu and not trials"
 
 # The numerics as on a CPU that has AVX2 and nothing newer, whatever this machine has; every call's
-# shapes and types are checked, which takes half as long again.
+# shapes and types are checked, which costs a quarter more.
 test-avx2: $(SETUP)
 	$(AVX2) $(PYTEST) $(SHAPES) -m "$(FAST)" $(NUMERICS)
 

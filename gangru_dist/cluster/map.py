@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from gangru_dist.base.errors import GangruError, extract_reason
 from gangru_dist.cluster import session
@@ -35,10 +35,8 @@ Done = Iterator[tuple[int, Any]]
 Runner = Callable[..., Done]
 """`map_on_ray`, or `map_here` in its place."""
 _MAX_BLOCKS = 4096  # of Ray Data; more items share a task
-_MOVED_SECONDS = 10.0
-"""For a result to come from another node."""
 _REMADE_SECONDS = 120.0
-"""For a result to be made again; if workers hold every CPU it has to wait for them."""
+"""For a result to be made again; where those who wait hold every CPU it is not."""
 
 
 def catch_error(call: Callable[[], Result]) -> Result | GangruError:
@@ -139,10 +137,7 @@ def load_kept(reference: Any) -> Any:
         StoreError: It is gone, and was not made again, or not in time.
     """
     try:
-        try:
-            table = get_value(reference, timeout=_MOVED_SECONDS)
-        except GetTimeoutError:  # lost: lends its CPUs to the tasks that make it again
-            table = ray.get(reference, timeout=_REMADE_SECONDS)
+        table = get_value(reference, timeout=_REMADE_SECONDS)
     except RayError as error:
         raise StoreError(_find_reason(error)) from error
     parts = table["result"][0].values

@@ -27,7 +27,7 @@ from gangru_dist.panel.adjustment import derive_factor, find_evidence, find_year
 from gangru_dist.panel.copies import find_repeated_rows
 from gangru_dist.panel.jumps import JumpSums
 from gangru_dist.panel.manifest import MEMBER, locate_listings, panel_schema
-from gangru_dist.panel.price_limits import TICK, at_limit, find_limits
+from gangru_dist.panel.price_limits import at_limit, at_stated_limit, find_limits
 
 ASSETS_AT_ONCE = 256
 """Assets in one dense array: bounds memory where a bucket is large."""
@@ -205,12 +205,7 @@ def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
         limit = np.full(len(bars), np.nan)
     up, down = at_limit(columns["close"], reference, limit)
     if set(STATED_LIMITS) <= columns.keys() and task.form.prices == "traded":
-        stated = [columns[name] for name in STATED_LIMITS]
-        with np.errstate(invalid="ignore"):  # limits that the day's prices break are none
-            fits = columns["high"] <= stated[0] + TICK / 2
-            fits &= columns["low"] >= stated[1] - TICK / 2
-            up = np.where(fits, columns["close"] >= stated[0] - TICK / 2, up)
-            down = np.where(fits, columns["close"] <= stated[1] + TICK / 2, down)
+        up, down = at_stated_limit(columns, up, down)
     table = {
         "date": bars["date"],
         "asset": bars["code"].cast(pa.string()),

@@ -7,11 +7,14 @@ rest. `LIMITS` has their rules by date. Not modeled: suspensions during the day,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
 from gangru_dist.bars.codes import normalize_code
+from gangru_dist.bars.formats import STATED_LIMITS
 from gangru_dist.bars.values import encode, is_as_before
 from gangru_dist.panel import jumps
 
@@ -44,7 +47,7 @@ _BOARDS = {
     **dict.fromkeys(("300", "301", "302"), "chinext"),
     **dict.fromkeys(("43", "83", "87", "88", "92"), "beijing"),
 }
-TICK = 0.01  # CNY
+_TICK = 0.01  # CNY
 
 
 def find_boards(codes: pa.DictionaryArray) -> np.ndarray:
@@ -106,9 +109,27 @@ def at_limit(
     base = _round(reference)
     with np.errstate(invalid="ignore"):
         upper, lower = _round(base * (1 + share)), _round(base * (1 - share))
-        return close >= upper - TICK / 2, close <= lower + TICK / 2
+        return close >= upper - _TICK / 2, close <= lower + _TICK / 2
+
+
+def at_stated_limit(
+    columns: Mapping[str, np.ndarray], up: np.ndarray, down: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The two of `at_limit`, by the limits that the exchange states where the day's prices fit.
+
+    Args:
+        columns: high, low, close and `STATED_LIMITS`, (n,) each, currency per share as traded.
+        up: (n,) bool, what stands where none is stated or the prices break it.
+        down: The same of the lower limit.
+    """
+    upper, lower = (columns[name] for name in STATED_LIMITS)
+    with np.errstate(invalid="ignore"):
+        fits = columns["high"] <= upper + _TICK / 2
+        fits &= columns["low"] >= lower - _TICK / 2
+        up = np.where(fits, columns["close"] >= upper - _TICK / 2, up)
+        return up, np.where(fits, columns["close"] <= lower + _TICK / 2, down)
 
 
 def _round(price: np.ndarray) -> np.ndarray:
     """To the tick, halves up as the exchange does, whatever a float makes of 1.005."""
-    return np.asarray(np.floor(price / TICK + 0.5 + 1e-6) * TICK)
+    return np.asarray(np.floor(price / _TICK + 0.5 + 1e-6) * _TICK)
