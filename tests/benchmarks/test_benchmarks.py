@@ -48,7 +48,7 @@ class TestDemo:
         (place / ".venv/bin/python").symlink_to(sys.executable)
         (place / "jobs/pipeline.py").write_text(
             "import sys, time\n"
-            "time.sleep(0.2); print('epoch_done', flush=True); time.sleep(0.3)\n"
+            "time.sleep(0.2); print('epoch_done', flush=True); time.sleep(0.8)\n"
             "sys.exit(0 if '--storage' in sys.argv else 'no storage')\n"
         )
         return place
@@ -61,7 +61,7 @@ class TestDemo:
         order = re.findall(r"round \d (\w+)", capsys.readouterr().out)
         assert order == ["new", "old", "old", "new"]
         for took in [*found["new"], *found["old"]]:
-            assert 0.2 <= took.first_epoch <= took.whole - 0.3
+            assert 0.2 <= took.first_epoch <= took.whole - 0.3  # half a second for a busy machine
 
     def test_a_demo_that_fails_is_no_figure(self, checkout: Path, tmp_path: Path) -> None:
         (checkout / "jobs/pipeline.py").write_text("raise SystemExit('no room')")
