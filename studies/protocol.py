@@ -43,7 +43,8 @@ from gangru_dist.panel.store import read_block
 from gangru_dist.panel.universe import select_universe
 from gangru_dist.samples.labels import compute_forward_return
 from gangru_dist.samples.standardize import Standardizer
-from gangru_dist.scoring.predictor import predict, to_factor
+from gangru_dist.scoring.factor import to_factor
+from gangru_dist.scoring.predictor import predict
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import Scratch, TensorCache, WindowData, prepare
 from gangru_dist.training.plan import choose_windows

@@ -28,7 +28,8 @@ from gangru_dist.panel.staging import stage_unit
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.writer import make_manifest
 from gangru_dist.runs.model import EpochResult
-from gangru_dist.scoring.predictor import score_block, to_factor
+from gangru_dist.scoring.factor import to_factor
+from gangru_dist.scoring.predictor import score_block
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.data import prepare
 from gangru_dist.training.window import train_window

@@ -1,7 +1,7 @@
 """Operations on panels of D days and N assets; NaN = no value that day.
 
 `cs_*` work across the assets of each day on its own: missing values are left out of every
-statistic and stay missing. `ts_*` work along each asset's days.
+statistic and stay missing.
 """
 
 from __future__ import annotations
@@ -10,18 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-
-def ts_carry_forward(values: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Last finite value so far in each column; NaN before the first."""
-    days = np.arange(len(values))[:, None]
-    last = np.maximum.accumulate(np.where(np.isfinite(values), days, -1), axis=0)
-    carried = np.take_along_axis(values, np.maximum(last, 0), axis=0)
-    return np.where(last >= 0, carried, np.nan)
-
-
 MAD_TO_SIGMA = 1.4826
 """Ratio of standard deviation to median absolute deviation (MAD) of a normal distribution."""
-_FLAT = 1e-12
+FLAT = 1e-12
 """Relative spread below which float64 values count as equal: rounding only."""
 FLAT_SCORE = 1e-6
 """The same for scores, which networks compute in float32 (eps 1.2e-7)."""
@@ -57,7 +48,7 @@ def _day_mean(x: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D 1"]:
     return cs_mean(x, ~np.isnan(x))[:, None]
 
 
-def cs_zscore(x: Float[np.ndarray, "D N"], *, flat: float = _FLAT) -> Float[np.ndarray, "D N"]:
+def cs_zscore(x: Float[np.ndarray, "D N"], *, flat: float = FLAT) -> Float[np.ndarray, "D N"]:
     """Mean 0 and standard deviation 1 (divisor N, not N - 1); all 0 if the values are equal.
 
     Values count as equal if their standard deviation is at most `flat` times the largest |value|.
@@ -132,6 +123,6 @@ def cs_neutralize(
     product = (regressor * np.nan_to_num(residual, nan=0.0)).sum(axis=1, keepdims=True)
     square = (regressor**2).sum(axis=1, keepdims=True)
     size = (np.nan_to_num(seen, nan=0.0) ** 2).sum(axis=1, keepdims=True)
-    flat = square <= _FLAT * size
+    flat = square <= FLAT * size
     slope = np.where(flat, 0.0, product / np.where(flat, 1.0, square))
     return np.asarray(residual - slope * regressor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,11 +19,12 @@ from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.factor import respell_assets, to_factor_table
 from gangru_dist.evaluation.market import AMOUNT
 from gangru_dist.evaluation.summary import Note
-from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore
+from gangru_dist.maths.cross_section import FLAT
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.universe import select_universe
+from gangru_dist.scoring.factor import to_factor
 
 UNIVERSES = ("run", "all")
 EXPOSURES = ("industry", "size")
@@ -129,7 +130,7 @@ def place_factor(
         cfg: The run's `universe`, `samples.lookback`, and `factor.winsorize_mad`.
         universe: `run`: as the run selects it each day; `all`: every asset of the panel.
         neutralize: Exposures to remove: `industry`, `size`, both or none. The factor is then
-            winsorized and z-scored first, as a run's is.
+            winsorized and z-scored, before and after, as a run's is (`to_factor`).
         start: First day; None = the table's.
 
     Raises:
@@ -159,9 +160,12 @@ def place_factor(
             f"{block.dates[-1]} and assets such as {block.assets[0]}, the factor "
             f"{', '.join(table['asset'].head(2)) or 'no row'}."
         )
-    removed = [name for name in EXPOSURES if name in neutralize]
-    if removed:
-        values = _neutralize(values, block, removed, cfg.factor.winsorize_mad)
+    neutralized = np.full(len(values), "", dtype=object)
+    if neutralize:
+        rule = replace(cfg.factor, neutralize=tuple(neutralize), min_assets=2)
+        factor = to_factor(values, block.industry, block.market_cap, rule, flat=FLAT)
+        values = factor.factor
+        neutralized[:] = [factor.name_exposures(day) for day in range(len(values))]
     facts = {"given": str(given), "unknown": str(given - known), "outside": str(known - kept)}
     told = Note(
         "Not of a run: a table of %(given)s values; %(unknown)s are of days or assets that the "
@@ -183,7 +187,7 @@ def place_factor(
         }
     )
     return PlacedFactor(
-        table=placed, note=told, coverage=_tabulate(values, members, block, removed)
+        table=placed, note=told, coverage=_tabulate(values, members, block, neutralized)
     )
 
 
@@ -209,21 +213,8 @@ def _scatter(table: pd.DataFrame, block: PanelBlock) -> Float[np.ndarray, "D N"]
     return values
 
 
-def _neutralize(
-    values: np.ndarray, block: PanelBlock, removed: Sequence[str], mad: float
-) -> np.ndarray:
-    """Winsorized, z-scored, the residual on industries and log market cap, z-scored."""
-    size = np.log(np.where(block.market_cap > 0, block.market_cap, np.nan))
-    residual = cs_neutralize(
-        cs_zscore(cs_winsorize(values, mad=mad)),
-        groups=block.industry if "industry" in removed else None,
-        exposure=size if "size" in removed else None,
-    )
-    return cs_zscore(residual)
-
-
 def _tabulate(
-    values: np.ndarray, members: np.ndarray, block: PanelBlock, removed: Sequence[str]
+    values: np.ndarray, members: np.ndarray, block: PanelBlock, neutralized: np.ndarray
 ) -> pd.DataFrame:
     """Coverage by day, of the days with a value."""
     scored = np.isfinite(values)
@@ -235,7 +226,7 @@ def _tabulate(
         "scored": scored.sum(axis=1),
         "missing_industry": (scored & (block.industry < 0)).sum(axis=1),
         "missing_market_cap": (scored & ~(block.market_cap > 0)).sum(axis=1),
-        "neutralized": "+".join(removed),
+        "neutralized": neutralized,
     }
     table: pd.DataFrame = pd.DataFrame(counts)[days].reset_index(drop=True)
     return table

@@ -1,8 +1,8 @@
-"""From a window's models and the panel to scores, the factor and its quantile, without Ray.
+"""From a window's models and the panel to scores and a file of the factor table, without Ray.
 
 Shapes: D days, N assets of a block, M members of one day's universe, T lookback, F features.
 Scores are always in float32, or float64 if the weights are; so they do not depend on the machine
-kind. `to_factor` (docs/method.md, 5) is pure; `Scorer` does a task and writes its file.
+kind. `Scorer` does a task and writes its file.
 """
 
 from __future__ import annotations
@@ -14,19 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gangru_dist.base.errors import FactorError, PanelError
-from gangru_dist.config.settings import FactorConfig, SampleConfig
+from gangru_dist.config.settings import SampleConfig
 from gangru_dist.maths.calendar import Day, to_day
-from gangru_dist.maths.cross_section import (
-    FLAT_SCORE,
-    cs_neutralize,
-    cs_quantile,
-    cs_winsorize,
-    cs_zscore,
-)
+from gangru_dist.maths.cross_section import FLAT_SCORE, cs_zscore
 from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.panel.block import PanelBlock
@@ -36,92 +30,10 @@ from gangru_dist.panel.store import read_block
 from gangru_dist.panel.universe import select_universe
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.samples.standardize import Standardizer
+from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.files import FILE_SCHEMA, DataFile, write_file
 from gangru_dist.scoring.plan import ScoringTask, expect_coverage, hash_models
 from gangru_dist.training.checkpoint import read_model
-
-MIN_KNOWN = 0.5
-"""Share of scored assets with an industry (a market cap) below which a day is not neutralized by
-it: most assets would not be adjusted. An assumption, not studied."""
-
-_NOISE = 1e-10
-"""Residuals of z-scores below this are rounding errors and are set to 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Factor:
-    """Factor values of D days and N assets, and how they were computed."""
-
-    factor: Float[np.ndarray, "D N"]
-    """float64, mean 0 and standard deviation 1 per day; NaN without a score and on days with
-    fewer than `min_assets` scores."""
-    quantile: Int[np.ndarray, "D N"]
-    """1 = lowest ... q = highest, 0 where there is no factor."""
-    scored: Int[np.ndarray, " D"]
-    """Assets with a score."""
-    missing_industry: Int[np.ndarray, " D"]
-    """Scored assets without an industry; they form one group."""
-    missing_market_cap: Int[np.ndarray, " D"]
-    """Scored assets without a market cap; they get their industry's mean size."""
-    removed: dict[str, Bool[np.ndarray, " D"]]
-    """Whether the day was neutralized by `industry`, by `size` (log market cap)."""
-
-    def name_exposures(self, day: int) -> str:
-        """Exposures removed on a day: `industry+size`, `industry`, `size` or `` (none)."""
-        return "+".join(name for name, days in self.removed.items() if days[day])
-
-
-def to_factor(
-    score: Float[np.ndarray, "D N"],
-    industry: Int[np.ndarray, "D M"] | None,
-    market_cap: Float[np.ndarray, "D M"] | None,
-    cfg: FactorConfig,
-) -> Factor:
-    """Winsorize, z-score, take the residual on industry and log size, z-score again [R].
-
-    Args:
-        score: pRet of the universe, NaN = not a member.
-        industry: Codes, -1 = unknown; None or zero width = all unknown.
-        market_cap: In currency, NaN = unknown; None or zero width = all unknown.
-        cfg: Exposures to remove and the clip.
-
-    Returns:
-        The factor. Neutralization by an exposure is skipped on days with too little data
-        (`MIN_KNOWN`); `removed` and the counts record it. A day whose scores are
-        equal up to rounding (`FLAT_SCORE`) has factor 0 for all assets.
-    """
-    member = ~np.isnan(score)
-    scored = member.sum(axis=1)
-    if industry is None or industry.shape != score.shape:
-        industry = np.full(score.shape, -1, dtype=np.int16)
-    if market_cap is None or market_cap.shape != score.shape:
-        market_cap = np.full(score.shape, np.nan)
-    size = np.log(np.where(market_cap > 0, market_cap, np.nan))
-    unknown = {"industry": industry < 0, "size": np.isnan(size)}
-    missing = {name: (member & one).sum(axis=1) for name, one in unknown.items()}
-    enough = scored >= cfg.min_assets
-    removed = {
-        name: enough & (scored - count >= MIN_KNOWN * scored) & (name in cfg.neutralize)
-        for name, count in missing.items()
-    }
-    clipped = cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad)
-    z = cs_zscore(clipped, flat=FLAT_SCORE)
-    z = np.where(enough[:, None], z, np.nan)
-    residual = cs_neutralize(
-        z,
-        groups=np.where(removed["industry"][:, None], industry, -1),  # else one group
-        exposure=np.where(removed["size"][:, None], size, np.nan),  # else no regressor
-    )
-    factor = cs_zscore(np.where(np.abs(residual) < _NOISE, 0.0, residual))
-    return Factor(
-        factor=factor,
-        quantile=cs_quantile(factor, cfg.quantiles),
-        scored=scored,
-        missing_industry=missing["industry"],
-        missing_market_cap=missing["size"],
-        removed=removed,
-    )
-
 
 _CHUNK = 1024
 """Samples per forward pass: 4,000 at once need 250 MB for the gates and are no faster."""

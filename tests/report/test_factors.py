@@ -88,6 +88,22 @@ class TestReference:
         np.testing.assert_allclose(found, left / left.std(ddof=0), atol=1e-9)
         assert set(placed.coverage["neutralized"]) == {"industry+size"}
 
+    def test_nothing_is_left_of_what_the_exposures_explain(self, world):
+        table = table_of(world)
+        block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
+        rows = [block.row(day) for day in table["date"].to_numpy("datetime64[D]")]
+        columns = np.searchsorted(block.assets, table["asset"])
+        table["factor"] = np.exp(block.industry[rows, columns] / 7)
+        placed = place_factor(table, block, CFG, neutralize=("industry",))
+        assert (placed.table["factor"] == 0).all()  # not rounding noise, z-scored
+
+    def test_a_day_with_too_few_market_caps_is_not_neutralized_by_size(self, world):
+        table = table_of(world)
+        block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
+        block.market_cap[-5:] = np.nan
+        placed = place_factor(table, block, CFG, neutralize=("industry", "size"))
+        assert list(placed.coverage["neutralized"][-6:]) == ["industry+size", *["industry"] * 5]
+
     def test_what_a_factor_adds_to_another(self, world):
         """Ours knows a part of the future and adds it; noise adds nothing, nor does a copy."""
         market = to_market(world.block)

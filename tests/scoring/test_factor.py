@@ -9,7 +9,7 @@ import pytest
 from gangru_dist.config.settings import FactorConfig, GruConfig, SampleConfig
 from gangru_dist.models.predictors import FactorNetwork
 from gangru_dist.scoring import predictor
-from gangru_dist.scoring.predictor import to_factor
+from gangru_dist.scoring.factor import to_factor
 from tests.evaluation.worlds import random_block
 
 DAYS, ASSETS = 5, 80

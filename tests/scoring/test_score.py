@@ -20,7 +20,7 @@ from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.run import Run
 from gangru_dist.samples.standardize import Standardizer, ts_standardize
 from gangru_dist.scoring import score
-from gangru_dist.scoring.predictor import to_factor
+from gangru_dist.scoring.factor import to_factor
 from gangru_dist.scoring.reader import read_factor
 from gangru_dist.scoring.score import score_days
 from gangru_dist.scoring.table import FactorTable
