@@ -30,6 +30,7 @@ from gangru_dist.bars.files import check_apart
 from gangru_dist.bars.headings import Bars, open_bars
 from gangru_dist.base.errors import EvaluationError, FactorError
 from gangru_dist.base.filesystems import Place, to_uri
+from gangru_dist.base.records import find_record
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation import summary
@@ -290,11 +291,12 @@ def read_metrics(run: Run) -> dict[str, Any]:
 
     Raises:
         EvaluationError: It has no report yet.
+        StorageError: The file is damaged.
     """
     require_run(run)
-    if not run.report.exists(METRICS):
+    found = find_record(dict[str, Any], run.report, METRICS)
+    if found is None:
         raise EvaluationError(f"no {METRICS} at {run.report.uri}. Make one with `gangru report`.")
-    found: dict[str, Any] = run.report.read_json(METRICS)
     return found
 
 

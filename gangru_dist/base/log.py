@@ -41,7 +41,7 @@ LINE_EVERY_SECONDS = 15.0
 """Time between two progress lines when there is no terminal."""
 
 
-def setup(level: int = logging.INFO) -> None:
+def setup() -> None:
     """Log this package's events to standard error; safe to call again."""
     handler: logging.Handler
     if _console.is_terminal:
@@ -53,7 +53,7 @@ def setup(level: int = logging.INFO) -> None:
         handler.setFormatter(_Safe(line, datefmt="%Y-%m-%dT%H:%M:%S"))
     package = logging.getLogger("gangru_dist")
     package.handlers = [handler]
-    package.setLevel(level)
+    package.setLevel(logging.INFO)
     package.propagate = False
 
 
@@ -165,17 +165,17 @@ class Progress:
         self._waiting.close()
         self._bar.stop()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` as done; `note`, such as `epoch=3/50`, stands beside the count."""
+    def advance(self, steps: int = 1) -> None:
+        """Count `steps` as done."""
         self.done += steps
         self._waiting.close()
         if self._first is None:
             self._first = self._clock(), self.done
-        self._bar.update(self._task, advance=steps, note=note or self.unit)
+        self._bar.update(self._task, advance=steps)
         is_due = self._clock() - self._reported >= LINE_EVERY_SECONDS
         if self._bar.disable and is_due and self.done < self.total:
             self._reported = self._clock()
-            _logger.info("progress %s", self.line(note))
+            _logger.info("progress %s", self.line())
         publish(self)
 
     @property
@@ -186,12 +186,11 @@ class Progress:
             return None
         return (self._clock() - at) / (self.done - had) * (self.total - self.done) / 60
 
-    def line(self, note: str = "") -> str:
+    def line(self) -> str:
         """Return the log line: `what=score done=3/10 eta_min=0.3`."""
         left = self.eta_minutes
         eta = "unknown" if left is None else f"{left:.1f}"
-        text = f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
-        return f"{text} {note}" if note else text
+        return f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
 
 
 class Rows:

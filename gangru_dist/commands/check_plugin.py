@@ -12,7 +12,6 @@ one does not.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 
 from gangru_dist.base.errors import ConfigError, GangruError, extract_reason
 from gangru_dist.base.storage import Storage
+from gangru_dist.commands import Parser
 from gangru_dist.config import presets
 from gangru_dist.config.settings import (
     CALLBACKS,
@@ -45,11 +45,7 @@ DAYS, ASSETS, SAMPLES = 60, 12, 16
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="gangru check-plugin",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="gangru check-plugin", description=__doc__)
     add = parser.add_argument
     add("names", nargs="+", metavar="MODULE:NAME", help="or an entry point's name")
     add("--preset", choices=list(presets.ALL), default="default")

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
-from gangru_dist.commands import Parser, report_errors, tell
+from gangru_dist.commands import Parser, tell
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +21,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     add("run", metavar="RUN", help="name of the run")
     parser.add_storage()
     add("--yes", action="store_true", help="delete it, do not only say what would go")
-    return report_errors(partial(_delete, parser.parse_args(argv)))
+    return _delete(parser.parse_args(argv))
 
 
 def _delete(args: argparse.Namespace) -> int:

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from gangru_dist.commands import Parser, report_errors, tell
+from gangru_dist.commands import Parser, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +36,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     add("--to", dest="end", metavar="DAY", help="last day (default: the newest scored)")
     add("--table", metavar="NAME", help="of a database (default: factor)")
     add("--overwrite", action="store_true", help="replace what is there")
-    return report_errors(partial(_export, parser.parse_args(argv)))
+    return _export(parser.parse_args(argv))
 
 
 def _export(args: argparse.Namespace) -> int:

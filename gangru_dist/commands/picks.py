@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-from gangru_dist.commands import Parser, report_errors, tell
+from gangru_dist.commands import Parser, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +34,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     add("--top", type=int, metavar="N", help="number of stocks to show (default: evaluation.picks)")
     add("--csv", metavar="FILE", help="write them to this file too; path or URI")
     add("--json", action="store_true", help="one JSON object per stock and nothing else")
-    return report_errors(partial(_print_picks, parser.parse_args(argv)))
+    return _print_picks(parser.parse_args(argv))
 
 
 def _print_picks(args: argparse.Namespace) -> int:

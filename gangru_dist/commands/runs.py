@@ -15,13 +15,12 @@ import datetime as dt
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from gangru_dist.base.errors import GangruError
 from gangru_dist.base.storage import Storage
 from gangru_dist.base.store_check import check_store
-from gangru_dist.commands import Parser, report_errors, tell
+from gangru_dist.commands import Parser, tell
 
 COLUMNS = ("run", "variant", "version", "models", "days", "last_day", "state", "ic", "excess")
 _logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_storage()
     add("--compare", nargs="+", metavar="RUN", help="two or more runs with a report")
     add("--json", action="store_true", help="one JSON object per run and nothing else")
-    return report_errors(partial(_list_runs, parser.parse_args(argv)))
+    return _list_runs(parser.parse_args(argv))
 
 
 def _list_runs(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from gangru_dist.base.errors import EvaluationError
-from gangru_dist.maths.cross_section import cs_quantile, ts_carry_forward
+from gangru_dist.maths.cross_section import cs_quantile
 from gangru_dist.panel.block import PanelBlock
 
 FACTOR_COLUMNS = ("date", "asset", "factor")
@@ -70,7 +70,7 @@ def to_market(block: PanelBlock) -> Market:
     return Market(
         dates=block.dates,
         assets=block.assets,
-        price=ts_carry_forward(block.adj_close.astype(np.float64)),
+        price=pd.DataFrame(block.adj_close, dtype=np.float64).ffill().to_numpy(),
         suspended=~block.traded,
         limit_up=_fill(block.limit_up, shape, False),
         limit_down=_fill(block.limit_down, shape, False),

@@ -256,11 +256,6 @@ def take_memory(numbers: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(size, dtype=torch.uint8).view(dtype)
 
 
-def release_memory() -> None:
-    """Give the memory back that the process keeps for its next gradient."""
-    _free.clear()
-
-
 @torch.no_grad()
 def _forward(x: Tensor, weights: Sequence[Tensor], *, store: bool) -> tuple[Tensor, Tensor]:
     """The newest states, and the memory with the tapes of as many chunks as it has room for."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gangru_dist.bars.quality import PRICES
-from gangru_dist.panel.jumps import LEAST_LIMIT, NEIGHBORS, SLACK, JumpSums
+from gangru_dist.panel.jumps import LEAST_LIMIT, NEIGHBORS, SLACK, JumpSums, shift
 
 NO_SOURCE = "what gives adj_factor is missing or no day's move, taken as no ex-date"
 LOST = "previous close after days without a row is another, taken as lost rows and no ex-date"
@@ -59,13 +59,13 @@ def find_ratios(
     lost = np.zeros(len(rows["close"]), dtype=bool)
     close, value = rows["close"], rows[source]
     same = np.diff(rows["asset"], prepend=-1) == 0
-    before = _shift(close)
+    before = shift(close)
     with np.errstate(all="ignore"):
         if source == "adj_close":
             share = value / close
             error = ROUNDED + 1e-5 + (_find_rounding(value, rows["asset"]) + slack) / value
-            ratio = share / _shift(share)
-            moved = np.abs(np.log(ratio)) > error + _shift(error)
+            ratio = share / shift(share)
+            moved = np.abs(np.log(ratio)) > error + shift(error)
             bad = same & ~((value > 0) & np.isfinite(value))
         elif source == "dividend":
             shares = 1 + np.nan_to_num(rows.get("bonus_shares", np.zeros(len(close))))
@@ -89,7 +89,7 @@ def find_ratios(
             far = np.abs(close / pre - 1) > np.maximum(limit, LEAST_LIMIT) + SLACK + _CENT / pre
             far &= np.diff(rows["position"], prepend=0) <= NEIGHBORS
             bad = same & (far | ~((pre > 0) & np.isfinite(pre)))
-            moved &= ~(_shift(bad) == 1)
+            moved &= ~(shift(bad) == 1)
             # over 700 short suspensions of two years of the market only 5 had an ex-date
             days = rows.get("days", np.diff(rows["position"], prepend=0))
             lost = same & moved & (days > 1) & (days <= _WEEK)
@@ -192,7 +192,3 @@ def _find_rounding(values: np.ndarray, asset: np.ndarray) -> np.ndarray:
 
 def _is_round(price: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(price - np.round(price, 2)) < ROUNDED * price)
-
-
-def _shift(values: np.ndarray) -> np.ndarray:
-    return np.append(np.nan, values)[:-1]

@@ -193,8 +193,8 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     close, factor, date = rows["close"], rows["adj_factor"], rows["date"]
     level = np.log(close) + np.log(factor)
     move, step = _subtract(np.log(close)), _subtract(np.log(factor))
-    gap = np.log(rows["open"] / _shift(close))
-    days, reference = _subtract(rows["position"]), _shift(close * factor) / factor
+    gap = np.log(rows["open"] / shift(close))
+    days, reference = _subtract(rows["position"]), shift(close * factor) / factor
     away = np.diff(date, prepend=np.datetime64("NaT"))
     close_by = (days <= NEIGHBORS) & (away <= _CLOSURE)
     with np.errstate(invalid="ignore"):  # NaN compares as False: not known
@@ -207,7 +207,7 @@ def _compare_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     near[wide] = (np.abs(np.abs(gap[wide])[:, None] - np.log(RATIOS)) < NEAR).any(axis=1)
     shown = _EXPLAINED * np.abs(step) + _DAY
     hidden = (np.abs(gap + step) > shown) & (np.abs(move + step) > shown)
-    resumed = (days > 1) & (rows["amount"] > _SURGE * _shift(rows["amount"]))
+    resumed = (days > 1) & (rows["amount"] > _SURGE * shift(rows["amount"]))
     return {
         "level": level,
         "same": _subtract(rows["asset"]) == 0,
@@ -389,6 +389,6 @@ def _subtract(values: np.ndarray) -> np.ndarray:
     return np.diff(values, prepend=np.nan)
 
 
-def _shift(values: np.ndarray) -> np.ndarray:
+def shift(values: np.ndarray) -> np.ndarray:
     """(n,) the value before each; NaN at the first."""
     return np.append(np.nan, values)[:-1]

@@ -183,7 +183,7 @@ def _read_run(folder: Storage, name: str, files: Files) -> Listed:
     claim = find_record(Claim, folder, CLAIM)
     if claim is None:
         raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
-    metrics = folder.read_json(RESULTS) if RESULTS in files.infos else {}
+    metrics = find_record(dict[str, Any], folder, RESULTS) if RESULTS in files.infos else None
     cfg = claim.parse_settings()
     preset, changed = _nearest_preset(to_dict(cfg) if cfg else claim.config)
     return Listed(
@@ -196,7 +196,7 @@ def _read_run(folder: Storage, name: str, files: Files) -> Listed:
         trained=find_record(TrainSummary, folder, TRAIN_SUMMARY)
         if TRAIN_SUMMARY in files.infos
         else None,
-        metrics=metrics if isinstance(metrics, dict) else {},
+        metrics=metrics or {},
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
 from gangru_dist.config.settings import LABEL_TRANSFORMS, Exposure, LabelConfig
-from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore, ts_carry_forward
+from gangru_dist.maths.cross_section import cs_neutralize, cs_winsorize, cs_zscore
 
 _NOISE = 1e-10
 """Of z-scores: a residual below is rounding."""
@@ -39,7 +39,7 @@ def compute_forward_return(
     result = np.full(adj_close.shape, np.nan)
     if reach >= len(adj_close):
         return result
-    price = ts_carry_forward(adj_close)
+    price = pd.DataFrame(adj_close).ffill().to_numpy()
     entry = slice(entry_lag, len(adj_close) - horizon)
     bought = np.where(traded[entry], price[entry], np.nan)
     result[:-reach] = price[reach:] / bought - 1.0

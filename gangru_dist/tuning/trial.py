@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
@@ -113,8 +112,7 @@ def read_window(panel: SharedPanel, name: str, variants: Sequence[RunConfig]) ->
 
 def compute_objective(ics: Sequence[float], penalty: float) -> float:
     """Mean - penalty x population standard deviation of the windows' validation IC."""
-    mean = fmean(ics)
-    return mean - penalty * math.sqrt(fmean((ic - mean) ** 2 for ic in ics))
+    return fmean(ics) - penalty * pstdev(ics)
 
 
 def make_validation_config(trial: RunConfig, base: RunConfig) -> RunConfig:

@@ -32,7 +32,7 @@ class TestReference:
             clock.now += 60
             progress.advance(3)
             assert progress.eta_minutes == pytest.approx(2)  # 20 s a step, 6 left
-            assert progress.line("epoch=1/5") == "what=score done=4/10 eta_min=2.0 epoch=1/5"
+            assert progress.line() == "what=score done=4/10 eta_min=2.0"
 
 
 class TestProperties:

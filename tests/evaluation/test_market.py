@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.evaluation.market import find_month_ends, to_market, to_rebalances
-from gangru_dist.maths.cross_section import ts_carry_forward
 from tests.evaluation.worlds import random_block, random_table
 
 
@@ -19,9 +18,12 @@ def _days(*days: str) -> np.ndarray:
 
 
 class TestReference:
-    def test_carry_forward_is_pandas_ffill(self):
-        values = random_block().adj_close
-        np.testing.assert_array_equal(ts_carry_forward(values), pd.DataFrame(values).ffill())
+    def test_a_day_without_a_price_has_the_last_one(self):
+        block = random_block()
+        price, missing = to_market(block).price, np.isnan(block.adj_close)
+        assert missing[1:].any()
+        np.testing.assert_array_equal(price[~missing], block.adj_close[~missing])
+        np.testing.assert_array_equal(price[1:][missing[1:]], price[:-1][missing[1:]])
 
     def test_month_ends_are_pandas_last_of_each_month(self):
         dates = random_block(days=300).dates
@@ -41,16 +43,9 @@ class TestProperties:
     @given(cut=st.integers(1, 149), seed=st.integers(0, 99))
     def test_carried_prices_ignore_the_future(self, cut, seed):
         block = random_block(seed=seed)
-        base = ts_carry_forward(block.adj_close)
+        base = to_market(block).price
         block.adj_close[cut:] = random_block(seed=seed + 1).adj_close[cut:]
-        np.testing.assert_array_equal(ts_carry_forward(block.adj_close)[:cut], base[:cut])
-
-    def test_the_check_has_teeth(self):
-        block = random_block()
-        base = ts_carry_forward(block.adj_close[::-1])[::-1]
-        block.adj_close[50:] *= 2
-        leaked = ts_carry_forward(block.adj_close[::-1])[::-1]
-        assert not np.array_equal(leaked[:50], base[:50], equal_nan=True)
+        np.testing.assert_array_equal(to_market(block).price[:cut], base[:cut])
 
     def test_entry_and_exit_follow_the_lag(self):
         block = random_block()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gangru_dist.models import precision, recurrent
-from gangru_dist.models.recurrent import GRU, LSTM, release_memory
+from gangru_dist.models.recurrent import GRU, LSTM
 
 STEPS = 7
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-6}
@@ -72,7 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(recurrent, "CHUNK", 4)
     monkeypatch.setattr(LSTM, "chunk", 4)
     yield
-    release_memory()
+    recurrent._free.clear()
 
 
 class TestReference:
@@ -131,7 +131,7 @@ class TestProperties:
         expected = result_and_gradients(net, x, fast=True)
         monkeypatch.setattr(recurrent, "STORED_BYTES", 1)
         assert_same(result_and_gradients(net, x, fast=True), expected, 1e-6)
-        release_memory()
+        recurrent._free.clear()
 
     def test_twice_the_same_bits(self, kind: tuple[type, type]) -> None:
         core, network = kind
