@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from gangru_dist.base.errors import ConfigError, EvaluationError, shorten
 from gangru_dist.base.storage import Storage, check_name, split_uri
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import Exposure, RunConfig
 from gangru_dist.evaluation.factor import respell_assets, to_factor_table
 from gangru_dist.evaluation.market import AMOUNT
 from gangru_dist.evaluation.summary import Note
@@ -27,7 +27,7 @@ from gangru_dist.panel.universe import select_universe
 from gangru_dist.scoring.factor import to_factor
 
 UNIVERSES = ("run", "all")
-EXPOSURES = ("industry", "size")
+EXPOSURES: tuple[Exposure, ...] = ("industry", "size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +161,8 @@ def place_factor(
             f"{', '.join(table['asset'].head(2)) or 'no row'}."
         )
     neutralized = np.full(len(values), "", dtype=object)
-    if neutralize:
-        rule = replace(cfg.factor, neutralize=tuple(neutralize), min_assets=2)
+    if removed := tuple(name for name in EXPOSURES if name in neutralize):
+        rule = replace(cfg.factor, neutralize=removed, min_assets=2)
         factor = to_factor(values, block.industry, block.market_cap, rule, flat=FLAT)
         values = factor.factor
         neutralized[:] = [factor.name_exposures(day) for day in range(len(values))]
