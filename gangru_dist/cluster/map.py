@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -20,10 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
+from ray.util.annotations import RayDeprecationWarning
 
-from gangru_dist.base.errors import GangruError, extract_reason
+from gangru_dist.base.errors import GangruError, ResourceError, extract_reason, format_flag
 from gangru_dist.cluster import session
+from gangru_dist.cluster.failures import describe_death
 from gangru_dist.config.settings import RunConfig
 
 _logger = logging.getLogger(__name__)
@@ -76,28 +79,38 @@ def map_on_ray(
         actors: Processes that keep their work from item to item, at most so many; None = tasks.
 
     Raises:
-        ResourceError: The cluster can never hold one actor.
+        ResourceError: The cluster can never hold one actor; or an item ended its process more
+            than `max_failures` times.
     """
     if session.is_here():
         yield from map_here(cfg, make, items)
         return
+    size, remedy = cfg.resources, "Take nodes with more memory."
     with session.open_session(cfg):
         if actors is None:
-            done = _rows(items, _MAX_BLOCKS).map(partial(_call, make))
+            rows, call = _rows(items, _MAX_BLOCKS), partial(_call, make)
+            done = _plan(rows.map, call, max_retries=size.max_failures)
         else:
-            size = cfg.resources
             count = session.find_slots("a scoring actor", size, min(actors, len(items)))
             _logger.info("actors_start actors=%d", count)
-            done = _rows(items, len(items)).map(
+            more = format_flag("resources.cpus_per_worker", 2 * size.cpus_per_worker)
+            remedy = f"Take nodes with more memory, or fewer actors a node: {more}."
+            done = _plan(
+                _rows(items, len(items)).map,
                 _Actor,
                 fn_constructor_args=(make,),
                 # one item in flight an actor: seconds each, so nobody waits behind a busy one
                 compute=_data().ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
                 num_cpus=size.cpus_per_worker,
                 num_gpus=size.gpus_per_worker or None,
+                max_restarts=size.max_failures,
+                max_task_retries=size.max_failures,
             )
-        for row in done.iter_rows():
-            yield row["number"], pickle.loads(row["result"])
+        try:
+            for row in done.iter_rows():
+                yield row["number"], pickle.loads(row["result"])
+        except (OutOfMemoryError, RayActorError, WorkerCrashedError) as error:
+            raise ResourceError(describe_death(error, size.max_failures, remedy)) from error
 
 
 class StoreError(Exception):
@@ -116,11 +129,13 @@ def keep_on_ray(cfg: RunConfig, work: Callable[[Any], Any], items: Sequence[Any]
     Raises:
         StoreError: A task failed: an error of its work, or no memory.
     """
-    done = _rows(items, len(items)).map_batches(
+    done = _plan(
+        _rows(items, len(items)).map_batches,
         _keep,
         fn_kwargs={"work": work},
         batch_size=1,
         num_cpus=min(1.0, cfg.resources.cpus_per_worker),
+        max_retries=cfg.resources.max_failures,
     )
     done.context.execution_options.preserve_order = True
     try:
@@ -177,6 +192,12 @@ def _data() -> Any:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     return ray.data
+
+
+def _plan(method: Any, function: Any, **options: Any) -> Any:
+    """Ray Data's `map` or `map_batches`, with as many retries as given: its own have no end."""
+    with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):  # no name yet
+        return method(function, **options)
 
 
 def _rows(items: Sequence[Any], blocks: int) -> Any:

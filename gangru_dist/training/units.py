@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -33,8 +32,9 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gangru_dist.base.errors import WindowError, extract_reason, format_flag, shorten
+from gangru_dist.base.errors import WindowError, extract_reason, format_flag
 from gangru_dist.cluster import session
+from gangru_dist.cluster.failures import describe_memory
 from gangru_dist.cluster.map import get_value
 from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
@@ -46,6 +46,10 @@ from gangru_dist.runs.run import CHECKPOINTS, Run
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
+_MORE_MEMORY = (
+    f"Take a node with more memory, fewer windows at once, as "
+    f"{format_flag('resources.max_concurrent', 1)}, or more workers a window."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +192,9 @@ def run_units(
                     _logger.warning(text, unit[0].name, more, reason)
                     waiting.append((unit, more))
     finally:
+        for reference in running:  # of a driver that stops early, in a session that goes on
+            with suppress(RayError):
+                ray.cancel(reference, force=True)
         ray.kill(news)
 
 
@@ -216,23 +223,9 @@ def _find_reason(reference: Any) -> tuple[str | None, bool]:
     try:
         return ray.get(reference), False
     except OutOfMemoryError as error:
-        return describe_memory(str(error)), True
+        return describe_memory(str(error), _MORE_MEMORY), True
     except RayError as error:
         return extract_reason(error), False
-
-
-def describe_memory(said: str) -> str:
-    """The node, the gigabytes and the way out, of what Ray says when it ends processes."""
-    node = re.search(r"\(IP: (\S+), .*was ([\d.]+)GB used / ([\d.]+)GB", said)
-    taken = re.findall(r"task name=(\S+?),.*?memory used=([\d.]+)GB", said)
-    if node is None:
-        return f"out of memory: {shorten(said)}"
-    tasks = ", ".join(f"{name} {gb}" for name, gb in taken[:8])
-    return (
-        f"out of memory on node {node[1]}: {node[2]} of {node[3]} GB (GB of Ray's processes there: "
-        f"{tasks or 'unknown'}). Take a node with more memory, fewer windows at once, as "
-        f"{format_flag('resources.max_concurrent', 1)}, or more workers a window."
-    )
 
 
 def find_more_cpus(size: ResourcesConfig, cpus: float) -> float | None:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import ray
 
-from gangru_dist.base.errors import BarsError, DivergedError, FactorError, GangruError, StorageError
+from gangru_dist.base.errors import (
+    BarsError,
+    DivergedError,
+    FactorError,
+    GangruError,
+    ResourceError,
+    StorageError,
+)
 from gangru_dist.cluster.map import Runner, catch_error, get_value, map_here, map_on_ray, unwrap
 from gangru_dist.config.settings import ResourcesConfig, RunConfig
 
@@ -103,6 +110,13 @@ class TestOnCluster:
     def test_an_error_is_raised_by_whoever_asks(self) -> None:
         with pytest.raises(FactorError, match="not finite"):
             list(map(unwrap, dict(map_on_ray(CFG, lambda: refuse, [0], actors=1)).values()))
+
+    @pytest.mark.parametrize("actors", [1, None])
+    def test_work_that_ends_its_process_is_given_up(self, actors: int | None) -> None:
+        """Ray Data's own retries have no end: the job hung."""
+        cfg = RunConfig(resources=ResourcesConfig(max_failures=1))
+        with pytest.raises(ResourceError, match=r"died 2 times .* Take nodes with more memory"):
+            list(map_on_ray(cfg, lambda: lambda _: os._exit(1), [0], actors=actors))
 
     def test_a_task_that_waits_keeps_its_cpus(self, tmp_path: Path) -> None:
         """Ray lends out those of a main thread that waits: three tasks ran on two CPUs."""

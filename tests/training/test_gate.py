@@ -21,6 +21,7 @@ from gangru_dist.base.errors import (
 from gangru_dist.base.log import subscribe
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster import session
+from gangru_dist.cluster.failures import describe_memory
 from gangru_dist.cluster.map import map_on_ray
 from gangru_dist.config.identity import to_dict
 from gangru_dist.config.settings import TrainingConfig, WindowConfig
@@ -44,7 +45,6 @@ from gangru_dist.training.units import (
     Unit,
     UnitFinished,
     UnitStarted,
-    describe_memory,
     find_more_cpus,
     make_task_identity,
     make_units,
@@ -272,13 +272,13 @@ class TestMemory:
     """Units whose processes Ray ended because memory was short."""
 
     def test_node_task_and_gigabytes_are_said(self) -> None:
-        said = describe_memory(SAID)
+        said = describe_memory(SAID, units._MORE_MEMORY)
         assert said.startswith(
             "out of memory on node 10.0.3.7: 23.1 of 24.0 GB (GB of Ray's processes there: _train "
             "9.25, _train 8.5)."
         )
         assert "--set resources.max_concurrent=1" in said
-        assert describe_memory("Killed.\nRefer to the documentation") == "out of memory: Killed"
+        assert describe_memory("Killed.\nRefer to the documentation", "") == "out of memory: Killed"
 
     @pytest.mark.parametrize(
         ("resources", "cpus", "expected"),
