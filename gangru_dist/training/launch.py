@@ -245,7 +245,7 @@ def find_model(run: Run, task: Task, reason: str | None, identity: str) -> Windo
         model = run.read_model(task.window.name, task.seed)
     except (OSError, StorageError) as error:
         reason = reason or str(error)
-    if reason is not None or model is None or model.identity != identity:
+    if model is None or model.identity != identity:
         reason = reason or "ended without a model and without an error"
         result = WindowResult(
             window=task.window.name, seed=task.seed, status="failed", reason=reason

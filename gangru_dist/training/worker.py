@@ -101,15 +101,30 @@ class _Trainer:
             TrainingError: It cannot have one.
         """
         identity = make_task_identity(self.run.cfg, self.job.panel.manifest, task)
-        model = self.run.read_model(task.window.name, task.seed)
-        if model is None or model.identity != identity:
-            self._train(task, identity)
+        is_done, stored = self.collective.gather(self._look_up(task, identity))[0]
+        if not is_done:
+            self._train(task, identity, stored)
 
-    def _train(self, task: Task, identity: str) -> None:
+    def _look_up(self, task: Task, identity: str) -> tuple[bool, bytes | None]:
+        """Whether the model is there; else its stored training state, if there is one.
+
+        The first worker looks for all: while another job writes, each could see something else.
+        """
+        if self.collective.rank != 0:
+            return False, None
+        model = self.run.read_model(task.window.name, task.seed)
+        if model is not None and model.identity == identity:
+            return True, None
+        try:
+            return False, self.run.folder.read_bytes(_state_file(identity))
+        except FileNotFoundError:
+            return False, None
+
+    def _train(self, task: Task, identity: str, stored: bytes | None) -> None:
         started = time.time()
         run, cfg, collective = self.run, self.run.cfg, self.collective
         data = self._load_data(task.window)
-        state = self._restore(task, identity)
+        state = self._restore(task, identity, stored)
         resumed = len(state.progress.history)
         steps: list[float] = []  # Unix times of the attempt's first and last step
 
@@ -161,17 +176,16 @@ class _Trainer:
             self._data = (window.name, data)
         return self._data[1]
 
-    def _restore(self, task: Task, identity: str) -> TrainingState:
+    def _restore(self, task: Task, identity: str, stored: bytes | None) -> TrainingState:
         """The stored training state; a new one if there is none or it is damaged."""
         state = TrainingState(self.run.cfg, task.seed, self.device)
-        file = _state_file(identity)
+        if stored is None:
+            return state
         try:
-            state.restore(self.run.folder.read_bytes(file), identity)
-        except FileNotFoundError:
-            pass
+            state.restore(stored, identity)
         except ValueError as error:
             text = "checkpoint_damaged file=%s/%s reason=%s: the window begins anew"
-            _logger.warning(text, self.run.folder.uri, file, error)
+            _logger.warning(text, self.run.folder.uri, _state_file(identity), error)
             return TrainingState(self.run.cfg, task.seed, self.device)
         return state
 

@@ -31,9 +31,9 @@ from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.model import PredictorEpoch, TimedEpoch
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import WindowResult
-from gangru_dist.training import launch, units
+from gangru_dist.training import launch, units, worker
 from gangru_dist.training.checkpoint import TrainingState, load_model, write_model
-from gangru_dist.training.data import prepare
+from gangru_dist.training.data import Collective, prepare
 from gangru_dist.training.launch import find_model, train_windows
 from gangru_dist.training.plan import choose_windows
 from gangru_dist.training.units import (
@@ -383,6 +383,33 @@ class TestResult:
         assert [result.status for result in results] == ["trained", "failed", "failed"]
         assert "model.json is damaged" in results[1].reason
         assert results[2].reason == "ended without a model and without an error"
+
+    def test_a_model_that_is_there_is_not_failed(self, root: Storage) -> None:
+        """Its news were lost, and the unit died over a later seed."""
+        manifest, run = read_manifest(root), Run(root, "died", TWELVE)
+        task = Task(window=choose_windows(manifest, TWELVE, None)[0][0], seed=0)
+        write_untrained(run, manifest, task)
+        identity = make_task_identity(TWELVE, manifest, task)
+        assert find_model(run, task, "worker died", identity).result.status == "trained"
+        assert find_model(run, task, "worker died", "another").result.reason == "worker died"
+
+    @pytest.mark.parametrize("is_done", [True, False])
+    def test_the_first_worker_looks_for_all(self, root: Storage, is_done: bool) -> None:
+        """Each for itself, one could skip what the other trains, while another job writes."""
+
+        class Second(Collective):
+            def gather(self, value: Any) -> list[Any]:
+                return [(is_done, b"state"), value]
+
+        manifest, run = read_manifest(root), Run(root, f"second-{is_done}", TWELVE)
+        task = Task(window=choose_windows(manifest, TWELVE, None)[0][0], seed=0)
+        if not is_done:
+            write_untrained(run, manifest, task)  # which the first has not seen
+        job = TrainingJob(run=run, panel=SharedPanel(root=root, manifest=manifest))
+        trainer, begun = worker._Trainer(job, Second(1, 2), lambda _: None), []
+        trainer._train = lambda *given: begun.append(given[2])
+        trainer.train(task)
+        assert begun == ([] if is_done else [b"state"])
 
 
 class TestPanelChanges:

@@ -193,6 +193,30 @@ def test_where_the_news_are_lost_training_goes_on(
     assert [r.model for r in summary.windows] == [undisturbed[WINDOWS[0]]]
 
 
+def test_a_driver_that_stops_ends_its_units(root: Storage, tmp_path: Path) -> None:
+    """In a session that goes on, as in a notebook: else they train beside those of the next try."""
+    from gangru_dist.panel.manifest import read_manifest
+    from gangru_dist.panel.shared import SharedPanel
+    from gangru_dist.training.plan import choose_windows
+    from gangru_dist.training.units import Report, Task, TrainingJob, Unit, UnitStarted, run_units
+
+    def work(job: TrainingJob, unit: Unit, report: Report) -> None:
+        report(UnitStarted(unit))
+        time.sleep(3)
+        (tmp_path / str(unit[0].seed)).touch()
+
+    manifest = read_manifest(root)
+    window = choose_windows(manifest, TINY, None)[0][0]
+    job = TrainingJob(
+        run=Run(root, "stopped", TINY), panel=SharedPanel(root=root, manifest=manifest)
+    )
+    events = run_units(job, [(Task(window=window, seed=s),) for s in range(4)], 4, train=work)
+    next(events)
+    events.close()
+    time.sleep(5)
+    assert not list(tmp_path.iterdir())
+
+
 class TestValidation:
     @pytest.mark.parametrize("more", [{"workers": 4}, {"gpus_per_worker": 2}])
     def test_request_that_can_never_be_met_fails_at_once(
