@@ -60,7 +60,8 @@ while sum(node[\"Alive\"] for node in ray.nodes()) < $1: time.sleep(1)"; do slee
         exit 1
     fi
 }
-bash -c "$run_ray" ray --head --node-ip-address="$address" --port="$port" --include-dashboard=true &
+bash -c "$run_ray" ray --head --node-ip-address="$address" --port="$port" --include-dashboard=true \
+    --ray-client-server-port="$((port + 10000))" &
 nodes+=($!)
 wait_for_nodes 1
 for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do

@@ -59,14 +59,19 @@ def _run(argv: Sequence[str] | None) -> int:
     if name not in SUMMARIES:
         warn(f"there is no command {name!r}.\n\n{_usage()}")
         return 2
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # own features and predictors lie where one works, as for python -m
     if name not in ("pipeline", "panel", "train", "tune", "score", "report"):
+        add_working_folder()
         module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
         return report_errors(partial(module.run, rest))
     from gangru_dist.commands import jobs
 
     return jobs.run(name, rest)
+
+
+def add_working_folder() -> None:
+    """Find own features and predictors where one works, as `python -m` does."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 @contextmanager

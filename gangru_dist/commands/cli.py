@@ -108,7 +108,9 @@ def run_job(
         except BaseException as error:
             # Code in C may have made an error of its own of the interrupt: pydantic does.
             if interruption.number or isinstance(error, KeyboardInterrupt):
-                warn("interrupted: run the same command again to continue.\n")
+                anew = command == "tune" and args.overwrite
+                how = "without --overwrite, which begins anew, " if anew else ""
+                warn(f"interrupted: run the same command again {how}to continue.\n")
                 return finish("interrupted", interruption.status)
             if isinstance(error, GangruError):
                 warn(f"error: {sanitize(str(error))}\n")

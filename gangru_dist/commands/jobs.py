@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gangru_dist.base.records import to_jsonable
-from gangru_dist.commands import keep_streams, plan, tell, warn
+from gangru_dist.commands import add_working_folder, keep_streams, preview, tell, warn
 from gangru_dist.commands.cli import Flag, Job, Outcome, run_job
 from gangru_dist.config.sources import with_values
 from gangru_dist.runs.run import WINDOWS
@@ -35,6 +35,7 @@ class Command:
 
 def run(name: str, argv: Sequence[str] | None = None) -> int:
     """Run a job; return its exit status."""
+    add_working_folder()
     job = JOBS[name]
     text = inspect.getdoc(job.body)
 
@@ -233,20 +234,22 @@ _BARS = _flag(
     required=True,
 )
 JOBS = {
-    "pipeline": Command(body=run_pipeline, plan=plan.preview_pipeline, flags=[_BARS, _HERE]),
+    "pipeline": Command(body=run_pipeline, plan=preview.preview_pipeline, flags=[_BARS, _HERE]),
     "panel": Command(
         body=build_panel,
-        plan=plan.preview_panel,
+        plan=preview.preview_panel,
         flags=[
             _BARS,
             _HERE,
             _flag("--check", "read and check the bars, print what was found, write nothing"),
         ],
     ),
-    "train": Command(body=train, plan=plan.preview_training, flags=[_windows_flag("all"), _HERE]),
+    "train": Command(
+        body=train, plan=preview.preview_training, flags=[_windows_flag("all"), _HERE]
+    ),
     "tune": Command(
         body=tune,
-        plan=plan.preview_search,
+        plan=preview.preview_search,
         flags=[
             _flag("--trials", "total number of trials (tune.trials)", "N", type=int),
             _flag("--hours", "stop after this time (tune.hours)", "H", type=float),
@@ -255,7 +258,7 @@ JOBS = {
     ),
     "score": Command(
         body=score,
-        plan=plan.preview_scoring,
+        plan=preview.preview_scoring,
         flags=[
             _flag("--from", "score again from this day", "DAY", dest="start", type=_parse_day),
             _flag("--to", "score again up to this day", "DAY", dest="end", type=_parse_day),
@@ -266,7 +269,7 @@ JOBS = {
     ),
     "report": Command(
         body=report,
-        plan=plan.preview_report,
+        plan=preview.preview_report,
         flags=[
             _flag("--compare", "another run to compare with", "RUN"),
             _flag("--factor", "a table to evaluate instead; repeat it", "FILE", action="append"),

@@ -24,6 +24,7 @@ from gangru_dist.config.identity import MODEL_SECTIONS, model_settings, select_s
 from gangru_dist.config.schema import Affects
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.events.events import TrialChanged
+from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import (
     SEARCH,
     TRIALS,
@@ -35,6 +36,7 @@ from gangru_dist.runs.search import (
     read_trials,
     write_trial,
 )
+from gangru_dist.training.plan import resolve_precision
 from gangru_dist.tuning.space import (
     Parameter,
     apply,
@@ -95,6 +97,18 @@ def describe_search(
         best_trial=None,
         importances={},
     )
+
+
+def find_search(run: Run, *, overwrite: bool = False) -> tuple[RunConfig, SearchRecord | None]:
+    """The configuration, its precision as in the stored search, and that search if there is one.
+
+    Raises:
+        ResourceError: The cluster cannot hold a worker.
+        StorageError: The record is damaged.
+    """
+    stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
+    precision = stored.identity["model"]["training"]["precision"] if stored else None
+    return resolve_precision(run.cfg, precision), stored
 
 
 class TrialQueue:

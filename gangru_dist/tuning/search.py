@@ -23,7 +23,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from gangru_dist.base.errors import DivergedError, GangruError, TrainingError
-from gangru_dist.base.records import find_record
 from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig, TuneConfig
 from gangru_dist.events.callbacks import open_callbacks
@@ -31,9 +30,9 @@ from gangru_dist.models.precision import choose_device, prepare_torch
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.shared import share_panel
 from gangru_dist.runs.run import Run
-from gangru_dist.runs.search import SEARCH, Search, SearchRecord, TrialRecord
-from gangru_dist.training.plan import require_native, resolve_precision
-from gangru_dist.tuning.queue import TrialQueue, describe_search
+from gangru_dist.runs.search import Search, TrialRecord
+from gangru_dist.training.plan import require_native
+from gangru_dist.tuning.queue import TrialQueue, describe_search, find_search
 from gangru_dist.tuning.space import apply, list_extremes, make_parameters
 from gangru_dist.tuning.trial import (
     choose_windows,
@@ -80,9 +79,7 @@ def search(
         StorageError: A record of the search is damaged.
         TrainingError: All trials have ended and none is complete.
     """
-    stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
-    precision = stored.identity["model"]["training"]["precision"] if stored else None
-    cfg = resolve_precision(run.cfg, precision)
+    cfg, stored = find_search(run, overwrite=overwrite)
     space = make_parameters(cfg)
     variants = list_extremes(cfg, space)
     manifest = read_manifest(run.root, run.cfg.panel.features)

@@ -19,6 +19,7 @@ from cluster.kuberay import PROJECT, SCHEMAS, complaints, pod_template, refusals
 from gangru_dist.commands import cli
 from gangru_dist.commands.jobs import JOBS
 from gangru_dist.config import sources
+from gangru_dist.config.settings import ResourcesConfig
 
 CLUSTER = PROJECT / "cluster"
 RAY_UP = sorted(CLUSTER.glob("*.yaml"))
@@ -331,7 +332,9 @@ class TestProperties:
         notes, labels = (group["template"]["metadata"][key] for key in ("annotations", "labels"))
         assert notes["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
         assert notes["karpenter.sh/do-not-disrupt"] == "true"
-        budget = find("PodDisruptionBudget", "gangru-head")["spec"]["selector"]["matchLabels"]
+        spec = find("PodDisruptionBudget", "gangru-head")["spec"]
+        assert spec["minAvailable"] > 10  # of the heads of all clusters together
+        budget = spec["selector"]["matchLabels"]
         assert budget.items() <= (labels | {"ray.io/node-type": "head"}).items()  # KubeRay's label
         monitor = find("PodMonitor", "gangru")["spec"]["selector"]["matchLabels"]
         assert monitor.items() <= labels.items()
@@ -342,6 +345,30 @@ class TestProperties:
         for kind in kinds.values():
             for disk in kind["node_config"]["disks"]:
                 assert disk["initializeParams"]["diskType"].endswith("/pd-balanced")
+
+    def test_the_head_of_ray_up_can_start_machines(self) -> None:
+        """It needs the cloud's SDK, ssh and rsync, and rights that workers do not have."""
+        image = (CLUSTER / "Dockerfile").read_text()
+        assert "${RAY_UP:+openssh-client rsync}" in image
+        for cloud, kit, key in (
+            ("aws", "boto3", "IamInstanceProfile"),
+            ("gcp", "google-api-python-client", "serviceAccounts"),
+        ):
+            text = (CLUSTER / f"{cloud}.yaml").read_text()
+            assert f"RAY_UP={kit}" in text
+            assert f"RAY_UP={kit}" in image
+            kinds = yaml.safe_load(text)["available_node_types"]
+            accounts = {name: str(kind["node_config"][key]) for name, kind in kinds.items()}
+            assert "gangru-head" in accounts.pop("head")
+            assert not any("head" in account for account in accounts.values())
+
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_a_pods_disk_holds_its_workers_scratch_files(self, group: dict[str, Any]) -> None:
+        (volume,) = (v for v in group["template"]["spec"]["volumes"] if v["name"] == "tmp")
+        (container,) = group["template"]["spec"]["containers"]
+        workers = int(container["resources"]["limits"]["cpu"])
+        needed = workers * ResourcesConfig().scratch_gb * 1e9
+        assert count_bytes(volume["emptyDir"]["sizeLimit"]) > needed
 
     def test_versions_agree_with_the_lock(self) -> None:
         lock = (PROJECT / "requirements.lock").read_text().splitlines()

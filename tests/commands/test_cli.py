@@ -166,6 +166,19 @@ class TestValidation:
         assert err.endswith("interrupted: run the same command again to continue.\n")
         assert not out
 
+    @pytest.mark.parametrize(
+        ("words", "how"), [(["--overwrite"], "without --overwrite, which begins anew, "), ([], "")]
+    )
+    def test_a_search_that_began_anew_goes_on_without(
+        self, tmp_path: Path, words: list[str], how: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def body(job: Job) -> Outcome:
+            raise KeyboardInterrupt
+
+        argv = ["--storage", str(tmp_path), *words]
+        assert run_job("doc", body, argv, program="gangru tune") == 130
+        assert f"run the same command again {how}to continue" in capfd.readouterr().err
+
     def test_exit_status_when_a_part_failed(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

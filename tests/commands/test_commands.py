@@ -222,12 +222,35 @@ class TestDryRun:
         assert facts["worker_gb"] >= 1.5
         assert facts["minutes_at_most"] > 0
         assert {path: path.stat().st_mtime_ns for path in storage.rglob("*")} == before
+        # a trial is one process, whatever a window's workers are
+        settings += ["training.precision=auto", "resources.cpus_per_worker=0.1"]
+        found = []
+        for workers in (1, 2):
+            words = [
+                w for one in (*settings, f"resources.workers={workers}") for w in ("--set", one)
+            ]
+            assert jobs.run("tune", [*argv, *words]) == 0
+            found.append(json.loads(capfd.readouterr().out))
+        names = "models_at_once", "worker_gb", "windows"
+        assert [found[0][name] for name in names] == [found[1][name] for name in names]
         # a name that belongs to another configuration: what the job itself would say
         Run(Storage(str(storage)), "default", load("default")).claim()
         words = [word for one in settings for word in ("--set", one)]
         assert jobs.run("train", [*argv, *words]) == 2
         assert "has another configuration" in json.loads(capfd.readouterr().out)["error"]
         assert jobs.run("train", [*argv, *words, "--overwrite"]) == 0
+
+
+def test_a_job_finds_own_code_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also as `python jobs/train.py`, which puts the folder of jobs on the path, not this one."""
+    (tmp_path / "mean_of_mine.py").write_text("class Mean:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    argv = ["--storage", str(tmp_path / "none"), "--set", "predictor=mean_of_mine:Mean"]
+    assert jobs.run("train", [*argv, "--dry-run"]) == 2
+    assert "Build it first: gangru panel" in capfd.readouterr().err
 
 
 class TestSettings:

@@ -116,14 +116,15 @@ def preview_report(job: Job) -> Facts:
 def preview_search(job: Job) -> Facts:
     """Trials that are asked for, at the sizes of the configuration itself."""
     from gangru_dist.panel.manifest import read_manifest
+    from gangru_dist.tuning.queue import find_search
     from gangru_dist.tuning.trial import choose_windows, make_all_windows
 
-    cfg = job.run.cfg
+    cfg, _ = find_search(job.run, overwrite=job.args.overwrite)
     manifest = read_manifest(job.run.root, cfg.panel.features)
     names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows)
     windows = [make_all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
-    cost = _estimate_cost(cfg, _count_stocks(manifest), windows, trials)
+    cost = _estimate_cost(_with_one_worker(cfg), _count_stocks(manifest), windows, trials)
     if "minutes_at_most" in cost:  # a trial trains every window
         cost["minutes_at_most"] = round(cost["minutes_at_most"] * len(windows), 1)
     return {"trials": trials, "windows": list(names), **cost}
@@ -190,6 +191,8 @@ def _estimate_cost(
     """
     if not windows or not models:
         return {}
+    if is_here:
+        cfg = _with_one_worker(cfg)
     days = cfg.windows.history_days + cfg.samples.lookback
     channels = len(cfg.features) * len(cfg.samples.channels)
     stocks /= cfg.resources.workers
@@ -205,6 +208,11 @@ def _estimate_cost(
         ),
         "minutes_at_most": math.ceil(cost.seconds * math.ceil(models / at_once) / 6) / 10,
     }
+
+
+def _with_one_worker(cfg: RunConfig) -> RunConfig:
+    """As a search and `--here` train: a window's stocks are in one process."""
+    return replace(cfg, resources=replace(cfg.resources, workers=1, min_workers=None))
 
 
 def _count_groups(cfg: RunConfig) -> int:
