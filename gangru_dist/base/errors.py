@@ -13,9 +13,9 @@
     └── ResourceError   the cluster can never meet a request
 
 A message says what is wrong, the value, where, and how to fix it. `commands.cli.run_job` prints it
-without a traceback and exits with 2, also for a full disk or a path without write permission.
-Any other exception is a bug and shows its traceback. If a setting would help, `format_flag`
-formats it so that it can be pasted into the command.
+without a traceback and exits with 2 (1 for a TrainingError), also for a full disk or a path without
+write permission. Any other exception is a bug and shows its traceback. If a setting would help,
+`format_flag` formats it so that it can be pasted into the command.
 """
 
 import json

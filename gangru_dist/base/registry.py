@@ -5,8 +5,11 @@ A registry starts with the project's own items. Others are found by their name:
 | name | item |
 |---|---|
 | `my_package.factors:surprise` | this attribute; its module must be on every worker's import path |
-| an entry point in `gangru_dist.features`, `.predictors`, `.label_transforms` | that of a package |
+| an entry point of a package, in a group below | what the entry point names |
 | a name given to `register` | an item of this process only |
+
+The groups of entry points are `gangru_dist.features`, `.predictors`, `.label_transforms`,
+`.callbacks` and `.bars_formats`.
 
 A name stands for code that will run, so only names given by the user are imported, never names
 that were read from storage, such as a run's `config.json` (`STORED`).

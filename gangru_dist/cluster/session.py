@@ -1,4 +1,4 @@
-"""Ray's session: started in this process, or a running cluster's, and quiet either way.
+"""Ray's session: started in this process, or a running cluster's, and quiet either way [Ray].
 
 | how a job is started | what happens |
 |---|---|

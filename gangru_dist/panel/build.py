@@ -1,4 +1,4 @@
-"""Build the panel store from a vendor's bars, on Ray; small bars in this process [Ray].
+"""Build the panel store from a vendor's bars, on Ray; small bars in this process.
 
     units of files -> map columns, check -> staging, cut by bucket
     buckets        -> sort, duplicates, features, limits -> panel files
