@@ -67,7 +67,7 @@ def _check_callbacks(names: tuple[str, ...], info: Any) -> tuple[str, ...]:
 
 
 def _check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse a value that is there twice."""
+    """Refuse repeated values."""
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"values must be unique; repeated: {twice}")
@@ -76,13 +76,13 @@ def _check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 UNIQUE = AfterValidator(_check_unique)
 SOME = Field(min_length=1)
-"""Of lists that may not be empty."""
+"""A list that may not be empty."""
 Count = Annotated[int, Field(ge=1)]
 """A whole number, at least one."""
 Month = Annotated[int, Field(ge=1, le=12)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FeatureName = Annotated[str, AfterValidator(_check_feature)]
-"""Out of `price_volume.FEATURES`, or `package.module:function` of one's own."""
+"""A name from `price_volume.FEATURES`, or `package.module:function` of one's own."""
 Exposure = Literal["industry", "size"]
 """What a cross-sectional regression may remove: industry dummies, log market cap."""
 ChannelKind = Literal["shape", "level"]
@@ -109,20 +109,22 @@ class BarsConfig:
     """Encoding of CSV files, a Python name; `auto` detects UTF-8, UTF-16 and GB18030 (GBK)."""
     skip_rows: Annotated[int, NEW_PANEL] = Field(default=0, ge=0)
     """Lines before the headings of CSV files; a title that begins with a stock's code (通达信) is
-    found without."""
+    recognized without this setting."""
     price_limits: Literal["auto", "none", "ashare"] = "auto"
-    """Daily price-limit rule; `auto` takes the format's own."""
+    """Daily price-limit rule; `auto` = that of the format."""
     max_quarantined: Annotated[float, Affects.NOTHING] = Field(default=0.01, ge=0, le=1)
     """Largest share of rows that may be set aside before the build fails."""
     max_jumps: Annotated[float, Affects.NOTHING] = Field(default=1e-4, ge=0, le=1)
-    """Largest share of price moves that contradict price limits or `adj_factor`."""
+    """Largest share of price moves that may contradict price limits or `adj_factor` before the
+    build fails."""
     calendar: str | None = None
-    """Text file with one trading day per line; otherwise a day on which a hundredth of the market
-    traded is one."""
+    """Text file with one trading day per line. Without it, a day counts if at least 1 % of the
+    market traded."""
     weekends: bool = False
     """Whether Saturdays and Sundays may be trading days."""
     first_day: Annotated[dt.date | None, Affects.NOTHING] = None
-    """Earlier dates are errors; default 1990-12-01 with `price_limits` ashare, otherwise 1900."""
+    """Earlier dates are errors; None = 1990-12-01 if `price_limits` is `ashare`, else
+    1900-01-01."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -132,19 +134,19 @@ class PanelConfig:
     features: Annotated[tuple[FeatureName, ...], Affects.PANEL | Affects.MODEL, UNIQUE] = (
         price_volume.NAMES
     )
-    """Names from `price_volume.FEATURES`, your own, or `column:NAME`, a further column of the bars;
-    `samples.features` selects those of a sample."""
+    """Names from `price_volume.FEATURES`, your own, or `column:NAME` for a further column of the
+    bars; `samples.features` selects those of a sample."""
     without: Annotated[tuple[str, ...], Affects.NOTHING] = ()
     """Features to remove from `features`, e.g. one whose column the bars lack."""
     members: Annotated[str | None, NEW_PANEL] = None
-    """File of an index's members, with the columns date and code: each date lists all members
-    from that day until the file's next date; or with code, start and end: each row is a span of
-    days. The panel marks them day by day."""
+    """File of an index's members, with the columns date and code, where each date lists all members
+    from that day until the file's next date; or with the columns code, start and end, where each
+    row is a span of days. The panel marks the members of every day."""
     late_days: Annotated[int, Affects.NOTHING] = Field(default=3, ge=0)
-    """So many of the panel's newest days may be late or corrected: their rows are taken without
-    `--overwrite`, and scores and models that rest on them are made again."""
+    """Number of newest panel days that may arrive late or be corrected: their rows are taken
+    without `--overwrite`, and scores and models that depend on them are made again."""
     buckets: Annotated[int, Affects.NOTHING] = Field(default=64, ge=1, le=4096)
-    """Hash buckets of assets; also the maximum number of workers per window."""
+    """Number of hash buckets of assets; also the maximum number of workers per window."""
 
     def __post_init__(self) -> None:
         features = tuple(name for name in self.features if name not in self.without)
@@ -155,14 +157,14 @@ class PanelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class UniverseConfig:
-    """Which assets belong to a day's universe [R, D]; they must have traded that day."""
+    """Which assets belong to a day's universe [R, D]; an asset must have traded that day."""
 
     exclude_st: bool = True
     """Exclude assets under special treatment that day [R]."""
     min_listed_days: int = Field(default=120, ge=0)
-    """Minimum trading days since listing: half a year [R, D]."""
+    """Minimum number of trading days since listing: half a year [R, D]."""
     min_traded_days: int = Field(default=30, ge=1)
-    """Minimum days traded among the last `samples.lookback` [D]."""
+    """Minimum number of days traded among the last `samples.lookback` days [D]."""
     members: Annotated[bool, NEW] = True
     """Train only on the members of `panel.members`, where the panel marks them [D]."""
     min_assets: int = Field(default=10, ge=3)
@@ -177,11 +179,11 @@ class SampleConfig:
     """Names from `panel.features`, in the order of the model's input; empty = all, in panel order.
     Runs that differ here share one panel."""
     lookback: int = Field(default=40, ge=2)
-    """Days of features in one sample, including the day itself [R]."""
+    """Number of days of features in one sample, including the day itself [R]."""
     mad_clip: float = Field(default=5.0, gt=0)
-    """Along time: clip at median +- this x 1.4826 x MAD [D]."""
+    """Along time, values are clipped at the median +- this x 1.4826 x MAD [D]."""
     z_clip: float = Field(default=5.0, gt=0)
-    """Across assets: clip the z-score at +- this [D]."""
+    """Across assets, z-scores are clipped at +- this [D]."""
     channels: Annotated[tuple[ChannelKind, ...], NEW, SOME, UNIQUE] = ("shape",)
     """`shape` = z-scored along time, then across assets [R]; `level` = the level that `shape`
     removes, z-scored across assets only [D]. With both, the channels are concatenated."""
@@ -194,16 +196,18 @@ class LabelConfig:
     horizon: int = Field(default=20, ge=1)
     """Holding period of the label [R]."""
     also: Annotated[tuple[Count, ...], NEW, UNIQUE] = ()
-    """Shorter holding periods that are predicted besides: the label is the mean of all periods'
-    labels, z-scored again [D]."""
+    """Further, shorter holding periods: the label is then the mean of all periods' labels, z-scored
+    again [D]."""
     entry_lag: int = Field(default=1, ge=0)
-    """Days from signal to trade: 1 = score after the close, trade the next day [D]; report: 0."""
+    """Days from signal to trade: 1 = score after the close, trade the next day [D]; the broker's
+    report has 0."""
     winsorize_mad: float = Field(default=5.0, gt=0)
-    """Per day: clip at median +- this x 1.4826 x MAD before the z-score [D]."""
+    """Returns of a day are clipped at their median +- this x 1.4826 x MAD before the z-score
+    [D]."""
     transform: Annotated[str, AfterValidator(LABEL_TRANSFORMS.validate)] = "zscore"
     """Name from `LABEL_TRANSFORMS`; `rank` replaces returns by normal scores of their ranks."""
     neutralize: Annotated[tuple[Exposure, ...], NEW, UNIQUE] = ()
-    """What a day's regression removes from the label before its last z-score, as
+    """Exposures that a regression per day removes from the label before its last z-score, as
     `factor.neutralize` does from the factor [D]."""
 
     def __post_init__(self) -> None:
@@ -231,14 +235,14 @@ class WindowConfig:
     history_days: int = Field(default=400, ge=2)
     """Training days lie within this many trading days up to the refit day."""
     min_history_days: Annotated[int | None, NEW] = Field(default=None, ge=2)
-    """Least history of a window, in trading days; None = `history_days` [D]."""
+    """Minimum history of a window, in trading days; None = `history_days` [D]."""
     half_life_days: Annotated[float | None, NEW] = Field(default=None, gt=0)
     """Age, in trading days, at which a training day has half the weight of the newest one in the
     predictor's loss; None = equal weights [D]."""
     sample_every: int = Field(default=5, ge=1)
-    """One training day every this many trading days."""
+    """Interval between training days, in trading days."""
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the training days, the last ones, used for validation and early stopping."""
+    """Share of the training days that is used for validation and early stopping; the last ones."""
     embargo: bool = True
     """Drop training days whose label reaches past the first validation day [D]."""
     refit_months: Annotated[tuple[Month, ...], Affects.RUN, SOME] = (6, 12)
@@ -250,7 +254,7 @@ class WindowConfig:
 
     @property
     def least_history(self) -> int:
-        """Trading days without which a window is skipped."""
+        """Number of trading days that a window needs; it is skipped if there are fewer."""
         return self.min_history_days or self.history_days
 
     def __post_init__(self) -> None:
@@ -274,17 +278,17 @@ class GanConfig:
     layers: int = Field(default=2, ge=1)
     """LSTM layers [D]."""
     noise_channels: int = Field(default=8, ge=0)
-    """Noise values per day of a sample; the noise is 0 outside GAN training [D]."""
+    """Number of noise values per day of a sample; the noise is 0 outside GAN training [D]."""
     channels: tuple[Count, Count] = (32, 64)
     """Feature maps of the discriminator's two strided convolutions [D]."""
     dropout: float = Field(default=0.25, ge=0, lt=1)
     """Share of the discriminator's feature maps dropped, per sample [D]."""
     epochs: int = Field(default=10, ge=1)
-    """Passes over the training days; the GAN is not stopped early."""
+    """Number of passes over the training days; the GAN is not stopped early."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate for both networks [R]."""
     reconstruction_weight: float = Field(default=0.0, ge=0)
-    """Weight of the mean |G(x, z) - x| in the generator's loss; report: 0."""
+    """Weight of the mean |G(x, z) - x| in the generator's loss; the broker's report has 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -296,14 +300,14 @@ class GruConfig:
     layers: int = Field(default=2, ge=1)
     """GRU layers."""
     head: tuple[Count, ...] = (256, 64, 64)
-    """Units of the head's hidden layers, followed by one output without bias."""
+    """Units of the head's hidden layers; one output without bias follows."""
     options: Annotated[dict[str, JsonValue], NEW] = field(default_factory=dict)
     """Further sizes of predictors other than `gru`, by name: `transformer` has `heads` (4), `ridge`
-    has `alpha`, `lightgbm` its own (docs/extend.md)."""
+    has `alpha`, `lightgbm` has its library's names (docs/extend.md)."""
 
 
 PLAIN_PRECISIONS = frozenset({"float32", "float64"})
-"""Of `training.precision`: what every device has, so that nobody need be asked for it."""
+"""Precisions that every device supports, so no node has to be asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -311,19 +315,19 @@ class TrainingConfig:
     """Training of the predictor, and settings shared with the GAN stage."""
 
     epochs: int = Field(default=50, ge=1)
-    """Maximum passes over the training days [R]."""
+    """Maximum number of passes over the training days [R]."""
     patience: int = Field(default=10, ge=1)
     """Stop after this many epochs without a better validation IC [R]."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate [R]."""
     weight_decay: Annotated[float, NEW] = Field(default=0.0, ge=0)
-    """The predictor's weights shrink by this x `learning_rate` each step (AdamW) [D]."""
+    """In each step the predictor's weights shrink by this x `learning_rate` (AdamW) [D]."""
     dropout: Annotated[float, NEW] = Field(default=0.0, ge=0, lt=1)
     """Share of a sample's channels that the predictor does not see in a training step, drawn per
     asset; the others are scaled up [D]."""
     average_epochs: Annotated[float, NEW] = Field(default=0.0, ge=0)
-    """What is validated and kept is the exponential mean of the predictor's weights over about so
-    many epochs; 0 = the newest weights [D]."""
+    """Validate and keep an exponential moving average of the predictor's weights over about this
+    many epochs; 0 = the latest weights [D]."""
     seeds: Annotated[tuple[Seed, ...], Affects.RUN, SOME, UNIQUE] = (0,)
     """One model per seed; their standardized scores are averaged."""
     precision: Literal["float32", "tf32", "bf16", "float64", "auto"] = "float32"
@@ -333,7 +337,7 @@ class TrainingConfig:
     compile: bool = False
     """Run the networks through `torch.compile`; faster on GPUs, not on CPUs."""
     checkpoint_every: Annotated[int, Affects.NOTHING] = Field(default=1, ge=1)
-    """Epochs between checkpoints: the most an interruption can cost."""
+    """Number of epochs between checkpoints: the most that an interruption can cost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -349,23 +353,25 @@ class ResourcesConfig:
     gpus_per_worker: float = Field(default=0.0, ge=0)
     """Ray GPUs per training worker or scoring actor; fractions share a device."""
     threads_per_worker: int = Field(default=1, ge=1)
-    """Torch threads; two spinning threads can be slower than one."""
+    """Number of torch threads per worker; two spinning threads can be slower than one."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Windows trained at once, and trials; None = as many as fit into the cluster."""
+    """Maximum number of windows trained at once, and of trials; None = as many as fit into the
+    cluster."""
     windows_per_run: int | None = Field(default=None, ge=1)
-    """With one worker: windows that a process trains before it is replaced; None = no limit on a
-    CPU, one on a GPU. A group of workers trains one window."""
+    """Number of windows that a worker process trains before it is replaced; None = no limit on a
+    CPU, one on a GPU. A group of several workers always trains one window."""
     max_failures: int = Field(default=2, ge=0)
-    """Restarts of a window's workers before the window counts as failed."""
+    """Number of restarts of a window's workers before the window counts as failed."""
     wait_for_nodes_minutes: float = Field(default=0.0, ge=0)
     """On an autoscaling cluster: how long to wait until one window fits; 0 = do not wait. If set,
-    `max_concurrent` windows are requested even if they do not fit yet."""
+    all windows, or `max_concurrent` of them, are requested even if they do not fit yet; windows
+    with several workers only if `max_concurrent` is set."""
     scratch_gb: float = Field(default=8.0, ge=0)
-    """Temporary disk space per worker, in GB, to cache what every epoch needs (standardized
-    samples, the frozen generator's output); 0 = compute it again. With a GPU it is in half of the
-    GPU's free memory, of any size but 0."""
+    """Disk space per worker, in GB, for a cache of what every epoch needs: standardized samples and
+    the frozen generator's output; 0 = no cache, compute them in every epoch. On a GPU the cache is
+    in GPU memory, in half of the worker's share of what is free; any size but 0 means that."""
     scoring_actors: int | None = Field(default=None, ge=1)
-    """Scoring actors; None = as many as fit into the cluster."""
+    """Number of scoring actors; None = as many as fit into the cluster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -373,7 +379,7 @@ class FactorConfig:
     """From a raw prediction to the factor [R]."""
 
     winsorize_mad: float = Field(default=5.0, gt=0)
-    """Per day: clip at median +- this x 1.4826 x MAD."""
+    """Scores of a day are clipped at their median +- this x 1.4826 x MAD."""
     neutralize: tuple[Exposure, ...] = ("industry", "size")
     """Exposures that the cross-sectional regression removes."""
     quantiles: int = Field(default=10, ge=2, le=1000)
@@ -393,38 +399,39 @@ class EvaluationConfig:
     top_count: Annotated[int | None, NEW_RUN] = Field(default=None, ge=1)
     """Number of assets held, in place of the share `top_fraction` [D]."""
     weights: Annotated[Literal["equal", "score"], NEW_RUN] = "equal"
-    """What the targets weigh: all alike [R], or `score`: in proportion to the factor's distance
-    above its mean over the universe [D]."""
+    """Weights of the targets: `equal` [R], or `score`: in proportion to how far the factor is above
+    its mean over the universe [D]."""
     buffer: Annotated[float, NEW_RUN] = Field(default=1.0, ge=1)
-    """A holding is sold only once its rank is below `buffer` x the number of targets; 2: the best
-    tenth is bought, what falls out of the best fifth is sold [D]."""
+    """A holding is sold only if it is no longer among the best `buffer` x the number of targets.
+    With 2 and a tenth as targets, what falls out of the best fifth is sold [D]."""
     max_turnover: Annotated[float | None, NEW_RUN] = Field(default=None, gt=0, le=1)
-    """Largest one-way turnover of a rebalance; more is cut, all trades by the same fraction [D]."""
+    """Maximum one-way turnover of a rebalance; above it, all trades are cut by the same fraction;
+    None = no maximum [D]."""
     industry_neutral: Annotated[bool, NEW_RUN] = False
-    """Hold each industry with its share of the universe's members [D]."""
+    """Give each industry the weight that its number of assets has in the universe [D]."""
     cost_bps: float = Field(default=15.0, ge=0, lt=5000)
-    """One-way trading cost in basis points; figures are reported with and without costs. Selling
-    all and buying all at half of its value each would leave nothing."""
+    """One-way trading cost in basis points; figures are reported with and without costs.
+    At 5000, selling all and buying all anew would leave nothing."""
     sell_cost_bps: Annotated[float | None, NEW_RUN] = Field(default=None, ge=0, lt=5000)
-    """Of sales, stamp duty included, where it is another; `cost_bps` is then of purchases [D]."""
+    """Cost of a sale in basis points, stamp duty included; `cost_bps` then applies to purchases
+    only. None = the same [D]."""
     days_per_year: Annotated[int, NEW_RUN] = Field(default=252, ge=200, le=366)
-    """Trading days a year in annualized figures: 252 [R]; China's have 243."""
+    """Number of trading days per year in annualized figures: 252 [R]; 243 in China."""
     delisting_loss: Annotated[float, NEW_RUN] = Field(default=0.0, ge=0, lt=1)
-    """Fraction of its last price that an asset which trades no more has lost when it is settled, on
-    its delisting or at the next rebalance, in the portfolio and in all that it is compared with
-    [D]."""
+    """Fraction of its last price that a delisted asset loses when it is settled; applied to the
+    portfolio and to every benchmark [D]."""
     picks: int = Field(default=50, ge=1)
-    """Best assets listed overall [R]."""
+    """Number of best assets to list [R]."""
     picks_per_industry: int = Field(default=10, ge=1)
-    """Best assets listed per industry [R]."""
+    """Number of best assets to list per industry [R]."""
     members: Annotated[bool, NEW_RUN] = True
     """Evaluate only the members of `panel.members`, where the panel marks them [D]."""
     index: Annotated[str | None, NEW_RUN] = None
     """File of an index's daily closes, with the columns date and close: a second benchmark."""
     index_column: Annotated[str, NEW_RUN] = "close"
-    """Column of `index` with the closes, where the file has several indices."""
+    """Column of `index` with the closes, for a file of several indices."""
     decay_horizons: Annotated[tuple[Count, ...], SOME] = (1, 5, 10, 20, 40, 60)
-    """Holding periods of the IC decay, in trading days."""
+    """Holding periods for the IC decay, in trading days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -447,7 +454,7 @@ class SyntheticConfig:
     """Last trading day."""
     signal_ic: float = Field(default=0.1, ge=0, le=0.3)
     """Planted correlation of the past 40 days' signal with the next 20 days' return; 0 = none.
-    Beyond 0.3, hardly anything else would be left."""
+    Above 0.3 the signal would leave hardly anything else."""
     seed: int = Field(default=0, ge=0)
     """Seed of all random numbers of the market."""
 
@@ -483,7 +490,7 @@ class SearchRange:
 
 
 def _make_search_space() -> dict[str, SearchRange | None]:
-    """Settings that usually matter; `gan.*` is ignored if `variant` is gru."""
+    """Return the settings that usually matter; `gan.*` is ignored if `variant` is gru."""
     return {
         "training.learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
         "gru.hidden": SearchRange(low=32, high=256, step=32),
@@ -503,29 +510,29 @@ class TuneConfig:
     """The hyperparameter search."""
 
     space: dict[str, SearchRange | None] = field(default_factory=_make_search_space)
-    """Setting that affects the model -> its range; none = do not search it. `[tune.space]` of a
+    """Setting that affects the model -> its range; `none` = do not search it. `[tune.space]` in a
     file replaces all entries; `--set tune.space.KEY={...}` changes one."""
     trials: Annotated[int, Affects.NOTHING] = Field(default=20, ge=1)
     """Total number of trials, across interruptions."""
     hours: Annotated[float | None, Affects.NOTHING] = Field(default=None, gt=0)
     """Stop after this time; the same command continues later."""
     windows: Annotated[tuple[dt.date, ...], Affects.NOTHING] = ()
-    """Refit days of every trial; empty = the last `max_windows` before `windows.first`, or the
-    panel's first ones if that is not set."""
+    """Refit days that every trial trains on; empty = the last `max_windows` before `windows.first`,
+    or the panel's first `max_windows` if that is not set."""
     max_windows: Annotated[int, Affects.NOTHING] = Field(default=2, ge=1)
     """Number of refit days if `windows` is empty."""
     spread_penalty: float = Field(default=0.5, ge=0)
-    """Objective = mean of the windows' validation IC - this x their standard deviation."""
+    """Objective = mean of the windows' validation ICs - this x their standard deviation."""
     prune: bool = True
-    """Stop trials early (ASHA) if their running mean is behind."""
+    """Stop a trial early (ASHA) if its running mean of validation IC is behind the others."""
     grace_epochs: int = Field(default=3, ge=1)
-    """Predictor epochs before a trial may be stopped."""
+    """Number of predictor epochs before a trial may be stopped."""
     reduction: float = Field(default=3.0, gt=1)
     """ASHA's reduction factor: one in this many trials survives each rung."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How trials are proposed; `random` is the baseline."""
     startup_trials: int = Field(default=8, ge=1)
-    """Random trials before TPE starts."""
+    """Number of random trials before TPE starts."""
     seed: int = Field(default=0, ge=0)
     """Seed of the proposals; models use the first of `training.seeds`."""
 
@@ -537,8 +544,8 @@ class RunConfig:
     variant: Annotated[Literal["gan_gru", "gru"], Affects.MODEL] = "gan_gru"
     """`gru` trains the predictor on the samples directly, without a GAN."""
     predictor: Annotated[str, NEW, AfterValidator(PREDICTORS.validate)] = "gru"
-    """What maps a sample to a score: a network, `gru`, `lstm` or `transformer`; a baseline, `ridge`
-    or `lightgbm`; or your own as `package.module:Class`; section `gru` has its sizes."""
+    """What maps a sample to a score: a network (`gru`, `lstm`, `transformer`), a baseline (`ridge`,
+    `lightgbm`), or your own as `package.module:Class`. Section `gru` has its sizes."""
     callbacks: Annotated[tuple[str, ...], Affects.NOTHING, AfterValidator(_check_callbacks)] = ()
     """What receives every epoch, model, trial and report: `tensorboard` (files in the run's
     folder), `mlflow` (a server), or your own as `package.module:Class` (docs/tracking.md)."""
