@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from gangru_dist.bars.formats import BarsFormat
-from gangru_dist.bars.quality import Finding, Quality
+from gangru_dist.bars.quality import Example, Quality, count_examples
 from gangru_dist.bars.values import Origin, convert
 from gangru_dist.base.errors import BarsError
 from gangru_dist.base.filesystems import open_filesystem
@@ -185,7 +185,6 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
     market, listed = _measure(count), rule.calendar
     thin = (count < THIN_SHARE * market) & (listed is None)
     calendar, traded = days[~thin], count[~thin].astype(int)
-    notes: dict[str, Finding] = {}
     apart = np.median(np.diff(calendar).astype(int)) if len(calendar) >= _FEWEST_DAYS else 1
     if apart > _APART:
         raise BarsError(
@@ -194,34 +193,28 @@ def find_market_days(days: np.ndarray, count: np.ndarray, rule: DayRule) -> Mark
         )
     usual = _measure(traded, _LEAST)
     few = traded < np.maximum(_HALF * market[~thin], _FEWER * usual - np.sqrt(usual))
-    if few[-1]:
-        newest = {"date": str(calendar[-1]), "stocks": int(traded[-1])}
-        notes[INCOMPLETE] = Finding(count=1, example=newest)
+    newest = {"date": str(calendar[-1]), "stocks": int(traded[-1])}
     gaps = np.flatnonzero(np.diff(calendar) > np.timedelta64(_HOLE, "D"))
-    hole = [{"after": str(calendar[i]), "before": str(calendar[i + 1])} for i in gaps]
     lacking = calendar[:0]
     if listed is not None:
         lacking = listed[(listed >= calendar[0]) & (listed <= calendar[-1])]
     elif not rule.weekends:
         lacking = np.arange(calendar[0], calendar[-1])
         lacking = lacking[~is_weekend(lacking)]
-    found = {
+    found: dict[str, list[Example]] = {
+        INCOMPLETE: [newest] if few[-1] else [],
         FEW: [
             {"date": str(calendar[i]), "stocks": str(traded[i])} for i in np.flatnonzero(few[:-1])
         ],
-        HOLE: hole,
+        HOLE: [{"after": str(calendar[i]), "before": str(calendar[i + 1])} for i in gaps],
         NO_ROW if listed is None else LACKING: [
             {"date": str(day)} for day in np.setdiff1d(lacking, calendar)
         ],
     }
-    for kind, examples in found.items():
-        if examples:
-            more = () if kind == HOLE else tuple(examples[1:5])
-            notes[kind] = Finding(count=len(examples), example=examples[0], more=more)
     return MarketDays(
         calendar=calendar,
         closed=days[thin],
-        quality=Quality(notes=notes),
+        quality=count_examples(found),
         incomplete=bool(few[-1]),
     )
 

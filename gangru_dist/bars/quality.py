@@ -169,6 +169,17 @@ class Findings:
         )
 
 
+def count_examples(found: Mapping[str, Sequence[Example]]) -> Quality:
+    """Note each kind of which there is an example, with the first few."""
+    return Quality(
+        notes={
+            kind: Finding(count=len(some), example=some[0], more=tuple(some[1:_EXAMPLES]))
+            for kind, some in found.items()
+            if some
+        }
+    )
+
+
 def merge(parts: Iterable[Quality]) -> Quality:
     """Sum; of the examples the one of the first part stays."""
     parts = list(parts)

@@ -190,14 +190,7 @@ def _join_events(bars: pa.Table, side: pa.Table, files: Sequence[str]) -> pa.Tab
 
     What is paid after new shares came is paid for these as well.
     """
-    code, theirs = encode(bars["code"]), encode(side["code"])
-    own = pc.fill_null(pc.index_in(theirs.dictionary, code.dictionary), -1)
-    side_key = _keys(own.take(theirs.indices).to_numpy(), side["date"])
-    order = np.argsort(side_key, kind="stable")
-    side_key = side_key[order]
-    again = np.flatnonzero((side_key[1:] == side_key[:-1]) & (side_key[1:] >= 0))
-    check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
-    key = _keys(code.indices.to_numpy(), bars["date"])
+    key, side_key, order = _sort_keys(bars, side, files)
     traded = np.flatnonzero(~bars["suspended"].to_numpy())
     traded = traded[np.argsort(key[traded], kind="stable")]
     cash, shares = np.zeros(len(bars)), np.ones(len(bars))
@@ -224,25 +217,35 @@ def _join_events(bars: pa.Table, side: pa.Table, files: Sequence[str]) -> pa.Tab
 
 def _match(bars: pa.Table, side: pa.Table, table: SideTable, files: Sequence[str]) -> np.ndarray:
     """(n,) row of `side` that each bar takes; -1 = none."""
-    code, theirs = encode(bars["code"]), encode(side["code"])
-    own = pc.fill_null(pc.index_in(theirs.dictionary, code.dictionary), -1)
-    by_stock = table.join == "stock"
-    side_key = _keys(own.take(theirs.indices).to_numpy(), None if by_stock else side["date"])
-    order = np.argsort(side_key, kind="stable")
-    side_key = side_key[order]
-    again = np.flatnonzero((side_key[1:] == side_key[:-1]) & (side_key[1:] >= 0))
-    check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
-    bar_code = code.indices.to_numpy()
-    key = _keys(bar_code, None if by_stock else bars["date"])
+    key, side_key, order = _sort_keys(bars, side, files, by_stock=table.join == "stock")
     if not len(side_key):
         return np.full(len(key), -1)
     at = np.searchsorted(side_key, key, side="right") - 1
     near = side_key[np.maximum(at, 0)]
-    same = (near >> 32) == bar_code if table.join == "since" else near == key
+    same = near >> 32 == key >> 32 if table.join == "since" else near == key
     return np.where(same & (at >= 0), order[np.maximum(at, 0)], -1)
 
 
-def _keys(code: np.ndarray, date: pa.ChunkedArray | None) -> np.ndarray:
+def _sort_keys(
+    bars: pa.Table, side: pa.Table, files: Sequence[str], *, by_stock: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make the keys by which bars find a side table's rows; two rows of a key must not differ.
+
+    Returns:
+        (n,) keys of the bars; (m,) keys of the side table, ascending; (m,) their rows.
+    """
+    code, theirs = encode(bars["code"]), encode(side["code"])
+    own = pc.fill_null(pc.index_in(theirs.dictionary, code.dictionary), -1)
+    key = make_keys(code.indices.to_numpy(), None if by_stock else bars["date"])
+    side_key = make_keys(own.take(theirs.indices).to_numpy(), None if by_stock else side["date"])
+    order = np.argsort(side_key, kind="stable")
+    side_key = side_key[order]
+    again = np.flatnonzero((side_key[1:] == side_key[:-1]) & (side_key[1:] >= 0))
+    check_same(side.take(pa.array(order[again])), side.take(pa.array(order[again + 1])), files)
+    return key, side_key, order
+
+
+def make_keys(code: np.ndarray, date: pa.ChunkedArray | None) -> np.ndarray:
     """(n,) int64 that sorts by code, then date; negative where there is no such stock or date."""
     days = np.zeros(len(code)) if date is None else date.cast(pa.int32()).to_numpy()
     known = (code >= 0) & np.isfinite(days)

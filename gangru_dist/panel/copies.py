@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gangru_dist.bars.quality import PRICES, Example, Finding, Quality
+from gangru_dist.bars.quality import PRICES, Example, Quality, count_examples
 from gangru_dist.bars.values import encode
 
 TWINS = "one history under two codes"
@@ -132,17 +132,6 @@ def find_twins(parts: Sequence[Histories], calendar: np.ndarray) -> Quality:
         SUCCEEDED: _find_succeeded(stocks, calendar),
     }
     return count_examples(found)
-
-
-def count_examples(found: Mapping[str, Sequence[Example]]) -> Quality:
-    """Notes of what was found, without the kinds of which there is none."""
-    return Quality(
-        notes={
-            kind: Finding(count=len(some), example=some[0], more=tuple(some[1:5]))
-            for kind, some in found.items()
-            if some
-        }
-    )
 
 
 def _find_equal(stocks: pd.DataFrame, owners: np.ndarray, hashes: np.ndarray) -> list[Example]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gangru_dist.bars.days import to_days
+from gangru_dist.bars.side_tables import make_keys
 from gangru_dist.bars.values import encode
 from gangru_dist.base.errors import PanelError
 from gangru_dist.base.storage import Storage
@@ -85,9 +86,9 @@ class KnownFacts:
         code, asset = encode(bars["code"]), encode(known["asset"])
         numbers = pc.fill_null(pc.index_in(code.dictionary, asset.dictionary), -1)
         stock = numbers.to_numpy()[code.indices.to_numpy()].astype(np.int64)
-        key = _make_keys(asset.indices.to_numpy().astype(np.int64), known["date"])
+        key = make_keys(asset.indices.to_numpy(), known["date"])
         order = np.argsort(key)
-        at = np.searchsorted(key[order], _make_keys(stock, bars["date"]), side="right") - 1
+        at = np.searchsorted(key[order], make_keys(stock, bars["date"]), side="right") - 1
         at = np.maximum(at, np.searchsorted(key[order], stock << 32))  # the first row at least
         there = stock >= 0
         row = pa.array(order[np.where(there, at, 0)])
@@ -100,11 +101,6 @@ class KnownFacts:
             coded = column.dictionary_encode() if name == "industry" else column
             bars = bars.set_column(bars.schema.get_field_index(name), field, coded.cast(field.type))
         return bars
-
-
-def _make_keys(stock: np.ndarray, date: pa.ChunkedArray) -> np.ndarray:
-    """(n,) int64 that sorts by the stock's number, then date."""
-    return np.asarray((stock << 32) + date.cast(pa.int32()).to_numpy() + 2**31)
 
 
 def find_known_facts(

@@ -93,8 +93,13 @@ class PanelFile(NamedTuple):
 
     def is_named_so(self, buckets: int) -> bool:
         """Whether its name says the same bucket and year."""
-        start = f"bucket={self.bucket:0{max(2, len(str(buckets - 1)))}d}/{self.year:04d}-"
+        start = locate_files(self.bucket, self.year, buckets)
         return bool(_FILE.fullmatch(self.name)) and self.name.startswith(start)
+
+
+def locate_files(bucket: int, year: int, buckets: int) -> str:
+    """Return how the names of a bucket's files of a year begin: their folder and the year."""
+    return f"bucket={bucket:0{max(2, len(str(buckets - 1)))}d}/{year:04d}-"
 
 
 class View(NamedTuple):
@@ -324,5 +329,9 @@ def locate_listings(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
 
 def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:
     """(n,) int64 bucket of each asset's name, the same on every machine and in every run."""
-    digests = (hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in assets)
-    return np.array([int.from_bytes(d, "big") % buckets for d in digests], dtype=np.int64)
+    return np.array([hash_text(str(name)) % buckets for name in assets], dtype=np.int64)
+
+
+def hash_text(text: str) -> int:
+    """Hash a text to 64 bits, the same on every machine and in every run."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

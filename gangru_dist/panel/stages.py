@@ -28,7 +28,7 @@ from gangru_dist.bars.days import (
     to_days,
 )
 from gangru_dist.bars.headings import Bars
-from gangru_dist.bars.quality import Example, Findings, Quality, merge
+from gangru_dist.bars.quality import Example, Findings, Quality, count_examples, merge
 from gangru_dist.bars.reader import group_units
 from gangru_dist.bars.rows import MISSING, check_joined, find_missing
 from gangru_dist.bars.side_tables import join_table
@@ -41,7 +41,6 @@ from gangru_dist.panel.bucket import BucketTask, Tables, find_delisted, panel_ro
 from gangru_dist.panel.checks import GAP, check_built, check_columns, check_staged
 from gangru_dist.panel.copies import (
     REPEATED_DAY,
-    count_examples,
     describe_histories,
     find_repeated_days,
     find_twins,

@@ -32,7 +32,15 @@ from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.copies import Histories
 from gangru_dist.panel.jumps import JumpSums
-from gangru_dist.panel.manifest import MEMBER, Manifest, PanelFile, View, panel_schema
+from gangru_dist.panel.manifest import (
+    MEMBER,
+    Manifest,
+    PanelFile,
+    View,
+    hash_text,
+    locate_files,
+    panel_schema,
+)
 
 NAMES = "names.parquet"
 """Its name below `<storage>/panel`."""
@@ -94,14 +102,14 @@ def write_bucket(
         existing: Names of finished files; one whose content comes out the same is left alone.
         views: Features of runs that name others than the rows have.
     """
-    width = max(2, len(str(buckets - 1)))
     year = pc.year(rows["date"])
     hashes = row_group_hashes(rows)
     files = []
     for value in sorted(pc.unique(year).to_pylist()):
         part = rows.filter(pc.equal(year, value))
         own = {key: h for key, h in hashes.items() if key[1][:4] == f"{value:04d}"}
-        start = f"bucket={bucket:0{width}d}/{value:04d}-{rows_digest(rows.column_names, own)}-"
+        digest = rows_digest(rows.column_names, own)
+        start = f"{locate_files(bucket, value, buckets)}{digest}-"
         name = next((name for name in existing if name.startswith(start)), None)
         if name is None or not panel.exists(name):
             data = _parquet(part)
@@ -217,11 +225,7 @@ def _column_bytes(column: pa.ChunkedArray) -> np.ndarray:
 def _string_keys(column: pa.ChunkedArray) -> np.ndarray:
     """(n,) uint64, a hash of each string; null is 0."""
     coded = encode(column)
-    digests = (
-        hashlib.blake2b(text.encode(), digest_size=8).digest()
-        for text in coded.dictionary.to_pylist()
-    )
-    keys = np.array([*(int.from_bytes(d, "big") for d in digests), 0], dtype=np.uint64)
+    keys = np.array([*map(hash_text, coded.dictionary.to_pylist()), 0], dtype=np.uint64)
     indices = pc.fill_null(coded.indices, len(keys) - 1).to_numpy()
     return np.asarray(keys[indices])
 
