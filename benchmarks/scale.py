@@ -34,7 +34,7 @@ from torch.multiprocessing.spawn import spawn
 from benchmarks.training_speed import Size, prepared_window
 from gangru_dist.config.presets import default
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.panel.manifest import assign_buckets
 from gangru_dist.runs.model import TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
 from gangru_dist.training.window import train_window
@@ -70,7 +70,7 @@ def gradient_bytes(cfg: RunConfig) -> int:
 
 def busiest_share(workers: int, assets: int = ASSETS, buckets: int = BUCKETS) -> float:
     """Assets of the largest worker over the mean, as hash buckets are not quite even."""
-    bucket = bucket_of([f"{number:06d}.SH" for number in range(assets)], buckets)
+    bucket = assign_buckets([f"{number:06d}.SH" for number in range(assets)], buckets)
     return float(np.bincount(bucket % workers, minlength=workers).max() * workers / assets)
 
 

@@ -34,7 +34,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import GruConfig, PanelConfig, RunConfig, TrainingConfig
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.block import PanelBlock, block_columns
-from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
+from gangru_dist.panel.manifest import Manifest, assign_buckets, panel_schema
 from gangru_dist.panel.store import files_of, read_block
 from gangru_dist.panel.writer import write_bucket
 from gangru_dist.runs.model import PredictorEpoch
@@ -216,7 +216,7 @@ def store_panel(root: Storage, cfg: RunConfig, size: Size) -> Manifest:
     rng = np.random.default_rng(0)
     days = pd.bdate_range("2018-01-01", periods=size.stored_days)
     names = np.array([f"{number:06d}.SZ" for number in range(size.stored_assets)])
-    bucket = bucket_of(names.tolist(), size.buckets)
+    bucket = assign_buckets(names.tolist(), size.buckets)
     schema = panel_schema(cfg.panel.features)
     written = []
     for number in np.unique(bucket):

@@ -44,7 +44,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.checks import check_headings
 from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.panel.store import read_block
-from gangru_dist.panel.writer import names_on
+from gangru_dist.panel.writer import read_names
 from gangru_dist.report.progress import ProgressPage
 from gangru_dist.report.sources import read_index, read_market
 from gangru_dist.report.tables import METRICS
@@ -271,7 +271,7 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
     industries = np.array([*market.industries, ""])
     up, down = market.limit_up[0, column], market.limit_down[0, column]
     found.insert(1, "rank", np.arange(1, len(found) + 1))
-    names = names_on(run.root, date)
+    names = read_names(run.root, date)
     found.insert(3, "name", [names.get(asset, "") for asset in found["asset"]])
     found.insert(4, "industry", industries[market.industry[0, column]])
     found["market_cap"] = market.market_cap[0, column]

@@ -15,7 +15,7 @@ import pytest
 from gangru_dist import commands
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig, SyntheticConfig
-from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.panel.manifest import assign_buckets
 from gangru_dist.runs.run import Run
 from gangru_dist.scoring.reader import read_factor
 from gangru_dist.scoring.table import FactorTable
@@ -73,7 +73,7 @@ def test_one_asset_a_bucket_and_most_of_them_empty(
 ) -> None:
     """Same rows, weights and factor as with four buckets."""
     codes = bars["code"].unique().tolist()
-    apart = (n for n in range(30, 4096) if len(set(bucket_of(codes, n))) == len(codes))
+    apart = (n for n in range(30, 4096) if len(set(assign_buckets(codes, n))) == len(codes))
     count = next(apart) if buckets == "fewest" else int(buckets)
     few = run(tmp_path / "few", bars)
     many = run(tmp_path / "many", bars, f"panel.buckets={count}")

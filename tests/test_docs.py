@@ -207,7 +207,7 @@ def test_architecture_names_every_module_and_no_other() -> None:
 
 
 def test_names_of_the_data_flow_are_there() -> None:
-    """Names such as `panel.staging.Staged`: a module of ours and what it has."""
+    """Names such as `panel.staging.StagedRows`: a module of ours and what it has."""
     names = re.findall(r"`(\w+\.\w+)\.(\w+)`", text_of("data-flow"))
     assert len(names) > 50
     for module, name in names:

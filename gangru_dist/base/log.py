@@ -193,7 +193,7 @@ class Progress:
         return f"what={self.name} done={self.done}/{self.total} eta_min={eta}"
 
 
-class Rows:
+class TaskBars:
     """Concurrent tasks in one display: a bar for each running task and one for all of them.
 
     A context manager. Without a terminal (`is_live` is False) nothing is drawn; the caller logs
@@ -206,7 +206,7 @@ class Rows:
         self._all = self._bar.add_task(name, total=total, note="")
         self._rows: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> TaskBars:
         self._bar.start()
         return self
 

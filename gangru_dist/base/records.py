@@ -28,7 +28,7 @@ Record = TypeVar("Record")
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
-class Described(ABC):
+class Describable(ABC):
     """Shows itself in a line, and in a notebook as a table, by what `describe` says."""
 
     __slots__ = ()

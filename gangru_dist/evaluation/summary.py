@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gangru_dist.base.errors import EvaluationError
-from gangru_dist.base.records import Described
+from gangru_dist.base.records import Describable
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation import decomposition, ic, performance, picks, portfolio
 from gangru_dist.evaluation.figures import VALUES, collect_figures, to_plain
@@ -37,7 +37,7 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Evaluation(Described):
+class Evaluation(Describable):
     """All tables and figures of one factor table."""
 
     monthly: pd.DataFrame

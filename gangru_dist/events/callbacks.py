@@ -59,7 +59,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivered:
+class DeliveryLog:
     """Keys that a callback has received of a series: `tracking/<callback>/<series>.json`."""
 
     identity: str
@@ -141,7 +141,7 @@ class CallbackSink:
         self._name, self._callback, self._folder = name, callback, folder
         self._patience = patience
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._delivered: dict[str, Delivered] = {}
+        self._delivered: dict[str, DeliveryLog] = {}
         self._done = self._failures = 0
         self._error = ""
         self._thread = threading.Thread(target=self._work, name=f"callback {name}", daemon=True)
@@ -196,11 +196,11 @@ class CallbackSink:
             delivered.keys.append(call.key)
             write_record(self._folder, f"{call.series.name}.json", delivered)
 
-    def _find_delivered(self, series: Series) -> Delivered:
+    def _find_delivered(self, series: Series) -> DeliveryLog:
         found = self._delivered.get(series.name)
-        found = found or find_record(Delivered, self._folder, f"{series.name}.json")
+        found = found or find_record(DeliveryLog, self._folder, f"{series.name}.json")
         if found is None or found.identity != series.identity:
-            found = Delivered(identity=series.identity)
+            found = DeliveryLog(identity=series.identity)
         self._delivered[series.name] = found
         return found
 

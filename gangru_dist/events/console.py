@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from gangru_dist.base.log import Rows, log_waiting, subscribe
+from gangru_dist.base.log import TaskBars, log_waiting, subscribe
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.events.events import EpochTrained, WindowDone
 from gangru_dist.runs.model import EpochResult, GanEpoch
@@ -20,7 +20,7 @@ class TrainingConsole:
 
     def __init__(self, cfg: RunConfig, models: int) -> None:
         """`models` is the number of models that the job trains."""
-        self._cfg, self._rows, self._waiting = cfg, Rows("train", total=models), ExitStack()
+        self._cfg, self._rows, self._waiting = cfg, TaskBars("train", total=models), ExitStack()
 
     @contextmanager
     def show(self) -> Iterator[None]:

@@ -175,7 +175,7 @@ def list_readers(features: Sequence[str]) -> dict[str, list[str]]:
     return {name: [f for f in features if name in list_inputs([f])] for name in inputs}
 
 
-def check_inputs(
+def check_turnover_rate(
     features: Sequence[str],
     columns: Collection[str],
     *,

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from gangru_dist.bars.values import encode
 from gangru_dist.base.errors import PanelError
-from gangru_dist.base.records import Described
+from gangru_dist.base.records import Describable
 from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.manifest import (
     BASE_COLUMNS,
@@ -34,7 +34,7 @@ _no_flags = partial(np.empty, (0, 0), dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class PanelBlock(Described):
+class PanelBlock(Describable):
     """D days x N assets x F features, scattered from panel rows.
 
     Arrays of columns that were not asked for are empty along the assets, shape (D, 0).

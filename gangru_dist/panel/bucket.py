@@ -192,7 +192,7 @@ def _judge(bars: pa.Table, rows: dict[str, np.ndarray], form: BarsFormat) -> Jum
     )
 
 
-def panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
+def make_panel_rows(bars: pa.Table, task: BucketTask) -> pa.Table:
     """Panel rows of `select_rows`' rows: `panel_schema`, sorted by (asset, date)."""
     columns = {name: bars[name].to_numpy() for name in (*NUMBERS, *task.form.extra_columns)}
     same = is_as_before(bars["code"])

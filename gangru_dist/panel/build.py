@@ -45,7 +45,7 @@ from gangru_dist.features.price_volume import FEATURES, list_inputs
 from gangru_dist.panel.checks import find_lacking
 from gangru_dist.panel.history import continue_history, find_known_facts
 from gangru_dist.panel.manifest import MANIFEST, ROWS_VERSION, Manifest, read_manifest
-from gangru_dist.panel.stages import Computed, compute_panel
+from gangru_dist.panel.stages import BuildResult, compute_panel
 from gangru_dist.panel.staging import STAGING
 from gangru_dist.panel.writer import write_names
 from gangru_dist.runs.run import Run, list_runs
@@ -327,7 +327,7 @@ def _warn_of_newest_day(manifest: Manifest) -> None:
         _logger.warning("newest_day_incomplete date=%s see=%s", manifest.incomplete, QUALITY)
 
 
-def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict[str, Any]:
+def _quality_json(computed: BuildResult, manifest: Manifest, *, parts: int) -> dict[str, Any]:
     """Content of quality.json."""
     return {
         "bars": manifest.source["uri"],
@@ -347,7 +347,7 @@ def _quality_json(computed: Computed, manifest: Manifest, *, parts: int) -> dict
     }
 
 
-def _quality_table(computed: Computed) -> list[str]:
+def _quality_table(computed: BuildResult) -> list[str]:
     """Counts, then reasons, notes and lacking columns with an example each, as lines of text."""
     quality, manifest = computed.quality, computed.manifest
     counts: dict[str, Any] = {

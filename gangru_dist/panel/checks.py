@@ -16,7 +16,7 @@ from gangru_dist.bars.headings import Bars
 from gangru_dist.bars.quality import Finding, Quality, check_share, describe
 from gangru_dist.base.errors import BarsError, format_flag
 from gangru_dist.config.settings import BarsConfig
-from gangru_dist.features.price_volume import check_inputs, list_inputs
+from gangru_dist.features.price_volume import check_turnover_rate, list_inputs
 from gangru_dist.panel import jumps
 from gangru_dist.panel.adjustment import NO_SOURCE
 from gangru_dist.panel.copies import REPEATED_DAY, TWINS
@@ -94,7 +94,7 @@ def check_columns(
                 "Export it with every file, or with none."
             )
     there = frozenset().union(*columns.values())
-    check_inputs(
+    check_turnover_rate(
         features,
         there,
         left_out=form.left_out,

@@ -28,7 +28,7 @@ from gangru_dist.config.identity import SETTINGS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import Manifest, panel_schema
 from gangru_dist.panel.store import files_of, read_files, read_rows
-from gangru_dist.panel.writer import add_hashes, row_group_hashes
+from gangru_dist.panel.writer import add_hashes, hash_row_groups
 
 _logger = logging.getLogger(__name__)
 _CODE = ("rows_version", "users_code")
@@ -40,7 +40,7 @@ _UNKNOWN = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rewritten:
+class HistoryDiff:
     """Days and rows of the old panel that a new build changes."""
 
     months: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ def find_known_facts(
     return KnownFacts(root=root, manifest=old, columns=columns)
 
 
-def compare(root: Storage, old: Manifest, new: Manifest, last: np.datetime64) -> Rewritten:
+def compare(root: Storage, old: Manifest, new: Manifest, last: np.datetime64) -> HistoryDiff:
     """What `new` changes of the days up to `last`, a day of `old`; files of both must be there."""
     was, now = (manifest.calendar[manifest.calendar <= last] for manifest in (old, new))
     newest = str(last.astype("datetime64[M]"))
@@ -132,7 +132,7 @@ def compare(root: Storage, old: Manifest, new: Manifest, last: np.datetime64) ->
         if last < old.calendar[-1]:
             before |= _hash_months(root, old, newest, last)
     months = {*before, *after}
-    return Rewritten(
+    return HistoryDiff(
         months=tuple(sorted(m for m in months if before.get(m) != after.get(m))),
         gone=tuple(str(day) for day in np.setdiff1d(was, now)),
         added=tuple(str(day) for day in np.setdiff1d(now, was)),
@@ -145,7 +145,7 @@ def _hash_months(
     """Hashes of the months up to `newest`; with `last`, of the rows of `newest` up to that day."""
     if last is None:
         return {month: value for month, value in manifest.months.items() if month <= newest}
-    groups = row_group_hashes(_read_month(root, manifest, newest, last))
+    groups = hash_row_groups(_read_month(root, manifest, newest, last))
     sums = add_hashes({month: value} for (_, month), value in groups.items())
     return {newest: f"{sums[newest]:064x}" if newest in sums else None}
 
@@ -233,7 +233,7 @@ def _select_settings(source: dict[str, Any]) -> dict[str, Any]:
     return {"bars": bars, "members": source.get("members")}
 
 
-def _mark_months(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str, str]:
+def _mark_months(old: Manifest, new: Manifest, rewritten: HistoryDiff) -> dict[str, str]:
     """Return the old marks and one for each month that has changed."""
     marks = dict(old.rewritten)
     for month in rewritten.all_months:
@@ -243,7 +243,7 @@ def _mark_months(old: Manifest, new: Manifest, rewritten: Rewritten) -> dict[str
     return dict(sorted(marks.items()))
 
 
-def _describe_rewrite(root: Storage, old: Manifest, new: Manifest, rewritten: Rewritten) -> str:
+def _describe_rewrite(root: Storage, old: Manifest, new: Manifest, rewritten: HistoryDiff) -> str:
     if rewritten.gone:
         lost = rewritten.gone
         return (

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, PlainValidator, ValidationError
 
 from gangru_dist.base.errors import PanelError
-from gangru_dist.base.records import Described, describe_error, parse_record
+from gangru_dist.base.records import Describable, describe_error, parse_record
 from gangru_dist.base.storage import Storage
 
 MANIFEST = "manifest.json"
@@ -126,7 +126,7 @@ def _replace_rows_code(source: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
-class Manifest(Described):
+class Manifest(Describable):
     """Description of a finished panel; files that it does not list are no part of it."""
 
     features: tuple[str, ...]
@@ -327,7 +327,7 @@ def locate_listings(calendar: np.ndarray, list_date: np.ndarray) -> np.ndarray:
     return result
 
 
-def bucket_of(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:
+def assign_buckets(assets: Sequence[str] | np.ndarray, buckets: int) -> np.ndarray:
     """(n,) int64 bucket of each asset's name, the same on every machine and in every run."""
     return np.array([hash_text(str(name)) % buckets for name in assets], dtype=np.int64)
 

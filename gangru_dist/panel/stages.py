@@ -37,7 +37,7 @@ from gangru_dist.base.errors import BarsError, GangruError
 from gangru_dist.base.storage import Storage
 from gangru_dist.cluster.map import Runner, catch_error, unwrap
 from gangru_dist.config.settings import RunConfig
-from gangru_dist.panel.bucket import BucketTask, Tables, find_delisted, panel_rows, select_rows
+from gangru_dist.panel.bucket import BucketTask, Tables, find_delisted, make_panel_rows, select_rows
 from gangru_dist.panel.checks import GAP, check_built, check_columns, check_staged
 from gangru_dist.panel.copies import (
     REPEATED_DAY,
@@ -49,13 +49,13 @@ from gangru_dist.panel.history import KnownFacts
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.staging import (
     STAGING,
-    Staged,
+    StagedRows,
     merge_staged,
     read_staged,
     stage_table,
     stage_unit,
 )
-from gangru_dist.panel.writer import WrittenBucket, make_manifest, name_changes, write_bucket
+from gangru_dist.panel.writer import WrittenBucket, find_name_changes, make_manifest, write_bucket
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ _HALF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computed:
+class BuildResult:
     """Result of both stages of a build; readers see nothing of it yet."""
 
     columns: Mapping[str, frozenset[str]]
@@ -88,7 +88,7 @@ def compute_panel(
     existing: Collection[str] | None,
     known: KnownFacts | None = None,
     views: Sequence[Sequence[str]] = (),
-) -> Computed:
+) -> BuildResult:
     """All stages, with the checks of all rows together after each.
 
     Args:
@@ -113,7 +113,7 @@ def compute_panel(
         staged = _stage_bars(bars, folder, run, **stage)
         problem = catch_error(partial(_check_staged, staged, bars, cfg))
         if problem is not None:
-            return Computed(columns=staged.columns, quality=staged.quality, problem=problem)
+            return BuildResult(columns=staged.columns, quality=staged.quality, problem=problem)
         check_spellings(staged.codes)
         there = check_columns(staged.columns, cfg.panel.features, bars.own_form)
         task = _plan_buckets(bars, staged, cfg, there)
@@ -136,7 +136,7 @@ def compute_panel(
     found = [market.quality, repeated, _find_gaps(written, calendar)]
     found.append(find_twins([b.histories for b in written if b.histories], calendar))
     quality = merge([staged.quality, *found, *(b.quality for b in written)])
-    return Computed(
+    return BuildResult(
         columns=staged.columns,
         quality=quality,
         manifest=make_manifest(
@@ -160,7 +160,7 @@ def compute_panel(
     )
 
 
-def _stage_bars(bars: Bars, folder: str, run: Callable[..., list[Any]], **stage: Any) -> Staged:
+def _stage_bars(bars: Bars, folder: str, run: Callable[..., list[Any]], **stage: Any) -> StagedRows:
     """Read, check and stage the daily bars."""
     form = bars.own_form
     units = group_units([part for part in bars.parts if part.table is None])
@@ -172,12 +172,14 @@ def _stage_bars(bars: Bars, folder: str, run: Callable[..., list[Any]], **stage:
     return merge_staged(run("panel_read", read, items))
 
 
-def _check_staged(staged: Staged, bars: Bars, cfg: RunConfig) -> None:
+def _check_staged(staged: StagedRows, bars: Bars, cfg: RunConfig) -> None:
     check_staged(staged.quality, staged.columns, staged.dates, bars.own_form, cfg.bars)
     check_calendar(staged.newest, bars.rule)
 
 
-def _plan_buckets(bars: Bars, staged: Staged, cfg: RunConfig, there: Collection[str]) -> BucketTask:
+def _plan_buckets(
+    bars: Bars, staged: StagedRows, cfg: RunConfig, there: Collection[str]
+) -> BucketTask:
     """What all buckets have in common, without side tables; `there`: columns that there are."""
     market = find_market_days(staged.dates, staged.traded, bars.rule)
     return BucketTask(
@@ -193,7 +195,7 @@ def _plan_buckets(bars: Bars, staged: Staged, cfg: RunConfig, there: Collection[
 
 
 def _build_buckets(
-    staged: Staged,
+    staged: StagedRows,
     task: BucketTask,
     rule: DayRule,
     run: Callable[..., list[Any]],
@@ -332,13 +334,13 @@ def build_bucket(
     written = WrittenBucket(assets=sums.assets)
     if existing is not None:
         written = write_bucket(
-            panel, bucket, buckets, panel_rows(rows, task), existing=existing, views=views
+            panel, bucket, buckets, make_panel_rows(rows, task), existing=existing, views=views
         )
     place, days = np.searchsorted(task.calendar, to_days(rows["date"])), len(task.calendar)
     valued = {name: ~find_missing(rows[name]) for name in task.given & MISSING.keys()}
     return replace(
         written,
-        names=name_changes(rows),
+        names=find_name_changes(rows),
         quality=merge([beside, quality, findings.quality]),
         sums=sums,
         delisted=delisted,

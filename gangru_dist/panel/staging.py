@@ -24,7 +24,7 @@ from gangru_dist.bars.side_tables import Spellings, respell_rows
 from gangru_dist.bars.values import encode
 from gangru_dist.base.refusals import retry
 from gangru_dist.base.storage import Storage
-from gangru_dist.panel.manifest import bucket_of
+from gangru_dist.panel.manifest import assign_buckets
 
 STAGING = "staging-"
 """Start of the folders below `<storage>/panel` that hold staged rows."""
@@ -32,7 +32,7 @@ _MAY_BE_EMPTY = ("turnover_rate", "market_cap", "industry")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Staged:
+class StagedRows:
     """What the driver must know of some staged rows; `merge_staged` adds them up."""
 
     names: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Staged:
     """Counts."""
 
 
-def merge_staged(staged: Sequence[Staged]) -> Staged:
+def merge_staged(staged: Sequence[StagedRows]) -> StagedRows:
     """The sum; row groups of one file may be in several parts."""
     columns: dict[str, frozenset[str]] = {}
     codes: dict[str, str] = {}
@@ -62,7 +62,7 @@ def merge_staged(staged: Sequence[Staged]) -> Staged:
             codes.setdefault(code, file)
     dates, day = np.unique(np.concatenate([p.dates for p in staged]), return_inverse=True)
     traded = np.bincount(day, weights=np.concatenate([p.traded for p in staged]))
-    return Staged(
+    return StagedRows(
         names=tuple(name for part in staged for name in part.names),
         columns=columns,
         dates=dates,
@@ -82,7 +82,7 @@ def stage_unit(
     panel: Storage,
     buckets: int,
     days: DayRule,
-) -> Staged:
+) -> StagedRows:
     """Read, check and stage one unit, a batch at a time.
 
     Args:
@@ -99,7 +99,7 @@ def stage_unit(
     """
     names: list[str] = []
     waiting: list[pa.Table] = []
-    parts: list[Staged] = []
+    parts: list[StagedRows] = []
     for part in unit:
         batches, row = [], part.first_row
         for table in read_part(bars_uri, part, form):
@@ -122,7 +122,7 @@ def stage_unit(
 
 def _summarize(
     table: pa.Table, checked: pa.Table, part: BarsPart, days: DayRule, quality: Quality
-) -> Staged:
+) -> StagedRows:
     """What a batch tells: all its rows, and those that passed the checks."""
     day = checked["date"].cast(pa.int32()).to_numpy().astype(np.int64)
     is_traded = pc.invert(checked["suspended"])
@@ -137,7 +137,7 @@ def _summarize(
     dates = pc.unique(table["date"].drop_null()).to_numpy(zero_copy_only=False)
     dates = dates.astype("datetime64[D]")
     dates = dates[days.may_be_newest(dates)]
-    return Staged(
+    return StagedRows(
         columns={part.file.name: columns},
         dates=(there + first).astype("datetime64[D]"),
         traded=traded[there],
@@ -181,7 +181,7 @@ def write_staged(panel: Storage, name: str, tables: Sequence[pa.Table], buckets:
     """Write checked rows as one file with a record batch for every bucket; return its name."""
     rows = pa.concat_tables(tables).combine_chunks().unify_dictionaries()
     code = encode(rows["code"])
-    own = bucket_of(code.dictionary.to_pylist(), buckets)[code.indices.to_numpy()]
+    own = assign_buckets(code.dictionary.to_pylist(), buckets)[code.indices.to_numpy()]
     order = np.argsort(own, kind="stable")
     ends = np.searchsorted(own[order], np.arange(buckets + 1))
     (batch,) = rows.take(pa.array(order)).combine_chunks().to_batches()

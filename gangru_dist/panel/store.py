@@ -19,7 +19,7 @@ from gangru_dist.base.records import hash_bytes
 from gangru_dist.base.storage import Storage
 from gangru_dist.panel.block import PanelBlock, block_columns, finish_block, scatter
 from gangru_dist.panel.manifest import Manifest, PanelFile, panel_schema
-from gangru_dist.panel.writer import row_group_hashes, rows_digest
+from gangru_dist.panel.writer import hash_row_groups, rows_digest
 
 _AS_DICTIONARIES = ["asset", "industry"]
 
@@ -90,7 +90,7 @@ def read_block(
         read_files(root, files, start, end, columns),
         calendar=manifest.calendar,
         dates=manifest.trading_days(start, end),
-        assets=asset_names(root, files, start, end),
+        assets=read_asset_names(root, files, start, end),
         features=names,
         trading=trading,
         members=manifest.has_members,
@@ -123,7 +123,7 @@ def read_bucket(
     )
 
 
-def asset_names(
+def read_asset_names(
     root: Storage, files: Sequence[PanelFile], start: dt.date, end: dt.date
 ) -> np.ndarray:
     """Assets with a row between the days, (N,) str, ascending; reads two columns only.
@@ -200,7 +200,7 @@ def _checked_rows(panel: Storage, file: PanelFile, columns: tuple[str, ...]) -> 
         parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_AS_DICTIONARIES)
         if file.digest is None:
             rows = parquet.read()
-            if rows_digest(rows.column_names, row_group_hashes(rows)) != file.rows_digest:
+            if rows_digest(rows.column_names, hash_row_groups(rows)) != file.rows_digest:
                 raise ValueError("its rows are not those that were written under this name")
         if parquet.metadata.num_rows != file.rows:
             raise ValueError(f"it has {parquet.metadata.num_rows} rows, the manifest {file.rows}")

@@ -68,7 +68,7 @@ class WrittenBucket:
     has_market_cap: bool = False
     """Whether any row has a market cap."""
     names: pa.Table = field(default_factory=_NAMES_SCHEMA.empty_table)
-    """Assets' names, as of `name_changes`."""
+    """Assets' names, as of `find_name_changes`."""
     quality: Quality = field(default_factory=Quality)
     """Rows set aside in it, and what days say of each other."""
     sums: JumpSums = field(default_factory=JumpSums)
@@ -103,7 +103,7 @@ def write_bucket(
         views: Features of runs that name others than the rows have.
     """
     year = pc.year(rows["date"])
-    hashes = row_group_hashes(rows)
+    hashes = hash_row_groups(rows)
     files = []
     for value in sorted(pc.unique(year).to_pylist()):
         part = rows.filter(pc.equal(year, value))
@@ -121,7 +121,7 @@ def write_bucket(
         assets=len(pc.unique(rows["asset"])),
         months=_add_groups(hashes),
         views=[
-            _add_groups(row_group_hashes(rows.select(_columns_of(view, rows)))) for view in views
+            _add_groups(hash_row_groups(rows.select(_columns_of(view, rows)))) for view in views
         ],
         has_industry=rows["industry"].null_count < len(rows),
         has_market_cap=rows["market_cap"].null_count < len(rows),
@@ -135,7 +135,7 @@ def _columns_of(features: Sequence[str], rows: pa.Table) -> list[str]:
 
 
 def _add_groups(hashes: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    """Sum of `row_group_hashes` by month."""
+    """Sum of `hash_row_groups` by month."""
     return add_hashes({month: value} for (_, month), value in hashes.items())
 
 
@@ -169,7 +169,7 @@ def make_manifest(
 
 
 def rows_digest(columns: Sequence[str], hashes: Mapping[tuple[str, str], int]) -> str:
-    """The part of a file's name that stands for its rows: a hash of `row_group_hashes`."""
+    """The part of a file's name that stands for its rows: a hash of `hash_row_groups`."""
     text = f"{','.join(columns)} {sum(hashes.values()) % _MODULUS:x}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -183,7 +183,7 @@ def add_hashes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def row_group_hashes(rows: pa.Table) -> dict[tuple[str, str], int]:
+def hash_row_groups(rows: pa.Table) -> dict[tuple[str, str], int]:
     """SHA-256 of each asset's rows of each month, as a number.
 
     `rows` is sorted by (asset, date). The key is (asset, month); every column counts, a null
@@ -239,7 +239,7 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def name_changes(bars: pa.Table) -> pa.Table:
+def find_name_changes(bars: pa.Table) -> pa.Table:
     """asset, since, name: an asset's first name, and each one that is another than before.
 
     Args:
@@ -248,7 +248,7 @@ def name_changes(bars: pa.Table) -> pa.Table:
     """
     bars = bars.select(["code", "date", "name"]).filter(pc.is_valid(bars["name"]))
     coded = encode(bars["name"])
-    shown = pa.array([clean(name) for name in coded.dictionary.to_pylist()], pa.string())
+    shown = pa.array([clean_name(name) for name in coded.dictionary.to_pylist()], pa.string())
     name = shown.take(coded.indices)
     bars = pa.table({"asset": encode(bars["code"]), "since": bars["date"], "name": name})
     bars = bars.filter(pc.not_equal(name, ""))
@@ -259,7 +259,7 @@ def name_changes(bars: pa.Table) -> pa.Table:
     return bars.filter(pa.array(other)).cast(_NAMES_SCHEMA)
 
 
-def clean(name: str) -> str:
+def clean_name(name: str) -> str:
     """A name that any page can show: without what moves or hides other text, and not endless.
 
     Control and format characters (line ends, directions of writing) go; blanks in a row are one.
@@ -274,7 +274,7 @@ def write_names(panel: Storage, changes: Iterable[pa.Table]) -> None:
 
     Args:
         panel: The folder `<storage>/panel`.
-        changes: Of `name_changes`.
+        changes: Of `find_name_changes`.
     """
     table = pa.concat_tables([_NAMES_SCHEMA.empty_table(), *changes])
     table = table.sort_by([("asset", "ascending"), ("since", "ascending")])
@@ -286,7 +286,7 @@ def write_names(panel: Storage, changes: Iterable[pa.Table]) -> None:
     panel.write_bytes(NAMES, bytes(sink.getvalue().to_pybytes()))
 
 
-def names_on(root: Storage, day: dt.date) -> dict[str, str]:
+def read_names(root: Storage, day: dt.date) -> dict[str, str]:
     """Asset -> its name as of a day; later ones are not looked at.
 
     Raises:

@@ -27,7 +27,7 @@ from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.events.events import ReportWritten
 from gangru_dist.maths.calendar import Day, to_day
 from gangru_dist.panel.manifest import read_manifest
-from gangru_dist.panel.writer import names_on
+from gangru_dist.panel.writer import read_names
 from gangru_dist.report import figures, tables, text, training, tuning
 from gangru_dist.report.factors import name_factors, place_factor, read_factor_market
 from gangru_dist.report.sources import RunSources, Sources, read_index, read_market, read_sources
@@ -159,7 +159,7 @@ def _evaluate_all(
     }
     first = sources.run
     picked = dt.date.fromisoformat(found[first].metrics["period"]["newest_rebalance"])
-    found[first] = tables.add_names(found[first], names_on(run.root, picked))
+    found[first] = tables.add_names(found[first], read_names(run.root, picked))
     others = {
         (one, other): compare_evaluations(
             found[one], found[other], (factors[one], factors[other]), market, cfg

@@ -54,7 +54,7 @@ class Files:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class RunSummary:
     """One run of the list."""
 
     name: str
@@ -133,10 +133,10 @@ def find_files(root: Storage) -> dict[str, Files]:
     return {run: files for run, files in sorted(found.items()) if kept & files.infos.keys()}
 
 
-def read_runs(root: Storage, found: dict[str, Files]) -> list[Listed]:
+def read_runs(root: Storage, found: dict[str, Files]) -> list[RunSummary]:
     """The runs that can be read, the last used first; the log names the others."""
 
-    def read(name: str) -> Listed | None:
+    def read(name: str) -> RunSummary | None:
         try:
             return _read_run(run_folder(root, name), name, found[name])
         except (GangruError, FileNotFoundError, ValueError) as error:
@@ -179,14 +179,14 @@ def read_searches(root: Storage, found: dict[str, Files]) -> list[dict[str, Any]
     return rows
 
 
-def _read_run(folder: Storage, name: str, files: Files) -> Listed:
+def _read_run(folder: Storage, name: str, files: Files) -> RunSummary:
     claim = find_record(Claim, folder, CLAIM)
     if claim is None:
         raise FileNotFoundError(f"{CLAIM} was deleted meanwhile")
     metrics = find_record(dict[str, Any], folder, RESULTS) if RESULTS in files.infos else None
     cfg = claim.parse_settings()
     preset, changed = _nearest_preset(to_dict(cfg) if cfg else claim.config)
-    return Listed(
+    return RunSummary(
         name=name,
         files=files,
         claim=claim,
@@ -252,13 +252,13 @@ def write_comparison(root: Storage, names: Sequence[str]) -> str:
     return text.write_page(folder, f"{COMPARISON}.html", page)
 
 
-def _compare_runs(runs: list[Listed]) -> dict[str, Any]:
+def _compare_runs(runs: list[RunSummary]) -> dict[str, Any]:
     return compare_runs({run.name: run.monthly for run in runs})
 
 
 def render(
-    runs: list[Listed],
-    judged: list[Listed],
+    runs: list[RunSummary],
+    judged: list[RunSummary],
     *,
     tried: int | None = None,
     searches: Sequence[Mapping[str, Any]] = (),
@@ -340,7 +340,7 @@ def _list_ticks(low: float, high: float) -> list[float]:
     return [n * step for n in range(first, last + 1)]
 
 
-def _list_differing(runs: list[Listed]) -> list[tuple[str, list[str]]]:
+def _list_differing(runs: list[RunSummary]) -> list[tuple[str, list[str]]]:
     """Setting -> its value in each run, of those that are not the same in all."""
     flat = [pd.json_normalize([run.claim.config]).to_dict("records")[0] for run in runs]
     keys = sorted({str(key) for one in flat for key in one})

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from gangru_dist.base.errors import ConfigError, GangruError
 from gangru_dist.base.filesystems import Place, to_uri
-from gangru_dist.base.records import Described, find_record, read_code_version, write_record
+from gangru_dist.base.records import Describable, find_record, read_code_version, write_record
 from gangru_dist.base.storage import READERS, Storage, check_name
 from gangru_dist.config import presets, sources
 from gangru_dist.config.identity import from_dict, run_settings, to_dict, with_precision
@@ -67,7 +67,7 @@ class Claim:
 
 
 @dataclass(frozen=True, repr=False)
-class Run(Described):
+class Run(Describable):
     """A named run in a storage, with its configuration."""
 
     root: Storage

@@ -103,7 +103,7 @@ class TestRows:
 
     def test_a_row_while_it_runs_and_one_of_all(self) -> None:
         console = self.console(terminal=True)
-        rows = log.Rows("train", total=2, console=console)
+        rows = log.TaskBars("train", total=2, console=console)
         with rows:
             rows.update("2018-12-31/seed-0", done=3, total=12, note="gan d_loss=0.69")
             rows.update("2019-06-28/seed-0", done=1, total=12, note="gan d_loss=0.70")
@@ -118,7 +118,7 @@ class TestRows:
 
     def test_no_terminal_no_drawing(self) -> None:
         console = self.console(terminal=False)
-        rows = log.Rows("train", total=1, console=console)
+        rows = log.TaskBars("train", total=1, console=console)
         with rows:
             rows.update("a", done=1, total=2, note="")
             rows.finish("a")
@@ -137,7 +137,7 @@ def test_a_notebook_gets_the_rows_as_text(monkeypatch: pytest.MonkeyPatch) -> No
 
     stand_in = SimpleNamespace(display=lambda *_, **__: Handle())
     monkeypatch.setitem(sys.modules, "IPython.display", stand_in)
-    rows = log.Rows("train", total=2, console=Console(file=io.StringIO(), force_jupyter=True))
+    rows = log.TaskBars("train", total=2, console=Console(file=io.StringIO(), force_jupyter=True))
     assert rows.is_live
     with rows:
         rows.update("2018-12-31/seed-0", done=3, total=9, note="gan")

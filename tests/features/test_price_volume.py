@@ -22,7 +22,7 @@ from gangru_dist.features.price_volume import (
     AdjustedBars,
     adjust_bars,
     ago,
-    check_inputs,
+    check_turnover_rate,
     compute_features,
     feature,
 )
@@ -227,7 +227,7 @@ class TestValidation:
         with pytest.raises(
             PanelError, match=r"Leave it out: --set 'panel.without=\[\"turnover_rate\"\]'"
         ):
-            check_inputs(("open", "turnover_rate"), {"date", "close"})
+            check_turnover_rate(("open", "turnover_rate"), {"date", "close"})
 
     def test_another_feature_of_the_turnover_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(price_volume, "FEATURES", copy(FEATURES))
@@ -239,8 +239,8 @@ class TestValidation:
         with pytest.raises(
             PanelError, match=r"'turned' needs .*--set 'panel.without=\[\"turned\"\]'"
         ):
-            check_inputs(("open", "turned"), {"date", "close"})
-        check_inputs(("open", "turned"), {"market_cap", "amount"})
+            check_turnover_rate(("open", "turned"), {"date", "close"})
+        check_turnover_rate(("open", "turned"), {"market_cap", "amount"})
         bars = adjust_bars(make_bars(), has_turnover_rate=True)
         expected = (bars.turnover_rate * bars.close).astype(np.float32)
         np.testing.assert_array_equal(compute_features(bars, ["open", "turned"])[..., 1], expected)
@@ -251,8 +251,8 @@ class TestValidation:
 
     @pytest.mark.parametrize("column", ["turnover_rate", "market_cap"])
     def test_one_of_both_is_enough(self, column: str) -> None:
-        check_inputs(("turnover_rate",), {column, "amount"})
+        check_turnover_rate(("turnover_rate",), {column, "amount"})
 
     def test_market_cap_needs_an_amount(self) -> None:
         with pytest.raises(PanelError, match="needs the column turnover_rate, or amount with mark"):
-            check_inputs(("turnover_rate",), {"market_cap"})
+            check_turnover_rate(("turnover_rate",), {"market_cap"})

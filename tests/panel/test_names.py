@@ -24,9 +24,9 @@ from gangru_dist.panel.store import read_rows
 from gangru_dist.panel.writer import (
     LONGEST_NAME,
     NAMES,
-    clean,
-    name_changes,
-    names_on,
+    clean_name,
+    find_name_changes,
+    read_names,
     write_names,
 )
 from tests.bars import vendors
@@ -40,7 +40,7 @@ def changes(*rows: tuple[str, str, str | None]) -> list[tuple[str, str, str]]:
     frame = pd.DataFrame(rows, columns=["code", "date", "name"])
     frame["date"] = pd.to_datetime(frame["date"])
     schema = pa.schema([CHECKED.field(name) for name in frame.columns])
-    found = name_changes(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+    found = find_name_changes(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
     return [(row["asset"], str(row["since"]), row["name"]) for row in found.to_pylist()]
 
 
@@ -169,7 +169,7 @@ class TestReference:
         ],
     )
     def test_what_moves_or_hides_text_goes(self, given: str, shown: str) -> None:
-        assert clean(given) == shown
+        assert clean_name(given) == shown
 
 
 class TestProperties:
@@ -181,9 +181,9 @@ class TestProperties:
         for cut in (0, len(days) // 2 - 1, len(days) // 2, len(days) - 1):
             before = traded[traded["date"] <= days[cut]]
             expected = before.groupby("code")["name"].last().to_dict()
-            assert names_on(root, pd.Timestamp(days[cut]).date()) == expected
+            assert read_names(root, pd.Timestamp(days[cut]).date()) == expected
             assert expected
-        assert names_on(root, pd.Timestamp(days[0]).date() - dt.timedelta(days=1)) == {}
+        assert read_names(root, pd.Timestamp(days[0]).date() - dt.timedelta(days=1)) == {}
 
     def test_rewriting_the_future_changes_no_name_before(self, tmp_path: Path) -> None:
         frame = named(make_bars())
@@ -193,7 +193,7 @@ class TestProperties:
         for name, bars in (("a", frame), ("b", other)):
             build(tmp_path / name, bars)
             root = Storage(str(tmp_path / name))
-            found.append(names_on(root, pd.Timestamp(cut).date()))
+            found.append(read_names(root, pd.Timestamp(cut).date()))
         assert found[0] == found[1]
         assert found[0]
 
@@ -202,17 +202,17 @@ class TestProperties:
         days = sorted(frame["date"].unique())
         bare = build(tmp_path / "s", frame.drop(columns="name"))
         root = Storage(str(tmp_path / "s"))
-        assert names_on(root, dt.date.max) == {}
+        assert read_names(root, dt.date.max) == {}
         with_names = build(tmp_path / "s", frame)
         assert (with_names.fingerprint, with_names.files) == (bare.fingerprint, bare.files)
-        assert set(names_on(root, dt.date.max).values()) == {f"{c} new" for c in frame["code"]}
+        assert set(read_names(root, dt.date.max).values()) == {f"{c} new" for c in frame["code"]}
         first = frame[frame["date"] < days[-1]].assign(name="Before")
         build(tmp_path / "t", first)
         last = frame.assign(name=first["name"].reindex(frame.index, fill_value="After"))
         build(tmp_path / "t", last)  # a day more
         root = Storage(str(tmp_path / "t"))
-        assert set(names_on(root, pd.Timestamp(days[-2]).date()).values()) == {"Before"}
-        assert "After" in names_on(root, pd.Timestamp(days[-1]).date()).values()
+        assert set(read_names(root, pd.Timestamp(days[-2]).date()).values()) == {"Before"}
+        assert "After" in read_names(root, pd.Timestamp(days[-1]).date()).values()
 
     def test_names_that_go_from_the_bars_go_from_the_panel(self, tmp_path: Path) -> None:
         frame = named(make_bars())
@@ -228,8 +228,10 @@ class TestProperties:
         special = market[market["is_st"]]
         first, code = special["date"].min().date(), special["code"].iloc[0]
         root = Storage(str(tmp_path / "s"))
-        assert names_on(root, first - dt.timedelta(days=1)) == dict.fromkeys(vendors.CODES, "平安")
-        assert names_on(root, first) == {**dict.fromkeys(vendors.CODES, "平安"), code: "*ST某"}
+        assert read_names(root, first - dt.timedelta(days=1)) == dict.fromkeys(
+            vendors.CODES, "平安"
+        )
+        assert read_names(root, first) == {**dict.fromkeys(vendors.CODES, "平安"), code: "*ST某"}
 
 
 class TestValidation:
@@ -237,11 +239,11 @@ class TestValidation:
         root = Storage(str(tmp_path))
         root.write_bytes(f"panel/{NAMES}", b"PAR1 no more")
         with pytest.raises(PanelError, match=r"names\.parquet is damaged .*Delete it"):
-            names_on(root, dt.date(2020, 1, 2))
+            read_names(root, dt.date(2020, 1, 2))
 
     def test_a_storage_without_names_has_none(self, tmp_path: Path) -> None:
         write_names(Storage(str(tmp_path)).child("panel"), [])
-        assert names_on(Storage(str(tmp_path)), dt.date(2020, 1, 2)) == {}
+        assert read_names(Storage(str(tmp_path)), dt.date(2020, 1, 2)) == {}
 
 
 def test_marks_that_contradict_the_names_are_refused(tmp_path: Path) -> None:

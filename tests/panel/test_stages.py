@@ -23,9 +23,9 @@ from gangru_dist.base.errors import BarsError
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import BarsConfig
 from gangru_dist.features.price_volume import FEATURES, NAMES, AdjustedBars, Feature
-from gangru_dist.panel.bucket import BucketTask, panel_rows, select_rows
+from gangru_dist.panel.bucket import BucketTask, make_panel_rows, select_rows
 from gangru_dist.panel.jumps import JumpSums
-from gangru_dist.panel.manifest import bucket_of, panel_schema
+from gangru_dist.panel.manifest import assign_buckets, panel_schema
 from gangru_dist.panel.stages import build_bucket
 from gangru_dist.panel.staging import read_staged, stage_unit, write_staged
 from tests.made_bars import walk
@@ -80,7 +80,7 @@ def table_rows(frame: pd.DataFrame, task: BucketTask = TASK) -> pd.DataFrame:
 
 def all_rows(bars: pa.Table, task: BucketTask = TASK) -> tuple[pa.Table, Quality, JumpSums]:
     rows, quality, sums = select_rows(bars, task)
-    return panel_rows(rows, task), quality, sums
+    return make_panel_rows(rows, task), quality, sums
 
 
 class TestReference:
@@ -173,7 +173,7 @@ class TestProperties:
         sizes = []
         for bucket in range(7):
             rows = read_staged(panel, names, bucket)
-            assert (bucket_of(rows["code"].to_pylist(), 7) == bucket).all()
+            assert (assign_buckets(rows["code"].to_pylist(), 7) == bucket).all()
             sizes.append(len(rows))
         assert sum(sizes) == len(table) + 5
 

@@ -17,13 +17,13 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.panel.block import block_columns, finish_block, scatter
 from gangru_dist.panel.manifest import (
     Manifest,
-    bucket_of,
+    assign_buckets,
     locate_listings,
     panel_schema,
     read_manifest,
 )
-from gangru_dist.panel.store import asset_names, files_of, read_block, read_files, read_rows
-from gangru_dist.panel.writer import make_manifest, row_group_hashes, write_bucket
+from gangru_dist.panel.store import files_of, read_asset_names, read_block, read_files, read_rows
+from gangru_dist.panel.writer import hash_row_groups, make_manifest, write_bucket
 
 FEATURES = ("close", "volume")
 DAYS = pd.bdate_range("2018-11-20", "2019-01-31")
@@ -58,7 +58,7 @@ def build(
 ) -> Manifest:
     """A whole panel store of these rows."""
     panel = root.child("panel")
-    bucket = bucket_of(rows["asset"].to_pylist(), buckets)
+    bucket = assign_buckets(rows["asset"].to_pylist(), buckets)
     written = []
     for number in range(buckets):
         part = rows.filter(pa.array(bucket == number))
@@ -101,7 +101,7 @@ class TestReference:
         frame = rows.to_pandas()
         frame["date"] = pd.to_datetime(frame["date"])
         if buckets is not None:
-            frame = frame[np.isin(bucket_of(frame["asset"].to_numpy(), 4), buckets)]
+            frame = frame[np.isin(assign_buckets(frame["asset"].to_numpy(), 4), buckets)]
         frame = frame[frame["date"].between(str(start), str(end))]
         days = DAYS[(str(start) <= DAYS) & (str(end) >= DAYS)]
 
@@ -159,12 +159,12 @@ class TestReference:
         manifest = build(root, rows)
         for start, end in ((DAYS[3], DAYS[3]), (DAYS[0], DAYS[-1])):
             files = files_of(manifest, start.date(), end.date())
-            found = asset_names(root, files, start.date(), end.date())
+            found = read_asset_names(root, files, start.date(), end.date())
             frame = rows.to_pandas()
             inside = pd.to_datetime(frame["date"]).between(start, end)
             assert found.tolist() == sorted(set(frame["asset"][inside]))
             assert found.dtype.kind == "U"
-        assert asset_names(root, [], DAYS[0].date(), DAYS[0].date()).tolist() == []
+        assert read_asset_names(root, [], DAYS[0].date(), DAYS[0].date()).tolist() == []
 
     def test_files_are_read_one_by_one_and_cut_to_the_days(self, root: Storage) -> None:
         rows = make_rows()
@@ -248,7 +248,7 @@ class TestProperties:
         frame = rows.to_pandas()
         frame.loc[5, "close"] += 1e-3
         changed = pa.Table.from_pandas(frame, schema=rows.schema, preserve_index=False)
-        before, after = row_group_hashes(rows), row_group_hashes(changed)
+        before, after = hash_row_groups(rows), hash_row_groups(changed)
         assert {key for key in before if before[key] != after[key]} == {
             (frame.loc[5, "asset"], f"{frame.loc[5, 'date']:%Y-%m}")
         }
@@ -266,14 +266,14 @@ class TestProperties:
     def test_buckets_are_the_same_in_another_process(self) -> None:
         names = [f"{i:06d}.SH" for i in range(50)]
         code = (
-            "from gangru_dist.panel.manifest import bucket_of;"
-            "print(bucket_of([f'{i:06d}.SH' for i in range(50)], 64).tolist())"
+            "from gangru_dist.panel.manifest import assign_buckets;"
+            "print(assign_buckets([f'{i:06d}.SH' for i in range(50)], 64).tolist())"
         )
         found = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
-        assert found.stdout.strip() == str(bucket_of(names, 64).tolist())
-        assert set(bucket_of([f"{i:06d}" for i in range(3000)], 64)) == set(range(64))
+        assert found.stdout.strip() == str(assign_buckets(names, 64).tolist())
+        assert set(assign_buckets([f"{i:06d}" for i in range(3000)], 64)) == set(range(64))
 
     def test_a_manifest_survives_json(self, root: Storage) -> None:
         manifest = build(root, make_rows())

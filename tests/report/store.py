@@ -19,7 +19,7 @@ from gangru_dist.config.identity import model_identity
 from gangru_dist.config.settings import RunConfig, WindowConfig
 from gangru_dist.maths.calendar import make_windows
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema, read_manifest
+from gangru_dist.panel.manifest import Manifest, assign_buckets, panel_schema, read_manifest
 from gangru_dist.panel.writer import make_manifest, write_bucket
 from gangru_dist.runs.model import FeatureFigures, GanEpoch, GanSamples, ModelRecord, PredictorEpoch
 from gangru_dist.runs.run import MODEL, WEIGHTS, Run, run_folder
@@ -85,7 +85,7 @@ def write_panel(root: Storage, block: PanelBlock) -> None:
     schema = panel_schema(())
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     panel = root.child("panel")
-    bucket = bucket_of(table["asset"].to_pylist(), 2)
+    bucket = assign_buckets(table["asset"].to_pylist(), 2)
     parts = [table.filter(pa.array(bucket == number)) for number in range(2)]
     written = [write_bucket(panel, n, 2, part) for n, part in enumerate(parts) if len(part)]
     source = {"uri": "made up"}

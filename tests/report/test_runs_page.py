@@ -20,7 +20,7 @@ from gangru_dist.config.identity import to_dict
 from gangru_dist.config.sources import load
 from gangru_dist.report.runs import (
     MOST,
-    Listed,
+    RunSummary,
     find_files,
     read_runs,
     write_comparison,
@@ -59,7 +59,7 @@ def add(
         folder.write_bytes("report/report.html", b"<html>")
 
 
-def listed(root: Storage) -> dict[str, Listed]:
+def listed(root: Storage) -> dict[str, RunSummary]:
     return {run.name: run for run in read_runs(root, find_files(root))}
 
 

@@ -22,7 +22,7 @@ from gangru_dist.config.settings import (
     WindowConfig,
 )
 from gangru_dist.maths.calendar import make_windows
-from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
+from gangru_dist.panel.manifest import Manifest, assign_buckets, panel_schema
 from gangru_dist.panel.writer import make_manifest, write_bucket
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.summaries import ScoreSummary
@@ -92,7 +92,7 @@ def write_panel(
     frame = frame.sort_values(["asset", "date"])
     rows = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     panel = root.child("panel")
-    bucket = bucket_of(rows["asset"].to_pylist(), buckets)
+    bucket = assign_buckets(rows["asset"].to_pylist(), buckets)
     parts = {number: rows.filter(pa.array(bucket == number)) for number in range(buckets)}
     written = [write_bucket(panel, n, buckets, part) for n, part in parts.items() if len(part)]
     calendar = np.array(days, dtype="datetime64[D]")

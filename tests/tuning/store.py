@@ -10,7 +10,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import from_dict, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.block import PanelBlock
-from gangru_dist.panel.manifest import Manifest, bucket_of, panel_schema
+from gangru_dist.panel.manifest import Manifest, assign_buckets, panel_schema
 from gangru_dist.panel.writer import make_manifest, write_bucket
 from tests.training import worlds
 
@@ -68,7 +68,7 @@ def write_panel(root: Storage, block: PanelBlock) -> Manifest:
     for index, name in enumerate(block.feature_names):
         arrays[name] = block.features[rows, columns, index]
     table = pa.table({name: pa.array(arrays[name]) for name in schema.names}).cast(schema)
-    bucket = bucket_of(table["asset"].to_pylist(), 8)
+    bucket = assign_buckets(table["asset"].to_pylist(), 8)
     panel = root.child("panel")
     parts = [(number, table.filter(pa.array(bucket == number))) for number in range(8)]
     written = [write_bucket(panel, number, 8, part) for number, part in parts if len(part)]
