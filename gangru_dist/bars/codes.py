@@ -1,4 +1,4 @@
-"""Codes of stocks: one spelling of all that mean the same stock, and those in names of files."""
+"""Stock codes: one spelling for all that mean the same stock, and codes in the names of files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def find_code(file: str, *, any_name: bool) -> str | None:
 
 
 def check_years(codes: Mapping[str, str]) -> None:
-    """Refuse codes that differ by a year behind them: AAPL_2018, AAPL_2019.
+    """Refuse codes that differ only by a year at their end: AAPL_2018, AAPL_2019.
 
     Args:
         codes: Code that a file's name gives -> the file.
@@ -78,9 +78,9 @@ def check_years(codes: Mapping[str, str]) -> None:
 
 def _explain_dated(file: str, date: str) -> BarsError:
     return BarsError(
-        f"{file}: its name is to be the stock's code, and {date} in it reads as a date: each "
-        "file would be a stock of its own. Add a column with the code, or rename the files to the "
-        "code alone, in a folder a date."
+        f"{file}: the file name should be the stock's code, but {date} in it looks like a date: "
+        "each file would be a stock of its own. Add a column with the code, or rename the files to "
+        "the code alone, in one folder per date."
     )
 
 

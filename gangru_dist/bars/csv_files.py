@@ -1,8 +1,8 @@
 """Read CSV files: any of the common encodings, delimiters and compressions, as text.
 
-All columns are read as text; `values.convert` makes numbers and dates of them. CR, LF and CRLF end
-a line. A file in another encoding than it was taken for is an error, never other characters.
-通达信's text export has a title above its headings and a source below its rows.
+All columns are read as text; `values.convert` turns them into numbers and dates. CR, LF and CRLF
+end a line. A file that does not have the encoding it was read with is an error; it never gives
+wrong characters. 通达信's text export has a title above its headings and a source below its rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Check the dates of the bars: which are possible, and which are trading days.
 
-A date outside the market's span stops the build, for a panel that ends in 2081 can never be
-appended to again. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are
-set aside, and so are days of whose rows the comparison of a stock's days leaves less than half.
-Decisions about a day rest on days before it, so that later bars never change them.
+A date outside the market's span stops the build, because nothing can be appended to a panel that
+ends in 2081. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are set
+aside. So are days that keep less than half of their rows when the days of each stock are compared.
+Decisions about a day depend only on the days before it, so later bars never change them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Find a vendor's files at a URI.
 
-Names that start with `_` or `.` (markers, checksums) are ignored, and so is what an
-interrupted write of ours leaves (`.<32 hex digits>.part`); every other file must be parquet, CSV or
-one of Qlib's. Of a Delta table, the files of its newest version count. What is there and cannot be
-read is an error, never left out: a broken link, a pipe, a name that is not UTF-8.
+Names that start with `_` or `.` (markers, checksums) are ignored, and so is what our own
+interrupted writes leave (`.<32 hex digits>.part`); every other file must be parquet, CSV or one of
+Qlib's. Of a Delta table, the files of its newest version count. What cannot be read (a broken link,
+a pipe, a name that is not UTF-8) is an error and never left out.
 """
 
 from __future__ import annotations

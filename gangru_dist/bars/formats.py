@@ -1,4 +1,4 @@
-"""Our columns, and the named formats that say which of a vendor's columns they are.
+"""Our columns, and the named formats that map a vendor's columns to them.
 
 Prices are currency per share as traded, `volume` is shares, `amount` currency, `turnover_rate` a
 fraction of the free float (0.01 = 1 %), `market_cap` currency. The stock column is `code`, spelled

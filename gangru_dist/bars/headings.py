@@ -1,6 +1,6 @@
-"""Open a folder of bars: every footer and header once, before a row is read.
+"""Open a folder of bars: read every footer and header once, before any row.
 
-So missing columns are found before Ray starts and before an hour of reading.
+Thus missing columns are found before Ray starts and before an hour of reading.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Read Qlib's own folder: calendars/day.txt, instruments/all.txt, features/<code>/<field>.day.bin.
 
-A field's file is little-endian float32: first the place of its first value in the calendar, then
-one value a trading day, NaN where the stock was suspended. `D.features` shows a stock only within
-its spans of instruments/all.txt, and so does this. Source: qlib's scripts/dump_bin.py.
+A field's file is little-endian float32: first the index of its first value in the calendar, then
+one value per trading day, NaN where the stock was suspended. `D.features` shows a stock only within
+its spans in instruments/all.txt, and so does this module. Source: qlib's scripts/dump_bin.py.
 """
 
 from __future__ import annotations

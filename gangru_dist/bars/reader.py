@@ -1,10 +1,10 @@
 """Read a vendor's files: parquet, CSV or Qlib's binary ones, any partitioning, any storage.
 
-Files are cut into units, one task each: neighbours until there are enough rows, a large parquet
-file by its row groups. Reading streams in batches, so neither a file nor a unit need fit into
-memory. Hive folders (`date=2018-12-28/`) give their column where the file has none, and so does
-the name of a file that holds one stock. What is read is what was listed: a file that changed in
-between is an error, never fewer rows.
+Files are cut into units, one task each: neighbouring files are joined until there are enough rows,
+a large parquet file is split by its row groups. Rows are read in batches, so neither a file nor a
+unit has to fit into memory. Hive folders (`date=2018-12-28/`) give their column where the file has
+none, and so does the name of a file that holds one stock. What is read is what was listed: a file
+that changed in between is an error; it never gives fewer rows.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""Check the rows of the bars. docs/data.md is the list in words.
+"""Check the rows of the bars; docs/data.md describes all checks.
 
 A row that cannot be used is set aside and counted under its first reason; a file that cannot be
-understood was refused before, by `reader`, `columns` and `values`. Duplicates show only once the
+understood was refused before, by `reader`, `columns` and `values`. Duplicates show only when all
 rows of a stock are together: `panel.bucket` finds them.
 
-Columns of one row are held against each other, by what is true of a trading day in any market:
+The columns of a row are compared with each other by rules that hold on any trading day of any
+market:
 
     low <= amount / volume <= high          shares and currency, prices as traded
-    volume x close / market_cap <= turnover_rate <= 90 x that     the float is a part of all
+    volume x close / market_cap <= turnover_rate <= 90 x that     the float is a part of all shares
 
 All 3.4 million rows of four years of the real market keep all of them. Where most rows of a file
-break the same one, a unit is wrong, not a row: `find_suspects` tells, and `panel.checks` refuses.
+break the same one, a unit is wrong, not a row: `find_suspects` finds such files, and
+`panel.checks` refuses them.
 """
 
 from __future__ import annotations

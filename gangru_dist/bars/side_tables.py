@@ -1,10 +1,10 @@
 """Bring side tables' rows to the bars: by day, by the newest row up to the day, or by stock.
 
-A bar takes nothing from a row of a later day, so that rows to come change no day that is past.
+A bar takes nothing from a row of a later day, so rows that come later never change past days.
 
 Codes stay as the bars spell them. 600000.SH, sh600000 and 600000.XSHG mean one stock: `Spellings`
-finds a stock of the bars that a table spells another way, `codes.check_spellings` refuses bars in
-which one stock has two names.
+finds the stock of the bars that a table spells differently, and `codes.check_spellings` refuses
+bars in which one stock has two codes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Turn a file's values into our types.
 
 CSV columns arrive as text, and some vendors' parquet files hold numbers as text too; both go
-through the same parser. Null stays null. What cannot be read is an error that names it, never null.
+through the same parser. Null stays null. What cannot be read is an error that names it; it never
+becomes null.
 """
 
 from __future__ import annotations

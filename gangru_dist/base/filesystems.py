@@ -1,7 +1,7 @@
 """Filesystem of a URI: pyarrow's own, S3 with retries, or fsspec for other schemes.
 
-pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`, where a storage may be; fsspec serves every
-other scheme, where bars may be. `open_filesystem` refuses a URI that carries a secret.
+pyarrow serves `file`, `s3`, `gs`, `abfs` and `hdfs`, which may hold a storage; fsspec serves every
+other scheme, which may hold bars. `open_filesystem` refuses a URI that carries a secret.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """JSON files as typed records: one schema per file, checked at every read.
 
 A record is a frozen dataclass of JSON types. Unknown keys are ignored, so that files of later
-versions can be read. Tables for people are CSV files: a spreadsheet shows every cell and runs none.
+versions can be read. Tables for people are CSV files. Cells that a spreadsheet would run as
+formulas are quoted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Secrets in URIs: found before anybody opens, logs or stores one, and hidden in texts.
+"""Find secrets in URIs before they are opened, logged or stored, and hide them in texts.
 
-Texts of libraries and names from data may hold some too: what is logged or raised goes through
-`sanitize`.
+Messages of libraries and names from data may hold secrets too, so whatever is logged or raised goes
+through `sanitize`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Explain what stores and disks refuse, with the way out; repeat a read whose answer was cut."""
+"""Explain what stores and disks refuse, with the way out; repeat a read that was cut off."""
 
 from __future__ import annotations
 

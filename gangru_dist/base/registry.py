@@ -1,4 +1,4 @@
-"""Registries of what the configuration refers to by name, with one error for unknown names.
+"""Registries of items that the configuration refers to by name; one error for unknown names.
 
 A registry starts with the project's own items. Others are found by their name:
 

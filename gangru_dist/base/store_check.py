@@ -1,15 +1,15 @@
-"""One check of a store before a job begins: some seconds, and one message.
+"""Check a store before a job begins: it takes seconds and gives one message.
 
-| what is missing | what came of it without the check |
+| what is missing | what happened without the check |
 |---|---|
 | credentials for gs:// | three waits of 15 minutes each, deaf to SIGTERM |
 | credentials for abfs:// | Azure's library aborts the process |
 | hard links in a folder (CIFS, exFAT, some FUSE mounts) | hours of training, then no commit |
 | writes that never replace a file | of two jobs that commit at once, one is lost |
 
-A remote store is asked by another process with a time limit, since neither a wait nor an abort in
-C++ can be caught. A store is written to once in its life, before its first panel: later jobs only
-ask for that panel, one request.
+A child process with a time limit asks a remote store, since neither a wait nor an abort in C++ can
+be caught. The check writes to a store only once, before its first panel: later jobs only ask for
+that panel, in one request.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def check_answer(uri: str) -> None:
 
 
 def _ask(uri: str, what: str) -> None:
-    """Try a store in another process; it is ended if it takes too long, or this one is."""
+    """Try the store in a child process, which is stopped on timeout or when this process ends."""
     shown, keys = redact(uri), _KEYS.get(urlsplit(uri).scheme, "Check its credentials")
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _CHILD, what, uri],

@@ -1,1 +1,1 @@
-"""Ray: started or joined, and work spread over it."""
+"""Start Ray or join a cluster, and spread work over it."""

@@ -3,9 +3,9 @@
 | how a job is started | what happens |
 |---|---|
 | `gangru train …` | Ray starts here and ends with the job |
-| the same with `RAY_ADDRESS` | joins that cluster, ships this package to its workers |
-| `ray job submit --working-dir . -- python jobs/train.py …` | joins; the working dir is there |
-| `gangru train … --here`, `with run_here()` | there is none: this process does everything |
+| the same with `RAY_ADDRESS` | it joins that cluster and ships this package to its workers |
+| `ray job submit --working-dir . -- python jobs/train.py …` | it joins; the working dir is there |
+| `gangru train … --here`, `with run_here()` | Ray does not start: this process does everything |
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def open_session(
     Args:
         cfg: Decides the workers' threads.
         cpus: CPUs to offer if Ray starts here; None = as many as the machine has.
-        gpus: The same of GPUs; tests may declare more than there are.
+        gpus: GPUs to offer; None = all. Tests may declare more than there are.
         dashboard: Start Ray's dashboard too; None = if windows have several workers. Without it
             placement groups of runs that were stopped are never given back.
 

@@ -1,19 +1,19 @@
-"""Ray started on this machine, or a running cluster joined; one message if that fails [Ray].
+"""Start Ray on this machine, or join a running cluster; one message if that fails [Ray].
 
 | failure | what happens |
 |---|---|
 | a time-out on a busy machine, a helper process that died | cleaned up, tried once more |
 | no room for Ray's files, a port taken, a path too long | one message, at once |
-| /dev/shm full | none: Ray keeps its objects on disk; a warning says so |
-| `RAY_ADDRESS` misspelt, nobody there, something else there | one message, within 20 s |
+| /dev/shm full | nothing fails: Ray keeps its objects on disk, and a warning says so |
+| `RAY_ADDRESS` is misspelt, does not answer, or is not Ray | one message, within 20 s |
 
-Ray itself waits two minutes for a dead address and then ends the process; what it started before
-it failed it leaves running. To ask an address first, to name Ray's folder and to keep Ray on the
-loopback interface takes four parts that are private to Ray: this is the only file that imports
-them, and pyproject.toml holds Ray at the version that was tried.
+Ray itself waits two minutes for a dead address and then ends the process, and when it fails to
+start, it leaves running what it had started before. To ask an address first, to name Ray's folder
+and to keep Ray on the loopback interface, this file uses four parts that are private to Ray. It is
+the only file that does, and pyproject.toml pins Ray to the version that was tried.
 
 SIGTERM ends a job as Ctrl-C does. Ray's C++ library installs a handler of its own, which aborts the
-process without a clean-up (status 134); so the handler from before is put back after Ray's start.
+process without a clean-up (status 134), so the earlier handler is restored after Ray's start.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _logger = logging.getLogger(__name__)
 ROOM_BYTES = 100 * 2**20
 """What Ray's session, sockets and logs need on disk; a demo leaves 3 MB."""
 SHARED_BYTES = 2**30
-"""Below that Ray is said to be slow; Docker gives 64 MB."""
+"""Warn that Ray will be slow below this; Docker's default is 64 MB."""
 ANSWER_SECONDS = 20.0
-"""How long a cluster that is joined has to answer."""
+"""Time limit for the answer of a cluster that is to be joined."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _ROOM = 1024
 """Bytes for C's `struct sigaction`; Linux needs 152, macOS 16."""
@@ -111,7 +111,7 @@ def start_ray(*, cpus: int | None, gpus: int | None, dashboard: bool) -> None:
 
     Args:
         cpus: CPUs to offer; None = as many as the machine has.
-        gpus: The same of GPUs.
+        gpus: GPUs to offer; None = all.
         dashboard: Start Ray's dashboard; three seconds of a core.
 
     Raises:

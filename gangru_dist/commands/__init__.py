@@ -1,7 +1,7 @@
 """The one command: `gangru COMMAND …`; `jobs/*.py` are the same from a checkout.
 
-The jobs stand in `jobs.py`; every other command is a module here with a docstring for `--help` and
-`run(argv)`. Both are imported when they are called, so that `gangru --help` costs nothing.
+The jobs are in `jobs.py`; every other command is a module here with a docstring for `--help` and a
+function `run(argv)`. Both are imported only when they are called, so `gangru --help` is fast.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Check that your own features, predictors, labels, callbacks keep the promises, on made-up data.
+"""Check on made-up data that your own features, predictors, labels and callbacks keep the rules.
 
     gangru check-plugin my_package.factors:surprise my_package.networks:Mine
     gangru check-plugin my_package.networks:Mine --set samples.lookback=60 --set gru.options.p=0.1
 
-A feature must not look ahead, not mix assets, and read what it names. A predictor must score a
-sample by that sample alone and draw nothing at random, so that shards and resumed runs are exact;
-it is built with the lookback, the channels and the sizes of the settings. A label transform must
-not depend on the order of the assets. A callback must take what it is called with. Exit status 2 if
-one does not.
+A feature must not look ahead or mix assets, and must read only the fields that it names. A
+predictor must score a sample by that sample alone and without random numbers, so that shards and
+resumed runs are exact; it is built with the lookback, the channels and the sizes of the settings. A
+label transform must not depend on the order of the assets. A callback must accept what it is called
+with. The exit status is 2 if one breaks its rule.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     gangru delete --storage data trial-7          # says what would go
     gangru delete --storage data trial-7 --yes    # deletes it
 
-There is no way back. Stop the run's jobs first: one that still works would write parts of it again.
+This cannot be undone. Stop the run's jobs first: one that still runs would write parts of it again.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     gangru export --storage data --run monthly sqlite:///research.db --table monthly
 
 The columns are date, asset, score, factor, quantile, window and model; `read_factor` gives the same
-in Python. A database is named by SQLAlchemy's URL and needs its driver; its table must not be there
-yet, or --overwrite replaces it.
+in Python. A database is given by SQLAlchemy's URL and needs its driver. A table that is already
+there is replaced only with --overwrite.
 """
 
 from __future__ import annotations

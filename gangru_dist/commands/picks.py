@@ -3,10 +3,10 @@
     gangru picks --storage s3://bucket/gangru --run monthly
     gangru picks --storage data --run monthly --date 2020-06-30 --top 20 --csv picks.csv
 
-The day is the newest that is scored, or the one that is asked for. The list of `evaluation.picks`
-stocks stays in `runs/<run>/picks/<day>.csv`, whatever --top shows. It is never replaced: another
-list of the day, after other models or settings, gets `<day>-<hash of its content>.csv`.
-`at_limit` says whose close was at a price limit that day.
+The day is the newest scored day, or the given one. The list of `evaluation.picks` stocks stays in
+`runs/<run>/picks/<day>.csv`, whatever --top shows. It is never replaced: another list of the same
+day, after other models or settings, gets `<day>-<hash of its content>.csv`. `at_limit` says which
+stocks closed at a price limit that day.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """List every setting as TOML: value, type, what it affects, meaning and unit.
 
     gangru settings              # all sections
-    gangru settings training     # one
+    gangru settings training     # one section
     gangru settings --preset report tune > mine.toml
 
-What is printed can be edited and given back by `--config mine.toml`; each line by `--set`.
+The output can be edited and passed back with `--config mine.toml`; a single line with `--set`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The settings of a run: declared, read, named, and what they identify."""
+"""The settings of a run: their declaration, presets and sources, and what they identify."""

@@ -1,4 +1,4 @@
-"""A configuration as plain values, and what of them identifies a panel, a model, a run."""
+"""A configuration as plain values, and which of them identify a panel, a model or a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a declared setting says of itself: type, bounds, what it affects, meaning."""
+"""What the declaration of a setting says: type, bounds, what it affects, and its meaning."""
 
 from __future__ import annotations
 

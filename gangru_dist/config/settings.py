@@ -2,7 +2,7 @@
 
 A setting is declared once: name, type, bounds, default, what it affects, and its meaning below it.
 `gangru settings` prints all of that. Lengths are in trading days unless the name says otherwise.
-[R] marks what the broker's report states, [D] our own decision.
+[R] marks what the broker's report states, [D] marks our own decisions.
 """
 
 from __future__ import annotations

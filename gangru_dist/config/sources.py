@@ -1,4 +1,4 @@
-"""From a preset, a TOML file and `--set` to one checked RunConfig.
+"""Make one checked RunConfig of a preset, TOML files and `--set`.
 
 Later sources win: preset, then each `--config FILE.toml`, then each `--set key=value`. Every
 source is TOML, nested as the settings are. Error messages give the key, its source and the

@@ -1,11 +1,11 @@
 """Break the long portfolio's excess return down, and measure the portfolio's exposures.
 
 `decompose` takes the excess apart: which side earns it, and what is lost on the way to the account.
-`path` leads from the picks at the close that made the signal to the account after costs, a year's
-excess over the equal-weighted universe each; `delay`, `limits`, `rules` and `costs` are what each
-step changes. Rules come on one after the other, in the order of `RULES`, over equal weights in the
-best of the universe. The other groups look at one question each, without trading rules and costs:
-returns from one entry day to the next, equal weights at each.
+`path` leads from the picks, bought at the close that made the signal, to the account after costs.
+All its values are yearly excess returns over the equal-weighted universe; `delay`, `limits`,
+`rules` and `costs` are what each step changes. Rules are added one after the other, in the order of
+`RULES`, to equal weights in the best of the universe. The other groups look at one question each,
+without trading rules and costs: returns from one entry day to the next, equal weights at each.
 
 | group | parts |
 |---|---|
@@ -20,10 +20,10 @@ the rest of `long`; `percentile` = mean size of the picks, 0.5 = the universe's 
 | `breadth`, a year | excess of `half`, `once`, `twice` as many picks, traded after the delay |
 | `trading`, a rebalance | `turnover` |
 
-The other tables show its industries, its styles (size, volatility, turnover) and the capital that
-it could take. A style is standardized over the universe of its day, so the equal-weighted universe
-stands at 0 and 1 is one standard deviation above it. Suspended holdings outside the universe have
-no style.
+The other tables show the portfolio's industries, its styles (size, volatility, turnover) and the
+capital that it could take. A style is standardized over the universe of its day: the equal-weighted
+universe is at 0, and 1 is one standard deviation above it. Suspended holdings outside the universe
+have no style.
 """
 
 from __future__ import annotations

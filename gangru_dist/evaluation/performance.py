@@ -1,10 +1,10 @@
-"""Figures of daily values: the portfolio's, its benchmarks' and theirs beside each other.
+"""Figures of daily values: of the portfolio, of its benchmarks, and of the one against the other.
 
 **Beside an index**, with the daily active return a(t) = r_long(t) - r_index(t): the tracking error
-is the standard deviation (n - 1) of a x sqrt(days a year), the information ratio the mean of a x
-days a year over it, beta the covariance of r_long and r_index over the variance of r_index. The
+is the standard deviation (n - 1) of a x sqrt(days a year), the information ratio is the mean of a x
+days a year over it, beta is the covariance of r_long and r_index over the variance of r_index. The
 excess is long / index, so that its growth is the geometric excess; `annualized_difference` is the
-arithmetic one, the annualized return of the one less that of the other.
+arithmetic one, the annualized return of the portfolio less that of the index.
 """
 
 from __future__ import annotations

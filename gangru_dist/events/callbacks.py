@@ -1,7 +1,6 @@
-"""Delivers events to a run's callbacks: each in its own thread, each figure once, without failing.
+"""Deliver events to a run's callbacks: each in its own thread, each figure once, without failing.
 
-A callback is an object of any class. It is made from a `Run`, and has those of these methods that
-it wants::
+A callback is an object of any class. It is made from a `Run`, and has any of these methods::
 
     on_figures(series, step, figures)        figures of an epoch, of a trial or of a report
     on_done(series, status, figures, facts)  a model, trial or report is finished

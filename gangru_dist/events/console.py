@@ -1,4 +1,4 @@
-"""A training job on the console: all models in one display on a terminal, else a line an epoch."""
+"""A training job on the console: one display of all models on a terminal, else a line per epoch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Figures on an MLflow server: one MLflow run for our run, and one below it a model and a trial.
+"""Figures on an MLflow server: one MLflow run for our run, and below it one per model and trial.
 
-Server and credentials are MLflow's own variables in the driver's environment, `MLFLOW_TRACKING_URI`
-first; the experiment is `MLFLOW_EXPERIMENT_NAME`, else `gangru_dist`. A job that comes again finds
-the MLflow runs of the job before by their tag `gangru.key`.
+MLflow's own variables in the driver's environment give the server and the credentials, above all
+`MLFLOW_TRACKING_URI`; the experiment is `MLFLOW_EXPERIMENT_NAME`, else `gangru_dist`. A job that is
+started again finds the MLflow runs of the earlier job by their tag `gangru.key`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Figures as TensorBoard's event files, on any storage.
 
-Event files grow by appending, which object stores cannot do: each series' file is held in memory
-and stored whole after every step, a few hundred bytes a step.
+Event files grow by appending, which object stores cannot do: the file of each series is held in
+memory and stored whole after every step; a step adds a few hundred bytes.
 """
 
 from __future__ import annotations

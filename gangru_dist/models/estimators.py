@@ -1,7 +1,7 @@
 """Predictors that are fitted by one call instead of epochs: ridge, LightGBM, your own estimator.
 
-A predictor with a method `fit` sees the samples and labels of the networks, and is scored and
-reported as they are. `Ridge` sums over the days and the workers. Any other estimator, an object
+A predictor with a method `fit` gets the same samples and labels as the networks, and is scored and
+reported in the same way. `Ridge` sums over the days and the workers. Any other estimator, an object
 with `fit(x, y)` and `predict(x)` such as scikit-learn's, gets all samples in one matrix on the
 first worker (`Estimator`). What it learns is in attributes whose names end in `_`, as
 scikit-learn's do; they are stored as tensors, so that nothing from storage is unpickled.

@@ -1,8 +1,8 @@
 """The GAN: an LSTM turns a sample and noise into features, a CNN judges them as pictures [R].
 
-Noise and dropout are functions of (seed, stage, epoch, day, asset): however the assets are
-shared out, each sees the same numbers, so N workers train the model of one. The random numbers are
-counter-based: splitmix64 of a key, one counter a number.
+Noise and dropout are functions of (seed, stage, epoch, day, asset): however the assets are shared
+out, each gets the same numbers, so N workers train the same model as one. The random numbers are
+counter-based: splitmix64 of a key, with one counter per number.
 
 Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
 """

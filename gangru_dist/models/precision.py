@@ -1,14 +1,14 @@
-"""Precision, devices and torch's settings: what `training.precision` means, and who has it.
+"""Precision, devices and torch's settings: what `training.precision` means on each device.
 
 | value | networks compute in | devices that have it |
 |---|---|---|
-| `float32`, `float64` | that | all |
+| `float32`, `float64` | the same | all |
 | `tf32` | float32, matrix products of 10-bit mantissas | GPUs from sm_80 |
-| `bf16` | bfloat16 by autocast; weights stay float32 | the same; CPUs: avx512_bf16, amx_bf16 |
+| `bf16` | bfloat16 by autocast; weights stay float32 | these too; CPUs: avx512_bf16, amx_bf16 |
 | `auto` | bf16 if all devices of the run have it, else float32 | decided when the run starts |
 
-A CPU without bf16 emulates it: a GRU trains at a twelfth of float32's speed, an LSTM fails. So it
-is refused there, as tf32 is, which a CPU would silently compute in float32.
+A CPU without bf16 emulates it: a GRU trains at a twelfth of float32's speed, and an LSTM fails. So
+bf16 is refused there. So is tf32 on any CPU, which would silently compute in float32.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The predictors, and the network that scores: the frozen generator, if any, and a predictor.
 
-`predictor=gru` is GRU layers and an MLP to one number [R]; `lstm` and `transformer` are others.
+`predictor=gru` is GRU layers and an MLP with one output [R]; `lstm` and `transformer` are others.
 A predictor is a module of samples to scores whose result for a sample depends on that sample
 alone (no batch statistics, no dropout of its own), without a parameter that -IC gives no gradient.
-`gangru check-plugin` asks.
+`gangru check-plugin` checks this.
 
 The MLP's activation is SiLU [D]: the bias of a ReLU that is on for a whole cross-section has no
 true gradient under -IC, and Adam turns its rounding noise into steps, so that models of

@@ -1,4 +1,6 @@
-"""A GRU that trains faster than torch's on CPUs, and torch's LSTM in chunks; torch's weights.
+"""A GRU that trains faster than torch's on CPUs, and torch's LSTM in chunks.
+
+Both have torch's weights.
 
 The GRU's recurrence and its gradient are written out in one autograd function. Assets go through
 in chunks, all layers of a step together, so that a step's matrices stay in the cache. What the
@@ -6,9 +8,10 @@ gradient needs is stored for as many chunks as a fixed piece of memory holds, an
 for the others: memory does not grow with the number of assets. Whether a chunk is stored changes
 no bit of the result. Measurements: docs/decisions/0014-recurrent-core.md.
 
-A layer reads a frame, rows [inputs; 1; state]: one matrix product takes in weights and biases,
-and each gate is a contiguous block of rows. tanh(x) is 2 sigmoid(2x) - 1, for torch's tanh takes
-4 to 6 times as long as its sigmoid. Equations and the order of gates are torch's.
+A layer reads a frame of the rows [inputs; 1; state]: one matrix product covers weights and biases,
+and each gate is a contiguous block of rows. tanh(x) is computed as 2 sigmoid(2x) - 1, because
+torch's tanh takes 4 to 6 times as long as its sigmoid. Equations and the order of gates are
+torch's.
 """
 
 from __future__ import annotations

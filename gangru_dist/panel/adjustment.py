@@ -1,13 +1,13 @@
-"""Find the adjustment factor in what vendors give in its place, and judge prices called adjusted.
+"""Derive the adjustment factor from what vendors give instead, and check prices called adjusted.
 
-The exchange states each day's previous close less what was paid out, `pre_close`; where it is
-not the close of the row before, the factor steps by their ratio. A daily change says the same with
+The exchange states each day's previous close less what was paid out, `pre_close`; where it differs
+from the close of the row before, the factor steps by their ratio. A daily change says the same with
 fewer digits; an adjusted close steps with the factor; dividends and new shares give the price
 without them. A step depends on its row and the one before, so appended days change no earlier
 factor; it is 1 on a stock's first row.
 
-Prices called adjusted are held against the file's own evidence: amount / volume is a price as
-traded, and adjusted prices leave it behind.
+Prices called adjusted are compared with the file's own evidence: amount / volume is a price as
+traded, and adjusted prices move away from it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""From one bucket's checked bars to its panel rows: sort, set aside, features, price limits.
+"""Turn one bucket's checked bars into panel rows: sort, set aside, add features and price limits.
 
-Works on flat columns sorted by (code, date); features on dense (K, N) arrays, row k being an
-asset's k-th traded day.
+Columns are flat and sorted by (code, date); features are computed on dense (K, N) arrays, where row
+k is an asset's k-th traded day.
 
-Prices that come adjusted have a tick that is not known, so none of them is known to be at a limit.
+The tick of adjusted prices is not known, so none of them is known to be at a limit.
 """
 
 from __future__ import annotations

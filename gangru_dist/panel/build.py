@@ -4,18 +4,18 @@
     buckets        -> sort, duplicates, features, limits -> panel files
     driver         -> names.parquet, quality.json, manifest.json (last); staging and old files go
 
-Tasks get a unit or a bucket's number and return counts; rows go through the storage, so bars may
-be larger than the memory of all nodes. Any task may run twice. A check of bars is the same but for
-the features and the driver's part.
+A task gets a unit or the number of a bucket and returns counts; rows go through the storage, so
+bars may be larger than the memory of all nodes. Any task may run twice. A check of bars is the same
+without the features and the driver's part.
 
 Grown bars go the same way: everything is computed again, what an earlier build had must come out
 the same, and its files are kept (docs/decisions/0008-append.md).
 
 No lock is needed. Files are named by their content, the rows of a build are staged in a folder of
-its own, and until the manifest is swapped a reader sees the old panel, afterwards the new one. Of
-two builds at once the second finds another manifest than it began with, and stops. Only files that
-no manifest names and that are a day old are deleted: those of the panel before stay, for jobs that
-still read them, and so do those that another build has just written.
+its own, and until the manifest is swapped a reader sees the old panel, afterwards the new one. If
+two builds run at once, the second finds another manifest than it began with, and stops. Only files
+that no manifest names and that are a day old are deleted: those of the previous panel stay for jobs
+that still read them, and so do those that another build has just written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Refuse bars that all rows together show to be wrong: columns, days, units; warn of the rest.
+"""Refuse bars whose rows together show wrong columns, days or units; warn of the rest.
 
-`jump_checks` judges what is summed over all stocks: factors, jumps, marks.
+`jump_checks` judges sums over all stocks: of factors, jumps, and marks of special treatment.
 """
 
 from __future__ import annotations

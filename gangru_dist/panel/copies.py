@@ -1,12 +1,12 @@
-"""Find what is there twice: one stock under two codes, and one day under two dates.
+"""Find duplicates: one stock under two codes, and one day under two dates.
 
 Two codes with the same rows are one stock that is exported twice. A code that begins where another
 ends, at its price and with its shares, is the same stock under a new code (000022 became 001872).
-Both are counted only: no row tells which code is meant.
+Both are only counted: no row tells which code is right.
 
-A day on which most stocks have the prices of one and the same earlier day is that day, served
-again under another date; what was traded may be another number. No day of eleven years of the real
-market shares the prices of more than 0.3 % of its stocks with an earlier one.
+A day on which most stocks have the prices of one and the same earlier day is that day, delivered
+again under another date, perhaps with other volumes. No day of eleven years of the real market
+shares the prices of more than 0.3 % of its stocks with an earlier one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether a new build of the panel only adds days to the one that is there.
+"""Check that a new build of the panel only adds days to the existing one.
 
-Scores, models and reports rest on rows that must not change behind their back. So every row up to
-the old panel's last day must come out the same, bit for bit: a closed month by its hash in the
+Scores, models and reports depend on rows that must not change unnoticed. So every row up to the old
+panel's last day must come out the same, bit for bit. A closed month is compared by its hash in the
 manifest, the month that was still growing by the hash of its rows up to that day.
 """
 
@@ -166,7 +166,7 @@ def continue_history(
         old: The panel that is there.
         new: The one that is to replace it.
         overwrite: Whether any difference is accepted.
-        late_days: So many of `old`'s newest days may come out otherwise, but not be missing.
+        late_days: Number of `old`'s newest days that may differ, but not be missing.
         others: Runs of the storage with other settings of the bars, which rest on `old`.
 
     Raises:

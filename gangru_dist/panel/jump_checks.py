@@ -1,4 +1,4 @@
-"""Refuse bars that the sums over all stocks show to be wrong: factors, lasting jumps, marks."""
+"""Refuse bars by sums over all stocks: wrong factors, lasting jumps, marks of special treatment."""
 
 from __future__ import annotations
 

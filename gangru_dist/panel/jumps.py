@@ -1,14 +1,14 @@
-"""Find price jumps: a stock's days held against each other, by prices, `adj_factor` and volume.
+"""Find price jumps: compare a stock's days with each other by prices, `adj_factor` and volume.
 
-    known limits     |close / (previous close / factor step) - 1| <= limit, of open as well
+    known limits     |close / (previous close / factor step) - 1| <= limit; likewise for open
     no known limits  an overnight gap near 2:1, 10:3 ... without a step of adj_factor is suspicious
     any market       a step of adj_factor shows in the price; nothing moves eightfold in a day
 
-Four years of the real market (3.4 million moves) break none between neighbouring days. A row that
-leaves its neighbours is set aside, and so are all rows after it until a later move takes the stock
-back to its level: no return is made of two levels. Rows are judged by earlier ones alone, so that
-appended days change nothing. What stays different (a split without a factor) is counted, and stops
-the build where it is no single stock's: `panel.jump_checks`.
+Four years of the real market (3.4 million moves) break no rule between neighbouring days. A row
+that leaves its neighbours is set aside, and so are all rows after it until a later move takes the
+stock back to its level: no return spans two levels. Rows are judged by earlier ones alone, so
+appended days change nothing. A lasting change of level (a split without a factor) is counted, and
+stops the build if it affects more than a single stock: `panel.jump_checks`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Daily price limits of the A-share market: who closed at one could not be traded.
+"""Daily price limits of the A-share market: a stock that closed at its limit could not be traded.
 
-Boards are told by code: STAR 688, 689; ChiNext 300, 301, 302; Beijing 43, 83, 87, 88, 92; main, the
-rest. `LIMITS` has their rules by date. Not modeled: suspensions during the day, B shares' ticks of
-0.001, the 44 % of a main-board stock's first day.
+The code tells the board: STAR 688, 689; ChiNext 300, 301, 302; Beijing 43, 83, 87, 88, 92; main:
+the rest. `LIMITS` has their rules by date. Not modeled: suspensions during the day, B shares' ticks
+of 0.001, the 44 % of a main-board stock's first day.
 """
 
 from __future__ import annotations

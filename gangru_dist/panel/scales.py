@@ -1,7 +1,7 @@
-"""Tell which unit a file is in, and the setting that mends it.
+"""Find the unit that a file is in, and the setting that corrects it.
 
 Where most rows of a file break the same rule, a unit is wrong, not a row: the message names the
-setting that mends it.
+setting that corrects it.
 """
 
 from __future__ import annotations

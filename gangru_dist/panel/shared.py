@@ -1,9 +1,10 @@
-"""The panel that all tasks of a job read: once, by Ray Data, into Ray's object store.
+"""The panel that all tasks of a job share: Ray Data reads it once into Ray's object store.
 
-Where storage is remote or nodes are several, the driver has Ray Data read the files of the job's
-whole span into one dense block a bucket. Windows, seeds, trials and scoring tasks take their days
-from these blocks; each copies what it takes and nothing else. A block whose node has gone is made
-again by Ray, from the files. Whatever fails, a task reads its own files: the bytes are the same.
+Where the storage is remote or there are several nodes, the driver has Ray Data read the files of
+the job's whole span into one dense block per bucket. Windows, seeds, trials and scoring tasks take
+their days from these blocks; each copies what it takes and nothing else. If a node is lost, Ray
+makes its blocks again from the files. If anything fails, a task reads its own files: the bytes are
+the same.
 """
 
 from __future__ import annotations

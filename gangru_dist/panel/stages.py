@@ -4,7 +4,7 @@
     stage_table   units of tables  -> rows under the bars' own codes, staged by bucket
     build_bucket  one bucket       -> its panel files
 
-Rows go through the storage (`panel.staging`); tasks return what the driver must know.
+Rows go through the storage (`panel.staging`); tasks return only what the driver must know.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class BuildResult:
     columns: Mapping[str, frozenset[str]]
     """File -> which of our columns it has, with a value in any traded row."""
     quality: Quality
-    """Counts, of the days and of all buckets too if it came so far."""
+    """Counts; those of the days and of all buckets too if the build got that far."""
     manifest: Manifest | None = None
-    """Of the panel, if it came so far; lists no files where none were written."""
+    """Of the panel, if the build got that far; it lists no files where none were written."""
     names: Sequence[pa.Table] = ()
     """Assets' names, a table a bucket."""
     problem: GangruError | None = None

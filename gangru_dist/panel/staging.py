@@ -1,8 +1,8 @@
-"""Rows of the bars and of side tables, read, checked and staged by bucket in the storage.
+"""Read and check the rows of bars and side tables, and stage them by bucket in the storage.
 
-A batch of rows is one Arrow IPC file with one record batch a bucket, so that a task which needs
-one bucket reads nothing else of it. Names follow from the unit: a task that ran twice has written
-the same file twice.
+A batch of rows is one Arrow IPC file with one record batch per bucket, so a task that needs one
+bucket reads nothing else of it. Names follow from the unit: a task that runs twice writes the same
+file twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read the panel store: rows of some days and buckets, or a dense block of them.
 
-Files are those that the manifest lists, `panel/bucket=07/2018-<rows>-<bytes>.parquet`, and what is
-read of them is what was written: the name has the bytes' hash.
+Its files are those that the manifest lists, `panel/bucket=07/2018-<rows>-<bytes>.parquet`. The name
+has the hash of the file's bytes, so what is read is what was written.
 """
 
 from __future__ import annotations

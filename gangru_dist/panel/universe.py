@@ -1,4 +1,4 @@
-"""Which assets count on a day: the universe, by the panel's days up to that day."""
+"""Select a day's universe by the panel's days up to that day."""
 
 from __future__ import annotations
 

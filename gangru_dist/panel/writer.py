@@ -1,13 +1,13 @@
-"""Write panel rows: one file a (bucket, year), named by its rows and its bytes; hashes by month.
+"""Write panel rows: one file per (bucket, year), named by its rows and its bytes; hashes by month.
 
-A file's name has the hash of its rows, so that a build which comes to the same rows leaves it
-alone, and the hash of its bytes, by which a reader knows what it reads.
+A file's name has the hash of its rows, so that a build with the same rows leaves it alone, and the
+hash of its bytes, by which a reader checks what it reads.
 
 The hash of a month is the sum, modulo 2^256, of the SHA-256 of each asset's rows in it. A sum
-does not depend on order, so neither bucket nor file nor machine shows in it.
+does not depend on order, so it is the same for any buckets, files and machines.
 
-Beside them stand the short names of stocks, in `names.parquet`, one row a change of name. They are
-for readers only: names decide no row, and no hash has them. A panel whose bars have none has no
+`names.parquet` has the short names of stocks, one row per change of name. They are for readers
+only: no row depends on a name, and no hash includes one. If the bars have no names, there is no
 such file.
 """
 

@@ -1,8 +1,8 @@
 """Tables -> crisp SVG, readable in grey and by colour-blind readers.
 
-Colours are Okabe and Ito's; every line also differs in its dashes, every pair of bars in
-lightness. Text stays text, so that it is sharp at any size and can be searched. Backgrounds are
-clear: a dark page turns the picture's colours over. Areas without ink hold the values in a
+Colours are Okabe and Ito's; lines also differ in their dashes, and bars of a pair in lightness.
+Text stays text, so it is sharp at any size and can be searched. Backgrounds are transparent: a
+dark page inverts the picture's colours. Areas without ink hold the values in a
 `<title>`, which every browser shows under the pointer.
 """
 

@@ -1,8 +1,8 @@
-"""How far a job is, as a page that reloads itself: `runs/<run>/progress.html`.
+"""The progress of a job as a page that reloads itself: `runs/<run>/progress.html`.
 
-Steps of stages (bars, features, scores), windows with their epochs and validation curves, trials of
-a search, and minutes left: from what the driver receives anyway. A thread of its own writes the
-whole page, so that a slow store delays nothing; a failure is only logged.
+It shows steps of stages (bars, features, scores), windows with their epochs and validation curves,
+trials of a search, and minutes left, from what the driver receives anyway. A thread of its own
+writes the whole page, so a slow store delays nothing; a failure is only logged.
 """
 
 from __future__ import annotations

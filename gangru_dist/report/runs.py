@@ -1,7 +1,7 @@
-"""All runs of a storage in one page, `runs/index.html`; any of them side by side in another.
+"""All runs of a storage on one page, `runs/index.html`; some of them side by side on another.
 
-Each run is read from its own records, and nothing is kept beside them: each job makes the whole
-page again and writes it in one piece, so jobs that end at the same time lose nothing.
+Each run is read from its own records, and nothing else is stored: each job makes the whole page
+again and writes it in one piece, so jobs that end at the same time lose nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read what the report needs beside the factor: models, coverage, quality, search, market."""
+"""Read what the report needs besides the factor: models, coverage, quality, search, market."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Words and numbers as the pages print them.
 
 English is the source text, and gettext's functions ask for its translation. A catalogue,
-`languages/<name>.toml`, has one line a text: `"Turnover" = "换手率"`. Values go in by name,
-`%(run)s`, under the same names in every language; what a catalogue lacks (a name that comes from
-data, say) stays as it is. `use_language` sets the language once a page, for the thread that renders
-it.
+`languages/<name>.toml`, has one line per text: `"Turnover" = "换手率"`. Values are inserted by
+name, `%(run)s`, under the same names in every language; what a catalogue lacks (such as a name from
+the data) stays as it is. `use_language` sets the language once per page, for the thread that
+renders it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The section and the page about a hyperparameter search, made of its files alone."""
+"""The section and the page about a hyperparameter search, made from its files alone."""
 
 from __future__ import annotations
 

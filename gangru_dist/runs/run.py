@@ -1,4 +1,4 @@
-"""One run: its folders, the configuration its name belongs to, and its finished models.
+"""One run: its folders, the configuration that its name belongs to, and its finished models.
 
     <storage>/runs/<name>/config.json    the claim: the whole configuration, version, commit
                           windows/       models
@@ -6,8 +6,8 @@
                           tune/          a search
                           report/        page, metrics, tables
 
-A run's name belongs to the configuration it was first used with. Training, scoring and reporting
-check this before they write.
+A run's name belongs to the configuration that it was first used with. Training, scoring and
+reporting check this before they write.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Summary of a scoring job and of the factor table after it: `factor-summary.json`.
+"""Summaries of jobs.
 
-Results of a training job by window and seed: `summary.json`, and a table for the log.
+`factor-summary.json` is about a scoring job and the factor table after it. `summary.json` has the
+results of a training job by window and seed; they are also a table for the log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Samples cut from the dense panel on demand and standardized: in training as in scoring.
+"""Cut samples from the dense panel on demand and standardize them, in training as in scoring.
 
 Shapes: D days, N assets of the panel (or of one rank), M assets of one cross-section, T lookback
 days, F features, C channels: F for each kind in `samples.channels`. Samples are not kept: all
-together they would be 40 times the panel. Level channels hold the levels that standardizing along
-time removes [D]. Formulas: docs/method.md, 1.
+together they would take 40 times as much as the panel. Level channels hold the levels that
+standardizing along time removes [D]. Formulas: docs/method.md, 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From scores to the factor and its quantile (docs/method.md, 5): a run's, or anybody's.
+"""Turn scores into the factor and its quantiles (docs/method.md, 5), for a run or any other factor.
 
 Shapes: D days, N assets, M = N or 0.
 """

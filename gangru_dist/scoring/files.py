@@ -1,4 +1,4 @@
-"""Data files of the factor table: a month's rows, and in the footer the days that they cover.
+"""Data files of the factor table: a month's rows, with a footer that lists the days they cover.
 
 Rows are sorted by (date, asset). The footer lists days without rows too, with their models and
 counts. A file's name ends with the hash of its bytes, which is checked when it is read.

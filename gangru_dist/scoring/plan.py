@@ -1,7 +1,7 @@
-"""Which days to score: those without up-to-date scores, in tasks of one window and month.
+"""Plan which days to score: those without up-to-date scores, in tasks of one window and month.
 
-Planned from the panel's manifest, the models' `model.json` and the footers of the table's files;
-neither bars nor weights are read.
+The plan is made from the panel's manifest, the models' `model.json` and the footers of the table's
+files; neither bars nor weights are read.
 """
 
 from __future__ import annotations

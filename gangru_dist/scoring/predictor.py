@@ -1,8 +1,8 @@
-"""From a window's models and the panel to scores and a file of the factor table, without Ray.
+"""Turn a window's models and the panel into scores and a file of the factor table, without Ray.
 
 Shapes: D days, N assets of a block, M members of one day's universe, T lookback, F features.
-Scores are always in float32, or float64 if the weights are; so they do not depend on the machine
-kind. `Scorer` does a task and writes its file.
+Scores are always in float32, or float64 if the weights are; so they do not depend on the kind
+of machine. `Scorer` does a task and writes its file.
 """
 
 from __future__ import annotations

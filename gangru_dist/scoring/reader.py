@@ -1,4 +1,4 @@
-"""The factor as a table of pandas, and as alphalens and Qlib want it."""
+"""Read the factor as a pandas table, and in the layouts of alphalens and Qlib."""
 
 from __future__ import annotations
 

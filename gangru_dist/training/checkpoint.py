@@ -1,4 +1,4 @@
-"""State of a training between two epochs, its exact copy as bytes, and finished models in storage.
+"""The state of a training between two epochs, its exact copy as bytes, and stored models.
 
 Random numbers are functions of (seed, epoch, day, asset), so there is no generator to save.
 Tensors go to safetensors, the rest to JSON: no pickle is ever read from storage. A finished model

@@ -1,11 +1,11 @@
 """One worker's data of one window: its share of the panel and of each day's cross-section.
 
 What concerns the whole cross-section (statistics, labels) is computed once, over all workers, and
-so are the standardized samples: they go to a scratch file, and into memory a day at a time.
+so are the standardized samples: they go to a scratch file and come into memory a day at a time.
 
-A file rather than memory: the operating system keeps it in its page cache as long as there is
-room, and a worker's own memory stays that of its panel. What is read back is what was
-written, bit for bit. A GPU's tensors stay in its memory, as far as it has room.
+A file takes no memory of the worker beside its panel, and the operating system keeps it in its
+page cache as long as there is room. What is read back is what was written, bit for bit. A GPU's
+tensors stay in its memory, as far as there is room.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One epoch of each stage, plain torch. A batch is one day's whole cross-section."""
+"""One epoch of each stage, in plain torch. A batch is one day's whole cross-section."""
 
 from __future__ import annotations
 

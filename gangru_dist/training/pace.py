@@ -1,4 +1,4 @@
-"""How long a model takes to train: a day's steps are timed on made-up samples, then multiplied."""
+"""Estimate how long a model takes to train: time a day's steps on made-up samples, and multiply."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is to be trained: windows of the calendar, models that are still missing, the precision.
+"""Plan what to train: windows of the calendar, models that are still missing, the precision.
 
-Precision and devices are checked before anything is written, so that a mistake claims no name;
+Precision and devices are checked before anything is written, so a mistake claims no run's name;
 `models.precision.require_precision` checks again where a worker starts, on its real device.
 """
 

@@ -1,8 +1,8 @@
-"""One window's training from first to last epoch: GAN stage, then predictor stage.
+"""Train one window from the first to the last epoch: the GAN stage, then the predictor stage.
 
-The core that Ray Train's worker, a Tune trial and a plain test call alike: it reports
-through an argument and does not use Ray. `gan_samples` compares generated with real samples,
-feature by feature, over one day's whole cross-section: any number of workers finds the same.
+This is the core that Ray Train's worker, a Tune trial and a plain test all call: it reports through
+an argument and does not use Ray. `gan_samples` compares generated with real samples, feature by
+feature, over one day's whole cross-section: any number of workers finds the same.
 """
 
 from __future__ import annotations

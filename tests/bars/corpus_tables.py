@@ -84,7 +84,7 @@ def _codes() -> Iterator[Case]:
         yield case(f"600000.SH is {spelt} in one of two files", _spelt(spelt), "refused",
                    "spelt two ways", layout=two_files)  # fmt: skip
     yield files("a month in each file's name, bars.code_from_name", _by_month, "refused",
-                "reads as a date", code_from_name=True)  # fmt: skip
+                "looks like a date", code_from_name=True)  # fmt: skip
 
 
 def _lakes() -> Iterator[Case]:

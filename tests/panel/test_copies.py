@@ -79,7 +79,7 @@ class TestNames:
         ],
     )
     def test_a_date_is_no_code(self, name: str) -> None:
-        with pytest.raises(BarsError, match="reads as a date: each file would be a stock"):
+        with pytest.raises(BarsError, match="looks like a date: each file would be a stock"):
             find_code(name, any_name=True)
 
     @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ class TestNames:
         for name, part in zip(names, (rows[:40], rows[40:]), strict=True):
             (tmp_path / "bars" / f"{name}.csv").write_bytes(csv(part))
         cfg = RunConfig(bars=BarsConfig(code_from_name=True), panel=CFG.panel)
-        with pytest.raises(BarsError, match="reads as a date"):
+        with pytest.raises(BarsError, match="looks like a date"):
             build_panel(str(tmp_path / "bars"), Storage(str(tmp_path / "s")), cfg, runner=map_here)
 
 
