@@ -134,14 +134,15 @@ def compare_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, A
 
     Returns:
         months: of each month of any run, by run: ic, and excess, the value of one unit compounded
-        by the excess returns of the run's months so far. pairs: run, less (the other run), and
-        `compare_ic` of the two.
+        by the excess returns of the run's months so far, None once one of them is unknown. pairs:
+        run, less (the other run), and `compare_ic` of the two.
     """
     by_month: dict[str, dict[str, dict[str, Any]]] = {}
     for name, rows in runs.items():
-        value = 1.0
+        value: float | None = 1.0
         for row in rows:
-            value *= 1 + (row["excess_return"] or 0.0)
+            earned = row["excess_return"]
+            value = None if value is None or earned is None else value * (1 + earned)
             by_month.setdefault(row["month"], {})[name] = {"ic": row["ic"], "excess": value}
     ics = {name: {row["month"]: row["ic"] for row in rows} for name, rows in runs.items()}
     return {

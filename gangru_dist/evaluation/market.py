@@ -103,11 +103,13 @@ class Rebalances:
     exit: Int[np.ndarray, " M"]
     """Entry day of the next month-end; -1 if after the market's end."""
     factor: Float[np.ndarray, "M N"]
-    """NaN outside the universe, i.e. without a row in the factor table."""
+    """NaN outside the universe, i.e. without a row in the factor table or without a price yet."""
     score: Float[np.ndarray, "M N"]
     """The raw prediction; NaN outside the universe or if the table has none."""
     quantile: Int[np.ndarray, "M N"]
     """1 = lowest factor; 0 outside the universe."""
+    unpriced: int = 0
+    """Pairs of month-end and asset that are left out: the market has no price of them yet."""
 
     @property
     def has_factor(self) -> Bool[np.ndarray, " M"]:
@@ -153,7 +155,8 @@ def to_rebalances(
 ) -> Rebalances:
     """The factor table at the market's month-ends.
 
-    If the table has no column `quantile`, each month-end is divided into `quantiles`.
+    If the table has no column `quantile`, each month-end is divided into `quantiles`. An asset
+    without a price up to a month-end cannot be bought or judged, and is left out there.
 
     Raises:
         EvaluationError: The table is empty, lacks a column, has duplicate rows, days or assets
@@ -169,7 +172,8 @@ def to_rebalances(
         for name in ("factor", "score", "quantile")
         if name in table
     }
-    used = (month[rows] >= 0) & np.isfinite(numbers["factor"])
+    given = (month[rows] >= 0) & np.isfinite(numbers["factor"])
+    used = given & np.isfinite(market.price[rows, columns])
     factor, score, quantile = np.full((3, len(day), len(market.assets)), np.nan)
     for name, values in (("factor", factor), ("score", score), ("quantile", quantile)):
         if name in numbers:
@@ -187,6 +191,7 @@ def to_rebalances(
         factor=factor,
         score=score,
         quantile=np.nan_to_num(quantile).astype(np.int64),
+        unpriced=int((given & ~used).sum()),
     )
     if not len(result.complete):
         days = ", ".join(str(market.dates[row]) for row in day[result.has_factor])

@@ -302,6 +302,14 @@ def _list_notes(market: Market, rebalances: Rebalances) -> list[Note]:
                 {"newest": str(days[newest]), "days": ", ".join(days[newest + 1 :])},
             )
         )
+    if rebalances.unpriced:
+        notes.append(
+            Note(
+                "%(pairs)s values of the factor at month-ends are of assets without a price up to "
+                "that day, not listed or suspended: left out.",
+                {"pairs": str(rebalances.unpriced)},
+            )
+        )
     if not market.industries:
         notes.append(Note("The panel has no industries: industry tables are left out."))
     if not (market.limit_up | market.limit_down).any():

@@ -290,21 +290,23 @@ def render(
 
 
 def _draw_curves(months: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
-    """Draw lines from 1 at the start of a run's first month; a month that it lacks is skipped.
+    """Draw lines from 1 at the start of a run's first month; a month without a value is skipped.
 
     Returns:
         `lines`: run -> points of its cumulative excess; `rows`, `columns`: position and text of
         the ticks; `step`: width of a month; `left`, `top`, `width`, `height` of the plot; `last`:
-        run -> its last value.
+        run -> its value after its last month, None if unknown.
     """
-    lines = {}
+    lines, last = {}, {}
     for name in names:
-        line = [
+        own = [
             (number, month["runs"][name]["excess"])
             for number, month in enumerate(months, 1)
             if name in month["runs"]
         ]
-        lines[name] = [(line[0][0] - 1, 1.0), *line]
+        known = [(number, value) for number, value in own if value is not None]
+        lines[name] = [(own[0][0] - 1, 1.0), *known]
+        last[name] = own[-1][1]
     heights = [1.0, *(value for line in lines.values() for _month, value in line)]
     low, high = min(heights), max(max(heights), min(heights) + 1e-3)
     step = _WIDTH / max(len(months), 1)
@@ -327,7 +329,7 @@ def _draw_curves(months: list[dict[str, Any]], names: list[str]) -> dict[str, An
         "columns": [
             (_LEFT + (n + 1) * step, months[n]["month"]) for n in range(0, len(months), every)
         ],
-        "last": {name: line[-1][1] for name, line in lines.items()},
+        "last": last,
     }
 
 

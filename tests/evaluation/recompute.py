@@ -293,7 +293,8 @@ def ic_figures(ics: dict[str, float]) -> dict[str, Any]:
 def side_by_side(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """`runs/compare.json`, from each run's `monthly_figures`."""
     tables = {name: pd.DataFrame(rows).set_index("month") for name, rows in runs.items()}
-    grown = {name: (1 + table["excess_return"]).cumprod() for name, table in tables.items()}
+    earned = {name: 1 + table["excess_return"].astype(float) for name, table in tables.items()}
+    grown = {name: growth.cumprod(skipna=False) for name, growth in earned.items()}
     months = sorted(set().union(*(table.index for table in tables.values())))
     pairs = []
     for one, other in itertools.combinations(runs, 2):

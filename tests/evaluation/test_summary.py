@@ -246,6 +246,20 @@ class TestProperties:
         assert list(whole.index) == ["2020-06", "2020-07"]  # twelve months after the missing one
         assert "2019-05-31" not in set(flat.trades["rebalance"].dt.strftime("%Y-%m-%d"))
 
+    def test_assets_without_a_price_yet_are_left_out_and_counted(self):
+        """000000.SH lists later; 000003.SH is suspended over the first month-end."""
+        block = random_block(days=420, assets=40, seed=5)
+        block.traded[:40, 3], block.adj_close[:40, 3] = False, np.nan
+        table = random_table(block, seed=6)[["date", "asset", "factor"]]
+        days = pd.to_datetime(["2019-01-31", "2019-01-31", "2019-03-29"])
+        early = {"date": days, "asset": ["000000.SH", "000003.SH", "000000.SH"], "factor": 9.0}
+        plain = evaluate(table, block, config()).metrics
+        found = evaluate(pd.concat([table, pd.DataFrame(early)]), block, config()).metrics
+        said = [note for note in found.pop("notes") if note not in plain["notes"]]
+        assert [note[:9] for note in said] == ["3 values "]
+        assert found == {name: plain[name] for name in found}
+        assert found["universe"]["annualized_return"] is not None
+
     def test_day_without_factor_is_no_universe(self):
         block, table = _world()
         nothing = table["date"] == "2019-05-31"

@@ -26,6 +26,7 @@ from gangru_dist.report.runs import (
     write_comparison,
     write_index,
 )
+from gangru_dist.report.text import DASH
 from tests.report.test_tuning import write_search
 
 CFG = to_dict(presets.ALL["demo"]())
@@ -39,6 +40,7 @@ def add(
     *,
     months: tuple[str, ...] = MONTHS,
     ics: tuple[float, ...] = (),
+    excess: tuple[float | None, ...] = (0.1, 0.1, 0.1),
     failed: int = 0,
     cfg: Any = CFG,
 ) -> None:
@@ -51,8 +53,8 @@ def add(
         folder.write_json("summary.json", {"windows": [result] * failed + [done]})
     if ics:
         rows = [
-            {"month": month, "ic": ic, "excess_return": 0.1}
-            for month, ic in zip(months, ics, strict=True)
+            {"month": month, "ic": ic, "excess_return": earned}
+            for month, ic, earned in zip(months, ics, excess, strict=False)
         ]
         content = {"ic": {"mean": sum(ics) / len(ics), "months": len(ics)}, "monthly": rows}
         folder.write_json("report/metrics.json", content)
@@ -170,6 +172,18 @@ class TestReference:
         page = page_of(root, "compare.html")
         assert re.search(r"<td>2</td><td>\+0\.150", page)
         assert "only the paired test compares them" in page
+
+    def test_a_month_without_a_return_is_not_one_of_zero(self, root):
+        add(root, "one", ics=ICS, excess=(0.1, None, 0.1))
+        add(root, "none", ics=ICS, excess=(None, None, None))
+        write_comparison(root, ["one", "none"])
+        found = root.child("runs").read_json("compare.json")["months"]
+        values = [month["runs"]["one"]["excess"] for month in found]
+        assert values == [pytest.approx(1.1), None, None]
+        assert [month["runs"]["none"]["excess"] for month in found] == [None] * 3
+        page = page_of(root, "compare.html")
+        for name in ("one", "none"):
+            assert f"</svg>{name} {DASH}</span>" in page
 
 
 class TestProperties:
