@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from gangru_dist.bars.files import check_apart
@@ -35,7 +34,8 @@ from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation import summary
 from gangru_dist.evaluation.factor import respell_assets, to_factor_table
-from gangru_dist.evaluation.market import filter_members, to_market
+from gangru_dist.evaluation.market import to_market
+from gangru_dist.evaluation.picks import pick_best
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.features.price_volume import list_inputs
 from gangru_dist.maths.calendar import Day, to_day
@@ -231,8 +231,9 @@ def evaluate(
 def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> pd.DataFrame:
     """Best assets by the factor of one day, best first; ties go to the alphabetically first.
 
-    Columns: date, rank, asset, name (as known that day), industry, factor, score, quantile,
-    market_cap (currency), at_limit (`up` or `down` if the close was at a price limit), model.
+    Columns: date, rank, asset, name (as known that day), industry (`unknown` without one), factor,
+    score, quantile, market_cap (currency), at_limit (`up` or `down` if the close was at a price
+    limit), model.
 
     Args:
         run: A run with scores.
@@ -241,8 +242,8 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
 
     Raises:
         ConfigError: There is no such run.
-        FactorError: The run has no scores, or none of that day, or too few for a factor; or `top`
-            is below 1.
+        FactorError: The run has no scores, or none of that day, or too few for a factor, or of
+            assets that the panel has lost since; or `top` is below 1.
     """
     require_run(run)
     if top is not None and top < 1:
@@ -259,25 +260,16 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
             )
         found = read_factor(run.root.uri, run.name, days[-1], days[-1])
     date = found["date"].iloc[0].date()
-    block = read_panel(run, date, date)
-    market = to_market(block)
-    if run.cfg.evaluation.members:
-        found = filter_members(found, market)
-    found = found.dropna(subset="factor").sort_values(["factor", "asset"], ascending=[False, True])
-    if found.empty:
-        raise FactorError(f"{date} has too few scores for a factor (factor.min_assets).")
-    found = found.head(run.cfg.evaluation.picks if top is None else top).reset_index(drop=True)
-    column = pd.Index(market.assets).get_indexer(pd.Index(found["asset"]))
-    industries = np.array([*market.industries, ""])
-    up, down = market.limit_up[0, column], market.limit_down[0, column]
-    found.insert(1, "rank", np.arange(1, len(found) + 1))
+    rules = run.cfg.evaluation
+    found = pick_best(
+        found,
+        to_market(read_panel(run, date, date)),
+        rules.picks if top is None else top,
+        members_only=rules.members,
+    )
     names = read_names(run.root, date)
     found.insert(3, "name", [names.get(asset, "") for asset in found["asset"]])
-    found.insert(4, "industry", industries[market.industry[0, column]])
-    found["market_cap"] = market.market_cap[0, column]
-    found["at_limit"] = np.where(up, "up", np.where(down, "down", ""))
-    order = ["date", "rank", "asset", "name", "industry", "factor", "score", "quantile"]
-    return found.reindex(columns=[*order, "market_cap", "at_limit", "model"])
+    return found
 
 
 def read_models(run: Run) -> pd.DataFrame:

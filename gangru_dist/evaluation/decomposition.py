@@ -38,7 +38,7 @@ from jaxtyping import Bool, Float
 
 from gangru_dist.config.settings import EvaluationConfig
 from gangru_dist.evaluation.ic import compute_return
-from gangru_dist.evaluation.market import Market, Rebalances
+from gangru_dist.evaluation.market import UNKNOWN, Market, Rebalances
 from gangru_dist.evaluation.portfolio import (
     Portfolio,
     choose_tops,
@@ -53,8 +53,6 @@ DAYS = 20
 """Trading days behind volatility, turnover and traded value."""
 PARTICIPATION = 0.1
 """Share of a day's traded value that one order may take."""
-UNKNOWN = "unknown"
-"""Industry of assets whose industry is not known."""
 STYLES = ("size", "volatility", "turnover")
 
 

@@ -18,6 +18,8 @@ FACTOR_COLUMNS = ("date", "asset", "factor")
 ENDED_AFTER = 60
 """Trading days without a bar, up to the market's last day, after which an asset has ended: it
 trades no more."""
+UNKNOWN = "unknown"
+"""Industry of assets whose industry is not known."""
 AMOUNT = "amount"
 """The panel's feature that capacity and turnover are read from, where it has it."""
 
@@ -58,6 +60,16 @@ class Market:
         days = len(self.dates)
         since = np.argmax(~self.suspended[::-1], axis=0)
         return np.where(since >= ENDED_AFTER, days - 1 - since, days)
+
+    def name_industries(self, day: int, columns: Int[np.ndarray, " K"]) -> np.ndarray:
+        """(K,) str: the industries of these assets on a day, `unknown` where there is none."""
+        names = np.array([*self.industries, UNKNOWN])  # code -1 is the last
+        return np.asarray(names[self.industry[day, columns]])
+
+    def name_limits(self, day: int, columns: Int[np.ndarray, " K"]) -> np.ndarray:
+        """(K,) str: `up` or `down` if the day's close was at that price limit, else empty."""
+        up, down = self.limit_up[day, columns], self.limit_down[day, columns]
+        return np.where(up, "up", np.where(down, "down", ""))
 
 
 def to_market(block: PanelBlock) -> Market:

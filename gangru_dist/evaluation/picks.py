@@ -1,4 +1,4 @@
-"""The newest picks, and the factor's performance within each industry."""
+"""The picks of a day, the newest rebalance's, and the factor's performance by industry."""
 
 from __future__ import annotations
 
@@ -6,12 +6,52 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from gangru_dist.base.errors import FactorError
 from gangru_dist.config.settings import EvaluationConfig
-from gangru_dist.evaluation.decomposition import UNKNOWN, average_traded_value
+from gangru_dist.evaluation.decomposition import average_traded_value
 from gangru_dist.evaluation.ic import TRAILING, compute_return, compute_trailing_mean
-from gangru_dist.evaluation.market import Market, Rebalances
+from gangru_dist.evaluation.market import Market, Rebalances, filter_members
 from gangru_dist.evaluation.portfolio import Portfolio, choose_top, find_share, find_targets
 from gangru_dist.maths import metrics
+
+
+def pick_best(
+    scored: pd.DataFrame, market: Market, top: int, *, members_only: bool = False
+) -> pd.DataFrame:
+    """The best assets of one day, highest factor first; ties go to the alphabetically first.
+
+    Columns: date, rank, asset, industry, factor, score, quantile, market_cap, at_limit, model.
+
+    Args:
+        scored: The day's rows of a factor table.
+        market: Of that day alone.
+        top: Number of assets.
+        members_only: Leave out what the market does not mark as a member.
+
+    Raises:
+        FactorError: A row is of an asset that the market lacks, or none has a factor.
+        EvaluationError: Nobody is a member.
+    """
+    day, known = market.dates[0], scored["asset"].isin(market.assets)
+    if not known.all():
+        raise FactorError(
+            f"the panel has no row of {(~known).sum()} of the {len(known)} assets scored on {day}, "
+            f"first {scored['asset'][~known].min()}: it has changed since. Run `gangru score`."
+        )
+    table = filter_members(scored, market) if members_only else scored
+    table = table.dropna(subset="factor").sort_values(["factor", "asset"], ascending=[False, True])
+    if table.empty:
+        raise FactorError(f"{day} has too few scores for a factor (factor.min_assets).")
+    table = table.head(top).reset_index(drop=True)
+    column = pd.Index(market.assets).get_indexer(pd.Index(table["asset"]))
+    table = table.assign(
+        rank=np.arange(1, len(table) + 1),
+        industry=market.name_industries(0, column),
+        market_cap=market.market_cap[0, column],
+        at_limit=market.name_limits(0, column),
+    )
+    order = ["date", "rank", "asset", "industry", "factor", "score", "quantile"]
+    return table.reindex(columns=[*order, "market_cap", "at_limit", "model"])
 
 
 def _rank(
@@ -47,18 +87,16 @@ def rank_universe(
     ranks, weights = _rank(market, rebalances, long, rules, 0)
     rank_before, before = _rank(market, rebalances, long, rules, 1)
     order = np.argsort(ranks)[: np.isfinite(ranks).sum()]  # NaN last
-    names = np.array([*market.industries, UNKNOWN])
-    up, down = market.limit_up[day, order], market.limit_down[day, order]
     table = pd.DataFrame(
         {
             "rank": np.arange(1, len(order) + 1),
             "asset": market.assets[order],
-            "industry": names[market.industry[day, order]],
+            "industry": market.name_industries(day, order),
             "factor": rebalances.factor[row, order],
             "score": rebalances.score[row, order],
             "quantile": rebalances.quantile[row, order],
             "market_cap": market.market_cap[day, order],
-            "at_limit": np.where(up, "up", np.where(down, "down", "")),
+            "at_limit": market.name_limits(day, order),
         }
     )
     table["industry_rank"] = table.groupby("industry").cumcount() + 1
@@ -81,11 +119,10 @@ def list_dropped(
     rank_before, before = _rank(market, rebalances, long, rules, 1)
     gone = np.flatnonzero((before > 0) & (weights == 0))
     gone = gone[np.argsort(rank_before[gone])]
-    names = np.array([*market.industries, UNKNOWN])
     return pd.DataFrame(
         {
             "asset": market.assets[gone],
-            "industry": names[market.industry[rebalances.day[rebalances.newest], gone]],
+            "industry": market.name_industries(rebalances.day[rebalances.newest], gone),
             "rank_before": rank_before[gone],
             "rank": rank[gone],
         }

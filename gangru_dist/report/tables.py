@@ -13,7 +13,7 @@ from gangru_dist.base.records import write_table
 from gangru_dist.base.storage import Storage
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.evaluation.comparison import Comparison
-from gangru_dist.evaluation.decomposition import UNKNOWN
+from gangru_dist.evaluation.market import UNKNOWN
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.report import training
 from gangru_dist.report.sources import Sources

@@ -1,5 +1,6 @@
 """Everyday commands on a run with scores: picks, export, delete; what a notebook reads of it."""
 
+import dataclasses
 import datetime as dt
 import json
 import re
@@ -11,8 +12,9 @@ import pandas as pd
 import pytest
 
 import gangru_dist as g
+from gangru_dist import api
 from gangru_dist.base import store_check
-from gangru_dist.base.errors import ConfigError, PanelError, StorageError
+from gangru_dist.base.errors import ConfigError, FactorError, PanelError, StorageError
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import export, main
 from gangru_dist.commands.export import _write_sql
@@ -74,6 +76,28 @@ class TestPicks:
         (other,) = folder.glob(f"{day}-*")
         assert other.read_bytes() == first
         assert (folder / f"{day}.csv").read_bytes() == first[:-9]
+
+    def test_an_asset_that_the_panel_has_lost_since_gets_nobody_elses_facts(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = run_of(root)
+        best = g.read_picks(run, DAY, top=1)["asset"][0]
+        block = g.read_panel(run, DAY, DAY)
+        assets = np.where(block.assets == best, "another", block.assets)
+        later = dataclasses.replace(block, assets=assets)
+        monkeypatch.setattr(api, "read_panel", lambda *_: later)
+        with pytest.raises(FactorError, match=rf"no row of 1 of .* {DAY}, first {best}: .*Run"):
+            g.read_picks(run, DAY)
+
+    def test_an_industry_that_is_not_known_is_called_so(
+        self, root: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, block = run_of(root), g.read_panel(run_of(root), DAY, DAY)
+        known = g.read_picks(run, DAY, top=2)
+        block.industry[0, block.assets == known["asset"][0]] = -1
+        monkeypatch.setattr(api, "read_panel", lambda *_: block)
+        found = g.read_picks(run, DAY, top=2)
+        assert found["industry"].tolist() == ["unknown", known["industry"][1]]
 
     @pytest.mark.parametrize(
         ("words", "text"),
