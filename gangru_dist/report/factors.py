@@ -127,8 +127,8 @@ def place_factor(
     Args:
         table: Of `to_factor_table`.
         block: Of `read_factor_market`.
-        cfg: The run's `universe`, `samples.lookback`, and `factor.winsorize_mad`.
-        universe: `run`: as the run selects it each day; `all`: every asset of the panel.
+        cfg: The run's `universe`, `samples.lookback`, `factor.members` and `factor.winsorize_mad`.
+        universe: `run`: what the run scores each day; `all`: every asset of the panel.
         neutralize: Exposures to remove: `industry`, `size`, both or none. The factor is then
             winsorized and z-scored, before and after, as a run's is (`to_factor`).
         start: First day; None = the table's.
@@ -149,7 +149,8 @@ def place_factor(
     known = int(np.isfinite(values).sum())
     members = block.traded | np.isfinite(values)
     if universe == "run":
-        members = select_universe(block, cfg.universe, cfg.samples.lookback)
+        scored = replace(cfg.universe, members=cfg.factor.members)
+        members = select_universe(block, scored, cfg.samples.lookback)
         values = np.where(members, values, np.nan)
     kept = int(np.isfinite(values).sum())
     given = int(table["factor"].notna().sum())

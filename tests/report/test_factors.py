@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 from pathlib import Path
@@ -156,6 +157,19 @@ class TestProperties:
         assert len(read_factor_file("there-is-none.csv")) == 1
         with pytest.raises(EvaluationError, match="no such file"):
             read_factor_file("/there-is-none.csv")
+
+    @pytest.mark.parametrize(("trained", "scored"), [(True, False), (False, True)])
+    def test_members_are_those_that_the_run_scores(self, world, trained, scored):
+        cfg = dataclasses.replace(
+            CFG,
+            universe=dataclasses.replace(CFG.universe, members=trained),
+            factor=dataclasses.replace(CFG.factor, members=scored),
+        )
+        table = table_of(world)
+        block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
+        member = block.traded & (np.arange(len(block.assets)) < 10)
+        placed = place_factor(table, dataclasses.replace(block, member=member), cfg)
+        assert (placed.table["asset"].max() < block.assets[10]) == scored
 
     def test_start_and_the_future(self, world):
         """Values of a day depend on that day's rows and the bars up to it alone."""
