@@ -18,10 +18,13 @@ FLAT_SCORE = 1e-6
 """The same for scores, which networks compute in float32 (eps 1.2e-7)."""
 
 
-def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray, "D N"]:
+def cs_winsorize(
+    x: Float[np.ndarray, "D N"], *, mad: float, clip_tied: bool = True
+) -> Float[np.ndarray, "D N"]:
     """Clip each day at its median +- `mad` x 1.4826 x MAD.
 
-    If more than half of a day's values are equal, its MAD is 0 and all values become the median.
+    If more than half of a day's values are equal, its MAD is 0 and all values become the median;
+    with `clip_tied` False they stay as they are.
     """
     result = x.copy()
     some = ~np.isnan(x).all(axis=1)
@@ -31,6 +34,8 @@ def cs_winsorize(x: Float[np.ndarray, "D N"], *, mad: float) -> Float[np.ndarray
     middle = np.nanmedian(values, axis=1, keepdims=True)
     spread = np.nanmedian(np.abs(values - middle), axis=1, keepdims=True)
     reach = mad * MAD_TO_SIGMA * spread
+    if not clip_tied:
+        reach = np.where(spread > 0, reach, np.inf)
     result[some] = np.clip(values, middle - reach, middle + reach)
     return result
 

@@ -130,7 +130,8 @@ def place_factor(
         cfg: The run's `universe`, `samples.lookback`, `factor.members` and `factor.winsorize_mad`.
         universe: `run`: what the run scores each day; `all`: every asset of the panel.
         neutralize: Exposures to remove: `industry`, `size`, both or none. The factor is then
-            winsorized and z-scored, before and after, as a run's is (`to_factor`).
+            winsorized and z-scored, before and after, as a run's is (`to_factor`); a day of which
+            more than half of the values are equal is not winsorized.
         start: First day; None = the table's.
 
     Raises:
@@ -164,7 +165,9 @@ def place_factor(
     neutralized = np.full(len(values), "", dtype=object)
     if removed := tuple(name for name in EXPOSURES if name in neutralize):
         rule = replace(cfg.factor, neutralize=removed, min_assets=2)
-        factor = to_factor(values, block.industry, block.market_cap, rule, flat=FLAT)
+        factor = to_factor(
+            values, block.industry, block.market_cap, rule, flat=FLAT, clip_tied=False
+        )
         values = factor.factor
         neutralized[:] = [factor.name_exposures(day) for day in range(len(values))]
     facts = {"given": str(given), "unknown": str(given - known), "outside": str(known - kept)}

@@ -57,6 +57,7 @@ def to_factor(
     cfg: FactorConfig,
     *,
     flat: float = FLAT_SCORE,
+    clip_tied: bool = True,
 ) -> Factor:
     """Winsorize, z-score, take the residual on industry and log size, z-score again [R].
 
@@ -66,6 +67,8 @@ def to_factor(
         market_cap: In currency, NaN = unknown; None or zero width = all unknown.
         cfg: Exposures to remove and the clip.
         flat: Relative spread below which a day's scores count as equal.
+        clip_tied: Winsorize also a day of which more than half of the scores are equal: they all
+            become the median. False for a factor of anybody, such as a flag that is 0 for most.
 
     Returns:
         The factor. Neutralization by an exposure is skipped on days with too little data
@@ -86,7 +89,7 @@ def to_factor(
         name: enough & (scored - count >= MIN_KNOWN * scored) & (name in cfg.neutralize)
         for name, count in missing.items()
     }
-    clipped = cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad)
+    clipped = cs_winsorize(score.astype(np.float64), mad=cfg.winsorize_mad, clip_tied=clip_tied)
     z = cs_zscore(clipped, flat=flat)
     z = np.where(enough[:, None], z, np.nan)
     residual = cs_neutralize(

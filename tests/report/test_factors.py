@@ -98,6 +98,20 @@ class TestReference:
         placed = place_factor(table, block, CFG, neutralize=("industry",))
         assert (placed.table["factor"] == 0).all()  # not rounding noise, z-scored
 
+    def test_a_factor_that_is_zero_for_most_is_not_clipped_away(self, world):
+        table = table_of(world)
+        table.loc[np.random.default_rng(0).random(len(table)) < 0.7, "factor"] = 0.0
+        block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
+        placed = place_factor(table, block, CFG, neutralize=("size",)).table
+        for day in placed["date"].unique()[[0, 50, 100]]:
+            found = placed[placed["date"] == day].set_index("asset")["factor"]
+            raw = table[table["date"] == day].set_index("asset")["factor"].reindex(found.index)
+            assert (raw == 0).mean() > 0.5
+            columns = np.searchsorted(block.assets, found.index)
+            size = np.log(block.market_cap[block.row(day), columns])
+            left = raw - np.polyval(np.polyfit(size, raw, 1), size)
+            np.testing.assert_allclose(found, left / left.std(ddof=0), atol=1e-9)
+
     def test_a_day_with_too_few_market_caps_is_not_neutralized_by_size(self, world):
         table = table_of(world)
         block = read_factor_market(world.root, read_manifest(world.root), CFG, {"f": table})
