@@ -207,6 +207,18 @@ class TestEvaluate:
             (lambda t: pd.concat([t, t]), "repeated"),
             (lambda t: pd.concat([t, t], axis=1), "two columns of one name"),
             (
+                lambda t: t.assign(datetime=t["date"]).rename(columns={"date": "trade_date"}),
+                "columns 'trade_date' and 'datetime', which both mean date",
+            ),
+            (
+                lambda t: t.assign(symbol=t["asset"]).rename(columns={"asset": "ts_code"}),
+                "columns 'ts_code' and 'symbol', which both mean asset",
+            ),
+            (
+                lambda t: t[["date"]].assign(**{"1": 1.0}).join(pd.Series(2.0, t.index, name=1)),
+                "columns '1' and 1, which both mean 1",
+            ),
+            (
                 lambda t: t.assign(date=t["date"] + pd.to_timedelta(range(len(t)), unit="s")),
                 "has another time of day",
             ),

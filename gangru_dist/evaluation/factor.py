@@ -31,8 +31,8 @@ def to_factor_table(factor: object) -> pd.DataFrame:
             or China's where only these begin at midnight.
 
     Raises:
-        EvaluationError: It is neither, lacks a column, or has a day, an asset or a number that
-            cannot be read.
+        EvaluationError: It is neither, lacks a column, has two columns that mean the same, or a
+            day, an asset or a number that cannot be read.
     """
     if isinstance(factor, pd.Series):
         factor = factor.to_frame("factor")
@@ -63,8 +63,8 @@ def respell_assets(table: pd.DataFrame, assets: np.ndarray) -> pd.DataFrame:
 
 def _name_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with the columns date, asset and factor, wherever it has them."""
-    index, columns = frame.index, {str(name): frame[name].to_numpy() for name in frame.columns}
-    columns = {_our_name(name, columns): values for name, values in columns.items()}
+    index, labels = frame.index, _match_labels(frame.columns)
+    columns = {name: frame[label].to_numpy() for name, label in labels.items()}
     for number in range(index.nlevels):
         level = index.get_level_values(number)
         name = _our_name(str(level.name), columns)
@@ -85,6 +85,25 @@ def _name_columns(frame: pd.DataFrame) -> pd.DataFrame:
         if len(others) == 1:
             columns["factor"] = columns.pop(others[0])
     return pd.DataFrame(columns)
+
+
+def _match_labels(labels: pd.Index) -> dict[str, object]:
+    """Our name of each column -> its label.
+
+    Raises:
+        EvaluationError: Two labels mean the same.
+    """
+    given = {str(label) for label in labels}
+    found: dict[str, object] = {}
+    for label in labels:
+        name = _our_name(str(label), given)
+        if name in found:
+            raise EvaluationError(
+                f"the factor table has the columns {found[name]!r} and {label!r}, which both mean "
+                f"{name}. Keep one of them."
+            )
+        found[name] = label
+    return found
 
 
 def _our_name(name: str, columns: object) -> str:
