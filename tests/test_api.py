@@ -197,6 +197,14 @@ class TestEvaluate:
             (lambda t: t.assign(b=t["factor"]).rename(columns={"factor": "a"}), r"\['factor'\]"),
             (lambda t: t.assign(date="01/02/2019"), r"'01/02/2019' \(row 0\) is no day"),
             (lambda t: t.assign(date=17897), "17897. .* is no day"),
+            (
+                lambda t: t.assign(date=t["date"].dt.to_period("W")),
+                r"'2019-\d\d-\d\d/2019-\d\d-\d\d' .* is a period\[W-SUN\]\. Give the day",
+            ),
+            (
+                lambda t: t.assign(date=t["date"].dt.to_period("M")).set_index(["date", "asset"]),
+                r"'2019-\d\d' .* is a period\[M\]\. Give the day",
+            ),
             (lambda t: t.assign(date=pd.NaT), "is missing: each row needs a day"),
             (lambda t: t.assign(asset=None), "is missing: each row needs an asset"),
             (lambda t: t.assign(asset="XYZ"), "asset that is not in the panel, first XYZ"),

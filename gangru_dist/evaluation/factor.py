@@ -17,6 +17,7 @@ _ASSET = ("asset", "code", "instrument", "symbol", "ts_code", "order_book_id", "
           "股票代码", "代码")  # fmt: skip
 _NUMBERS = ("factor", "score", "quantile")
 _CHINA = "Asia/Shanghai"
+_DAILY = ("period[D]", "period[B]")
 _DAY = r"\s*(?:19|20)\d\d(?:([-/.])\d{1,2}\1\d{1,2}|\d{4})(?:[T ].*)?\s*"
 """A day as text: the year first, so that no month can be a day."""
 _LAYOUT = "Give a DataFrame with the columns date, asset and factor, or a Series by (date, asset)."
@@ -122,8 +123,15 @@ def _are_days(values: pd.Index) -> bool:
 
 
 def _read_days(values: pd.Series) -> pd.Series:
-    """Midnights without a time zone."""
+    """Midnights without a time zone.
+
+    Raises:
+        EvaluationError: A value is no day, is missing, has another time of day than the others, or
+            is a period of several days: on which of them its factor was known, nobody can tell.
+    """
     if isinstance(values.dtype, pd.PeriodDtype):
+        daily = pd.Series(str(values.dtype) in _DAILY, values.index)
+        _require(daily, values, f"is a {values.dtype}. Give the day on which the value was known")
         values = values.dt.to_timestamp()
     if not isinstance(values.dtype, pd.DatetimeTZDtype) and values.dtype.kind != "M":
         texts = values.astype(str)
