@@ -40,9 +40,10 @@ def compare_evaluations(
     market: Market,
     cfg: EvaluationConfig,
 ) -> Comparison:
-    """Compare two evaluated factor tables, ours and theirs."""
-    our_table, their_table = tables
-    found = correlate_factors(our_table, their_table, ours.monthly["rebalance"])
+    """Compare two evaluated factor tables, ours and theirs, over the assets that are judged."""
+    if cfg.members:
+        tables = (filter_members(tables[0], market), filter_members(tables[1], market))
+    found = correlate_factors(*tables, ours.monthly["rebalance"])
     values = metrics.drop_nonfinite(found["correlation"].to_numpy())
     figures = {
         "months": len(values),
@@ -54,7 +55,8 @@ def compare_evaluations(
     )
     paired = compare_ic(one, other)
     lag = int(ours.metrics["settings"]["entry_lag"])
-    added = measure_added_ic(tables, market, cfg, entry_lag=lag)
+    loss = cfg.delisting_loss
+    added = measure_added_ic(tables, market, entry_lag=lag, delisting_loss=loss)
     figures = {"correlation": to_plain(figures), "ic": paired}
     figures |= {"added": added[0], "added_theirs": added[1]}
     return Comparison(correlation=found, figures=figures)
@@ -63,9 +65,9 @@ def compare_evaluations(
 def measure_added_ic(
     tables: tuple[pd.DataFrame, pd.DataFrame],
     market: Market,
-    cfg: EvaluationConfig,
     *,
     entry_lag: int,
+    delisting_loss: float,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the first factor knows beyond the second, and the second beyond the first.
 
@@ -73,10 +75,8 @@ def measure_added_ic(
     z-scores on the other's (least squares). Of each: mean, t, newey_west_t, months; None where
     undefined.
     """
-    if cfg.members:
-        tables = (filter_members(tables[0], market), filter_members(tables[1], market))
     found = [to_rebalances(one, market, entry_lag=entry_lag) for one in tables]
-    market = settle_prices(market, found[0], cfg.delisting_loss)
+    market = settle_prices(market, found[0], delisting_loss)
     rows = [one.complete for one in found]
     _days, *places = np.intersect1d(
         *(one.day[row] for one, row in zip(found, rows, strict=True)), return_indices=True

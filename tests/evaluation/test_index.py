@@ -12,6 +12,7 @@ import pytest
 from gangru_dist.bars.indices import read_closes
 from gangru_dist.base.errors import BarsError, EvaluationError
 from gangru_dist.evaluation import summary
+from gangru_dist.evaluation.comparison import compare_evaluations
 from gangru_dist.evaluation.market import to_market
 from gangru_dist.evaluation.performance import measure_against_index
 from gangru_dist.evaluation.summary import Evaluation
@@ -85,6 +86,19 @@ class TestProperties:
             own, market, config(top_fraction=0.2).evaluation, entry_lag=1, quantiles=10
         )
         assert found.metrics == alone.metrics
+
+    def test_factors_are_compared_over_the_members(self) -> None:
+        """Theirs is ours for members, and its opposite for all others."""
+        member = np.zeros(BLOCK.traded.shape, dtype=bool)
+        member[:, ::2] = True
+        inside = TABLE["asset"].isin(BLOCK.assets[::2])
+        theirs = TABLE.assign(factor=TABLE["factor"].where(inside, -TABLE["factor"]))
+        market = dataclasses.replace(to_market(BLOCK), member=member)
+        rules, found = config(top_fraction=0.2).evaluation, judged(member=member)
+        compared = compare_evaluations(found, found, (TABLE, theirs), market, rules)
+        assert compared.figures["correlation"]["mean"] == pytest.approx(1)
+        assets = found.monthly["assets"].tolist()
+        assert compared.correlation["assets"].tolist() == assets
 
 
 class TestValidation:
