@@ -42,7 +42,7 @@ newest factor is traded on that day; what it earns since is part of no figure.
 in proportion. A day's value is taken before the costs of that day's trades, so the first is 1.
 
 **Turnover** is half the sum of absolute weight changes, including cash; the first purchase does
-not count.
+not count, nor do rebalances before it that can buy nothing.
 
 **Benchmark:** the equal-weighted universe, rebalanced on the same days and drifting in between,
 without trading restrictions and costs.
@@ -351,7 +351,8 @@ def _simulate(
         history.append(after)
         targets.append(was_target)
     table = pd.DataFrame(trades)
-    table.loc[0, "turnover"] = np.nan
+    held_before = table["held"].cumsum().shift(fill_value=0) > 0
+    table["turnover"] = table["turnover"].where(held_before)
     return Portfolio(
         days=np.arange(first, end + 1),
         value=value,

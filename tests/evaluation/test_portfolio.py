@@ -266,6 +266,16 @@ class TestProperties:
         chosen = choose_top(np.array([1.0, 2.0, 2.0, 2.0, np.nan]), 0.25)
         np.testing.assert_array_equal(chosen, [False, True, False, False, False])
 
+    @pytest.mark.parametrize("closed", [0, 1, 2])
+    def test_turnover_counts_from_the_trade_after_the_first_purchase(self, closed):
+        """At the first `closed` entries every asset is at its upper limit."""
+        block, _table, _market, rebalances = _world(0, 1)
+        block.limit_up[rebalances.entry[:closed]] = True
+        trades = portfolio.simulate_long(to_market(block), rebalances, TOP_FIFTH).trades
+        assert (trades["held"] > 0).tolist() == [row >= closed for row in range(len(trades))]
+        counted = trades["turnover"].notna()
+        assert counted.tolist() == [row > closed for row in range(len(trades))]
+
     def test_first_day_is_one_and_costs_only_lower_the_value(self):
         _, _, market, rebalances = _world(3, 1)
         ours = portfolio.simulate_long(market, rebalances, EvaluationConfig())
