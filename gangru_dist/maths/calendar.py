@@ -59,16 +59,18 @@ def find_refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
     """Indices of the last trading day of each refit month [R].
 
     `calendar` is (D,) datetime64[D], ascending. The last month counts once it is known to be
-    over: the calendar has a later day, or no weekday of the month is left.
+    over: the calendar has a later day, or no weekday of the month is left. A month without a
+    trading day has no refit day.
     """
     first, last = calendar[0].astype(dt.date), calendar[-1].astype(dt.date)
     found = []
     for year in range(first.year, last.year + 1):
         for month in sorted(set(cfg.refit_months)):
+            start = np.datetime64(dt.date(year, month, 1))
             end = np.datetime64(dt.date(year, month, months.monthrange(year, month)[1]))
             index = int(np.searchsorted(calendar, end, side="right")) - 1
             is_over = index + 1 < len(calendar) or np.busday_count(last, end + 1) <= 1
-            if index >= 0 and is_over and calendar[index] > end - 31:
+            if index >= 0 and is_over and calendar[index] >= start:
                 found.append(index)
     return found
 

@@ -44,6 +44,15 @@ class TestReference:
     def test_month_still_running_has_no_refit(self) -> None:
         assert str(CALENDAR[find_refit_days(CALENDAR[:-1], CFG)[-1]]) == "2020-06-30"
 
+    def test_month_without_a_trading_day_has_no_refit(self) -> None:
+        """January and March refit; a February of 28 days, or 29, has no day."""
+        cfg = WindowConfig(refit_months=(1, 2, 3))
+        for year, january in ((2018, "2018-01-31"), (2020, "2020-01-31")):
+            days = weekdays(f"{year}-01-02", f"{year}-04-10")
+            days = days[days.astype("datetime64[M]") != np.datetime64(f"{year}-02")]
+            found = [str(days[i]) for i in find_refit_days(days, cfg)]
+            assert found == [january, str(days[days < np.datetime64(f"{year}-04")][-1])]
+
     def test_month_end_on_a_weekend_counts_on_friday(self) -> None:
         until = weekdays("2017-01-03", "2019-06-28")  # 30 June 2019 was a Sunday
         assert str(until[find_refit_days(until, CFG)[-1]]) == "2019-06-28"
