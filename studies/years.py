@@ -5,8 +5,8 @@
 
 IC and ICIR are of months, the portfolio is that of `--rule`. The excess is over the equally
 weighted universe, a year: compounded before and after costs of 15 basis points a side, and as the
-difference of the arithmetic means, the broker's ruler. Each year begins with a purchase, whose
-costs count; the last rows are of all years as one.
+difference of the two annualized returns, the broker's ruler. Each year begins with a purchase,
+whose costs count; the last rows are of all years as one.
 """
 
 from __future__ import annotations
