@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from gangru_dist.base.errors import EvaluationError
+from gangru_dist.maths.calendar import is_month_over
 from gangru_dist.maths.cross_section import cs_quantile
 from gangru_dist.panel.block import PanelBlock
 
@@ -152,14 +153,12 @@ class Rebalances:
 def find_month_ends(dates: np.ndarray) -> Int[np.ndarray, " M"]:
     """Row of each month's last trading day.
 
-    The last month counts once no weekday of it is left: until the next month's bars are there, a
-    remaining weekday may be a holiday or not.
+    The last month counts once it is known to be over (`is_month_over`).
     """
     months = dates.astype("datetime64[M]")
     ends = np.flatnonzero(months[1:] != months[:-1])
-    next_month = (months[-1] + 1).astype("datetime64[D]")
-    finished = np.busday_count(dates[-1] + np.timedelta64(1, "D"), next_month) == 0
-    return np.append(ends, len(dates) - 1) if finished else ends
+    last = (months[-1] + 1).astype("datetime64[D]") - 1
+    return np.append(ends, len(dates) - 1) if is_month_over(dates, last) else ends
 
 
 def to_rebalances(

@@ -55,12 +55,21 @@ class SkippedWindow:
     reason: str
 
 
+def is_month_over(calendar: np.ndarray, end: np.datetime64) -> bool:
+    """Whether no trading day up to `end`, a month's last day, can follow those of the calendar.
+
+    A remaining weekday may be a holiday or not. So may a remaining Saturday or Sunday where the
+    calendar has had one (`bars.weekends`).
+    """
+    week = "1111100" if np.is_busday(calendar).all() else "1111111"
+    return bool(np.busday_count(calendar[-1] + 1, end + 1, weekmask=week) <= 0)
+
+
 def find_refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
     """Indices of the last trading day of each refit month [R].
 
     `calendar` is (D,) datetime64[D], ascending. The last month counts once it is known to be
-    over: the calendar has a later day, or no weekday of the month is left. A month without a
-    trading day has no refit day.
+    over (`is_month_over`). A month without a trading day has no refit day.
     """
     first, last = calendar[0].astype(dt.date), calendar[-1].astype(dt.date)
     found = []
@@ -69,8 +78,7 @@ def find_refit_days(calendar: np.ndarray, cfg: WindowConfig) -> list[int]:
             start = np.datetime64(dt.date(year, month, 1))
             end = np.datetime64(dt.date(year, month, months.monthrange(year, month)[1]))
             index = int(np.searchsorted(calendar, end, side="right")) - 1
-            is_over = index + 1 < len(calendar) or np.busday_count(last, end + 1) <= 1
-            if index >= 0 and is_over and calendar[index] >= start:
+            if index >= 0 and calendar[index] >= start and is_month_over(calendar, end):
                 found.append(index)
     return found
 

@@ -40,6 +40,12 @@ class TestProperties:
         assert list(find_month_ends(_days("2020-11-27", "2020-12-31"))) == [0, 1]
         assert list(find_month_ends(_days("2020-05-28", "2020-05-29"))) == [1]  # then a weekend
 
+    def test_a_month_with_weekend_days_left_is_not_over_where_these_are_traded(self):
+        days = np.arange("2020-05-20", "2020-06-01", dtype="datetime64[D]")
+        assert list(find_month_ends(days[:-2])) == []  # up to Friday the 29th
+        assert list(find_month_ends(days[:-1])) == []
+        assert list(find_month_ends(days)) == [len(days) - 1]
+
     @given(cut=st.integers(1, 149), seed=st.integers(0, 99))
     def test_carried_prices_ignore_the_future(self, cut, seed):
         block = random_block(seed=seed)

@@ -57,6 +57,13 @@ class TestReference:
         until = weekdays("2017-01-03", "2019-06-28")  # 30 June 2019 was a Sunday
         assert str(until[find_refit_days(until, CFG)[-1]]) == "2019-06-28"
 
+    def test_where_weekends_are_traded_friday_is_not_the_last_day(self) -> None:
+        every = np.arange("2017-01-03", "2019-07-01", dtype="datetime64[D]")
+        for until in ("2019-06-28", "2019-06-29"):
+            days = every[every <= np.datetime64(until)]
+            assert str(days[find_refit_days(days, CFG)[-1]]) == "2018-12-31"
+        assert str(every[find_refit_days(every, CFG)[-1]]) == "2019-06-30"
+
 
 class TestHistory:
     def test_window_takes_what_history_there_is(self) -> None:
