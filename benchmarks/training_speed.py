@@ -35,7 +35,7 @@ from gangru_dist.config.settings import GruConfig, PanelConfig, RunConfig, Train
 from gangru_dist.maths.calendar import Window
 from gangru_dist.panel.block import PanelBlock, block_columns
 from gangru_dist.panel.manifest import Manifest, assign_buckets, panel_schema
-from gangru_dist.panel.store import files_of, read_block
+from gangru_dist.panel.store import read_block, select_files
 from gangru_dist.panel.writer import write_bucket
 from gangru_dist.runs.model import PredictorEpoch
 from gangru_dist.training.checkpoint import TrainingState
@@ -253,7 +253,7 @@ def reading_line(size: Size) -> str:
         root = Storage(folder)
         manifest = store_panel(root, cfg, size)
         start, end = (day.item() for day in manifest.calendar[[0, -1]])
-        files = [Path(folder, "panel", f.name) for f in files_of(manifest, start, end)]
+        files = [Path(folder, "panel", f.name) for f in select_files(manifest, start, end)]
         columns = list(block_columns(cfg.panel.features, trading=False))
         ours, plain = alternate(
             lambda: read_block(root, manifest, start=start, end=end),

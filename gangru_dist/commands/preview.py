@@ -230,10 +230,10 @@ def _count_groups(cfg: RunConfig) -> int:
 def _count_bytes(root: Storage, manifest: Manifest, window: Window, cfg: RunConfig) -> int:
     """Size of the files that a window's workers read together."""
     from gangru_dist.maths.calendar import first_day
-    from gangru_dist.panel.store import files_of
+    from gangru_dist.panel.store import select_files
 
     days = [first_day(window, cfg.samples.lookback), window.refit]
     start, end = (manifest.calendar[day].item() for day in days)
     panel = root.child("panel")
-    names = [panel.full_path(file.name) for file in files_of(manifest, start, end)]
+    names = [panel.full_path(file.name) for file in select_files(manifest, start, end)]
     return sum(int(info.size or 0) for info in panel.filesystem.get_file_info(names))

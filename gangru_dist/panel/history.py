@@ -27,7 +27,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config.identity import SETTINGS, to_dict
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.panel.manifest import Manifest, panel_schema
-from gangru_dist.panel.store import files_of, read_files, read_rows
+from gangru_dist.panel.store import read_files, read_rows, select_files
 from gangru_dist.panel.writer import add_hashes, hash_row_groups
 
 _logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class KnownFacts:
             return bars
         first, last = (self.manifest.calendar[place].astype(dt.date) for place in (0, -1))
         own = [bucket] if buckets == self.manifest.buckets else None
-        files = files_of(self.manifest, first, last, own)
+        files = select_files(self.manifest, first, last, own)
         columns = ("date", "asset", *self.columns)
         tables = list(read_files(self.root, files, first, last, columns))
         if not tables:

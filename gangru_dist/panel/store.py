@@ -47,7 +47,7 @@ def read_rows(
     Raises:
         PanelError: A listed file is gone.
     """
-    files = files_of(manifest, start, end)
+    files = select_files(manifest, start, end)
     tables = list(read_files(root, files, start, end, tuple(columns)))
     if tables:
         return pa.concat_tables(tables).unify_dictionaries()
@@ -85,7 +85,7 @@ def read_block(
     names = manifest.features if features is None else tuple(features)
     manifest.require_features(names)
     columns = block_columns(names, trading=trading, members=manifest.has_members)
-    files = files_of(manifest, start, end, buckets)
+    files = select_files(manifest, start, end, buckets)
     block = scatter(
         read_files(root, files, start, end, columns),
         calendar=manifest.calendar,
@@ -110,7 +110,9 @@ def read_bucket(
 ) -> PanelBlock:
     """Dense panel of one bucket, each file of which is read once, for `cut_blocks`."""
     columns = block_columns(features, trading=trading, members=manifest.has_members)
-    tables = list(read_files(root, files_of(manifest, start, end, [bucket]), start, end, columns))
+    tables = list(
+        read_files(root, select_files(manifest, start, end, [bucket]), start, end, columns)
+    )
     names = {name for table in tables for name in pc.unique(table["asset"]).to_pylist()}
     return scatter(
         tables,
@@ -136,7 +138,7 @@ def read_asset_names(
     return np.array(sorted(seen), dtype=np.str_)
 
 
-def files_of(
+def select_files(
     manifest: Manifest, start: dt.date, end: dt.date, buckets: Sequence[int] | None = None
 ) -> list[PanelFile]:
     """Files that may hold rows of these days and buckets (None = all)."""

@@ -22,7 +22,13 @@ from gangru_dist.panel.manifest import (
     panel_schema,
     read_manifest,
 )
-from gangru_dist.panel.store import files_of, read_asset_names, read_block, read_files, read_rows
+from gangru_dist.panel.store import (
+    read_asset_names,
+    read_block,
+    read_files,
+    read_rows,
+    select_files,
+)
 from gangru_dist.panel.writer import hash_row_groups, make_manifest, write_bucket
 
 FEATURES = ("close", "volume")
@@ -158,7 +164,7 @@ class TestReference:
         rows = make_rows()
         manifest = build(root, rows)
         for start, end in ((DAYS[3], DAYS[3]), (DAYS[0], DAYS[-1])):
-            files = files_of(manifest, start.date(), end.date())
+            files = select_files(manifest, start.date(), end.date())
             found = read_asset_names(root, files, start.date(), end.date())
             frame = rows.to_pandas()
             inside = pd.to_datetime(frame["date"]).between(start, end)
@@ -170,7 +176,7 @@ class TestReference:
         rows = make_rows()
         manifest = build(root, rows)
         start, end = dt.date(2018, 12, 28), dt.date(2019, 1, 2)
-        files = files_of(manifest, start, end)
+        files = select_files(manifest, start, end)
         assert {file.year for file in files} == {2018, 2019}
         tables = list(read_files(root, files, start, end, ("close", "asset")))
         assert len(tables) == len(files)
@@ -185,7 +191,7 @@ class TestReference:
         manifest = build(root, rows)
         there = {day.date() for day in pd.to_datetime(rows["date"].to_pandas())}
         day = next(day.date() for day in DAYS if day.date() not in there)
-        assert len(files_of(manifest, day, day)) == 1
+        assert len(select_files(manifest, day, day)) == 1
         assert list(read_files(root, manifest.files, day, day, ("asset",))) == []
 
     def test_listed_days_count_trading_days(self) -> None:
