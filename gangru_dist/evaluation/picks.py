@@ -122,7 +122,7 @@ def list_dropped(
     return pd.DataFrame(
         {
             "asset": market.assets[gone],
-            "industry": market.name_industries(rebalances.day[rebalances.newest], gone),
+            "industry": market.name_industries(int(rebalances.day[rebalances.newest]), gone),
             "rank_before": rank_before[gone],
             "rank": rank[gone],
         }
