@@ -13,7 +13,8 @@
    with two workers a window 6 s; of whole networks a wall time of at most 1.08 of the training on
    both slots. Else they are small, a second each, or the training would hide the rest.
 
-Needs a quiet machine of two cores.
+Needs a quiet machine of two cores, and bytecode on the disk: with `PYTHONDONTWRITEBYTECODE` each of
+Ray's processes may compile torch, which doubles the time of groups.
 """
 
 from __future__ import annotations

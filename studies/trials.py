@@ -47,6 +47,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-rank-lightgbm": (*_LEVEL_RANK, "predictor=lightgbm"),
     "level-neutral-mean2-rank-horizon10": (*_LEVEL_RANK, "label.horizon=10"),
     "level-neutral-mean2-rank-horizon40": (*_LEVEL_RANK, "label.horizon=40"),
+    "level-neutral-mean2-rank-age100": (*_LEVEL_RANK, "windows.half_life_days=100"),
     "level-neutral-mean2-rank-history800": (*_LEVEL_RANK, *_OLDER),
 }
 """Name -> settings on top of `protocol.BASE`. Tried and taken out: labels by Savage's scores, a
