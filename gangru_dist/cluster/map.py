@@ -1,9 +1,9 @@
 """Apply a function to many items: on Ray, or in this process; results come back or stay [Ray].
 
-What a process needs for it is made there once (`make`), in an actor as in a task. An error that
-the user can act on comes back as a result, with its class and message, so that the caller raises
-it once and plainly, without a traceback of Ray's; of what is kept, nothing but results is kept. Any
-item may be done twice.
+What a process needs for the work is made there once (`make`), in an actor as in a task. An error
+that the user can act on comes back as a result, with its class and message, so that the caller
+raises it once and plainly, without a traceback of Ray's. What stays in Ray's object store is
+results alone, never errors. Any item may be done twice.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def load_kept(reference: Any) -> Any:
 def get_value(reference: Any, *, timeout: float | None = None) -> Any:
     """`ray.get` from inside a task, which keeps its CPUs while it waits.
 
-    Those of a task whose main thread waits Ray lends to the next one, which runs on when the wait
-    is over: more workers than there are CPUs for.
+    Ray lends the CPUs of a task whose main thread waits to the next task. Once the wait is over
+    both run: more workers than there are CPUs for.
     """
     found: Future[Any] = Future()
 

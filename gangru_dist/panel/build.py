@@ -133,9 +133,15 @@ def build_panel(
     there = find_manifest(root)
     if there is not None and (old is None or there.to_json() != old.to_json()):
         return _accept_other_build(there, manifest, panel)
-    # from the swap of the manifest on readers see the new panel, and what stands beside it
+    _publish(panel, computed, manifest, parts=len(bars.parts))
+    remove_leftovers(panel, before | {file.name for file in manifest.files})
+    return manifest
+
+
+def _publish(panel: Storage, computed: BuildResult, manifest: Manifest, *, parts: int) -> None:
+    """From the swap of the manifest on readers see the new panel, and what stands beside it."""
     write_names(panel, computed.names)
-    panel.write_json(QUALITY, _quality_json(computed, manifest, parts=len(bars.parts)))
+    panel.write_json(QUALITY, _quality_json(computed, manifest, parts=parts))
     panel.write_json(MANIFEST, manifest.to_json())
     _warn_of_newest_day(manifest)
     _logger.info(
@@ -147,8 +153,6 @@ def build_panel(
         manifest.fingerprint[:12],
         panel.uri,
     )
-    remove_leftovers(panel, before | {file.name for file in manifest.files})
-    return manifest
 
 
 def _read_claims(root: Storage) -> dict[str, dict[str, Any]]:

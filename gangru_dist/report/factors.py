@@ -170,18 +170,6 @@ def place_factor(
         )
         values = factor.factor
         neutralized[:] = [factor.name_exposures(day) for day in range(len(values))]
-    facts = {"given": str(given), "unknown": str(given - known), "outside": str(known - kept)}
-    told = Note(
-        "Not of a run: a table of %(given)s values; %(unknown)s are of days or assets that the "
-        "panel lacks, %(outside)s outside the universe of this run's settings, and left out.",
-        facts,
-    )
-    if universe == "all":
-        told = Note(
-            "Not of a run: a table of %(given)s values; %(unknown)s are of days or assets that "
-            "the panel lacks, and left out; all other assets count, in the universe or not.",
-            {name: facts[name] for name in ("given", "unknown")},
-        )
     rows, columns = np.nonzero(np.isfinite(values))
     placed = pd.DataFrame(
         {
@@ -191,7 +179,25 @@ def place_factor(
         }
     )
     return PlacedFactor(
-        table=placed, note=told, coverage=_tabulate(values, members, block, neutralized)
+        table=placed,
+        note=_describe_placement(given, known, kept, universe),
+        coverage=_tabulate(values, members, block, neutralized),
+    )
+
+
+def _describe_placement(given: int, known: int, kept: int, universe: str) -> Note:
+    """How many of the given values the panel knows, and how many are judged."""
+    facts = {"given": str(given), "unknown": str(given - known)}
+    if universe == "all":
+        return Note(
+            "Not of a run: a table of %(given)s values; %(unknown)s are of days or assets that "
+            "the panel lacks, and left out; all other assets count, in the universe or not.",
+            facts,
+        )
+    return Note(
+        "Not of a run: a table of %(given)s values; %(unknown)s are of days or assets that the "
+        "panel lacks, %(outside)s outside the universe of this run's settings, and left out.",
+        facts | {"outside": str(known - kept)},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -181,6 +181,27 @@ def _make_windows(manifest: Manifest, cfg: RunConfig) -> tuple[list[Window], lis
     return make_windows(manifest.calendar, cfg.windows, cfg.label, lookback=cfg.samples.lookback)
 
 
+def _explain_nothing(
+    manifest: Manifest, cfg: RunConfig, unscored: Sequence[Unscored], span: str
+) -> str:
+    """Why no day of the span can be scored."""
+    if unscored:
+        first = unscored[0]
+        return f"no day {span} can be scored. Window {first.window}: {first.reason}."
+    windows, short = _make_windows(manifest, cfg)
+    if short and not windows:
+        return (
+            "there is no model to score with, for no refit day of this panel has enough history: "
+            f"{short[-1].reason}. Add bars, or change these settings."
+        )
+    names = ", ".join(window.name for window in windows) or "none"
+    last = f" (windows.last={cfg.windows.last} ends them)" if cfg.windows.last else ""
+    return (
+        f"no window scores a day {span}. The refit days of this panel and configuration are "
+        f"{names}{last}; each window scores the days after its refit day up to the next."
+    )
+
+
 def make_plan(
     manifest: Manifest,
     cfg: RunConfig,
@@ -213,25 +234,8 @@ def make_plan(
             f"no trading day from {low} to {high}; the panel has {calendar[0]} to {calendar[-1]}."
         )
     expected, unscored = expect_table(manifest, cfg, models, low, high)
-    if unscored and not expected:
-        raise WindowError(
-            f"no day from {low} to {high} can be scored. Window {unscored[0].window}: "
-            f"{unscored[0].reason}."
-        )
     if not expected:
-        windows, short = _make_windows(manifest, cfg)
-        if short and not windows:
-            raise WindowError(
-                "there is no model to score with, for no refit day of this panel has enough "
-                f"history: {short[-1].reason}. Add bars, or change these settings."
-            )
-        names = ", ".join(window.name for window in windows) or "none"
-        last = f" (windows.last={cfg.windows.last} ends them)" if cfg.windows.last else ""
-        raise WindowError(
-            f"no window scores a day from {low} to {high}. The refit days of this panel and "
-            f"configuration are {names}{last}; each window scores the days after its refit day up "
-            "to the next."
-        )
+        raise WindowError(_explain_nothing(manifest, cfg, unscored, f"from {low} to {high}"))
     newest = dt.date.fromisoformat(manifest.incomplete) if manifest.incomplete else None
     if newest in expected and not (start or end):
         left_out = expected.pop(newest)

@@ -1,7 +1,7 @@
 """Train every window and seed that has no model yet: as many at once as there is room for.
 
 A request that the cluster can never meet is refused first, because Ray would wait for it forever;
-then Ray gets all units of work (`units`). One window's failure does not stop the others. [Ray]
+then Ray gets all units of work (`units`). One window's failure does not stop the others.
 """
 
 from __future__ import annotations
