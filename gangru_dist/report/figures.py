@@ -59,7 +59,9 @@ def draw_cumulative_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
         axes.plot(pd.to_datetime(table["month"]), table["ic_cumulative"], label=name, **look)
     axes.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
     axes.set_ylabel(_("cumulative rank IC"))
-    _set_date_ticks(axes, mdates.MonthLocator(interval=max(1, -(-len(months) // 6))))
+    shown = pd.PeriodIndex(pd.concat([table["month"] for table in runs.values()]), freq="M")
+    span = (shown.max() - shown.min()).n + 1  # months without an IC leave their room
+    _set_date_ticks(axes, mdates.MonthLocator(interval=-(-span // 6)))
     values = {
         name: table.set_index("month")["ic_cumulative"].reindex(months)
         for name, table in runs.items()

@@ -64,6 +64,12 @@ class TestProperties:
         assert "mean of 12 months" not in figures.draw_monthly_ic(months.assign(ic_mean_12=np.nan))
         assert "mean of 12 months" in figures.draw_monthly_ic(months.assign(ic_mean_12=0.1))
 
+    def test_months_without_an_ic_do_not_crowd_the_axis(self):
+        months = ["2018-08", "2018-11", "2019-04", "2020-10"]
+        table = pd.DataFrame({"month": months, "ic_cumulative": 0.1})
+        svg = figures.draw_cumulative_ic({"ours": table})
+        assert 3 <= len(re.findall(r">20\d\d-\d\d</text>", svg)) <= 7
+
     def test_lines_of_windows_stand_out_on_white_paper(self):
         rows = [
             {"window": f"20{n}-06-30", "seed": 0, "stage": "predictor", "epoch": e, "valid_ic": 0.1}
