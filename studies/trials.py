@@ -49,6 +49,11 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "level-neutral-mean2-rank-horizon40": (*_LEVEL_RANK, "label.horizon=40"),
     "level-neutral-mean2-rank-age100": (*_LEVEL_RANK, "windows.half_life_days=100"),
     "level-neutral-mean2-rank-history800": (*_LEVEL_RANK, *_OLDER),
+    "level-neutral-mean2-rank-history800-every10": (
+        *_LEVEL_RANK,
+        *_OLDER,
+        "windows.sample_every=10",
+    ),
 }
 """Name -> settings on top of `protocol.BASE`. Tried and taken out: labels by Savage's scores, a
 list-wise loss, and the designs of the GAN beside `_GAN` (docs/LOG.md, 2026-11-27 and -29)."""
