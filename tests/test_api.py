@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from tiny import SETTINGS
 
 import gangru_dist
-from gangru_dist.base.errors import ConfigError, EvaluationError
+from gangru_dist.base.errors import ConfigError, EvaluationError, StorageError
 from gangru_dist.cluster.map import map_here
 from gangru_dist.config import identity, sources
 from gangru_dist.evaluation.market import to_market
@@ -322,6 +322,12 @@ class TestEvaluate:
     def test_no_report_yet(self, tmp_path: Path) -> None:
         with pytest.raises(EvaluationError, match="gangru report"):
             gangru_dist.read_metrics(open_run(str(tmp_path)))
+
+    def test_a_damaged_report_is_said(self, tmp_path: Path) -> None:
+        run = open_run(str(tmp_path))
+        run.report.write_bytes("metrics.json", b'{"ic": ')
+        with pytest.raises(StorageError, match=r"metrics\.json is damaged"):
+            gangru_dist.read_metrics(run)
 
 
 class TestWeights:

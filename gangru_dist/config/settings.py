@@ -361,7 +361,8 @@ class ResourcesConfig:
     """Number of windows that a worker process trains before it is replaced; None = no limit on a
     CPU, one on a GPU. A group of several workers always trains one window."""
     max_failures: int = Field(default=2, ge=0)
-    """Number of restarts of a window's workers before the window counts as failed."""
+    """Number of restarts of a window's workers before the window counts as failed; of a process
+    that scores or builds the panel, before the job stops."""
     wait_for_nodes_minutes: float = Field(default=0.0, ge=0)
     """On an autoscaling cluster: how long to wait until one window fits; 0 = do not wait. If set,
     all windows, or `max_concurrent` of them, are requested even if they do not fit yet; windows
