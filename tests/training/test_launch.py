@@ -233,3 +233,16 @@ class TestValidation:
 
         with pytest.raises(WindowError, match=r"'2018-12-30' is not a refit day.*2018-12-31"):
             train_windows(Run(root, "unknown", TINY), only=["2018-12-30"])
+
+
+def test_an_elastic_group_starts_with_the_workers_that_fit(
+    root: Storage, undisturbed: dict[str, str]
+) -> None:
+    from gangru_dist.training.checkpoint import read_model
+    from gangru_dist.training.launch import train_windows
+
+    cfg = with_resources(TINY, workers=3, min_workers=1)
+    summary = train_windows(Run(root, "elastic", cfg), only=WINDOWS[:1])
+    assert [result.status for result in summary.windows] == ["trained"], summary.format_lines()
+    _, record = read_model(Run(root, "elastic", cfg), WINDOWS[0], 0)
+    assert record.workers == 2
