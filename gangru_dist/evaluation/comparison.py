@@ -76,7 +76,7 @@ def measure_added_ic(
     undefined.
     """
     found = [to_rebalances(one, market, entry_lag=entry_lag) for one in tables]
-    market = settle_prices(market, found[0], delisting_loss)
+    market = settle_prices(market, delisting_loss)
     rows = [one.complete for one in found]
     _days, *places = np.intersect1d(
         *(one.day[row] for one, row in zip(found, rows, strict=True)), return_indices=True

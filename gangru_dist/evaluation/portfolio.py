@@ -27,11 +27,11 @@ change which assets are targets and what each is to weigh:
 
 Between rebalances weights drift with prices. A suspended asset keeps its last price.
 
-**An asset that trades no more** is settled (`find_settlements`): on the day on which it left the
-exchange, where that is known; else, once it was silent to the market's end, on the entry day of the
-first rebalance after its last bar. From then on it is worth its last price less
-`evaluation.delisting_loss`; the next trades sell it, and it is not bought again. The benchmark and
-every return between two entry days take the same loss.
+**An asset that trades no more** (`Market.ended`) is worth its last price less
+`evaluation.delisting_loss` from the day on which it left the exchange; where that day is not known,
+from the 250th day without a bar, so that no later bar changes what was sold before. The next trades
+sell it, and it is not bought while it is silent. The benchmark and every return between two entry
+days take the same loss.
 
 A month-end without a factor, or with the same factor for all assets, trades nothing.
 
@@ -59,7 +59,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from gangru_dist.base.errors import EvaluationError
 from gangru_dist.config.settings import EvaluationConfig
-from gangru_dist.evaluation.market import Market, Rebalances, find_settlements
+from gangru_dist.evaluation.market import Market, Rebalances
 from gangru_dist.maths import metrics
 
 
@@ -334,9 +334,9 @@ def _simulate(
     value, (traded, sold) = np.ones(end - first + 1), np.zeros((2, end - first + 1))
     weights, history, targets, trades = np.zeros(len(market.assets)), [], [], []
     was_target = weights > 0
-    settled = find_settlements(market, rebalances)
-    for row, day, stop in zip(rows, starts, stops, strict=True):
-        wanted, ended = weigh(row, (weights > 0) & was_target), settled <= day
+    all_ended = market.ended[starts]
+    for row, day, stop, ended in zip(rows, starts, stops, all_ended, strict=True):
+        wanted = weigh(row, (weights > 0) & was_target)
         was_target = wanted > 0
         after, frozen = rebalance(
             weights, wanted * ~ended, no_buy=no_buy[day], no_sell=no_sell[day] & ~ended

@@ -125,7 +125,7 @@ def evaluate(
     rebalances = to_rebalances(table, market, entry_lag=entry_lag, quantiles=quantiles)
     if "quantile" in table:
         _require_quantiles(table, quantiles)
-    market = settle_prices(market, rebalances, cfg.delisting_loss)
+    market = settle_prices(market, cfg.delisting_loss)
     long = portfolio.simulate_long(market, rebalances, cfg)
     universe = portfolio.simulate_universe(market, rebalances)
     daily = _tabulate_days(market, long, universe, portfolio.to_costs(cfg))

@@ -102,10 +102,16 @@ class Bars:
     """Adjusted close of the asset's traded day before."""
 
     @cached_property
-    def ended(self) -> dict[str, pd.Timestamp]:
-        """Last bar of the assets that have none on the last 60 days."""
-        last = self.rows.reset_index().groupby("code")["date"].max()
-        return {code: day for code, day in last.items() if day < self.days[-60]}
+    def ended(self) -> dict[str, set[pd.Timestamp]]:
+        """Of each asset the days from its 250th without a bar in a row on."""
+        dates = self.rows.index.to_frame(index=False).groupby("code")["date"]
+        found = {}
+        for code, own in dates:
+            traded = [bisect.bisect_left(self.days, day) for day in sorted(own)]
+            spans = zip(traded, [*traded[1:], len(self.days)], strict=True)
+            gone = [row for last, back in spans for row in range(last + 250, back)]
+            found[code] = {self.days[row] for row in gone}
+        return found
 
     def open(self, day: pd.Timestamp, code: str) -> bool:
         return (day, code) in self.rows.index
@@ -400,9 +406,9 @@ class Account:
     def worth(self, day: pd.Timestamp) -> dict[str, float]:
         return {code: count * self.bars.price.loc[day, code] for code, count in self.shares.items()}
 
-    def trade(self, day: pd.Timestamp, targets: pd.Index, signal: pd.Timestamp) -> None:
+    def trade(self, day: pd.Timestamp, targets: pd.Index) -> None:
         """To equal weights of the targets, as far as the market lets."""
-        self.gone = {code for code, last in self.bars.ended.items() if last < signal}
+        self.gone = {code for code, days in self.bars.ended.items() if day in days}
         before = self.worth(day)
         total = self.cash + math.fsum(before.values())
         gone = [money / total for code, money in before.items() if code in self.gone]
@@ -454,7 +460,7 @@ def account_values(
         targets = month.table.index
         if not everyone:
             targets = top_of(month.table["factor"], rules.top_fraction)
-        account.trade(month.entry, targets, month.day)
+        account.trade(month.entry, targets)
         held.append(account.worth(month.entry))
         days = [day for day in bars.days if month.entry < day <= stop]
         if days:
@@ -801,7 +807,7 @@ def targets_of(
 def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
     """Everything of metrics.json but its texts, in the same layout; NaN = undefined."""
     months = months_of(table, bars, rules.entry_lag)
-    bars = settle(bars, months, rules.loss)
+    bars = settle(bars, rules.loss)
     done = [month for month in months if len(month.table) and month.exit is not None]
     gains = [earned(bars, month.entry, month.exit, month.table.index) for month in done]
     pairs = list(zip(done, gains, strict=True))
@@ -856,13 +862,11 @@ def recompute(table: pd.DataFrame, bars: Bars, rules: Rules) -> dict[str, Any]:
     }
 
 
-def settle(bars: Bars, months: list[Month], loss: float) -> Bars:
+def settle(bars: Bars, loss: float) -> Bars:
     """The market in which assets that have ended lose this part of their last price."""
     price = bars.price.copy()
-    for code, last in bars.ended.items():
-        entries = [month.entry for month in months if month.day > last and month.entry is not None]
-        if entries:
-            price.loc[entries[0] :, code] *= 1 - loss
+    for code, days in bars.ended.items():
+        price.loc[sorted(days), code] *= 1 - loss
     return replace(bars, price=price)
 
 

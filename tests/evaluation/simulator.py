@@ -14,6 +14,9 @@ import pandas as pd
 
 from gangru_dist.panel.block import PanelBlock
 
+ENDED_AFTER = 250
+"""Days of silence."""
+
 
 class Simulator:
     """One account; `run` returns the value of each day and the turnover of each trade."""
@@ -40,7 +43,7 @@ class Simulator:
             day: factor for day, factor in self.universe.items() if len({*factor.values()}) > 1
         }
         self.column = {asset: number for number, asset in enumerate(block.assets)}
-        self.settled = self.settle()
+        self.left = self.leave()
 
     def price(self, day: int, asset: str) -> float:
         column, asked = self.column[asset], day
@@ -48,23 +51,23 @@ class Simulator:
             day -= 1
             if day < 0:
                 raise AssertionError(f"{asset} never had a price")
-        settled = self.settled.get(asset)
-        kept = 1 - self.loss if settled is not None and asked >= settled else 1
+        kept = 1 - self.loss if self.ended(asked, asset) else 1
         return kept * float(self.block.adj_close[day, column])
 
-    def settle(self) -> dict[str, int]:
-        """When each asset is settled: the day it is delisted; if silent for 60, an entry day."""
+    def leave(self) -> dict[str, int]:
+        """The day on which each asset is delisted, where that is known."""
         found = {}
-        for asset, column in self.column.items():
-            bars = [day for day in range(len(self.days)) if self.block.traded[day, column]]
-            later = [day for day in self.month_ends() if bars and day > bars[-1]]
-            ended = len(self.days) - 1 - bars[-1] >= 60
-            if ended and later and later[0] + self.lag < len(self.days):
-                found[asset] = later[0] + self.lag
         for asset, date in zip(self.block.assets, self.block.delist_date, strict=False):
             left = [day for day in range(len(self.days)) if self.days[day] >= pd.Timestamp(date)]
             found |= {str(asset): left[0]} if left else {}
         return found
+
+    def ended(self, day: int, asset: str) -> bool:
+        """Whether it is known on that day that the asset trades no more."""
+        if asset in self.left:
+            return day >= self.left[asset]
+        bars = np.flatnonzero(self.block.traded[: day + 1, self.column[asset]])
+        return bool(len(bars)) and day - int(bars[-1]) >= ENDED_AFTER
 
     def month_ends(self) -> list[int]:
         ends = []
@@ -122,14 +125,14 @@ class Simulator:
             suspended = not self.block.traded[day, column]
             stuck = suspended or self.block.limit_down[day, column]
             stuck = stuck or (asset in targets and self.block.limit_up[day, column])
-            stuck = stuck and not self.settled.get(asset, day + 1) <= day
+            stuck = stuck and not self.ended(day, asset)
             if self.restricted and stuck and money > 0:
                 new[asset] = money
         buyable = []
         for asset in targets:
             column = self.column[asset]
             open_ = self.block.traded[day, column] and not self.block.limit_up[day, column]
-            gone = self.settled.get(asset, day + 1) <= day
+            gone = self.ended(day, asset)
             if asset not in new and not gone and (open_ or not self.restricted):
                 buyable.append(asset)
         rest = total - sum(new.values())

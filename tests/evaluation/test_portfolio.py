@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gangru_dist.config.settings import EvaluationConfig
+from gangru_dist.config.settings import EvaluationConfig, RunConfig
+from gangru_dist.evaluation import market as market_module
 from gangru_dist.evaluation import portfolio, summary
 from gangru_dist.evaluation.market import (
     Market,
@@ -18,8 +19,9 @@ from gangru_dist.evaluation.market import (
 from gangru_dist.evaluation.portfolio import Costs, choose_top, rebalance
 from gangru_dist.evaluation.summary import Evaluation
 from gangru_dist.panel.block import PanelBlock
+from tests.evaluation import simulator
 from tests.evaluation.simulator import Simulator
-from tests.evaluation.worlds import random_block, random_table
+from tests.evaluation.worlds import cut_block, evaluate, random_block, random_table
 
 TOP_FIFTH = EvaluationConfig(top_fraction=0.2)
 
@@ -81,9 +83,13 @@ class TestReference:
 
     @pytest.mark.parametrize("entry_lag", [0, 1, 3])
     @pytest.mark.parametrize("top_fraction", [0.5, 1.0])
-    def test_a_loss_at_the_end_equals_the_slow_simulator(self, entry_lag, top_fraction):
+    def test_a_loss_at_the_end_equals_the_slow_simulator(
+        self, entry_lag, top_fraction, monkeypatch
+    ):
+        for module in (market_module, simulator):
+            monkeypatch.setattr(module, "ENDED_AFTER", 30)
         block, table, market, rebalances = _world(2, entry_lag)
-        market = settle_prices(market, rebalances, 0.6)
+        market = settle_prices(market, 0.6)
         given = {"entry_lag": entry_lag, "cost_bps": 0, "loss": 0.6}
         ours = portfolio.simulate_long(
             market, rebalances, EvaluationConfig(top_fraction=top_fraction)
@@ -94,6 +100,42 @@ class TestReference:
         oracle = Simulator(block, table, top_fraction=1, restricted=False, **given).run()
         np.testing.assert_allclose(universe.value, oracle["value"], rtol=1e-12)
         assert ours.trades["settled"].sum() == 1 or top_fraction < 1
+
+    @pytest.mark.parametrize(
+        "rules",
+        [
+            {},
+            {"buffer": 2.0, "industry_neutral": True, "weights": "score", "max_turnover": 0.3},
+            {"delisting_loss": 0.5},
+        ],
+    )
+    def test_bars_to_come_change_no_day_before(self, rules):
+        """Some are silent for 30 to 90 days, one for a year, and come back or do not."""
+        block, rng = random_block(days=420, assets=40, seed=5), np.random.default_rng(5)
+        traded = block.traded.copy()
+        traded[40:320, 6] = False
+        for asset in range(2, 6):
+            start = rng.integers(60, 160)
+            traded[start : start + rng.integers(30, 90), asset] = False
+        block = replace(
+            block, traded=traded, adj_close=np.where(traded, block.adj_close, np.nan),
+            limit_up=block.limit_up & traded, limit_down=block.limit_down & traded,
+        )  # fmt: skip
+        table = random_table(block)
+        table.loc[table["asset"].isin(block.assets[2:7]), "factor"] += 5  # always held
+        cfg = RunConfig(evaluation=EvaluationConfig(top_fraction=0.4, **rules))
+        whole = evaluate(table, block, cfg)
+        assert whole.trades["settled"].sum() > 0
+        for days in (150, 180, 330, 400):
+            part = evaluate(
+                table[table["date"] <= pd.Timestamp(block.dates[days - 1])],
+                cut_block(block, block.dates[days - 1]),
+                cfg,
+            )
+            known = whole.daily.iloc[: len(part.daily)].reset_index(drop=True)
+            pd.testing.assert_frame_equal(part.daily, known)
+            weights = whole.weights.iloc[: len(part.weights)].reindex(columns=part.weights.columns)
+            pd.testing.assert_frame_equal(part.weights, weights)
 
     @pytest.mark.parametrize("entry_lag", [0, 1, 3])
     def test_days_of_delisting_equal_the_slow_simulator(self, entry_lag):
@@ -116,7 +158,7 @@ class TestReference:
         table = table[np.isin(table["asset"], block.assets[5:]) | (table["date"] < days[20])]
         market = to_market(block)
         rebalances = to_rebalances(table, market, entry_lag=entry_lag)
-        market = settle_prices(market, rebalances, 0.6)
+        market = settle_prices(market, 0.6)
         given = {"entry_lag": entry_lag, "cost_bps": 0, "loss": 0.6}
         ours = portfolio.simulate_long(market, rebalances, EvaluationConfig(top_fraction=1.0))
         oracle = Simulator(block, table, top_fraction=1.0, **given).run()
@@ -127,12 +169,19 @@ class TestReference:
 
 
 class TestEnded:
-    """Two of four holdings have no bar from 2019-03-15 on; the others double in April."""
+    """Two of four holdings have no bar from 2019-03-15 on; the others double in April.
+
+    Ten days of silence are enough here: they have ended on 28 March.
+    """
+
+    @pytest.fixture(autouse=True)
+    def ten_days(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(market_module, "ENDED_AFTER", 10)
 
     def evaluate(
-        self, *, loss: float = 0.0, quiet: int = 60, back: bool = False, left: str = "NaT"
+        self, *, loss: float = 0.0, quiet: int = 60, back: str = "2100-01-01", left: str = "NaT"
     ) -> Evaluation:
-        """Up to `quiet` days after the last bar of both; one of them `back` on the last day."""
+        """Up to `quiet` days after the last bar of both; one of them is `back` one day."""
         last = np.datetime64("2019-03-14")
         days = np.busday_count("2019-01-02", last) + 1 + quiet
         block = random_block(days=int(days), assets=8)
@@ -141,7 +190,7 @@ class TestEnded:
         price[block.dates >= np.datetime64("2019-04-15"), 2:4] = 20.0
         traded = np.ones(shape, dtype=bool)
         traded[block.dates > last, :2] = False
-        traded[-1, 0] |= back
+        traded[block.dates >= np.datetime64(back), 0] = True
         none = np.zeros(shape, dtype=bool)
         block = replace(
             block, traded=traded, adj_close=np.where(traded, price, np.nan), limit_up=none,
@@ -159,7 +208,8 @@ class TestEnded:
         value = found.daily.set_index("date")
         # A quarter each in February, of which two gain 20 %; a quarter each again in March.
         march = 1.1 * (0.5 * (1 - loss) + 0.5)
-        assert value.loc["2019-03-29", "long"] == pytest.approx(1.1)
+        assert value.loc["2019-03-27", "long"] == pytest.approx(1.1)
+        assert value.loc["2019-03-28", "long"] == pytest.approx(march)
         assert value.loc["2019-04-01", "long"] == pytest.approx(march)
         # Of the six that are left the best three are held: a third each, two of them double.
         assert value.loc["2019-04-30", "long"] == pytest.approx(march * 5 / 3)
@@ -175,13 +225,23 @@ class TestEnded:
         assert found.metrics["settled"] == counted
         assert found.metrics["settings"]["delisting_loss"] == loss
 
-    @pytest.mark.parametrize("given", [{"quiet": 59}, {"quiet": 70, "back": True}])
-    def test_one_that_may_come_back_or_does_keeps_its_weight(self, given):
-        found = self.evaluate(**given)
-        april = found.trades.set_index("entry").loc["2019-04-01"]
-        stay = 1 if "back" in given else 2
-        assert (april["not_sold"], april["settled"]) == (stay, 2 - stay)
-        assert april["frozen_weight"] == pytest.approx(stay / 4)
+    def test_one_that_may_come_back_keeps_its_weight(self, monkeypatch):
+        monkeypatch.setattr(market_module, "ENDED_AFTER", 13)  # the second of April
+        found = self.evaluate()
+        april, may = (
+            found.trades.set_index("entry").loc[f"2019-0{day}"] for day in ("4-01", "5-01")
+        )
+        assert (april["not_sold"], april["settled"], may["settled"]) == (2, 0, 2)
+        assert april["frozen_weight"] == pytest.approx(1 / 2)
+
+    def test_one_that_comes_back_was_settled_and_is_bought_again(self):
+        found = self.evaluate(back="2019-04-10")
+        april, may = (
+            found.trades.set_index("entry").loc[f"2019-0{day}"] for day in ("4-01", "5-01")
+        )
+        assert (april["settled"], may["settled"]) == (2, 0)
+        assert found.weights.loc["2019-04-01"].iloc[0] == 0
+        assert found.weights.loc["2019-05-01"].iloc[0] > 0
 
     def test_one_that_left_the_exchange_is_settled_that_day(self):
         """On Wednesday, 20 March, a quarter of 1.2 each of 1.1 loses a quarter, at once."""

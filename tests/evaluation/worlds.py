@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
@@ -43,6 +45,18 @@ def random_block(
         limit_up=up,
         limit_down=down,
     )
+
+
+def cut_block(block: PanelBlock, last: np.datetime64) -> PanelBlock:
+    """The block as it was on its day `last`."""
+    known = block.dates <= last
+    days = {
+        field.name: value[known]
+        for field in dataclasses.fields(block)
+        if isinstance(value := getattr(block, field.name), np.ndarray)
+        and value.shape[:1] == block.dates.shape
+    }
+    return dataclasses.replace(block, **days)
 
 
 def random_table(block: PanelBlock, *, seed: int = 1, quantiles: int = 10) -> pd.DataFrame:
