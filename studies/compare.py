@@ -181,6 +181,12 @@ def main(argv: list[str] | None = None) -> int:
     study = open_study(args)
     tried = list(dict.fromkeys(line["trial"] for line in study.lines()))
     found = load_results(study, args.trials or tried)
+    if not found:
+        names = ", ".join(args.trials) or "none was begun"
+        parser.error(
+            f"nothing to show of {names}: no trial of it has all refits of one seed. Begun in "
+            f"{args.out}: {', '.join(tried) or 'none'}. Run it with studies.run."
+        )
     print(make_table(found).to_string(index=False, float_format="%.4f"))
     if len(args.trials) == 2 and len(found) == 2:
         a, b = found

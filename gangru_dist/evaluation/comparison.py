@@ -130,20 +130,18 @@ def compare_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, A
     """Any number of runs, month by month and each against each.
 
     Args:
-        runs: Name -> `monthly` of its metrics.json: month, ic, excess_return, ascending.
+        runs: Name -> `monthly` of its metrics.json: month, ic, excess_value, ascending.
 
     Returns:
-        months: of each month of any run, by run: ic, and excess, the value of one unit compounded
-        by the excess returns of the run's months so far, None once one of them is unknown. pairs:
-        run, less (the other run), and `compare_ic` of the two.
+        months: of each month of any run, by run: ic, and excess, the value of long over universe at
+        its end, 1 at the run's start; None in the figures of an earlier version. pairs: run, less
+        (the other run), and `compare_ic` of the two.
     """
     by_month: dict[str, dict[str, dict[str, Any]]] = {}
     for name, rows in runs.items():
-        value: float | None = 1.0
         for row in rows:
-            earned = row["excess_return"]
-            value = None if value is None or earned is None else value * (1 + earned)
-            by_month.setdefault(row["month"], {})[name] = {"ic": row["ic"], "excess": value}
+            figures = {"ic": row["ic"], "excess": row.get("excess_value")}
+            by_month.setdefault(row["month"], {})[name] = figures
     ics = {name: {row["month"]: row["ic"] for row in rows} for name, rows in runs.items()}
     return {
         "months": [{"month": month, "runs": by_month[month]} for month in sorted(by_month)],

@@ -20,6 +20,8 @@ _CHINA = "Asia/Shanghai"
 _DAILY = ("period[D]", "period[B]")
 _DAY = r"\s*(?:19|20)\d\d(?:([-/.])\d{1,2}\1\d{1,2}|\d{4})(?:[T ].*)?\s*"
 """A day as text: the year first, so that no month can be a day."""
+_OFFSET = r"[+-]\d\d:?\d\d\s*$"
+"""Of a time from UTC, at the end of a text."""
 _LAYOUT = "Give a DataFrame with the columns date, asset and factor, or a Series by (date, asset)."
 
 
@@ -77,6 +79,8 @@ def _name_columns(frame: pd.DataFrame) -> pd.DataFrame:
             columns[name] = level.to_numpy()
     if "date" in columns and "asset" not in columns and index.nlevels == 1:
         wide = {name: values for name, values in columns.items() if name != "date"}
+        if "factor" in wide or not all(map(_has_numbers, wide.values())):
+            return pd.DataFrame(columns)
         rows = pd.DataFrame(wide).rename_axis(columns="asset").stack()  # noqa: PD013  # days x assets
         days = np.asarray(columns["date"], dtype=object)[rows.index.get_level_values(0)]
         codes = rows.index.get_level_values(1)
@@ -86,6 +90,11 @@ def _name_columns(frame: pd.DataFrame) -> pd.DataFrame:
         if len(others) == 1:
             columns["factor"] = columns.pop(others[0])
     return pd.DataFrame(columns)
+
+
+def _has_numbers(values: np.ndarray) -> bool:
+    found = pd.to_numeric(pd.Series(values), errors="coerce")
+    return bool(found.notna().any() or pd.isna(values).all())
 
 
 def _match_labels(labels: pd.Index) -> dict[str, object]:
@@ -137,7 +146,11 @@ def _read_days(values: pd.Series) -> pd.Series:
         texts = values.astype(str)
         good = texts.str.fullmatch(_DAY)
         _require(good, values, "is no day. Write YYYY-MM-DD, or give datetimes")
-        values = pd.to_datetime(texts.str.strip(), format="mixed", errors="coerce")
+        try:
+            values = pd.to_datetime(texts.str.strip(), format="mixed", errors="coerce")
+        except ValueError:  # offsets that differ, as those of summer and winter do
+            local = texts.str.replace(_OFFSET, "", regex=True)
+            values = pd.to_datetime(local, format="mixed", errors="coerce")
         _require(values.notna(), texts, "is no day. Write YYYY-MM-DD")
     _require(values.notna(), values, "is missing: each row needs a day")
     if values.dt.tz is not None:

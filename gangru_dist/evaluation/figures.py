@@ -20,7 +20,7 @@ _SETTINGS += ["cost_bps", "sell_cost_bps", "delisting_loss", "days_per_year"]
 """Settings of the evaluation that metrics.json repeats."""
 _PICKED = ["rank", "asset", "weight", "rank_before", "traded_value"]
 _MONTHLY = ["month", "ic", "ic_mean_12"]
-_MONTHLY += ["long_return", "long_net_return", "universe_return", "excess_return"]
+_MONTHLY += ["long_return", "long_net_return", "universe_return", "excess_return", "excess_value"]
 """Columns of `ranked` and `monthly` that metrics.json holds."""
 _RECORDS = ("decay", "autocorrelation", "yearly", "industries")
 """Tables that metrics.json holds whole."""

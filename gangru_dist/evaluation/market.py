@@ -46,7 +46,7 @@ class Market:
     traded_value: Float[np.ndarray, "D N"]
     """Currency that day; NaN without a bar, everywhere if the panel has no feature `amount`."""
     industry: Int[np.ndarray, "D N"]
-    """Index into `industries`, -1 where unknown."""
+    """Index into `industries`, that of the last bar; -1 where unknown."""
     industries: tuple[str, ...]
     """Names, ascending."""
     delisted: Int[np.ndarray, " N"]
@@ -63,8 +63,7 @@ class Market:
         """
         days = len(self.dates)
         rows = np.arange(days, dtype=np.int32)[:, None]
-        last = np.maximum.accumulate(np.where(self.suspended, 0, rows), axis=0)
-        silent = np.isfinite(self.price) & (rows - last >= ENDED_AFTER)
+        silent = np.isfinite(self.price) & (rows - _find_last_bars(~self.suspended) >= ENDED_AFTER)
         return np.where(self.delisted < days, rows >= self.delisted, silent)
 
     def name_industries(self, day: int, columns: Int[np.ndarray, " K"]) -> np.ndarray:
@@ -85,6 +84,7 @@ def to_market(block: PanelBlock) -> Market:
     if AMOUNT in block.feature_names:  # log(1 + traded value)
         logs = block.features[..., block.feature_names.index(AMOUNT)].astype(np.float64)
         traded_value = np.where(block.traded, np.expm1(logs), np.nan)
+    industry = _fill(block.industry, shape, -1)
     return Market(
         dates=block.dates,
         assets=block.assets,
@@ -94,11 +94,17 @@ def to_market(block: PanelBlock) -> Market:
         limit_down=_fill(block.limit_down, shape, False),
         market_cap=_fill(block.market_cap, shape, np.nan),
         traded_value=traded_value,
-        industry=_fill(block.industry, shape, -1),
+        industry=np.take_along_axis(industry, _find_last_bars(block.traded), axis=0),
         industries=block.industries,
         delisted=_fill(np.searchsorted(block.dates, block.delist_date), shape[1:], shape[0]),
         member=block.member if block.member.shape == shape else None,
     )
+
+
+def _find_last_bars(traded: Bool[np.ndarray, "D N"]) -> Int[np.ndarray, "D N"]:
+    """Row of the last bar up to each day; 0 before the first."""
+    rows = np.arange(len(traded), dtype=np.int32)[:, None]
+    return np.maximum.accumulate(np.where(traded, rows, 0), axis=0)
 
 
 def _fill(values: np.ndarray, shape: tuple[int, ...], empty: bool | int | float) -> np.ndarray:
@@ -213,8 +219,9 @@ def to_rebalances(
         days = ", ".join(str(market.dates[row]) for row in day[result.has_factor])
         raise EvaluationError(
             f"month-ends with different factors: {days or 'none'}. A report needs two rebalance "
-            "days and the trading day on which the second is entered; the panel ends "
-            f"{market.dates[-1]}. Score more days with `gangru score`, or add later bars."
+            "days, each the last trading day of its month, and the trading day on which the second "
+            f"is entered; the panel ends {market.dates[-1]}. Score more days with `gangru score`, "
+            "give a factor of your own a value on those days, or add later bars."
         )
     return result
 

@@ -206,12 +206,16 @@ def _tabulate_days(
 
 
 def _add_returns(monthly: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
-    """Add each period's returns of long, long_net and universe, and the geometric excess."""
+    """Add each period's returns of long, long_net and universe, and the geometric excess.
+
+    And `excess_value`: long over universe at its exit, 1 on the first day.
+    """
     values = daily.set_index("date")
     start, stop = values.loc[monthly["entry"]], values.loc[monthly["exit"]]
     names = ["long", "long_net", "universe", "excess"]
     returns = stop[names].to_numpy() / start[names].to_numpy() - 1
-    return monthly.assign(**dict(zip([f"{name}_return" for name in names], returns.T, strict=True)))
+    columns = dict(zip([f"{name}_return" for name in names], returns.T, strict=True))
+    return monthly.assign(**columns, excess_value=stop["excess"].to_numpy())
 
 
 def _date_trades(market: Market, rebalances: Rebalances, long: Portfolio) -> pd.DataFrame:

@@ -56,12 +56,10 @@ def draw_cumulative_ic(figure: Figure, runs: dict[str, pd.DataFrame]) -> None:
     axes = figure.subplots()
     months = next(iter(runs.values()))["month"]
     for (name, table), look in zip(runs.items(), itertools.cycle(_LOOKS), strict=False):
-        axes.plot(pd.to_datetime(table["month"]), table["ic_cumulative"], label=name, **look)
+        axes.plot(*_start_at(0.0, table["month"], table["ic_cumulative"]), label=name, **look)
     axes.axhline(0, color=INK, lw=0.8)  # in sight, however high the lines rise
     axes.set_ylabel(_("cumulative rank IC"))
-    shown = pd.PeriodIndex(pd.concat([table["month"] for table in runs.values()]), freq="M")
-    span = (shown.max() - shown.min()).n + 1  # months without an IC leave their room
-    _set_date_ticks(axes, mdates.MonthLocator(interval=-(-span // 6)))
+    _set_month_ticks(axes, pd.concat([table["month"] for table in runs.values()]))
     values = {
         name: table.set_index("month")["ic_cumulative"].reindex(months)
         for name, table in runs.items()
@@ -100,9 +98,29 @@ def draw_ic_distribution(figure: Figure, table: pd.DataFrame) -> None:
     drawing.add_tips(axes, centers, heads, {_("months"): counts}, text.format_count)
 
 
-def _set_date_ticks(axes: Axes, locator: mdates.DateLocator) -> None:
-    axes.xaxis.set_major_locator(locator)
+def _start_at(
+    value: float, months: pd.Series, values: pd.Series
+) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """The points of a line that is at `value` a month before its first: one month makes a line."""
+    dates = pd.DatetimeIndex(months)
+    before = dates[0] - pd.DateOffset(months=1)
+    return pd.DatetimeIndex([before, *dates]), np.append(value, values)
+
+
+def _set_month_ticks(axes: Axes, months: pd.Series) -> None:
+    """Six at most; months without a point leave their room."""
+    shown = pd.PeriodIndex(months, freq="M")
+    span = (shown.max() - shown.min()).n + 2
+    every = next(number for number in (1, 2, 3, 6, 12, 24, 36, span) if 6 * number >= span)
+    axes.xaxis.set_major_locator(mdates.MonthLocator(interval=every))
     axes.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
+
+
+def _set_day_ticks(axes: Axes, dates: pd.Series) -> None:
+    """Months; days where they are fewer than three."""
+    is_short = dates.iloc[-1] - dates.iloc[0] < pd.Timedelta(days=95)
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=6))
+    axes.xaxis.set_major_formatter(mdates.DateFormatter("%m-%d" if is_short else "%Y-%m"))
 
 
 @drawing.picture("decay", HALF)
@@ -146,24 +164,25 @@ def draw_quantile_curves(figure: Figure, months: pd.DataFrame) -> None:
     """Draw the value of one unit in each quantile, and of highest less lowest, by month."""
     axes = figure.subplots()
     names = [str(name) for name in months if str(name)[:1] == "q"]
-    dates = pd.to_datetime(months["month"])
     grown = (1 + months[[*names, "long_short"]].fillna(0.0)).cumprod()
     shades = mpl.colormaps["Greys"](np.linspace(0.4, 0.75, len(names)))
+    lines = {name: _start_at(1.0, months["month"], grown[name]) for name in grown}
     for name, shade in zip(names, shades, strict=True):
-        axes.plot(dates, grown[name], color=shade, lw=0.8)
-    axes.plot(dates, grown[names[0]], color=ORANGE, lw=1.8, label=_("lowest"))
-    axes.plot(dates, grown[names[-1]], color=BLUE, lw=2.4, label=_("highest"))
-    axes.plot(dates, grown["long_short"], color=INK, ls="--", label=_("highest less lowest"))
+        axes.plot(*lines[name], color=shade, lw=0.8)
+    axes.plot(*lines[names[0]], color=ORANGE, lw=1.8, label=_("lowest"))
+    axes.plot(*lines[names[-1]], color=BLUE, lw=2.4, label=_("highest"))
+    axes.plot(*lines["long_short"], color=INK, ls="--", label=_("highest less lowest"))
     axes.axhline(1, color=INK, lw=0.8)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(MaxNLocator(4))
     axes.set_ylabel(_("value of 1, log scale"))
-    _set_date_ticks(axes, mdates.AutoDateLocator(minticks=3, maxticks=5))
+    _set_month_ticks(axes, months["month"])
     drawing.add_legend(axes, 3)
     values = {name.upper(): grown[name] for name in names}
     values[_("highest less lowest")] = grown["long_short"]
+    dates = pd.to_datetime(months["month"])
     drawing.add_tips(axes, dates, months["month"], values, text.format_number)
 
 
@@ -194,8 +213,9 @@ def draw_excess(
     }
     for (name, other), look in zip(others.items(), itertools.cycle(_LOOKS[1:]), strict=False):
         style = {**look, "lw": 1.2}
-        theirs = other.set_index("date")["excess"].reindex(date).to_numpy()
-        lines[_("long / universe, %(run)s") % {"run": name}] = (theirs, style)
+        theirs = other.set_index("date")["excess"].reindex(date)
+        from_one = theirs / theirs.dropna().head(1).sum()  # of the days that are drawn
+        lines[_("long / universe, %(run)s") % {"run": name}] = (from_one.to_numpy(), style)
     _draw_over_drawdown(figure, date, lines)
 
 
@@ -207,7 +227,7 @@ def _draw_over_drawdown(figure: Figure, date: pd.Series, lines: dict[str, tuple[
         upper.plot(date, line, label=name, **style)
     upper.set_ylabel(_("value of 1"))
     drawing.add_legend(upper, 2)
-    _set_date_ticks(lower, mdates.AutoDateLocator(minticks=3, maxticks=6))
+    _set_day_ticks(lower, date)
     first, style = next(iter(lines.values()))
     fall = metrics.drawdown(np.asarray(first))
     lower.fill_between(date, fall, 0, color=PALE, lw=0)
@@ -251,7 +271,7 @@ def draw_coverage(figure: Figure, table: pd.DataFrame) -> None:
     axes.plot(table["date"], table["scored"], color=BLUE, label=_("with a factor"))
     axes.set_ylim(bottom=0)
     axes.set_ylabel(_("assets"))
-    _set_date_ticks(axes, mdates.AutoDateLocator(minticks=3, maxticks=6))
+    _set_day_ticks(axes, table["date"])
     drawing.add_legend(axes)
     values = {_("with a factor"): table["scored"], _("traded"): table["traded"]}
     days = table["date"].dt.strftime("%Y-%m-%d")

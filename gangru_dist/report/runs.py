@@ -114,7 +114,7 @@ class RunSummary:
     def monthly(self) -> list[dict[str, Any]]:
         """Each month's IC and returns; empty before the first report."""
         rows: list[dict[str, Any]] = self.metrics.get("monthly", [])
-        return [row for row in rows if {"month", "ic", "excess_return"} <= row.keys()]
+        return [row for row in rows if {"month", "ic"} <= row.keys()]
 
 
 def find_files(root: Storage) -> dict[str, Files]:

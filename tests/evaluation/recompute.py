@@ -299,8 +299,6 @@ def ic_figures(ics: dict[str, float]) -> dict[str, Any]:
 def side_by_side(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """`runs/compare.json`, from each run's `monthly_figures`."""
     tables = {name: pd.DataFrame(rows).set_index("month") for name, rows in runs.items()}
-    earned = {name: 1 + table["excess_return"].astype(float) for name, table in tables.items()}
-    grown = {name: growth.cumprod(skipna=False) for name, growth in earned.items()}
     months = sorted(set().union(*(table.index for table in tables.values())))
     pairs = []
     for one, other in itertools.combinations(runs, 2):
@@ -320,7 +318,7 @@ def side_by_side(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             {
                 "month": month,
                 "runs": {
-                    name: {"ic": table["ic"][month], "excess": grown[name][month]}
+                    name: {"ic": table["ic"][month], "excess": table["excess_value"][month]}
                     for name, table in tables.items()
                     if month in table.index
                 },
@@ -680,6 +678,7 @@ def monthly_figures(
     return [
         {"month": month.name, "ic": ics[month.name], "ic_mean_12": mean_of_year(ics, month.name)}
         | {f"{n}_return": values[n][month.exit] / values[n][month.entry] - 1 for n in names}
+        | {"excess_value": values["excess"][month.exit]}
         for month in done
     ]
 
@@ -738,7 +737,9 @@ def exposures(
         weight = weight[weight > 0]
         known = styles(bars, month, since).reindex(weight.index)
         by_style.append(known.mul(weight, axis=0).sum() / known.notna().mul(weight, axis=0).sum())
-        industry = bars.rows.loc[month.day]["industry"]
+        until = bars.rows.index.get_level_values("date") <= month.day
+        rows = bars.rows.loc[until, "industry"].sort_index()
+        industry = rows.groupby(level="code").tail(1).droplevel("date")  # of its last bar
         own, everyone = (
             by_industry(industry, one) for one in (weight, pd.Series(1.0, index=month.table.index))
         )

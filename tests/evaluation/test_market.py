@@ -87,6 +87,17 @@ class TestProperties:
         assert not market.limit_up.any()
         assert (market.industry == -1).all()
 
+    def test_a_suspended_asset_keeps_its_industry(self):
+        """One without a bar stays in its industry; one with a bar and none has none."""
+        block = random_block()
+        traded, industry = block.traded.copy(), block.industry.copy()
+        traded[9:12, 5], industry[9:, 5], industry[9:, 6] = True, 1, -1
+        traded[12:15, 5], traded[9:15, 6] = False, True
+        market = to_market(dataclasses.replace(block, traded=traded, industry=industry))
+        assert market.industry[9:15, 5].tolist() == [1] * 6
+        assert market.industry[9:15, 6].tolist() == [-1] * 6
+        assert (market.industry[0, ~block.traded[0]] == -1).all()
+
 
 class TestValidation:
     def setup_method(self):

@@ -482,6 +482,12 @@ class TestProperties:
         assert "r: 13 months (2019-02 to 2020-02), other: 12 months (2019-02 to 2020-02)" in months
         assert not _warnings(fresh)
 
+    def test_factors_of_other_universes_are_said(self, fresh):
+        table = random_table(fresh.block, seed=11)
+        write_factor(fresh.root, "other", table[table["asset"] < fresh.block.assets[15]])
+        (said,) = [note for note in _warnings(fresh, compare="other") if "universe" in note]
+        assert re.search(r"\(newest month-end, r: \d+, other: 1\d\)", said)
+
     def test_only_configured_windows_and_seeds_are_reported(self, fresh):
         write_models(fresh.root, RUN, seeds=(0, 7))
         cfg = sources.with_values(fresh.cfg, {"windows.first": "2019-06-01"}, "test")

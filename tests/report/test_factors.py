@@ -165,6 +165,18 @@ class TestProperties:
         assert placed.note.facts["unknown"] == "5"
         assert len(plain.table) == len(table)
 
+    def test_picks_of_a_month_that_is_judged_say_so(self, world):
+        def said(table: pd.DataFrame) -> str:
+            page = Path(write_report(Run(world.root, "nobody", CFG), factor=table)).read_text()
+            return re.search(r"Made at the close of .*?\.", re.sub(r"<.*?>", "", page))[0]
+
+        table = table_of(world)
+        assert said(table).endswith("for 2020-03, which is not judged here.")
+        early = said(table[table["date"] <= "2019-11-29"])
+        assert early.endswith(
+            "for 2019-12, the last month judged here: the factor ends before the bars do."
+        )
+
     def test_a_file_of_the_root_is_not_that_of_the_working_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         Path("there-is-none.csv").write_text("date,asset,factor\n2019-01-02,600000.SH,1\n")

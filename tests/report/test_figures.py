@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from gangru_dist.report import figures, training
 from gangru_dist.runs.model import ModelRecord
@@ -69,6 +70,33 @@ class TestProperties:
         table = pd.DataFrame({"month": months, "ic_cumulative": 0.1})
         svg = figures.draw_cumulative_ic({"ours": table})
         assert 3 <= len(re.findall(r">20\d\d-\d\d</text>", svg)) <= 7
+
+    @pytest.mark.parametrize("months", [1, 2, 3])
+    def test_few_months_are_drawn_with_an_axis_to_read(self, months):
+        names = [f"2019-0{4 + n}" for n in range(months)]
+        table = pd.DataFrame({"month": names, "ic_cumulative": 0.1, "q1": -0.1, "q2": 0.2})
+        table["long_short"] = 0.3
+        dates = pd.Series(pd.bdate_range("2019-04-01", periods=21 * months))
+        daily = pd.DataFrame({"date": dates, "excess": 1.0, "excess_net": 1.0})
+        for svg, lines in (
+            (figures.draw_cumulative_ic({"ours": table}), 1),
+            (figures.draw_quantile_curves(table), 3),
+            (figures.draw_excess(daily, "15 bp", {}), 2),
+        ):
+            ticks = re.findall(r">((?:20\d\d|\d\d)-\d\d)</text>", svg)
+            assert 2 <= len(ticks) <= 7
+            assert len(set(ticks)) == len(ticks)
+            drawn = re.findall(r'<path d="M [^"]* L [^"]*" clip-path', svg.replace("\n", " "))
+            assert len(drawn) >= lines
+
+    def test_a_line_beside_ours_begins_at_1(self):
+        """The days before ours are not drawn, nor what was earned on them."""
+        date = pd.Series(pd.bdate_range("2019-01-01", periods=200))
+        other = pd.DataFrame({"date": date, "excess": np.linspace(1.0, 3.0, 200)})
+        ours = other[100:].assign(excess=1.0, excess_net=1.0)
+        svg = figures.draw_excess(ours, "15 bp", {"other": other})
+        first = re.search(r"<title>2019-05-21\s.*?</title>", svg, re.DOTALL)[0]
+        assert "other 1.0000" in first
 
     def test_lines_of_windows_stand_out_on_white_paper(self):
         rows = [

@@ -40,7 +40,7 @@ def add(
     *,
     months: tuple[str, ...] = MONTHS,
     ics: tuple[float, ...] = (),
-    excess: tuple[float | None, ...] = (0.1, 0.1, 0.1),
+    excess: tuple[float | None, ...] = (1.1, 1.1**2, 1.1**3),
     failed: int = 0,
     cfg: Any = CFG,
 ) -> None:
@@ -53,8 +53,8 @@ def add(
         folder.write_json("summary.json", {"windows": [result] * failed + [done]})
     if ics:
         rows = [
-            {"month": month, "ic": ic, "excess_return": earned}
-            for month, ic, earned in zip(months, ics, excess, strict=False)
+            {"month": month, "ic": ic, "excess_value": value}
+            for month, ic, value in zip(months, ics, excess, strict=False)
         ]
         content = {"ic": {"mean": sum(ics) / len(ics), "months": len(ics)}, "monthly": rows}
         folder.write_json("report/metrics.json", content)
@@ -173,17 +173,18 @@ class TestReference:
         assert re.search(r"<td>2</td><td>\+0\.150", page)
         assert "only the paired test compares them" in page
 
-    def test_a_month_without_a_return_is_not_one_of_zero(self, root):
-        add(root, "one", ics=ICS, excess=(0.1, None, 0.1))
+    def test_what_a_month_without_an_ic_earned_counts(self, root):
+        """Its holdings are kept: the value at the next month's end has it."""
+        add(root, "one", ics=(0.1, 0.3), months=(MONTHS[0], MONTHS[2]), excess=(1.1, 1.331))
         add(root, "none", ics=ICS, excess=(None, None, None))
         write_comparison(root, ["one", "none"])
         found = root.child("runs").read_json("compare.json")["months"]
-        values = [month["runs"]["one"]["excess"] for month in found]
-        assert values == [pytest.approx(1.1), None, None]
+        values = [month["runs"].get("one", {}).get("excess") for month in found]
+        assert values == [1.1, None, 1.331]
         assert [month["runs"]["none"]["excess"] for month in found] == [None] * 3
         page = page_of(root, "compare.html")
-        for name in ("one", "none"):
-            assert f"</svg>{name} {DASH}</span>" in page
+        assert "</svg>one 1.33</span>" in page
+        assert f"</svg>none {DASH}</span>" in page
 
 
 class TestProperties:
