@@ -21,6 +21,7 @@ import ast
 import difflib
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import sys
 import textwrap
@@ -160,8 +161,9 @@ def suggest_names(name: str, known: Iterable[str]) -> list[str]:
 def hash_source(item: Callable[..., Any]) -> str:
     """Hash the code that affects the result of a function or class, 64 hex digits.
 
-    Covers its own code and, recursively, the functions and plain constants of the same top-level
-    package that it uses. Comments, docstrings and layout do not count.
+    Covers its own code and, recursively, what it uses of the same top-level package: functions,
+    classes, numbers and texts, and for any other name of a module the statements that make it.
+    Comments, docstrings and layout do not count.
 
     Raises:
         ConfigError: There is no source, e.g. for code typed at a prompt.
@@ -173,6 +175,7 @@ def hash_source(item: Callable[..., Any]) -> str:
 
 def _collect(item: Any, parts: dict[str, str]) -> None:
     """Add the bare code of an item, and of all that it uses, by place."""
+    item = inspect.unwrap(item)  # a cached function is the function
     if _qualified_name(item) in parts:
         return
     try:
@@ -183,15 +186,59 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
             "unnoticed. Define it with def, in a file or a notebook."
         ) from error
     parts[_qualified_name(item)] = ast.unparse(tree)
-    scope, package = vars(sys.modules[item.__module__]), item.__module__.partition(".")[0]
+    _collect_names(tree, item.__module__, parts)
+
+
+def _collect_names(tree: ast.AST, module: str, parts: dict[str, str]) -> None:
+    """Add what the names in a piece of a module's code stand for."""
+    scope, package = vars(sys.modules[module]), module.partition(".")[0]
     for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & set(scope):
-        value = scope[name]
-        # from a class also other classes: bases and parts of a network
-        is_code = inspect.isfunction(value) or (inspect.isclass(item) and inspect.isclass(value))
-        if isinstance(value, int | float | str | tuple):
-            parts[f"{item.__module__}.{name}"] = repr(value)
-        elif is_code and value.__module__.partition(".")[0] == package:
-            _collect(value, parts)
+        value, place = scope[name], f"{module}.{name}"
+        code = inspect.unwrap(value) if callable(value) else None
+        if _is_plain(value):
+            parts[place] = repr(value)
+        elif inspect.isfunction(code) or inspect.isclass(code):
+            if code.__module__.partition(".")[0] == package:
+                _collect(code, parts)
+        elif place not in parts and not inspect.ismodule(value):
+            _collect_statements(module, name, parts)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it stays as it is, and its text says all of it, the same in every process."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, int | float | str | bytes)
+
+
+def _collect_statements(module: str, name: str, parts: dict[str, str]) -> None:
+    """Add the statements of a module that make a name, or the import that brings it."""
+    try:
+        body = _Bare().visit(ast.parse(inspect.getsource(sys.modules[module]))).body
+    except (OSError, TypeError):  # a notebook's cells are no file: lists and dicts as they are
+        value = vars(sys.modules[module])[name]
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        if isinstance(value, dict | list) and _is_plain(tuple(inner)):
+            parts[f"{module}.{name}"] = repr(value)
+        return
+    makes = []
+    for node in body:
+        if isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name(
+                "." * node.level + (node.module or ""), vars(sys.modules[module])["__package__"]
+            )
+            is_own = origin.partition(".")[0] == module.partition(".")[0]
+            for alias in node.names if is_own else ():
+                if name in (alias.asname, alias.name):
+                    _collect_statements(origin, alias.name, parts)
+        elif not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import) and any(
+            isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node)
+        ):
+            makes.append(node)
+    if makes:
+        parts[f"{module}.{name}"] = "\n".join(map(ast.unparse, makes))
+        for node in makes:
+            _collect_names(node, module, parts)
 
 
 class _Bare(ast.NodeTransformer):

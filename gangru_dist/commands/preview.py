@@ -115,13 +115,13 @@ def preview_report(job: Job) -> Facts:
 
 def preview_search(job: Job) -> Facts:
     """Trials that are asked for, at the sizes of the configuration itself."""
-    from gangru_dist.panel.manifest import read_manifest
-    from gangru_dist.tuning.queue import find_search
-    from gangru_dist.tuning.trial import choose_windows, make_all_windows
+    from gangru_dist.tuning.queue import plan_search, require_same_search
+    from gangru_dist.tuning.trial import make_all_windows
 
-    cfg, _ = find_search(job.run, overwrite=job.args.overwrite)
-    manifest = read_manifest(job.run.root, cfg.panel.features)
-    names = choose_windows(manifest.calendar, cfg, [cfg], job.args.windows)
+    plan = plan_search(job.run, job.args.windows, overwrite=job.args.overwrite)
+    cfg, manifest, names = plan.cfg, plan.manifest, plan.record.windows
+    if not job.args.overwrite:
+        require_same_search(job.run.tune, plan.record)
     windows = [make_all_windows(manifest.calendar, cfg)[name] for name in names]
     trials = job.args.trials or cfg.tune.trials
     cost = _estimate_cost(_with_one_worker(cfg), _count_stocks(manifest), windows, trials)

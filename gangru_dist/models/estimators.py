@@ -9,6 +9,7 @@ scikit-learn's do; they are stored as tensors, so that nothing from storage is u
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -144,6 +145,12 @@ class Estimator(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether its `fit` takes `sample_weight`."""
+        taken = inspect.signature(self.model.fit).parameters.values()
+        return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in taken)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, " B"]:
         if not len(x):  # a worker's share of a day may be empty; scikit-learn refuses that
@@ -300,8 +307,7 @@ def read_options(predictor: str, cfg: GruConfig, known: dict[str, Any]) -> dict[
     for name, value in cfg.options.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name not in known or not is_number:
-            raise ConfigError(
-                f"gru.options.{name}={value!r}: predictor={predictor} has the options "
-                f"{', '.join(f'{key} ({default})' for key, default in known.items())}, all numbers."
-            )
+            has = ", ".join(f"{key} ({default})" for key, default in known.items())
+            has = f"the options {has}, all numbers" if known else "no options"
+            raise ConfigError(f"gru.options.{name}={value!r}: predictor={predictor} has {has}.")
     return known | cfg.options

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gangru_dist.base.errors import ConfigError
 from gangru_dist.config.settings import PREDICTORS, GanConfig, GruConfig
-from gangru_dist.models.estimators import Estimator
+from gangru_dist.models.estimators import Estimator, read_options
 from gangru_dist.models.gan import Generator
 from gangru_dist.models.recurrent import GRU, LSTM
 
@@ -44,6 +44,7 @@ class GruPredictor(nn.Module):
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
+        read_options("gru", cfg, {})
         self.gru = GRU(features, cfg.hidden, cfg.layers)
         self.head = make_head(cfg)
 
@@ -57,6 +58,7 @@ class LstmPredictor(nn.Module):
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
+        read_options("lstm", cfg, {})
         self.lstm = LSTM(features, cfg.hidden, cfg.layers)
         self.head = make_head(cfg)
 
@@ -72,7 +74,7 @@ class TransformerPredictor(nn.Module):
 
     def __init__(self, features: int, cfg: GruConfig) -> None:
         super().__init__()
-        heads = cfg.options.get("heads", 4)
+        (heads,) = read_options("transformer", cfg, {"heads": 4}).values()
         if not isinstance(heads, int) or heads < 1 or cfg.hidden % heads:
             raise ConfigError(
                 f"gru.options.heads={heads!r} must divide gru.hidden={cfg.hidden} for "

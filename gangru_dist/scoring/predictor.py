@@ -98,7 +98,7 @@ def read_samples(run: Run, day: Day) -> Samples:
     `load_model(run, window)(samples.x)` are the scores of that day, with one seed.
 
     Raises:
-        PanelError: There is no panel, or the day is no trading day of it.
+        PanelError: There is no panel, or the day is no trading day of it, or has too few before it.
     """
     require_run(run)
     cfg, manifest = run.cfg, read_manifest(run.root, run.cfg.panel.features)
@@ -107,7 +107,14 @@ def read_samples(run: Run, day: Day) -> Samples:
     if row == len(manifest.calendar) or manifest.calendar[row] != date:
         first, last = manifest.calendar[[0, -1]]
         raise PanelError(f"{date} is no trading day of the panel, {first} to {last}.")
-    start = manifest.calendar[max(row - cfg.samples.lookback + 1, 0)]
+    lookback = cfg.samples.lookback
+    if row < lookback - 1:
+        raise PanelError(
+            f"{date} is day {row + 1} of the panel, and a sample has {lookback} days "
+            f"(samples.lookback). The panel has {len(manifest.calendar)} days; the first with "
+            f"samples is day {lookback}."
+        )
+    start = manifest.calendar[row - lookback + 1]
     block = read_block(
         run.root,
         manifest,
@@ -117,13 +124,14 @@ def read_samples(run: Run, day: Day) -> Samples:
         trading=False,
     )
     rule = replace(cfg.universe, members=cfg.factor.members)
-    chosen = np.flatnonzero(select_universe(block, rule, cfg.samples.lookback)[-1])
+    chosen = np.flatnonzero(select_universe(block, rule, lookback)[-1])
     standardizer = Standardizer(cfg.samples, cfg.features)
     panel, members = torch.from_numpy(block.features), torch.from_numpy(chosen)
+    samples = standardizer.standardize_day(panel, lookback - 1, members)
     return Samples(
         assets=block.assets[chosen],
         channels=standardizer.channels,
-        x=standardizer.standardize_day(panel, len(block.dates) - 1, members),
+        x=samples.double() if cfg.training.precision == "float64" else samples,
     )
 
 

@@ -241,6 +241,7 @@ def prepare(
     cfg: RunConfig,
     collective: Collective = SINGLE,
     device: torch.device | str = "cpu",
+    scratch: Scratch | None = None,
 ) -> WindowData:
     """Cut a worker's block into days: universe, labels and moments of whole cross-sections.
 
@@ -251,6 +252,7 @@ def prepare(
         cfg: The run.
         collective: The window's workers.
         device: Where the panel is kept.
+        scratch: The budget of its caches, where others take of it; None = one of its own.
     """
     device = torch.device(device)
     panel = torch.from_numpy(block.features)
@@ -269,7 +271,7 @@ def prepare(
         parts = standardizer.standardize_time(panel, row, day.members, arithmetic.dtype)
         return standardizer.standardize_assets(parts, day.statistics)
 
-    scratch = open_scratch(cfg, device)
+    scratch = scratch or open_scratch(cfg, device)
     cache = TensorCache(standardize, scratch)
     for row, (label, total) in zip(rows.values(), labels, strict=True):
         members = np.flatnonzero(universe[row])

@@ -202,7 +202,7 @@ class _Publisher:
             case UnitStarted(unit):
                 self._starts[unit] += 1
                 if self._starts[unit] > 1:
-                    text = "window_restarted window=%s starts=%d: its workers were lost"
+                    text = "window_restarted window=%s starts=%d: its workers were lost or failed"
                     _logger.warning(text, unit[0].name, self._starts[unit])
             case EpochDone(task, epoch, is_last):
                 self._publish_epoch(task, epoch, is_last=is_last)

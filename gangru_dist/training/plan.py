@@ -1,6 +1,7 @@
 """Plan what to train: windows of the calendar, models that are still missing, the precision.
 
-Precision and devices are checked before anything is written, so a mistake claims no run's name;
+Precision, devices and the model's settings are checked before anything is written, so a mistake
+claims no run's name;
 `models.precision.require_precision` checks again where a worker starts, on its real device.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gangru_dist.base.errors import ResourceError, WindowError
+from gangru_dist.base.errors import ConfigError, ResourceError, WindowError
 from gangru_dist.cluster import session
 from gangru_dist.config.identity import with_precision
 from gangru_dist.config.settings import PLAIN_PRECISIONS, RunConfig
@@ -80,6 +81,34 @@ def require_native(*variants: RunConfig) -> None:
             )
 
 
+def require_model(cfg: RunConfig) -> None:
+    """Build the model of the settings, so that what is wrong with them is said before a start.
+
+    Raises:
+        ConfigError: `predictor`, `gru.options`, `samples.channels` and `windows.half_life_days` do
+            not go together.
+    """
+    is_level = "level" in cfg.samples.channels
+    if cfg.predictor == "gru" and not cfg.gru.options and (not is_level or "close" in cfg.features):
+        return  # torch: seconds
+    import torch
+
+    from gangru_dist.models.estimators import Estimator
+    from gangru_dist.models.predictors import make_predictor
+    from gangru_dist.samples.standardize import Standardizer
+
+    standardizer, days = Standardizer(cfg.samples, cfg.features), cfg.samples.lookback
+    standardizer.standardize_day(torch.zeros(days, 2, len(cfg.features)), days - 1, torch.arange(2))
+    predictor = make_predictor(cfg.predictor, len(standardizer.channels), days, cfg.gru)
+    weighted = cfg.windows.half_life_days is not None
+    if weighted and isinstance(predictor, Estimator) and not predictor.takes_weights:
+        raise ConfigError(
+            f"windows.half_life_days={cfg.windows.half_life_days} weights the days, and the fit of "
+            f"predictor={cfg.predictor} has no parameter sample_weight. Add it, or leave the "
+            "setting out."
+        )
+
+
 def _devices(cfg: RunConfig) -> list[Device]:
     """Every device that a worker may get, on every node that has room for one."""
     from gangru_dist.models.precision import list_devices
@@ -143,4 +172,6 @@ def plan_training(
             over.append(WindowDone(result=result, identity=model.identity, model=model))
         else:
             todo.append(task)
+    if todo:
+        require_model(run.cfg)
     return run, over, todo

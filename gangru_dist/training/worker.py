@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from gangru_dist.base.errors import TrainingError
+from gangru_dist.base.errors import ConfigError, TrainingError
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.maths.calendar import Window, first_day
 from gangru_dist.models.precision import choose_device, prepare_torch
@@ -64,8 +64,9 @@ def read_share(
 def train_unit(job: TrainingJob, unit: Unit, report: Report) -> None:
     """Train what a unit has no model of yet, in this process, with the other workers of its group.
 
-    A `TrainingError` is the same on every worker and in every attempt: the task has failed, and
-    the next one follows. Any other error ends the workers, and the unit is run again.
+    A `TrainingError` or a `ConfigError` is the same on every worker and in every attempt: the task
+    has failed, and the next one follows. Any other error ends the workers, and the unit is run
+    again.
 
     Args:
         job: What all units have in common.
@@ -80,7 +81,7 @@ def train_unit(job: TrainingJob, unit: Unit, report: Report) -> None:
         reason = None
         try:
             trainer.train(task)
-        except TrainingError as error:
+        except (TrainingError, ConfigError) as error:
             reason = str(error)
         collective.gather(None)  # all wait until the model is stored
         trainer.report(TaskFinished(task, reason))

@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from gangru_dist.config.identity import MODEL_SECTIONS, model_settings, select_s
 from gangru_dist.config.schema import Affects
 from gangru_dist.config.settings import RunConfig
 from gangru_dist.events.events import TrialChanged
+from gangru_dist.panel.manifest import Manifest, read_manifest
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import (
     SEARCH,
@@ -36,16 +37,18 @@ from gangru_dist.runs.search import (
     read_trials,
     write_trial,
 )
-from gangru_dist.training.plan import resolve_precision
+from gangru_dist.training.plan import require_model, resolve_precision
 from gangru_dist.tuning.space import (
     Parameter,
     apply,
+    list_extremes,
     list_incomparable,
+    make_parameters,
     propose,
     rate_importance,
     write_study,
 )
-from gangru_dist.tuning.trial import make_all_windows
+from gangru_dist.tuning.trial import choose_windows, list_features, make_all_windows
 
 BEST, TABLE = "best.toml", "trials.csv"
 _REPORTED = (
@@ -79,9 +82,11 @@ def describe_search(
     next_day = str(dt.date.fromisoformat(newest) + dt.timedelta(days=1))
     following = (name for name in make_all_windows(calendar, cfg) if name > newest)
     reported_first = str(first or next(following, next_day))
+    variants = map(model_settings, list_extremes(cfg, space))
+    code = {name: text for one in variants for name, text in one.get("code", {}).items()}
     return SearchRecord(
         identity={
-            "model": model_settings(cfg),
+            "model": model_settings(cfg) | ({"code": code} if code else {}),
             "seed": cfg.training.seeds[0],
             **select_settings(cfg, Affects.SEARCH),
             "windows": list(windows),
@@ -109,6 +114,63 @@ def find_search(run: Run, *, overwrite: bool = False) -> tuple[RunConfig, Search
     stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
     precision = stored.identity["model"]["training"]["precision"] if stored else None
     return resolve_precision(run.cfg, precision), stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """A search as its settings, the panel and what is stored decide it."""
+
+    cfg: RunConfig
+    """With its precision."""
+    space: tuple[Parameter, ...]
+    variants: list[RunConfig]
+    """The most demanding trials."""
+    manifest: Manifest
+    record: SearchRecord
+    """Before its trials."""
+    is_stored: bool
+    """Whether the folder has a search."""
+
+
+def plan_search(
+    run: Run, only: Sequence[str] | None = None, *, overwrite: bool = False
+) -> SearchPlan:
+    """Plan a search; what of its settings cannot be is said here.
+
+    Raises:
+        GangruError: As `search.search`.
+    """
+    cfg, stored = find_search(run, overwrite=overwrite)
+    space = make_parameters(cfg)
+    variants = list_extremes(cfg, space)
+    manifest = read_manifest(run.root, run.cfg.panel.features)
+    manifest.require_features(list_features(variants))
+    windows = choose_windows(manifest.calendar, cfg, variants, only)
+    panel = manifest.fingerprint_to(dt.date.fromisoformat(windows[-1]))
+    for one in variants:
+        require_model(one)
+    return SearchPlan(
+        cfg=cfg,
+        space=space,
+        variants=variants,
+        manifest=manifest,
+        record=describe_search(cfg, space, manifest.calendar, windows, panel),
+        is_stored=stored is not None,
+    )
+
+
+def require_same_search(folder: Storage, record: SearchRecord) -> None:
+    """Check that a folder has this search, or none.
+
+    Raises:
+        ConfigError: It has another one.
+    """
+    there = find_record(SearchRecord, folder, SEARCH)
+    if there and (changed := sources.difference(there.identity, record.identity)):
+        raise ConfigError(
+            f"{folder.uri} has another search: {'; '.join(changed)}. Give the new one "
+            "another --run, or replace the old one with --overwrite."
+        )
 
 
 class TrialQueue:
@@ -143,12 +205,8 @@ class TrialQueue:
         if overwrite:
             folder.delete(BEST)
             folder.delete_folder(TRIALS)
-        there = None if overwrite else find_record(SearchRecord, folder, SEARCH)
-        if there and (changed := sources.difference(there.identity, record.identity)):
-            raise ConfigError(
-                f"{folder.uri} has another search: {'; '.join(changed)}. Give the new one "
-                "another --run, or replace the old one with --overwrite."
-            )
+        if not overwrite:
+            require_same_search(folder, record)
         self._trials = {trial.number: trial for trial in read_trials(folder)}
         self._interrupted = [trial for trial in self.records if not trial.is_over]
         self.ended_before = len(self._trials) - len(self._interrupted)

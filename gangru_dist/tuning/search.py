@@ -6,7 +6,6 @@ experiment state is kept in a temporary folder only.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import logging
 import os
@@ -27,15 +26,14 @@ from gangru_dist.cluster import session
 from gangru_dist.config.settings import RunConfig, TuneConfig
 from gangru_dist.events.callbacks import open_callbacks
 from gangru_dist.models.precision import choose_device, prepare_torch
-from gangru_dist.panel.manifest import Manifest, read_manifest
+from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.shared import share_panel
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import Search, TrialRecord
 from gangru_dist.training.plan import require_native
-from gangru_dist.tuning.queue import TrialQueue, describe_search, find_search
-from gangru_dist.tuning.space import apply, list_extremes, make_parameters
+from gangru_dist.tuning.queue import TrialQueue, plan_search
+from gangru_dist.tuning.space import apply
 from gangru_dist.tuning.trial import (
-    choose_windows,
     find_panel_span,
     list_features,
     neutralizes,
@@ -79,24 +77,18 @@ def search(
         StorageError: A record of the search is damaged.
         TrainingError: All trials have ended and none is complete.
     """
-    cfg, stored = find_search(run, overwrite=overwrite)
-    space = make_parameters(cfg)
-    variants = list_extremes(cfg, space)
-    manifest = read_manifest(run.root, run.cfg.panel.features)
-    manifest.require_features(list_features(variants))
-    windows = choose_windows(manifest.calendar, cfg, variants, only)
-    panel = manifest.fingerprint_to(dt.date.fromisoformat(windows[-1]))
-    record = describe_search(cfg, space, manifest.calendar, windows, panel)
-    if stored is None:
+    plan = plan_search(run, only, overwrite=overwrite)
+    cfg, variants, manifest = plan.cfg, plan.variants, plan.manifest
+    if not plan.is_stored:
         require_native(*variants)
-    begin = partial(_begin, run.tune, cfg, space, record, overwrite=overwrite)
+    begin = partial(_begin, run.tune, cfg, plan.space, plan.record, overwrite=overwrite)
     with open_callbacks(run):
-        queue = None if stored is None else begin()
+        queue = begin() if plan.is_stored else None
         if queue is None or queue.remaining:
             require_native(*variants)
             with session.open_session(cfg, dashboard=True):
                 session.find_room("one trial", cfg.resources)
-                blocks = _put_windows(run, manifest, windows, variants)
+                blocks = _put_windows(run, manifest, plan.record.windows, variants)
                 queue = queue or begin()  # replaces one only when all that it needs is there
                 steps = max(one.training.epochs for one in variants)
                 run_trials(queue, manifest.calendar, blocks, steps_per_window=steps)

@@ -41,7 +41,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict, value_at
 from gangru_dist.config.schema import Affects
-from gangru_dist.config.settings import RunConfig, SearchRange, TuneConfig
+from gangru_dist.config.settings import PREDICTORS, RunConfig, SearchRange, TuneConfig
 from gangru_dist.runs.search import Choices, Numbers, TrialRecord
 
 _OTHER_DAYS = ("windows.", "label.horizon", "label.entry_lag")
@@ -104,17 +104,32 @@ class Parameter:
 
 
 def make_parameters(cfg: RunConfig) -> tuple[Parameter, ...]:
-    """All parameters of `tune.space`, in its order, without `gan.*` if the variant has no GAN.
+    """All parameters of `tune.space`, in its order, without those that change nothing.
+
+    These are `gan.*` if the variant has no GAN, and for a predictor that is fitted by one call the
+    settings of epochs, and of ours the sizes of networks.
 
     Raises:
         ConfigError: A key is unknown, a setting does not decide a model, or a value of a range is
             invalid; the message names the key.
     """
     space = {key: span for key, span in cfg.tune.space.items() if span is not None}
-    if cfg.variant == "gru" and "variant" not in space:
-        space = {key: span for key, span in space.items() if not key.startswith("gan.")}
     if not space:
         raise ConfigError("tune.space is empty: name at least one setting to search.")
+    if cfg.variant == "gru" and "variant" not in space:
+        space = {key: span for key, span in space.items() if not key.startswith("gan.")}
+    if "predictor" not in space and hasattr(PREDICTORS[cfg.predictor], "fit"):
+        sizes = ("gru.hidden", "gru.layers", "gru.head") if ":" not in cfg.predictor else ()
+        space = {
+            key: span
+            for key, span in space.items()
+            if key not in sizes and (not key.startswith("training.") or key == "training.precision")
+        }
+    if not space:
+        raise ConfigError(
+            f"tune.space has no setting that changes a model of variant={cfg.variant} and "
+            f"predictor={cfg.predictor}: name at least one to search."
+        )
     found = tuple(_parameter(key, span) for key, span in space.items())
     for parameter in found:
         for value in parameter.bounds:

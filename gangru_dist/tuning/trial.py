@@ -24,7 +24,7 @@ from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.runs.model import GanEpoch, TimedEpoch
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.data import WindowData, prepare
+from gangru_dist.training.data import WindowData, open_scratch, prepare
 from gangru_dist.training.loop import Inputs, make_inputs, validate
 from gangru_dist.training.window import train_window
 
@@ -159,15 +159,26 @@ def run_trial(
     made, seed = make_all_windows(calendar, cfg), cfg.training.seeds[0]
     validated = make_validation_config(cfg, base)
     reporter = _Reporter(len(windows), steps_per_window, base.tune.spread_penalty, report)
+    data = validation = None
     for name in windows:
-        block, validation = select_features(read_block(name), cfg.features), None
+        # the last window's caches go before the next one's come
+        data = validation = reporter.validation = reporter.inputs = None
+        block = select_features(read_block(name), cfg.features)
+        scratch = open_scratch(cfg, torch.device(device))
         with warnings.catch_warnings():
             # blocks are shared between trials, hence read-only; nothing writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            data = prepare(block, made[name], calendar, cfg, device=device)
+            data = prepare(block, made[name], calendar, cfg, device=device, scratch=scratch)
             if validated != cfg:
                 without_training = dataclasses.replace(made[name], train_days=())
-                validation = prepare(block, without_training, calendar, validated, device=device)
+                validation = prepare(
+                    block,
+                    without_training,
+                    calendar,
+                    validated,
+                    device=device,
+                    scratch=scratch,
+                )
         if validation is not None and not validation.valid:
             raise TrainingError(
                 f"no validation day of {name} has enough assets in the search's own universe; "

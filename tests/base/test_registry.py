@@ -50,6 +50,17 @@ def load(folder: Path, code: str, name: str = "users_code") -> Any:
     return importlib.import_module(name)
 
 
+def load_again(name: str) -> Any:
+    """A module as its file is now."""
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def one(x: int) -> int:
     return x
 
@@ -126,6 +137,51 @@ class TestSourceHash:
         assert old in CODE
         before = hash_source(load(folder, CODE).item)
         assert hash_source(load(folder, CODE.replace(old, new)).item) != before
+
+    @pytest.mark.parametrize(
+        ("made", "use"),
+        [
+            ("BOUNDS = [0, @]", "BOUNDS[1]"),
+            ("BOUNDS = {'a': @}", "BOUNDS['a']"),
+            ("BOUNDS = {0, @}", "max(BOUNDS)"),
+            ("import array\nB = array.array('d', [@])", "B[0]"),
+            ("A = @\nB = [A]", "B[0]"),
+            ("B = [0]\nB.append(@)", "B[1]"),
+            ("B = (abs, [@])", "B[1][0]"),
+            ("class C:\n    limit = @", "C.limit"),
+            (
+                "class C:\n    def f(self): return g()\ndef g(): return D.x\nclass D: x = @",
+                "C().f()",
+            ),
+            ("from functools import cache\n@cache\ndef f(): return @".replace("@c", "\0c"), "f()"),
+            ("from functools import partial\ndef g(n): return n + @\nf = partial(g, 1)", "f()"),
+        ],
+    )
+    def test_whatever_it_uses_decides(self, folder: Path, made: str, use: str) -> None:
+        def hash_with(number: str) -> str:
+            code = made.replace("@", number).replace("\0", "@")
+            return hash_source(load(folder, f"{code}\n\ndef item():\n    return {use}\n").item)
+
+        assert hash_with("1") == hash_with("1") != hash_with("2")
+
+    def test_a_list_of_a_neighboring_module(self, tmp_path: Path, folder: Path) -> None:
+        (folder / "users_package").mkdir()
+        (folder / "users_package" / "__init__.py").write_text("")
+        found = []
+        for limit in (1, 2, 2):
+            (folder / "users_package" / "limits.py").write_text(f"LIMITS = [{limit}]  # {limit}\n")
+            sys.modules.pop("users_package.limits", None)
+            code = "from .limits import LIMITS as BOUNDS\n\ndef item():\n    return BOUNDS[0]\n"
+            (folder / "users_package" / "rules.py").write_text(code)
+            found.append(hash_source(load_again("users_package.rules").item))
+        assert found[0] != found[1] == found[2]
+
+    def test_what_a_cache_holds_decides_nothing(self, folder: Path) -> None:
+        code = "KNOWN = {}\n\ndef item(n):\n    return KNOWN.setdefault(n, n)\n"
+        module = load(folder, code)
+        before = hash_source(module.item)
+        module.item(3)
+        assert hash_source(module.item) == before
 
     def test_functions_that_call_each_other(self, folder: Path) -> None:
         code = (

@@ -224,6 +224,7 @@ class TestDryRun:
         assert {path: path.stat().st_mtime_ns for path in storage.rglob("*")} == before
         # a trial is one process, whatever a window's workers are
         settings += ["training.precision=auto", "resources.cpus_per_worker=0.1"]
+        settings += ["tune.space.samples.lookback=none"]  # 60 days would leave none to train on
         found = []
         for workers in (1, 2):
             words = [
@@ -233,6 +234,9 @@ class TestDryRun:
             found.append(json.loads(capfd.readouterr().out))
         names = "models_at_once", "worker_gb", "windows"
         assert [found[0][name] for name in names] == [found[1][name] for name in names]
+        mistake = ["--set", "tune.space.gru.hiden={low=4, high=8}"]
+        assert jobs.run("tune", [*argv, *words, *mistake]) == 2
+        assert "unknown setting" in json.loads(capfd.readouterr().out)["error"]
         # a name that belongs to another configuration: what the job itself would say
         Run(Storage(str(storage)), "default", load("default")).claim()
         words = [word for one in settings for word in ("--set", one)]

@@ -18,6 +18,7 @@ from gangru_dist.base.errors import ConfigError, FactorError, PanelError, Storag
 from gangru_dist.base.storage import Storage
 from gangru_dist.commands import export, main
 from gangru_dist.commands.export import _write_sql
+from gangru_dist.panel.manifest import read_manifest
 from gangru_dist.scoring.predictor import predict
 from tests.scoring.market import RUN, make_world, run_of, score_here
 
@@ -241,6 +242,13 @@ class TestNotebook:
     def test_a_day_that_is_none_is_refused(self, root: Storage) -> None:
         with pytest.raises(PanelError, match="no trading day"):
             g.read_samples(run_of(root), "2019-04-28")
+
+    def test_a_day_with_too_few_before_it_is_refused(self, root: Storage) -> None:
+        run = run_of(root)
+        days = read_manifest(run.root).calendar
+        with pytest.raises(PanelError, match=r"is day 5 of the panel, and a sample has 6 days"):
+            g.read_samples(run, days[4])
+        assert g.read_samples(run, days[5]).x.shape[1] == 6
 
     def test_what_is_shown_is_short(self, root: Storage) -> None:
         run, block = run_of(root), g.read_panel(run_of(root), "2019-04-01", DAY)

@@ -1,9 +1,11 @@
 """A search without Ray: proposals, bookkeeping, kills, outputs."""
 
+import importlib
 import json
 import logging
 import math
 import pickle
+import sys
 import tomllib
 import weakref
 from collections.abc import Mapping
@@ -23,7 +25,7 @@ from gangru_dist.base.storage import Storage
 from gangru_dist.commands import main
 from gangru_dist.config import sources
 from gangru_dist.config.identity import MODEL_SECTIONS, to_dict
-from gangru_dist.config.settings import RunConfig
+from gangru_dist.config.settings import LABEL_TRANSFORMS, RunConfig
 from gangru_dist.runs.run import Run
 from gangru_dist.runs.search import TrialRecord, find_best_trial, read_trials
 from gangru_dist.tuning import search
@@ -338,6 +340,25 @@ class TestValidation:
         open_queue(tmp_path, store.config())
         with pytest.raises(ConfigError, match=r"model.gru.layers: 2 -> 1.*--overwrite"):
             open_queue(tmp_path, store.config(gru={"layers": 1}))
+
+    def test_code_of_a_choice_is_of_the_search(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`my_label:clip` is no setting of the configuration itself, and its code counts."""
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for sign in ("", "-"):
+            (tmp_path / "my_label.py").write_text(
+                f"def clip(returns, cfg):\n    return {sign}returns\n"
+            )
+            space = {"label.transform": {"choices": ["zscore", "my_label:clip"]}}
+            cfg = store.config(tune={"space": space})
+            sys.modules.pop("my_label", None)
+            clip = importlib.import_module("my_label").clip
+            monkeypatch.setitem(LABEL_TRANSFORMS, "my_label:clip", clip)
+            if not sign:
+                open_queue(tmp_path / "search", cfg)
+        with pytest.raises(ConfigError, match=r"has another search: model\.code"):
+            open_queue(tmp_path / "search", cfg)
 
     def test_the_removed_export_names_what_replaces_it(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -65,6 +65,18 @@ class TestProperties:
         cfg = dataclasses.replace(presets.demo(), variant="gru")
         assert not [p.key for p in make_parameters(cfg) if p.key.startswith("gan.")]
 
+    def test_what_a_fitted_predictor_does_not_have_is_not_searched(self) -> None:
+        none = with_space(
+            training__learning_rate={"low": 1e-4, "high": 1e-3}, gru__hidden={"low": 4, "high": 8}
+        )
+        with pytest.raises(ConfigError, match=r"changes a model of .* predictor=ridge"):
+            make_parameters(dataclasses.replace(none, predictor="ridge"))
+        space = with_space(
+            training__epochs={"low": 2, "high": 4}, samples__lookback={"low": 40, "high": 60}
+        )
+        (left,) = make_parameters(dataclasses.replace(space, predictor="ridge"))
+        assert left.key == "samples.lookback"
+
     def test_a_proposal_on_a_step_stays_on_it(self) -> None:
         span = {"low": 0.0, "high": 0.5, "step": 0.0625}
         (dropout,) = make_parameters(with_space(gan__dropout=span))

@@ -12,9 +12,10 @@ from gangru_dist.config.settings import LabelConfig, RunConfig, UniverseConfig
 from gangru_dist.panel.block import PanelBlock
 from gangru_dist.panel.shared import SharedPanel
 from gangru_dist.training.checkpoint import TrainingState
-from gangru_dist.training.data import prepare
+from gangru_dist.training.data import Scratch, WindowData, prepare
 from gangru_dist.training.loop import make_inputs, validate
 from gangru_dist.training.window import train_window
+from gangru_dist.tuning import trial as trial_module
 from gangru_dist.tuning.trial import (
     compute_objective,
     make_all_windows,
@@ -93,6 +94,25 @@ class TestProperties:
         _, told = trial(cfg)
         assert [one["gan_epochs"] for one in told] == [2, 4]
         assert [one["epochs"] for one in told] == [1, 2]
+
+    def test_all_caches_of_a_trial_share_one_budget(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Training's and validation's, and each window begins with all of it."""
+        taken: list[tuple[int, float]] = []
+        inner = prepare
+
+        def watched(*given: Any, scratch: Scratch, **named: Any) -> WindowData:
+            assert given[1].train_days or scratch.left == taken[-1][1] < taken[-1][0]
+            full = scratch.left
+            data = inner(*given, scratch=scratch, **named)
+            for day in (*data.train, *data.valid):
+                data.cache(day.row)
+            taken.append((full, scratch.left))
+            return data
+
+        monkeypatch.setattr(trial_module, "prepare", watched)
+        trial(store.config(label={"transform": "rank"}), store.config())
+        assert len(taken) == 4
+        assert taken[0][0] == taken[2][0]
 
     def test_it_knows_nothing_after_the_refit_day(self) -> None:
         """The block ends with the refit day, so a trial that looked further would fail."""
