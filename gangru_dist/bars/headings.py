@@ -116,13 +116,20 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
         check_renamed(uri, list(dict.fromkeys(n for _, names in opened for n in names)), form)
     sides, bars = [], []
     by_table: dict[str, frozenset[str]] = {}
+    first_of: dict[str, str] = {}  # table -> its first file
     for parts, names in opened:
         if (table := parts[0].table) is not None:
             columns = choose_table_columns(parts[0].file.name, names, form, form.tables[table])
             sides += [replace(part, columns=columns) for part in parts]
             own = frozenset(columns) - {"code", "date"}
-            by_table[table] = by_table.get(table, own) & own
-    given = frozenset().union(*by_table.values())  # what all files of a table have
+            first = first_of.setdefault(table, parts[0].file.name)
+            if uneven := by_table.setdefault(table, own) ^ own:
+                has, lacks = (first, parts[0].file.name)[:: 1 if min(uneven) not in own else -1]
+                raise BarsError(
+                    f"{lacks} has no {min(uneven)}, and {has} of the same table has. Export them "
+                    "alike."
+                )
+    given = frozenset().union(*by_table.values())
     for parts, names in opened:
         if parts[0].table is None:
             name, shape = parts[0].file.name, parts[0].shape

@@ -151,8 +151,8 @@ class Findings:
     def _show(
         self, rows: pa.Table, index: int, show: Sequence[str], previous: Sequence[str]
     ) -> Example:
-        row = rows.slice(index, 1).to_pylist()[0]
-        before = rows.slice(max(index - 1, 0), 1).to_pylist()[0] if previous else {}
+        row = _read_row(rows, index, ["file", "date", "code", *show])
+        before = _read_row(rows, max(index - 1, 0), previous)
         values = {f"previous_{name}": before[name] for name in previous}
         values |= {name: row[name] for name in show}
         start = {"file": self.files[row["file"]]}
@@ -161,12 +161,23 @@ class Findings:
         # what is no finite number becomes its text
         return (
             start
-            | {"date": str(row["date"] or "NaT"), "code": row["code"]}
+            | {"date": row["date"] or "NaT", "code": row["code"]}
             | {
                 name: value if isinstance(value, float) and math.isfinite(value) else str(value)
                 for name, value in values.items()
             }
         )
+
+
+def _read_row(rows: pa.Table, index: int, names: Sequence[str]) -> dict[str, Any]:
+    """Values of a row; days as text, for Python has none after the year 9999."""
+    row = rows.select(dict.fromkeys(names)).slice(index, 1)
+    return {
+        name: str(row[name].cast(pa.int32()).to_numpy().astype("datetime64[D]")[0])
+        if pa.types.is_date32(row[name].type) and row[name][0].is_valid
+        else row[name][0].as_py()
+        for name in row.column_names
+    }
 
 
 def count_examples(found: Mapping[str, Sequence[Example]]) -> Quality:

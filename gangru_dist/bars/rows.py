@@ -100,7 +100,7 @@ ZERO_RATE = "turnover_rate is 0 although volume is not"
 """A note where a small rate was rounded; a lost column where it is so in most rows."""
 ONE_PRICE = "high equals low"
 """A note where a stock is locked at its limit; a lost column where it is so in nearly all rows."""
-UNLISTED = "list_date before any stock was listed, taken as unknown"
+UNLISTED = "list_date on which no stock can have been listed, taken as unknown"
 MISSING = {
     "turnover_rate": "turnover_rate missing",
     "market_cap": "market_cap unknown",
@@ -208,13 +208,16 @@ def find_missing(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.is_null(column, nan_is_null=True).to_numpy())
 
 
+_LAST_LISTING = np.datetime64("2200-01-01")
+
+
 def clean_listings(column: pa.ChunkedArray, form: BarsFormat) -> tuple[np.ndarray, np.ndarray]:
     """(n,) datetime64[D], NaT where there is none or none can be; (n,) bool, the latter.
 
     What a lost date turns into would count as listed for decades on its first day.
     """
     listed, first = to_days(column), np.datetime64(FIRST_DAY[form.price_limits])
-    wrong = (listed < first) | (listed == EPOCH)
+    wrong = (listed < first) | (listed == EPOCH) | (listed > _LAST_LISTING)
     return np.where(wrong, np.datetime64("NaT"), listed), np.asarray(wrong)
 
 

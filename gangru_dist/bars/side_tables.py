@@ -94,7 +94,10 @@ class Members:
                 "or leave the end of those spans empty that have not ended."
             )
         spellings = Spellings(codes)
-        own = {name: i for i, code in enumerate(self.codes) if (name := spellings.find(code))}
+        own: dict[str, list[int]] = {}  # lists may spell one stock in several ways
+        for i, code in enumerate(self.codes):
+            if name := spellings.find(code):
+                own.setdefault(name, []).append(i)
         if not own:
             raise BarsError(
                 f"panel.members names no stock of the bars: it has {self.codes[0]}, the bars "
@@ -105,13 +108,13 @@ class Members:
             "members_read lists=%d stocks=%d without_bars=%d first=%s last=%s",
             len(self.dates),
             len(names),
-            len(self.codes) - len(names),
+            len(self.codes) - sum(map(len, own.values())),
             self.dates[0],
             self.dates[-1],
         )
         if self.dates[0] > calendar[0]:
             _logger.warning("members_begin_late lists=%s panel=%s", self.dates[0], calendar[0])
-        listed = self.listed[:, [own[name] for name in names]]
+        listed = np.stack([self.listed[:, own[name]].any(axis=1) for name in names], axis=1)
         return Members(dates=self.dates, codes=names, listed=listed)
 
     def find_members(self, code: pa.DictionaryArray, date: np.ndarray) -> np.ndarray:

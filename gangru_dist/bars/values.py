@@ -138,7 +138,10 @@ def _match_name(names: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
 
 
 def _to_text(column: pa.ChunkedArray, origin: Origin, *, is_code: bool) -> pa.ChunkedArray:
-    """Dictionary-coded text, numbers too if it is no code; missing as in `_MISSING`."""
+    """Dictionary-coded text, numbers too if it is no code; missing as in `_MISSING`.
+
+    Blanks around a text are none of it; those of codes are left to `codes.check_spellings`.
+    """
     is_coded = pa.types.is_dictionary(column.type)
     values = column.type.value_type if is_coded else column.type
     if not (values in _TEXTS or (not is_code and pa.types.is_integer(values))):
@@ -148,9 +151,11 @@ def _to_text(column: pa.ChunkedArray, origin: Origin, *, is_code: bool) -> pa.Ch
     coded = column.cast(CODED) if is_coded else column.cast(pa.string()).dictionary_encode()
     chunks, words = [], pa.array(_MISSING[:1] if is_code else _MISSING)
     for chunk in coded.chunks:
-        blank = pc.is_in(pc.utf8_trim_whitespace(chunk.dictionary), words)
-        known = pc.if_else(blank.take(chunk.indices), None, chunk.indices)
-        chunks.append(pa.DictionaryArray.from_arrays(known, chunk.dictionary))
+        trimmed = pc.utf8_trim_whitespace(chunk.dictionary)
+        texts = chunk.dictionary if is_code else pc.unique(trimmed)
+        places = pc.index_in(chunk.dictionary if is_code else trimmed, texts)
+        places = pc.if_else(pc.is_in(trimmed, words), None, places)
+        chunks.append(pa.DictionaryArray.from_arrays(places.take(chunk.indices), texts))
     return pa.chunked_array(chunks, CODED)
 
 

@@ -106,7 +106,7 @@ class KnownFacts:
 def find_known_facts(
     root: Storage, old: Manifest | None, source: dict[str, Any], facts: tuple[str, ...]
 ) -> KnownFacts | None:
-    """What a panel knows that a build with the same settings of the bars must keep.
+    """What a panel knows that a build must keep which reads these facts in the same way.
 
     Args:
         root: Storage root.
@@ -114,7 +114,7 @@ def find_known_facts(
         source: What the new manifest will say of the bars.
         facts: Columns that side tables by stock give now.
     """
-    if old is None or _select_settings(old.source)["bars"] != _select_settings(source)["bars"]:
+    if old is None or _select_reading(old.source, facts) != _select_reading(source, facts):
         return None
     had = set(facts if old.facts is None else old.facts)
     had -= set() if old.has_industry else {"industry"}
@@ -231,6 +231,13 @@ def _select_settings(source: dict[str, Any]) -> dict[str, Any]:
     affecting = {key for key, setting in SETTINGS.items() if setting.affects}
     bars = {name: value for name, value in given.items() if f"bars.{name}" in affecting}
     return {"bars": bars, "members": source.get("members")}
+
+
+def _select_reading(source: dict[str, Any], facts: tuple[str, ...]) -> list[Any]:
+    """How stocks and these facts of theirs are read."""
+    bars = _select_settings(source)["bars"]
+    columns = {name: column for name, column in bars["columns"].items() if name in ("code", *facts)}
+    return [bars["format"], bars["code_from_name"], bars["encoding"], columns]
 
 
 def _mark_months(old: Manifest, new: Manifest, rewritten: HistoryDiff) -> dict[str, str]:

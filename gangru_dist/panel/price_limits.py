@@ -104,12 +104,14 @@ def at_limit(
         share: Of `limit_share`.
 
     Returns:
-        Two arrays; False where there is no reference price.
+        Two arrays; False where there is no reference price, and where the close is beyond the
+        limit: the reference is not the exchange's then, as after a row that was set aside.
     """
     base = _round(reference)
     with np.errstate(invalid="ignore"):
         upper, lower = _round(base * (1 + share)), _round(base * (1 - share))
-        return close >= upper - _TICK / 2, close <= lower + _TICK / 2
+        up = (close >= upper - _TICK / 2) & (close <= upper + 1.5 * _TICK)
+        return up, (close <= lower + _TICK / 2) & (close >= lower - 1.5 * _TICK)
 
 
 def at_stated_limit(

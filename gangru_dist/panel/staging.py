@@ -130,10 +130,15 @@ def _summarize(
     traded = np.bincount(day - first, weights=is_traded.to_numpy())
     there = np.flatnonzero(np.bincount(day - first))
     columns = part.has
-    if not part.given and traded.any():  # what no traded row has a value of is not there
-        rows = checked.select(_MAY_BE_EMPTY).filter(is_traded)
-        empty = (pc.all(pc.is_null(rows[name], nan_is_null=True)).as_py() for name in _MAY_BE_EMPTY)
-        columns -= {name for name, is_empty in zip(_MAY_BE_EMPTY, empty, strict=True) if is_empty}
+    if traded.any():  # what no traded row has a value of is not there, unless a table gives it
+        given = part.given | ({"market_cap"} if "total_shares" in part.given else set())
+        rows = checked.select([name for name in _MAY_BE_EMPTY if name not in given])
+        rows = rows.filter(is_traded)
+        columns -= {
+            name
+            for name in rows.column_names
+            if pc.all(pc.is_null(rows[name], nan_is_null=True)).as_py()
+        }
     dates = pc.unique(table["date"].drop_null()).to_numpy(zero_copy_only=False)
     dates = dates.astype("datetime64[D]")
     dates = dates[days.may_be_newest(dates)]

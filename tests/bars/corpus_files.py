@@ -6,7 +6,7 @@ import bz2
 import gzip
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pyarrow as pa
@@ -250,6 +250,9 @@ def doubles() -> Iterator[Case]:
         yield files(f"{column} empty in one of two files", _some_empty(column), "noted", column)
     yield files("turnover_rate empty in one of two files", _some_empty("turnover_rate"), "refused",
                 "has no column turnover_rate, or an empty one")  # fmt: skip
+    yield files("the same, with a table of industries beside them",
+                _with_industries(_some_empty("turnover_rate")), "refused",
+                "has no column turnover_rate, or an empty one")  # fmt: skip
     yield case("neither turnover_rate nor market_cap",
                lambda f: f.drop(columns=["turnover_rate", "market_cap"]), "refused",
                "turnover_rate")  # fmt: skip
@@ -267,6 +270,14 @@ def cases() -> Iterator[Case]:
     yield from layouts()
     yield from headers()
     yield from doubles()
+
+
+def _with_industries(make: Callable[[Frame], Files]) -> Callable[[Frame], Files]:
+    def write(frame: Frame) -> Files:
+        table = pd.DataFrame({"code": CODES, "industry": "bank"})
+        return {**make(frame.drop(columns="industry")), "stock_basic.csv": csv(table)}
+
+    return write
 
 
 def _zip(frame: Frame) -> bytes:

@@ -24,7 +24,7 @@ from tests.bars.corpus_market import (
 )  # fmt: skip
 
 FACTOR = "adj_factor missing, infinite or not above 0"
-UNLISTED = "list_date before any stock was listed, taken as unknown"
+UNLISTED = "list_date on which no stock can have been listed, taken as unknown"
 LEFT_EARLY = "delist_date before the stock's last row, not used"
 
 
@@ -50,10 +50,14 @@ def _tables() -> Iterator[Case]:
         yield files(f"{words}, beside the bars", _beside("adj_factor", change), outcome, says,
                     max_quarantined=0.02)  # fmt: skip
     yield files("factor_changes beside the bars", _beside("factor_changes", _changes), "same panel")
+    yield files("two files of a table, and a column in one of them", _uneven, "refused",
+                "has no industry, and")  # fmt: skip
+    yield files("blanks behind industries in one of two files", _padded, "same panel")
     yield files("a factor in the bars and in a table beside them", _factor_twice, "refused",
                 "has it too. Move that table away")  # fmt: skip
     for column, text, outcome, says in (
         ("list_date", "1970-01-01", "noted", UNLISTED),
+        ("list_date", "9999-12-31", "noted", UNLISTED),
         ("list_date", "soon", "refused", "has 'soon' in row"),
         ("delist_date", "0000-00-00", "same panel", ""),
         ("delist_date", "2099-12-31", "same panel", ""),
@@ -116,6 +120,18 @@ def _beside(table: str, change: Callable[[Frame], Frame]) -> Callable[[Frame], F
         return {"bars.csv": csv(frame.drop(columns="adj_factor")), f"{table}/all.csv": csv(rows)}
 
     return write
+
+
+def _uneven(frame: Frame) -> Files:
+    listed = pd.DataFrame({"code": CODES[:2], "list_date": "2010-01-04", "industry": "bank"})
+    gone = pd.DataFrame({"code": CODES[2:], "list_date": "2010-01-04"})
+    tables = {"stock_basic/L.csv": csv(listed), "stock_basic/D.csv": csv(gone)}
+    return {"bars.csv": csv(frame.drop(columns="industry")), **tables}
+
+
+def _padded(frame: Frame) -> Files:
+    early, late = frame[frame["date"] < CUT], frame[frame["date"] >= CUT]
+    return {"a.csv": csv(early), "b.csv": csv(late.assign(industry=late["industry"] + " \u3000"))}
 
 
 def _factor_twice(frame: Frame) -> Files:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,6 +77,25 @@ class TestKept:
         assert stock["industry"].tolist() == expected.tolist()
         others = after[after["asset"] != CODES[1]]
         assert set(others["industry"]) == {"银行", "煤炭"}
+
+    @pytest.mark.parametrize(
+        "bars",
+        [{"columns": {"volume": "vol"}}, {"scales": {"volume": 100.0}}, {"weekends": True}],
+    )
+    def test_settings_of_other_columns_leave_it(self, root: Storage, bars: dict[str, Any]) -> None:
+        """What they change of prices and volumes is their own; an industry has no part in it."""
+        before = rows(root, build(root, EARLY))
+        other = replace(CFG, bars=replace(CFG.bars, **bars))
+        after = rows(root, build(root, DAYS[-1], other, industry="钢铁"))
+        early = after[after["date"] <= EARLY]
+        assert early["industry"].tolist() == before["industry"].tolist()
+        assert "钢铁" in set(after["industry"])
+
+    def test_another_column_of_industries_replaces_it(self, root: Storage) -> None:
+        build(root, EARLY)
+        other = replace(CFG, bars=replace(CFG.bars, columns={"industry": "area"}))
+        found = rows(root, build(root, DAYS[-1], other, area="深圳"))
+        assert set(found[found["asset"] == CODES[1]]["industry"]) == {"深圳"}
 
     def test_a_listing_day_stays(self, root: Storage) -> None:
         before = rows(root, build(root, EARLY))
@@ -183,7 +203,7 @@ class TestGaps:
         stock = found[found["asset"] == CODES[1]]
         assert set(stock["list_date"]) == {stock["date"].min().date()}
         notes = root.child("panel").read_json("quality.json")["notes"]
-        kind = "list_date before any stock was listed, taken as unknown"
+        kind = "list_date on which no stock can have been listed, taken as unknown"
         assert notes[kind]["count"] == len(stock)
 
     def test_a_cap_larger_than_any_stocks_is_unknown(self, root: Storage) -> None:

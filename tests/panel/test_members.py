@@ -86,6 +86,18 @@ class TestReference:
         renamed["code"] = "sh." + renamed["code"].str[:6]
         assert build(tmp_path, renamed).fingerprint == one.fingerprint
 
+    def test_lists_that_spell_a_stock_in_two_ways_are_united(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = build(tmp_path, rows(LISTS))
+        mixed = rows(LISTS)
+        late = mixed["date"] > "2019-01-01"
+        mixed["code"] = mixed["code"].where(~late, "sh." + mixed["code"].str[:6])
+        mixed.loc[mixed["date"] > "2019-03-01", "code"] += " "
+        with caplog.at_level("INFO"):
+            assert build(tmp_path, mixed).fingerprint == one.fingerprint
+        assert "stocks=5 without_bars=1" in caplog.text
+
     def test_spans_of_days(self, tmp_path: Path) -> None:
         """Qlib's list, Tushare's index_member and a loop over days mark the same."""
         one = build(tmp_path, rows(LISTS))

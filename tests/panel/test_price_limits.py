@@ -87,6 +87,14 @@ class TestProperties:
         up, down = at_limit(np.array([100.0, 0.01]), np.array([10.0, 10.0]), np.full(2, np.inf))
         assert not (up | down).any()
 
+    def test_a_close_beyond_the_limit_has_another_reference(self) -> None:
+        """As after a row that was set aside: 4.48, (4.93), 5.05 is no limit of 4.93."""
+        closes, reference = np.array([4.93, 4.94, 4.95, 5.05]), np.full(4, 4.48)
+        up, _ = at_limit(closes, reference, np.full(4, 0.1))
+        assert up.tolist() == [True, True, False, False]
+        _, down = at_limit(np.array([4.03, 4.02, 4.01]), reference[:3], np.full(3, 0.1))
+        assert down.tolist() == [True, True, False]
+
     def test_lower_limit(self) -> None:
         _, down = at_limit(np.array([9.0, 9.01]), np.array([10.0, 10.0]), np.full(2, 0.1))
         assert down.tolist() == [True, False]

@@ -37,7 +37,9 @@ _FIRST = {
     "tushare": "616bab39ea32cef593d4b400f5673acf44cc6813eab1e98e3a934a95052161ae",
     "whole": "9ce1d506e55afef7d0dfa260ce1f4c5c790181a0e8163ca251b0819d1adc2e9a",
 }
-GOLDEN = {1: _FIRST, 2: _FIRST}
+_BEYOND = "3659d9aab348b799d07ddf191a145416c9f30917bdde457bad14e396d98c2e5d"
+"""Without closes beyond a limit that is computed from the wrong day."""
+GOLDEN = {1: _FIRST, 2: _FIRST, 3: {**_FIRST, "spoiled": _BEYOND}}
 """Version of the rows -> market -> fingerprint of its panel."""
 
 
