@@ -100,7 +100,7 @@ ZERO_RATE = "turnover_rate is 0 although volume is not"
 """A note where a small rate was rounded; a lost column where it is so in most rows."""
 ONE_PRICE = "high equals low"
 """A note where a stock is locked at its limit; a lost column where it is so in nearly all rows."""
-UNLISTED = "list_date on which no stock can have been listed, taken as unknown"
+UNLISTED = "list_date that no stock can have, taken as unknown"
 MISSING = {
     "turnover_rate": "turnover_rate missing",
     "market_cap": "market_cap unknown",

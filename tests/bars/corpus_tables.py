@@ -24,7 +24,7 @@ from tests.bars.corpus_market import (
 )  # fmt: skip
 
 FACTOR = "adj_factor missing, infinite or not above 0"
-UNLISTED = "list_date on which no stock can have been listed, taken as unknown"
+UNLISTED = "list_date that no stock can have, taken as unknown"
 LEFT_EARLY = "delist_date before the stock's last row, not used"
 
 

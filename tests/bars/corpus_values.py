@@ -136,7 +136,7 @@ def lives() -> Iterator[Case]:
                "list_date after the stock's first row")  # fmt: skip
     for text in ("1970-01-01", "1900-01-01", "0001-01-01"):
         yield case(f"list_date is {text}", _listed(text), "noted",
-                   "list_date on which no stock can have been listed, taken as unknown")  # fmt: skip
+                   "list_date that no stock can have, taken as unknown")  # fmt: skip
     yield case("list_date before the first row", _listed("2001-03-01"), "accepted",
                "listed then")  # fmt: skip
     yield case("an industry is renamed", _renamed, "noted", "industry of a stock changes")

@@ -203,7 +203,7 @@ class TestGaps:
         stock = found[found["asset"] == CODES[1]]
         assert set(stock["list_date"]) == {stock["date"].min().date()}
         notes = root.child("panel").read_json("quality.json")["notes"]
-        kind = "list_date on which no stock can have been listed, taken as unknown"
+        kind = "list_date that no stock can have, taken as unknown"
         assert notes[kind]["count"] == len(stock)
 
     def test_a_cap_larger_than_any_stocks_is_unknown(self, root: Storage) -> None:
