@@ -17,7 +17,7 @@ FACTOR_COLUMNS = ("date", "asset", "factor")
 """Required columns of a factor table; `score` and `quantile` are optional."""
 
 ENDED_AFTER = 250
-"""Trading days without a bar after which an asset counts as one that trades no more. Of 2,299 times
+"""Trading days without a bar after which an asset counts as one that trades no more. Of 2,369 times
 that an A-share was silent for 60 days and more, 2010 to 2020, it came back in all but 70."""
 UNKNOWN = "unknown"
 """Industry of assets whose industry is not known."""
