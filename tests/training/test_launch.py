@@ -202,8 +202,12 @@ def test_a_driver_that_stops_ends_its_units(root: Storage, tmp_path: Path) -> No
 
     def work(job: TrainingJob, unit: Unit, report: Report) -> None:
         report(UnitStarted(unit))
-        time.sleep(3)
-        (tmp_path / str(unit[0].seed)).touch()
+        for _ in range(600):  # a minute
+            (tmp_path / str(unit[0].seed)).touch()
+            time.sleep(0.1)
+
+    def find_touched() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
     manifest = read_manifest(root)
     window = choose_windows(manifest, TINY, None)[0][0]
@@ -213,8 +217,13 @@ def test_a_driver_that_stops_ends_its_units(root: Storage, tmp_path: Path) -> No
     events = run_units(job, [(Task(window=window, seed=s),) for s in range(4)], 4, train=work)
     next(events)
     events.close()
-    time.sleep(5)
-    assert not list(tmp_path.iterdir())
+    for _ in range(10):
+        before = find_touched()
+        time.sleep(2)
+        if find_touched() == before:
+            break
+    else:
+        pytest.fail("the units of a driver that has stopped go on")
 
 
 class TestValidation:
