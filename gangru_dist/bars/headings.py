@@ -124,10 +124,10 @@ def read_headings(uri: str, files: Sequence[BarsFile], form: BarsFormat) -> list
             own = frozenset(columns) - {"code", "date"}
             first = first_of.setdefault(table, parts[0].file.name)
             if uneven := by_table.setdefault(table, own) ^ own:
-                has, lacks = (first, parts[0].file.name)[:: 1 if min(uneven) not in own else -1]
+                column, this = min(uneven), parts[0].file.name
+                has, lacks = (this, first) if column in own else (first, this)
                 raise BarsError(
-                    f"{lacks} has no {min(uneven)}, and {has} of the same table has. Export them "
-                    "alike."
+                    f"{lacks} has no {column}, and {has} of the same table has. Export them alike."
                 )
     given = frozenset().union(*by_table.values())
     for parts, names in opened:

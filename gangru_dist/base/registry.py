@@ -224,21 +224,25 @@ def _collect_statements(module: str, name: str, parts: dict[str, str]) -> None:
     makes = []
     for node in body:
         if isinstance(node, ast.ImportFrom):
-            origin = importlib.util.resolve_name(
-                "." * node.level + (node.module or ""), vars(sys.modules[module])["__package__"]
-            )
-            is_own = origin.partition(".")[0] == module.partition(".")[0]
-            for alias in node.names if is_own else ():
-                if name in (alias.asname, alias.name):
-                    _collect_statements(origin, alias.name, parts)
-        elif not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import) and any(
-            isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node)
-        ):
+            _follow_import(node, module, name, parts)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            makes += [node] if node.name == name else []  # a decorator made something else of it
+        elif any(isinstance(one, ast.Name) and one.id == name for one in ast.walk(node)):
             makes.append(node)
     if makes:
         parts[f"{module}.{name}"] = "\n".join(map(ast.unparse, makes))
         for node in makes:
             _collect_names(node, module, parts)
+
+
+def _follow_import(node: ast.ImportFrom, module: str, name: str, parts: dict[str, str]) -> None:
+    """Add what makes a name that this statement brings from the same top-level package."""
+    package = vars(sys.modules[module])["__package__"]
+    origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    if origin.partition(".")[0] == module.partition(".")[0]:
+        for alias in node.names:
+            if name == (alias.asname or alias.name):
+                _collect_statements(origin, alias.name, parts)
 
 
 class _Bare(ast.NodeTransformer):

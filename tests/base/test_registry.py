@@ -154,6 +154,7 @@ class TestSourceHash:
                 "C().f()",
             ),
             ("from functools import cache\n@cache\ndef f(): return @".replace("@c", "\0c"), "f()"),
+            ("class D:\n    def __init__(self, f): self.f = f\n\0D\ndef f(): return @", "f.f()"),
             ("from functools import partial\ndef g(n): return n + @\nf = partial(g, 1)", "f()"),
         ],
     )
