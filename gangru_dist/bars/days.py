@@ -3,7 +3,8 @@
 A date outside the market's span stops the build, because nothing can be appended to a panel that
 ends in 2081. Rows of Saturdays and Sundays, and of days on which almost no stock traded, are set
 aside. So are days that keep less than half of their rows when the days of each stock are compared.
-Decisions about a day depend only on the days before it, so later bars never change them.
+Decisions about a day depend only on the days before it, those about the first `MARKET_DAYS` on all
+of these, so later bars never change them.
 """
 
 from __future__ import annotations
