@@ -97,10 +97,10 @@ class FactorTable:
                 aware = as_of if as_of.tzinfo else as_of.replace(tzinfo=dt.UTC)
                 if created > aware.timestamp() * 1000:  # delta-rs would give the empty version
                     raise DeltaError("the table was made later")
-        except DeltaError as error:
+        except (DeltaError, TypeError, ValueError) as error:
             raise FactorError(
                 f"the factor table at {self._folder.uri} has no version as of {as_of!r} ({error}); "
-                f"the newest is {newest}."
+                f"the newest is {newest}. Give a version's number, or a datetime."
             ) from error
         return self._delta
 

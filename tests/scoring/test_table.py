@@ -392,7 +392,7 @@ class TestValidation:
         with pytest.raises(FactorError, match=r"no factor table at .*`?gangru score"):
             read_factor(root.uri, "r")
 
-    @pytest.mark.parametrize("as_of", [7, dt.datetime(2001, 1, 1)])
+    @pytest.mark.parametrize("as_of", [7, dt.datetime(2001, 1, 1), dt.date(2020, 1, 1), "newest"])
     def test_no_such_version(self, root, factor, as_of):
         FactorTable(factor).commit(write(factor, "2019-01-02", "2019-01-04"))
         with pytest.raises(FactorError, match="no version as of"):
