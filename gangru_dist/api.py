@@ -15,10 +15,11 @@ cheap and a killed one continues.
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ from gangru_dist.report.sources import read_index, read_market
 from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import tabulate_models
 from gangru_dist.runs.run import Run, require_run
+from gangru_dist.runs.summaries import DayCoverage
+from gangru_dist.scoring.plan import find_outdated
 from gangru_dist.scoring.reader import read_factor
 from gangru_dist.scoring.table import FactorTable
 from gangru_dist.synthetic.market import write_bars
@@ -248,19 +251,17 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
     require_run(run)
     if top is not None and top < 1:
         raise FactorError(f"top={top} picks nothing. Give 1 or more.")
-    found = read_factor(run.root.uri, run.name, day, day) if day else None
-    if found is None or found.empty:
-        days = sorted(FactorTable(run.factor).read_coverage())
-        if not days:
-            run.check_exists()
-        if not days or day:
-            known = f"there are {days[0]} to {days[-1]}" if days else "there are none"
-            raise FactorError(
-                f"run {run.name!r} has no scores of {day or 'any day'}; {known}. Run gangru score."
-            )
-        found = read_factor(run.root.uri, run.name, days[-1], days[-1])
-    date = found["date"].iloc[0].date()
-    rules = run.cfg.evaluation
+    covered = FactorTable(run.factor).read_coverage()
+    if not covered:
+        run.check_exists()
+        raise FactorError(f"run {run.name!r} has no scores. Run gangru score.")
+    date = to_day(day, "day") or max(covered)
+    if date not in covered:
+        raise FactorError(
+            f"run {run.name!r} has no scores of {date}. {_name_neighbors(date, sorted(covered))}"
+        )
+    _warn_of_outdated(run, {date: covered[date]})
+    found, rules = read_factor(run.root.uri, run.name, date, date), run.cfg.evaluation
     found = pick_best(
         found,
         to_market(read_panel(run, date, date)),
@@ -270,6 +271,29 @@ def read_picks(run: Run, day: Day | None = None, *, top: int | None = None) -> p
     names = read_names(run.root, date)
     found.insert(3, "name", [names.get(asset, "") for asset in found["asset"]])
     return found
+
+
+def _name_neighbors(day: dt.date, scored: Sequence[dt.date]) -> str:
+    """What is scored beside a day that is not, and what would change that."""
+    if day > scored[-1]:
+        return f"The last scored day is {scored[-1]}. Add bars with gangru panel; gangru score."
+    if day < scored[0]:
+        return f"The first scored day is {scored[0]}: that of the first model."
+    later = bisect.bisect(scored, day)
+    return f"It is no trading day, or none of a model; {scored[later - 1]} and {scored[later]} are."
+
+
+def _warn_of_outdated(run: Run, covered: Mapping[dt.date, DayCoverage]) -> None:
+    """Warn of a day that is not what scoring it now would give."""
+    claimed = run.with_claimed_precision()
+    manifest = read_manifest(run.root, run.cfg.panel.features)
+    if days := find_outdated(manifest, claimed.cfg, claimed.read_models(), covered):
+        _logger.warning(
+            "factor_outdated run=%s day=%s models_settings_or_panel=changed "
+            "mend_with=gangru_train,gangru_score",
+            run.name,
+            days[0],
+        )
 
 
 def read_models(run: Run) -> pd.DataFrame:

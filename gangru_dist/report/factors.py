@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -25,6 +26,8 @@ from gangru_dist.panel.manifest import Manifest
 from gangru_dist.panel.store import read_block
 from gangru_dist.panel.universe import select_universe
 from gangru_dist.scoring.factor import to_factor
+
+_logger = logging.getLogger(__name__)
 
 UNIVERSES = ("run", "all")
 EXPOSURES: tuple[Exposure, ...] = ("industry", "size")
@@ -162,6 +165,8 @@ def place_factor(
             f"{block.dates[-1]} and assets such as {block.assets[0]}, the factor "
             f"{', '.join(table['asset'].head(2)) or 'no row'}."
         )
+    if given > known:
+        _logger.warning("factor_rows_unknown left_out=%d given=%d", given - known, given)
     neutralized = np.full(len(values), "", dtype=object)
     if removed := tuple(name for name in EXPOSURES if name in neutralize):
         rule = replace(cfg.factor, neutralize=removed, min_assets=2)

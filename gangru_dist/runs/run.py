@@ -204,7 +204,8 @@ class Run(Describable):
             raise ConfigError(
                 f"run {self.name!r} in {self.root.uri} has another configuration: "
                 f"{'; '.join(changed)}. Use the run's own --preset, --config and --set, give a new "
-                "run another --run, or replace the old run with --overwrite."
+                "run another --run, or give this run these settings with --overwrite: what they "
+                "change is made anew, models too."
             )
 
     def check_exists(self) -> None:

@@ -90,6 +90,38 @@ class TestPicks:
         with pytest.raises(FactorError, match=rf"no row of 1 of .* {DAY}, first {best}: .*Run"):
             g.read_picks(run, DAY)
 
+    def test_picks_of_models_that_are_gone_are_warned_of(
+        self, root: Storage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = run_of(root)
+        g.read_picks(run, DAY)
+        assert not caplog.records
+        longer = dataclasses.replace(run.cfg.windows, history_days=run.cfg.windows.history_days + 1)
+        other = dataclasses.replace(run, cfg=dataclasses.replace(run.cfg, windows=longer))
+        g.read_picks(other, DAY)
+        assert f"factor_outdated run={RUN} day={DAY}" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("day", "says"),
+        [
+            ("2019-04-28", r"no trading day, or none of a model; 2019-04-26 and 2019-04-29 are"),
+            ("2099-04-28", r"The last scored day is .* Add bars"),
+            ("2001-04-28", r"The first scored day is"),
+        ],
+    )
+    def test_a_day_without_scores_names_those_beside_it(
+        self, root: Storage, day: str, says: str
+    ) -> None:
+        with pytest.raises(FactorError, match=rf"has no scores of {day}\. .*{says}"):
+            g.read_picks(run_of(root), day)
+
+    @pytest.mark.parametrize("word", ["April", ""])
+    def test_a_word_is_no_day(
+        self, root: Storage, word: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert call(root, "picks", "--run", RUN, "--date", word) == 2
+        assert f"--date={word!r} is no day" in capsys.readouterr().err
+
     def test_an_industry_that_is_not_known_is_called_so(
         self, root: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -116,15 +148,6 @@ class TestPicks:
         assert call(root, "picks", "--run", RUN, "--json") == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert {row["date"][:10] for row in rows} == {"2019-05-10"}
-
-    def test_a_day_without_scores_names_those_there_are(
-        self, root: Storage, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert call(root, "picks", "--run", RUN, "--date", "2019-04-28") == 2
-        assert "no scores of 2019-04-28; there are 2019-02-01 to" in capsys.readouterr().err
-        for word in ("April", ""):
-            assert call(root, "picks", "--run", RUN, "--date", word) == 2
-            assert f"--date={word!r} is no day" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("words", "said"),

@@ -150,7 +150,7 @@ class TestReference:
 
 
 class TestProperties:
-    def test_other_days_assets_and_spellings(self, world):
+    def test_other_days_assets_and_spellings(self, world, caplog):
         table = table_of(world)
         strange = pd.concat(
             [
@@ -163,6 +163,7 @@ class TestProperties:
         placed, plain = (place_factor(one, block, CFG, universe="all") for one in (strange, table))
         pd.testing.assert_frame_equal(placed.table, plain.table)
         assert placed.note.facts["unknown"] == "5"
+        assert f"factor_rows_unknown left_out=5 given={len(strange)}" in caplog.text
         assert len(plain.table) == len(table)
 
     def test_picks_of_a_month_that_is_judged_say_so(self, world):
