@@ -52,7 +52,7 @@ from gangru_dist.report.tables import METRICS
 from gangru_dist.report.training import tabulate_models
 from gangru_dist.runs.run import Run, require_run
 from gangru_dist.runs.summaries import DayCoverage
-from gangru_dist.scoring.plan import find_outdated
+from gangru_dist.scoring.plan import find_outdated, warn_of_outdated
 from gangru_dist.scoring.reader import read_factor
 from gangru_dist.scoring.table import FactorTable
 from gangru_dist.synthetic.market import write_bars
@@ -287,13 +287,8 @@ def _warn_of_outdated(run: Run, covered: Mapping[dt.date, DayCoverage]) -> None:
     """Warn of a day that is not what scoring it now would give."""
     claimed = run.with_claimed_precision()
     manifest = read_manifest(run.root, run.cfg.panel.features)
-    if days := find_outdated(manifest, claimed.cfg, claimed.read_models(), covered):
-        _logger.warning(
-            "factor_outdated run=%s day=%s models_settings_or_panel=changed "
-            "mend_with=gangru_train,gangru_score",
-            run.name,
-            days[0],
-        )
+    days = find_outdated(manifest, claimed.cfg, claimed.read_models(), covered)
+    warn_of_outdated(run.name, days)
 
 
 def read_models(run: Run) -> pd.DataFrame:

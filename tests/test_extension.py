@@ -22,7 +22,7 @@ from gangru_dist.commands import check_plugin
 from gangru_dist.commands.check_plugin import check
 from gangru_dist.config.identity import from_dict, model_settings, to_dict
 from gangru_dist.config.settings import LABEL_TRANSFORMS, PREDICTORS, GruConfig, RunConfig
-from gangru_dist.config.sources import load
+from gangru_dist.config.sources import load, with_values
 from gangru_dist.features.price_volume import FEATURES
 from gangru_dist.models.predictors import TransformerPredictor
 from gangru_dist.runs.run import Run
@@ -168,6 +168,11 @@ class TestCheck:
     )
     def test_what_keeps_the_promises(self, name: str) -> None:
         assert check(name) == []
+
+    def test_an_estimator_without_weights_under_days_that_have_some(self) -> None:
+        cfg = with_values(RunConfig(), {"windows.half_life_days": 50.0}, "test")
+        with pytest.raises(ConfigError, match="has no parameter sample_weight"):
+            check(f"{CODE}:Least", cfg)
 
     def test_ours_do(self) -> None:
         assert {name: check(name) for name in (*FEATURES, *LABEL_TRANSFORMS) if check(name)} == {}

@@ -18,7 +18,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,9 @@ def _check_predictor(name: str, cfg: RunConfig) -> Iterator[str]:
 
     from gangru_dist.models.predictors import is_random, make_predictor
     from gangru_dist.samples.standardize import Standardizer
+    from gangru_dist.training.plan import require_model
 
+    require_model(replace(cfg, predictor=name))
     torch.manual_seed(0)
     channels, lookback = Standardizer(cfg.samples, cfg.features).channels, cfg.samples.lookback
     model = make_predictor(name, len(channels), lookback, cfg.gru).double()

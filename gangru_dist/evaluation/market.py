@@ -56,7 +56,7 @@ class Market:
     """Of `panel.members`; None = nobody is marked."""
 
     @property
-    def ended(self) -> Bool[np.ndarray, "D N"]:
+    def has_ended(self) -> Bool[np.ndarray, "D N"]:
         """Trades no more, as far as is known that day.
 
         It is no longer listed; where that day is not known, it was silent for `ENDED_AFTER` days.
@@ -253,7 +253,9 @@ def settle_prices(market: Market, loss: float) -> Market:
     """The market in which assets that trade no more have lost this fraction of their last price."""
     if not loss:
         return market
-    return replace(market, price=np.where(market.ended, market.price * (1 - loss), market.price))
+    return replace(
+        market, price=np.where(market.has_ended, market.price * (1 - loss), market.price)
+    )
 
 
 def _locate(table: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ change which assets are targets and what each is to weigh:
 
 Between rebalances weights drift with prices. A suspended asset keeps its last price.
 
-**An asset that trades no more** (`Market.ended`) is worth its last price less
+**An asset that trades no more** (`Market.has_ended`) is worth its last price less
 `evaluation.delisting_loss` from the day on which it left the exchange; where that day is not known,
 from the 250th day without a bar, so that no later bar changes what was sold before. The next trades
 sell it, and it is not bought while it is silent. The benchmark and every return between two entry
@@ -334,7 +334,7 @@ def _simulate(
     value, (traded, sold) = np.ones(end - first + 1), np.zeros((2, end - first + 1))
     weights, history, targets, trades = np.zeros(len(market.assets)), [], [], []
     was_target = weights > 0
-    all_ended = market.ended[starts]
+    all_ended = market.has_ended[starts]
     for row, day, stop, ended in zip(rows, starts, stops, all_ended, strict=True):
         wanted = weigh(row, (weights > 0) & was_target)
         was_target = wanted > 0

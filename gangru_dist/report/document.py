@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,10 +32,10 @@ from gangru_dist.report.factors import name_factors, place_factor, read_factor_m
 from gangru_dist.report.sources import RunSources, Sources, read_index, read_market, read_sources
 from gangru_dist.report.text import gettext as _
 from gangru_dist.runs.run import Run, require_run
+from gangru_dist.scoring.plan import warn_of_outdated
 from gangru_dist.scoring.reader import read_factor
 
 PAGE = "report.html"
-_logger = logging.getLogger(__name__)
 
 
 def write_report(
@@ -102,7 +101,8 @@ def _write_run(run: Run, compare: str | None, *, overwrite: bool) -> str:
     manifest = read_manifest(run.root, run.cfg.panel.features)
     tables_of_runs = {name: read_factor(run.root.uri, name) for name in names}
     sources = read_sources(run, manifest, names, {})
-    _log_outdated(sources)
+    for name, one in sources.runs.items():
+        warn_of_outdated(name, one.outdated)
     factors = {
         name: _select_windows(table, name, sources.runs[name])
         for name, table in tables_of_runs.items()
@@ -177,20 +177,6 @@ def _write_all(
 ) -> str:
     tables.write_tables(folder, found, others, sources)
     return text.write_page(folder, PAGE, render(found, others, sources))
-
-
-def _log_outdated(sources: Sources) -> None:
-    """Warn of days that are not what scoring them now would give."""
-    for name, run in sources.runs.items():
-        if run.outdated:
-            _logger.warning(
-                "factor_outdated run=%s days=%d first=%s last=%s models_settings_or_panel=changed "
-                "mend_with=gangru_train,gangru_score",
-                name,
-                len(run.outdated),
-                run.outdated[0],
-                run.outdated[-1],
-            )
 
 
 def _select_windows(factor: pd.DataFrame, name: str, run: RunSources) -> pd.DataFrame:

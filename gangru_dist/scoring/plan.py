@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ from gangru_dist.maths.calendar import SkippedWindow, Window, make_windows
 from gangru_dist.panel.manifest import Manifest
 from gangru_dist.runs.model import ModelRecord
 from gangru_dist.runs.summaries import DayCoverage, Unscored
+
+_logger = logging.getLogger(__name__)
 
 Models = Mapping[tuple[str, int], ModelRecord]
 """Finished models by (window, seed)."""
@@ -175,6 +178,19 @@ def find_outdated(
         for day, done in covered.items()
         if day not in expected or not _is_current(done, expected[day])
     )
+
+
+def warn_of_outdated(run: str, days: Sequence[dt.date]) -> None:
+    """Warn of a run's days, ascending, that are not what scoring them now would give."""
+    if days:
+        _logger.warning(
+            "factor_outdated run=%s days=%d first=%s last=%s models_settings_or_panel=changed "
+            "mend_with=gangru_train,gangru_score",
+            run,
+            len(days),
+            days[0],
+            days[-1],
+        )
 
 
 def _make_windows(manifest: Manifest, cfg: RunConfig) -> tuple[list[Window], list[SkippedWindow]]:

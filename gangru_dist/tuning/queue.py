@@ -104,18 +104,6 @@ def describe_search(
     )
 
 
-def find_search(run: Run, *, overwrite: bool = False) -> tuple[RunConfig, SearchRecord | None]:
-    """The configuration, its precision as in the stored search, and that search if there is one.
-
-    Raises:
-        ResourceError: The cluster cannot hold a worker.
-        StorageError: The record is damaged.
-    """
-    stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
-    precision = stored.identity["model"]["training"]["precision"] if stored else None
-    return resolve_precision(run.cfg, precision), stored
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
     """A search as its settings, the panel and what is stored decide it."""
@@ -140,7 +128,9 @@ def plan_search(
     Raises:
         GangruError: As `search.search`.
     """
-    cfg, stored = find_search(run, overwrite=overwrite)
+    stored = None if overwrite else find_record(SearchRecord, run.tune, SEARCH)
+    precision = stored.identity["model"]["training"]["precision"] if stored else None
+    cfg = resolve_precision(run.cfg, precision)
     space = make_parameters(cfg)
     variants = list_extremes(cfg, space)
     manifest = read_manifest(run.root, run.cfg.panel.features)

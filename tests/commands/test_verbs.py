@@ -99,7 +99,7 @@ class TestPicks:
         longer = dataclasses.replace(run.cfg.windows, history_days=run.cfg.windows.history_days + 1)
         other = dataclasses.replace(run, cfg=dataclasses.replace(run.cfg, windows=longer))
         g.read_picks(other, DAY)
-        assert f"factor_outdated run={RUN} day={DAY}" in caplog.text
+        assert f"factor_outdated run={RUN} days=1 first={DAY}" in caplog.text
 
     @pytest.mark.parametrize(
         ("day", "says"),
